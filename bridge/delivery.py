@@ -1,0 +1,414 @@
+"""One sink's deliveries: take charge, claim, send, settle; what fails waits in the store until it is due again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from pydantic_core import from_json
+
+from bridge import topics
+from bridge.broker import QUEUE_PREFIX, Broker, Inbox, Received
+from bridge.clock import Clock
+from bridge.errors import BridgeError, EndpointGone, Permanent, Transient, Unavailable
+from bridge.event import Position, WireEvent
+from bridge.ledger import Ledger
+from bridge.retry import Again, backoff, decide
+from bridge.settlement import Arrival, Attempt, Settlements
+from bridge.sink import Sink, SinkSettings
+
+log = structlog.get_logger()
+
+CLAIM = 15.0
+"""Seconds for which a claim holds unless it is renewed: what a killed process had in hand is sent again after that."""
+_TICK = 1.0
+_BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A delivery in our hands."""
+
+    position: Position
+    event: WireEvent
+    attempts: int
+    """How many tries failed so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one try ended."""
+
+    result: str
+    """`taken`, `waits`, `dead` or `disabled`."""
+    seconds: float
+    """How long the far side took."""
+    event: WireEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Where deliveries are kept, and where they come from."""
+
+    ledger: Ledger
+    settlements: Settlements
+    broker: Broker
+
+
+def lane_of(event: WireEvent) -> str:
+    """Return the partition key: what an ordered sink gets one at a time."""
+    return str(from_json(event.body).get("partitionkey") or event.id)
+
+
+class Delivery:
+    """Works off one sink's queue, and what waits for this sink in the store.
+
+    `_receive` moves messages from the queue into the store, under a claim, and only then acknowledges them: from there
+    on the store is the truth and the queue may forget. `_claim_due` brings again what is due. `_send` gives events to
+    the sink, `_settle` writes down what was taken, many at once. A crash anywhere leaves claims that run out; what the
+    far side had taken by then and we had not written down comes a second time, with the same id.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: SinkSettings,
+        sink: Sink,
+        stores: Stores,
+        clock: Clock,
+        *,
+        send: Callable[[Claimed], Awaitable[None]],
+        outcome: Callable[[Outcome], None],
+        gone: Callable[[str], Awaitable[None]],
+    ) -> None:
+        self.name = name
+        self.queue = QUEUE_PREFIX + name
+        self.disabled = False
+        """An endpoint that said it is gone gets nothing until an operator re-enables it; its deliveries wait."""
+        self._settings = settings
+        self._sink = sink
+        self._ledger = stores.ledger
+        self._settlements = stores.settlements
+        self._broker = stores.broker
+        self._clock = clock
+        self._give = send
+        self._outcome = outcome
+        self._gone = gone
+        self._room = max(64, 2 * settings.concurrency)
+        self._hand: dict[Position, Claimed] = {}
+        self._ready: deque[Claimed] = deque()
+        self._sent: list[Position] = []
+        self._senders: set[asyncio.Task[None]] = set()
+        self._active = 0
+        self._defect: asyncio.Future[None] | None = None
+        self._something_sent = asyncio.Event()
+        self._freed = asyncio.Event()
+        self._wake = asyncio.Event()
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is in our hands now."""
+        return bool(self._hand)
+
+    def wake(self) -> None:
+        """Look at once for deliveries that are due."""
+        self._wake.set()
+
+    async def run(self, stop: asyncio.Event, *, grace: float) -> None:
+        """Deliver until `stop` is set; then take nothing new, and give what is being sent `grace` seconds to end.
+
+        What could not be finished is handed back: due at once, with no try spent.
+        """
+        taking = [asyncio.ensure_future(self._receive()), asyncio.ensure_future(self._claim_due())]
+        keeping = [asyncio.ensure_future(self._renew()), asyncio.ensure_future(self._settle())]
+        stopped = asyncio.ensure_future(stop.wait())
+        self._defect = asyncio.get_running_loop().create_future()
+        watched: list[asyncio.Future[None]] = [*taking, *keeping, self._defect]
+        try:
+            await asyncio.wait({stopped, *watched}, return_when=asyncio.FIRST_COMPLETED)
+            for task in watched:
+                if task.done():
+                    task.result()  # only a defect ends a loop: the supervisor says so and starts us again
+            await _end(taking)
+            self._ready.clear()
+            if self._senders:
+                await asyncio.wait(self._senders, timeout=grace)
+        finally:
+            await _end([stopped, *watched, *self._senders])
+            await self._hand_back()
+
+    # taking charge
+
+    async def _receive(self) -> None:
+        failures = 0
+        while True:
+            try:
+                await self._broker.declare(self.queue, self._settings.topics)
+                async with self._broker.inbox(self.queue, prefetch=min(2 * self._room, 2000)) as inbox:
+                    while True:
+                        await self._until_room()
+                        batch = await inbox.get(min(self._room - len(self._hand), _BATCH), _TICK)
+                        failures = 0
+                        if batch:
+                            await self._take(inbox, batch)
+            except Unavailable as error:
+                failures += 1
+                wait = backoff(failures, self._clock.random, cap=30.0)
+                log.warning(
+                    "sink.cannot_receive", sink=self.name, reason=str(error), again_in=round(wait, 1),
+                    consequence="events wait in the queue",
+                )  # fmt: skip
+                await self._clock.sleep(wait)
+
+    async def _until_room(self) -> None:
+        while len(self._hand) >= self._room:
+            self._freed.clear()
+            await self._freed.wait()
+
+    async def _take(self, inbox: Inbox, batch: Sequence[Received]) -> None:
+        arrivals: list[Arrival] = []
+        events: dict[Position, WireEvent] = {}
+        malformed: dict[Position, str] = {}
+        for one in batch:
+            if one.problem is None and not topics.matches(self._settings.topics, one.event.topic):
+                continue  # a binding of a former configuration
+            position = one.position
+            if one.problem is not None or position is None:
+                position = await self._settlements.adopt(self.name, one.event)
+            if one.problem is not None:
+                malformed[position] = one.problem
+            events[position] = one.event
+            ordered = self._settings.ordered and one.problem is None
+            arrivals.append(Arrival(position, lane_of(one.event) if ordered else None))
+        now = self._clock.epoch()
+        taken: Sequence[Position] = ()
+        if self.disabled:
+            await self._settlements.offer(self.name, arrivals, now)
+        elif arrivals:
+            taken = await self._settlements.take(self.name, arrivals, now + CLAIM)
+        for position in taken:
+            if position in malformed:
+                await self._bury_malformed(position, malformed[position])
+            else:
+                self._accept(Claimed(position, events[position], 0))
+        # A crash before this line: the queue brings the batch again, and the store says that it is known.
+        await inbox.ack(batch)
+
+    async def _bury_malformed(self, position: Position, problem: str) -> None:
+        log.error(
+            "sink.message_is_no_event", sink=self.name, position=str(position), reason=problem,
+            consequence="kept as a dead letter",
+        )  # fmt: skip
+        attempt = Attempt(self._clock.epoch(), problem, "permanent")
+        await self._settlements.bury(self.name, position, "malformed", attempt)
+
+    async def _claim_due(self) -> None:
+        failures = 0
+        while True:
+            try:
+                await self._until_room()
+                if self.disabled or not await self._claim():
+                    await self._nap()
+                failures = 0
+            except Unavailable as error:
+                failures += 1
+                wait = backoff(failures, self._clock.random, cap=30.0)
+                log.warning(
+                    "sink.cannot_read_store", sink=self.name, reason=str(error), again_in=round(wait, 1),
+                    consequence="deliveries that are due wait longer",
+                )  # fmt: skip
+                await self._clock.sleep(wait)
+
+    async def _nap(self) -> None:
+        waker = asyncio.ensure_future(self._wake.wait())
+        sleeper = asyncio.ensure_future(self._clock.sleep(_TICK))
+        try:
+            await asyncio.wait([waker, sleeper], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waker.cancel()
+            sleeper.cancel()
+        self._wake.clear()
+
+    async def _claim(self) -> bool:
+        now = self._clock.epoch()
+        limit = min(self._room - len(self._hand), _BATCH)
+        due = [
+            one
+            for one in await self._settlements.claim(self.name, now, now + CLAIM, limit)
+            if one.position not in self._hand
+        ]
+        entries = await self._ledger.entries([one.position for one in due]) if due else ()
+        for one, entry in zip(due, entries, strict=True):
+            if entry is None:
+                log.error(
+                    "delivery.event_is_no_longer_in_the_journal", sink=self.name, position=str(one.position),
+                    consequence="kept as a dead letter without its content",
+                )  # fmt: skip
+                await self._settlements.bury(self.name, one.position, "expired", None)
+            else:
+                self._accept(Claimed(one.position, entry.event, len(one.attempts)))
+        return bool(due)
+
+    # sending
+
+    def _accept(self, claimed: Claimed) -> None:
+        self._hand[claimed.position] = claimed
+        self._ready.append(claimed)
+        if self._active < self._settings.concurrency:
+            self._active += 1
+            sender = asyncio.ensure_future(self._send())
+            self._senders.add(sender)
+            sender.add_done_callback(self._sender_ended)
+
+    def _sender_ended(self, sender: asyncio.Task[None]) -> None:
+        self._senders.discard(sender)
+        if not sender.cancelled() and (error := sender.exception()) and self._defect and not self._defect.done():
+            self._defect.set_exception(error)
+
+    async def _send(self) -> None:
+        try:
+            await self._send_ready()
+        finally:
+            self._active -= 1  # here and not in a callback: what becomes ready right now needs a new sender
+
+    async def _send_ready(self) -> None:
+        while self._ready:
+            claimed = self._ready.popleft()
+            if self.disabled:
+                await self._written(lambda c=claimed: self._postpone(c, 0.0, None))  # type: ignore[misc]
+                continue
+            started = self._clock.monotonic()
+            try:
+                async with asyncio.timeout(self._settings.send_timeout):
+                    await self._give(claimed)
+            except TimeoutError:
+                error: Exception = Transient(f"no answer within {self._settings.send_timeout:g} s")
+            except Exception as raised:  # noqa: BLE001 - whatever a plugin raises, the event is kept and tried again
+                error = raised
+            else:
+                self._sent.append(claimed.position)
+                self._something_sent.set()
+                self._outcome(Outcome("taken", self._clock.monotonic() - started, claimed.event))
+                continue
+            result = await self._failed(claimed, error)
+            self._outcome(Outcome(result, self._clock.monotonic() - started, claimed.event))
+
+    async def _failed(self, claimed: Claimed, error: Exception) -> str:
+        # Only our own errors promise a text that is fit for a log.
+        text = str(error) if isinstance(error, BridgeError) else f"the sink failed with {type(error).__name__}"
+        if isinstance(error, EndpointGone):
+            self.disabled = True
+            log.error(
+                "sink.disabled", sink=self.name, reason=text,
+                consequence=f"its events wait until `bridge deliveries redrive {self.name}`",
+            )  # fmt: skip
+            await self._written(lambda: self._gone(text))
+            await self._written(lambda: self._postpone(claimed, 0.0, None))
+            return "disabled"
+        attempts = claimed.attempts + 1
+        kind = "permanent" if isinstance(error, Permanent) else "transient"
+        attempt = Attempt(self._clock.epoch(), text, kind)
+        decision = decide(error, attempts, self._settings.retry, self._clock.random)
+        if isinstance(decision, Again):
+            after = decision.after
+            log.info(
+                "delivery.waits", sink=self.name, id=claimed.event.id, attempt=attempts, after=round(after, 1),
+                reason=text,
+            )  # fmt: skip
+            await self._written(lambda: self._postpone(claimed, after, attempt))
+            return "waits"
+        reason = decision.reason
+        log.error(
+            "delivery.dead_letter", sink=self.name, id=claimed.event.id, attempt=attempts, why=reason, reason=text,
+            consequence=f"kept; see `bridge deliveries show {self.name} {claimed.position}`",
+        )  # fmt: skip
+        await self._written(lambda: self._bury(claimed, reason, attempt))
+        return "dead"
+
+    async def _postpone(self, claimed: Claimed, after: float, attempt: Attempt | None) -> None:
+        await self._settlements.postpone(self.name, claimed.position, self._clock.epoch() + after, attempt)
+        self._release(claimed.position)
+
+    async def _bury(self, claimed: Claimed, reason: str, attempt: Attempt) -> None:
+        if await self._settlements.bury(self.name, claimed.position, reason, attempt):
+            self._wake.set()
+        self._release(claimed.position)
+
+    def _release(self, position: Position) -> None:
+        self._hand.pop(position, None)
+        self._freed.set()
+
+    async def _written(self, write: Callable[[], Awaitable[object]]) -> None:
+        # The store may be away for a while: what we know must still be written, or the far side gets it twice.
+        failures = 0
+        while True:
+            try:
+                await write()
+            except Unavailable as error:
+                failures += 1
+                wait = backoff(failures, self._clock.random, base=0.2, cap=10.0)
+                log.warning(
+                    "sink.cannot_write_store", sink=self.name, reason=str(error), again_in=round(wait, 1),
+                    consequence="what was delivered is kept in memory until it can be written",
+                )  # fmt: skip
+                await self._clock.sleep(wait)
+            else:
+                return
+
+    # settling
+
+    async def _settle(self) -> None:
+        while True:
+            await self._something_sent.wait()
+            self._something_sent.clear()
+            while self._sent:
+                batch = self._sent[:_BATCH]
+                await self._written(lambda b=batch: self._settle_batch(b))  # type: ignore[misc]
+                del self._sent[: len(batch)]
+
+    async def _settle_batch(self, batch: Sequence[Position]) -> None:
+        if await self._settlements.settle(self.name, batch):
+            self._wake.set()
+        for position in batch:
+            self._hand.pop(position, None)
+        self._freed.set()
+
+    async def _renew(self) -> None:
+        while True:
+            await self._clock.sleep(CLAIM / 3)
+            if not self._hand:
+                continue
+            try:
+                await self._settlements.extend(self.name, list(self._hand), self._clock.epoch() + CLAIM)
+            except Unavailable as error:
+                log.warning(
+                    "sink.cannot_renew_claims", sink=self.name, reason=str(error),
+                    consequence="another process may send the same events, with the same ids",
+                )  # fmt: skip
+
+    async def _hand_back(self) -> None:
+        try:
+            if self._sent:
+                await self._settle_batch(list(self._sent))
+                self._sent.clear()
+            now = self._clock.epoch()
+            for position in list(self._hand):
+                await self._settlements.postpone(self.name, position, now, None)
+        except Unavailable as error:
+            log.warning(
+                "sink.cannot_hand_back", sink=self.name, reason=str(error), deliveries=len(self._hand),
+                consequence=f"they are sent again when their claims run out, {CLAIM:g} s from now",
+            )  # fmt: skip
+        self._hand.clear()
+        self._ready.clear()
+        self._senders.clear()
+
+
+async def _end(tasks: Sequence[asyncio.Future[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

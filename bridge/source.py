@@ -1,0 +1,159 @@
+"""What a source promises: pages of observations from a cursor on, and the record by which a plugin offers one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, Protocol
+
+from pydantic import Field
+
+from bridge.clock import Clock
+from bridge.event import Data, Event
+from bridge.lifecycle import Lifecycle
+from bridge.settings import Duration, Rate, Settings
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kind:
+    """What all observations of one sort share: `voice` `recipient`, its lifecycle, and how its facts are read."""
+
+    channel: str
+    entity: str
+    lifecycle: Lifecycle
+    events: Mapping[str, type[Event]]
+    """The event of each status of the lifecycle."""
+    describe: Callable[[Observation], Facts]
+    """Reads an observation's facts; pure, and called only for those that became events."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """A resource had this status when we looked.
+
+    Cheap on purpose: most observations turn out to be no news. `item` is the provider's answer as it was read.
+    """
+
+    kind: Kind
+    scope: str
+    """The unit of retention in the ledger: the statuses of one scope are kept and expire together."""
+    key: str
+    """The resource's name inside its scope; short decimal numbers are kept most cheaply."""
+    status: str
+    """The provider's own value, as text."""
+    item: Any
+    detail: str | None = None
+    mark: str | None = None
+    """The provider's own id of the occurrence, where it has one: each mark is one event."""
+    awaits_detail: bool = False
+    """Whether `Source.complete` may add facts, at the price of further requests, should this become an event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What an event says beyond its transition."""
+
+    subject: str
+    """The resource's path at the provider."""
+    time: datetime | None
+    """When the transition happened by the provider's own account; None where it gives no such time."""
+    fields: Mapping[str, Any]
+    """The fields of the event's data class, apart from those of `bridge.event.Data`."""
+    model: type[Data]
+    first_time: datetime | None = None
+    """The provider's time of a resource that is seen for the first time, where only that is known."""
+    raw_status: str | int | None = None
+    """The provider's own value of the status, for `UnknownStatus`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One answer of a provider, read.
+
+    Statuses, events and the cursor's changes of one page are committed in one atomic write.
+    """
+
+    observations: Sequence[Observation]
+    by: datetime
+    """When the answer had arrived."""
+    after: datetime | None = None
+    """A time at which all of this page's resources had been looked at before, or did not exist."""
+    cursor: Mapping[str, str | None] = field(default_factory=dict)
+    """Entries of the cursor to set, or with None to remove, once all that came before is committed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What `bridge check` found out about a source without changing anything."""
+
+    summary: str
+    """One line for a reader, without secrets."""
+    requests_per_day: float
+    """How many requests the configured interval costs when nothing happens."""
+
+
+class Source(Protocol):
+    """Yields a provider's resources and their statuses.
+
+    Construction has no side effects. `pages` asked twice with one cursor yields the same, as far as the provider does.
+    Every failure is `Transient` (with `Unauthorized` and `NotReady` among it) or `Permanent`; both texts are fit for a
+    log. One bad resource never stops the sweep over the others: its failure is reported by `problems` afterwards.
+    """
+
+    retention: float
+    """Seconds for which the ledger keeps a scope after it was last looked at."""
+    problems: list[str]
+    """What went wrong with single resources in the last sweep, a line each, fit for a log."""
+
+    def pages(self, cursor: Mapping[str, str], watched: Sequence[str]) -> AsyncIterator[Page]:
+        """Poll once: yield what is due now. `watched` are the resources that an operator named."""
+        ...
+
+    async def complete(self, observations: Sequence[Observation]) -> Sequence[Observation]:
+        """Return the observations (those with `awaits_detail` that are news) with what more can be found out.
+
+        The answer has the same length and order.
+        """
+        ...
+
+    def resource(self, text: str) -> str:
+        """Return the canonical path of a resource that an operator named; raises `ValueError` with what to give instead."""
+        ...
+
+    async def probe(self) -> Probe:
+        """Ask the provider one cheap question; raises as `pages` does."""
+        ...
+
+    async def close(self) -> None:
+        """Give back connections."""
+        ...
+
+
+class SourceSettings(Settings):
+    """What every source can be told; a plugin's own settings extend this."""
+
+    type: str
+    """The name of the installed source."""
+    interval: Duration = Field(default=30.0, gt=0)
+    """How often the provider is asked."""
+    rate: Rate = 4.0
+    """Requests a second, for the account."""
+    stall_after: Duration = Field(default=300.0, gt=0)
+    """Failing for longer than this publishes SourceStalled."""
+    first_sight: Literal["emit", "baseline"] = "emit"
+    """With `baseline`, what a first start finds is recorded and not published."""
+    statuses: dict[str, str] = Field(default_factory=dict)
+    """Further provider's values, mapped to statuses that the tables know."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourcePlugin:
+    """What an entry point of `bridge.sources` names: settings and constructor, each once."""
+
+    settings: type[SourceSettings]
+    build: Callable[[str, Any, Clock], Source]
+    """Called with the source's name, its validated settings and the clock."""
+    events: tuple[type[Event], ...] = ()
+    """Events beyond the catalogue that this source makes."""
+    summary: str = ""

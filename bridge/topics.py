@@ -1,0 +1,55 @@
+"""Topic patterns: exact words, `*` for one word, a final `#` for none or more, the same on every broker."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+_WORD = re.compile(r"[A-Za-z0-9_-]+|\*")
+
+
+def check(pattern: str) -> str:
+    """Return `pattern` unchanged, or raise `ValueError` that says which word is wrong."""
+    words = pattern.split(".")
+    for index, word in enumerate(words):
+        if word == "#":
+            if index != len(words) - 1:
+                raise ValueError(f"topic {pattern!r}: '#' may only be the last word")
+        elif not _WORD.fullmatch(word):
+            raise ValueError(
+                f"topic {pattern!r}: {word!r} is not a word; words are letters, digits, '_', '-', or one '*'"
+            )
+    return pattern
+
+
+@lru_cache(maxsize=4096)
+def _compiled(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("|".join(f"(?:{_expression(pattern)})" for pattern in patterns) or r"(?!)")
+
+
+def _expression(pattern: str) -> str:
+    words = pattern.split(".")
+    if words == ["#"]:
+        return r".*"
+    final = words[-1] == "#"
+    stem = r"\.".join(r"[^.]+" if word == "*" else re.escape(word) for word in (words[:-1] if final else words))
+    return stem + (r"(?:\..*)?" if final else "")
+
+
+def matches(patterns: Iterable[str], topic: str) -> bool:
+    """Say whether any of `patterns` selects `topic`."""
+    return _compiled(tuple(patterns)).fullmatch(topic) is not None
+
+
+def bindings(patterns: Sequence[str]) -> list[str]:
+    """Return the binding keys that give `patterns` their meaning on transports where `a.#` misses `a`.
+
+    kombu's virtual transports read `#` as "one or more words" behind a dot; binding the stem as well mends that, and on
+    AMQP it adds nothing but a binding.
+    """
+    keys = dict.fromkeys(patterns)
+    for pattern in patterns:
+        if pattern.endswith(".#"):
+            keys.setdefault(pattern[:-2])
+    return list(keys)

@@ -1,0 +1,45 @@
+"""Real servers for every test: one private Redis and one private RabbitMQ for each test process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import hypothesis
+import pytest
+import redis
+
+from bridge.testing.servers import RabbitMQServer, RedisServer
+
+hypothesis.settings.register_profile("default", deadline=None, print_blob=True)
+hypothesis.settings.register_profile("long", deadline=None, max_examples=10_000, stateful_step_count=50)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """Give the session's shared redis-server; tests that harm a server start one of their own."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    """Give an empty Redis database."""
+    with redis.Redis(port=redis_server.port) as client:
+        client.flushall()
+    return redis_server.url
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_server() -> Iterator[RabbitMQServer]:
+    """Give the session's shared RabbitMQ node; tests that harm a node start one of their own."""
+    with RabbitMQServer() as server:
+        yield server
+
+
+@pytest.fixture
+def rabbitmq_url(rabbitmq_server: RabbitMQServer) -> Iterator[str]:
+    """Give the URL of the node with nothing of a former test on it."""
+    yield rabbitmq_server.url
+    rabbitmq_server.wipe()
