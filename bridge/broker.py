@@ -28,7 +28,7 @@ class Received:
 class Inbox(Protocol):
     """One subscription. Its messages are shared with other consumers of the same queue."""
 
-    async def get(self, limit: int, timeout: float) -> Sequence[Received]:
+    async def get(self, limit: int, timeout: float) -> Sequence[Received]:  # noqa: ASYNC109 - empty is an answer, no error
         """Return up to `limit` messages, waiting up to `timeout` seconds for the first; empty when there is none."""
         ...
 

@@ -127,9 +127,9 @@ class Delivery:
         keeping = [asyncio.ensure_future(self._renew()), asyncio.ensure_future(self._settle())]
         stopped = asyncio.ensure_future(stop.wait())
         self._defect = asyncio.get_running_loop().create_future()
-        watched: list[asyncio.Future[None]] = [*taking, *keeping, self._defect]
+        watched: list[asyncio.Future[Any]] = [*taking, *keeping, self._defect]
         try:
-            await asyncio.wait({stopped, *watched}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([*watched, stopped], return_when=asyncio.FIRST_COMPLETED)
             for task in watched:
                 if task.done():
                     task.result()  # only a defect ends a loop: the supervisor says so and starts us again
@@ -211,8 +211,11 @@ class Delivery:
         while True:
             try:
                 await self._until_room()
-                if self.disabled or not await self._claim():
-                    await self._nap()
+                if self.disabled:
+                    await self._nap(_TICK)
+                elif not await self._claim():
+                    due = await self._settlements.next_due(self.name)
+                    await self._nap(_TICK if due is None else due - self._clock.epoch())
                 failures = 0
             except Unavailable as error:
                 failures += 1
@@ -223,9 +226,10 @@ class Delivery:
                 )  # fmt: skip
                 await self._clock.sleep(wait)
 
-    async def _nap(self) -> None:
+    async def _nap(self, seconds: float) -> None:
+        # Never longer than a tick: another process may make something due (a redrive, a replay, a lane that moved).
         waker = asyncio.ensure_future(self._wake.wait())
-        sleeper = asyncio.ensure_future(self._clock.sleep(_TICK))
+        sleeper = asyncio.ensure_future(self._clock.sleep(min(max(seconds, 0.01), _TICK)))
         try:
             await asyncio.wait([waker, sleeper], return_when=asyncio.FIRST_COMPLETED)
         finally:

@@ -86,6 +86,11 @@ class Intake:
         self._baseline = baseline
         self._committed = committed
 
+    @property
+    def behind(self) -> bool:
+        """Whether the last poll left something for the next one, which should follow at once."""
+        return self._source.behind
+
     async def poll(self, lease: Lease) -> Round:
         """Ask the source once and commit what it shows.
 
@@ -96,18 +101,17 @@ class Intake:
         watched = await self._ledger.watched(self.name)
         silent = self._baseline and _STARTED not in cursor
         result = Round()
-        deferred: list[Observation] = []
-        last: Page | None = None
+        deferred: list[tuple[Page, list[Observation]]] = []
         own = {key: value for key, value in cursor.items() if not key.startswith(OWN)}
         async for page in self._source.pages(own, watched):
-            if deferred and last and (page.cursor or len(deferred) >= _DEFER_AT_MOST):
+            if deferred and (page.cursor or sum(len(late) for _, late in deferred) >= _DEFER_AT_MOST):
                 # A cursor may only move once everything before it is safe, also what still lacks its details.
-                await self._complete(lease, deferred, last, result, silent=silent)
+                await self._complete(lease, deferred, result, silent=silent)
                 deferred = []
-            deferred += await self._commit(lease, page, result, silent=silent)
-            last = page
-        if deferred and last:
-            await self._complete(lease, deferred, last, result, silent=silent)
+            if late := await self._commit(lease, page, result, silent=silent):
+                deferred.append((page, late))
+        if deferred:
+            await self._complete(lease, deferred, result, silent=silent)
         if _STARTED not in cursor:
             await self._ledger.commit(
                 lease, Commit(self.name, cursor={_STARTED: rfc3339(milliseconds(self._clock.now()))})
@@ -161,13 +165,15 @@ class Intake:
         self._committed(await self._ledger.commit(lease, Commit(self.name, events=[event.to_wire()], cursor=cursor)))
 
     async def _complete(
-        self, lease: Lease, deferred: Sequence[Observation], page: Page, result: Round, *, silent: bool
+        self, lease: Lease | None, deferred: Sequence[tuple[Page, list[Observation]]], result: Round, *, silent: bool
     ) -> None:
-        completed = await self._source.complete(deferred)
-        await self._commit(lease, Page(completed, page.by, page.after), result, silent=silent, final=True)
+        completed = iter(await self._source.complete([one for _, late in deferred for one in late]))
+        for page, late in deferred:
+            again = Page([next(completed) for _ in late], page.by, page.after)
+            await self._commit(lease, again, result, silent=silent, final=True)
 
     async def _commit(
-        self, lease: Lease, page: Page, result: Round, *, silent: bool, final: bool = False
+        self, lease: Lease | None, page: Page, result: Round, *, silent: bool, final: bool = False
     ) -> list[Observation]:
         if not final:
             result.observed += len(page.observations)

@@ -152,7 +152,10 @@ class Ledger(Protocol):
         ...
 
     async def note(self, name: str, values: Mapping[str, str]) -> None:
-        """Keep what a part tells about itself (`source/NAME`, `sink/NAME`), for other processes to read."""
+        """Merge `values` into what a part (`source/NAME`, `sink/NAME`) tells about itself, for other processes to read.
+
+        Names that are not among `values` keep what they had.
+        """
         ...
 
     async def notes(self, prefix: str) -> Mapping[str, Mapping[str, str]]:

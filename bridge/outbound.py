@@ -27,7 +27,7 @@ ANSWER_LIMIT = 64 * 1024
 """Bytes of an answer that are read; nothing that a sink asks of an answer needs more."""
 CONNECT_TIMEOUT = 10.0
 """Seconds for resolving, connecting and TLS."""
-_DRAIN_TIMEOUT = 2.0
+_DRAIN_TIMEOUT = 1.0
 _KEEPALIVE = 4.0  # below the five seconds after which many servers close an idle connection
 _AGAIN = frozenset({408, 425, 429})
 
@@ -95,7 +95,7 @@ def _is_public_v6(address: ipaddress.IPv6Address) -> bool:
 
 
 class _RefusedAddressError(OSError):
-    """Not to be connected to; all bear one text, so that the race over several addresses raises one of them as it is."""
+    """Not to be connected to; all bear one text, so that a race over several addresses raises one of them as it is."""
 
     def __init__(self) -> None:
         super().__init__("the address is not public")
@@ -171,7 +171,7 @@ class Answer:
 
 
 def parse_retry_after(value: str | None, now: datetime) -> float | None:
-    """Return the seconds that a `Retry-After` header asks for, given in seconds or as a date; None for anything else."""
+    """Return the seconds that a `Retry-After` asks for, whether as a number or as a date; None for anything else."""
     if value is None:
         return None
     text = value.strip()

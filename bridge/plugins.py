@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Literal, overload
 
-from bridge.errors import BridgeError
+from bridge.errors import ConfigError, Problem
 from bridge.sink import SinkPlugin
 from bridge.source import SourcePlugin
 
@@ -18,8 +18,12 @@ _GROUPS = {"source": "bridge.sources", "sink": "bridge.sinks"}
 _CLASSES = {"source": SourcePlugin, "sink": SinkPlugin}
 
 
-class PluginError(BridgeError):
-    """A plugin that was named cannot be used; the text names its distribution and what to do."""
+class PluginError(ConfigError):
+    """A plugin that was named cannot be used; `reason` names its distribution and what to do."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__([Problem("installed plugins", None, "", reason)])
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,7 @@ def load(kind: Kind, name: str) -> SourcePlugin | SinkPlugin:
             f"reinstall or upgrade {plugin.distribution}"
         ) from error
     wanted = _CLASSES[kind]
-    if not isinstance(loaded, wanted):
+    if not isinstance(loaded, SourcePlugin | SinkPlugin) or not isinstance(loaded, wanted):
         raise PluginError(
             f"{by} is a {type(loaded).__name__}, not a {wanted.__name__}; "
             f"{plugin.value} has to name a bridge.{kind}.{wanted.__name__}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, get_args
+from typing import Annotated, Any, ClassVar, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -152,6 +152,8 @@ class Secret:
 
 
 def _is_secret(annotation: Any) -> bool:
+    if get_origin(annotation) is dict:  # values of a mapping have keys of their own, and no file of theirs
+        return False
     return annotation is Secret or any(_is_secret(part) for part in get_args(annotation))
 
 

@@ -86,3 +86,5 @@ class SinkPlugin:
     build: Callable[[str, Any, Clock], Sink]
     """Called with the sink's name, its validated settings and the clock; has no side effects."""
     summary: str = ""
+    prints: bool = False
+    """Whether it writes on standard output: a command's own answer then goes to standard error."""

@@ -105,9 +105,15 @@ class Source(Protocol):
     """Seconds for which the ledger keeps a scope after it was last looked at."""
     problems: list[str]
     """What went wrong with single resources in the last sweep, a line each, fit for a log."""
+    behind: bool
+    """Whether the last poll stopped before everything that was due was looked at: the next one follows at once."""
 
     def pages(self, cursor: Mapping[str, str], watched: Sequence[str]) -> AsyncIterator[Page]:
         """Poll once: yield what is due now. `watched` are the resources that an operator named."""
+        ...
+
+    def backfill(self, start: datetime, end: datetime) -> AsyncIterator[Page]:
+        """Yield what happened, or was created, between two times; its pages have no cursor entries."""
         ...
 
     async def complete(self, observations: Sequence[Observation]) -> Sequence[Observation]:
@@ -118,7 +124,7 @@ class Source(Protocol):
         ...
 
     def resource(self, text: str) -> str:
-        """Return the canonical path of a resource that an operator named; raises `ValueError` with what to give instead."""
+        """Return the canonical path of a resource that an operator named; raises `ValueError` saying what to give."""
         ...
 
     async def probe(self) -> Probe:

@@ -1,0 +1,93 @@
+# Everything that is done to this repository, by name. `make` alone lists it.
+#
+#   PYTHON=python3.12   the interpreter to use; without it, the first on this machine that is 3.11 or newer
+#   ARGS='...'          further arguments for bridge, pytest or the benchmarks
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint format types ci bench lock audit image image-check secrets clean servers FORCE
+
+PYTHON ?=
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --require-virtualenv
+OURS := -e . $(patsubst %/pyproject.toml,-e %,$(wildcard plugins/*/pyproject.toml))
+MANIFESTS := pyproject.toml $(wildcard plugins/*/pyproject.toml)
+RUN := $(VENV)/.installed-run
+DEV := $(VENV)/.installed-dev
+IMAGE ?= bridge:latest
+
+help: ## List what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+run: $(RUN) ## See the main job at once: simulated providers, events as they happen (ARGS go to `bridge demo`)
+	@$(BIN)/bridge demo $(ARGS)
+
+test: $(DEV) servers ## Run every test against real servers, with a floor of 90 % under line and branch coverage
+	@mkdir -p build
+	@$(BIN)/coverage erase
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=json:build/coverage.json \
+	  --cov-report=term-missing:skip-covered --junitxml=build/tests.xml $(ARGS)
+	$(if $(ARGS),,@$(BIN)/python .ci/judge.py build/tests.xml build/coverage.json)
+
+lint: $(DEV) ## Check style and format (ruff)
+	$(BIN)/ruff check --no-cache
+	$(BIN)/ruff format --no-cache --check
+
+format: $(DEV) ## Put style and format right where that can be done by a tool
+	$(BIN)/ruff check --no-cache --fix
+	$(BIN)/ruff format --no-cache
+
+types: $(DEV) ## Check types (mypy, strict)
+	$(BIN)/mypy
+
+ci: ## Do all that a change has to pass, as the continuous integration does
+	./.ci/run
+
+bench: $(DEV) servers ## Measure throughput on this machine
+	$(BIN)/python -m benchmarks $(ARGS)
+
+# One resolution for Linux, macOS and every Python from 3.11 on, each file pinned by its hash. The run-time lock comes
+# first and binds the other two, so that a test sees the versions that run in production.
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+  --custom-compile-command 'make lock'
+UPGRADE ?= --upgrade
+lock: $(DEV) ## Resolve the dependencies anew and pin them by hash (UPGRADE= keeps what is pinned)
+	$(COMPILE) $(UPGRADE) --output-file requirements.lock pyproject.toml
+	$(COMPILE) $(UPGRADE) --constraint requirements.lock --output-file requirements-build.lock requirements-build.in
+	$(COMPILE) $(UPGRADE) --constraint requirements.lock --constraint requirements-build.lock --all-extras \
+	  --output-file requirements-dev.lock pyproject.toml requirements-build.in
+
+audit: $(DEV) ## Ask the public advisory database about the run-time dependencies
+	$(BIN)/pip-audit --disable-pip --no-deps --require-hashes --requirement requirements.lock
+
+image: ## Build the container image (IMAGE=bridge:latest)
+	docker build --tag $(IMAGE) .
+
+secrets: ## Write passwords for the servers of docker-compose.yml to config/secrets, where there are none
+	@sh .ci/secrets
+
+image-check: ## Build the image and bring the compose file up with base images made here (Debian, root)
+	./.ci/image-check
+
+clean: ## Remove the virtual environment and everything else that was made
+	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- what the goals above stand on ---
+
+$(VENV)/pyvenv.cfg: FORCE
+	@sh .ci/venv $(VENV) $(PYTHON)
+
+$(RUN): $(VENV)/pyvenv.cfg requirements.lock requirements-build.lock $(MANIFESTS)
+	$(PIP) install --no-deps --require-hashes -r requirements.lock -r requirements-build.lock
+	$(PIP) install --no-deps --no-build-isolation $(OURS)
+	@touch $@
+
+$(DEV): $(VENV)/pyvenv.cfg requirements-dev.lock $(MANIFESTS)
+	$(PIP) install --no-deps --require-hashes -r requirements-dev.lock
+	$(PIP) install --no-deps --no-build-isolation $(OURS)
+	@touch $(RUN) $@
+
+servers:
+	@sh .ci/servers

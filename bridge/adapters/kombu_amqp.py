@@ -1,0 +1,318 @@
+"""One connection to RabbitMQ, used by one thread: batches with publisher confirms, quorum queues, consumers."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import socket
+import ssl
+import struct
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import amqp
+import structlog
+from amqp import spec
+from amqp.method_framing import frame_handler
+
+from bridge.adapters import message
+from bridge.adapters.kombu_address import Address
+from bridge.adapters.worker import wait_readable
+from bridge.broker import Received
+from bridge.clock import Clock
+from bridge.errors import Unavailable
+from bridge.event import Entry
+
+log = structlog.get_logger()
+
+HEARTBEAT = 30.0
+"""Seconds; a connection that was silent for twice as long is given up."""
+TAP_KEEPS = 10_000
+"""Messages that wait for a slow tap; then the oldest are dropped."""
+
+_TICK = 5.0
+_AT_ONCE = 500
+_READ_AHEAD = 16_384
+_HEADER_FRAME = 2
+_HEADER_FIXED_PART = 12
+_NO_PROPERTIES = b"\0\0"
+_PUBLISH_FORMAT = "Bssbb"
+
+_serials = itertools.count(1)
+
+
+class Blocked(OSError):
+    """RabbitMQ has raised its memory or disk alarm and takes nothing from publishers."""
+
+
+class AmqpLink:
+    """Construction connects. Library errors come out as they are; after any of them the link has to be thrown away.
+
+    `differing` are the queues that are known to be of another type, and grows.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        exchange: str,
+        clock: Clock,
+        *,
+        confirm_within: float,
+        answer_within: float,
+        differing: set[str],
+    ) -> None:
+        self._exchange = exchange
+        self._clock = clock
+        self._confirm_within = confirm_within
+        self._differing = differing
+        self._blocked = False
+        self._serial = next(_serials)
+        self._arrived: list[Received] = []
+        self._unacked: dict[int, None] = {}
+        self._unconfirmed: set[int] = set()
+        self._refused = 0
+        self._returned = 0
+        self._sent = 0
+        self._confirming: Any = None
+        self._connection = address.dial(
+            heartbeat=HEARTBEAT,
+            read_timeout=answer_within,
+            write_timeout=answer_within,
+            # The library's default of one second would end a connection that RabbitMQ holds up for a moment.
+            socket_settings={socket.TCP_USER_TIMEOUT: int(answer_within * 1000)},
+            frame_handler=_lenient_frames,
+            on_blocked=self._on_blocked,
+            on_unblocked=self._on_unblocked,
+        ).transport.establish_connection()
+        self._tick = min(_TICK, (self._connection.heartbeat or HEARTBEAT) / 4)
+        try:
+            self._transport = self._connection.transport
+            self._socket = self._connection.sock
+            self._tls = isinstance(self._socket, ssl.SSLSocket)
+            self._read_ahead()
+            self._channel = self._open_channel()
+            self._channel.exchange_declare(exchange=exchange, type="topic", durable=True, auto_delete=False)
+        except BaseException:
+            self._connection.collect()
+            raise
+
+    # queues
+
+    def declare(self, queue: str, topics: Sequence[str]) -> None:
+        """Make a quorum queue and bind it; a queue of that name that is of another type is used as it is."""
+        try:
+            self._channel.queue_declare(
+                queue=queue, durable=True, auto_delete=False, arguments={"x-queue-type": "quorum"}
+            )
+        except amqp.exceptions.PreconditionFailed:  # RabbitMQ closed the channel; py-amqp has opened it again
+            self._channel.queue_declare(queue=queue, passive=True)
+            if queue not in self._differing:
+                self._differing.add(queue)
+                log.info("broker.queue_differs", queue=queue, consequence="used as it was made, not as a quorum queue")
+        for topic in topics:
+            self._channel.queue_bind(queue=queue, exchange=self._exchange, routing_key=topic)
+
+    def depth(self, queue: str) -> int:
+        """Return how many messages are ready in a queue; 0 for one that does not exist."""
+        try:
+            return int(self._channel.queue_declare(queue=queue, passive=True).message_count)
+        except amqp.exceptions.NotFound:
+            return 0
+
+    def ping(self) -> None:
+        """Ask for something that RabbitMQ has to look up."""
+        self._channel.exchange_declare(exchange=self._exchange, type="topic", durable=True, passive=True)
+
+    # publishing
+
+    def publish(self, entries: Sequence[Entry]) -> int:
+        """Send all, then wait once for all confirms; return how many no queue wanted."""
+        channel = self._confirming or self._open_confirming()
+        self._wait_while(lambda: self._blocked)
+        self._refused = self._returned = 0
+        self._unconfirmed = set(range(self._sent + 1, self._sent + len(entries) + 1))
+        self._sent += len(entries)
+        send, exchange = channel.send_method, self._exchange
+        for entry in entries:
+            event = entry.event
+            # basic_publish() would look for arrived frames before each message; once per batch is enough.
+            send(spec.Basic.Publish, _PUBLISH_FORMAT, (0, exchange, event.topic, True, False), _wire(entry))
+        self._wait_while(lambda: bool(self._unconfirmed))
+        if self._refused:
+            raise Unavailable(
+                f"a queue refused {self._refused} of {len(entries)} events: it is full, or has lost its majority; "
+                "they have to be published again"
+            )
+        return self._returned
+
+    def _wait_while(self, condition: Callable[[], bool]) -> None:
+        deadline = self._clock.monotonic() + self._confirm_within
+        while condition():
+            left = deadline - self._clock.monotonic()
+            if left <= 0:
+                raise (
+                    Blocked("a memory or disk alarm blocks publishers") if self._blocked else TimeoutError("no confirm")
+                )
+            with contextlib.suppress(TimeoutError):
+                self._connection.drain_events(timeout=min(left, self._tick))
+            self._connection.heartbeat_tick()
+
+    def _open_confirming(self) -> Any:
+        channel = self._open_channel()
+        channel.confirm_select()
+        channel.events["basic_ack"].add(self._on_ack)
+        channel.events["basic_nack"].add(self._on_nack)
+        channel.events["basic_return"].add(self._on_return)
+        self._confirming = channel
+        return channel
+
+    def _on_ack(self, tag: int, multiple: bool) -> None:  # noqa: FBT001 - py-amqp's signature
+        if multiple:
+            self._unconfirmed = {other for other in self._unconfirmed if other > tag}
+        else:
+            self._unconfirmed.discard(tag)
+
+    def _on_nack(self, tag: int, multiple: bool) -> None:  # noqa: FBT001 - py-amqp's signature
+        before = len(self._unconfirmed)
+        self._on_ack(tag, multiple)
+        self._refused += before - len(self._unconfirmed)
+
+    def _on_return(self, *_: object) -> None:
+        self._returned += 1
+
+    def _on_blocked(self, _reason: str) -> None:
+        self._blocked = True
+        log.warning("broker.blocks_publishers", reason="memory or disk alarm", consequence="events wait in the journal")
+
+    def _on_unblocked(self) -> None:
+        self._blocked = False
+        log.info("broker.unblocked")
+
+    # consuming
+
+    def consume(self, queue: str, prefetch: int) -> None:
+        """Have the queue's messages delivered, up to `prefetch` ahead of their acknowledgement."""
+        self._channel.basic_qos(0, prefetch, False)
+        self._channel.basic_consume(queue=queue, callback=self._on_message)
+
+    def tap(self, topics: Sequence[str], prefetch: int) -> None:
+        """Have what is published from now on delivered, by a queue that goes with this connection."""
+        queue = f"bridge.tap.{uuid.uuid4().hex}"
+        self._channel.queue_declare(
+            queue=queue, exclusive=True, auto_delete=True, arguments={"x-max-length": TAP_KEEPS}
+        )
+        for topic in topics:
+            self._channel.queue_bind(queue=queue, exchange=self._exchange, routing_key=topic)
+        self.consume(queue, prefetch)
+
+    def receive(self, wake: int) -> list[Received]:
+        """Return what has arrived; waits until something has, `wake` is readable, or a heartbeat is due."""
+        sock = self._socket.fileno()
+        if self._arrived or self._at_hand() or wait_readable(sock, wake, seconds=self._tick):
+            self._read_what_came(sock)
+        self._connection.heartbeat_tick()
+        arrived, self._arrived = self._arrived, []
+        return arrived
+
+    def _read_what_came(self, sock: int) -> None:
+        for _ in range(_AT_ONCE):
+            if not (self._at_hand() or wait_readable(sock, seconds=0)):
+                return
+            try:
+                self._connection.drain_events(timeout=0.05)
+            except TimeoutError:  # half a frame, or a heartbeat
+                return
+
+    def _at_hand(self) -> bool:
+        """Say whether there are bytes that the socket would not tell of: read ahead, or decrypted already."""
+        return bool(self._transport._read_buffer) or bool(self._tls and self._socket.pending())  # noqa: SLF001 - the only place that knows
+
+    def _on_message(self, delivered: Any) -> None:
+        info = delivered.delivery_info
+        tag = info["delivery_tag"]
+        self._unacked[tag] = None
+        properties = delivered.properties
+        self._arrived.append(
+            message.received(
+                info["routing_key"],
+                bytes(delivered.body or b""),
+                properties,
+                properties.get("application_headers"),
+                (self._serial, tag),
+            )
+        )
+
+    def ack(self, tags: Sequence[tuple[int, int]]) -> None:
+        """Acknowledge those tags that this connection gave out; the queue has taken the others back by itself."""
+        unacked = self._unacked
+        mine = {tag for serial, tag in tags if serial == self._serial and tag in unacked}
+        upto = 0
+        for tag in unacked:  # in order of delivery
+            if tag not in mine:
+                break
+            upto = tag
+        if upto:
+            self._channel.basic_ack(upto, multiple=True)
+        for tag in mine:
+            if tag > upto:
+                self._channel.basic_ack(tag)
+            del unacked[tag]
+
+    # the connection
+
+    def interrupt(self) -> None:
+        """Make whatever blocks fail at once; for another thread."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Say goodbye, within a few seconds; what was not acknowledged goes back to its queue."""
+        with contextlib.suppress(OSError, amqp.exceptions.AMQPError):
+            self._connection.close()
+        self.drop()
+
+    def drop(self) -> None:
+        """Close without a word."""
+        self._connection.collect()
+
+    def _open_channel(self) -> Any:
+        channel = self._connection.channel()
+        channel.auto_decode = False  # bodies are bytes, and stay what they are
+        return channel
+
+    def _read_ahead(self) -> None:
+        # py-amqp asks the socket for each part of a frame by itself; what comes beyond it keeps. That saves most calls.
+        receive = self._transport._quick_recv  # noqa: SLF001 - there is no public way
+        self._transport._quick_recv = lambda wanted: receive(max(wanted, _READ_AHEAD))  # noqa: SLF001
+
+
+def _wire(entry: Entry) -> amqp.Message:
+    event = entry.event
+    return amqp.Message(
+        event.body,
+        content_type=message.CONTENT_TYPE,
+        content_encoding=message.ENCODING,
+        application_headers=message.headers(entry),
+        **message.properties(event),
+    )
+
+
+def _lenient_frames(connection: Any, callback: Callable[..., Any]) -> Callable[[Any], Any]:
+    """Read frames as py-amqp does, but take a message whose properties cannot be decoded for one without properties.
+
+    RabbitMQ carries properties unread. Without this, one property that is not UTF-8 would end the connection each time
+    the message is delivered, and the queue behind it would stand still for ever.
+    """
+    read = frame_handler(connection, callback)
+
+    def on_frame(frame: tuple[int, int, bytes]) -> Any:
+        kind, channel, content = frame
+        if kind != _HEADER_FRAME:
+            return read(frame)
+        try:
+            return read(frame)
+        except (ValueError, IndexError, OverflowError, struct.error, amqp.exceptions.FrameSyntaxError):
+            return read((kind, channel, content[:_HEADER_FIXED_PART] + _NO_PROPERTIES))
+
+    return on_frame

@@ -1,0 +1,72 @@
+-- What every script of a sink's books begins with. KEYS[1] is the sink's base: all its keys lie in one hash slot.
+-- A place is a position's text. Due: claimable from its score on. Held: behind another one in its lane. Dead: given up.
+-- Scores stay the texts they came as: Lua would round them.
+local base = KEYS[1]
+local DUE, HELD, DEAD = base .. ':due', base .. ':held', base .. ':dead'
+local WHY, LANE, TRIES, BOOKS = base .. ':why', base .. ':lane', base .. ':tries', base .. ':books'
+
+local function bit_of(source, seq)
+  local number = tonumber(seq)
+  local chunk = math.floor(number / 65536)
+  return base .. ':m:' .. source .. ':' .. string.format('%d', chunk), number - chunk * 65536
+end
+
+local changes = {}
+local function count(source, column, by)
+  local field = column .. source
+  changes[field] = (changes[field] or 0) + by
+end
+local function close_books()
+  for field, by in pairs(changes) do
+    if by ~= 0 then redis.call('HINCRBY', BOOKS, field, by) end
+  end
+end
+
+-- Which of the three a place is in now: DUE, HELD, DEAD, or nothing.
+local function where(place)
+  for _, key in ipairs({DUE, HELD, DEAD}) do
+    if redis.call('ZSCORE', key, place) then return key end
+  end
+end
+
+-- Put a place at the end of its lane; true if nothing is before it.
+local function enter(place, lane, due, held_due)
+  if lane ~= '' then
+    redis.call('HSET', LANE, place, lane)
+    if redis.call('RPUSH', base .. ':l:' .. lane, place) > 1 then
+      redis.call('ZADD', HELD, held_due, place)
+      return false
+    end
+  end
+  redis.call('ZADD', DUE, due, place)
+  return true
+end
+
+-- Take a place out of its lane; answers the place behind it that became due by that.
+local function leave(place, now)
+  local lane = redis.call('HGET', LANE, place)
+  if not lane then return nil end
+  local list = base .. ':l:' .. lane
+  if redis.call('LINDEX', list, 0) ~= place then
+    redis.call('LREM', list, 1, place)
+    return nil
+  end
+  redis.call('LPOP', list)
+  local behind = redis.call('LINDEX', list, 0)
+  if not behind then return nil end
+  local due = redis.call('ZSCORE', HELD, behind)
+  redis.call('ZREM', HELD, behind)
+  if tonumber(due) > tonumber(now) then
+    redis.call('ZADD', DUE, due, behind)
+    return nil
+  end
+  redis.call('ZADD', DUE, now, behind)
+  return behind
+end
+
+local function tried(place, attempt)
+  if attempt ~= '' then
+    local before = redis.call('HGET', TRIES, place)
+    redis.call('HSET', TRIES, place, before and before .. '\n' .. attempt or attempt)
+  end
+end

@@ -1,0 +1,70 @@
+-- One page, all or nothing. Everything is checked before anything is written, and the first write is one that a server
+-- without memory refuses: from there on Redis lets a script finish, so nothing is ever half written.
+-- KEYS: the source's base; with a lease, its key.
+-- ARGV: token and owner; nonce; whether this nonce was sent before; ttl in ms; how many bytes of events; how many
+-- buckets, events and cursor entries follow. A bucket: scope, name, how many fields, the fields, what is expected of
+-- each ('-' nothing, '=...' this), what it shall be. An event: id, topic, time, body. A cursor entry: name, '-' or '=...'.
+local base, nonce, ttl = KEYS[1], ARGV[2], tonumber(ARGV[4])
+local buckets, events, marks = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local state, journal, nonces = base .. ':s', base .. ':j', base .. ':n'
+
+if KEYS[2] and redis.call('GET', KEYS[2]) ~= ARGV[1] then return -1 end
+if ARGV[3] == '1' then
+  for _, done in ipairs(redis.call('LRANGE', nonces, 0, -1)) do
+    local number = string.match(done, '^' .. nonce .. '=(%d+)$')
+    if number then return tonumber(number) end
+  end
+end
+
+local at = 9
+for _ = 1, buckets do
+  local count = tonumber(ARGV[at + 2])
+  local found = redis.call('HMGET', base .. ':b:' .. ARGV[at] .. ':' .. ARGV[at + 1], unpack(ARGV, at + 3, at + 2 + count))
+  for i = 1, count do
+    if (found[i] and '=' .. found[i] or '-') ~= ARGV[at + 2 + count + i] then return -2 end
+  end
+  at = at + 3 + 3 * count
+end
+
+local last = tonumber(redis.call('HGET', state, 'c') or 0)
+if events > 0 then
+  for i = 1, events do
+    redis.call('XADD', journal, string.format('%d-0', last + i), 'i', ARGV[at], 't', ARGV[at + 1], 'w', ARGV[at + 2], 'b', ARGV[at + 3])
+    at = at + 4
+  end
+  last = last + events
+  redis.call('HSET', state, 'c', last)
+  redis.call('HINCRBY', state, 'b', ARGV[5])
+end
+
+local function keep(key)
+  if redis.call('PTTL', key) < ttl then redis.call('PEXPIRE', key, ttl) end
+end
+local from = 9
+for _ = 1, buckets do
+  local scope, bucket, count = ARGV[from], ARGV[from + 1], tonumber(ARGV[from + 2])
+  local values = {}
+  for i = 1, count do
+    values[2 * i - 1] = ARGV[from + 2 + i]
+    values[2 * i] = ARGV[from + 2 + 2 * count + i]
+  end
+  local key, index = base .. ':b:' .. scope .. ':' .. bucket, base .. ':i:' .. scope
+  redis.call('HSET', key, unpack(values))
+  redis.call('SADD', index, bucket)
+  keep(key)
+  keep(index)
+  from = from + 3 + 3 * count
+end
+
+for _ = 1, marks do
+  if ARGV[at + 1] == '-' then
+    redis.call('HDEL', base .. ':c', ARGV[at])
+  else
+    redis.call('HSET', base .. ':c', ARGV[at], string.sub(ARGV[at + 1], 2))
+  end
+  at = at + 2
+end
+
+redis.call('LPUSH', nonces, nonce .. '=' .. string.format('%d', last))
+redis.call('LTRIM', nonces, 0, 15)
+return last

@@ -1,0 +1,17 @@
+-- Drop the settled marks of a source's numbers below one. ARGV: source, number.
+local before = tonumber(ARGV[2])
+local chunk, low = math.floor(before / 65536), tonumber(redis.call('HGET', base .. ':low', ARGV[1]) or 0)
+for each = low, chunk - 1 do
+  redis.call('DEL', base .. ':m:' .. ARGV[1] .. ':' .. string.format('%d', each))
+end
+local key, offset = bit_of(ARGV[1], ARGV[2])
+if redis.call('EXISTS', key) == 1 then
+  local whole = math.floor(offset / 8)
+  if whole > 0 then redis.call('SETRANGE', key, 0, string.rep('\0', whole)) end
+  for each = whole * 8, offset - 1 do redis.call('SETBIT', key, each, 0) end
+end
+if chunk > low then redis.call('HSET', base .. ':low', ARGV[1], string.format('%d', chunk)) end
+for _, seq in ipairs(redis.call('SMEMBERS', base .. ':x:' .. ARGV[1])) do
+  if tonumber(seq) < before then redis.call('SREM', base .. ':x:' .. ARGV[1], seq) end
+end
+return 1

@@ -1,0 +1,16 @@
+-- Make settled or unknown ones due once more. ARGV: due; then source, number, lane of each. Answers how many.
+local number = 0
+for i = 2, #ARGV, 3 do
+  local source, place = ARGV[i], ARGV[i] .. ':' .. ARGV[i + 1]
+  if not where(place) then
+    enter(place, ARGV[i + 2], ARGV[1], ARGV[1])
+    local key, offset = bit_of(source, ARGV[i + 1])
+    if redis.call('SETBIT', key, offset, 0) == 1 then
+      count(source, redis.call('SREM', base .. ':x:' .. source, ARGV[i + 1]) == 1 and 'x' or 't', -1)
+    end
+    count(source, 'w', 1)
+    number = number + 1
+  end
+end
+close_books()
+return number

@@ -1,0 +1,32 @@
+"""One SQLite file as the bridge's whole memory: ledger and settlements over one writer and one reader."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bridge.adapters.sqlite_file import SqliteFile
+from bridge.adapters.sqlite_ledger import SqliteLedger
+from bridge.adapters.sqlite_settlements import SqliteSettlements
+from bridge.clock import Clock
+
+
+class SqliteStore(SqliteLedger, SqliteSettlements):
+    """`Ledger` and `Settlements` in one file, for one host; several processes may share it.
+
+    Every write is on the disk when its call returns (`synchronous=FULL`); writes that are waiting at the same time
+    share one transaction. The file and its folder are made at first use. While another process holds the file for
+    longer than `busy_timeout` seconds, writes raise `Unavailable`. Leases and retention go by `clock`.
+    """
+
+    def __init__(self, path: Path, *, clock: Clock, busy_timeout: float = 5.0) -> None:
+        file = SqliteFile(path, busy_timeout)
+        SqliteLedger.__init__(self, file, clock)
+        SqliteSettlements.__init__(self, file, clock)
+
+    async def open(self) -> None:
+        """Open the file, and make it if need be; raises `Unavailable` that says why it cannot be used."""
+        await self.ping()
+
+    async def close(self) -> None:
+        """Finish the writes that are waiting and close the file."""
+        await self._file.close()

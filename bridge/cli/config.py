@@ -1,0 +1,73 @@
+"""`bridge config`: the schema for editors, the effective configuration, and a file to start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import yaml
+
+from bridge import plugins
+from bridge.cli.common import Group, config_option, json_option, print_json
+from bridge.cli.schemas import config_schema
+from bridge.cli.starter import starter
+from bridge.config import load
+
+
+@click.group(
+    cls=Group,
+    examples="""
+    bridge config new --source govdelivery --sink webhook > bridge.yaml
+    bridge config show -c bridge.yaml
+    bridge config schema > bridge.schema.json
+    """,
+)
+def config() -> None:
+    """Write, show and describe configurations."""
+
+
+@config.command(
+    examples="""
+    bridge config schema > bridge.schema.json
+    sed -i '1i # yaml-language-server: $schema=bridge.schema.json' bridge.yaml
+    """
+)
+def schema() -> None:
+    """Print the JSON Schema of the file, with the settings of all installed plugins."""
+    found, left_out = config_schema()
+    for reason in left_out:
+        click.echo(f"left out: {reason}", err=True)
+    print_json(found)
+
+
+@config.command(
+    examples="""
+    bridge config show -c bridge.yaml
+    bridge config show -c bridge.yaml --json | jq .sinks
+    """
+)
+@config_option
+@json_option
+def show(config_file: Path, *, as_json: bool) -> None:
+    """Print the effective configuration: variables filled in, all defaults, secrets masked."""
+    shown = load(config_file).show()
+    if as_json:
+        print_json(shown)
+    else:
+        click.echo(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=120), nl=False)
+
+
+@config.command(
+    examples="""
+    bridge config new > bridge.yaml                               with everything that is installed
+    bridge config new --source spacivox --sink slack > bridge.yaml
+    """
+)
+@click.option("--source", "sources", multiple=True, metavar="NAME", help="An installed source; may be repeated.")
+@click.option("--sink", "sinks", multiple=True, metavar="NAME", help="An installed sink; may be repeated.")
+def new(sources: tuple[str, ...], sinks: tuple[str, ...]) -> None:
+    """Write a commented file to start from; it is valid as soon as the variables it names are set."""
+    if not sinks and not sources:
+        sinks = tuple(plugins.installed("sink"))
+    sources = sources or tuple(plugins.installed("source"))
+    click.echo(starter(list(dict.fromkeys(sources)), list(dict.fromkeys(sinks))), nl=False)

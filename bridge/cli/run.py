@@ -1,0 +1,131 @@
+"""`bridge run`: the long-lived service, or one round of it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+from bridge.cli.common import Command, Exit, config_option, json_option, print_table
+from bridge.cli.common import run as run_to_end
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from bridge.assembly import Assembly
+    from bridge.service import Report, Service
+
+
+@click.command(
+    cls=Command,
+    examples="""
+    bridge run -c bridge.yaml                      poll, relay and deliver until SIGTERM or Ctrl-C
+    bridge run -c bridge.yaml --once               one round of everything, then exit
+    bridge run -c bridge.yaml --role poll          only ask the providers; others relay and deliver
+    bridge run -c bridge.yaml --role relay --role sink
+    """,
+)
+@config_option
+@click.option("--once", is_flag=True, help="Poll every source once, relay and deliver what came of it, and exit.")
+@click.option(
+    "--role",
+    "roles",
+    multiple=True,
+    type=click.Choice(["poll", "relay", "sink"]),
+    help="Do only this part of the work; repeatable. By default all of it.",
+)
+@json_option
+def run(config_file: Path, *, once: bool, roles: tuple[str, ...], as_json: bool) -> Exit:
+    """Poll the sources, publish their events, and deliver them to the sinks.
+
+    Runs until SIGTERM or Ctrl-C: then polling stops, what was committed is published, deliveries in hand are finished
+    or handed back, and the process exits with 0 within `drain_timeout`. A second signal ends it at once; nothing is
+    lost by that either. Several processes may run on one configuration: each source is polled by one of them at a time.
+
+    With --once the outcome is printed on stdout, or on stderr where a sink prints its events on stdout; it exits with 1 if a source failed, and with 4 if the store or the broker cannot be reached.
+    """
+    from bridge import plugins
+    from bridge.assembly import Assembly
+    from bridge.clock import Clock
+    from bridge.config import load
+    from bridge.observe import configure_logging
+    from bridge.service import ROLES, Service, build
+
+    config = load(config_file)
+    configure_logging(config.log.level, config.log.format)
+    assembly = Assembly(config, Clock())
+    service = Service(build(assembly), assembly.clock, roles=roles or ROLES)
+    if not once:
+        run_to_end(_serve(service, assembly))
+        return Exit.DONE
+    report = run_to_end(service.once())
+    printing = any(plugins.load_sink(sink.type).prints for sink in config.sinks.values())
+    _show(report, as_json=as_json, to=sys.stderr if printing else sys.stdout)
+    return Exit.FAILED if report.failures else Exit.DONE
+
+
+async def _serve(service: Service, assembly: Assembly) -> None:
+    from bridge.config import HttpSettings
+
+    http: HttpSettings = assembly.config.http
+    stop = stop_on_signals()
+    listen = (http.listen.host, http.listen.port) if http.listen else None
+    try:
+        await service.run(stop, listen=listen)
+    except OSError as error:
+        if error.filename is not None or listen is None:
+            raise
+        problem = f"cannot listen there: {error.strerror or 'the address is refused'}; give a free HOST:PORT, or null"
+        raise assembly.config.problem(("http", "listen"), problem) from None
+
+
+def stop_on_signals() -> asyncio.Event:
+    """Return an event that the first SIGTERM or SIGINT sets; the second one ends the process at once."""
+    import asyncio
+    import signal
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def asked(number: int) -> None:
+        stop.set()
+        for each in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(each)
+        signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked, number)
+    return stop
+
+
+def _show(report: Report, *, as_json: bool, to: TextIO) -> None:
+    if as_json:
+        click.echo(json.dumps(_plain(report), ensure_ascii=False, indent=2), file=to)
+        return
+    rows: list[list[Any]] = [
+        ["source", name, f"{one.observed} looked at, {one.events} events", "; ".join(one.problems[:1])]
+        for name, one in sorted(report.rounds.items())
+    ]
+    rows += [["source", name, "failed", reason] for name, reason in sorted(report.failures.items())]
+    rows.append(["relay", "", f"{report.published} published, {report.unroutable} that no queue wanted", ""])
+    rows += [
+        ["sink", name, f"{tally['taken']} taken, {tally['waiting']} waiting, {tally['dead']} dead", ""]
+        for name, tally in sorted(report.deliveries.items())
+    ]
+    print_table(["part", "name", "outcome", "problem"], rows, to=to)
+
+
+def _plain(report: Report) -> dict[str, Any]:
+    return {
+        "sources": {
+            name: {"observed": one.observed, "events": one.events, "problems": one.problems}
+            for name, one in sorted(report.rounds.items())
+        },
+        "failures": report.failures,
+        "published": report.published,
+        "unroutable": report.unroutable,
+        "sinks": report.deliveries,
+    }

@@ -1,0 +1,158 @@
+"""`bridge trace`: one resource's life, from the poll that saw a change to each sink's answer."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bridge import topics
+from bridge.assembly import Assembly, Store
+from bridge.cli.common import Command, assembly, config_option, json_option, print_json, run
+from bridge.cli.journal import Line, find, lines
+from bridge.cli.tail import mask_phones
+from bridge.event import milliseconds, rfc3339
+from bridge.settings import format_duration
+from bridge.settlement import Attempt
+
+
+@click.command(
+    cls=Command,
+    examples="""
+    bridge trace /messages/voice/10507/recipients/364898 -c bridge.yaml
+    bridge trace 10507 -c bridge.yaml                                by an id, as `bridge watch` reads it
+    bridge trace 5f0c6d1be2a94d2c8f6a3f0e9d8c7b6a -c bridge.yaml     all of the resource of one event
+    """,
+)
+@click.argument("resource", metavar="RESOURCE|EVENT-ID")
+@config_option
+@json_option
+def trace(resource: str, config_file: Path, *, as_json: bool) -> None:
+    """Tell one resource's life: each change, when it was seen, whether the broker has it, and what each sink did.
+
+    RESOURCE is a path as in an event's `subject`, or what a source makes of a shorter name; EVENT-ID is an event's id.
+    """
+    parts = assembly(config_file)
+    found = run(_trace(parts, resource))
+    if not found:
+        kept = format_duration(parts.config.journal.keep)
+        raise click.ClickException(
+            f"the journal has nothing of {resource!r}: it was not seen, did not change, or changed longer than {kept} "
+            "ago (journal.keep)"
+        )
+    if as_json:
+        print_json(found)
+        return
+    for change in found:
+        _print(change)
+
+
+def _print(change: dict[str, Any]) -> None:
+    before = f" (was {change['previous']})" if change["previous"] else ""
+    click.echo(f"{change['time']}  {change['topic']}{before}  {change['transition']}")
+    click.echo(f"    subject    {change['subject']}")
+    click.echo(f"    event      {change['id']}  at {change['position']}")
+    after, by = (change["observed"] or {}).get("after"), (change["observed"] or {}).get("by")
+    if by:
+        click.echo(f"    observed   {f'between {after} and {by}' if after else f'by {by}'}")
+    click.echo(f"    committed  {change['recorded']}")
+    click.echo(f"    broker     {'has confirmed it' if change['confirmed'] else 'has not confirmed it yet'}")
+    for key in ("error", "reason"):
+        if change[key]:
+            click.echo(f"    {key:<10} {mask_phones(change[key])}")
+    for sink in change["sinks"]:
+        click.echo(f"    -> {sink['sink']}: {sink['said']}")
+        for attempt in sink["attempts"]:
+            click.echo(f"         {attempt['at']}  {attempt['kind']}: {attempt['error']}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Fate:
+    """What became of one event at one sink."""
+
+    sink: str
+    state: str
+    said: str
+    attempts: tuple[Attempt, ...] = ()
+
+    def plain(self) -> dict[str, Any]:
+        attempts = [{"at": _time(each.at), "kind": each.kind, "error": each.error} for each in self.attempts]
+        return {"sink": self.sink, "state": self.state, "said": self.said, "attempts": attempts}
+
+
+async def _trace(parts: Assembly, resource: str) -> list[dict[str, Any]]:
+    async with parts.opened_store() as store:
+        found: list[Line] = []
+        for subject in await _subjects(parts, store, resource):
+            needle = subject.encode()
+            found += [line async for line in lines(store, needle) if line.subject == subject]
+        found.sort(key=lambda line: (line.recorded or datetime.min.replace(tzinfo=UTC), line.position))
+        return [await _life(parts, store, line) for line in found]
+
+
+async def _subjects(parts: Assembly, store: Store, resource: str) -> list[str]:
+    names = dict.fromkeys([resource])
+    for source in parts.sources().values():
+        with suppress(ValueError):
+            names[source.resource(resource)] = None
+        await source.close()
+    if "/" not in resource:
+        event = await find(store, resource)
+        if event is not None:
+            names[event.subject] = None
+    return list(names)
+
+
+async def _life(parts: Assembly, store: Store, line: Line) -> dict[str, Any]:
+    journal = await store.journal(line.position.source)
+    data = line.data
+    confirmed = line.position.seq <= journal.confirmed
+    fates = [await _fate(parts, store, sink, line, confirmed=confirmed) for sink in parts.config.sinks]
+    return {
+        "time": line.body.get("time"),
+        "topic": line.event.topic,
+        "subject": line.subject,
+        "source": line.position.source,
+        "position": str(line.position),
+        "id": line.event.id,
+        "previous": data.get("previous"),
+        "transition": data.get("transition"),
+        "observed": data.get("observed"),
+        "error": data.get("error"),
+        "reason": data.get("reason"),
+        "recorded": line.body.get("recordedtime"),
+        "confirmed": confirmed,
+        "sinks": [fate.plain() for fate in fates],
+    }
+
+
+async def _fate(parts: Assembly, store: Store, sink: str, line: Line, *, confirmed: bool) -> _Fate:
+    delivery = await store.delivery(sink, line.position)
+    if delivery is None:
+        return await _undelivered(parts, store, sink, line, confirmed=confirmed)
+    tries = len(delivery.attempts)
+    count = f"after {tries} {'try' if tries == 1 else 'tries'}"
+    if delivery.state == "dead":
+        return _Fate(sink, "dead", f"dead letter, {delivery.reason}, {count}", delivery.attempts)
+    return _Fate(sink, "waiting", f"waits {count}; due {_time(delivery.due)}", delivery.attempts)
+
+
+async def _undelivered(parts: Assembly, store: Store, sink: str, line: Line, *, confirmed: bool) -> _Fate:
+    wanted = parts.config.sinks[sink].topics
+    if await store.settled(sink, line.position):
+        return _Fate(sink, "taken", "taken (or discarded by an operator)")
+    if not topics.matches(wanted, line.event.topic):
+        return _Fate(sink, "filtered", f"not sent: its topics are {', '.join(wanted)}")
+    if line.position.seq <= await store.floor(sink, line.position.source):
+        return _Fate(sink, "before", "not sent: the sink was new later than that; `bridge replay` sends it")
+    if not confirmed:
+        return _Fate(sink, "unpublished", "not yet: the broker has not confirmed it")
+    return _Fate(sink, "queued", "not yet offered: it is in the sink's queue, or the service is not running")
+
+
+def _time(seconds: float) -> str:
+    return rfc3339(milliseconds(datetime.fromtimestamp(seconds, UTC)))

@@ -1,0 +1,109 @@
+"""Works only while a lease is held: take it, renew it, stop when it is lost, and give it back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from bridge.clock import Clock
+from bridge.errors import LeaseLost, Unavailable
+from bridge.ledger import Lease, Ledger
+from bridge.retry import backoff
+
+log = structlog.get_logger()
+
+
+async def pause(stop: asyncio.Event, clock: Clock, seconds: float, wake: asyncio.Event | None = None) -> bool:
+    """Wait for `seconds`, or until `stop` or `wake` is set; say whether it is time to stop. Clears `wake`."""
+    waits = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(clock.sleep(seconds))]
+    if wake is not None:
+        waits.append(asyncio.ensure_future(wake.wait()))
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for one in waits:
+            one.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+    if wake is not None:
+        wake.clear()
+    return stop.is_set()
+
+
+class Holder:
+    """Runs a piece of work under a lease, again and again, until told to stop.
+
+    The work is cancelled as soon as the lease is known to be lost; what it might still write is refused by the lease's
+    fencing token in any case.
+    """
+
+    def __init__(self, ledger: Ledger, clock: Clock, owner: str, ttl: float) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._owner = owner
+        self._ttl = ttl
+
+    async def run(
+        self,
+        name: str,
+        work: Callable[[Lease], Awaitable[None]],
+        stop: asyncio.Event,
+        *,
+        standby: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Do `work` while the lease `name` is ours; `standby` is called whenever somebody else has it."""
+        failures = 0
+        while not stop.is_set():
+            try:
+                lease = await self._ledger.acquire(name, self._owner, self._ttl)
+            except Unavailable as error:
+                failures += 1
+                wait = backoff(failures, self._clock.random, cap=30.0)
+                log.warning("lease.cannot_be_taken", lease=name, reason=str(error), again_in=round(wait, 1))
+                await pause(stop, self._clock, wait)
+                continue
+            failures = 0
+            if lease is None:
+                standby()
+                await pause(stop, self._clock, self._ttl / 5)
+                continue
+            await self._hold(lease, work)
+
+    async def _hold(self, lease: Lease, work: Callable[[Lease], Awaitable[None]]) -> None:
+        working = asyncio.ensure_future(work(lease))
+        renewing = asyncio.ensure_future(self._renew(lease))
+        try:
+            await asyncio.wait([working, renewing], return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                working.result()
+        except LeaseLost:
+            log.warning("lease.lost", lease=lease.name, consequence="nothing more is written under it")
+        finally:
+            working.cancel()
+            renewing.cancel()
+            await asyncio.gather(working, renewing, return_exceptions=True)
+            try:
+                await self._ledger.release(lease)
+            except Unavailable as error:
+                log.warning(
+                    "lease.cannot_be_given_back", lease=lease.name, reason=str(error),
+                    consequence=f"it ends by itself within {self._ttl:g} s",
+                )  # fmt: skip
+
+    async def _renew(self, lease: Lease) -> None:
+        """Renew until it fails for good; returning means that the lease is lost."""
+        good_until = self._clock.monotonic() + self._ttl
+        while True:
+            await self._clock.sleep(self._ttl / 3)
+            asked = self._clock.monotonic()
+            try:
+                await self._ledger.renew(lease)
+                good_until = asked + self._ttl
+            except LeaseLost:
+                log.warning("lease.lost", lease=lease.name, consequence="nothing more is written under it")
+                return
+            except Unavailable as error:
+                if self._clock.monotonic() >= good_until:
+                    log.warning("lease.lost", lease=lease.name, reason=str(error), consequence="work stops")
+                    return

@@ -1,0 +1,84 @@
+"""What became of single calls, looked up in the collections of their message when it is news."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from bridge.clock import Clock
+from bridge.providers.govdelivery.api import Api
+from bridge.providers.govdelivery.lifecycles import DETAILS
+from bridge.providers.govdelivery.sweeping import MAX_PAGES, observations
+from bridge.providers.http import Vanished
+from bridge.source import Kind, Observation
+
+_REMEMBERED_CALLS = 50_000
+_REMEMBERED_WALKS = 8
+_FRESH_SHARE = 3.0
+_FRESH_AT_LEAST = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """What a walk through all collections of a status found; good until `until` on the monotonic clock."""
+
+    until: float
+    details: dict[str, str]
+
+
+class Details:
+    """Finds the details of calls; a huge message is walked through again only after a share of the last walk's time."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._walks: OrderedDict[tuple[str, str], _Walk] = OrderedDict()
+
+    async def complete(self, api: Api, news: Sequence[Observation]) -> list[Observation]:
+        """Return `news` in the same order, with the details that were found; raises as `Client.get` does."""
+        wanted: dict[tuple[str, str], tuple[Kind, set[str]]] = {}
+        for one in news:
+            status = one.kind.lifecycle.names.get(one.status, "")
+            if one.detail is None and one.kind.channel == "voice" and status in DETAILS:
+                wanted.setdefault((one.scope, status), (one.kind, set()))[1].add(one.key)
+        found: dict[tuple[str, str], str] = {}
+        for (message, status), (kind, keys) in wanted.items():
+            details = await self._of(api, kind, message, status, keys)
+            found |= {(message, key): detail for key, detail in details.items()}
+        return [replace(one, detail=found.get((one.scope, one.key), one.detail), awaits_detail=False) for one in news]
+
+    async def _of(self, api: Api, kind: Kind, message: str, status: str, keys: set[str]) -> dict[str, str]:
+        walk = self._walks.get((message, status))
+        known = {key: walk.details[key] for key in keys & walk.details.keys()} if walk else {}
+        missing = keys - known.keys()
+        if not missing or (walk is not None and self._clock.monotonic() < walk.until):
+            return known
+        started = self._clock.monotonic()
+        details: dict[str, str] = {}
+        for detail in DETAILS[status]:
+            await self._collection(api, kind, message, detail, missing - details.keys(), details)
+        now = self._clock.monotonic()
+        until = now + max(_FRESH_AT_LEAST, _FRESH_SHARE * (now - started))
+        self._walks[message, status] = _Walk(until, details if len(details) <= _REMEMBERED_CALLS else {})
+        self._walks.move_to_end((message, status))
+        if len(self._walks) > _REMEMBERED_WALKS:
+            self._walks.popitem(last=False)
+        return known | {key: details[key] for key in missing & details.keys()}
+
+    async def _collection(
+        self, api: Api, kind: Kind, message: str, detail: str, missing: set[str], details: dict[str, str]
+    ) -> None:
+        """Read a collection until all that is missing was found or it ends; a collection that is not there is empty."""
+        target: str | None = f"{message}/recipients/{detail}"
+        visited: set[str] = set()
+        while target is not None and target not in visited and len(visited) < MAX_PAGES and missing:
+            visited.add(target)
+            try:
+                listing = await api.listing(target)
+            except Vanished:
+                return
+            for one in observations(kind, message, listing.items, detail):
+                if one.detail is not None:
+                    details[one.key] = detail
+                    missing.discard(one.key)
+            target = listing.next

@@ -1,0 +1,207 @@
+"""The walk through the list of one channel's messages: which are new, which are worth a look, which are over."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Callable, Mapping, MutableMapping
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bridge.providers import reading
+from bridge.providers.govdelivery.api import Api, Listing, message_path
+from bridge.providers.govdelivery.following import Followed, Listed, epoch, stamp
+from bridge.providers.govdelivery.lifecycles import MESSAGE, counts
+from bridge.source import Page
+
+MAX_PAGES = 1000
+_MARGIN = 3600.0
+_DEEP_EVERY = 6 * 3600.0
+_DEPTH_BEYOND = 7 * 86400.0
+_SEEN_AGAIN = 86400.0
+_SETTLED_PAGES = 2
+
+
+def list_key(channel: str) -> str:
+    """Return the name of the cursor's entry for a channel's list."""
+    return f"list:{channel}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """The next page of a list, and the relation that leads on from there."""
+
+    target: str
+    params: Mapping[str, str | int] | None = None
+    relation: str = "next"
+
+
+class MessageList:
+    """The list of one channel's messages, page by page, the newest first wherever that can be had."""
+
+    def __init__(self, api: Api, channel: str, page_size: int, report: Callable[[str], None]) -> None:
+        self._api = api
+        self.path = f"/messages/{channel}"
+        self._first = _Way(self.path)  # for voice, no parameters are documented
+        if channel != "voice":
+            self._first = _Way(self.path, {"page_size": page_size, "sort_by": "created_at", "sort_order": "DESC"})
+        self.report = report
+
+    async def pages(self) -> AsyncGenerator[tuple[Listing, bool], None]:
+        """Yield each page, and whether all that follow are older."""
+        way: _Way | None = self._first
+        visited: set[str] = set()
+        while way is not None:
+            visited.add(way.target)
+            listing = await self._api.listing(way.target, way.params)
+            ascending = _ascending(listing)
+            yield listing, way.relation == "prev" or not ascending
+            way = self._onward(listing, way, visited, ascending=ascending)
+
+    def _onward(self, listing: Listing, way: _Way, visited: set[str], *, ascending: bool) -> _Way | None:
+        target = listing.next if way.relation == "next" else listing.prev
+        relation = way.relation
+        if ascending and len(visited) == 1 and listing.last is not None:
+            # The order of this list is documented nowhere: where the oldest come first, it is walked from its end.
+            target, relation = listing.last, "prev"
+        if target is None or target in visited:
+            return None
+        if len(visited) >= MAX_PAGES:
+            self.report(f"{self.path}: the list has more than {MAX_PAGES} pages; the rest is not read")
+            return None
+        return _Way(target, relation=relation)
+
+    def path_of(self, item: Mapping[str, Any]) -> str | None:
+        """Return a listed message's path, None where it has no identity."""
+        path = message_path(reading.mapping(item.get("_links")).get("self"))
+        if path is None and (number := reading.text(item.get("id"))) is not None:
+            path = message_path(f"{self.path}/{number}")
+        return path if path is not None and path.startswith(f"{self.path}/") else None
+
+
+async def created_between(messages: MessageList, start: float, end: float) -> AsyncGenerator[list[str], None]:
+    """Yield the paths of the messages created in a range of time, both ends included, one page's at once."""
+    beyond = 0
+    async with aclosing(messages.pages()) as pages:
+        async for listing, older in pages:
+            found = []
+            last = True
+            for raw in listing.items:
+                item = reading.mapping(raw)
+                path, created = messages.path_of(item), epoch(item.get("created_at"))
+                last = last and created is not None and created < start
+                if path is not None and created is not None and start <= created <= end:
+                    found.append(path)
+            if found:
+                yield found
+            beyond = beyond + 1 if last and older else 0
+            if beyond >= _SETTLED_PAGES:
+                return
+
+
+class Walk:
+    """One walk through one list, as far back as something may be unknown.
+
+    It goes on until everything on a page is known and older than the last complete walk, and one page more: a message
+    made meanwhile pushes others onto the next page, so that one may stand behind known ones. Every few hours it goes
+    as far back as anything is followed. A walk that breaks off is walked again: only a complete one moves the bound.
+    """
+
+    def __init__(
+        self,
+        messages: MessageList,
+        key: str,
+        listed: Listed,
+        followed: MutableMapping[str, Followed],
+        *,
+        now: float,
+        follow_for: float,
+    ) -> None:
+        self._messages = messages
+        self._key = key
+        self._listed = listed
+        self._followed = followed
+        self._now = now
+        self._follow_for = follow_for
+        self._first = listed.until is None
+        self._since = (listed.until or now) - _MARGIN
+        self._deep = self._first or now - listed.deep >= _DEEP_EVERY
+        self._floor = now - follow_for - _DEPTH_BEYOND if self._deep else self._since
+
+    async def pages(self) -> AsyncGenerator[Page, None]:
+        """Yield the cursor's entries of messages to follow, and at the end that of the list."""
+        settled = 0
+        async with aclosing(self._messages.pages()) as pages:
+            async for listing, older in pages:
+                changes, is_settled = self._read(listing)
+                if changes:
+                    yield Page((), by=listing.at, cursor=changes)
+                settled = settled + 1 if is_settled and older else 0
+                if settled >= _SETTLED_PAGES:
+                    break
+        done = Listed(until=stamp(self._now), deep=stamp(self._now) if self._deep else self._listed.deep)
+        yield Page((), by=listing.at, cursor={self._key: done.dump()})
+
+    def _read(self, listing: Listing) -> tuple[dict[str, str | None], bool]:
+        """Return the changes of the cursor that a page leads to, and whether all on it is known and old."""
+        changes: dict[str, str | None] = {}
+        is_settled = True
+        nameless = 0
+        for raw in listing.items:
+            item = reading.mapping(raw)
+            path = self._messages.path_of(item)
+            if path is None:
+                nameless += 1
+                continue
+            created = epoch(item.get("created_at"))
+            if created is not None and created >= self._floor:
+                is_settled = False
+            known = self._followed.get(path)
+            entry = self._judge(item, known, created)
+            if entry is known:
+                continue
+            if known is None:
+                is_settled = False
+            if entry is None:
+                del self._followed[path]
+            else:
+                self._followed[path] = entry
+            changes[path] = None if entry is None else entry.dump()
+        if nameless:
+            self._messages.report(f"{self._messages.path}: {nameless} messages of a page have no identity: passed over")
+        return changes, is_settled
+
+    def _judge(self, item: Mapping[str, Any], known: Followed | None, created: float | None) -> Followed | None:
+        """Return what the cursor shall say of a message from now on; the same object is no change."""
+        wanted = self._wanted(item, created)
+        hint = _hint(item)
+        if known is None:
+            return (
+                Followed(due=stamp(self._now), found=stamp(self._now), created=created, hint=hint) if wanted else None
+            )
+        if known.over is not None:
+            if not wanted:
+                return None
+            stale = self._now - known.over >= _SEEN_AGAIN
+            return replace(known, over=stamp(self._now)) if stale else known
+        # A list may lag behind the message, so what it says is a reason to look and never an observation.
+        return known if hint == known.hint else replace(known, hint=hint, due=min(known.due, stamp(self._now)))
+
+    def _wanted(self, item: Mapping[str, Any], created: float | None) -> bool:
+        """Whether a message is worth following; not what ended long ago, unless it was made since the last walk."""
+        if reading.text(item.get("status")) not in MESSAGE.finals:
+            return True
+        ended = epoch(item.get("completed_at")) or created
+        if ended is None or self._now < ended + self._follow_for:
+            return True
+        return not self._first and created is not None and created >= self._since
+
+
+def _hint(item: Mapping[str, Any]) -> str:
+    told = [reading.text(item.get("status")), counts(item.get("recipient_counts"))]
+    return json.dumps(told, separators=(",", ":"), sort_keys=True)
+
+
+def _ascending(listing: Listing) -> bool:
+    times = [time for item in listing.items if (time := epoch(reading.mapping(item).get("created_at"))) is not None]
+    return len(times) > 1 and times[0] < times[-1]

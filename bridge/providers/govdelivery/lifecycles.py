@@ -1,0 +1,150 @@
+"""The statuses of messages and recipients as data, and the facts that an event tells of either."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from bridge import event
+from bridge.event import Event
+from bridge.lifecycle import Lifecycle
+from bridge.providers import reading
+from bridge.source import Facts, Kind, Observation
+
+MESSAGE_KEY = "@"
+"""The message's own key inside its scope; recipients have their ids."""
+
+MESSAGE = Lifecycle(
+    names={status: status for status in ("new", "queued", "sending", "completed", "canceled")},
+    follows={
+        "new": ["queued", "canceled"],
+        "queued": ["sending", "canceled"],
+        "sending": ["completed", "canceled"],
+    },
+    finals=frozenset({"completed", "canceled"}),
+    codes={"new": "n", "queued": "q", "sending": "s", "completed": "c", "canceled": "x"},
+)
+
+RECIPIENT = Lifecycle(
+    names={
+        status: status for status in ("new", "sending", "inconclusive", "blacklisted", "canceled", "sent", "failed")
+    },
+    follows={
+        "new": ["sending", "blacklisted", "canceled"],
+        "sending": ["sent", "failed", "inconclusive", "blacklisted", "canceled"],
+        "inconclusive": ["sent", "failed", "blacklisted", "canceled"],
+    },
+    finals=frozenset({"sent", "failed", "blacklisted", "canceled"}),
+    codes={
+        "new": "n",
+        "sending": "s",
+        "inconclusive": "i",
+        "blacklisted": "b",
+        "canceled": "x",
+        "sent": "d",
+        "failed": "f",
+    },
+)
+
+DETAILS: Mapping[str, tuple[str, ...]] = {
+    "sent": ("human", "machine"),
+    "failed": ("busy", "no_answer", "could_not_connect"),
+}
+"""What became of a call, by its status; each detail is a collection of recipients of its own."""
+
+STATUS_OF_DETAIL: Mapping[str, str] = {detail: status for status, details in DETAILS.items() for detail in details}
+
+_MESSAGE_EVENTS: dict[str, type[Event]] = {
+    "new": event.MessageNew,
+    "queued": event.MessageQueued,
+    "sending": event.MessageSending,
+    "completed": event.MessageCompleted,
+    "canceled": event.MessageCanceled,
+}
+_RECIPIENT_EVENTS: dict[str, type[Event]] = {
+    "new": event.RecipientNew,
+    "sending": event.RecipientSending,
+    "inconclusive": event.RecipientInconclusive,
+    "blacklisted": event.RecipientBlacklisted,
+    "canceled": event.RecipientCanceled,
+    "sent": event.RecipientSent,
+    "failed": event.RecipientFailed,
+}
+
+# What a person wrote (body, say_text, play_url) is the message's content and not its fate: no event carries it.
+_COMMON_FIELDS = {"_links", "id", "status", "created_at", "completed_at"}
+_MESSAGE_FIELDS = _COMMON_FIELDS | {"recipient_counts", "recipient_detail_counts", "body", "say_text", "play_url"}
+_RECIPIENT_FIELDS = _COMMON_FIELDS | {"phone", "formatted_phone", "error_message"}
+
+
+def kinds(channel: str, statuses: Mapping[str, str]) -> tuple[Kind, Kind]:
+    """Return the message's and the recipient's kind in a channel; `statuses` are further provider's values."""
+    message = MESSAGE.with_names(_fitting(MESSAGE, statuses))
+    recipient = RECIPIENT.with_names(_fitting(RECIPIENT, statuses))
+    return (
+        Kind(channel, "message", message, _MESSAGE_EVENTS, describe_message),
+        Kind(channel, "recipient", recipient, _RECIPIENT_EVENTS, describe_recipient),
+    )
+
+
+def _fitting(lifecycle: Lifecycle, statuses: Mapping[str, str]) -> dict[str, str]:
+    return {value: status for value, status in statuses.items() if status in lifecycle.codes}
+
+
+def counts(value: Any) -> dict[str, int] | None:
+    """Return counts by name without those that are no numbers; None where there are none at all."""
+    found = {name: count for name, raw in reading.mapping(value).items() if (count := reading.integer(raw)) is not None}
+    return found or None
+
+
+def describe_message(observation: Observation) -> Facts:
+    """Read a message's facts; its text is left out, for it is content and not fate."""
+    item = reading.mapping(observation.item)
+    created, completed = reading.time(item.get("created_at")), reading.time(item.get("completed_at"))
+    status = observation.kind.lifecycle.names.get(observation.status)
+    fields = {
+        "recipient_counts": counts(item.get("recipient_counts")),
+        "created_at": created,
+        "completed_at": completed,
+        "provider": _others(item, _MESSAGE_FIELDS),
+    }
+    if observation.kind.channel == "voice":
+        fields["recipient_detail_counts"] = counts(item.get("recipient_detail_counts"))
+    return Facts(
+        subject=observation.scope,
+        time={"new": created, "completed": completed}.get(status or ""),
+        fields=fields,
+        model=event.MessageData,
+        raw_status=observation.status,
+    )
+
+
+def describe_recipient(observation: Observation) -> Facts:
+    """Read a recipient's facts; the phone in E.164 where the provider gives it, and only once."""
+    item = reading.mapping(observation.item)
+    created, completed = reading.time(item.get("created_at")), reading.time(item.get("completed_at"))
+    lifecycle = observation.kind.lifecycle
+    status = lifecycle.names.get(observation.status)
+    return Facts(
+        subject=recipient_path(observation.scope, observation.key),
+        time=completed if status in lifecycle.finals else created if status == "new" else None,
+        fields={
+            "message": observation.scope,
+            "phone": reading.phone(item.get("formatted_phone"), item.get("phone")),
+            "error": reading.text(item.get("error_message")),
+            "created_at": created,
+            "completed_at": completed,
+            "provider": _others(item, _RECIPIENT_FIELDS),
+        },
+        model=event.RecipientData,
+        raw_status=observation.status,
+    )
+
+
+def recipient_path(message: str, key: str) -> str:
+    """Return a recipient's path from its message and its key, which is a path of its own where it lies elsewhere."""
+    return key if key.startswith("/") else f"{message}/recipients/{key}"
+
+
+def _others(item: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in item.items() if name not in known}

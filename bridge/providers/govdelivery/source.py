@@ -1,0 +1,332 @@
+"""The GovDelivery source: discovers messages, looks at those that are due, and reads their recipients."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+from yarl import URL
+
+from bridge.clock import Clock
+from bridge.errors import BridgeError, NotReady, Unauthorized
+from bridge.providers import reading
+from bridge.providers.govdelivery.api import Api, Health, Outage, canonical, channel_of, message_path
+from bridge.providers.govdelivery.details import Details
+from bridge.providers.govdelivery.discovery import MessageList, Walk, created_between, list_key
+from bridge.providers.govdelivery.following import ABANDONED, SELDOM, Followed, Listed, stamp
+from bridge.providers.govdelivery.lifecycles import MESSAGE, RECIPIENT, kinds
+from bridge.providers.govdelivery.sweeping import Look, Plan
+from bridge.providers.http import Client, Limits, Origin, Throttled, Tls, Vanished, account_key, shared_limiter
+from bridge.settings import Duration, Secret
+from bridge.source import Observation, Page, Probe, SourceSettings
+
+Channel = Literal["sms", "voice"]
+
+_DAY = 86400.0
+_SLICE = 60.0
+_EARLY = 0.25
+_UNSEEN = 30 * _DAY
+_RETENTION_BEYOND = ABANDONED + 7 * _DAY
+
+
+class GovDeliverySettings(SourceSettings):
+    """One GovDelivery TMS account."""
+
+    url: Origin = "https://tms.govdelivery.com"
+    """The root of the service; staging is https://stage-tms.govdelivery.com."""
+    token: Secret
+    """The account's authentication token, sent as X-AUTH-TOKEN."""
+    channels: list[Channel] = Field(default=["sms", "voice"], min_length=1)
+    """Which kinds of messages."""
+    discover: bool = True
+    """Whether new messages of the account are found and followed."""
+    messages: list[str] = Field(default_factory=list)
+    """Messages to follow in any case, by path: /messages/voice/10507."""
+    follow_for: Duration = Field(default=259200.0, ge=0)
+    """For how long a message is looked at after its completion; older messages are not followed at a first start."""
+    page_size: int = Field(default=100, ge=1, le=100)
+    """Messages in a page of the list."""
+    concurrency: int = Field(default=4, ge=1, le=64)
+    """How many messages are being read at once."""
+    reread_every: Duration = Field(default=600.0, gt=0)
+    """How often recipients are read though no count moved, since two opposite changes leave the counts alone."""
+    timeout: Duration = Field(default=30.0, gt=0)
+    """How long the provider may be silent before a request counts as failed."""
+    ca_file: str | None = None
+    """Certificates of the authorities to trust, PEM; by default those of the system."""
+    client_cert: str | None = None
+    """A certificate to show to the provider, PEM."""
+    client_key: str | None = None
+    """The key of `client_cert`, PEM, where it is not in the same file."""
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        for text in self.messages:
+            resource(text, self.channels)
+        known = {*MESSAGE.codes, *RECIPIENT.codes}
+        for value, status in self.statuses.items():
+            if status not in known:
+                raise ValueError(f"statuses: {value!r}: {status!r} is not one of {', '.join(sorted(known))}")
+        return self
+
+
+def resource(text: str, channels: Sequence[str]) -> str:
+    """Return the canonical path of a message or recipient; an id alone will do where there is one channel only."""
+    text = text.strip()
+    if text.isalnum():
+        if len(channels) == 1:
+            return f"/messages/{channels[0]}/{text}"
+        raise ValueError(
+            f"{text!r} may be a message of several channels; give its path, such as /messages/voice/{text}"
+        )
+    path = canonical(text)
+    if path is None:
+        raise ValueError("not the path of a message; give one such as /messages/voice/10507")
+    if channel_of(path) not in channels:
+        raise ValueError(f"{path} is not of the channels {', '.join(channels)}")
+    return path
+
+
+class GovDelivery:
+    """Follows the messages of one account; see `bridge.source.Source`.
+
+    A message costs one request a look; its recipients are read when its counts moved, and every so often. The cursor
+    has an entry for each followed message. A poll that lasts longer than a minute (and than the interval) hands over to
+    the next one, so that one huge message never keeps others from being found; the first poll of all does not.
+    """
+
+    retention: float
+    problems: list[str]
+
+    def __init__(self, name: str, settings: GovDeliverySettings, clock: Clock) -> None:
+        self.name = name
+        self.settings = settings
+        self.retention = settings.follow_for + _RETENTION_BEYOND
+        self.problems = []
+        self.behind = False
+        """Whether the last poll left something that is due to the next one."""
+        self._clock = clock
+        self._kinds = {channel: kinds(channel, settings.statuses) for channel in ("sms", "voice")}
+        self._details = Details(clock)
+        self._opened: Client | None = None
+
+    async def pages(self, cursor: Mapping[str, str], watched: Sequence[str]) -> AsyncGenerator[Page, None]:
+        """Poll once; see `bridge.source.Source.pages`.
+
+        Raises `Unauthorized` or `Throttled` as soon as the provider says so, and `Transient` when it fails as a whole.
+        """
+        self.problems = []
+        self.behind = False
+        health = Health()
+        api = Api(self._client(), health)
+        now = self._clock.epoch()
+        named = frozenset(self._names(watched))
+        followed = {path: Followed.load(text) for path, text in cursor.items() if path.startswith("/")}
+        forgotten = [path for path, entry in followed.items() if not self._keeps(path, entry, named, now)]
+        for path in forgotten:
+            del followed[path]
+        for path in named:
+            known = followed.get(path)
+            if known is None or known.over is not None:
+                followed[path] = Followed(due=stamp(now), found=stamp(now))
+        if forgotten:
+            yield Page((), by=self._clock.now(), cursor=dict.fromkeys(forgotten))
+        if self.settings.discover:
+            async with aclosing(self._discover(api, cursor, followed, now)) as found:
+                async for page in found:
+                    yield page
+        plan = self._plan(now, named, first=not cursor)
+        async with aclosing(self._sweep(api, followed, self._due(followed, now), plan)) as swept:
+            async for page in swept:
+                yield page
+        health.check()
+
+    async def backfill(self, start: datetime, end: datetime) -> AsyncGenerator[Page, None]:
+        """Read the messages created in a past range once, with their recipients, and leave the cursor alone.
+
+        Raises as `pages` does.
+        """
+        self.problems = []
+        health = Health()
+        api = Api(self._client(), health)
+        now = self._clock.epoch()
+        plan = replace(self._plan(now, frozenset(), first=True), once=True)
+        for channel in self.settings.channels:
+            found = created_between(self._list(api, channel), start.timestamp(), end.timestamp())
+            async with aclosing(found) as lists:
+                async for paths in lists:
+                    fresh = {path: Followed(due=now, found=now) for path in paths}
+                    async with aclosing(self._sweep(api, fresh, paths, plan)) as swept:
+                        async for page in swept:
+                            yield replace(page, cursor={})
+        health.check()
+
+    async def complete(self, observations: Sequence[Observation]) -> Sequence[Observation]:
+        """Look up the details of calls; see `bridge.source.Source.complete`."""
+        return await self._details.complete(Api(self._client(), Health()), observations)
+
+    def resource(self, text: str) -> str:
+        """Return the canonical path of what an operator named; see `resource`."""
+        return resource(text, self.settings.channels)
+
+    async def probe(self) -> Probe:
+        """Ask for the account's channels, and where the root does not tell, for the newest message."""
+        channels = self.settings.channels
+        api = Api(self._client(), Health())
+        try:
+            _, root = await api.object("/")
+            offered = _offered(root.get("_links"))
+        except Vanished:
+            offered = set()
+            await api.listing(f"/messages/{channels[0]}")
+        host = URL(self.settings.url).host
+        missing = [channel for channel in channels if offered and channel not in offered]
+        told = f"; it names no {' and no '.join(missing)}: take it out of channels" if missing else ""
+        lists = 2 * len(channels) if self.settings.discover else 0
+        per_day = lists * _DAY / self.settings.interval + len(self.settings.messages) * _DAY / SELDOM
+        return Probe(f"{host} takes the token; channels {', '.join(sorted(offered) or channels)}{told}", per_day)
+
+    async def close(self) -> None:
+        """Give back connections."""
+        client, self._opened = self._opened, None
+        if client is not None:
+            await client.close()
+
+    def _client(self) -> Client:
+        if self._opened is None:
+            settings = self.settings
+            self._opened = Client(
+                settings.url,
+                limiter=shared_limiter(account_key(settings.url, self._token()), settings.rate, self._clock),
+                clock=self._clock,
+                headers=self._headers,
+                limits=Limits(read=settings.timeout, total=4 * settings.timeout, connections=settings.concurrency),
+                tls=Tls(settings.ca_file, settings.client_cert, settings.client_key),
+            )
+        return self._opened
+
+    async def _headers(self) -> Mapping[str, str]:
+        return {"X-AUTH-TOKEN": self._token()}
+
+    def _token(self) -> str:
+        try:
+            return self.settings.token.reveal()
+        except OSError as error:
+            reason = error.strerror
+        raise Unauthorized(f"the token's file cannot be read ({reason}): nothing is asked without it")
+
+    def _names(self, watched: Sequence[str]) -> list[str]:
+        names = []
+        for text in (*self.settings.messages, *watched):
+            try:
+                path = message_path(self.resource(text))
+            except ValueError as error:
+                self.problems.append(f"a watched resource is passed over: {error}")
+            else:
+                names += [path] if path else []
+        return names
+
+    def _keeps(self, path: str, entry: Followed, named: frozenset[str], now: float) -> bool:
+        if path in named:
+            return True
+        if not self.settings.discover or message_path(path) != path or channel_of(path) not in self.settings.channels:
+            return False
+        return entry.over is None or now - entry.over < _UNSEEN
+
+    def _plan(self, now: float, named: frozenset[str], *, first: bool) -> Plan:
+        settings = self.settings
+        ends = self._clock.monotonic() + max(_SLICE, settings.interval)
+        return Plan(
+            now=now,
+            interval=settings.interval,
+            follow_for=settings.follow_for,
+            reread_every=settings.reread_every,
+            named=named,
+            hands_over=lambda: not first and self._clock.monotonic() >= ends,
+            report=self.problems.append,
+        )
+
+    async def _discover(
+        self, api: Api, cursor: Mapping[str, str], followed: dict[str, Followed], now: float
+    ) -> AsyncGenerator[Page, None]:
+        for channel in self.settings.channels:
+            key = list_key(channel)
+            listed = Listed.load(cursor.get(key))
+            follow_for = self.settings.follow_for
+            walk = Walk(self._list(api, channel), key, listed, followed, now=now, follow_for=follow_for)
+            try:
+                async with aclosing(walk.pages()) as pages:
+                    async for page in pages:
+                        yield page
+            except (Unauthorized, Throttled, Outage):
+                raise
+            except NotReady:
+                continue
+            except BridgeError as error:
+                self.problems.append(f"{error}; new messages of this channel wait for the next poll")
+
+    def _list(self, api: Api, channel: str) -> MessageList:
+        return MessageList(api, channel, self.settings.page_size, self.problems.append)
+
+    def _due(self, followed: Mapping[str, Followed], now: float) -> list[str]:
+        """Return the messages to look at, the longest due first; what was handed over comes after what is new."""
+        interval = self.settings.interval
+        soon = now + _EARLY * interval
+        # Nothing is ever put off by so much: the clock was set back.
+        never = now + 2 * max(SELDOM, interval)
+        due = [
+            (entry.due + (interval if entry.sweep else 0.0), path)
+            for path, entry in followed.items()
+            if entry.over is None and not soon < entry.due < never
+        ]
+        return [path for _, path in sorted(due)]
+
+    async def _sweep(
+        self, api: Api, followed: Mapping[str, Followed], due: Sequence[str], plan: Plan
+    ) -> AsyncGenerator[Page, None]:
+        """Look at several messages at once; the pages of one come in order, and few wait to be taken."""
+        todo = deque(due)
+        workers = min(self.settings.concurrency, len(todo))
+        ready: asyncio.Queue[Page | BaseException | None] = asyncio.Queue(maxsize=2 * max(1, workers))
+
+        async def work() -> None:
+            try:
+                while todo and not plan.hands_over():
+                    path = todo.popleft()
+                    look = Look(api, self._kinds, self._clock, plan, path, followed[path])
+                    async with aclosing(look.pages()) as pages:
+                        async for page in pages:
+                            await ready.put(page)
+                    self.behind |= look.handed_over
+                await ready.put(None)
+            except Exception as error:  # noqa: BLE001 - handed to the reader, which raises it
+                await ready.put(error)
+
+        tasks = [asyncio.create_task(work()) for _ in range(workers)]
+        try:
+            while workers:
+                match await ready.get():
+                    case Page() as page:
+                        yield page
+                    case None:
+                        workers -= 1
+                    case error:
+                        raise error
+            self.behind |= bool(todo)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _offered(links: Any) -> set[str]:
+    """Return the channels among the links of the root, which are an object or a list of objects with one link each."""
+    objects = links if isinstance(links, list) else [links]
+    targets = [target for one in objects for target in reading.mapping(one).values() if isinstance(target, str)]
+    return {target.rstrip("/").rpartition("/messages/")[2] for target in targets if "/messages/" in target}

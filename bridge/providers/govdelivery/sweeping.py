@@ -1,0 +1,305 @@
+"""One look at one message: its status, and the pages of its recipients where something may have moved."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bridge import retry
+from bridge.clock import Clock
+from bridge.errors import BridgeError, NotReady, Unauthorized
+from bridge.providers import reading
+from bridge.providers.govdelivery.api import Api, Listing, Outage, channel_of, provider_clock, recipient_key
+from bridge.providers.govdelivery.following import SELDOM, Followed, Sweep, epoch, moment, must_reread, stamp
+from bridge.providers.govdelivery.lifecycles import DETAILS, MESSAGE_KEY, STATUS_OF_DETAIL, counts
+from bridge.providers.http import Failed, Throttled, Vanished
+from bridge.source import Kind, Observation, Page
+
+MAX_PAGES = 20_000
+"""A list of recipients with more pages is taken for a circle."""
+_GIVE_UP_MISSING = 6
+_LONGEST_BACKOFF = 900.0
+_STOPS_EVERYTHING = (Unauthorized, Throttled, Outage)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What holds for all messages of one poll."""
+
+    now: float
+    """When the poll began, in seconds since 1970."""
+    interval: float
+    follow_for: float
+    reread_every: float
+    named: frozenset[str]
+    """Messages that an operator named: they are followed for as long as they are named."""
+    hands_over: Callable[[], bool]
+    """Whether the poll has lasted long enough, so that what is left goes to the next one."""
+    report: Callable[[str], None]
+    """Hears what went wrong with single resources."""
+    once: bool = False
+    """Whether nobody comes back to what could not be read: it is a backfill."""
+
+
+class Look:
+    """One look at one message; `pages` yields what came of it, and the cursor's entry at its end."""
+
+    def __init__(
+        self, api: Api, kinds: Mapping[str, tuple[Kind, Kind]], clock: Clock, plan: Plan, path: str, entry: Followed
+    ) -> None:
+        self._api = api
+        self._message, self._recipient = kinds[channel_of(path)]
+        self._voice = channel_of(path) == "voice"
+        self._clock = clock
+        self._plan = plan
+        self._path = path
+        self._entry = entry
+        self._handed_over = False
+
+    @property
+    def handed_over(self) -> bool:
+        """Whether the look ended in the middle, to be gone on with by the next poll."""
+        return self._handed_over
+
+    async def pages(self) -> AsyncGenerator[Page, None]:
+        """Yield the message, then its recipients; raises only what concerns the provider as a whole.
+
+        Until the last page of recipients was read, the cursor's entry does not say that they were: a crash or a failure
+        in the middle repeats pages and never skips any.
+        """
+        try:
+            async for page in self._look():
+                yield page
+        except _STOPS_EVERYTHING:
+            raise
+        except NotReady as error:
+            if self._plan.once:
+                self._plan.report(f"{error}; run the backfill again for it")
+            wait = max(self._plan.interval, error.retry_after or 0.0)
+            yield self._note(self._entry.later(self._clock.epoch() + wait))
+        except BridgeError as error:
+            yield self._note(self._failed(error))
+
+    def _note(self, entry: Followed) -> Page:
+        return Page((), by=self._clock.now(), cursor={self._path: entry.dump()})
+
+    def _failed(self, error: BridgeError) -> Followed:
+        """Decide when a message that could not be read is tried again; what was read of it stays read."""
+        entry = self._entry
+        failures = entry.failures + 1
+        wait = retry.backoff(failures, self._clock.random, base=self._plan.interval, cap=_LONGEST_BACKOFF)
+        due = self._clock.epoch() + max(wait, getattr(error, "retry_after", None) or 0.0)
+        then = (
+            "run the backfill again for it" if self._plan.once else f"failure {failures}, tried again in {wait:.0f} s"
+        )
+        self._plan.report(f"{error}; {then}")
+        # A page that is refused may be one that is no more: the next try starts at the first.
+        sweep = entry.sweep if isinstance(error, Failed) else None
+        entry = entry.later(due, failures=failures, sweep=sweep)
+        if not isinstance(error, Vanished):
+            return entry
+        entry = replace(entry, missing=entry.missing + 1)
+        if entry.missing >= _GIVE_UP_MISSING and self._path not in self._plan.named:
+            self._plan.report(f"{self._path}: not there for {entry.missing} looks, no longer followed")
+            entry = replace(entry, over=stamp(self._clock.epoch()), sweep=None)
+        return entry
+
+    async def _look(self) -> AsyncGenerator[Page, None]:
+        began = stamp(self._clock.epoch())
+        answer, item = await self._api.object(self._path)
+        before = self._entry
+        status = reading.text(item.get("status"))
+        now_counts = counts(item.get("recipient_counts"))
+        now_details = counts(item.get("recipient_detail_counts"))
+        moved = status != before.status or now_counts != before.counts or now_details != before.details
+        self._entry = entry = self._seen(item, status, began, moved=moved)
+        page = Page(self._observed(item, status), by=answer.at, after=moment(before.looked))
+        if entry.sweep is None:
+            if not moved and now_counts is not None and not self._rereads(entry):
+                yield replace(page, cursor={self._path: self._end(entry).dump()})
+                return
+            sweep = self._begin(item, began, provider_clock(answer))
+            self._entry = entry = replace(entry, sweep=sweep)
+        yield page
+        async for page in self._recipients():
+            yield page
+
+    def _observed(self, item: Mapping[str, Any], status: str | None) -> Sequence[Observation]:
+        if status is None:
+            self._plan.report(f"{self._path}: the message has no status, so nothing is said of it")
+            return ()
+        return (Observation(self._message, self._path, MESSAGE_KEY, status, item),)
+
+    def _seen(self, item: Mapping[str, Any], status: str | None, began: float, *, moved: bool) -> Followed:
+        entry = self._entry
+        lifecycle = self._message.lifecycle
+        completed = epoch(item.get("completed_at"))
+        if lifecycle.names.get(status or "") in lifecycle.finals:
+            # Without a time of its own, it was completed when that was first seen.
+            completed = completed or entry.completed or began
+        else:
+            completed = None
+        return replace(
+            entry,
+            status=status,
+            created=epoch(item.get("created_at")) or entry.created or entry.found,
+            completed=completed,
+            changed=began if moved and entry.looked is not None else entry.changed,
+            looked=began,
+            missing=0,
+        )
+
+    def _rereads(self, entry: Followed) -> bool:
+        last = entry.next(self._plan.now, self._plan.interval, self._plan.follow_for) is None
+        if entry.swept is None or (last and self._path not in self._plan.named):
+            return True
+        return must_reread(self._plan.now, entry.swept, entry.took, entry.completed, self._plan.reread_every)
+
+    def _begin(self, item: Mapping[str, Any], began: float, since: float | None) -> Sweep:
+        now_counts, now_details = counts(item.get("recipient_counts")), counts(item.get("recipient_detail_counts"))
+        todo: list[tuple[str, str]] = []
+        settled: list[str] = []
+        if self._voice:
+            for detail in STATUS_OF_DETAIL:
+                if self._detail_moved(detail, now_counts or {}, now_details or {}):
+                    todo.append((detail, f"{self._path}/recipients/{detail}"))
+                else:
+                    settled.append(detail)
+        # The links of a documented answer lead to the collections of another message (153's to 15282's), so the
+        # documented paths below this message are asked and `_links` are not.
+        todo.append(("", f"{self._path}/recipients"))
+        return Sweep(tuple(todo), began, since, now_counts, now_details, tuple(settled))
+
+    def _detail_moved(self, detail: str, now_counts: Mapping[str, int], now_details: Mapping[str, int]) -> bool:
+        """Whether a detail's collection has to be read; one without a count moves with the count of its status."""
+        entry = self._entry
+        if detail in now_details:
+            return now_details[detail] != (entry.details or {}).get(detail, 0)
+        status = STATUS_OF_DETAIL[detail]
+        if status in now_counts:
+            return now_counts[status] != (entry.counts or {}).get(status, 0)
+        return True
+
+    async def _recipients(self) -> AsyncGenerator[Page, None]:
+        visited: set[str] = set()
+        after = moment(self._entry.swept)
+        while (sweep := self._entry.sweep) is not None and sweep.todo:
+            if visited and self._plan.hands_over():
+                self._handed_over = True
+                yield self._note(self._entry.later(self._clock.epoch()))
+                return
+            detail, target = sweep.todo[0]
+            visited.add(target)
+            listing = await self._collection(detail, target)
+            if listing is None:
+                self._entry = replace(self._entry, sweep=replace(sweep, todo=sweep.todo[1:]))
+                continue
+            observations, held = self._read(listing, detail, sweep)
+            onward = self._onward(listing.next, visited, sweep, detail)
+            listed = sweep.listed + (0 if detail else len(listing.items))
+            self._entry = replace(self._entry, sweep=replace(onward, held=sweep.held + held, listed=listed))
+            yield Page(observations, by=listing.at, after=after)
+        if sweep is not None:
+            yield self._note(self._complete(sweep))
+
+    async def _collection(self, detail: str, target: str) -> Listing | None:
+        try:
+            return await self._api.listing(target)
+        except Vanished as error:
+            if not detail:
+                raise
+            self._plan.report(f"{error}; calls stay without this detail")
+            return None
+
+    def _onward(self, link: str | None, visited: set[str], sweep: Sweep, detail: str) -> Sweep:
+        """Return the sweep after one page: at the next one, or at the next collection."""
+        pages = sweep.pages + 1
+        if link is not None and (link in visited or pages >= MAX_PAGES):
+            what = "leads back to a page that was read" if link in visited else f"leads beyond {MAX_PAGES} pages"
+            self._plan.report(f"{self._path}: the list's next link {what}; taken for its end")
+            link = None
+        if link is not None:
+            return replace(sweep, todo=((detail, link), *sweep.todo[1:]), pages=pages)
+        settled = (*sweep.settled, detail) if detail else sweep.settled
+        return replace(sweep, todo=sweep.todo[1:], pages=pages, settled=settled)
+
+    def _read(self, listing: Listing, detail: str, sweep: Sweep) -> tuple[list[Observation], int]:
+        """Return a page's observations, and how many recipients are left to the next sweep.
+
+        Whoever was called while the sweep was under way may stand in `recipients` and not have stood in the collection
+        of its detail when that was read. The next sweep finds both.
+        """
+        found = list(observations(self._recipient, self._path, listing.items, detail or None))
+        unread = len(listing.items) - len(found)
+        if unread:
+            self._plan.report(f"{self._path}: {unread} recipients of a page have no status or no identity: passed over")
+        if detail or not self._voice:
+            return found, 0
+        kept = []
+        names = self._recipient.lifecycle.names
+        for observation in found:
+            details = DETAILS.get(names.get(observation.status, ""))
+            if details is None:
+                kept.append(observation)
+                continue
+            completed = epoch(observation.item.get("completed_at"))
+            known = completed is not None and sweep.since is not None
+            if known and _during(completed, sweep.since, listing.date):
+                continue
+            # What ended before the sweep and stands in none of its collections has no detail to wait for.
+            settled = known and (completed or 0.0) < (sweep.since or 0.0) and set(details) <= set(sweep.settled)
+            kept.append(observation if settled else replace(observation, awaits_detail=True))
+        return kept, len(found) - len(kept)
+
+    def _complete(self, sweep: Sweep) -> Followed:
+        total = (sweep.counts or {}).get("total", 0)
+        if sweep.listed < total:
+            self._plan.report(f"{self._path}: {sweep.listed} recipients are listed, {total} are counted")
+        took = stamp(max(0.0, self._clock.epoch() - sweep.started))
+        entry = replace(self._entry, sweep=None, swept=sweep.started, took=took, failures=0)
+        if sweep.held:
+            # Counts that are unknown differ from whatever the next look finds.
+            return entry.later(self._plan.now + self._plan.interval, counts=None)
+        return self._end(replace(entry, counts=sweep.counts, details=sweep.details))
+
+    def _end(self, entry: Followed) -> Followed:
+        """Return the entry after a complete look: due later, or over."""
+        due = entry.next(self._plan.now, self._plan.interval, self._plan.follow_for)
+        entry = replace(entry, failures=0)
+        if due is not None:
+            return entry.later(due)
+        if self._path in self._plan.named:
+            return entry.later(self._plan.now + max(self._plan.interval, SELDOM))
+        return replace(entry, over=stamp(self._clock.epoch()))
+
+
+def _during(completed: float | None, since: float | None, until: float | None) -> bool:
+    """Whether something ended between two times of the provider's clock, which it gives in whole seconds."""
+    return completed is not None and since is not None and until is not None and since <= completed <= until + 1
+
+
+def observations(kind: Kind, message: str, items: Iterable[Any], detail: str | None) -> Iterable[Observation]:
+    """Read recipients; those without a status or an identity are left out. A detail is told of its own status only."""
+    prefix = f"{message}/recipients/"
+    names = kind.lifecycle.names
+    expected = STATUS_OF_DETAIL.get(detail or "")
+    for item in items:
+        if not isinstance(item, dict):
+            continue
+        status = item.get("status")
+        if type(status) is not str or not status:
+            status = reading.text(status)
+        key = _key(item, prefix, message)
+        if key is None or status is None:
+            continue
+        fits = detail is not None and names.get(status) == expected
+        yield Observation(kind, message, key, status, item, detail if fits else None)
+
+
+def _key(item: Mapping[str, Any], prefix: str, message: str) -> str | None:
+    links = item.get("_links")
+    itself = links.get("self") if isinstance(links, dict) else None
+    if isinstance(itself, str) and itself.startswith(prefix) and (key := itself[len(prefix) :]).isalnum():
+        return key
+    return recipient_key(itself, message) or reading.text(item.get("id"))

@@ -1,0 +1,529 @@
+"""The polite HTTP client of the providers: a budget of requests, bounded answers, and errors that say what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+import ssl
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Annotated, Any
+from weakref import WeakValueDictionary
+
+import aiohttp
+from aiohttp import hdrs
+from multidict import CIMultiDictProxy
+from pydantic import AfterValidator
+from yarl import URL
+
+from bridge import __version__
+from bridge.clock import Clock
+from bridge.errors import BridgeError, NotReady, Permanent, Transient, Unauthorized
+from bridge.providers import reading
+
+MIB = 1024 * 1024
+RETRY_AFTER_CAP = 3600.0
+_PATIENCE = 5.0
+_GUARD = 1.02
+_EVEN_UP_TO = 100.0
+_PATH_SHOWN = 120
+
+Headers = Callable[[], Awaitable[Mapping[str, str]]]
+Params = Mapping[str, str | int]
+
+
+class Failed(Transient):
+    """The provider could not answer now."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        status: int | None = None,
+        code: str | None = None,
+        timed_out: bool = False,
+    ) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.status = status
+        """The HTTP status; None where no answer came."""
+        self.code = code
+        """The provider's own code of the error, a number or a word, where the body had one."""
+        self.timed_out = timed_out
+
+
+class Throttled(Failed):
+    """The provider asks for fewer requests (HTTP 429), or its earlier wish for quiet still holds."""
+
+
+class Refused(Permanent):
+    """The provider will never take this very request: a client error, or a redirect, which is not followed."""
+
+    def __init__(self, message: str, *, status: int, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+class Vanished(Refused):
+    """The resource is not there (HTTP 404 or 410)."""
+
+
+class TooLarge(Permanent):
+    """The answer is larger than the client reads; ask for less at once."""
+
+
+class ForeignLink(Permanent):
+    """A link leads away from the configured origin; it is not followed, for the credentials would leave with it."""
+
+
+# --- addresses --------------------------------------------------------------------------------------------------------
+
+
+def origin(value: str) -> str:
+    """Return an absolute http or https address, with or without a path; raises `ValueError` that says what is wrong."""
+    try:
+        url = URL(value.strip())
+        good = url.scheme in {"http", "https"} and bool(url.host) and url.port is not None
+    except ValueError:
+        good = False
+    if not good:
+        raise ValueError("is not an address; write https:// and a host")
+    if url.user or url.password or url.query_string or url.fragment:
+        raise ValueError("an address here has neither a user nor a query: the credentials have keys of their own")
+    return str(url)
+
+
+Origin = Annotated[str, AfterValidator(origin)]
+
+
+# --- the budget -------------------------------------------------------------------------------------------------------
+
+
+class Limiter:
+    """A budget of request starts, first come first served, for all that use one account.
+
+    In no window of one second there are more than `rate` starts (of a rate with a fraction: never more than its next
+    whole number, and below 1/s one start in 1/`rate` seconds). Up to 100/s the starts are evenly spaced.
+    """
+
+    def __init__(self, rate: float, clock: Clock) -> None:
+        if not (math.isfinite(rate) and rate > 0):
+            raise ValueError("a rate is a number above 0")
+        self._clock = clock
+        self._turn = asyncio.Lock()
+        self._quiet_until = -math.inf
+        self._starts: deque[float] = deque()
+        self._set(rate)
+
+    def _set(self, rate: float) -> None:
+        self.rate = rate
+        self._capacity = max(1, int(rate))
+        # The guard keeps the bound true for a far side that counts by arrival, a little off from when we started.
+        self._window = self._capacity / rate * _GUARD
+        self._spacing = 1 / rate if rate <= _EVEN_UP_TO else 0.0
+        self._starts = deque(self._starts, maxlen=self._capacity)
+
+    def slow_to(self, rate: float) -> None:
+        """Lower the budget to `rate` if it is higher: of several users of an account the most careful one decides."""
+        if rate < self.rate:
+            self._set(rate)
+
+    def pause(self, seconds: float) -> None:
+        """Start nothing for `seconds`: the far side asked for quiet."""
+        self._quiet_until = max(self._quiet_until, self._clock.monotonic() + seconds)
+
+    async def start(self) -> None:
+        """Return when a request may start.
+
+        Raises `Throttled` at once instead of waiting out a pause of more than a few seconds.
+        """
+        async with self._turn:
+            while (wait := self._wait()) > 0:
+                await self._clock.sleep(wait)
+            self._starts.append(self._clock.monotonic())
+
+    def _wait(self) -> float:
+        now = self._clock.monotonic()
+        quiet = self._quiet_until - now
+        if quiet > _PATIENCE:
+            raise Throttled("the account was asked for quiet: no request until then", retry_after=quiet)
+        wait = quiet
+        if self._starts:
+            wait = max(wait, self._starts[-1] + self._spacing - now)
+        if len(self._starts) == self._capacity:
+            wait = max(wait, self._starts[0] + self._window - now)
+        return wait
+
+
+_limiters: WeakValueDictionary[tuple[str, Clock], Limiter] = WeakValueDictionary()
+
+
+def account_key(origin: str, secret: str) -> str:
+    """Return a name for an account at an origin from which its secret cannot be read."""
+    return f"{URL(origin).origin()} {hashlib.sha256(secret.encode()).hexdigest()[:16]}"
+
+
+def shared_limiter(account: str, rate: float, clock: Clock) -> Limiter:
+    """Return the one limiter of an account in this process; the lowest rate that anybody asked for holds."""
+    limiter = _limiters.get((account, clock))
+    if limiter is None:
+        limiter = Limiter(rate, clock)
+        _limiters[account, clock] = limiter
+    limiter.slow_to(rate)
+    return limiter
+
+
+# --- the answer -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back, read to its end."""
+
+    what: str
+    """Method and path, fit for a log."""
+    status: int
+    body: bytes = field(repr=False)
+    asked: datetime
+    """When the request was started."""
+    at: datetime
+    """When the answer had arrived."""
+    url: URL = field(repr=False)
+    headers: CIMultiDictProxy[str] = field(repr=False)
+    unchanged: bool = False
+    """The provider said that nothing changed since this client last asked (HTTP 304); the body is the earlier one.
+
+    That says nothing about whether the earlier one was ever written down.
+    """
+
+    def json(self) -> Any:
+        """Return the value of the body; raises `Failed` that tells HTML, nothing and torn JSON apart."""
+        try:
+            return reading.json(self.body)
+        except ValueError:
+            pass
+        start = self.body.lstrip()[:1]
+        shape = "HTML" if start == b"<" else "torn JSON" if start else "nothing"
+        raise Failed(f"{self.what}: the provider answered {shape} instead of JSON", status=self.status)
+
+    def link(self, relation: str) -> str | None:
+        """Return the absolute target of a relation of the `Link` header, fit for `Client.get`; None without one."""
+        target = reading.links(self.headers.getall(hdrs.LINK, ())).get(relation)
+        if target is None:
+            return None
+        try:
+            return str(self.url.join(URL(target)))
+        except ValueError:
+            raise Failed(f"{self.what}: the link {relation!r} cannot be read", status=self.status) from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """What went wrong with one try, and whether another one at once may help."""
+
+    error: BridgeError
+    again: bool = False
+
+
+class _Memory:
+    """The last answers with validators, least recently used first, bounded in bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._size = 0
+        self._answers: OrderedDict[URL, Answer] = OrderedDict()
+
+    def get(self, url: URL) -> Answer | None:
+        answer = self._answers.get(url)
+        if answer is not None:
+            self._answers.move_to_end(url)
+        return answer
+
+    def put(self, url: URL, answer: Answer) -> None:
+        old = self._answers.pop(url, None)
+        self._size -= len(old.body) if old else 0
+        if answer.status != 200 or len(answer.body) > self._limit // 4 or not _validators(answer):  # noqa: PLR2004 - HTTP
+            return
+        self._answers[url] = answer
+        self._size += len(answer.body)
+        while self._size > self._limit:
+            _, oldest = self._answers.popitem(last=False)
+            self._size -= len(oldest.body)
+
+
+def _validators(answer: Answer) -> dict[str, str]:
+    pairs = ((hdrs.IF_NONE_MATCH, hdrs.ETAG), (hdrs.IF_MODIFIED_SINCE, hdrs.LAST_MODIFIED))
+    return {asked: answer.headers[given] for asked, given in pairs if given in answer.headers}
+
+
+# --- the client -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """How the far side proves itself, and we to it; certificates are always verified."""
+
+    ca_file: str | None = None
+    client_cert: str | None = None
+    client_key: str | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """Return the context; raises `Permanent` when a file cannot be used."""
+        try:
+            context = ssl.create_default_context(cafile=self.ca_file)
+            if self.client_cert is not None:
+                context.load_cert_chain(self.client_cert, self.client_key, password="")
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+        else:
+            return context
+        raise Permanent(f"ca_file, client_cert or client_key cannot be used ({reason}): nothing is asked without them")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long and how much, in seconds and bytes."""
+
+    connect: float = 10.0
+    read: float = 30.0
+    """Between two pieces of an answer."""
+    total: float = 120.0
+    body: int = 32 * MIB
+    keepalive: float = 15.0
+    """How long an idle connection is kept; less than the far side keeps it, or it is found dead."""
+    connections: int = 16
+    retries: int = 2
+    """Tries at once after a reset, a connection closed while idle, or a 502, 503 or 504 that names no time."""
+    memory: int = 8 * MIB
+    """Bodies kept for conditional requests; 0 makes none."""
+
+
+_NO_TLS = Tls()
+_DEFAULT_LIMITS = Limits()
+
+
+class Client:
+    """Asks one origin, politely, with credentials that never leave it.
+
+    `headers` is awaited for each try, so that secrets rotate. A path in `origin` is put before every target that is a
+    path. Every failure is one of `bridge.errors` or of this module; its text names the method and the path, and neither
+    queries nor bodies nor headers. Construction has no side effects. Close it when done.
+    """
+
+    def __init__(
+        self,
+        origin: str,
+        *,
+        limiter: Limiter,
+        clock: Clock,
+        headers: Headers | None = None,
+        limits: Limits = _DEFAULT_LIMITS,
+        tls: Tls = _NO_TLS,
+        user_agent: str = f"bridge/{__version__}",
+    ) -> None:
+        self.origin = URL(origin.rstrip("/") + "/")
+        self.limiter = limiter
+        self._clock = clock
+        self._headers = headers
+        self._limits = limits
+        self._tls = tls
+        self._user_agent = user_agent
+        self._session: aiohttp.ClientSession | None = None
+        self._memory = _Memory(limits.memory)
+
+    async def get(self, target: str, params: Params | None = None, *, ready_only: bool = True) -> Answer:
+        """Ask for `target`, a path or an absolute link of the same origin; every 2xx is an answer.
+
+        With `ready_only`, 202 raises `NotReady`. A conditional request is made where the last answer gave a validator.
+        """
+        url = self._url(target, params)
+        return await self._request(hdrs.METH_GET, url, ready_only=ready_only)
+
+    async def post_json(self, target: str, value: Any, *, ready_only: bool = True) -> Answer:
+        """Send `value` as JSON; only for requests that do no harm when they arrive twice."""
+        return await self._request(hdrs.METH_POST, self._url(target, None), value, ready_only=ready_only)
+
+    async def close(self) -> None:
+        """Give back connections; a later request opens new ones."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    def _url(self, target: str, params: Params | None) -> URL:
+        base = self.origin.raw_path.rstrip("/")
+        path = target.startswith("/") and not target.startswith(("//", f"{base}/", f"{base}?"))
+        try:
+            url = self.origin.join(URL(f"{base}{target}" if path and base else target))
+            foreign = _place(url) != _place(self.origin)
+            url = url.update_query(params) if params else url
+        except ValueError:
+            foreign = True
+        if foreign:
+            raise ForeignLink(
+                "a link leads to another origin than the configured one: not followed, the token stays here"
+            )
+        return url.with_user(None).with_fragment(None)
+
+    async def _request(self, method: str, url: URL, value: Any = None, *, ready_only: bool) -> Answer:
+        retries = self._limits.retries
+        attempt = 0
+        while True:
+            match await self._try(method, url, value, ready_only=ready_only):
+                case Answer() as answer:
+                    return answer
+                case _Failure(error=error, again=again) if not again or attempt >= retries:
+                    raise error
+            await self._clock.sleep(self._clock.random.random() * 0.5 * 2.0**attempt)
+            attempt += 1
+
+    async def _try(self, method: str, url: URL, value: Any, *, ready_only: bool) -> Answer | _Failure:
+        what = f"{method} {url.raw_path[:_PATH_SHOWN]}"
+        headers = dict(await self._headers()) if self._headers is not None else {}
+        known = self._memory.get(url) if method == hdrs.METH_GET else None
+        if known is not None:
+            headers |= _validators(known)
+        session = self._open()
+        await self.limiter.start()
+        asked = self._clock.now()
+        try:
+            async with session.request(method, url, headers=headers, json=value, allow_redirects=False) as response:
+                body = await self._read(response)
+        except Exception as error:  # noqa: BLE001 - `_mishap` hands on what it does not know
+            return _mishap(what, error)
+        if body is None:
+            size = self._limits.body // MIB
+            return _Failure(TooLarge(f"{what}: the answer is larger than {size} MiB; ask for less at once"))
+        answer = Answer(what, response.status, body, asked, self._clock.now(), url, response.headers)
+        if known is not None and answer.status == 304:  # noqa: PLR2004 - HTTP's own figure
+            return replace(known, asked=asked, at=answer.at, unchanged=True)
+        failure = self._judge(answer, ready_only=ready_only)
+        if failure is None and method == hdrs.METH_GET:
+            self._memory.put(url, answer)
+        return failure or answer
+
+    def _judge(self, answer: Answer, *, ready_only: bool) -> _Failure | None:
+        after = reading.retry_after(answer.headers.get(hdrs.RETRY_AFTER), self._clock.now())
+        after = after if after is None else min(after, RETRY_AFTER_CAP)
+        failure = _judge(answer, after, ready_only=ready_only)
+        if failure is not None and isinstance(failure.error, Failed) and after is not None:
+            self.limiter.pause(after)
+        return failure
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes | None:
+        """Return the body, or None as soon as it is known to be too large."""
+        cap = self._limits.body
+        if (response.content_length or 0) > cap:
+            response.close()
+            return None
+        pieces: list[bytes] = []
+        size = 0
+        async for piece in response.content.iter_any():
+            size += len(piece)
+            if size > cap:
+                response.close()
+                return None
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            limits = self._limits
+            secure: ssl.SSLContext | bool = self._tls.context() if self.origin.scheme == "https" else True
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    ssl=secure, limit=limits.connections, keepalive_timeout=limits.keepalive, ttl_dns_cache=60
+                ),
+                timeout=aiohttp.ClientTimeout(
+                    total=limits.total, connect=None, sock_connect=limits.connect, sock_read=limits.read
+                ),
+                headers={
+                    hdrs.ACCEPT: "application/json",
+                    hdrs.ACCEPT_ENCODING: "gzip, deflate",
+                    hdrs.USER_AGENT: self._user_agent,
+                },
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
+            # aiohttp would repeat a request by itself on a connection that died while idle, past the budget's back.
+            self._session._retry_connection = False  # noqa: SLF001 - it offers no public switch; its own TestClient does this
+        return self._session
+
+
+def _place(url: URL) -> tuple[str, str | None, int | None]:
+    return url.scheme, url.host, url.port
+
+
+def _judge(answer: Answer, after: float | None, *, ready_only: bool) -> _Failure | None:
+    """Decide what a status means for the caller; None is an answer."""
+    if answer.status == 202 and ready_only:  # noqa: PLR2004 - HTTP's own figure
+        text = f"{answer.what}: the provider is still building the answer: asked again later"
+        return _Failure(NotReady(text, retry_after=after))
+    if 200 <= answer.status < 300:  # noqa: PLR2004 - HTTP's own figures
+        return None
+    return _refusal(answer.what, answer.status, reading.error_code(answer.body), after)
+
+
+def _refusal(what: str, status: int, code: str | None, after: float | None) -> _Failure:
+    told = f"{what}: {status}" + (f" (code {code})" if code else "")
+    error: BridgeError
+    match status:
+        case 401 | 403:
+            text = f"{told}, the provider refuses the credentials: check the token and its rights"
+            error = Unauthorized(text, retry_after=after)
+        case 404 | 410:
+            error = Vanished(f"{told}, the provider does not know this resource (any more)", status=status, code=code)
+        case 429:
+            text = f"{told}, the provider asks for fewer requests"
+            error = Throttled(text, retry_after=after, status=status, code=code)
+        case 304 | 408 | 425:
+            text = f"{told}, the provider could not answer now"
+            error = Failed(text, retry_after=after, status=status, code=code)
+        case _ if 300 <= status < 400:  # noqa: PLR2004 - HTTP's own figures
+            error = Refused(f"{told}, a redirect: not followed, the token stays here", status=status, code=code)
+        case _ if 400 <= status < 500:  # noqa: PLR2004 - HTTP's own figures
+            error = Refused(f"{told}, the provider refuses this request", status=status, code=code)
+        case _:
+            error = Failed(f"{told}, the provider failed", retry_after=after, status=status, code=code)
+    return _Failure(error, again=status in {502, 503, 504} and after is None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Mishap:
+    """What an exception of the library means; the first row that fits counts."""
+
+    types: tuple[type[Exception], ...]
+    text: str
+    again: bool = False
+    timed_out: bool = False
+
+
+_MISHAPS = (
+    _Mishap((aiohttp.ConnectionTimeoutError,), "no connection within the time allowed", timed_out=True),
+    _Mishap((TimeoutError,), "no complete answer within the time allowed", timed_out=True),
+    _Mishap(
+        (aiohttp.ClientConnectorCertificateError,), "the provider's certificate is not trusted; check url and ca_file"
+    ),
+    _Mishap((aiohttp.ClientSSLError,), "no encrypted connection came about"),
+    _Mishap((aiohttp.ClientConnectorDNSError,), "the provider's host name cannot be resolved"),
+    _Mishap((aiohttp.ClientConnectorError,), "cannot connect to the provider"),
+    _Mishap((aiohttp.InvalidURL,), "the address cannot be asked"),
+    _Mishap(
+        (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError, aiohttp.ClientConnectionError, OSError),
+        "the connection broke before the answer was complete",
+        again=True,
+    ),
+    _Mishap((aiohttp.ClientError,), "the provider answered something that is not HTTP"),
+)
+
+
+def _mishap(what: str, error: Exception) -> _Failure:
+    """Translate what the library raised; its own texts may quote addresses and are left behind."""
+    for row in _MISHAPS:
+        if isinstance(error, row.types):
+            return _Failure(Failed(f"{what}: {row.text}", timed_out=row.timed_out), again=row.again)
+    if isinstance(error, ValueError):
+        return _Failure(Permanent(f"{what}: the request cannot be written; is there a line break in the token?"))
+    raise error

@@ -1,0 +1,41 @@
+"""Where a walk along a Marketing Cloud feed stands, and where its cursor goes; pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Place:
+    """The watermark that the cursor keeps, and the place to ask from next, which may be further on.
+
+    Nothing is lost, because the watermark moves only to what the provider states, never back. Nothing loops, because
+    the place to ask from grows with every request. Three cases beside the plain one, in which both are the stated
+    watermark:
+
+    - No watermark is stated (absent, null, 0) with events: the highest event's id takes its place, for otherwise the
+      feed would show the same page for ever.
+    - The stated watermark stands still or goes back, with events beyond the place asked from: the walk goes on from the
+      highest of them, but the watermark stays, and the next poll sees them again. If the provider only echoes the
+      place, the next answer states it; if it holds its watermark back on purpose, so do we.
+    - Events at or before the place asked from (the start is inclusive) alone: that is the end.
+    """
+
+    watermark: int | None = None
+    position: int | None = None
+
+    @classmethod
+    def at(cls, watermark: int | None) -> Place:
+        """Return the place from which a new walk starts."""
+        return cls(watermark, watermark)
+
+    def move(self, stated: int | None, highest: int, *, empty: bool) -> bool:
+        """Take in what a page states and its highest event's id (0 for none); say whether to ask once more."""
+        asked = self.position or 0
+        watermark = max(self.watermark or 0, highest if stated is None else stated)
+        self.watermark = watermark or None
+        onward = watermark if watermark > asked else highest
+        if empty or onward <= asked:
+            return False
+        self.position = onward
+        return True

@@ -1,0 +1,168 @@
+"""Lenient reading of what providers answer: absent, null and of another type is None, never an error."""
+
+from __future__ import annotations
+
+import json as standard_json
+import math
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta, timezone
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from pydantic_core import from_json
+
+_BOM = b"\xef\xbb\xbf"
+_LONE_SURROGATE = re.compile(r"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|[c-fC-F][0-9a-fA-F]{2})")
+_PAIR = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
+_TIME = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?\s*(Z|UTC|[+-]\d\d:?\d\d)?", re.IGNORECASE
+)
+_INTEGER = re.compile(r"[+-]?\d{1,18}")
+_E164 = re.compile(r"\+[1-9]\d{6,14}")
+_CODE = re.compile(r"\d{1,6}|[a-z][a-z_]{0,39}")
+_CODE_KEYS = ("errorcode", "errorCode", "error_code", "code", "error")
+_LINK = re.compile(r"<\s*([^>]*?)\s*>([^<]*)")
+_REL = re.compile(r";\s*rel\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s;,\"']+))", re.IGNORECASE)
+_LARGEST_ERROR_BODY = 65536
+
+
+def json(body: bytes) -> Any:
+    """Return the value of a JSON text; raises `ValueError`.
+
+    A byte order mark is passed over, and bytes or escapes that are no characters are read as U+FFFD: one bad character
+    in an error message must not hide a page of statuses.
+    """
+    body = body.removeprefix(_BOM)
+    try:
+        return from_json(body)
+    except ValueError:
+        text = body.decode("utf-8", "replace")
+    return from_json(_without_lone_surrogates(text))
+
+
+def _without_lone_surrogates(text: str) -> str:
+    # Pairs stand for one character each and are taken out of the way first, so that what is left over stands alone.
+    text = _PAIR.sub(lambda found: str(standard_json.loads(f'"{found[0]}"')), text)
+    return _LONE_SURROGATE.sub(r"\\ufffd", text)
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """Return `value` if it is a JSON object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def sequence(value: Any) -> list[Any]:
+    """Return `value` if it is a JSON array, else an empty one."""
+    return value if isinstance(value, list) else []
+
+
+def text(value: Any) -> str | None:
+    """Return a text or a number as text without white space around it; None for anything else and for nothing."""
+    if isinstance(value, str):
+        return value.strip() or None
+    if isinstance(value, int) and not isinstance(value, bool):
+        # Longer integers than any id has would need seconds to print.
+        return str(value) if value.bit_length() <= 256 else None  # noqa: PLR2004 - see above
+    if isinstance(value, float) and math.isfinite(value):
+        return str(int(value)) if value.is_integer() and abs(value) < 1e15 else str(value)  # noqa: PLR2004 - exact so far
+    return None
+
+
+def integer(value: Any) -> int | None:
+    """Return a whole number, also one written as text or as `2.0`; None for anything else."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and _INTEGER.fullmatch(value.strip()):
+        return int(value)
+    return None
+
+
+def time(value: Any, *, assume: timezone = UTC) -> datetime | None:
+    """Return an RFC 3339 time in UTC; one without an offset is in the zone `assume`; None for anything else.
+
+    A blank for the `T`, a comma for the point, absent seconds and up to nine digits of a second are read as well.
+    """
+    found = _TIME.fullmatch(value.strip()) if isinstance(value, str) else None
+    if found is None:
+        return None
+    year, month, day, hour, minute, second = (int(found[n] or 0) for n in range(1, 7))
+    micros = int((found[7] or "0").ljust(6, "0")[:6])
+    try:
+        # A leap second, `23:59:60`, is written down as the second that follows.
+        moment = datetime(year, month, day, hour, minute, min(second, 59), micros, tzinfo=_zone(found[8], assume))
+        return (moment + timedelta(seconds=second - min(second, 59))).astimezone(UTC) if second <= 60 else None  # noqa: PLR2004 - leap
+    except (ValueError, OverflowError):
+        return None
+
+
+def _zone(offset: str | None, assume: timezone) -> timezone:
+    if offset is None:
+        return assume
+    if offset[0] not in "+-":
+        return UTC
+    span = timedelta(hours=int(offset[1:3]), minutes=int(offset[-2:]))
+    return timezone(-span if offset[0] == "-" else span)
+
+
+def phone(*candidates: Any) -> str | None:
+    """Return the first candidate in E.164 form, else the first that says anything at all."""
+    texts = [found for found in map(text, candidates) if found is not None]
+    return next((found for found in texts if _E164.fullmatch(found)), texts[0] if texts else None)
+
+
+def links(headers: Iterable[str]) -> dict[str, str]:
+    """Return the targets of `Link` headers by relation, as they stand; the first of a relation counts.
+
+    Read are relative and absolute targets, blanks inside `<`, `>`, several relations parted by a comma with or without
+    a blank, several words in one `rel`, a trailing comma, an empty header, and an unquoted `rel`.
+    """
+    found: dict[str, str] = {}
+    for header in headers:
+        for target, parameters in _LINK.findall(header):
+            relation = _REL.search(parameters)
+            if relation is None or not target:
+                continue
+            for word in (relation[1] or relation[2] or relation[3] or "").lower().split():
+                found.setdefault(word, target)
+    return found
+
+
+def retry_after(value: str | None, now: datetime) -> float | None:
+    """Return the seconds of a `Retry-After` header, given in seconds or as a date; None where it cannot be read."""
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        date = http_date(value)
+        if date is None:
+            return None
+        seconds = (date - now).total_seconds()
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def http_date(value: str | None) -> datetime | None:
+    """Return the time of a header such as `Date`; None where it cannot be read. Without a zone it is in UTC."""
+    try:
+        date = parsedate_to_datetime(value or "")
+    except ValueError:
+        return None
+    return date if date.tzinfo else date.replace(tzinfo=UTC)
+
+
+def error_code(body: bytes) -> str | None:
+    """Return the provider's own code in an error's body: a number of few digits or a lower case word, no sentence."""
+    if len(body) > _LARGEST_ERROR_BODY:
+        return None
+    try:
+        value = json(body)
+    except ValueError:
+        return None
+    fields = mapping(value)
+    codes = (text(fields.get(key)) for key in _CODE_KEYS)
+    return next((code for code in codes if code is not None and _CODE.fullmatch(code)), None)

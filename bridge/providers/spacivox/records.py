@@ -1,0 +1,214 @@
+"""Spacivox's sorts of records, a row each, and how one record is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+from urllib.parse import quote
+
+from bridge.event import (
+    DropData,
+    Event,
+    VoicemailDelivered,
+    VoicemailFailed,
+    VoicemailRejected,
+    VoicemailSent,
+)
+from bridge.lifecycle import Lifecycle
+from bridge.providers import reading
+from bridge.source import Facts, Kind, Observation
+
+LIFECYCLE = Lifecycle(
+    names={"0": "sent", "1": "delivered", "2": "failed", "3": "rejected"},
+    follows={"sent": ("delivered", "failed", "rejected")},
+    finals=frozenset({"delivered", "failed", "rejected"}),
+)
+"""The states of all sorts of records. That a record starts at 0 is our guess: the vendor says only what 0 means."""
+
+
+class TextRecordEvent(Event):
+    """One text record moved."""
+
+    channels = ("sms",)
+    entity = "text"
+    provider = "spacivox"
+    data: DropData
+
+
+class TextRecordSent(TextRecordEvent):
+    """State 0: sent, where a text starts."""
+
+    status = "sent"
+
+
+class TextRecordDelivered(TextRecordEvent):
+    """State 1: delivered."""
+
+    status = "delivered"
+
+
+class TextRecordFailed(TextRecordEvent):
+    """State 2: failed."""
+
+    status = "failed"
+
+
+class TextRecordRejected(TextRecordEvent):
+    """State 3: rejected."""
+
+    status = "rejected"
+
+
+class EmailRecordEvent(Event):
+    """One e-mail record moved."""
+
+    channels = ("email",)
+    entity = "message"
+    provider = "spacivox"
+    data: DropData
+
+
+class EmailRecordSent(EmailRecordEvent):
+    """State 0: sent, where an e-mail starts."""
+
+    status = "sent"
+
+
+class EmailRecordDelivered(EmailRecordEvent):
+    """State 1: delivered."""
+
+    status = "delivered"
+
+
+class EmailRecordFailed(EmailRecordEvent):
+    """State 2: failed."""
+
+    status = "failed"
+
+
+class EmailRecordRejected(EmailRecordEvent):
+    """State 3: rejected."""
+
+    status = "rejected"
+
+
+@dataclass(frozen=True, slots=True)
+class RecordType:
+    """One sort of record: where it is listed, and which events it makes."""
+
+    path: str
+    events: tuple[type[Event], ...]
+    """One for each status of the lifecycle."""
+    addresses: tuple[str, ...] = ("number",)
+    """The fields that may hold the recipient's address."""
+    state: str = "state"
+    """The field that holds the provider's value of the status."""
+    lifecycle: Lifecycle = LIFECYCLE
+
+    @property
+    def channel(self) -> str:
+        """Return the first word of its topics."""
+        return self.events[0].channels[0]
+
+
+RECORDS: Mapping[str, RecordType] = {
+    "voicemail_drop": RecordType(
+        "/j/voicemail_drop_records", (VoicemailSent, VoicemailDelivered, VoicemailFailed, VoicemailRejected)
+    ),
+    "text": RecordType("/j/text_records", (TextRecordSent, TextRecordDelivered, TextRecordFailed, TextRecordRejected)),
+    "email": RecordType(
+        "/j/email_records",
+        (EmailRecordSent, EmailRecordDelivered, EmailRecordFailed, EmailRecordRejected),
+        addresses=("number", "email"),
+    ),
+}
+"""A further sort is a further row: `/j/call_records`, whose `error` is 0 to 10, names that field and a lifecycle."""
+
+_BLOCK = 1000
+_STATE_KEPT = 100
+_LONGEST_NUMBER = 18
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Why a record cannot be observed, in words that follow "records"."""
+
+    reason: str
+
+
+def kind_of(record: RecordType, statuses: Mapping[str, str], dated: Literal["created", "updated"]) -> Kind:
+    """Return what all observations of one sort share, with the operator's own `statuses`."""
+
+    def describe_record(one: Observation) -> Facts:
+        return describe(record, dated, one)
+
+    return Kind(
+        channel=record.channel,
+        entity=record.events[0].entity,
+        lifecycle=record.lifecycle.with_names(statuses),
+        events={event.status: event for event in record.events},
+        describe=describe_record,
+    )
+
+
+def scope_of(sort: str, key: str, timestamp: Any) -> str:
+    """Return the ledger's scope of a record.
+
+    Numbers are given in order, so a block of a thousand is of about one age, and a record stays in its scope whatever
+    its timestamp turns out to mean. Ids that are no numbers are kept by the day of their timestamp.
+    """
+    if len(key) <= _LONGEST_NUMBER and key.isascii() and key.isdecimal():
+        return f"{sort}/{int(key) // _BLOCK}"
+    day = reading.time(timestamp)
+    return f"{sort}/{day:%Y-%m-%d}" if day is not None else f"{sort}/undated"
+
+
+def observe(sort: str, record: RecordType, kind: Kind, item: Any) -> Observation | Unreadable:
+    """Return what a record shows; a state that nobody knows is shown as well."""
+    fields = reading.mapping(item)
+    key = reading.text(fields.get("id"))
+    if key is None:
+        return Unreadable("without an id")
+    state = reading.text(fields.get(record.state))
+    if state is None:
+        return Unreadable(f"without a {record.state} that can be read")
+    return Observation(kind, scope_of(sort, key, fields.get("timestamp")), key, state[:_STATE_KEPT], fields)
+
+
+def describe(record: RecordType, dated: Literal["created", "updated"], one: Observation) -> Facts:
+    """Read the facts of a record; what no field can take goes to `provider` as it stood."""
+    item: Mapping[str, Any] = one.item
+    address = reading.phone(*(item.get(name) for name in record.addresses))
+    known = {
+        **dict.fromkeys(record.addresses, ("phone", address)),
+        "campaign": ("campaign", _plain(item.get("campaign"))),
+        "job": ("job", _plain(item.get("job"))),
+        "team": ("team", _plain(item.get("team"))),
+        "reference": ("reference", reading.text(item.get("reference"))),
+        record.state: ("state", _plain(item.get(record.state))),
+        "timestamp": ("timestamp", reading.time(item.get("timestamp"))),
+    }
+    fields: dict[str, Any] = dict(known.values())
+    fields["provider"] = {
+        name: value
+        for name, value in item.items()
+        if name != "id" and (name not in known or (value is not None and known[name][1] is None))
+    }
+    when: datetime | None = fields["timestamp"]
+    return Facts(
+        subject=f"{record.path}/{quote(one.key, safe='')}",
+        time=when if dated == "updated" else None,
+        first_time=when,
+        fields=fields,
+        model=DropData,
+        raw_status=fields["state"],
+    )
+
+
+def _plain(value: Any) -> int | str | None:
+    """Return a number as a number and a text as text; None for anything else."""
+    text = reading.text(value)
+    number = None if text is None or isinstance(value, str) else reading.integer(value)
+    return text if number is None else number

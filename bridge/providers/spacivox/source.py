@@ -1,0 +1,327 @@
+"""The Spacivox source: reads the slices that are due, compares nothing, and knows how far it is."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+import structlog
+from pydantic import Field, field_validator
+
+from bridge.clock import Clock
+from bridge.errors import BridgeError, Unauthorized
+from bridge.providers.http import (
+    Answer,
+    Client,
+    Failed,
+    Limits,
+    Origin,
+    Throttled,
+    Vanished,
+    account_key,
+    shared_limiter,
+)
+from bridge.providers.spacivox.records import LIFECYCLE, RECORDS, RecordType, Unreadable, kind_of, observe
+from bridge.providers.spacivox.window import SMALLEST, Entries, Progress, Slice, due, final, moment, narrower, period
+from bridge.providers.spacivox.window import slices as sliced
+from bridge.settings import Duration, Secret, format_duration
+from bridge.source import Kind, Observation, Page, Probe, SourceSettings
+
+log = structlog.get_logger()
+
+_SKEW = timedelta(minutes=5)
+"""Read so far into the future: the provider's clock may be ahead of ours."""
+_PAGE = 500
+_DAY = 86400.0
+_NO_CONTENT = 204
+_SILENT_AT_MOST = 2
+_LIMITS = Limits(retries=1)
+
+
+class SpacivoxSettings(SourceSettings):
+    """A source of Spacivox records."""
+
+    url: Origin
+    """Where the API is: the customer's own host, such as https://spacivox.example.com."""
+    token: Secret
+    """The token that the vendor issued; sent as `Authorization: Bearer`."""
+    team: int | list[int] | None = None
+    """Only the records of this team, or of these; of all where it is left out."""
+    records: list[Literal["voicemail_drop", "text", "email"]] = Field(default=["voicemail_drop"], min_length=1)
+    """Which sorts of records are read."""
+    interval: Duration = Field(default=60.0, gt=0)
+    """How often the newest records are read."""
+    lookback: Duration = Field(default=72 * 3600.0, gt=0)
+    """For how long after its own timestamp a record is followed: later changes of its state are not seen."""
+    reread_every: Duration = Field(default=600.0, gt=0)
+    """How often, at the least, every record within `lookback` is looked at; young ones are looked at more often."""
+    slice: Duration = Field(default=_DAY, ge=60)
+    """For how much time one request asks; less where the provider cannot answer for so much."""
+    overlap: Duration = Field(default=1.0, ge=0)
+    """How far neighbouring requests overlap, since nobody says whether their ends are included."""
+    catch_up: Duration = Field(default=30 * _DAY, gt=0)
+    """How old records may be that are read after an outage of the bridge to make up for it."""
+    timestamp_is: Literal["created", "updated"] = "created"
+    """What a record's `timestamp` means, of which the vendor says nothing; `updated` makes it every event's time."""
+
+    @field_validator("statuses")
+    @classmethod
+    def _known(cls, value: dict[str, str]) -> dict[str, str]:
+        LIFECYCLE.with_names(value)
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One sort of record, of one team or of all."""
+
+    name: str
+    sort: str
+    record: RecordType
+    kind: Kind
+    params: Mapping[str, str | int]
+    entries: Entries
+
+
+@dataclass(slots=True)
+class _Sweep:
+    """What happened so far in one poll."""
+
+    problems: list[str] = field(default_factory=list)
+    unreadable: Counter[str] = field(default_factory=Counter)
+    answered: bool = False
+    """Whether any slice was read whole."""
+    error: BridgeError | None = None
+    silent: int = 0
+    last: dict[str, str] = field(default_factory=dict)
+    """The states on the answer before, by id: neighbouring answers overlap."""
+
+    def failed(self, what: str, error: BridgeError) -> None:
+        """Note a failure; raises it where going on would only mean to wait for a server that is not there."""
+        self.problems.append(f"{what}: {error}; read again at the next poll")
+        self.error = error
+        self.silent += isinstance(error, Failed) and error.status is None
+        if isinstance(error, Throttled) or (self.silent >= _SILENT_AT_MOST and not self.answered):
+            raise error
+
+    def end(self) -> None:
+        """Report what could not be read; raises when nothing could."""
+        self.problems += [f"{count} {what}: passed over" for what, count in self.unreadable.items()]
+        if self.error is not None and not self.answered:
+            raise self.error
+
+
+class Spacivox:
+    """Reads the records of the last `lookback`: the newest at each poll, older ones ever more seldom.
+
+    A record's timestamp is taken for the time of its creation, so a cursor that only moves forward would miss every
+    later state: the window trails instead, and the ledger compares by id. The cursor keeps, for each listing, the
+    `floor` before which all is done, and when each slice was last read whole; after an outage the window reaches back
+    to where it stood. A slice that fails does not stop the others, and is read again.
+    """
+
+    def __init__(self, name: str, settings: SpacivoxSettings, clock: Clock) -> None:
+        self.name = name
+        self.problems: list[str] = []
+        self.behind = False
+        self.retention = settings.catch_up + settings.lookback + _DAY
+        self._settings = settings
+        self._clock = clock
+        self._size = timedelta(seconds=settings.slice)
+        self._lookback = timedelta(seconds=settings.lookback)
+        self._overlap = timedelta(seconds=settings.overlap)
+        self._listings = list(_listings(settings))
+        self._spans: dict[str, timedelta] = {}
+        limiter = shared_limiter(account_key(settings.url, settings.token.reveal()), settings.rate, clock)
+        self._client = Client(settings.url, limiter=limiter, clock=clock, headers=self._headers, limits=_LIMITS)
+
+    async def _headers(self) -> Mapping[str, str]:
+        return {"Authorization": f"Bearer {self._settings.token.reveal()}"}
+
+    async def pages(self, cursor: Mapping[str, str], watched: Sequence[str]) -> AsyncIterator[Page]:
+        """Read every slice that is due, the oldest first; raises when none of them could be read."""
+        del watched
+        sweep = self._sweep()
+        for listing in self._listings:
+            try:
+                async for page in self._poll(listing, cursor, sweep):
+                    yield page
+            except (Unauthorized, Vanished) as error:
+                sweep.failed(listing.name, error)
+        sweep.end()
+
+    async def backfill(self, start: datetime, end: datetime) -> AsyncIterator[Page]:
+        """Read all records of a past range once, the oldest first, and leave the cursor alone."""
+        sweep = self._sweep()
+        for listing in self._listings:
+            for part in sliced(start, end, self._size):
+                try:
+                    async for page in self._pages(listing, part, None, sweep):
+                        yield page
+                except BridgeError as error:
+                    sweep.failed(f"{listing.name} from {moment(part.start)}", error)
+        sweep.end()
+
+    def _sweep(self) -> _Sweep:
+        sweep = _Sweep()
+        self.problems = sweep.problems
+        return sweep
+
+    async def _poll(self, listing: Listing, cursor: Mapping[str, str], sweep: _Sweep) -> AsyncIterator[Page]:
+        now = self._clock.now()
+        progress, changes = self._resume(listing, cursor, now)
+        self._spans[listing.name] = min(self._size, self._spans.get(listing.name, self._size) * 2)
+        sweep.last = {}
+        for part, after in self._due(progress, now):
+            started = self._clock.now()
+            held: Page | None = None
+            try:
+                async for page in self._pages(listing, part, after, sweep):
+                    if held is not None:
+                        yield held
+                    held = page
+            except (Unauthorized, Vanished):
+                raise
+            except BridgeError as error:
+                if held is not None:
+                    yield held
+                sweep.failed(f"{listing.name} from {moment(part.start)}", error)
+            else:
+                progress.read[part.grid] = started
+                yield replace(held or Page((), by=started), cursor=changes | self._moved(listing, progress, part))
+                changes = {}
+
+    def _due(self, progress: Progress, now: datetime) -> list[tuple[Slice, datetime | None]]:
+        """Return the slices to read now, each with a time at which its records had been looked at or did not exist."""
+        interval, at_least = self._settings.interval, self._settings.reread_every
+        return [
+            (part, progress.before(part, self._size))
+            for part in sliced(progress.floor, now + _SKEW, self._size)
+            if due(part, progress.read.get(part.grid), now, interval, at_least)
+        ]
+
+    def _resume(
+        self, listing: Listing, cursor: Mapping[str, str], now: datetime
+    ) -> tuple[Progress, dict[str, str | None]]:
+        oldest = now - max(timedelta(seconds=self._settings.catch_up), self._lookback)
+        progress, stale = listing.entries.load(cursor, now, self._lookback)
+        if progress.floor < oldest:
+            log.warning(
+                "source.outage_too_long",
+                source=self.name,
+                listing=listing.name,
+                since=moment(progress.floor),
+                consequence=f"records before {moment(oldest)} are not read any more; see catch_up, or backfill them",
+            )
+            stale += [listing.entries.read(grid) for grid in progress.cut(oldest, self._size)]
+        return progress, dict.fromkeys(stale)
+
+    def _moved(self, listing: Listing, progress: Progress, part: Slice) -> dict[str, str | None]:
+        entries = listing.entries
+        changes: dict[str, str | None] = {entries.read(part.grid): moment(progress.read[part.grid])}
+        changes |= {entries.read(grid): None for grid in progress.advance(self._size, self._lookback)}
+        return changes | {entries.floor: moment(progress.floor)}
+
+    async def _pages(self, listing: Listing, part: Slice, after: datetime | None, sweep: _Sweep) -> AsyncIterator[Page]:
+        """Read one slice whole."""
+        async for answer in self._answers(listing, part):
+            observations = list(self._news(listing, _records(answer), sweep))
+            for start in range(0, max(1, len(observations)), _PAGE):
+                yield Page(observations[start : start + _PAGE], answer.at, after)
+        sweep.answered = True
+
+    async def _answers(self, listing: Listing, part: Slice) -> AsyncIterator[Answer]:
+        """Ask for a slice in as few requests as the provider bears; what it bore last is tried first."""
+        position = part.start
+        while position < part.end:
+            span = min(self._spans.get(listing.name, self._size), part.end - position)
+            try:
+                answer = await self._ask(listing, position - self._overlap, position + span + self._overlap)
+            except BridgeError as error:
+                less = narrower(error, span)
+                self._spans[listing.name] = less or self._size
+                if less is None:
+                    raise final(error) from None
+            else:
+                yield answer
+                position += span
+
+    async def _ask(self, listing: Listing, start: datetime, end: datetime) -> Answer:
+        params = {"start": moment(start), "end": moment(end), **listing.params}
+        return await self._client.get(listing.record.path, params)
+
+    @staticmethod
+    def _news(listing: Listing, records: Sequence[Any], sweep: _Sweep) -> Iterator[Observation]:
+        """Yield what each record shows, and what the answer before has shown already not again."""
+        before = sweep.last
+        present: dict[str, str] = {}
+        for item in records:
+            one = observe(listing.sort, listing.record, listing.kind, item)
+            if isinstance(one, Unreadable):
+                sweep.unreadable[f"records of {listing.name} {one.reason}"] += 1
+            elif present.get(one.key, before.get(one.key)) != one.status:
+                present[one.key] = one.status
+                yield one
+        sweep.last = present
+
+    async def complete(self, observations: Sequence[Observation]) -> Sequence[Observation]:
+        """Return the observations: a record is complete as it is listed."""
+        return observations
+
+    def resource(self, text: str) -> str:
+        """Raise `ValueError`: all records of the window are followed anyway."""
+        raise ValueError(
+            f"{text}: nothing to name, a spacivox source follows every record for "
+            f"{format_duration(self._settings.lookback)} by itself"
+        )
+
+    async def probe(self) -> Probe:
+        """Ask for the last minute of each listing."""
+        now = self._clock.now()
+        found = 0
+        for listing in self._listings:
+            found += len(_records(await self._ask(listing, now - SMALLEST, now)))
+        names = ", ".join(listing.name for listing in self._listings)
+        requests = self._requests_per_day()
+        summary = (
+            f"{self._client.origin.host} answers for {names} ({found} in the last minute); "
+            f"following {format_duration(self._settings.lookback)} costs about {requests:.0f} requests a day"
+        )
+        return Probe(summary, requests)
+
+    def _requests_per_day(self) -> float:
+        settings = self._settings
+        older = (
+            period((index + 0.5) * settings.slice, settings.interval, settings.reread_every)
+            for index in range(math.ceil(settings.lookback / settings.slice))
+        )
+        return len(self._listings) * (_DAY / settings.interval + sum(_DAY / each for each in older))
+
+    async def close(self) -> None:
+        """Give back connections."""
+        await self._client.close()
+
+
+def _listings(settings: SpacivoxSettings) -> Iterator[Listing]:
+    teams = settings.team if isinstance(settings.team, list) else [settings.team]
+    for sort in dict.fromkeys(settings.records):
+        record = RECORDS[sort]
+        kind = kind_of(record, settings.statuses, settings.timestamp_is)
+        for team in dict.fromkeys(teams or [None]):
+            name = sort if team is None else f"{sort}@{team}"
+            params = {} if team is None else {"team": team}
+            yield Listing(name, sort, record, kind, params, Entries(name, timedelta(seconds=settings.slice)))
+
+
+def _records(answer: Answer) -> list[Any]:
+    """Return the array of an answer; raises `Failed` for anything else, which is not taken for empty."""
+    if answer.status == _NO_CONTENT:
+        return []
+    value = answer.json()
+    if not isinstance(value, list):
+        raise Failed(f"{answer.what}: the provider answered something else than a list", status=answer.status)
+    return value

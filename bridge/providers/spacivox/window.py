@@ -1,0 +1,163 @@
+"""The trailing window of Spacivox: its slices, which of them are due, and how far they are done; all of it pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from bridge.errors import BridgeError, Permanent
+from bridge.providers import reading
+from bridge.providers.http import Failed, Refused, TooLarge
+
+SMALLEST = timedelta(minutes=1)
+"""A request for no more than this is not halved again."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_AGE_PER_PERIOD = 60.0
+_HALF = 2
+_EIGHTH = 8
+_BAD_REQUEST = 400
+_TOO_MUCH = frozenset({_BAD_REQUEST, 413, 504})
+
+
+def moment(when: datetime) -> str:
+    """Return a time in UTC as the vendor writes it, to the millisecond: `2015-01-06T10:21:14.243Z`."""
+    return f"{when:%Y-%m-%dT%H:%M:%S}.{when.microsecond // 1000:03d}Z"
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A part of the window."""
+
+    grid: datetime
+    """Where it starts on the grid: its name from poll to poll."""
+    start: datetime
+    """From where on it is still of interest."""
+    end: datetime
+
+
+def slices(floor: datetime, until: datetime, size: timedelta) -> Iterator[Slice]:
+    """Cut the time from `floor` to `until` on a grid of `size` that stays put from poll to poll."""
+    grid = _grid(floor, size)
+    while grid < until:
+        yield Slice(grid, max(grid, floor), min(grid + size, until))
+        grid += size
+
+
+def _grid(when: datetime, size: timedelta) -> datetime:
+    return _EPOCH + (when - _EPOCH) // size * size
+
+
+def period(age: float, interval: float, reread_every: float) -> float:
+    """Return how often, in seconds, a slice is read that ended `age` seconds ago.
+
+    What is new changes soon, what is old seldom: a slice that ended an hour ago is read each minute, one that ended
+    five hours ago each five minutes; never more often than `interval`, never more seldom than `reread_every`.
+    """
+    return max(interval, min(reread_every, age / _AGE_PER_PERIOD))
+
+
+def due(part: Slice, read: datetime | None, now: datetime, interval: float, reread_every: float) -> bool:
+    """Say whether a slice that was last read at `read` is to be read now."""
+    wait = period((now - part.end).total_seconds(), interval, reread_every)
+    if read is None or wait <= interval:
+        return True
+    # Polls come a little early or late: half an interval of grace keeps every second one from being missed.
+    return (now - read).total_seconds() >= wait - interval / 2
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far one listing was read: all before `floor` is done; `read` says when each slice was last read whole.
+
+    A slice that could not be read holds the floor, and so does a bridge that was down: no record leaves the window
+    without having been looked at when it was `lookback` old.
+    """
+
+    floor: datetime
+    read: dict[datetime, datetime] = field(default_factory=dict)
+
+    def before(self, part: Slice, size: timedelta) -> datetime | None:
+        """Return a time at which all of the slice's records had been looked at, or did not exist."""
+        own = self.read.get(part.grid)
+        if own is not None:
+            return own
+        neighbour = self.read.get(part.grid - size)
+        return neighbour if neighbour is not None and neighbour <= part.grid else None
+
+    def cut(self, floor: datetime, size: timedelta) -> list[datetime]:
+        """Give up what is before `floor`; return the slices left behind."""
+        self.floor = floor
+        left = [grid for grid in self.read if grid + size <= floor]
+        for grid in left:
+            del self.read[grid]
+        return left
+
+    def advance(self, size: timedelta, lookback: timedelta) -> list[datetime]:
+        """Move the floor over what was looked at when it was `lookback` old; return the slices left behind."""
+        left: list[datetime] = []
+        while (read := self.read.get(grid := _grid(self.floor, size))) is not None:
+            self.floor = max(self.floor, min(read - lookback, grid + size))
+            if self.floor < grid + size:
+                break
+            del self.read[grid]
+            left.append(grid)
+        return left
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """The names of one listing's entries in the cursor."""
+
+    listing: str
+    size: timedelta
+
+    @property
+    def floor(self) -> str:
+        """Return the name of the entry that holds the floor."""
+        return f"{self.listing}.floor"
+
+    def read(self, grid: datetime) -> str:
+        """Return the name of the entry that says when a slice was last read; a new size has new slices."""
+        return f"{self.listing}.read.{grid:%Y-%m-%dT%H:%M:%SZ}+{self.size.total_seconds():g}s"
+
+    def load(self, cursor: Mapping[str, str], now: datetime, lookback: timedelta) -> tuple[Progress, list[str]]:
+        """Return the progress that a cursor tells of, and the names of entries that mean nothing (any more).
+
+        The floor is never younger than `lookback`: a clock that once ran ahead must not hide what follows.
+        """
+        fresh = now - lookback
+        progress = Progress(min(reading.time(cursor.get(self.floor)) or fresh, fresh))
+        stale: list[str] = []
+        for name, value in cursor.items():
+            stem, _, rest = name.rpartition(".read.")
+            if stem != self.listing:
+                continue
+            grid = reading.time(rest.partition("+")[0])
+            when = reading.time(value)
+            if grid is None or when is None or when > now or self.read(grid) != name:
+                stale.append(name)
+            else:
+                progress.read[grid] = when
+        return progress, stale
+
+
+def narrower(error: BridgeError, span: timedelta) -> timedelta | None:
+    """Return for how much time to ask instead of `span` after `error`; None where asking for less is no help.
+
+    Silence costs its whole time-out, so it is met with an eighth at once.
+    """
+    if isinstance(error, Failed) and error.timed_out:
+        parts = _EIGHTH
+    elif isinstance(error, TooLarge) or (isinstance(error, Failed | Refused) and error.status in _TOO_MUCH):
+        parts = _HALF
+    else:
+        return None
+    return max(span / parts, SMALLEST) if span > SMALLEST else None
+
+
+def final(error: BridgeError) -> BridgeError:
+    """Return what to raise for a request that cannot be made smaller."""
+    if isinstance(error, Refused) and error.status == _BAD_REQUEST:
+        return Permanent(f"{error}, even for {SMALLEST.seconds} s of records: check url and team")
+    return error

@@ -1,0 +1,676 @@
+"""The long-lived process: polls, relays, delivers, keeps the books, and ends in good order."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import uuid
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, field
+
+import structlog
+
+from bridge import __version__, privacy
+from bridge.assembly import Assembly, Store
+from bridge.audit import Audit
+from bridge.broker import QUEUE_PREFIX, Broker
+from bridge.clock import Clock
+from bridge.delivery import Claimed, Delivery, Outcome, Stores
+from bridge.errors import BridgeError, Unavailable
+from bridge.event import Event, WireEvent, milliseconds, rfc3339
+from bridge.holding import Holder, pause
+from bridge.intake import Intake, Round
+from bridge.ledger import JournalState, Lease
+from bridge.observe import Health, Metrics, Pages
+from bridge.polling import Poller, Watcher, defect
+from bridge.relay import Relay
+from bridge.retry import backoff
+from bridge.sink import Outgoing, Sink, SinkSettings
+from bridge.source import Source, SourceSettings
+
+log = structlog.get_logger()
+
+ROLES = ("poll", "relay", "sink")
+_BACKLOG = 50_000
+_LOST_AFTER = 10.0
+_ASK_JOURNAL = {True: 2.0, False: 0.25}
+_ANSWER_WITHIN = 3.0
+_ONCE_WITHIN = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class SourcePart:
+    """A source as it was built from the configuration."""
+
+    kind: str
+    settings: SourceSettings
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class SinkPart:
+    """A sink as it was built from the configuration."""
+
+    settings: SinkSettings
+    sink: Sink
+    mask: Callable[[WireEvent], WireEvent]
+    """Takes away what this sink may not see."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much the process may keep and how long it may take."""
+
+    lease: float = 15.0
+    drain: float = 25.0
+    journal_keep: float = 168 * 3600.0
+    journal_bytes: int = 1024**3
+    look_every: float = 10.0
+    """Between two looks for events that a broker lost; more than a message needs from broker to store."""
+    books_every: float = 5.0
+    trim_every: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything a service is made of; nothing of it was opened yet."""
+
+    store: Store
+    broker: Broker
+    sources: Mapping[str, SourcePart]
+    sinks: Mapping[str, SinkPart]
+    read: Callable[[bytes], Event]
+    """Reads an event's bytes into its class."""
+    open: Callable[[], Awaitable[None]]
+    """Opens the store and tries the broker; may be called again after `Unavailable`."""
+    limits: Limits = field(default_factory=Limits)
+
+
+def build(assembly: Assembly) -> Parts:
+    """Return the parts that a configuration names; raises `ConfigError`, and has no side effects."""
+    config = assembly.config
+    store, broker = assembly.store(), assembly.broker()
+    keys: list[bytes] = []
+
+    async def open_both() -> None:
+        assembly.make_state()
+        await store.open()
+        if not keys and any(settings.privacy != "full" for settings in config.sinks.values()):
+            keys.append(await assembly.privacy_key(store))
+        try:
+            await broker.open()
+        except Unavailable as error:
+            log.warning(
+                "bridge.starts_without_broker",
+                reason=str(error),
+                consequence="events wait in the journal until it is back",
+            )
+
+    def mask(settings: SinkSettings) -> Callable[[WireEvent], WireEvent]:
+        return lambda wire: privacy.apply(settings.privacy, wire, keys[0] if keys else b"")
+
+    return Parts(
+        store=store,
+        broker=broker,
+        sources={
+            name: SourcePart(config.sources[name].type, config.sources[name], source)
+            for name, source in assembly.sources().items()
+        },
+        sinks={
+            name: SinkPart(config.sinks[name], sink, mask(config.sinks[name]))
+            for name, sink in assembly.sinks().items()
+        },
+        read=assembly.catalogue().read,
+        open=open_both,
+        limits=Limits(
+            lease=config.lease,
+            drain=config.drain_timeout,
+            journal_keep=config.journal.keep,
+            journal_bytes=config.journal.max_bytes,
+        ),
+    )
+
+
+@dataclass(slots=True)
+class Report:
+    """What `once` came to."""
+
+    rounds: dict[str, Round] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    published: int = 0
+    unroutable: int = 0
+    deliveries: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    @property
+    def events(self) -> int:
+        """How many events were committed."""
+        return sum(one.events for one in self.rounds.values())
+
+
+class Service(Watcher):
+    """Runs the roles of one process.
+
+    Each source, each sink and each relay is a part of its own: one that fails backs off and is started again, and takes
+    none of the others down.
+    """
+
+    def __init__(self, parts: Parts, clock: Clock, *, roles: Collection[str] = ROLES) -> None:
+        self.metrics = Metrics()
+        self.health = Health()
+        self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:6]}"
+        self._parts = parts
+        self._clock = clock
+        self._roles = frozenset(roles)
+        self._stop_taking = asyncio.Event()
+        self._stop_relaying = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._committed: dict[str, asyncio.Event] = {}
+        self._deliveries: dict[str, Delivery] = {}
+        self._backlogs: dict[str, JournalState] = {}
+        self._audit = Audit(parts.store, parts.store, parts.broker, clock)
+        self._holder = Holder(parts.store, clock, self.owner, parts.limits.lease)
+        self._beat = clock.monotonic()
+        self.pages = Pages(self.metrics, self.health, refresh=self._refresh, beat=self._silence)
+        self.states: dict[str, str] = {}
+        """The state of each source that this process polls: ok, failing, stalled, held or standby."""
+
+    # running
+
+    async def run(self, stop: asyncio.Event, *, listen: tuple[str, int] | None = None) -> None:
+        """Work until `stop` is set, then drain: stop polling, relay, finish or hand back deliveries, and return."""
+        if listen is not None:
+            await self.pages.start(*listen)
+        beating = asyncio.ensure_future(self._keep_beating())
+        try:
+            log.info(
+                "bridge.starts", version=__version__, roles=sorted(self._roles), owner=self.owner,
+                http=f"{listen[0]}:{self.pages.port}" if listen else None,
+            )  # fmt: skip
+            if await self._open(stop):
+                await self._work(stop)
+        finally:
+            beating.cancel()
+            await self.pages.stop()
+            await self._close()
+            log.info("bridge.ended", consequence="what was not finished goes on at the next start")
+
+    async def _work(self, stop: asyncio.Event) -> None:
+        polling = [asyncio.ensure_future(one) for one in self._polling()] if "poll" in self._roles else []
+        relaying = [asyncio.ensure_future(self._relays())] if "relay" in self._roles else []
+        sinking = [asyncio.ensure_future(one) for one in self._sinking()] if "sink" in self._roles else []
+        keeping = [asyncio.ensure_future(self._supervised("books", self._keep_books))]
+        try:
+            await stop.wait()
+            log.info("bridge.drains", consequence=f"polling stops; everything else ends within {self._drain:g} s")
+            deadline = self._clock.monotonic() + self._drain
+            self._stop_taking.set()
+            await self._ended(polling, deadline - self._drain * 0.6)
+            # What was committed last still goes to the broker.
+            self._stop_relaying.set()
+            await self._ended(relaying, deadline - self._drain * 0.3)
+            self._stop.set()
+            await self._ended([*sinking, *keeping], deadline)
+        finally:
+            self._stop.set()
+            everything = [*polling, *relaying, *sinking, *keeping]
+            for task in everything:
+                task.cancel()
+            await asyncio.gather(*everything, return_exceptions=True)
+
+    @property
+    def _drain(self) -> float:
+        return self._parts.limits.drain
+
+    async def _ended(self, tasks: Collection[asyncio.Future[None]], deadline: float) -> None:
+        if tasks:
+            await asyncio.wait(tasks, timeout=max(0.5, deadline - self._clock.monotonic()))
+
+    async def _open(self, stop: asyncio.Event) -> bool:
+        """Open the store and the books of the sinks, however long it takes; say whether to go on."""
+        failures = 0
+        while not stop.is_set():
+            try:
+                await self._parts.open()
+                await self._parts.store.ping()
+                await self._open_books()
+            except Unavailable as error:
+                failures += 1
+                wait = backoff(failures, self._clock.random, cap=15.0)
+                self.health.set("store", str(error))
+                log.warning("bridge.waits_for_store", reason=str(error), again_in=round(wait, 1))
+                await pause(stop, self._clock, wait)
+            else:
+                self.health.set("store", None)
+                return True
+        return False
+
+    async def _open_books(self) -> None:
+        # Before anything is polled, in every role: what is published from now on is owed to every sink.
+        store = self._parts.store
+        known = await store.notes("sink/")
+        for name, part in self._parts.sinks.items():
+            topics = json.dumps(part.settings.topics)
+            if f"sink/{name}" not in known:
+                await self._audit.open_books(name)
+                await store.note(f"sink/{name}", {"since": self._stamp(), "topics": topics})
+            elif known[f"sink/{name}"].get("topics") != topics:
+                await store.note(f"sink/{name}", {"topics": topics})
+            try:
+                await self._parts.broker.declare(QUEUE_PREFIX + name, part.settings.topics)
+            except Unavailable as error:
+                log.warning(
+                    "sink.queue_cannot_be_declared", sink=name, reason=str(error),
+                    consequence="tried again; what is published until then is offered from the journal",
+                )  # fmt: skip
+
+    async def _close(self) -> None:
+        closers: list[tuple[str, Callable[[], Awaitable[None]]]] = [
+            *((f"source {name}", part.source.close) for name, part in self._parts.sources.items()),
+            *((f"sink {name}", part.sink.close) for name, part in self._parts.sinks.items()),
+            ("broker", self._parts.broker.close),
+            ("store", self._parts.store.close),
+        ]
+        for name, close in closers:
+            try:
+                await close()
+            except Exception as error:  # noqa: BLE001 - the others still want to be closed
+                log.warning("part.cannot_be_closed", part=name, error=defect(error))
+
+    async def _supervised(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        failures = 0
+        while True:
+            started = self._clock.monotonic()
+            try:
+                await work()
+            except Exception as error:  # noqa: BLE001 - one part's defect must not take the others down
+                failures = 1 if self._clock.monotonic() - started > 60 else failures + 1  # noqa: PLR2004 - a good minute
+                wait = backoff(failures, self._clock.random, cap=60.0)
+                reason = str(error) if isinstance(error, BridgeError) else defect(error)
+                self.metrics.restarts.labels(name).inc()
+                log.error(  # noqa: TRY400 - a traceback could quote data
+                    "part.fails_and_is_started_again", part=name, reason=reason, again_in=round(wait, 1)
+                )
+                if await pause(self._stop, self._clock, wait):
+                    return
+            else:
+                return
+
+    # polling
+
+    def _polling(self) -> list[Awaitable[None]]:
+        return [self._supervised(f"source/{name}", self._poll_of(name)) for name in self._parts.sources]
+
+    def _poller(self, name: str) -> Poller:
+        part = self._parts.sources[name]
+        store = self._parts.store
+        wake = self._committed.setdefault(name, asyncio.Event())
+        intake = Intake(
+            name, part.kind, part.source, store, self._clock,
+            baseline=part.settings.first_sight == "baseline", committed=lambda _: wake.set(),
+        )  # fmt: skip
+        return Poller(name, part.settings, intake, store, self._clock, watcher=self, held_back=self._held_back)
+
+    def _poll_of(self, name: str) -> Callable[[], Awaitable[None]]:
+        async def work() -> None:
+            await self._poller(name).run(self._holder, self._stop_taking)
+
+        return work
+
+    async def _held_back(self, source: str) -> str | None:
+        """Say why the source should not be polled now, if so: a slow broker slows polling instead of growing memory."""
+        state = await self._parts.store.journal(source)
+        self._backlogs[source] = state
+        if state.committed - state.confirmed > _BACKLOG:
+            return f"{state.committed - state.confirmed} events wait for the broker"
+        if state.bytes > self._parts.limits.journal_bytes:
+            return f"the journal has reached its bound of {self._parts.limits.journal_bytes} bytes"
+        return None
+
+    def polled(self, source: str, seconds: float, outcome: Round) -> None:
+        """Count a poll that ended well."""
+        metrics = self.metrics
+        metrics.polls.labels(source, "partial" if outcome.problems else "ok").inc()
+        metrics.poll_seconds.labels(source).observe(seconds)
+        metrics.observations.labels(source).inc(outcome.observed)
+        for stem, count in outcome.by_topic.items():
+            metrics.events.labels(source, stem).inc(count)
+        for lag in outcome.lags:
+            metrics.observed_lag.labels(source).observe(max(0.0, lag))
+
+    def failed(self, source: str) -> None:
+        """Count a poll that failed."""
+        self.metrics.polls.labels(source, "failed").inc()
+
+    def state(self, source: str, state: str, reason: str | None) -> None:
+        """Show the state of a source; a stalled one makes the process not ready."""
+        self.states[source] = state
+        for each in ("ok", "failing", "stalled", "held", "standby"):
+            self.metrics.source_state.labels(source, each).set(each == state)
+        self.health.set(f"source/{source}", f"{state}: {reason}" if state in ("stalled", "held") else None)
+
+    # relaying
+
+    async def _relays(self) -> None:
+        """Relay every source that has a journal, also those that left the configuration with events unpublished."""
+        running: dict[str, asyncio.Future[None]] = {}
+        try:
+            while not self._stop_relaying.is_set():
+                try:
+                    names = {*await self._parts.store.sources(), *self._parts.sources}
+                except Unavailable:
+                    names = set(self._parts.sources)
+                for name in names - running.keys():
+                    running[name] = asyncio.ensure_future(self._supervised(f"relay/{name}", self._relay_of(name)))
+                await pause(self._stop_relaying, self._clock, 5.0)
+            await asyncio.gather(*running.values(), return_exceptions=True)
+        finally:
+            for task in running.values():
+                task.cancel()
+            await asyncio.gather(*running.values(), return_exceptions=True)
+
+    def _relay_of(self, name: str) -> Callable[[], Awaitable[None]]:
+        relay = Relay(self._parts.store, self._parts.broker)
+        wake = self._committed.setdefault(name, asyncio.Event())
+        every = _ASK_JOURNAL["poll" in self._roles]
+
+        async def work(lease: Lease) -> None:
+            failures = 0
+            while True:
+                # Once more after the sign to stop: what was committed last is published before we go.
+                last = self._stop_relaying.is_set()
+                started = self._clock.monotonic()
+                try:
+                    done = await relay.drain(lease, name)
+                except Unavailable as error:
+                    failures += 1
+                    wait = backoff(failures, self._clock.random, base=0.5, cap=30.0)
+                    self.health.set(f"relay/{name}", str(error))
+                    log.warning(
+                        "relay.waits", source=name, reason=str(error), again_in=round(wait, 1),
+                        consequence="events wait in the journal",
+                    )  # fmt: skip
+                else:
+                    failures, wait = 0, every
+                    self.health.set(f"relay/{name}", None)
+                    if done.published:
+                        self.metrics.confirmed.labels(name).inc(done.published)
+                        self.metrics.unroutable.labels(name).inc(done.unroutable)
+                        self.metrics.confirm_seconds.labels(name).observe(self._clock.monotonic() - started)
+                        log.debug("relay.published", source=name, events=done.published, unroutable=done.unroutable)
+                if last:
+                    return
+                await pause(self._stop_relaying, self._clock, wait, None if failures else wake)
+
+        async def run() -> None:
+            await self._holder.run(f"relay/{name}", work, self._stop_relaying)
+
+        return run
+
+    # delivering
+
+    def _sinking(self) -> list[Awaitable[None]]:
+        loops: list[Awaitable[None]] = []
+        for name in self._parts.sinks:
+            loops.append(self._supervised(f"sink/{name}", self._sink_of(name)))
+            loops.append(self._supervised(f"audit/{name}", self._audit_of(name)))
+        return loops
+
+    def _sink_of(self, name: str) -> Callable[[], Awaitable[None]]:
+        async def work() -> None:
+            await self._parts.sinks[name].sink.open()
+            delivery = self._deliveries[name] = self._delivery(name)
+            await self._ask_whether_disabled(name, delivery)
+            await delivery.run(self._stop, grace=self._drain * 0.2)
+
+        return work
+
+    def _delivery(self, name: str) -> Delivery:
+        part = self._parts.sinks[name]
+        store = self._parts.store
+        metrics = self.metrics
+
+        async def send(claimed: Claimed) -> None:
+            await part.sink.send(Outgoing(part.mask(claimed.event), claimed.attempts + 1, self._parts.read))
+
+        async def gone(reason: str) -> None:
+            await store.note(f"sink/{name}", {"disabled": reason, "disabled_at": self._stamp()})
+
+        def outcome(one: Outcome) -> None:
+            metrics.deliveries.labels(name, one.result).inc()
+            metrics.delivery_seconds.labels(name).observe(one.seconds)
+
+        stores = Stores(store, store, self._parts.broker)
+        return Delivery(
+            name, part.settings, part.sink, stores, self._clock, send=send, outcome=outcome, gone=gone
+        )  # fmt: skip
+
+    async def _ask_whether_disabled(self, name: str, delivery: Delivery) -> None:
+        notes = (await self._parts.store.notes(f"sink/{name}")).get(f"sink/{name}", {})
+        disabled = bool(notes.get("disabled"))
+        if delivery.disabled and not disabled:
+            log.info("sink.enabled", sink=name, consequence="what waited is sent now")
+            delivery.wake()
+        delivery.disabled = disabled
+
+    def _audit_of(self, name: str) -> Callable[[], Awaitable[None]]:
+        settings = self._parts.sinks[name].settings
+
+        async def work() -> None:
+            while not await pause(self._stop, self._clock, self._parts.limits.look_every):
+                try:
+                    found = await self._audit.look(name, settings)
+                except Unavailable as error:
+                    log.debug("audit.waits", sink=name, reason=str(error))
+                    continue
+                if found.offered:
+                    self.metrics.offered.labels(name).inc(found.offered)
+                    log.warning(
+                        "sink.events_were_lost_on_the_way", sink=name, events=found.offered,
+                        consequence="they are sent from the journal",
+                    )  # fmt: skip
+                    if name in self._deliveries:
+                        self._deliveries[name].wake()
+
+        return work
+
+    # the books
+
+    async def _keep_books(self) -> None:
+        trimmed = self._clock.monotonic()
+        while not await pause(self._stop, self._clock, self._parts.limits.books_every):
+            try:
+                for name, delivery in self._deliveries.items():
+                    await self._ask_whether_disabled(name, delivery)
+                    await self._show_sink(name)
+                for source in await self._parts.store.sources():
+                    state = await self._parts.store.journal(source)
+                    self.metrics.backlog.labels(source).set(state.committed - state.confirmed)
+                    self.metrics.journal_bytes.labels(source).set(state.bytes)
+                if "relay" in self._roles and self._clock.monotonic() - trimmed >= self._parts.limits.trim_every:
+                    trimmed = self._clock.monotonic()
+                    for source in await self._parts.store.sources():
+                        await self._trim(source)
+            except Unavailable as error:
+                log.debug("books.wait", reason=str(error))
+
+    async def _show_sink(self, name: str) -> None:
+        tallies = (await self._parts.store.tally(name)).values()
+        self.metrics.waiting.labels(name).set(sum(one.waiting for one in tallies))
+        self.metrics.dead.labels(name).set(sum(one.dead for one in tallies))
+
+    async def _trim(self, source: str) -> None:
+        """Forget what is older than the journal's bounds, never what was not confirmed and settled everywhere."""
+        store, limits = self._parts.store, self._parts.limits
+        state = await store.journal(source)
+        now = self._clock.now()
+        name = f"journal/{source}"
+        notes = (await store.notes(name)).get(name, {})
+        marks = [(float(at), int(upto)) for at, upto in json.loads(notes.get("marks", "[]"))]
+        old = [upto for at, upto in marks if now.timestamp() - at > limits.journal_keep]
+        before = max(old, default=0) + 1
+        kept = state.committed - state.first + 1
+        if state.bytes > limits.journal_bytes * 0.9 and kept > 0:
+            # Enough to come down to three quarters of the bound, should the books allow it.
+            before = max(before, state.first + int(kept * (1 - limits.journal_bytes * 0.75 / state.bytes)))
+        for sink in self._parts.sinks:
+            before = min(before, await store.floor(sink, source) + 1)
+            if before > state.first and (oldest := await store.oldest(sink, source)) is not None:
+                before = min(before, oldest)
+        marks = [(at, upto) for at, upto in marks if now.timestamp() - at <= limits.journal_keep]
+        if not marks or now.timestamp() - marks[-1][0] >= limits.journal_keep / 100:
+            marks.append((now.timestamp(), state.committed))
+        if old:
+            marks.insert(0, (now.timestamp() - limits.journal_keep, max(old)))
+        await store.note(name, {"marks": json.dumps(marks)})
+        if before > state.first and (forgotten := await store.trim(source, before)):
+            for sink in self._parts.sinks:
+                await store.forget(source, before)
+                log.debug("journal.trimmed", source=source, sink=sink, events=forgotten)
+
+    # health
+
+    async def _keep_beating(self) -> None:
+        while True:
+            self._beat = self._clock.monotonic()
+            await self._clock.sleep(1.0)
+
+    def _silence(self) -> float:
+        return self._clock.monotonic() - self._beat
+
+    async def _refresh(self) -> None:
+        asks: dict[str, Callable[[], Awaitable[None]]] = {
+            "store": self._parts.store.ping,
+            "broker": self._parts.broker.ping,
+        }
+        answers = await asyncio.gather(*(self._asked(ask) for ask in asks.values()))
+        for part, reason in zip(asks, answers, strict=True):
+            self.health.set(part, reason)
+
+    async def _asked(self, ask: Callable[[], Awaitable[None]]) -> str | None:
+        try:
+            async with asyncio.timeout(_ANSWER_WITHIN):
+                await ask()
+        except TimeoutError:
+            return f"no answer within {_ANSWER_WITHIN:g} s"
+        except BridgeError as error:
+            return str(error)
+        return None
+
+    def _stamp(self) -> str:
+        return rfc3339(milliseconds(self._clock.now()))
+
+    # once
+
+    async def once(self) -> Report:
+        """Poll every source once, relay and deliver what came of it, and return.
+
+        A source that fails is in the report and holds up none of the others. What a sink could not take waits in the
+        store for the next run. Raises `Unavailable` if the store or the broker cannot be reached.
+        """
+        report = Report()
+        try:
+            await self._parts.open()
+            await self._open_books()
+            if "poll" in self._roles:
+                await asyncio.gather(*(self._once_poll(name, report) for name in self._parts.sources))
+            if "relay" in self._roles:
+                for name in await self._parts.store.sources():
+                    await self._once_relay(name, report)
+            if "sink" in self._roles:
+                await asyncio.gather(*(self._once_deliver(name, report) for name in self._parts.sinks))
+        finally:
+            await self._close()
+        return report
+
+    async def _once_lease(self, name: str) -> Lease:
+        deadline = self._clock.monotonic() + self._parts.limits.lease + 1
+        while (lease := await self._parts.store.acquire(name, self.owner, self._parts.limits.lease)) is None:
+            if self._clock.monotonic() > deadline:
+                raise BridgeError(f"{name}: another process holds the lease; it does this work")
+            await self._clock.sleep(0.5)
+        return lease
+
+    async def _once_under(self, name: str, work: Callable[[Lease], Awaitable[None]]) -> None:
+        lease = await self._once_lease(name)
+        renewing = asyncio.ensure_future(self._renewing(lease))
+        try:
+            await work(lease)
+        finally:
+            renewing.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)
+            await self._parts.store.release(lease)
+
+    async def _renewing(self, lease: Lease) -> None:
+        while True:
+            await self._clock.sleep(lease.ttl / 3)
+            await self._parts.store.renew(lease)
+
+    async def _once_poll(self, name: str, report: Report) -> None:
+        poller = self._poller(name)
+
+        async def work(lease: Lease) -> None:
+            report.rounds[name] = await poller.once(lease)
+
+        try:
+            await self._once_under(f"source/{name}", work)
+        except Unavailable:
+            raise
+        except BridgeError as error:
+            report.failures[name] = str(error)
+            log.error("source.fails", source=name, reason=str(error))  # noqa: TRY400 - our errors say it all
+        except Exception as error:  # noqa: BLE001 - a source's defect is its own: the others go on
+            report.failures[name] = defect(error)
+            log.error("source.fails", source=name, reason=defect(error))  # noqa: TRY400 - could quote data
+
+    async def _once_relay(self, name: str, report: Report) -> None:
+        relay = Relay(self._parts.store, self._parts.broker)
+
+        async def work(lease: Lease) -> None:
+            done = await relay.drain(lease, name)
+            report.published += done.published
+            report.unroutable += done.unroutable
+
+        await self._once_under(f"relay/{name}", work)
+
+    async def _once_deliver(self, name: str, report: Report) -> None:
+        await self._parts.sinks[name].sink.open()
+        delivery = self._deliveries[name] = self._delivery(name)
+        await self._ask_whether_disabled(name, delivery)
+        stop = asyncio.Event()
+        working = asyncio.ensure_future(delivery.run(stop, grace=self._drain))
+        checking = asyncio.ensure_future(self._until_accounted(name, delivery))
+        try:
+            await asyncio.wait([working, checking], return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                working.result()
+            checking.result()
+        finally:
+            stop.set()
+            checking.cancel()
+            await asyncio.gather(working, checking, return_exceptions=True)
+        tallies = (await self._parts.store.tally(name)).values()
+        report.deliveries[name] = {
+            "taken": sum(one.taken for one in tallies),
+            "waiting": sum(one.waiting for one in tallies),
+            "dead": sum(one.dead for one in tallies),
+        }
+
+    async def _until_accounted(self, name: str, delivery: Delivery) -> None:
+        """Return when everything confirmed is known to the sink's books and nothing is due or in hand."""
+        store, settings = self._parts.store, self._parts.sinks[name].settings
+        started = self._clock.monotonic()
+        while True:
+            missing = 0
+            # Long after everything else has arrived, what is still missing was lost by the broker.
+            patience_over = self._clock.monotonic() - started > _LOST_AFTER
+            for source in await store.sources():
+                confirmed = (await store.journal(source)).confirmed
+                found = await self._audit.account(name, settings, source, confirmed, offer=patience_over)
+                missing += found.missing
+            due = await store.next_due(name)
+            quiet = delivery.disabled or due is None or due > self._clock.epoch()
+            if (not missing and quiet and not delivery.busy) or self._clock.monotonic() - started > _ONCE_WITHIN:
+                return
+            await self._clock.sleep(0.05)

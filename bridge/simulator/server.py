@@ -1,0 +1,333 @@
+"""The simulated providers as one HTTP server, or as one for each, with the truth of what they have shown."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
+from typing import Any, Self
+
+import structlog
+from aiohttp import web
+
+from bridge.clock import Clock
+from bridge.simulator.clock import WorldClock
+from bridge.simulator.control import control
+from bridge.simulator.face import Answer, Ask, Face, answer_json
+from bridge.simulator.faults import FAULTS
+from bridge.simulator.govdelivery import GovDelivery, detail_counts, recipient_counts
+from bridge.simulator.marketingcloud import MarketingCloud
+from bridge.simulator.settings import SimulatorSettings
+from bridge.simulator.spacivox import Spacivox
+from bridge.simulator.strike import Active, Fault, FaultBoard, Stage, Strike
+from bridge.simulator.traffic import Traffic
+from bridge.simulator.truth import Shown, Truth
+from bridge.simulator.wire import TellingResponse, Wire, WireResponse
+from bridge.simulator.world import CHANNELS, FEEDS, RECIPIENT_STATUSES, RECORD_KINDS, World
+
+log = structlog.get_logger()
+
+PROVIDERS = ("govdelivery", "spacivox", "marketingcloud")
+CONTROL = "/_simulator/"
+_TICK = 1.0
+_GRACE = 0.1
+_BODY_LIMIT = 1 << 20
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+class _Door:
+    """One listening port, which can be shut for a while."""
+
+    def __init__(self, handler: Handler, host: str, port: int, idle_close: float) -> None:
+        self._server = web.Server(handler, handler_cancellation=True, keepalive_timeout=idle_close, access_log=None)
+        self._runner = web.ServerRunner(self._server, shutdown_timeout=_GRACE)
+        self._host = host
+        self._port = port
+        self._site: web.TCPSite | None = None
+        self._reopening: asyncio.Task[None] | None = None
+
+    async def open(self) -> str:
+        """Listen, and return the origin."""
+        if self._site is None:
+            await self._runner.setup()
+        self._site = web.TCPSite(self._runner, self._host, self._port)
+        await self._site.start()
+        self._port = self._runner.addresses[0][1]
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self._port}"
+
+    def shut(self, seconds: float, sleep: Callable[[float], Awaitable[None]]) -> None:
+        """Refuse connections for a while, and drop those that are there."""
+        if self._reopening is None or self._reopening.done():
+            self._reopening = asyncio.create_task(self._shut(seconds, sleep))
+
+    async def _shut(self, seconds: float, sleep: Callable[[float], Awaitable[None]]) -> None:
+        if self._site is not None:
+            await self._site.stop()
+        for connection in self._server.connections:
+            connection.force_close()
+        await sleep(seconds)
+        await self.open()
+
+    async def close(self) -> None:
+        """Listen no more."""
+        if self._reopening is not None:
+            self._reopening.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._reopening
+        await self._runner.cleanup()
+
+
+class Simulator:
+    """Three providers with a world behind them, faults on demand, and a record of what they have shown.
+
+    Use it as `async with Simulator(settings) as sim`, or with `start` and `stop`. `sim.world` is where a test places
+    and moves resources; `sim.switch_on` brings a fault; `sim.truth()` says what a poll could see.
+    """
+
+    def __init__(self, settings: SimulatorSettings | None = None, clock: Clock | None = None) -> None:
+        self.settings = settings or SimulatorSettings()
+        self.clock = clock or Clock()
+        self.time = WorldClock(self.clock, begins_ago=self.settings.begins_ago, manual=self.settings.manual_clock)
+        self.world = World(self.settings, self.time)
+        self._cloud = MarketingCloud(self.world, self.clock)
+        self._faces: tuple[Face, ...] = (GovDelivery(self.world), Spacivox(self.world), self._cloud)
+        self._truths = {name: Truth(name) for name in PROVIDERS}
+        self.traffic = {name: Traffic() for name in PROVIDERS}
+        self.board = FaultBoard(FAULTS, self.settings.seed)
+        for rule in self.settings.faults:
+            self.board.switch_on(rule)
+        self.urls: dict[str, str] = {}
+        """The origin of each provider, once started."""
+        self._doors: dict[str, _Door] = {}
+        self._stopped = asyncio.Event()
+        self._ticker: asyncio.Task[None] | None = None
+
+    # --- life -----------------------------------------------------------------------------------------------------
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
+        """Listen, and return the base URL: of all three, or with `separate_ports` of GovDelivery.
+
+        With separate ports the others listen on the next two, or with port 0 on any. Raises `OSError` when a port is
+        taken.
+        """
+        self._stopped.clear()
+        groups = [(name,) for name in PROVIDERS] if self.settings.separate_ports else [PROVIDERS]
+        for number, group in enumerate(groups):
+            door = _Door(self._handler(group), host, port + number if port else 0, self.settings.idle_close)
+            for name in group:
+                self._doors[name] = door
+            try:
+                url = await door.open()
+            except OSError:
+                await self.stop()
+                raise
+            self.urls |= dict.fromkeys(group, url)
+        self._ticker = asyncio.create_task(self._tick())
+        return self.url
+
+    async def stop(self) -> None:
+        """Listen no more; whoever still waits for an answer is cut off."""
+        self._stopped.set()
+        if self._ticker is not None:
+            self._ticker.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._ticker
+        for door in dict.fromkeys(self._doors.values()):
+            await door.close()
+        self._doors.clear()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    @property
+    def url(self) -> str:
+        """Return the base URL."""
+        return self.urls[PROVIDERS[0]]
+
+    async def _tick(self) -> None:
+        """Let the world go on while nobody asks, so that the next question need not wait for all the births since."""
+        while True:
+            self.world.now()
+            await self.clock.sleep(_TICK)
+
+    # --- what a test asks -----------------------------------------------------------------------------------------
+
+    def switch_on(self, name: str, **options: Any) -> Active:
+        """Switch a fault on; the options are those of `FaultRule`: share, limit, path, value."""
+        return self.board.switch_on(name, **options)
+
+    def switch_off(self, name: str | None = None) -> None:
+        """Switch one fault off, or all."""
+        self.board.switch_off(name)
+
+    def truth(self, provider: str | None = None, *, without: Collection[str] = ()) -> list[Shown]:
+        """Return every change of status that complete answers have shown, in order of time.
+
+        `without` names kinds of answers to leave out, for a client that does not read statuses from them.
+        """
+        names = PROVIDERS if provider is None else (provider,)
+        shown = [each for name in names for each in self._truths[name].transitions(without=without)]
+        return sorted(shown, key=lambda each: each.at)
+
+    def unseen(self) -> list[str]:
+        """Return the resources whose present status was in no answer yet: empty once everything was shown."""
+        now = self.world.now()
+        gov, drops, cloud = (self._truths[name] for name in PROVIDERS)
+        missing = []
+        for channel in CHANNELS:
+            for message in self.world.settled(channel):
+                if gov.last(message.path) != message.state.status:
+                    missing.append(message.path)
+                paths = zip(message.recipients, message.states, strict=True)
+                missing += [path for path, state in paths if gov.last(path) != state.status]
+        for kind in RECORD_KINDS:
+            missing += [
+                each.path for each in self.world.records[kind] if drops.last(each.path) != each.state(now).status
+            ]
+        for feed in FEEDS:
+            missing += [each.path for each in self.world.sends[feed] if cloud.last(each.path) is None]
+        return missing
+
+    def books(self) -> dict[str, Any]:
+        """Return what the providers count now: of each message, each kind of record and each feed."""
+        now = self.world.now()
+        messages = []
+        totals = dict.fromkeys(RECIPIENT_STATUSES, 0)
+        for channel in CHANNELS:
+            for message in self.world.settled(channel):
+                counts = recipient_counts(message)
+                book: dict[str, Any] = {
+                    "subject": message.path,
+                    "status": message.state.status,
+                    "recipient_counts": counts,
+                }
+                if channel == "voice":
+                    book["recipient_detail_counts"] = detail_counts(message)
+                messages.append(book)
+                for status in totals:
+                    totals[status] += counts[status]
+        records: dict[str, dict[str, int]] = {}
+        for kind in RECORD_KINDS:
+            states = records[kind] = {}
+            for record in self.world.records[kind]:
+                state = record.state(now).status
+                states[state] = states.get(state, 0) + 1
+        return {
+            "govdelivery": {"messages": messages, "recipients": totals},
+            "spacivox": records,
+            "marketingcloud": {feed: len(self.world.sends[feed]) for feed in FEEDS},
+        }
+
+    # --- answering ------------------------------------------------------------------------------------------------
+
+    def _handler(self, providers: Collection[str]) -> Handler:
+        faces = [face for face in self._faces if face.provider in providers]
+
+        async def handle(request: web.BaseRequest) -> web.StreamResponse:
+            if request.path.startswith(CONTROL):
+                return await control(self, request)
+            for face in faces:
+                view = face.view(request.path)
+                if view is not None:
+                    return await self._provide(face, view, request)
+            return TellingResponse(answer_json({"error": "Not Found"}, 404), lambda: None)
+
+        return handle
+
+    async def _provide(self, face: Face, view: str, request: web.BaseRequest) -> web.StreamResponse:
+        traffic = self.traffic[face.provider]
+        traffic.begin(view, self.clock.monotonic())
+        status = 0
+        try:
+            ask = Ask(
+                method=request.method,
+                path=request.path,
+                query=dict(request.query),
+                headers=request.headers,
+                body=await request.content.read(_BODY_LIMIT) if request.can_read_body else b"",
+                view=view,
+                origin=f"http://{request.host}",
+            )
+            answer, delivery = self._answer(face, ask)
+            status = answer.status
+        finally:
+            traffic.end(status)
+
+        def sent() -> None:
+            if answer.sights:
+                self._truths[face.provider].saw(view, answer.sights, self.time.now())
+
+        if delivery is None:
+            return TellingResponse(answer, sent)
+        transport = request.transport
+        if transport is None:
+            raise ConnectionResetError("the client has gone")
+        wire = Wire(transport, answer, self.clock.sleep, self._stopped)
+        active, strike = delivery
+
+        async def deliver() -> None:
+            if active.fault.delivery is not None and await active.fault.delivery(wire, strike):
+                sent()
+
+        return WireResponse(deliver)
+
+    def _answer(self, face: Face, ask: Ask) -> tuple[Answer, tuple[Active, Strike] | None]:
+        """Return the answer to a question after all faults that strike it, and the one that strikes its delivery."""
+        chosen = self.board.choose(ask)
+        if not chosen:
+            return face.answer(ask), None
+        before = [each for each in chosen if each.fault.stage is Stage.WORLD]
+        struck = self._strike(face, ask, Answer(), before)[1]
+        answer = Answer()
+        instead: list[Fault] = []
+        for each in (each for each in chosen if each.fault.stage is Stage.INSTEAD):
+            answer, instead = self._strike(face, ask, answer, [each])
+            if instead:
+                break
+        if instead:
+            answer.sights = ()
+        else:
+            answer = face.answer(ask)
+            content = [each for each in chosen if each.fault.stage is Stage.CONTENT]
+            answer, changed = self._strike(face, ask, answer, content)
+            if changed:
+                answer.sights = face.sights(ask, json.loads(answer.body))
+            sights = answer.sights
+            answer, written = self._strike(face, ask, answer, [e for e in chosen if e.fault.stage is Stage.BYTES])
+            answer.sights = sights if all(fault.reads for fault in (*struck, *changed, *written)) else ()
+        wires = [each for each in chosen if each.fault.stage is Stage.WIRE]
+        if not wires:
+            return answer, None
+        self.board.count(wires[0])
+        return answer, (wires[0], self._new_strike(face, ask, answer, wires[0]))
+
+    def _strike(self, face: Face, ask: Ask, answer: Answer, chosen: list[Active]) -> tuple[Answer, list[Fault]]:
+        struck = []
+        for active in chosen:
+            strike = self._new_strike(face, ask, answer, active)
+            # A second fault may find that the first has taken away what it changes; then it did not strike.
+            with suppress(KeyError, TypeError, AttributeError, ValueError):
+                if active.fault.effect is not None and active.fault.effect(strike):
+                    self.board.count(active)
+                    struck.append(active.fault)
+                    answer = strike.answer
+        return answer, struck
+
+    def _new_strike(self, face: Face, ask: Ask, answer: Answer, active: Active) -> Strike:
+        return Strike(
+            ask=ask,
+            answer=answer,
+            value=active.value,
+            random=active.random,
+            world=self.world,
+            memory=active.memory,
+            expire_tokens=self._cloud.expire,
+            refuse=lambda seconds: self._doors[face.provider].shut(seconds, self.clock.sleep),
+        )

@@ -1,0 +1,48 @@
+"""The bridge's configuration for a simulator: sources that poll it, and a sink that prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bridge.simulator.settings import SimulatorSettings
+
+
+def sources(urls: Mapping[str, str], settings: SimulatorSettings, *, interval: str = "2s") -> dict[str, Any]:
+    """Return the `sources` of a configuration that polls all three providers at `urls`, each by its provider's name."""
+    shared = {"interval": interval, "rate": "50/s"}
+    return {
+        "city": {
+            "type": "govdelivery",
+            "url": urls["govdelivery"],
+            "token": settings.govdelivery_token,
+            "channels": ["sms", "voice"],
+            **shared,
+        },
+        "drops": {
+            "type": "spacivox",
+            "url": urls["spacivox"],
+            "token": settings.spacivox_token,
+            **shared,
+        },
+        "journeys": {
+            "type": "marketingcloud",
+            "auth_url": urls["marketingcloud"],
+            "client_id": settings.client_id,
+            "client_secret": settings.client_secret,
+            "account_id": settings.account_id,
+            **shared,
+        },
+    }
+
+
+def configuration(
+    urls: Mapping[str, str], settings: SimulatorSettings, *, state: Path, interval: str = "2s"
+) -> dict[str, Any]:
+    """Return a complete configuration: embedded store and broker under the directory `state`, events on stdout."""
+    return {
+        "state": str(state),
+        "sources": sources(urls, settings, interval=interval),
+        "sinks": {"screen": {"type": "stdout", "topics": ["#"]}},
+    }

@@ -1,0 +1,1 @@
+"""The sinks that need no other distribution."""

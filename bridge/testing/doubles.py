@@ -1,0 +1,140 @@
+"""Doubles for tests of what stands around sources and sinks: a scripted provider, a sink that keeps."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from bridge.clock import Clock
+from bridge.event import RecipientData, RecipientFailed, RecipientNew, RecipientSending, RecipientSent
+from bridge.lifecycle import Lifecycle
+from bridge.sink import Outgoing
+from bridge.source import Facts, Kind, Observation, Page, Probe
+
+LIFECYCLE = Lifecycle(
+    names={"new": "new", "sending": "sending", "sent": "sent", "failed": "failed"},
+    follows={"new": ("sending",), "sending": ("sent", "failed")},
+    finals=frozenset({"sent", "failed"}),
+)
+
+
+def _describe(observation: Observation) -> Facts:
+    item = observation.item or {}
+    return Facts(
+        subject=f"{observation.scope}/recipients/{observation.key}",
+        time=item.get("time"),
+        fields={"message": observation.scope, "phone": item.get("phone"), "error": item.get("error")},
+        model=RecipientData,
+        first_time=item.get("first_time"),
+    )
+
+
+KIND = Kind(
+    "sms",
+    "recipient",
+    LIFECYCLE,
+    {"new": RecipientNew, "sending": RecipientSending, "sent": RecipientSent, "failed": RecipientFailed},
+    _describe,
+)
+
+
+def observe(key: str, status: str, *, scope: str = "/messages/sms/1", kind: Kind = KIND, **item: object) -> Observation:
+    """Return an observation of a recipient."""
+    return Observation(kind, scope, key, status, item)
+
+
+@dataclass
+class ScriptedSource:
+    """A source that yields the pages it was given, poll after poll; an exception among them is raised there."""
+
+    polls: list[list[Page | Exception]] = field(default_factory=list)
+    retention: float = 86400.0
+    problems: list[str] = field(default_factory=list)
+    behind: bool = False
+    details: Mapping[str, str] = field(default_factory=dict)
+    """What `complete` finds out: a detail for a resource's name."""
+    cursors: list[dict[str, str]] = field(default_factory=list)
+    """The cursor each poll was asked with."""
+    completed: list[str] = field(default_factory=list)
+
+    async def pages(self, cursor: Mapping[str, str], watched: Sequence[str]) -> AsyncIterator[Page]:
+        """Yield the next poll's pages; without any left, nothing."""
+        del watched
+        self.cursors.append(dict(cursor))
+        for page in self.polls.pop(0) if self.polls else []:
+            if isinstance(page, Exception):
+                raise page
+            yield page
+
+    async def backfill(self, start: datetime, end: datetime) -> AsyncIterator[Page]:
+        """Yield the next poll's pages without their cursors."""
+        del start, end
+        async for page in self.pages({}, ()):
+            yield replace(page, cursor={})
+
+    async def complete(self, observations: Sequence[Observation]) -> Sequence[Observation]:
+        """Add the details."""
+        self.completed += [one.key for one in observations]
+        return [replace(one, detail=self.details.get(one.key), awaits_detail=False) for one in observations]
+
+    def resource(self, text: str) -> str:
+        """Take every name as it is."""
+        return text
+
+    async def probe(self) -> Probe:
+        """Say that all is well."""
+        return Probe("scripted", 1.0)
+
+    async def close(self) -> None:
+        """Do nothing."""
+
+
+@dataclass
+class KeepingSink:
+    """A sink that keeps what it was given; `answer` may raise, or wait."""
+
+    answer: Callable[[Outgoing], None] = lambda _: None
+    taken: list[Outgoing] = field(default_factory=list)
+    tries: int = 0
+    most_at_once: int = 0
+    gate: asyncio.Event | None = None
+    """Sends wait until it is set."""
+    _now: int = 0
+
+    async def open(self) -> None:
+        """Do nothing."""
+
+    async def send(self, outgoing: Outgoing) -> None:
+        """Keep the event, unless `answer` raises."""
+        self.tries += 1
+        self._now += 1
+        self.most_at_once = max(self.most_at_once, self._now)
+        try:
+            if self.gate is not None:
+                await self.gate.wait()
+            else:
+                await asyncio.sleep(0)
+            self.answer(outgoing)
+            self.taken.append(outgoing)
+        finally:
+            self._now -= 1
+
+    async def probe(self) -> str:
+        """Say where events go."""
+        return "a list"
+
+    async def close(self) -> None:
+        """Do nothing."""
+
+
+@dataclass
+class FakeTime:
+    """A wall clock that stands until a test moves it; waiting still takes real, but short, time."""
+
+    moment: datetime
+
+    def clock(self) -> Clock:
+        """Return a clock that shows this time."""
+        return Clock(now=lambda: self.moment)

@@ -1,0 +1,137 @@
+"""The two ways into Slack, an incoming webhook and a bot's token, and what their answers mean."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from bridge.errors import BridgeError, EndpointGone, Permanent, Transient, Unauthorized
+from bridge.outbound import Answer, Endpoint, Outbound
+from bridge.settings import Secret
+from bridge_slack.blocks import Message
+
+_JSON = "application/json; charset=utf-8"
+
+_LATER = frozenset(
+    {
+        "ratelimited", "rate_limited", "message_limit_exceeded", "internal_error", "fatal_error",
+        "service_unavailable", "request_timeout", "team_added_to_org",
+    }
+)  # fmt: skip
+_FORBIDDEN = frozenset(
+    {
+        "invalid_auth", "not_authed", "account_inactive", "token_revoked", "token_expired", "invalid_token",
+        "no_permission", "missing_scope", "not_allowed_token_type", "org_login_required", "ekm_access_denied",
+        "access_denied", "accesslimited", "not_in_channel", "restricted_action", "action_prohibited",
+        "restricted_action_read_only_channel", "restricted_action_non_threadable_channel",
+        "posting_to_general_channel_denied",
+    }
+)  # fmt: skip
+_GONE = frozenset(
+    {
+        "no_service", "no_service_id", "no_active_hooks", "no_team", "team_disabled", "channel_is_archived",
+        "is_archived", "channel_not_found", "user_not_found",
+    }
+)  # fmt: skip
+_MALFORMED = frozenset(
+    {"invalid_blocks", "invalid_blocks_format", "invalid_payload", "msg_too_long", "msg_blocks_too_long", "no_text"}
+)
+
+
+class Way(Protocol):
+    """How messages get into one channel."""
+
+    async def post(self, outbound: Outbound, message: Message) -> None:
+        """Post one message; raises `Transient` or `Permanent`."""
+        ...
+
+    async def probe(self, outbound: Outbound) -> str:
+        """Say where messages go, posting none; raises as `post` does."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingWebhook:
+    """A URL that is bound to a channel, and is itself the secret."""
+
+    url: Secret
+
+    async def post(self, outbound: Outbound, message: Message) -> None:
+        """Post; the answer is plain text, `ok` or one word of why not."""
+        answer = await outbound.post(self._endpoint(), _encoded(message), {"Content-Type": _JSON})
+        if error := answer.error():
+            raise meaning(answer, answer.body.decode("ascii", "replace").strip()) or error
+
+    async def probe(self, outbound: Outbound) -> str:
+        """Connect only: an incoming webhook cannot be asked anything."""
+        endpoint = self._endpoint()
+        await outbound.reach(endpoint)
+        return f"posts to the channel of a webhook at {endpoint.name}"
+
+    def _endpoint(self) -> Endpoint:
+        try:
+            return Endpoint.of(self.url.reveal())
+        except (ValueError, OSError):  # its file was changed since the start
+            raise Transient("webhook_url is no longer a URL; mend its file") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Bot:
+    """A token and the channel that its bot posts to."""
+
+    token: Secret
+    channel: str
+    api_url: str
+
+    async def post(self, outbound: Outbound, message: Message) -> None:
+        """Call `chat.postMessage`."""
+        await self._call(outbound, "chat.postMessage", {"channel": self.channel, **message})
+
+    async def probe(self, outbound: Outbound) -> str:
+        """Ask whose token it is."""
+        await self._call(outbound, "auth.test", {})
+        return f"posts to channel {self.channel}; Slack accepts the token"
+
+    async def _call(self, outbound: Outbound, method: str, arguments: dict[str, Any]) -> None:
+        headers = {"Content-Type": _JSON, "Authorization": f"Bearer {self.token.reveal()}"}
+        answer = await outbound.post(Endpoint.of(f"{self.api_url}/{method}"), _encoded(arguments), headers)
+        said = _parsed(answer.body)
+        word = said.get("error") if isinstance(said.get("error"), str) else ""
+        if error := answer.error():
+            raise meaning(answer, word or "") or error
+        if said.get("ok") is not True:
+            raise meaning(answer, word or "") or _unknown(answer, said)
+
+
+def meaning(answer: Answer, word: str) -> BridgeError | None:
+    """Return what Slack's word for a refusal asks of us; None where it says no more than the status does."""
+    text = f"{answer.endpoint} answered {word}"
+    if word in _LATER:
+        return Transient(text, retry_after=answer.retry_after)
+    if word in _FORBIDDEN:
+        return Unauthorized(f"{text}: check the token, its scopes, and whether the bot may post to the channel")
+    if word in _GONE:
+        return EndpointGone(f"{text}: nothing more is sent there until it was mended and enabled again")
+    if word in _MALFORMED:
+        return Permanent(text)
+    return None
+
+
+def _unknown(answer: Answer, said: dict[str, Any]) -> BridgeError:
+    # A word that no table knows may quote the message: it is not repeated.
+    if "ok" in said:
+        return Permanent(f"{answer.endpoint} refused the message for a reason that is not known here")
+    return Transient(f"{answer.endpoint} answered {answer.status} without saying whether it took the message")
+
+
+def _parsed(body: bytes) -> dict[str, Any]:
+    try:
+        said = json.loads(body)
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _encoded(arguments: dict[str, Any]) -> bytes:
+    return json.dumps(arguments, ensure_ascii=False).encode()

@@ -1,0 +1,105 @@
+"""Bursts into digests: the first event of a group is posted at once, what follows within a window in one message."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass, field
+
+from bridge.clock import Clock
+from bridge.errors import Transient
+from bridge.event import Event
+
+FIRST_WINDOW = 5.0
+"""Seconds; each further window of a burst is twice as long, up to the configured one."""
+MAX_GROUPS = 1000
+"""Groups at one time; beyond them, events are posted one by one."""
+
+Post = Callable[[list[Event]], Awaitable[None]]
+"""Posts one message about these events; raises `Transient` or `Permanent`."""
+
+
+@dataclass(slots=True)
+class _Group:
+    """The events that wait for the end of the window, by those who wait for them."""
+
+    waiting: dict[asyncio.Future[None], Event] = field(default_factory=dict)
+    task: asyncio.Task[None] | None = None
+
+
+class Digests:
+    """Gathers events by key. An event is told when the message with it was taken, and fails when that failed."""
+
+    def __init__(
+        self, clock: Clock, window: float, *, post: Post, turn: Callable[[], Awaitable[None]], limit: int = MAX_GROUPS
+    ) -> None:
+        self._clock = clock
+        self._window = window
+        self._post = post
+        self._turn = turn
+        self._limit = limit
+        self._groups: dict[Hashable, _Group] = {}
+
+    async def tell(self, key: Hashable, event: Event) -> None:
+        """Return when a message with `event` was posted; raises what kept it from being posted."""
+        group = self._groups.get(key)
+        if group is not None:
+            await self._gathered(group, event)
+            return
+        if len(self._groups) < self._limit:
+            group = self._groups[key] = _Group()
+            group.task = asyncio.ensure_future(self._run(key, group))
+        await self._turn()
+        await self._post([event])
+
+    async def close(self) -> None:
+        """End all groups; an event that still waits fails as transient, so that it stays due."""
+        tasks = [group.task for group in self._groups.values() if group.task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _gathered(self, group: _Group, event: Event) -> None:
+        told = asyncio.get_running_loop().create_future()
+        group.waiting[told] = event
+        try:
+            await told
+        finally:
+            group.waiting.pop(told, None)  # whoever was cancelled is not in the digest
+
+    async def _run(self, key: Hashable, group: _Group) -> None:
+        window = min(FIRST_WINDOW, self._window)
+        try:
+            while True:
+                await self._clock.sleep(window)
+                if not group.waiting:
+                    return
+                await self._flush(group)
+                window = min(2 * window, self._window)
+        finally:
+            del self._groups[key]
+            _fail(list(group.waiting), Transient("the sink is closing"))
+
+    async def _flush(self, group: _Group) -> None:
+        told: list[asyncio.Future[None]] = list(group.waiting)
+        try:
+            await self._turn()
+            told = list(group.waiting)  # and those that came while we waited for our turn
+            if told:
+                await self._post([group.waiting.pop(one) for one in told])
+        except asyncio.CancelledError:
+            _fail(told, Transient("the sink is closing"))
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait have to hear of it
+            _fail(told, error)
+        else:
+            for one in told:
+                if not one.done():
+                    one.set_result(None)
+
+
+def _fail(told: list[asyncio.Future[None]], error: Exception) -> None:
+    for one in told:
+        if not one.done():
+            one.set_exception(copy.copy(error))  # one for each, for a raised error collects its tracebacks

@@ -1,0 +1,119 @@
+"""One Slack channel: its settings, and the sink."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, field_validator, model_validator
+
+from bridge.clock import Clock
+from bridge.errors import Transient
+from bridge.event import Event
+from bridge.outbound import Endpoint, Outbound
+from bridge.settings import Duration, Secret
+from bridge.sink import Outgoing, Privacy, SinkSettings
+from bridge_slack.api import Bot, IncomingWebhook, Way
+from bridge_slack.blocks import digest, group_of, single
+from bridge_slack.digests import Digests
+from bridge_slack.pace import INTERVAL, Pace
+
+_POST_TIMEOUT = 15.0
+_CONNECTIONS = 4
+_ROOM = 30.0  # seconds for posting and for waiting one's turn, beyond the window
+
+
+class SlackSettings(SinkSettings):
+    """What a Slack channel can be told: either `webhook_url`, or `bot_token` and `channel`."""
+
+    webhook_url: Secret | None = None
+    """The URL of an incoming webhook."""
+    bot_token: Secret | None = None
+    """A bot's token (xoxb-…) with the scope chat:write."""
+    channel: str | None = Field(default=None, min_length=1)
+    """The channel that the bot posts to: its id, or its name."""
+    window: Duration = Field(default=30.0, gt=0)
+    """The longest time for which events of one message and status are gathered into a digest."""
+    concurrency: int = Field(default=1000, ge=1, le=10000)
+    """How many events wait for their message at once; a digest holds no more than these."""
+    privacy: Privacy = "last4"
+    """What this sink may see of phones and keys: all, the last four digits, or a stable token."""
+    send_timeout: Duration = Field(default=120.0, gt=0)
+    """How long one event may take, the wait for its digest included; 30 seconds more than `window`, or longer."""
+    allow_private: bool = False
+    """Whether the URL may lead to a private, loopback or link-local address."""
+    api_url: str = "https://slack.com/api"
+    """Where the bot's methods are."""
+
+    @field_validator("api_url")
+    @classmethod
+    def _usable_api_url(cls, text: str) -> str:
+        Endpoint.of(text)
+        return text.rstrip("/")
+
+    @field_validator("webhook_url")
+    @classmethod
+    def _usable_webhook_url(cls, url: Secret | None) -> Secret | None:
+        if url is not None:
+            Endpoint.of(url.reveal())
+        return url
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.webhook_url is None and (self.bot_token is None or self.channel is None):
+            raise ValueError("give webhook_url, or bot_token and channel")
+        if self.webhook_url is not None and (self.bot_token is not None or self.channel is not None):
+            raise ValueError("give either webhook_url, or bot_token and channel; a webhook has its own channel")
+        return self
+
+    @model_validator(mode="after")
+    def _time_to_gather(self) -> Self:
+        if self.send_timeout < self.window + _ROOM:
+            raise ValueError(f"send_timeout has to be at least {_ROOM:g}s more than window, or digests never end")
+        return self
+
+
+class Slack:
+    """Tells a channel: an event alone at once, a burst in digests, one message a second."""
+
+    def __init__(self, name: str, settings: SlackSettings, clock: Clock) -> None:
+        del name
+        self._way = _way(settings)
+        self._pace = Pace(clock, settings.send_timeout - settings.window - _POST_TIMEOUT)
+        self._digests = Digests(clock, settings.window, post=self._post, turn=self._pace.turn)
+        self._outbound = Outbound(
+            allow_private=settings.allow_private, clock=clock, timeout=_POST_TIMEOUT, connections=_CONNECTIONS
+        )
+
+    async def open(self) -> None:
+        """Make the connection pool."""
+        await self._outbound.open()
+
+    async def send(self, outgoing: Outgoing) -> None:
+        """Return when a message with this event was taken, alone or in a digest."""
+        event = outgoing.event
+        await self._digests.tell(group_of(event), event)
+
+    async def probe(self) -> str:
+        """Connect, or with a token ask whose it is; posts nothing."""
+        await self._outbound.open()
+        return await self._way.probe(self._outbound)
+
+    async def close(self) -> None:
+        """End what is gathered, unsent, and close the connections."""
+        await self._digests.close()
+        await self._outbound.close()
+
+    async def _post(self, events: list[Event]) -> None:
+        try:
+            await self._way.post(self._outbound, single(events[0]) if len(events) == 1 else digest(events))
+        except Transient as error:
+            self._pace.hold(error.retry_after or INTERVAL)
+            raise
+
+
+def _way(settings: SlackSettings) -> Way:
+    if settings.webhook_url is not None:
+        return IncomingWebhook(settings.webhook_url)
+    if settings.bot_token is None or settings.channel is None:
+        raise ValueError("neither webhook_url nor bot_token and channel are given")
+    return Bot(settings.bot_token, settings.channel, settings.api_url)

@@ -1,0 +1,10 @@
+"""The webhook sink: each event is posted as it travels, with the headers of Standard Webhooks."""
+
+from bridge.sink import SinkPlugin
+from bridge_webhook.sink import Webhook, WebhookSettings
+
+plugin = SinkPlugin(
+    settings=WebhookSettings, build=Webhook, summary="posts each event to a URL, signed as Standard Webhooks asks"
+)
+
+__all__ = ["Webhook", "WebhookSettings", "plugin"]

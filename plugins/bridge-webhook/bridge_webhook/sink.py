@@ -1,0 +1,160 @@
+"""One URL that gets every event: its settings, and the sink."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Self
+
+import structlog
+from pydantic import BeforeValidator, Field, FilePath, WithJsonSchema, field_validator, model_validator
+
+from bridge.clock import Clock
+from bridge.errors import Transient
+from bridge.event import CONTENT_TYPE
+from bridge.outbound import Endpoint, Outbound, SecretUrl, Tls
+from bridge.settings import Secret
+from bridge.sink import Outgoing, SinkSettings
+from bridge_webhook.signing import keys_of, signatures
+
+log = structlog.get_logger()
+
+_OWN_HEADERS = frozenset({"host", "content-length", "content-type", "transfer-encoding", "connection"})
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_MIN_KEY = 24  # bytes; what Standard Webhooks asks for
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str | Secret) else value
+
+
+_SECRET_SCHEMA = {"type": "string", "format": "password", "writeOnly": True}
+Secrets = Annotated[
+    list[Secret],
+    BeforeValidator(_listed),
+    WithJsonSchema({"anyOf": [_SECRET_SCHEMA, {"type": "array", "items": _SECRET_SCHEMA}]}),
+]
+
+
+class WebhookSettings(SinkSettings):
+    """What a webhook can be told."""
+
+    url: SecretUrl = Field(repr=False)
+    """Where events are posted."""
+    secret: Secrets = Field(default_factory=list)
+    """`whsec_` and base64; during rotation a list, or a file with one a line: each signs. Unset, nothing is signed."""
+    allow_private: bool = False
+    """Whether the URL may lead to a private, loopback or link-local address."""
+    headers: dict[str, Secret] = Field(default_factory=dict)
+    """Further headers of each request, such as Authorization."""
+    ca_file: FilePath | None = None
+    """Certificates (PEM) to trust beside the system's."""
+    cert_file: FilePath | None = None
+    """The client certificate (PEM) to show, with its chain."""
+    key_file: FilePath | None = None
+    """Its key (PEM), where it is not in `cert_file`."""
+
+    @field_validator("secret")
+    @classmethod
+    def _usable_secrets(cls, secrets: list[Secret]) -> list[Secret]:
+        _some_keys(tuple(secret.reveal() for secret in secrets))
+        return secrets
+
+    @field_validator("headers")
+    @classmethod
+    def _usable_headers(cls, headers: dict[str, Secret]) -> dict[str, Secret]:
+        for name, value in headers.items():
+            if not _TOKEN.fullmatch(name):
+                raise ValueError(f"{name!r} is not the name of a header")
+            if name.lower() in _OWN_HEADERS or name.lower().startswith("webhook-"):
+                raise ValueError(f"{name} is set by the sink itself; remove it")
+            if not value.reveal().isprintable():
+                raise ValueError(f"the value of {name} has a line break or another control character")
+        return headers
+
+    @model_validator(mode="after")
+    def _key_has_certificate(self) -> Self:
+        if self.key_file and not self.cert_file:
+            raise ValueError("key_file is given without cert_file; give both")
+        return self
+
+
+class Webhook:
+    """Posts `outgoing.wire.body` as it is; the far side sees the event's id, the time of sending, and who signed."""
+
+    def __init__(self, name: str, settings: WebhookSettings, clock: Clock) -> None:
+        self._name = name
+        self._clock = clock
+        self._endpoint = Endpoint.of(settings.url)
+        self._headers = {"Content-Type": CONTENT_TYPE}
+        self._headers |= {header: value.reveal() for header, value in settings.headers.items()}
+        self._secrets = settings.secret
+        self._texts: tuple[str, ...] = ()
+        self._keys: tuple[bytes, ...] = ()
+        self._warned = False
+        self._outbound = Outbound(
+            allow_private=settings.allow_private,
+            clock=clock,
+            timeout=settings.send_timeout,
+            connections=settings.concurrency,
+            tls=Tls(settings.ca_file, settings.cert_file, settings.key_file),
+        )
+
+    async def open(self) -> None:
+        """Make the connection pool."""
+        await self._outbound.open()
+
+    async def send(self, outgoing: Outgoing) -> None:
+        """Post one event; returns when it was answered with 2xx."""
+        wire = outgoing.wire
+        timestamp = str(int(self._clock.epoch()))
+        headers = {**self._headers, "webhook-id": wire.id, "webhook-timestamp": timestamp}
+        if self._secrets:
+            headers["webhook-signature"] = signatures(self._signing_keys(), wire.id, timestamp, wire.body)
+        answer = await self._outbound.post(self._endpoint, wire.body, headers)
+        if error := answer.error():
+            raise error
+
+    async def probe(self) -> str:
+        """Connect, without posting anything."""
+        signed = self._signed()
+        await self._outbound.open()
+        await self._outbound.reach(self._endpoint)
+        return f"posts to {self._endpoint.name}, {signed}"
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._outbound.close()
+
+    def _signed(self) -> str:
+        keys = self._signing_keys()
+        if not keys:
+            return "unsigned: receivers cannot tell who sent it; give a secret"
+        count = "signed with 1 secret" if len(keys) == 1 else f"signed with {len(keys)} secrets"
+        short = min(map(len, keys)) < _MIN_KEY
+        return f"{count}, one of them shorter than the {_MIN_KEY} bytes that are asked for" if short else count
+
+    def _signing_keys(self) -> tuple[bytes, ...]:
+        """Return the keys; a file is read again when it changed, and one that broke leaves the keys as they were."""
+        try:
+            texts = tuple(secret.reveal() for secret in self._secrets)
+            if texts != self._texts:
+                self._keys, self._texts = _some_keys(texts), texts
+        except (OSError, ValueError) as error:
+            if not self._keys:
+                raise Transient(f"sink {self._name} has no usable secret to sign with; nothing is sent") from None
+            if not self._warned:
+                log.warning(
+                    "webhook.secret_unusable", sink=self._name, reason=type(error).__name__,
+                    consequence="signs with the secrets that the file held before",
+                )  # fmt: skip
+            self._warned = True
+        else:
+            self._warned = False
+        return self._keys
+
+
+def _some_keys(texts: tuple[str, ...]) -> tuple[bytes, ...]:
+    keys = keys_of(texts)
+    if texts and not keys:  # a file caught between truncating and writing: never a reason to send unsigned
+        raise ValueError("no secret is there")
+    return keys

@@ -1,0 +1,242 @@
+"""The keepers of books that come with the bridge, held against the promises of every one, and against a plain model."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
+from bridge.adapters.redis_store import RedisStore
+from bridge.adapters.sqlite_store import SqliteStore
+from bridge.clock import Clock
+from bridge.event import Position
+from bridge.settlement import Arrival, Attempt, Tally
+from bridge.testing.ledger_suite import Make, Store
+from bridge.testing.settlement_suite import SettlementsSuite
+
+
+class TestRedisSettlements(SettlementsSuite):
+    @pytest.fixture
+    def make(self, redis_url: str) -> Make:
+        return lambda: RedisStore(redis_url, clock=Clock())
+
+
+class TestSqliteSettlements(SettlementsSuite):
+    @pytest.fixture
+    def make(self, tmp_path: Path) -> Make:
+        return lambda: SqliteStore(tmp_path / "bridge.db", clock=Clock())
+
+
+SEQS = st.lists(st.integers(1, 9), min_size=1, max_size=5)
+LANES = {seq: (None, "a", "b")[seq % 3] for seq in range(1, 10)}
+_names = itertools.count()
+
+
+@dataclass
+class Row:
+    """What the model knows of one position."""
+
+    state: str
+    due: float = 0.0
+    held: bool = False
+    reason: str = ""
+    tries: list[Attempt] = field(default_factory=list)
+
+
+class Books:
+    """The promises of `Settlements` for one sink and one source, as plainly as they can be written."""
+
+    def __init__(self) -> None:
+        self.rows: dict[int, Row] = {}
+        self.lanes: dict[str, list[int]] = {"a": [], "b": []}
+        self.forgotten = {"taken": 0, "discarded": 0}
+
+    def enter(self, seq: int, due: float, held_due: float) -> bool:
+        lane = LANES[seq]
+        held = lane is not None and bool(self.lanes[lane])
+        self.rows[seq] = Row("waiting", held_due if held else due, held)
+        if lane is not None:
+            self.lanes[lane].append(seq)
+        return not held
+
+    def leave(self, seq: int, now: float) -> set[int]:
+        lane = LANES[seq]
+        if lane is None or seq not in self.lanes[lane]:
+            return set()
+        self.lanes[lane].remove(seq)
+        first = next(iter(self.lanes[lane]), None)
+        if first is None or not self.rows[first].held:
+            return set()
+        row = self.rows[first]
+        row.held, row.due = False, max(row.due, now)
+        return {first} if row.due <= now else set()
+
+    def state(self, seq: int) -> str:
+        return self.rows[seq].state if seq in self.rows else "unknown"
+
+    def count(self, state: str) -> int:
+        return sum(row.state == state for row in self.rows.values()) + self.forgotten.get(state, 0)
+
+    def open(self) -> dict[int, Row]:
+        return {seq: row for seq, row in self.rows.items() if row.state in {"waiting", "dead"}}
+
+
+class BooksMachine(RuleBasedStateMachine):
+    """One sink's books, kept by a store and by the model side by side."""
+
+    def __init__(self, make: Callable[[Clock], Store]) -> None:
+        super().__init__()
+        self.now = 1_000_000.0
+        self.sink, self.source = f"sink{next(_names)}", f"source{next(_names)}"
+        self.runner = asyncio.Runner()
+        self.store = make(Clock(now=lambda: datetime.fromtimestamp(self.now, UTC)))
+        self.model = Books()
+
+    def teardown(self) -> None:
+        self.runner.run(self.store.close())
+        self.runner.close()
+
+    def at(self, seqs: list[int]) -> list[Position]:
+        return [Position(self.source, seq) for seq in seqs]
+
+    def arrivals(self, seqs: list[int]) -> list[Arrival]:
+        return [Arrival(Position(self.source, seq), LANES[seq]) for seq in seqs]
+
+    def enter(self, seqs: list[int], due: float, held_due: float) -> tuple[int, list[int]]:
+        new = [seq for seq in dict.fromkeys(seqs) if self.model.state(seq) == "unknown"]
+        return len(new), [seq for seq in new if self.model.enter(seq, due, held_due)]
+
+    @rule(seconds=st.integers(1, 100))
+    def time_passes(self, seconds: int) -> None:
+        self.now += seconds
+
+    @rule(seqs=SEQS, claim=st.integers(1, 60))
+    def take(self, seqs: list[int], claim: int) -> None:
+        taken = self.runner.run(self.store.take(self.sink, self.arrivals(seqs), self.now + claim))
+        assert list(taken) == self.at(self.enter(seqs, self.now + claim, self.now)[1])
+
+    @rule(seqs=SEQS, wait=st.integers(-60, 60))
+    def offer(self, seqs: list[int], wait: int) -> None:
+        new = self.runner.run(self.store.offer(self.sink, self.arrivals(seqs), self.now + wait))
+        assert new == self.enter(seqs, self.now + wait, self.now + wait)[0]
+
+    @rule(limit=st.integers(1, 6), claim=st.integers(1, 60))
+    def claim(self, limit: int, claim: int) -> None:
+        claimed = self.runner.run(self.store.claim(self.sink, self.now, self.now + claim, limit))
+        ready = {
+            seq: row
+            for seq, row in self.model.open().items()
+            if row.state == "waiting" and not row.held and row.due <= self.now
+        }
+        # Those due at one moment come in any order: compare the moments, then follow the store.
+        chosen = [delivery.position.seq for delivery in claimed]
+        assert [ready[seq].due for seq in chosen] == sorted(row.due for row in ready.values())[:limit]
+        for delivery in claimed:
+            row = ready[delivery.position.seq]
+            row.due = self.now + claim
+            assert (delivery.due, list(delivery.attempts)) == (row.due, row.tries)
+
+    @rule(seqs=SEQS)
+    def settle(self, seqs: list[int]) -> None:
+        freed = self.runner.run(self.store.settle(self.sink, self.at(seqs)))
+        became_due: set[int] = set()
+        for seq in dict.fromkeys(seqs):
+            if self.model.state(seq) not in {"taken", "discarded"}:
+                became_due |= self.model.leave(seq, self.now)
+                self.model.rows[seq] = Row("taken")
+        assert freed == len(became_due - set(seqs))
+
+    @rule(seq=st.integers(1, 9), wait=st.integers(-10, 60), tried=st.booleans())
+    def postpone(self, seq: int, wait: int, tried: bool) -> None:
+        attempt = Attempt(self.now, "timed out") if tried else None
+        self.runner.run(self.store.postpone(self.sink, self.at([seq])[0], self.now + wait, attempt))
+        if self.model.state(seq) == "waiting":
+            row = self.model.rows[seq]
+            row.due = self.now + wait
+            row.tries += [attempt] if attempt else []
+
+    @rule(seq=st.integers(1, 9), tried=st.booleans())
+    def bury(self, seq: int, tried: bool) -> None:
+        attempt = Attempt(self.now, "refused", "permanent") if tried else None
+        freed = self.runner.run(self.store.bury(self.sink, self.at([seq])[0], "permanent", attempt))
+        became_due: set[int] = set()
+        if self.model.state(seq) == "waiting":
+            became_due = self.model.leave(seq, self.now)
+            tries = self.model.rows[seq].tries + ([attempt] if attempt else [])
+            self.model.rows[seq] = Row("dead", self.now, reason="permanent", tries=tries)
+        assert freed == len(became_due)
+
+    @rule(seqs=SEQS, wait=st.integers(-10, 60))
+    def redrive(self, seqs: list[int], wait: int) -> None:
+        number = self.runner.run(self.store.redrive(self.sink, self.at(seqs), self.now + wait))
+        driven = [seq for seq in dict.fromkeys(seqs) if self.model.state(seq) in {"waiting", "dead"}]
+        for seq in driven:
+            if self.model.state(seq) == "dead":
+                self.model.enter(seq, self.now + wait, self.now + wait)
+            row = self.model.rows[seq]
+            row.due, row.tries = self.now + wait, []
+        assert number == len(driven)
+
+    @rule(seqs=SEQS)
+    def discard(self, seqs: list[int]) -> None:
+        number = self.runner.run(self.store.discard(self.sink, self.at(seqs)))
+        gone = [seq for seq in dict.fromkeys(seqs) if self.model.state(seq) in {"waiting", "dead"}]
+        for seq in gone:
+            self.model.leave(seq, self.now)
+            self.model.rows[seq] = Row("discarded")
+        assert number == len(gone)
+
+    @rule(seqs=SEQS, wait=st.integers(-10, 60))
+    def replay(self, seqs: list[int], wait: int) -> None:
+        number = self.runner.run(self.store.replay(self.sink, self.arrivals(seqs), self.now + wait))
+        again = [seq for seq in dict.fromkeys(seqs) if self.model.state(seq) not in {"waiting", "dead"}]
+        for seq in again:
+            self.model.enter(seq, self.now + wait, self.now + wait)
+        assert number == len(again)
+
+    @rule(before=st.integers(1, 6))
+    def forget(self, before: int) -> None:
+        self.runner.run(self.store.forget(self.source, before))
+        for seq in range(1, before):
+            if self.model.state(seq) in self.model.forgotten:
+                self.model.forgotten[self.model.rows.pop(seq).state] += 1
+
+    @invariant()
+    def the_books_add_up(self) -> None:
+        count = self.model.count
+        tally = self.runner.run(self.store.tally(self.sink)).get(self.source, Tally())
+        assert tally == Tally(count("taken"), count("waiting"), count("dead"), count("discarded"))
+
+    @invariant()
+    def both_know_the_same(self) -> None:
+        listed = self.runner.run(self.store.deliveries(self.sink))
+        assert [delivery.due for delivery in listed] == sorted(delivery.due for delivery in listed)
+        told = {one.position.seq: (one.state, one.due, one.reason, list(one.attempts)) for one in listed}
+        assert told == {seq: (row.state, row.due, row.reason, row.tries) for seq, row in self.model.open().items()}
+        unknown = self.runner.run(self.store.unaccounted(self.sink, self.source, range(1, 10)))
+        assert list(unknown) == [seq for seq in range(1, 10) if self.model.state(seq) == "unknown"]
+        free = [row.due for row in self.model.open().values() if row.state == "waiting" and not row.held]
+        assert self.runner.run(self.store.next_due(self.sink)) == min(free, default=None)
+
+
+BOUNDED = (
+    settings() if os.environ.get("HYPOTHESIS_PROFILE") == "long" else settings(max_examples=40, stateful_step_count=30)
+)
+
+
+def test_books_in_redis_are_those_of_the_plain_model(redis_url: str) -> None:
+    run_state_machine_as_test(lambda: BooksMachine(lambda clock: RedisStore(redis_url, clock=clock)), settings=BOUNDED)
+
+
+def test_books_in_sqlite_are_those_of_the_plain_model(tmp_path: Path) -> None:
+    path = tmp_path / "bridge.db"
+    run_state_machine_as_test(lambda: BooksMachine(lambda clock: SqliteStore(path, clock=clock)), settings=BOUNDED)

@@ -1,0 +1,256 @@
+"""The real command line in processes of its own, against simulated providers, watched by clients that are not ours."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import aio_pika
+import kombu
+import pytest
+import yaml
+from cloudevents.core.bindings.http import HTTPMessage, from_http_event
+from cloudevents.core.formats.json import JSONFormat
+
+from bridge.simulator import Simulator
+from bridge.simulator.snippet import sources
+
+EXCHANGE = "bridge.events"
+
+
+class Process:
+    """One `bridge` command in a process of its own; its output goes to files."""
+
+    def __init__(self, folder: Path, *arguments: str, name: str = "bridge") -> None:
+        self.out = folder / f"{name}.out"
+        self.err = folder / f"{name}.err"
+        with self.out.open("ab") as out, self.err.open("ab") as err:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "bridge", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                cwd=folder,
+                env={**os.environ, "NO_COLOR": "1"},
+            )
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(30)
+
+    def stop(self, within: float = 40) -> int:
+        """Ask it to end, as a container engine would; return its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(within)
+
+    def wait(self, within: float = 60) -> int:
+        return self.process.wait(within)
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """The JSON lines of its log."""
+        return [json.loads(line) for line in self.err.read_text().splitlines() if line.startswith("{")]
+
+    @property
+    def said(self) -> str:
+        return self.out.read_text()
+
+
+@contextmanager
+def bridge(folder: Path, *arguments: str, name: str = "bridge") -> Iterator[Process]:
+    """Run a command until the block ends; it never outlives the test."""
+    process = Process(folder, *arguments, name=name)
+    try:
+        yield process
+    finally:
+        if process.process.poll() is None:
+            process.kill()
+
+
+async def until(condition: Callable[[], Any], what: str, within: float = 60.0) -> None:
+    """Return as soon as `condition` holds; it may be asynchronous."""
+    deadline = time.monotonic() + within
+    while True:
+        found = condition()
+        if isinstance(found, Awaitable):
+            found = await found
+        if found:
+            return
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {within:g} s: {what}")
+        await asyncio.sleep(0.05)
+
+
+class Consumer:
+    """What a downstream service got, each event checked by the CloudEvents project's own reader."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.topics: list[str] = []
+        self.properties: list[Any] = []
+
+    def take(self, body: bytes, topic: str, properties: Any = None) -> None:
+        read = from_http_event(HTTPMessage({"content-type": "application/cloudevents+json"}, body), JSONFormat())
+        assert read.get_specversion() == "1.0"
+        self.events.append(json.loads(body))
+        self.topics.append(topic)
+        self.properties.append(properties)
+
+    @property
+    def ids(self) -> list[str]:
+        return [event["id"] for event in self.events]
+
+    @property
+    def histories(self) -> dict[str, list[tuple[str, str | None, str | None]]]:
+        """For each resource what was said of it, in order: status, previous status, detail."""
+        found: dict[str, list[tuple[str, str | None, str | None]]] = defaultdict(list)
+        seen = set()
+        for event in self.events:
+            data = event["data"]
+            if data["channel"] != "bridge" and event["id"] not in seen:
+                seen.add(event["id"])
+                found[event["subject"]].append((data["status"], data["previous"], data["detail"]))
+        return dict(found)
+
+
+@asynccontextmanager
+async def consuming_rabbitmq(url: str) -> AsyncIterator[Consumer]:
+    """Subscribe to everything by aio-pika."""
+    consumer = Consumer()
+    connection = await aio_pika.connect(url)
+    async with connection:
+        channel = await connection.channel()
+        await channel.set_qos(prefetch_count=500)
+        exchange = await channel.declare_exchange(EXCHANGE, aio_pika.ExchangeType.TOPIC, durable=True)
+        queue = await channel.declare_queue(exclusive=True)
+        await queue.bind(exchange, "#")
+
+        async def take(message: aio_pika.abc.AbstractIncomingMessage) -> None:
+            async with message.process():
+                consumer.take(message.body, message.routing_key or "", message)
+
+        await queue.consume(take)
+        yield consumer
+
+
+@asynccontextmanager
+async def consuming_kombu(url: str) -> AsyncIterator[Consumer]:
+    """Subscribe to everything by kombu, as a service on Redis would."""
+    consumer, stop, ready = Consumer(), threading.Event(), threading.Event()
+
+    def work() -> None:
+        with kombu.Connection(url) as connection:
+            queue = kombu.Queue("audit", kombu.Exchange(EXCHANGE, "topic", durable=True), "#")
+
+            def take(body: Any, message: kombu.Message) -> None:
+                consumer.take(
+                    message.body if isinstance(message.body, bytes) else message.body.encode(),
+                    message.delivery_info["routing_key"],
+                    message,
+                )
+                message.ack()
+
+            with connection.Consumer([queue], callbacks=[take], accept=None, auto_declare=True, prefetch_count=500):
+                ready.set()
+                while not stop.is_set():
+                    try:
+                        connection.drain_events(timeout=0.2)
+                    except TimeoutError:
+                        continue
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        await asyncio.to_thread(ready.wait, 20)
+        yield consumer
+    finally:
+        stop.set()
+        await asyncio.to_thread(thread.join, 20)
+
+
+@asynccontextmanager
+async def consuming_tail(folder: Path, config: Path) -> AsyncIterator[Consumer]:
+    """Subscribe to everything by `bridge tail` in a second process."""
+    consumer = Consumer()
+    with bridge(folder, "tail", "--json", "-c", str(config), name="tail") as tail:
+
+        async def follow() -> None:
+            read = 0
+            while True:
+                text = tail.out.read_bytes()[read:]
+                whole = text[: text.rfind(b"\n") + 1]
+                read += len(whole)
+                for line in whole.splitlines():
+                    kind = json.loads(line)
+                    detail = kind["data"]["detail"]
+                    consumer.take(line, kind["type"].removeprefix("bridge.") + (f".{detail}" if detail else ""))
+                await asyncio.sleep(0.05)
+
+        # What is printed proves that the subscription stands; until then nothing may be published.
+        await until(lambda: (folder / "state" / "broker.db").exists(), "tail opens the broker")
+        await until(lambda: taps(folder) > 0, "tail subscribes")
+        following = asyncio.ensure_future(follow())
+        try:
+            yield consumer
+        finally:
+            following.cancel()
+
+
+def taps(folder: Path) -> int:
+    """Count the queues of an embedded broker."""
+    import sqlite3
+
+    with sqlite3.connect(f"file:{folder / 'state' / 'broker.db'}?mode=ro", uri=True) as db:
+        try:
+            return int(db.execute("SELECT count(*) FROM queues").fetchone()[0])
+        except sqlite3.OperationalError:
+            return 0
+        finally:
+            db.rollback()
+
+
+def expected(simulator: Simulator) -> dict[str, list[tuple[str, str | None, str | None]]]:
+    """Return what the providers have shown, for each resource in order. Lists of messages are not read for statuses."""
+    found: dict[str, list[tuple[str, str | None, str | None]]] = defaultdict(list)
+    for shown in simulator.truth(without=["messages"]):
+        found[shown.subject].append((shown.status, shown.previous, shown.detail))
+    return dict(found)
+
+
+def differences(simulator: Simulator, consumer: Consumer) -> dict[str, Any]:
+    """Return the resources of which the consumer heard something else than the providers have shown."""
+    shown, heard = expected(simulator), consumer.histories
+    return {
+        subject: {"shown": shown.get(subject), "heard": heard.get(subject)}
+        for subject in sorted({*shown, *heard})
+        if shown.get(subject) != heard.get(subject)
+    }
+
+
+def write_config(
+    folder: Path, simulator: Simulator, *, name: str = "bridge.yaml", interval: str = "250ms", **values: Any
+) -> Path:
+    """Write a configuration with one source of each provider."""
+    config = {
+        "state": str(folder / "state"),
+        "http": {"listen": None},
+        "sources": sources(simulator.urls, simulator.settings, interval=interval),
+        **values,
+    }
+    for source in config["sources"].values():
+        source["rate"] = "200/s"
+    path = folder / name
+    path.write_text(yaml.safe_dump(config))
+    return path

@@ -1,0 +1,73 @@
+"""Every configuration that a reader can copy is one that the bridge takes, and the starting point names all keys."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bridge.config import load
+from bridge.settings import Settings
+from bridge.sink import SinkSettings
+from bridge.source import SourceSettings
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "plugins").glob("*/README.md"))]
+YAML = re.compile(r"^ *```ya?ml[^\n]*\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+WHOLE = re.compile(r"^sources:", re.MULTILINE)
+FILES = sorted((ROOT / "config").glob("*.yaml"))
+VALUES = {"store": "redis://redis:6379/0", "broker": "amqp://rabbitmq:5672//", "url": "https://example.com/hooks"}
+A_SECRET = "whsec_" + "c2VjcmV0IG9mIDI0IGJ5dGVzISEh"
+
+
+def examples() -> dict[str, str]:
+    found = {str(path.relative_to(ROOT)): path.read_text() for path in FILES}
+    for page in PAGES:
+        for number, text in enumerate(YAML.findall(page.read_text()), start=1):
+            if WHOLE.search(text):
+                found[f"{page.relative_to(ROOT)} block {number}"] = text
+    return found
+
+
+def fitting(name: str) -> str:
+    """Return a value for a variable or a secret file by its name: addresses for addresses, secrets for the rest."""
+    return next((value for word, value in VALUES.items() if word in name.lower()), A_SECRET)
+
+
+def with_files(text: str, folder: Path) -> str:
+    def made(found: re.Match[str]) -> str:
+        path = folder / found["key"]
+        path.write_text(fitting(found["key"]))
+        return f"{found['key']}_file: {path}"
+
+    return re.sub(r"(?P<key>\b\w+)_file: [^\s,}]+", made, text)
+
+
+@pytest.mark.parametrize("name", examples())
+def test_an_example_is_a_configuration_that_works(name: str, tmp_path: Path) -> None:
+    text = with_files(examples()[name], tmp_path)
+    environ = {variable: fitting(variable) for variable in re.findall(r"\$\{(\w+)\}", text)}
+    file = tmp_path / "bridge.yaml"
+    file.write_text(text)
+    assert load(file, environ={**environ, "HOME": str(tmp_path)}).sources
+
+
+def keys_of(kind: str, text: str) -> dict[str, set[str]]:
+    """Return for each type of source or sink the keys that the text shows, also those behind a `#`."""
+    lines = re.sub(r"^( *)# ?(?=[a-z_]+:)", r"\1", text, flags=re.MULTILINE)
+    parts: dict[str, set[str]] = {}
+    for part in yaml.safe_load(lines)[kind].values():
+        parts.setdefault(part["type"], set()).update(part)
+    return parts
+
+
+def test_the_commented_example_shows_the_common_keys_of_everything_that_can_be_configured() -> None:
+    text = (ROOT / "config" / "bridge.yaml").read_text()
+    sources, sinks = keys_of("sources", text), keys_of("sinks", text)
+    assert set(sources) == {"govdelivery", "marketingcloud", "spacivox"}
+    assert set(sinks) == {"slack", "stdout", "webhook"}
+    common: list[tuple[dict[str, set[str]], type[Settings]]] = [(sources, SourceSettings), (sinks, SinkSettings)]
+    for shown, base in common:
+        assert set(base.model_fields) <= set().union(*shown.values())

@@ -1,0 +1,900 @@
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import click
+import pytest
+import structlog
+import yaml
+
+from bridge import __version__
+from bridge.assembly import Assembly
+from bridge.cli import COMMANDS, cli, main
+from bridge.cli.common import Exit, ago, complain, parse_moment, print_table
+from bridge.cli.journal import Line
+from bridge.cli.tail import mask_phones, readable
+from bridge.config import load
+from bridge.errors import ConfigError, Permanent, Problem, Unavailable
+from bridge.event import (
+    CATALOGUE,
+    Entry,
+    Event,
+    Position,
+    RecipientData,
+    RecipientFailed,
+    RecipientSending,
+    RecipientSent,
+    Transition,
+    WireEvent,
+    occurrence_id,
+)
+from bridge.ledger import Commit
+from bridge.settlement import Arrival, Attempt
+from bridge.testing.servers import RedisServer, wait_for
+
+PLUGINS = '''
+from pydantic import Field, model_validator
+from bridge.errors import Permanent, Transient, Unauthorized
+from bridge.settings import Secret
+from bridge.sink import SinkPlugin, SinkSettings
+from bridge.source import Probe, SourcePlugin, SourceSettings
+
+ERRORS = {"away": Transient("lamp.example is away"), "wrong": Unauthorized("the token was refused"),
+          "never": Permanent("no such account"), "defect": KeyError("secret"), "": None}
+
+
+class LampSettings(SourceSettings):
+    """A lamp."""
+
+    token: Secret
+    """Opens the lamp."""
+    fault: str = ""
+
+
+class Lamp:
+    retention = 60.0
+
+    def __init__(self, fault):
+        self.fault = ERRORS[fault]
+        self.problems = []
+
+    def resource(self, text):
+        if text.isdigit():
+            return f"/messages/voice/{text}"
+        if text.startswith("/messages/"):
+            return text
+        raise ValueError(f"{text!r} is no message; write an id or a path")
+
+    async def probe(self):
+        if self.fault:
+            raise self.fault
+        return Probe("shines", 2880.0)
+
+    async def close(self):
+        pass
+
+
+class Bell:
+    def __init__(self, fault):
+        self.fault = ERRORS[fault]
+
+    async def open(self):
+        pass
+
+    async def probe(self):
+        if self.fault:
+            raise self.fault
+        return "rings"
+
+    async def close(self):
+        pass
+
+
+class BellSettings(SinkSettings):
+    """A bell."""
+
+    fault: str = ""
+
+
+class TorchSettings(SourceSettings):
+    """A torch, opened by one of two secrets."""
+
+    url: str = Field(examples=["https://torch.example"])
+    place: str
+    shade: LampSettings | None = None
+    token: Secret | None = None
+    key: Secret | None = None
+
+    @model_validator(mode="after")
+    def _one_secret(self):
+        if not (self.token or self.key):
+            raise ValueError("give token or key")
+        return self
+
+
+torch = SourcePlugin(TorchSettings, lambda name, settings, clock: Lamp(""))
+lamp = SourcePlugin(LampSettings, lambda name, settings, clock: Lamp(settings.fault))
+bell = SinkPlugin(BellSettings, lambda name, settings, clock: Bell(settings.fault))
+'''
+POINTS = "[bridge.sources]\nlamp = acme_cli:lamp\ntorch = acme_cli:torch\n[bridge.sinks]\nbell = acme_cli:bell\n"
+CONFIG = """
+sources: {lamps: {type: lamp, token: canary}}
+sinks:
+  crm: {type: bell, topics: ["voice.#"]}
+  ops: {type: bell, topics: ["*.recipient.failed.#"], ordered: true}
+"""
+NOW = datetime.now(UTC).replace(microsecond=0)
+
+
+@pytest.fixture(autouse=True)
+def quiet_world(monkeypatch) -> Iterator[None]:
+    """Undo what a command sets for its whole process."""
+    for name in [name for name in os.environ if name.startswith("BRIDGE_")]:
+        monkeypatch.delenv(name)
+    handlers = list(logging.getLogger().handlers)
+    yield
+    structlog.reset_defaults()
+    logging.getLogger().handlers[:] = handlers
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch) -> Path:
+    folder = tmp_path / "site"
+    info = folder / "acme_lamps-1.2.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-lamps\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text(POINTS)
+    (folder / "acme_cli.py").write_text(PLUGINS)
+    monkeypatch.syspath_prepend(str(folder))
+    sys.modules.pop("acme_cli", None)
+    return folder
+
+
+@pytest.fixture
+def file(tmp_path, site) -> Path:
+    path = tmp_path / "bridge.yaml"
+    path.write_text(f"{CONFIG}\nstate: {tmp_path / 'state'}\n")
+    return path
+
+
+@dataclass
+class Done:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self):
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def bridge(capsys):
+    def call(*arguments) -> Done:
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        said = capsys.readouterr()
+        assert "Traceback" not in said.err
+        return Done(int(ended.value.code), said.out, said.err)
+
+    return call
+
+
+# --- help ---------------------------------------------------------------------------------------------------------
+
+
+def pages(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    yield path, command
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            inner = command.get_command(context, name)
+            assert inner is not None
+            yield from pages(inner, (*path, name))
+
+
+def test_every_help_page_ends_with_examples_of_its_own() -> None:
+    found = dict(pages(cli))
+    assert {path[0] for path in found if path} == set(COMMANDS)
+    for path, command in found.items():
+        name = " ".join(("bridge", *path))
+        page = command.get_help(click.Context(command, info_name=name))
+        examples = page.rpartition("\nExamples:\n")[2]
+        assert examples != page, f"{name} --help has no examples"
+        assert name in examples
+        assert not examples.startswith("\n"), name
+
+
+def test_help_and_version_need_none_of_the_heavy_libraries() -> None:
+    heavy = ["pydantic", "aiohttp", "kombu", "redis", "structlog", "rich", "yaml", "asyncio", "importlib.metadata"]
+    code = f"import sys\nfrom bridge.cli import main\ntry: main(['{{}}'])\nexcept SystemExit as e: assert e.code == 0\nprint([m for m in {heavy} if m in sys.modules], file=sys.stderr)"
+    for option in ("--help", "--version"):
+        done = subprocess.run([sys.executable, "-c", code.format(option)], capture_output=True, text=True, check=True)
+        assert done.stderr == "[]\n"
+
+
+def test_help_names_every_command_and_every_exit_code(bridge) -> None:
+    page = bridge("--help").out
+    for name in COMMANDS:
+        assert re.search(rf"^  {name} +\w", page, re.MULTILINE)
+    for code in Exit:
+        assert re.search(rf"^    {code.value} +\w", page, re.MULTILINE)
+
+
+def test_the_version_is_the_packages(bridge) -> None:
+    assert bridge("--version").out == f"bridge {__version__}\n"
+
+
+def test_the_shell_completes_commands_without_importing_them() -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", "from bridge.cli import main; main([])"],
+        env={**os.environ, "_BRIDGE_COMPLETE": "bash_complete", "COMP_WORDS": "bridge re", "COMP_CWORD": "1"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout.split() == ["plain,reconcile", "plain,replay"]
+    assert "pydantic" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("nothing",), ("check",), ("check", "--nope"), ("replay", "crm", "-c", "x"), ("tail", "a.#.b", "-c", "x"),
+     ("events", "schema", "Nope"), ("plugins", "schema", "nope")],
+)  # fmt: skip
+def test_wrong_usage_is_told_and_ends_with_2(bridge, arguments) -> None:
+    done = bridge(*arguments)
+    assert done.code == Exit.USAGE
+    assert done.out == ""
+    assert "Error: " in done.err
+
+
+# --- errors -------------------------------------------------------------------------------------------------------
+
+PROBLEM = ConfigError([Problem("f", 1, "a", "no"), Problem("f", 2, "b", "neither")])
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "lines"),
+    [
+        (PROBLEM, Exit.CONFIG, ["f:1: a: no", "f:2: b: neither"]),
+        (Unavailable("redis is\naway"), Exit.UNREACHABLE, ["bridge: redis is away"]),
+        (Permanent("no"), Exit.FAILED, ["bridge: no"]),
+        (PermissionError(13, "Permission denied", "/x"), Exit.FAILED, ["bridge: Permission denied: /x"]),
+        (KeyError("canary"), Exit.FAILED, ["bridge: sorry, .* unexpected KeyError; BRIDGE_DEBUG=1 .*"]),
+        (ExceptionGroup("", [Permanent("a"), ExceptionGroup("", [Unavailable("b")])]), Exit.UNREACHABLE, ["bridge: a", "bridge: b"]),
+    ],
+)  # fmt: skip
+def test_every_error_is_a_line_and_an_exit_code(capsys, error, code, lines) -> None:
+    assert complain(error) is code
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert len(said.err.splitlines()) == len(lines)
+    for line, wanted in zip(said.err.splitlines(), lines, strict=True):
+        assert re.fullmatch(wanted, line)
+
+
+def test_a_traceback_is_to_be_had_on_request(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("BRIDGE_DEBUG", "1")
+    complain(KeyError("x").with_traceback(None))
+    assert capsys.readouterr().err.startswith("KeyError: 'x'\n")
+
+
+def test_an_interrupt_before_the_end_has_its_own_exit_code(bridge, monkeypatch) -> None:
+    def interrupted(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bridge.cli.plugins.plugins.callback", interrupted)
+    done = bridge("plugins")
+    assert (done.code, done.out) == (Exit.INTERRUPTED, "")
+    assert "bridge: interrupted" in done.err
+
+
+def test_a_reader_that_has_seen_enough_gets_no_complaint() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    code = "from bridge.cli import main; main(['events', 'schema'])"
+    done = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert done.stderr == ""
+
+
+# --- what is printed ----------------------------------------------------------------------------------------------
+
+
+def test_a_table_for_a_pipe_is_aligned_text(capsys) -> None:
+    print_table(["name", "n"], [("a", 1), ("long", None), ("x\ny", "")])
+    assert capsys.readouterr().out == "NAME  N\na     1\nlong  -\nx y   -\n"
+
+
+@pytest.mark.parametrize("color", [True, False])
+def test_a_table_for_a_terminal_is_ruled_and_has_colours_only_where_they_are_welcome(monkeypatch, color) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if not color:
+        monkeypatch.setenv("NO_COLOR", "1")
+    print_table(["name", "state"], [("a", "ok"), ("[b]", "dead")])
+    text = sys.stdout.getvalue()
+    assert "─" in text
+    assert "[b]" in text
+    assert ("\x1b[32m" in text) is color
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [("2h", NOW - timedelta(hours=2)), ("500ms", NOW - timedelta(milliseconds=500)),
+     ("2026-03-15T21:00:00Z", datetime(2026, 3, 15, 21, tzinfo=UTC)),
+     ("2026-03-15T21:00:00.5-06:00", datetime(2026, 3, 16, 3, 0, 0, 500000, tzinfo=UTC))],
+)  # fmt: skip
+def test_a_time_is_given_as_rfc_3339_or_as_so_long_ago(text, moment) -> None:
+    assert parse_moment(text, NOW) == moment
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("yesterday", "is not a time"),
+        ("2026-03-15T21:00:00", "no offset"),
+        ("2", "is not a time"),
+        ("99999999h", "before"),
+    ],
+)
+def test_a_time_that_cannot_be_read_says_what_is_meant(text, said) -> None:
+    with pytest.raises(ValueError, match=said):
+        parse_moment(text, NOW)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0s ago"), (59.9, "59s ago"), (61, "1m ago"), (7200, "2h ago"), (200000, "2d ago"), (-90, "in 1m")],
+)
+def test_how_long_ago_is_said_in_one_unit(seconds, text) -> None:
+    assert ago(NOW - timedelta(seconds=seconds), NOW) == text
+
+
+def test_phones_in_texts_lose_all_but_four_digits() -> None:
+    assert mask_phones("call to +1 (651) 555-1000 failed: 486") == "call to …1000 failed: 486"
+
+
+# --- describing ---------------------------------------------------------------------------------------------------
+
+
+def test_plugins_are_listed_without_being_imported(bridge, site) -> None:
+    rows = {row["name"]: row for row in bridge("plugins", "--json").json}
+    assert rows["lamp"] == {
+        "kind": "source", "name": "lamp", "distribution": "acme-lamps", "version": "1.2", "object": "acme_cli:lamp",
+        "conflicts_with": [],
+    }  # fmt: skip
+    assert re.search(r"^sink +bell +acme-lamps +1.2 +acme_cli:bell$", bridge("plugins").out, re.MULTILINE)
+    assert "acme_cli" not in sys.modules
+
+
+def test_a_conflict_between_plugins_is_listed(bridge, site) -> None:
+    info = site / "zeta_lamps-3.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: zeta-lamps\nVersion: 3\n")
+    (info / "entry_points.txt").write_text(POINTS)
+    assert re.search(r"^source +lamp .* zeta-lamps 3$", bridge("plugins").out, re.MULTILINE)
+    done = bridge("plugins", "schema", "lamp")
+    assert done.code == Exit.CONFIG
+    assert "acme-lamps 1.2 and zeta-lamps 3" in done.err
+
+
+def test_the_schema_of_a_plugin_has_every_setting_with_its_meaning(bridge, site) -> None:
+    schema = bridge("plugins", "schema", "lamp").json
+    assert schema["properties"]["token"]["description"] == "Opens the lamp."
+    assert schema["properties"]["interval"]["default"] == "30s"
+    assert "token_file" in schema["properties"]
+    assert bridge("plugins", "schema", "lamp", "--kind", "sink").code == Exit.USAGE
+
+
+def test_a_name_that_a_source_and_a_sink_share_needs_the_kind(bridge, site) -> None:
+    text = POINTS.replace("bell =", "lamp =")
+    (site / "acme_lamps-1.2.dist-info" / "entry_points.txt").write_text(text)
+    done = bridge("plugins", "schema", "lamp")
+    assert done.code == Exit.USAGE
+    assert "--kind" in done.err
+    assert "fault" in bridge("plugins", "schema", "lamp", "--kind", "sink").json["properties"]
+
+
+def test_the_catalogue_of_events_is_listed(bridge) -> None:
+    rows = {row["class"]: row for row in bridge("events", "list", "--json").json}
+    assert set(rows) >= {event.__name__ for event in CATALOGUE}
+    assert rows["RecipientFailed"]["topic"] == "<sms|voice>.recipient.failed[.<detail>]"
+    assert "voice.recipient.failed.no_answer" in rows["RecipientFailed"]["topics"]
+    assert "sms.recipient.failed.no_answer" not in rows["RecipientFailed"]["topics"]
+    assert rows["UnknownStatus"]["topic"] == "<channel>.<entity>.unknown"
+    assert all(row["meaning"] for row in rows.values())
+    assert re.search(r"^RecipientSent +<sms\|voice>\.recipient\.sent", bridge("events", "list").out, re.MULTILINE)
+
+
+def test_a_source_that_cannot_be_imported_does_not_hide_the_others_events(bridge, site) -> None:
+    (site / "acme_cli.py").write_text("import not_there\n")
+    done = bridge("events", "list")
+    assert done.code == Exit.DONE
+    assert "left out: installed plugins: the source 'lamp' of acme-lamps 1.2" in done.err
+    assert "SourceStalled" in done.out
+    done = bridge("config", "schema")
+    assert "left out: " in done.err
+    assert "source.lamp" not in done.json["$defs"]
+
+
+@pytest.mark.parametrize("event", CATALOGUE, ids=lambda event: event.__name__)
+def test_the_schema_of_an_event_is_named_by_its_dataschema(bridge, event) -> None:
+    schemas = bridge("events", "schema").json
+    schema = schemas[event.schema_name()]
+    assert schema["$id"] == f"urn:bridge:schemas/{event.schema_name()}/1"
+    assert schema["properties"]["status"]["const"] == event.status
+    assert bridge("events", "schema", event.__name__).json == schema
+
+
+def test_the_schema_of_the_file_knows_the_installed_plugins(bridge, site) -> None:
+    schema = bridge("config", "schema").json
+    assert schema["required"] == ["sources"]
+    assert "lamp" in schema["properties"]["sources"]["additionalProperties"]["properties"]["type"]["enum"]
+    lamp = schema["$defs"]["source.lamp"]
+    assert lamp["properties"]["type"] == {"const": "lamp"}
+    assert lamp["additionalProperties"] is False
+    interval = lamp["properties"]["interval"]
+    assert [
+        re.search(each["pattern"], text) is not None
+        for each, text in zip(interval["anyOf"], ("30s", "${X}"), strict=True)
+    ]
+    references = set(re.findall(r'"#/\$defs/([^"]+)"', json.dumps(schema)))
+    assert references <= set(schema["$defs"])
+
+
+def test_the_effective_configuration_is_shown_without_secrets(bridge, file) -> None:
+    done = bridge("config", "show", "-c", file)
+    assert "canary" not in done.out
+    shown = yaml.safe_load(done.out)
+    assert shown["sources"]["lamps"]["interval"] == "30s"
+    assert bridge("config", "show", "-c", file, "--json").json == shown
+
+
+def test_a_starter_file_loads_once_its_variables_are_set(bridge, site, tmp_path) -> None:
+    text = bridge("config", "new", "--source", "lamp", "--sink", "bell").out
+    assert "#   LAMP_TOKEN\n" in text
+    assert "    # Opens the lamp; or token_file: PATH\n    token: ${LAMP_TOKEN}\n" in text
+    assert "    #interval: 30s\n" in text
+    path = tmp_path / "new.yaml"
+    path.write_text(text)
+    config = load(path, environ={"LAMP_TOKEN": "x"})
+    assert list(config.sources) == ["lamp"]
+    every = re.sub(r"^( *)#(\w+: )", r"\1\2", text, flags=re.MULTILINE)
+    path.write_text(every)
+    assert load(path, environ={"LAMP_TOKEN": "x", "PRIVACY_KEY": "x"}).exchange == "bridge.events"
+    assert "sinks: {}" in bridge("config", "new", "--source", "lamp").out
+    assert bridge("config", "new", "--source", "nope").code == Exit.CONFIG
+
+
+def test_a_starter_file_has_examples_and_just_the_secrets_that_are_needed(bridge, site, tmp_path) -> None:
+    text = bridge("config", "new", "--source", "torch").out
+    assert "    url: https://torch.example\n" in text
+    assert "    place: ${TORCH_PLACE}\n" in text
+    assert "    token: ${TORCH_TOKEN}\n" in text
+    assert "    #key: ${TORCH_KEY}\n" in text
+    path = tmp_path / "new.yaml"
+    path.write_text(text)
+    assert load(path, environ={"TORCH_TOKEN": "x", "TORCH_PLACE": "x"}).sources["torch"].url == "https://torch.example"
+
+
+def test_a_starter_file_has_all_that_is_installed_unless_it_is_told_otherwise(bridge, monkeypatch, site) -> None:
+    own = [point for point in entry_points(group="bridge.sources") if point.value.startswith("acme_cli:")]
+    sinks = [point for point in entry_points(group="bridge.sinks") if point.value.startswith("acme_cli:")]
+    found = {"bridge.sources": own, "bridge.sinks": sinks}
+    monkeypatch.setattr("bridge.plugins.entry_points", lambda group: found[group])
+    shown = yaml.safe_load(bridge("config", "new").out)
+    assert (list(shown["sources"]), list(shown["sinks"])) == (["lamp", "torch"], ["bell"])
+
+
+# --- check --------------------------------------------------------------------------------------------------------
+
+
+def test_a_check_asks_every_part_and_tells_what_polling_costs(bridge, file) -> None:
+    done = bridge("check", "-c", file)
+    assert (done.code, done.err) == (Exit.DONE, "")
+    assert re.search(r"^store +ok +- +- +sqlite:", done.out, re.MULTILINE)
+    assert re.search(r"^broker +ok +- +- +embedded$", done.out, re.MULTILINE)
+    assert re.search(r"^source lamps +ok +2,880 +1,051,200 +shines$", done.out, re.MULTILINE)
+    assert re.search(r"^sink crm +ok +- +- +rings$", done.out, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "state", "said"),
+    [("away", Exit.UNREACHABLE, "unreachable", "lamp.example is away"), ("wrong", Exit.FAILED, "refused", "the token was refused"),
+     ("never", Exit.FAILED, "refused", "no such account"), ("defect", Exit.FAILED, "refused", "a defect: unexpected KeyError")],
+)  # fmt: skip
+@pytest.mark.parametrize("part", ["lamps: {type: lamp", "crm: {type: bell"])
+def test_a_check_says_which_part_fails_and_why(bridge, file, part, fault, code, state, said) -> None:
+    file.write_text(file.read_text().replace(part, f"{part}, fault: {fault}"))
+    done = bridge("check", "-c", file, "--json")
+    assert done.code == code
+    assert not done.json["ok"]
+    name = "source lamps" if "lamp" in part else "sink crm"
+    assert {row["part"]: (row["state"], row["said"]) for row in done.json["parts"]}[name] == (state, said)
+    assert sum(row["state"] == "ok" for row in done.json["parts"]) == 4
+
+
+def test_a_store_that_is_away_is_told_without_its_password(bridge, file) -> None:
+    file.write_text(f"{file.read_text()}store: redis://:canary@127.0.0.1:1/0\nbroker: redis://:canary@127.0.0.1:1/1\n")
+    done = bridge("check", "-c", file)
+    assert done.code == Exit.UNREACHABLE
+    assert re.search(r"^store +unreachable", done.out, re.MULTILINE)
+    assert re.search(r"^broker +unreachable", done.out, re.MULTILINE)
+    assert "canary" not in done.out + done.err
+
+
+def test_a_command_that_needs_the_store_ends_with_4_without_it(bridge, file) -> None:
+    file.write_text(f"{file.read_text()}store: redis://:canary@127.0.0.1:1/0\n")
+    done = bridge("sources", "-c", file)
+    assert done.code == Exit.UNREACHABLE
+    assert len(done.err.splitlines()) == 1
+    assert "canary" not in done.err
+
+
+def test_a_check_without_connections_makes_none(bridge, file, tmp_path) -> None:
+    assert bridge("check", "--offline", "-c", file).out.endswith("ok: sources lamps; sinks crm, ops\n")
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_plugin_that_refuses_its_settings_is_told_as_json_too(bridge, file) -> None:
+    file.write_text("sources: {}\n")
+    done = bridge("check", "-c", file, "--json")
+    assert done.code == Exit.CONFIG
+    assert done.json["problems"][0]["line"] == 1
+
+
+# --- the store ----------------------------------------------------------------------------------------------------
+
+ONE, TWO = "/messages/voice/10507/recipients/1", "/messages/voice/10507/recipients/2"
+
+
+def event(cls: type[Event], subject: str, minutes_ago: float, *, previous: str | None = None, **more) -> Event:
+    at = NOW - timedelta(minutes=minutes_ago)
+    transition = Transition.ADVANCE if previous else Transition.FIRST
+    data = RecipientData(
+        channel="voice", status=cls.status, previous=previous, transition=transition, message="/messages/voice/10507",
+        observed={"after": at - timedelta(seconds=30), "by": at}, phone="+16515551000", **more,
+    )  # fmt: skip
+    number = occurrence_id("/lamp/lamps", subject, cls.status, 0)
+    return cls.of(id=number, source="/lamp/lamps", subject=subject, time=at, recordedtime=at, data=data)
+
+
+EVENTS = [
+    event(RecipientSending, ONE, 90),
+    event(RecipientSending, TWO, 80),
+    event(RecipientFailed, ONE, 60, previous="sending", detail="busy", error="line +1 651 555 1000 busy"),
+    event(RecipientSent, TWO, 30, previous="sending", detail="human"),
+    event(RecipientFailed, ONE + "0", 20, detail="no_answer"),
+    event(RecipientFailed, ONE + "1", 10, detail="no_answer"),
+]
+
+
+def at(seq: int) -> Position:
+    return Position("lamps", seq)
+
+
+@pytest.fixture
+def seeded(file) -> Path:
+    """Give a configuration whose store has six events, five of them confirmed, and deliveries in every state."""
+
+    async def seed() -> None:
+        async with Assembly(load(file)).opened_store() as store:
+            lease = await store.acquire("source/lamps", "host-1", 60.0)
+            cursor = {"page": "7", "~started": "2026-01-01T00:00:00Z"}
+            await store.commit(lease, Commit("lamps", events=[each.to_wire() for each in EVENTS], cursor=cursor))
+            relay = await store.acquire("relay/lamps", "host-1", 60.0)
+            await store.confirm(relay, "lamps", 5)
+            times = {"last_poll": NOW, "last_ok": NOW, "next_poll": NOW + timedelta(minutes=5)}
+            notes = {name: value.isoformat() for name, value in times.items()}
+            await store.note("source/lamps", {**notes, "state": "failing", "failures": "3", "error": "lamp is away"})
+            await store.take("crm", [Arrival(at(1)), Arrival(at(2)), Arrival(at(3))], NOW.timestamp())
+            await store.settle("crm", [at(1)])
+            try_ = Attempt(NOW.timestamp(), "HTTP 503")
+            await store.postpone("crm", at(2), NOW.timestamp() + 600, try_)
+            await store.bury("crm", at(3), "permanent", Attempt(NOW.timestamp(), "HTTP 400", "permanent"))
+            await store.raise_floor("ops", "lamps", 4)
+            await store.take("gone", [Arrival(at(1))], NOW.timestamp())
+
+    asyncio.run(seed())
+    return file
+
+
+def test_sources_are_shown_with_what_the_service_told(bridge, seeded) -> None:
+    (row,) = bridge("sources", "-c", seeded, "--json").json
+    assert (row["state"], row["failures"], row["error"]) == ("failing", 3, "lamp is away")
+    assert (row["committed"], row["confirmed"], row["lag"], row["kept"], row["cursor"]) == (6, 5, 1, 6, 1)
+    assert row["holder"] == "host-1"
+    out = bridge("sources", "-c", seeded).out
+    assert re.search(
+        r"^lamps +lamp +failing \(3\) +\d+[sm] ago +in [45]m +1 +6 +1 +host-1 +lamp is away$", out, re.MULTILINE
+    )
+
+
+def test_a_source_that_was_never_polled_says_so(bridge, file) -> None:
+    assert re.search(r"^lamps +lamp +never polled +- ", bridge("sources", "-c", file).out, re.MULTILINE)
+
+
+def test_messages_are_followed_by_id_or_path_until_they_are_removed(bridge, file) -> None:
+    assert bridge("watch", "add", "lamps", "10507", "/messages/sms/2", "-c", file).code == Exit.DONE
+    assert "was followed already" in bridge("watch", "add", "lamps", "/messages/voice/10507", "-c", file).out
+    wanted = [{"source": "lamps", "resource": path} for path in ("/messages/sms/2", "/messages/voice/10507")]
+    assert bridge("watch", "list", "-c", file, "--json").json == wanted
+    assert "/messages/sms/2" in bridge("watch", "list", "lamps", "-c", file).out
+    assert bridge("watch", "remove", "lamps", "10507", "-c", file).code == Exit.DONE
+    done = bridge("watch", "remove", "lamps", "10507", "-c", file)
+    assert (done.code, done.out) == (Exit.FAILED, "/messages/voice/10507: was not followed\n")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("add", "nope", "1"), ("add", "lamps", "a b"), ("remove", "nope", "1"), ("list", "nope")]
+)
+def test_what_cannot_be_followed_is_wrong_usage(bridge, file, arguments) -> None:
+    done = bridge("watch", *arguments, "-c", file)
+    assert done.code == Exit.USAGE
+    assert "there is no source 'nope'" in done.err or "'a b' is no message" in done.err
+
+
+def test_deliveries_are_listed_with_their_event_and_last_error(bridge, seeded) -> None:
+    rows = {row["position"]: row for row in bridge("deliveries", "list", "-c", seeded, "--json").json}
+    assert set(rows) == {"lamps:2", "lamps:3"}
+    assert rows["lamps:2"]["state"] == "waiting"
+    assert rows["lamps:3"]["reason"] == "permanent"
+    assert rows["lamps:3"]["subject"] == ONE
+    assert rows["lamps:3"]["attempts"][0]["error"] == "HTTP 400"
+    out = bridge("deliveries", "list", "crm", "--dead", "-c", seeded).out
+    assert re.search(
+        rf"^crm +lamps:3 +voice.recipient.failed.busy +{ONE} +dead: permanent +1 +- +HTTP 400$", out, re.MULTILINE
+    )
+    assert "lamps:2" not in out
+    assert "gone" in bridge("deliveries", "list", "gone", "-c", seeded).out
+
+
+@pytest.mark.parametrize("name", [str(at(3)), EVENTS[2].id])
+def test_a_delivery_is_shown_by_position_or_event_id(bridge, seeded, name) -> None:
+    shown = bridge("deliveries", "show", "crm", name, "-c", seeded, "--json").json
+    assert (shown["state"], shown["id"], shown["event"]["subject"]) == ("dead", EVENTS[2].id, ONE)
+    assert "permanent: HTTP 400" in bridge("deliveries", "show", "crm", name, "-c", seeded).out
+
+
+@pytest.mark.parametrize(
+    ("name", "state"), [("lamps:1", "taken, or discarded"), ("lamps:5", "never offered"), ("lamps:99", "never offered")]
+)
+def test_what_is_no_delivery_any_more_or_yet_is_told_so(bridge, seeded, name, state) -> None:
+    assert state in bridge("deliveries", "show", "crm", name, "-c", seeded).out
+
+
+def test_an_event_that_is_not_in_the_journal_is_told_so(bridge, seeded) -> None:
+    done = bridge("deliveries", "show", "crm", "0" * 32, "-c", seeded)
+    assert done.code == Exit.FAILED
+    assert "the journal has no event" in done.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("list", "nope"), ("show", "nope", "lamps:1"), ("redrive", "crm"), ("redrive", "crm", "lamps:3", "--all"), ("redrive",),
+     ("discard", "--dead", "--all"), ("redrive", "nope", "lamps:1")],
+)  # fmt: skip
+def test_deliveries_have_to_be_named(bridge, seeded, arguments) -> None:
+    assert bridge("deliveries", *arguments, "-c", seeded).code == Exit.USAGE
+
+
+def test_dead_letters_are_redriven_and_the_sink_is_enabled_again(bridge, seeded) -> None:
+    async def disable() -> None:
+        async with Assembly(load(seeded)).opened_store() as store:
+            await store.note("sink/crm", {"disabled": "410 Gone"})
+
+    async def state() -> tuple[str, str]:
+        async with Assembly(load(seeded)).opened_store() as store:
+            return (await store.notes("sink/"))["sink/crm"]["disabled"], (await store.delivery("crm", at(3))).state
+
+    asyncio.run(disable())
+    assert bridge("deliveries", "redrive", "crm", "--dead", "-c", seeded).out == (
+        "crm: 1 due again; the sink is enabled again\n"
+    )
+    assert asyncio.run(state()) == ("", "waiting")
+    assert bridge("deliveries", "redrive", "crm", EVENTS[2].id, "-c", seeded).out == "crm: 1 due again\n"
+    assert bridge("deliveries", "redrive", "--all", "-c", seeded).out == "crm: 2 due again\nops: 0 due again\n"
+
+
+def test_discarding_asks_first(bridge, seeded, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
+    done = bridge("deliveries", "discard", "crm", "--dead", "-c", seeded)
+    assert (done.code, done.out) == (Exit.FAILED, "nothing was discarded\n")
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    assert bridge("deliveries", "discard", "crm", "--dead", "-c", seeded).code == Exit.FAILED
+    assert bridge("deliveries", "discard", "crm", "--dead", "--yes", "-c", seeded).out == "crm: 1 discarded\n"
+    assert bridge("deliveries", "discard", "crm", "lamps:2", "-y", "-c", seeded).out == "crm: 1 discarded\n"
+    assert bridge("deliveries", "list", "crm", "-c", seeded, "--json").json == []
+    assert bridge("deliveries", "discard", "--all", "-c", seeded).out == "crm: 0 discarded\nops: 0 discarded\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "selected", "replayed"),
+    [
+        (("crm", "--since", "24h"), 6, 4),  # one waits, one is dead
+        (("crm", "--since", "65m"), 4, 3),
+        (("crm", "--since", "24h", "--until", "65m"), 2, 1),
+        (("crm", "--since", "24h", "--topic", "voice.*.sent.#"), 1, 1),
+        (("crm", "--since", "24h", "--topic", "voice.*.sent.#", "--topic", "*.*.failed.busy"), 2, 1),
+        (("ops", "--since", "24h"), 3, 3),
+        (("crm", "--since", "1m"), 0, 0),
+    ],
+)
+def test_journalled_events_are_due_again_for_one_sink(bridge, seeded, arguments, selected, replayed) -> None:
+    assert bridge("replay", *arguments, "-c", seeded, "--json").json == {
+        "sink": arguments[0], "selected": selected, "replayed": replayed,
+    }  # fmt: skip
+
+
+def test_a_replay_says_what_it_left_alone(bridge, seeded) -> None:
+    done = bridge("replay", "crm", "--since", "24h", "-c", seeded)
+    assert done.out == "crm: 4 of 6 events are due again; 2 still wait or are dead letters, and were left alone\n"
+    assert bridge("replay", "nope", "--since", "24h", "-c", seeded).code == Exit.USAGE
+    assert bridge("replay", "crm", "--since", "24h", "--topic", "#.a", "-c", seeded).code == Exit.USAGE
+    assert bridge("replay", "crm", "--since", "noon", "-c", seeded).code == Exit.USAGE
+
+
+def test_a_trace_tells_each_change_and_what_each_sink_did(bridge, seeded) -> None:
+    first, second = bridge("trace", ONE, "-c", seeded, "--json").json
+    assert [first["topic"], second["topic"]] == ["voice.recipient.sending", "voice.recipient.failed.busy"]
+    assert (second["previous"], second["transition"], second["confirmed"]) == ("sending", "advance", True)
+    assert second["observed"]["after"] < second["observed"]["by"]
+    assert {each["sink"]: each["state"] for each in first["sinks"]} == {"crm": "taken", "ops": "filtered"}
+    assert {each["sink"]: each["state"] for each in second["sinks"]} == {"crm": "dead", "ops": "before"}
+    out = bridge("trace", ONE, "-c", seeded).out
+    assert "-> crm: dead letter, permanent, after 1 try\n" in out
+    assert "permanent: HTTP 400" in out
+    assert "line …1000 busy" in out
+    assert "-> ops: not sent: its topics are *.recipient.failed.#" in out
+
+
+@pytest.mark.parametrize(
+    ("resource", "states"),
+    [
+        (TWO, ["waiting", "queued"]),
+        (EVENTS[3].id, ["waiting", "queued"]),
+        (ONE + "0", ["queued"]),
+        (ONE + "1", ["unpublished"]),
+    ],
+)
+def test_a_trace_tells_why_a_sink_has_not_got_it_yet(bridge, seeded, resource, states) -> None:
+    found = bridge("trace", resource, "-c", seeded, "--json").json
+    assert [each["sinks"][0]["state"] for each in found] == states
+    assert bridge("trace", resource, "-c", seeded).code == Exit.DONE
+
+
+@pytest.mark.parametrize("resource", ["/messages/voice/1", "10507", "0" * 32, "lamps:77"])
+def test_a_trace_of_nothing_says_what_that_means(bridge, seeded, resource) -> None:
+    done = bridge("trace", resource, "-c", seeded)
+    assert done.code == Exit.FAILED
+    assert "168h ago (journal.keep)" in done.err
+
+
+def test_a_long_journal_is_replayed_in_batches(bridge, file) -> None:
+    events = [
+        event(RecipientSent, f"/messages/voice/1/recipients/{number}", 5, detail="human") for number in range(2001)
+    ]
+
+    async def seed() -> None:
+        async with Assembly(load(file)).opened_store() as store:
+            await store.commit(None, Commit("lamps", events=[each.to_wire() for each in events]))
+
+    asyncio.run(seed())
+    assert bridge("replay", "crm", "--since", "1h", "-c", file).out == "crm: 2001 of 2001 events are due again\n"
+    assert "recipients/2000" in bridge("trace", events[-1].id, "-c", file).out
+
+
+# --- journal ---
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b"{}", b'{"data": 5, "recordedtime": "noon"}'])
+def test_a_body_that_is_no_event_is_a_line_without_content(body) -> None:
+    line = Line(at(1), WireEvent("id-1", "a.b.c", 0, body))
+    assert (line.data, line.subject, line.recorded, line.lane) == ({}, "", None, "id-1")
+    assert line.within(None, None)
+    assert not line.within(NOW, None)
+
+
+# --- tail ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_tail_begins_with_the_journal_where_that_is_asked_for(bridge, seeded) -> None:
+    done = bridge("tail", "*.recipient.failed.#", "--since", "70m", "--count", 2, "-c", seeded)
+    assert done.code == Exit.DONE
+    first, second = done.out.splitlines()
+    assert first.endswith(f"  voice.recipient.failed.busy  {ONE}  …1000  line …1000 busy")
+    assert "no_answer" in second
+    whole = bridge("tail", "--json", "--since", "24h", "-n", 6, "-c", seeded).out.splitlines()
+    assert [json.loads(line)["id"] for line in whole] == [each.id for each in EVENTS]
+
+
+def test_a_tail_prints_what_is_published(bridge, file) -> None:
+    told = threading.Event()
+
+    async def publish() -> None:
+        async with Assembly(load(file)).opened_broker() as broker:
+            while not told.is_set():
+                await broker.publish([Entry(at(number), each.to_wire()) for number, each in enumerate(EVENTS, 1)])
+                await asyncio.sleep(0.05)
+
+    publisher = threading.Thread(target=lambda: asyncio.run(publish()))
+    publisher.start()
+    try:
+        done = bridge("tail", "voice.recipient.sent.*", "-n", 1, "-c", file)
+    finally:
+        told.set()
+        publisher.join()
+    assert done.code == Exit.DONE
+    assert done.out.endswith(f"  voice.recipient.sent.human  {TWO}  …1000\n")
+
+
+def test_a_change_out_of_order_is_told_with_where_it_came_from() -> None:
+    moved = event(RecipientSending, ONE, 1, previous="failed")
+    data = moved.data.model_copy(update={"transition": Transition.REOPEN})
+    line = Line(at(1), moved.model_copy(update={"data": data}).to_wire())
+    assert "  reopen from failed  …1000" in readable(line)
+
+
+def test_a_tail_without_a_broker_ends_with_4(bridge, file) -> None:
+    file.write_text(f"{file.read_text()}broker: redis://127.0.0.1:1/0\n")
+    assert bridge("tail", "-c", file).code == Exit.UNREACHABLE
+
+
+@pytest.mark.faults
+def test_a_tail_survives_its_broker_and_ends_well_on_an_interrupt(file, site, tmp_path) -> None:
+    with RedisServer() as server:
+        file.write_text(f"{file.read_text()}broker: {server.url}\n")
+        out, err = tmp_path / "out", tmp_path / "err"
+        with out.open("w") as stdout, err.open("w") as stderr:
+            tail = subprocess.Popen(
+                [sys.executable, "-m", "bridge", "tail", "--json", "-c", str(file)],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join([str(site), *sys.path]), "PYTHONUNBUFFERED": "1"},
+                stdout=stdout, stderr=stderr,
+            )  # fmt: skip
+        try:
+            published(file, out, 0)
+            server.kill()
+            wait_for(lambda: "trying again" in err.read_text(), "the note that the broker is gone", within=20)
+            server.start()
+            published(file, out, 1)
+            assert "the broker is back" in err.read_text()
+            tail.send_signal(signal.SIGINT)
+            assert tail.wait(timeout=20) == 0
+            assert "Traceback" not in err.read_text()
+        finally:
+            tail.kill()
+            tail.wait()
+
+
+def published(file: Path, out: Path, number: int) -> None:
+    """Publish one event until it is seen: a subscription begins when it begins."""
+
+    def seen() -> bool:
+        return EVENTS[number].id in out.read_text()
+
+    async def publish() -> None:
+        async with asyncio.timeout(20), Assembly(load(file)).opened_broker() as broker:
+            while not seen():
+                await broker.publish([Entry(at(number + 1), EVENTS[number].to_wire())])
+                await asyncio.sleep(0.05)
+
+    asyncio.run(publish())

@@ -1,0 +1,353 @@
+"""Deliveries: taken, waiting or dead, and never in a worker alone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from bridge.adapters.sqlite_broker import SqliteBroker
+from bridge.adapters.sqlite_store import SqliteStore
+from bridge.audit import Audit
+from bridge.clock import Clock
+from bridge.delivery import Delivery, Outcome, Stores, lane_of
+from bridge.errors import EndpointGone, Permanent, Transient
+from bridge.event import Entry, Event, Position, WireEvent
+from bridge.ledger import Commit
+from bridge.relay import Relay
+from bridge.sink import Outgoing, SinkSettings
+from bridge.testing.doubles import KeepingSink
+
+
+def event(number: int, *, lane: str = "/r/1", topic: str = "sms.recipient.failed") -> WireEvent:
+    body = json.dumps({"id": f"e{number}", "partitionkey": lane, "n": number}).encode()
+    return WireEvent(f"e{number}", topic, 1_700_000_000, body)
+
+
+class World:
+    """A store, a broker and one sink, driven by a test."""
+
+    def __init__(self, store: SqliteStore, broker: SqliteBroker) -> None:
+        self.store = store
+        self.broker = broker
+        self.sink = KeepingSink()
+        self.settings = SinkSettings(type="keeping", topics=["#"], retry=["5s", "5s"])
+        self.outcomes: list[str] = []
+        self.disabled: list[str] = []
+        self.offset = 0.0
+        self.clock = Clock(now=lambda: datetime.fromtimestamp(datetime.now(UTC).timestamp() + self.offset, UTC))
+
+    def set(self, **changes) -> None:
+        self.settings = SinkSettings.model_validate(
+            {"type": "keeping", "topics": ["#"], "retry": ["5s", "5s"]} | changes
+        )
+
+    def delivery(self) -> Delivery:
+        async def send(claimed) -> None:
+            await self.sink.send(
+                Outgoing(claimed.event, claimed.attempts + 1, lambda body: Event.model_construct(id=body))
+            )
+
+        async def gone(reason: str) -> None:
+            self.disabled.append(reason)
+
+        def outcome(one: Outcome) -> None:
+            self.outcomes.append(one.result)
+
+        stores = Stores(self.store, self.store, self.broker)
+        return Delivery("crm", self.settings, self.sink, stores, self.clock, send=send, outcome=outcome, gone=gone)
+
+    @asynccontextmanager
+    async def running(self, grace: float = 5.0) -> AsyncIterator[Delivery]:
+        delivery, stop = self.delivery(), asyncio.Event()
+        task = asyncio.ensure_future(delivery.run(stop, grace=grace))
+        try:
+            yield delivery
+        finally:
+            stop.set()
+            await task
+
+    async def publish(self, *events: WireEvent) -> None:
+        await self.broker.declare("bridge.sink.crm", self.settings.topics)
+        await self.store.commit(None, Commit("city", events=events))
+        lease = await self.store.acquire("relay/city", "me", 60)
+        await Relay(self.store, self.broker).drain(lease, "city")
+
+    async def positions(self) -> list[Position]:
+        return [entry.position for entry in await self.store.read("city", 0, 1000)]
+
+    async def until(self, condition: Callable[[], object], within: float = 10.0) -> None:
+        async with asyncio.timeout(within):
+            while True:
+                found = condition()
+                if asyncio.iscoroutine(found):
+                    found = await found
+                if found:
+                    return
+                await asyncio.sleep(0.01)
+
+    async def taken(self, count: int) -> None:
+        async def settled() -> bool:
+            return sum(one.taken for one in (await self.store.tally("crm")).values()) == count
+
+        await self.until(settled)
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    clock = Clock()
+    store, broker = SqliteStore(tmp_path / "bridge.db", clock=clock), SqliteBroker(tmp_path / "broker.db", clock=clock)
+    await store.open()
+    await broker.open()
+    yield World(store, broker)
+    await broker.close()
+    await store.close()
+
+
+async def test_what_is_published_is_sent_and_settled_and_the_queue_forgets_it(world: World) -> None:
+    await world.publish(*map(event, range(50)))
+    async with world.running():
+        await world.taken(50)
+        assert await world.broker.depth("bridge.sink.crm") == 0
+    assert sorted(one.wire.id for one in world.sink.taken) == sorted(f"e{n}" for n in range(50))
+    assert world.sink.taken[0].wire.body == event(int(world.sink.taken[0].wire.id[1:])).body
+
+
+async def test_no_more_are_sent_at_once_than_the_sink_allows(world: World) -> None:
+    world.set(concurrency=3)
+    await world.publish(*map(event, range(40)))
+    async with world.running():
+        await world.taken(40)
+    assert world.sink.most_at_once == 3
+
+
+async def test_what_fails_waits_in_the_store_and_is_tried_again_when_due(world: World) -> None:
+    def fail_first(outgoing: Outgoing) -> None:
+        if outgoing.attempt == 1:
+            raise Transient("busy")
+
+    world.sink.answer = fail_first
+    await world.publish(event(1))
+    async with world.running() as delivery:
+        await world.until(lambda: world.outcomes == ["waits"])
+        (waiting,) = await world.store.deliveries("crm")
+        assert [one.error for one in waiting.attempts] == ["busy"]
+        world.offset = 6.0
+        delivery.wake()
+        await world.taken(1)
+    assert [one.attempt for one in world.sink.taken] == [2]
+
+
+async def test_a_restart_keeps_what_waits(world: World) -> None:
+    world.sink.answer = lambda _: (_ for _ in ()).throw(Transient("busy"))
+    await world.publish(event(1))
+    async with world.running():
+        await world.until(lambda: world.outcomes == ["waits"])
+    world.sink.answer = lambda _: None
+    world.offset = 10.0
+    async with world.running():
+        await world.taken(1)
+    assert world.sink.taken[0].attempt == 2
+
+
+async def test_spent_tries_make_a_dead_letter_with_its_whole_history(world: World) -> None:
+    world.sink.answer = lambda _: (_ for _ in ()).throw(Transient("busy"))
+    world.set(retry=[])
+    await world.publish(event(1))
+    async with world.running():
+        await world.until(lambda: world.outcomes == ["dead"])
+    (dead,) = await world.store.deliveries("crm", states=["dead"])
+    assert (dead.reason, [one.error for one in dead.attempts]) == ("exhausted", ["busy"])
+
+
+async def test_a_permanent_error_is_a_dead_letter_at_once_and_holds_up_nothing(world: World) -> None:
+    def refuse(outgoing: Outgoing) -> None:
+        if outgoing.wire.id == "e1":
+            raise Permanent("HTTP 400")
+
+    world.sink.answer = refuse
+    await world.publish(event(1), event(2))
+    async with world.running():
+        await world.taken(1)
+    (dead,) = await world.store.deliveries("crm", states=["dead"])
+    assert dead.reason == "permanent"
+
+
+async def test_an_error_that_a_plugin_did_not_name_is_tried_again_and_its_text_is_not_kept(world: World) -> None:
+    world.sink.answer = lambda _: (_ for _ in ()).throw(RuntimeError("+15551234567"))
+    await world.publish(event(1))
+    async with world.running():
+        await world.until(lambda: world.outcomes == ["waits"])
+    (waiting,) = await world.store.deliveries("crm")
+    assert "1234567" not in waiting.attempts[0].error
+    assert "RuntimeError" in waiting.attempts[0].error
+
+
+async def test_a_sink_that_does_not_answer_is_given_up_after_its_time(world: World) -> None:
+    world.set(send_timeout="50ms")
+    world.sink.gate = asyncio.Event()
+    await world.publish(event(1))
+    async with world.running():
+        await world.until(lambda: world.outcomes == ["waits"])
+    (waiting,) = await world.store.deliveries("crm")
+    assert "no answer" in waiting.attempts[0].error
+
+
+async def test_an_endpoint_that_is_gone_gets_nothing_more_and_no_try_is_spent(world: World) -> None:
+    world.sink.answer = lambda _: (_ for _ in ()).throw(EndpointGone("HTTP 410"))
+    world.set(concurrency=1)
+    await world.publish(*map(event, range(5)))
+    async with world.running() as delivery:
+        await world.until(lambda: delivery.disabled and not delivery.busy)
+        assert world.disabled == ["HTTP 410"]
+        waiting = await world.store.deliveries("crm")
+        assert [len(one.attempts) for one in waiting] == [0] * 5
+        assert world.sink.tries == 1
+        world.sink.answer = lambda _: None
+        delivery.disabled = False
+        delivery.wake()
+        await world.taken(5)
+
+
+async def test_what_arrives_while_the_endpoint_is_gone_waits_in_the_store(world: World) -> None:
+    async with world.running() as delivery:
+        delivery.disabled = True
+        await world.publish(event(1))
+
+        async def waits() -> bool:
+            return len(await world.store.deliveries("crm")) == 1
+
+        await world.until(waits)
+        assert world.sink.tries == 0
+
+
+async def test_an_event_that_the_queue_brings_twice_is_sent_once(world: World) -> None:
+    await world.publish(event(1))
+    async with world.running():
+        await world.taken(1)
+        entries = await world.store.read("city", 0, 10)
+        await world.broker.publish(entries)
+        await world.broker.publish([Entry(Position("city", 99), event(2))])
+        await world.until(lambda: world.sink.tries == 2)
+    assert [one.wire.id for one in world.sink.taken] == ["e1", "e2"]
+
+
+async def test_what_is_no_event_is_kept_as_a_dead_letter_and_the_queue_goes_on(world: World) -> None:
+    await world.broker.declare("bridge.sink.crm", ["#"])
+    await world.broker.publish([Entry(Position("city", 1), WireEvent("", "x.y", 0, b"\xff not json"))])
+    await world.broker.publish([Entry(Position("city", 2), event(2))])
+    async with world.running():
+        await world.until(lambda: world.sink.tries == 1)
+
+        async def buried() -> bool:
+            return len(await world.store.deliveries("crm", states=["dead"])) == 1
+
+        await world.until(buried)
+    (dead,) = await world.store.deliveries("crm", states=["dead"])
+    assert dead.reason == "malformed"
+    (entry,) = await world.store.entries([dead.position])
+    assert entry is not None
+    assert entry.event.body == b"\xff not json"
+
+
+async def test_topics_that_the_sink_no_longer_wants_are_let_go(world: World) -> None:
+    await world.publish(event(1, topic="voice.recipient.sent"), event(2))
+    world.set(topics=["sms.#"])
+    async with world.running():
+        await world.taken(1)
+    assert [one.wire.id for one in world.sink.taken] == ["e2"]
+
+
+async def test_an_ordered_sink_gets_each_partition_one_at_a_time_and_in_order(world: World) -> None:
+    world.set(ordered=True, concurrency=8)
+    await world.publish(*(event(number, lane=f"/r/{number % 3}") for number in range(30)))
+    async with world.running():
+        await world.taken(30)
+    for lane in range(3):
+        order = [int(one.wire.id[1:]) for one in world.sink.taken if int(one.wire.id[1:]) % 3 == lane]
+        assert order == sorted(order)
+
+
+async def test_in_an_ordered_sink_a_failing_event_holds_back_its_own_partition_only(world: World) -> None:
+    def fail_first(outgoing: Outgoing) -> None:
+        if outgoing.wire.id == "e0" and outgoing.attempt == 1:
+            raise Transient("busy")
+
+    world.sink.answer = fail_first
+    world.set(ordered=True)
+    await world.publish(event(0, lane="a"), event(1, lane="a"), event(2, lane="b"))
+    async with world.running() as delivery:
+        await world.taken(1)
+        assert [one.wire.id for one in world.sink.taken] == ["e2"]
+        world.offset = 6.0
+        delivery.wake()
+        await world.taken(3)
+    assert [one.wire.id for one in world.sink.taken] == ["e2", "e0", "e1"]
+
+
+async def test_when_told_to_stop_what_is_being_sent_is_finished_and_the_rest_handed_back(world: World) -> None:
+    world.set(concurrency=2)
+    world.sink.gate = asyncio.Event()
+    await world.publish(*map(event, range(10)))
+    async with world.running():
+        await world.until(lambda: world.sink.tries == 2)
+        asyncio.get_running_loop().call_later(0.05, world.sink.gate.set)
+    assert len(world.sink.taken) == 2
+    waiting = await world.store.deliveries("crm")
+    queued = await world.broker.depth("bridge.sink.crm")
+    assert len(waiting) + queued == 8
+    assert all(not one.attempts and one.due <= world.clock.epoch() for one in waiting)
+
+
+async def test_what_hangs_when_told_to_stop_is_cancelled_and_due_at_once(world: World) -> None:
+    world.sink.gate = asyncio.Event()
+    await world.publish(event(1))
+    async with world.running(grace=0.05):
+        await world.until(lambda: world.sink.tries == 1)
+    (waiting,) = await world.store.deliveries("crm")
+    assert waiting.due <= world.clock.epoch()
+    assert waiting.attempts == ()
+
+
+async def test_a_lost_queue_loses_nothing_the_audit_offers_it_again(world: World, tmp_path: Path) -> None:
+    await world.publish(*map(event, range(20)))
+    lost = SqliteBroker(tmp_path / "other.db", clock=world.clock)
+    await lost.open()
+    await lost.declare("bridge.sink.crm", ["#"])
+    world.broker = lost
+    audit = Audit(world.store, world.store, lost, world.clock)
+    async with world.running() as delivery:
+        await audit.look("crm", world.settings)
+        found = await audit.look("crm", world.settings)
+        assert (found.missing, found.offered) == (20, 20)
+        delivery.wake()
+        await world.taken(20)
+        assert (await audit.look("crm", world.settings)).missing == 0
+    assert await world.store.floor("crm", "city") == (await world.store.journal("city")).committed
+    await lost.close()
+
+
+async def test_the_audit_leaves_alone_what_still_stands_in_the_queue(world: World) -> None:
+    await world.publish(*map(event, range(5)))
+    audit = Audit(world.store, world.store, world.broker, world.clock)
+    await audit.look("crm", world.settings)
+    found = await audit.look("crm", world.settings)
+    assert (found.missing, found.offered) == (5, 0)
+
+
+async def test_a_sink_that_is_new_owes_nothing_of_the_past(world: World) -> None:
+    await world.publish(*map(event, range(5)))
+    audit = Audit(world.store, world.store, world.broker, world.clock)
+    await audit.open_books("late")
+    await audit.look("late", world.settings)
+    assert (await audit.look("late", world.settings)).missing == 0
+
+
+def test_the_lane_of_an_event_is_its_partition_key() -> None:
+    assert lane_of(event(1, lane="/r/7")) == "/r/7"
+    assert lane_of(WireEvent("e1", "a", 0, b"{}")) == "e1"

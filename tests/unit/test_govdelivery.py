@@ -1,0 +1,1179 @@
+"""The GovDelivery source against a server that answers what each test says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from functools import cached_property
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer, unused_port
+from pydantic import ValidationError
+
+from bridge import errors
+from bridge.clock import Clock
+from bridge.event import Observed
+from bridge.lifecycle import classify
+from bridge.providers.govdelivery import GovDelivery, GovDeliverySettings, plugin
+from bridge.providers.govdelivery.api import Outage
+from bridge.providers.http import Throttled
+
+SEEDS = Path(__file__).parent.parent / "seeds"
+TOKEN = "s3cr3t"
+START = datetime(2014, 10, 7, 18, 0, tzinfo=UTC)
+
+
+def example(name: str) -> str:
+    """Cut the first JSON example out of a vendor's page, byte for byte."""
+    text = (SEEDS / name).read_text()
+    start = text.index("\n{") + 1
+    return text[start : text.index("\n}", start) + 2]
+
+
+SMS = example("govdelivery-sms-message.txt")
+VOICE = example("govdelivery-voice-message.txt")
+
+
+@dataclass
+class Time:
+    """A clock that moves only when somebody sleeps or a test says so."""
+
+    seconds: float = 0.0
+
+    async def sleep(self, seconds: float) -> None:
+        self.seconds += max(0.0, seconds)
+        await asyncio.sleep(0)
+
+    @property
+    def now(self) -> datetime:
+        return START + timedelta(seconds=self.seconds)
+
+    @cached_property
+    def clock(self) -> Clock:
+        return Clock(now=lambda: self.now, monotonic=lambda: self.seconds, sleep=self.sleep, random=random.Random(7))
+
+
+@dataclass
+class Tms:
+    """The provider: what stands at each path, as JSON or as a response."""
+
+    time: Time
+    at: dict[str, object] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    tokens: list[str] = field(default_factory=list)
+    url: str = ""
+    dated: bool = True
+    takes: dict[str, float] = field(default_factory=dict)
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        self.asked.append(request.path_qs)
+        self.tokens.append(request.headers.get("X-AUTH-TOKEN", ""))
+        self.time.seconds += self.takes.get(request.path, 0.0)
+        what = self.at.get(request.path_qs, self.at.get(request.path))
+        if callable(what):
+            what = what()
+        match what:
+            case None:
+                response = web.json_response({"error": "Not Found"}, status=404)
+            case int() as status:
+                response = web.json_response({"error": "no"}, status=status)
+            case tuple((body, link)):
+                response = web.json_response(body, headers={"Link": link})
+            case web.Response():
+                response = what
+            case str() as text:
+                response = web.Response(text=text, content_type="application/json")
+            case body:
+                response = web.json_response(body)
+        if self.dated:
+            response.headers["Date"] = format_datetime(self.time.now, usegmt=True)
+        return response
+
+    def message(self, path: str, status: str = "sending", **fields) -> dict[str, object]:
+        """Put a message at its path, with counts of nobody."""
+        value = {"status": status, "created_at": stamp(START), "_links": {"self": path}} | fields
+        self.at[path] = value
+        return value
+
+    def people(self, message: str, *people: dict[str, object]) -> None:
+        """Put recipients below a message, and their counts into it."""
+        self.at[f"{message}/recipients"] = list(people)
+        counts: dict[str, int] = {"total": len(people)}
+        for one in people:
+            counts[one["status"]] = counts.get(one["status"], 0) + 1
+        self.at[message]["recipient_counts"] = counts
+
+    def count(self, path: str) -> int:
+        return sum(asked.partition("?")[0] == path for asked in self.asked)
+
+
+def stamp(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def person(message: str, number: int, status: str = "new", **fields) -> dict[str, object]:
+    return {
+        "phone": f"651555{number:04}",
+        "formatted_phone": f"+1651555{number:04}",
+        "status": status,
+        "created_at": stamp(START),
+        "_links": {"self": f"{message}/recipients/{number}"},
+    } | fields
+
+
+@dataclass
+class Bridge:
+    """What the intake does with a source, as far as these tests need it."""
+
+    tms: Tms
+    source: GovDelivery
+    cursor: dict[str, str] = field(default_factory=dict)
+    trails: dict[tuple[str, str], str] = field(default_factory=dict)
+    events: list[tuple] = field(default_factory=list)
+    observed: int = 0
+    pages: int = 0
+
+    async def poll(self, *watched: str) -> list[tuple]:
+        """Poll once; return the events that came of it as (topic, subject)."""
+        before = len(self.events)
+        async with aclosing(self.source.pages(dict(self.cursor), watched)) as pages:
+            async for page in pages:
+                self.pages += 1
+                await self._commit(page)
+        return [event[:2] for event in self.events[before:]]
+
+    async def _commit(self, page) -> None:
+        news = []
+        for one in page.observations:
+            self.observed += 1
+            key = (one.scope, one.key)
+            change = classify(one.kind.lifecycle, self.trails.get(key), one.status)
+            if change is not None:
+                news.append((one, change))
+                self.trails[key] = change.trail
+        awaiting = [one for one, _ in news if one.awaits_detail]
+        completed = dict(zip(map(id, awaiting), await self.source.complete(awaiting), strict=True))
+        for one, change in news:
+            self._publish(completed.get(id(one), one), change, page)
+        for key, value in page.cursor.items():
+            if value is None:
+                self.cursor.pop(key)
+            else:
+                self.cursor[key] = value
+
+    def _publish(self, one, change, page) -> None:
+        facts = one.kind.describe(one)
+        words = [one.kind.channel, one.kind.entity, change.status, *([one.detail] if one.detail else [])]
+        data = facts.model(
+            channel=one.kind.channel,
+            status=change.status,
+            previous=change.previous,
+            detail=one.detail,
+            transition=change.transition,
+            observed=Observed(after=page.after, by=page.by),
+            **facts.fields,
+        )
+        if change.status != "unknown":
+            cls = one.kind.events[change.status]
+            event = cls.of(
+                id="x", source="/govdelivery/x", subject=facts.subject, time=facts.time or page.by,
+                recordedtime=page.by, data=data,
+            )  # fmt: skip
+            assert event.topic == ".".join(words)
+            assert TOKEN not in event.model_dump_json()
+        self.events.append((".".join(words), facts.subject, facts, data))
+
+    def later(self, seconds: float) -> None:
+        self.tms.time.seconds += seconds
+
+
+@pytest.fixture
+def time():
+    return Time()
+
+
+@pytest.fixture
+async def tms(time):
+    tms = Tms(time)
+    app = web.Application()
+    app.router.add_route("*", "/{tail:.*}", tms.handle)
+    async with TestServer(app) as server:
+        tms.url = str(server.make_url("/"))
+        yield tms
+
+
+@pytest.fixture
+async def open_bridge(tms, time):
+    opened = []
+
+    def make(**settings) -> Bridge:
+        values = {"type": "govdelivery", "url": tms.url, "token": TOKEN, "rate": "5000/s", "discover": False} | settings
+        source = plugin.build("city", plugin.settings.model_validate(values), time.clock)
+        opened.append(source)
+        return Bridge(tms, source)
+
+    yield make
+    for source in opened:
+        await source.close()
+
+
+S1, S2, V1 = "/messages/sms/1", "/messages/sms/2", "/messages/voice/1"
+
+
+# --- the vendor's own examples ----------------------------------------------------------------------------------------
+
+
+async def test_the_documented_sms_message_is_read_byte_for_byte(tms, open_bridge):
+    path = "/messages/sms/165532"
+    tms.at |= {path: SMS, f"{path}/recipients": [person(path, 1, "sent"), person(path, 2, "sent")]}
+    bridge = open_bridge(messages=[path])
+    assert await bridge.poll() == [
+        ("sms.message.completed", path),
+        ("sms.recipient.sent", f"{path}/recipients/1"),
+        ("sms.recipient.sent", f"{path}/recipients/2"),
+    ]
+    _, _, facts, data = bridge.events[0]
+    assert facts.time == datetime(2014, 10, 7, 17, 27, 15, tzinfo=UTC)
+    assert data.created_at == datetime(2014, 10, 7, 17, 27, 12, tzinfo=UTC)
+    assert data.recipient_counts == {
+        "total": 2, "new": 0, "sending": 0, "inconclusive": 0, "blacklisted": 0, "canceled": 0, "sent": 2, "failed": 0,
+    }  # fmt: skip
+    assert data.recipient_detail_counts is None
+    assert data.provider == {}
+    assert bridge.source.problems == []
+    assert set(tms.tokens) == {TOKEN}
+
+
+async def test_the_documented_voice_message_that_does_not_add_up_is_read_byte_for_byte(tms, open_bridge):
+    path = "/messages/voice/153"
+    sent = stamp(START - timedelta(minutes=30))
+    one, two = (person(path, number, "sent", completed_at=sent) for number in (1, 2))
+    tms.at |= {
+        path: VOICE,
+        f"{path}/recipients": [one, two],
+        f"{path}/recipients/machine": [one],
+        f"{path}/recipients/human": [],
+    }
+    bridge = open_bridge(messages=[path])
+    assert await bridge.poll() == [
+        ("voice.message.completed", path),
+        ("voice.recipient.sent.machine", f"{path}/recipients/1"),
+        ("voice.recipient.sent", f"{path}/recipients/2"),
+    ]
+    _, _, _, data = bridge.events[0]
+    assert data.recipient_detail_counts == {"busy": 0, "no_answer": 0, "human": 0, "machine": 1}
+    assert data.provider == {"from_number": "+15551234567"}
+    assert bridge.source.problems == []
+    # The example's own links lead to message 15282, which is another one.
+    assert not any("15282" in asked for asked in tms.asked)
+    await bridge.poll()
+    assert len(bridge.events) == 3
+
+
+async def test_the_documented_recipient_keeps_every_field(tms, open_bridge):
+    schema = (SEEDS / "govdelivery-voice-recipients.txt").read_text()
+    schema = json.loads(schema[schema.index("{\n") : schema.index("}Body") + 1])
+    item = {name: about.get("example") for name, about in schema["items"]["properties"].items()}
+    item |= {"_links": json.loads(item["_links"]), "status": "failed", "error_message": "busy signal", "odd": [1]}
+    path = "/messages/voice/10507"
+    tms.message(path, recipient_counts={"total": 1, "failed": 1}, recipient_detail_counts={"busy": 0, "no_answer": 0})
+    tms.at |= {f"{path}/recipients": [item], f"{path}/recipients/could_not_connect": [item]}
+    bridge = open_bridge(messages=[path])
+    await bridge.poll()
+    topic, subject, facts, data = bridge.events[-1]
+    assert (topic, subject) == ("voice.recipient.failed.could_not_connect", f"{path}/recipients/364898")
+    assert facts.time == datetime(2013, 3, 15, 21, 11, 2, tzinfo=UTC)
+    assert data.model_dump(exclude={"observed"}) == {
+        "channel": "voice", "status": "failed", "previous": None, "detail": "could_not_connect", "transition": "first",
+        "message": path, "phone": "+16515551000", "error": "busy signal", "provider": {"odd": [1]},
+        "created_at": datetime(2013, 3, 15, 21, 10, 30, tzinfo=UTC),
+        "completed_at": datetime(2013, 3, 15, 21, 11, 2, tzinfo=UTC),
+    }  # fmt: skip
+    assert "6515551000" not in json.dumps(data.provider)
+
+
+# --- statuses and details ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", ["new", "sending", "inconclusive", "blacklisted", "canceled", "sent", "failed"])
+@pytest.mark.parametrize("channel", ["sms", "voice"])
+async def test_every_recipient_status_is_an_event(tms, open_bridge, channel, status):
+    path = f"/messages/{channel}/1"
+    tms.message(path)
+    tms.people(path, person(path, 7, status, completed_at=stamp(START - timedelta(minutes=1))))
+    bridge = open_bridge(messages=[path])
+    assert (f"{channel}.recipient.{status}", f"{path}/recipients/7") in await bridge.poll()
+    final = status in {"sent", "failed", "blacklisted", "canceled"}
+    expected = START - timedelta(minutes=1) if final else START if status == "new" else None
+    assert bridge.events[-1][2].time == expected
+
+
+@pytest.mark.parametrize("status", ["new", "queued", "sending", "completed", "canceled"])
+@pytest.mark.parametrize("channel", ["sms", "voice"])
+async def test_every_message_status_is_an_event(tms, open_bridge, channel, status):
+    path = f"/messages/{channel}/1"
+    tms.message(path, status, completed_at=None)
+    tms.people(path)
+    assert await open_bridge(messages=[path]).poll() == [(f"{channel}.message.{status}", path)]
+
+
+@pytest.mark.parametrize(
+    ("detail", "status"),
+    [
+        ("human", "sent"),
+        ("machine", "sent"),
+        ("busy", "failed"),
+        ("no_answer", "failed"),
+        ("could_not_connect", "failed"),
+    ],
+)
+async def test_every_detail_of_a_call_is_in_the_topic_and_makes_no_second_event(tms, open_bridge, detail, status):
+    tms.message(V1)
+    one = person(V1, 7, status, completed_at=stamp(START - timedelta(minutes=1)))
+    tms.people(V1, one)
+    tms.at[f"{V1}/recipients/{detail}"] = [one]
+    bridge = open_bridge(messages=[V1], interval="10s")
+    assert (f"voice.recipient.{status}.{detail}", f"{V1}/recipients/7") in await bridge.poll()
+    assert len(bridge.events) == 2
+
+
+async def test_a_status_that_nobody_knows_passes_through(tms, open_bridge):
+    tms.message(S1, "paused")
+    tms.people(S1, person(S1, 7, "teleported"), person(S1, 8, 4), person(S1, 9, "delivered"))
+    bridge = open_bridge(messages=[S1], statuses={"delivered": "sent", "paused": "queued"})
+    assert [topic for topic, _ in await bridge.poll()] == [
+        "sms.message.queued", "sms.recipient.unknown", "sms.recipient.unknown", "sms.recipient.sent",
+    ]  # fmt: skip
+    assert [facts.raw_status for _, _, facts, _ in bridge.events[1:3]] == ["teleported", "4"]
+
+
+async def test_a_call_that_ends_during_the_sweep_gets_its_detail_at_the_next(tms, time, open_bridge):
+    tms.message(V1)
+    tms.people(V1, person(V1, 7, "sending"), person(V1, 8, "sending"))
+    bridge = open_bridge(messages=[V1], interval="10s")
+    await bridge.poll()
+    bridge.later(10)
+    ended = person(V1, 7, "sent", completed_at=stamp(time.now))
+    tms.at[f"{V1}/recipients"] = [ended, person(V1, 8, "sending")]
+    tms.at[V1]["recipient_counts"] = {"total": 2, "sending": 2, "sent": 0}
+    tms.at[V1]["status"] = "completed"  # moves, so that the recipients are read
+    assert await bridge.poll() == [("voice.message.completed", V1)]
+    bridge.later(10)
+    tms.at[V1]["recipient_counts"] = {"total": 2, "sending": 1, "sent": 1}
+    tms.at[V1]["recipient_detail_counts"] = {"human": 1, "machine": 0}
+    tms.at[f"{V1}/recipients/human"] = [ended]
+    assert await bridge.poll() == [("voice.recipient.sent.human", f"{V1}/recipients/7")]
+
+
+async def test_a_detail_without_times_is_looked_up_when_it_is_news(tms, open_bridge):
+    tms.message(V1, recipient_detail_counts={"human": 0, "machine": 0, "busy": 0, "no_answer": 0})
+    people = [person(V1, number, "sent") for number in range(3)]
+    tms.people(V1, *people)
+    tms.at[f"{V1}/recipients/human"] = (people[:1], f'<{V1}/recipients/human?page=2>; rel="next"')
+    tms.at[f"{V1}/recipients/human?page=2"] = people[1:2]
+    bridge = open_bridge(messages=[V1], interval="10s")
+    assert sorted(topic for topic, _ in await bridge.poll()) == [
+        "voice.message.sending", "voice.recipient.sent", "voice.recipient.sent.human", "voice.recipient.sent.human",
+    ]  # fmt: skip
+    assert tms.count(f"{V1}/recipients/human") == 2
+
+
+async def test_looking_up_details_again_and_again_is_spared(tms, time, open_bridge):
+    bridge = open_bridge(messages=[V1])
+    kind = bridge.source._kinds["voice"][1]
+    from bridge.source import Observation
+
+    def news(*numbers: int) -> list[Observation]:
+        return [Observation(kind, V1, str(n), "failed", person(V1, n, "failed"), awaits_detail=True) for n in numbers]
+
+    tms.at[f"{V1}/recipients/busy"] = [person(V1, 1, "failed"), person(V1, 2, "failed"), person(V1, 9, "sent")]
+    done = await bridge.source.complete(news(3, 1, 9))
+    assert [one.detail for one in done] == [None, "busy", None]
+    assert not any(one.awaits_detail for one in done)
+    asked = len(tms.asked)
+    assert [one.detail for one in await bridge.source.complete(news(2, 4))] == ["busy", None]
+    assert len(tms.asked) == asked
+    time.seconds += 60
+    tms.at[f"{V1}/recipients/no_answer"] = [person(V1, 4, "failed")]
+    assert [one.detail for one in await bridge.source.complete(news(4))] == ["no_answer"]
+    assert [one.detail for one in await bridge.source.complete([])] == []
+    tms.at[f"{V1}/recipients/busy"] = 500
+    time.seconds += 60
+    with pytest.raises(errors.Transient):
+        await bridge.source.complete(news(5))
+    for number in range(2, 14):
+        await bridge.source.complete(
+            [Observation(kind, f"/messages/voice/{number}", "1", "sent", {}, awaits_detail=True)]
+        )
+    assert len(bridge.source._details._walks) == 8
+
+
+# --- what is read, and when -------------------------------------------------------------------------------------------
+
+
+async def test_recipients_are_not_read_again_while_the_counts_stand(tms, open_bridge):
+    tms.message(S1)
+    tms.people(S1, person(S1, 1), person(S1, 2))
+    bridge = open_bridge(messages=[S1], interval="10s")
+    await bridge.poll()
+    for _ in range(3):
+        bridge.later(10)
+        assert await bridge.poll() == []
+    assert (tms.count(S1), tms.count(f"{S1}/recipients")) == (4, 1)
+    bridge.later(10)
+    tms.people(S1, person(S1, 1), person(S1, 2, "sending"))
+    assert await bridge.poll() == [("sms.recipient.sending", f"{S1}/recipients/2")]
+    observed = bridge.events[-1][3].observed
+    assert observed.after == START
+    assert START + timedelta(seconds=40) <= observed.by
+
+
+async def test_two_opposite_changes_are_found_though_no_count_moves(tms, open_bridge):
+    tms.message(S1)
+    tms.people(S1, person(S1, 1, "sent"), person(S1, 2, "failed"))
+    bridge = open_bridge(messages=[S1], interval="10s", reread_every="1m")
+    await bridge.poll()
+    tms.people(S1, person(S1, 1, "failed"), person(S1, 2, "sent"))
+    found = []
+    for _ in range(6):
+        bridge.later(10)
+        found += await bridge.poll()
+    assert found == [("sms.recipient.failed", f"{S1}/recipients/1"), ("sms.recipient.sent", f"{S1}/recipients/2")]
+
+
+async def test_a_completed_message_is_read_once_more_at_the_very_end_and_then_left_alone(tms, time, open_bridge):
+    tms.message(S1, "completed", completed_at=stamp(START))
+    tms.people(S1, person(S1, 1, "sent"), person(S1, 2, "failed"))
+    tms.at |= {"/messages/sms": [tms.at[S1]], "/messages/voice": []}
+    bridge = open_bridge(discover=True, follow_for="1h", interval="1m", reread_every="9h")
+    await bridge.poll()
+    tms.people(S1, person(S1, 1, "failed"), person(S1, 2, "sent"))
+    found = []
+    for _ in range(70):
+        bridge.later(60)
+        found += await bridge.poll()
+    assert found == [("sms.recipient.failed", f"{S1}/recipients/1"), ("sms.recipient.sent", f"{S1}/recipients/2")]
+    assert tms.count(S1) < 50  # of 70 polls
+    asked = tms.count(S1)
+    for _ in range(40):
+        bridge.later(3600)
+        assert await bridge.poll() == []
+    assert tms.count(S1) == asked
+    assert S1 not in bridge.cursor
+
+
+async def test_a_message_without_counts_is_read_at_every_look(tms, open_bridge):
+    tms.message(S1, "new")
+    tms.at[f"{S1}/recipients"] = [person(S1, 1)]
+    bridge = open_bridge(messages=[S1], interval="10s")
+    await bridge.poll()
+    bridge.later(10)
+    tms.at[f"{S1}/recipients"] = [person(S1, 1, "sending")]
+    assert await bridge.poll() == [("sms.recipient.sending", f"{S1}/recipients/1")]
+
+
+async def test_counts_written_as_text_are_counts(tms, open_bridge):
+    tms.message(S1, recipient_counts={"total": "1", "new": "1", "odd": None})
+    tms.at[f"{S1}/recipients"] = [person(S1, 1)]
+    bridge = open_bridge(messages=[S1], interval="10s")
+    await bridge.poll()
+    bridge.later(10)
+    await bridge.poll()
+    assert tms.count(f"{S1}/recipients") == 1
+    assert bridge.events[0][3].recipient_counts == {"total": 1, "new": 1}
+
+
+async def test_a_list_still_being_built_is_asked_later_and_never_taken_for_empty(tms, open_bridge):
+    tms.message(S1)
+    tms.people(S1, person(S1, 1))
+    people = tms.at[f"{S1}/recipients"]
+    tms.at[f"{S1}/recipients"] = lambda: web.Response(status=202, headers={"Retry-After": "15"})
+    bridge = open_bridge(messages=[S1], interval="10s")
+    assert await bridge.poll() == [("sms.message.sending", S1)]
+    assert bridge.source.problems == []
+    bridge.later(10)
+    assert await bridge.poll() == []
+    assert tms.count(f"{S1}/recipients") == 1
+    bridge.later(10)
+    tms.at[f"{S1}/recipients"] = people
+    assert await bridge.poll() == [("sms.recipient.new", f"{S1}/recipients/1")]
+
+
+async def test_a_message_still_being_built_is_asked_later(tms, open_bridge):
+    tms.at[S1] = 202
+    bridge = open_bridge(messages=[S1], interval="10s")
+    assert await bridge.poll() == []
+    bridge.later(10)
+    tms.message(S1)
+    tms.people(S1)
+    assert await bridge.poll() == [("sms.message.sending", S1)]
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        '<{S1}/recipients?page=2>; rel="next"',
+        '<{url}messages/sms/1/recipients?page=2>; rel="next", <{S1}/recipients>; rel="first"',
+        "< {S1}/recipients?page=2>;rel=next,",
+        '<?page=2>; rel="next",<?page=2>; rel="last"',
+    ],
+)
+async def test_all_pages_of_recipients_are_read_however_their_links_are_written(tms, open_bridge, link):
+    tms.message(S1, recipient_counts={"total": 2})
+    tms.at[f"{S1}/recipients"] = ([person(S1, 1)], link.format(S1=S1, url=tms.url))
+    tms.at[f"{S1}/recipients?page=2"] = ([person(S1, 2)], "")
+    assert len(await open_bridge(messages=[S1]).poll()) == 3
+
+
+# --- failures ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        500,
+        400,
+        404,
+        "[{",
+        "<html>",
+        "",
+        "{}",
+        lambda: web.Response(status=302, headers={"Location": "/"}),
+    ],
+)
+async def test_a_page_that_failed_half_way_is_not_the_end(tms, open_bridge, broken):
+    tms.message(S1, recipient_counts={"total": 2})
+    tms.message(S2)
+    tms.people(S2, person(S2, 1))
+    tms.at[f"{S1}/recipients"] = ([person(S1, 1)], '<?page=2>; rel="next"')
+    tms.at[f"{S1}/recipients?page=2"] = broken
+    bridge = open_bridge(messages=[S1, S2], interval="10s", concurrency=1)
+    assert sorted(await bridge.poll()) == [
+        ("sms.message.sending", S1),
+        ("sms.message.sending", S2),
+        ("sms.recipient.new", f"{S1}/recipients/1"),
+        ("sms.recipient.new", f"{S2}/recipients/1"),
+    ]
+    assert len(bridge.source.problems) == 1
+    assert f"{S1}/recipients" in bridge.source.problems[0]
+    assert "swept" not in json.loads(bridge.cursor[S1])
+    tms.at[f"{S1}/recipients?page=2"] = [person(S1, 2)]
+    bridge.later(10)
+    assert await bridge.poll() == [("sms.recipient.new", f"{S1}/recipients/2")]
+    assert "swept" in json.loads(bridge.cursor[S1])
+    assert bridge.source.problems == []
+
+
+async def test_a_failing_message_is_tried_ever_more_seldom_and_recovers(tms, open_bridge):
+    tms.at[S1] = 500
+    tms.message(S2)
+    tms.people(S2)
+    bridge = open_bridge(messages=[S1, S2], interval="10s")
+    for _ in range(60):
+        await bridge.poll()
+        bridge.later(10)
+    assert 5 <= tms.count(S1) <= 12
+    tms.message(S1)
+    tms.people(S1)
+    bridge.later(900)
+    await bridge.poll()
+    assert "failures" not in json.loads(bridge.cursor[S1])
+
+
+async def test_a_message_that_vanished_is_reported_and_at_last_left_alone(tms, open_bridge):
+    tms.message(S1)
+    tms.people(S1)
+    tms.at |= {"/messages/sms": [tms.at[S1]], "/messages/voice": []}
+    bridge = open_bridge(discover=True, interval="10s")
+    await bridge.poll()
+    del tms.at[S1]
+    told = []
+    for _ in range(300):
+        bridge.later(10)
+        await bridge.poll()
+        told += bridge.source.problems
+    assert len(told) == 7
+    assert "no longer followed" in told[-1]
+    assert tms.count(S1) == 7
+
+
+async def test_a_named_message_that_is_not_there_is_never_given_up(tms, open_bridge):
+    tms.message(S2)
+    tms.people(S2)
+    bridge = open_bridge(messages=[S1, S2], interval="10s")
+    for _ in range(20):
+        await bridge.poll()
+        bridge.later(900)
+    assert bridge.source.problems
+    tms.message(S1)
+    tms.people(S1)
+    bridge.later(900)
+    assert await bridge.poll() == [("sms.message.sending", S1)]
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_refused_credentials_end_the_poll_at_once(tms, open_bridge, status):
+    tms.at |= {"/messages/sms": status, S1: status}
+    for bridge in (open_bridge(discover=True), open_bridge(messages=[S1])):
+        with pytest.raises(errors.Unauthorized):
+            await bridge.poll()
+        assert bridge.cursor == {}
+
+
+@pytest.mark.parametrize("wish", ["40", format_datetime(START + timedelta(seconds=40), usegmt=True)])
+async def test_a_provider_that_asks_for_quiet_gets_it(tms, open_bridge, wish):
+    tms.at |= {S1: lambda: web.Response(status=429, headers={"Retry-After": wish}), S2: 500}
+    bridge = open_bridge(messages=[S1, S2], concurrency=1)
+    with pytest.raises(Throttled) as caught:
+        await bridge.poll()
+    assert caught.value.retry_after == pytest.approx(40, abs=1)
+    assert tms.asked == [S1]
+    with pytest.raises(Throttled):
+        await bridge.poll()
+    assert tms.asked == [S1]
+
+
+async def test_a_provider_that_fails_as_a_whole_ends_the_poll(tms, open_bridge):
+    paths = [f"/messages/sms/{number}" for number in range(20)]
+    tms.at |= dict.fromkeys(paths, 500)
+    bridge = open_bridge(messages=paths, concurrency=2)
+    with pytest.raises(Outage, match="several requests in a row failed; the last: GET /messages/sms/"):
+        await bridge.poll()
+    assert len(tms.asked) < 6
+
+
+async def test_a_poll_in_which_nothing_was_answered_failed(tms, open_bridge):
+    tms.at[S1] = 500
+    with pytest.raises(errors.Transient, match=f"GET {S1}: 500"):
+        await open_bridge(messages=[S1]).poll()
+    with pytest.raises(errors.Transient, match="cannot connect"):
+        await open_bridge(messages=[S1], url=f"http://127.0.0.1:{unused_port()}").poll()
+
+
+async def test_the_token_never_follows_a_link_to_another_server(tms, time, open_bridge):
+    evil = Tms(time)
+    app = web.Application()
+    app.router.add_route("*", "/{tail:.*}", evil.handle)
+    async with TestServer(app) as server:
+        foreign = str(server.make_url("/messages/sms/1/recipients?page=2"))
+        tms.message(S1)
+        tms.people(S1, person(S1, 1))
+        tms.at[f"{S1}/recipients"] = ([person(S1, 1)], f'<{foreign}>; rel="next"')
+        tms.at |= {"/messages/sms": ([], f'<{foreign}>; rel="next"'), "/messages/voice": []}
+        bridge = open_bridge(messages=[S1], discover=True)
+        assert ("sms.recipient.new", f"{S1}/recipients/1") in await bridge.poll()
+    assert evil.asked == []
+    assert len(bridge.source.problems) == 2
+    assert all("the token stays here" in problem and foreign not in problem for problem in bridge.source.problems)
+    assert "swept" not in json.loads(bridge.cursor[S1])
+    assert "list:sms" not in bridge.cursor
+
+
+async def test_links_that_lead_round_in_a_circle_end_where_they_began(tms, open_bridge):
+    tms.message(S1, recipient_counts={"total": 3})
+    tms.at[f"{S1}/recipients"] = ([person(S1, 1)], '<?page=2>; rel="next"')
+    tms.at[f"{S1}/recipients?page=2"] = ([person(S1, 2)], '<?page=2>; rel="next"')
+    bridge = open_bridge(messages=[S1])
+    assert len(await bridge.poll()) == 3
+    assert len(tms.asked) == 3
+    assert bridge.source.problems == [
+        f"{S1}: the list's next link leads back to a page that was read; taken for its end",
+        f"{S1}: 2 recipients are listed, 3 are counted",
+    ]
+
+
+async def test_items_that_cannot_be_read_are_passed_over_and_reported(tms, open_bridge):
+    tms.message(S1, "", recipient_counts={"total": 9})
+    tms.at[f"{S1}/recipients"] = [
+        None, 5, "x", [], {}, person(S1, 1, None), person(S1, 2) | {"_links": None}, person(S1, 3) | {"_links": {"self": 5}},
+        person(S1, 4) | {"_links": {}, "id": 4},
+        person(S1, 5) | {"_links": {"self": f"{tms.url}messages/sms/1/recipients/5/"}},
+        person("/messages/sms/15282", 6),
+        person(S1, 7),
+    ]  # fmt: skip
+    bridge = open_bridge(messages=[S1])
+    assert [subject for _, subject in await bridge.poll()] == [
+        f"{S1}/recipients/4", f"{S1}/recipients/5", "/messages/sms/15282/recipients/6", f"{S1}/recipients/7",
+    ]  # fmt: skip
+    assert bridge.source.problems == [
+        f"{S1}: the message has no status, so nothing is said of it",
+        f"{S1}: 8 recipients of a page have no status or no identity: passed over",
+    ]
+
+
+@pytest.mark.parametrize("shape", [[], 5, "null", '"x"'])
+async def test_a_message_that_is_no_object_is_a_failure_of_its_own(tms, open_bridge, shape):
+    tms.at[S1] = shape if shape != 5 else "5"
+    tms.message(S2)
+    tms.people(S2)
+    bridge = open_bridge(messages=[S1, S2])
+    assert await bridge.poll() == [("sms.message.sending", S2)]
+    assert bridge.source.problems[0].startswith(f"GET {S1}: the provider answered no JSON object")
+
+
+async def test_lists_without_end_are_given_up(tms, open_bridge, monkeypatch):
+    monkeypatch.setattr("bridge.providers.govdelivery.discovery.MAX_PAGES", 5)
+    monkeypatch.setattr("bridge.providers.govdelivery.sweeping.MAX_PAGES", 5)
+    fresh = iter(range(100, 1000))
+
+    def endless() -> web.Response:
+        number = next(fresh)
+        put(tms, made(number, HOUR))
+        return web.json_response([made(number, HOUR)], headers={"Link": f'<?page={number}>; rel="next"'})
+
+    def people() -> web.Response:
+        return web.json_response([], headers={"Link": f'<?page={next(fresh)}>; rel="next"'})
+
+    tms.at |= {"/messages/sms": endless, f"{S2}/recipients": people}
+    tms.message(S2)
+    bridge = open_bridge(messages=[S2], discover=True, channels=["sms"])
+    await bridge.poll()
+    assert bridge.source.problems == [
+        "/messages/sms: the list has more than 5 pages; the rest is not read",
+        f"{S2}: the list's next link leads beyond 5 pages; taken for its end",
+    ]
+
+
+async def test_a_missing_collection_of_calls_costs_the_detail_alone(tms, open_bridge):
+    tms.message(V1, recipient_detail_counts={"human": 1})
+    tms.people(V1, person(V1, 1, "sent", completed_at=stamp(START - timedelta(minutes=5))))
+    bridge = open_bridge(messages=[V1])
+    assert ("voice.recipient.sent", f"{V1}/recipients/1") in await bridge.poll()
+    assert all("stay without this detail" in problem for problem in bridge.source.problems)
+    assert "swept" in json.loads(bridge.cursor[V1])
+
+
+async def test_a_defect_is_not_hidden_behind_a_problem(tms, open_bridge, monkeypatch):
+    tms.message(S1)
+    tms.people(S1, person(S1, 1))
+    bridge = open_bridge(messages=[S1])
+    bridge.source._kinds = {}
+    with pytest.raises(KeyError):
+        await bridge.poll()
+
+
+# --- discovery --------------------------------------------------------------------------------------------------------
+
+
+def listing(*messages: Mapping[str, object]) -> list[object]:
+    return list(messages)
+
+
+def made(number: int, ago: float, status: str = "completed", channel: str = "sms", **fields) -> dict[str, object]:
+    created = START - timedelta(seconds=ago)
+    return {
+        "status": status,
+        "created_at": stamp(created),
+        "completed_at": stamp(created + timedelta(seconds=60)) if status == "completed" else None,
+        "_links": {"self": f"/messages/{channel}/{number}"},
+    } | fields
+
+
+def put(tms: Tms, *messages: dict[str, object]) -> None:
+    for message in messages:
+        path = message["_links"]["self"]
+        tms.at[path] = message | {"recipient_counts": {"total": 0}}
+        tms.at[f"{path}/recipients"] = []
+
+
+def topics(events: list[tuple]) -> list[str]:
+    return sorted(subject for _, subject in events)
+
+
+HOUR = 3600.0
+
+
+async def test_new_messages_are_found_and_old_ones_are_not_followed_at_a_first_start(tms, open_bridge):
+    young, old, stuck = made(3, HOUR), made(2, 100 * HOUR), made(1, 500 * HOUR, "sending")
+    put(tms, young, old, stuck)
+    tms.at |= {"/messages/sms": [young, old, stuck], "/messages/voice": [made(9, HOUR, "new", "voice")]}
+    put(tms, made(9, HOUR, "new", "voice"))
+    bridge = open_bridge(discover=True)
+    assert topics(await bridge.poll()) == ["/messages/sms/1", "/messages/sms/3", "/messages/voice/9"]
+    assert tms.asked[0] == "/messages/sms?page_size=100&sort_by=created_at&sort_order=DESC"
+    assert tms.asked[1] == "/messages/voice"
+    bridge.later(30)
+    assert await bridge.poll() == []
+    assert tms.count("/messages/sms/2") == 0
+
+
+async def test_a_message_named_by_an_operator_is_followed_whatever_its_age(tms, open_bridge):
+    old = made(2, 9000 * HOUR)
+    put(tms, old)
+    tms.at |= {"/messages/sms": [old], "/messages/voice": []}
+    bridge = open_bridge(discover=True)
+    assert await bridge.poll() == []
+    assert topics(await bridge.poll("/messages/sms/2")) == ["/messages/sms/2"]
+    bridge.later(2 * HOUR)
+    put(tms, old | {"status": "canceled"})
+    assert topics(await bridge.poll("/messages/sms/2")) == ["/messages/sms/2"]
+
+
+async def test_a_message_named_no_longer_is_followed_no_longer(tms, open_bridge):
+    put(tms, made(2, HOUR))
+    bridge = open_bridge()
+    await bridge.poll("/messages/sms/2", "nonsense!")
+    assert bridge.source.problems == [
+        "a watched resource is passed over: not the path of a message; give one such as /messages/voice/10507"
+    ]
+    assert "/messages/sms/2" in bridge.cursor
+    await bridge.poll()
+    assert bridge.cursor == {}
+
+
+async def test_messages_made_while_the_bridge_was_down_are_followed_however_late(tms, open_bridge):
+    first = made(1, HOUR)
+    put(tms, first)
+    tms.at |= {"/messages/sms": [first], "/messages/voice": []}
+    bridge = open_bridge(discover=True, follow_for="1h")
+    await bridge.poll()
+    bridge.later(200 * HOUR)
+    meanwhile = made(2, -50 * HOUR)
+    put(tms, meanwhile)
+    tms.at["/messages/sms"] = [meanwhile, first]
+    assert topics(await bridge.poll()) == ["/messages/sms/2"]
+    for _ in range(30):
+        bridge.later(HOUR)
+        assert await bridge.poll() == []
+    assert set(bridge.cursor) == {"list:sms", "list:voice"}
+
+
+async def test_a_message_that_hides_behind_known_ones_is_found(tms, open_bridge):
+    known, hidden = made(3, HOUR), made(2, 2 * HOUR)
+    put(tms, known, hidden)
+    tms.at |= {"/messages/sms": ([known], '</messages/sms?page=2>; rel="next"'), "/messages/voice": []}
+    tms.at["/messages/sms?page=2"] = [known]
+    bridge = open_bridge(discover=True)
+    await bridge.poll()
+    tms.at["/messages/sms?page=2"] = [hidden]
+    bridge.later(30)
+    assert topics(await bridge.poll()) == ["/messages/sms/2"]
+
+
+async def test_a_long_list_is_read_as_far_as_it_may_hold_news_and_now_and_then_further(tms, open_bridge):
+    pages = [[made(100 - page, page * 10 * HOUR)] for page in range(40)]
+    put(tms, *(page[0] for page in pages))
+    for number, page in enumerate(pages):
+        path = f"/messages/sms?page={number}" if number else "/messages/sms"
+        tms.at[path] = (page, f'</messages/sms?page={number + 1}>; rel="next"' if number < 39 else "")
+    tms.at["/messages/voice"] = []
+    bridge = open_bridge(discover=True)
+    await bridge.poll()
+    walked = tms.count("/messages/sms")
+    assert walked == 27  # 72 h and a week of 10 h a page, and one page more
+    bridge.later(30)
+    await bridge.poll()
+    assert tms.count("/messages/sms") - walked == 3
+    walked = tms.count("/messages/sms")
+    bridge.later(7 * HOUR)
+    await bridge.poll()
+    assert tms.count("/messages/sms") - walked == 26  # the page on the very bound is beyond it by now
+
+
+async def test_a_walk_that_broke_off_is_walked_again_as_far(tms, open_bridge):
+    first, second, third = made(3, HOUR), made(2, 5 * HOUR), made(1, 9 * HOUR)
+    put(tms, first, second, third)
+    tms.at |= {
+        "/messages/sms": ([first], '<?page=2>; rel="next"'),
+        "/messages/sms?page=2": ([second], '<?page=3>; rel="next"'),
+        "/messages/sms?page=3": 500,
+        "/messages/voice": 202,
+    }
+    bridge = open_bridge(discover=True)
+    assert topics(await bridge.poll()) == ["/messages/sms/2", "/messages/sms/3"]
+    assert len(bridge.source.problems) == 1
+    assert not any(key.startswith("list:") for key in bridge.cursor)
+    tms.at |= {"/messages/sms?page=3": [third], "/messages/voice": []}
+    bridge.later(30)
+    assert topics(await bridge.poll()) == ["/messages/sms/1"]
+    assert {"list:sms", "list:voice"} <= set(bridge.cursor)
+
+
+@pytest.mark.parametrize("last", [True, False])
+async def test_a_list_with_the_oldest_first_is_read_to_its_newest(tms, open_bridge, last):
+    pages = [[made(n * 2, (2000 - n * 20) * HOUR, channel="voice"), made(n * 2 + 1, (1990 - n * 20) * HOUR, channel="voice")]
+             for n in range(101)]  # fmt: skip
+    newest = [made(900, 3 * HOUR, channel="voice"), made(901, HOUR, channel="voice")]
+    put(tms, *newest)
+    pages.append(newest)
+    for number, page in enumerate(pages):
+        links = [f'</messages/voice?page={number + 1}>; rel="next"'] * (number < 101)
+        links += [f'</messages/voice?page={number - 1}>; rel="prev"'] * (number > 0)
+        links += ['</messages/voice?page=101>; rel="last"'] * last
+        tms.at[f"/messages/voice?page={number}" if number else "/messages/voice"] = (page, ", ".join(links))
+    bridge = open_bridge(discover=True, channels=["voice"])
+    await bridge.poll()
+    assert {"/messages/voice/900", "/messages/voice/901"} <= set(bridge.cursor)
+    assert (tms.count("/messages/voice") < 20) is last
+
+
+async def test_a_list_that_tells_news_makes_its_message_due(tms, open_bridge):
+    message = made(1, 20 * HOUR, "sending")
+    put(tms, message)
+    tms.at |= {"/messages/sms": [message], "/messages/voice": []}
+    bridge = open_bridge(discover=True, interval="10s")
+    await bridge.poll()
+    bridge.later(10)
+    await bridge.poll()
+    assert tms.count("/messages/sms/1") == 1
+    done = made(1, 20 * HOUR)
+    put(tms, done)
+    tms.at["/messages/sms"] = [done]
+    bridge.later(10)
+    assert await bridge.poll() == [("sms.message.completed", "/messages/sms/1")]
+
+
+async def test_listed_messages_without_identity_are_reported_and_passed_over(tms, open_bridge):
+    tms.at |= {
+        "/messages/sms": [
+            None,
+            {},
+            {"_links": {"self": "/elsewhere"}},
+            {"_links": {"self": "/messages/email/4"}},
+            {"id": 5},
+        ],
+        "/messages/voice": [],
+    }
+    put(tms, made(5, HOUR))
+    bridge = open_bridge(discover=True)
+    assert topics(await bridge.poll()) == ["/messages/sms/5"]
+    assert bridge.source.problems == ["/messages/sms: 4 messages of a page have no identity: passed over"]
+
+
+async def test_an_ended_message_without_any_times_is_not_taken_up_again(tms, open_bridge):
+    message = {"status": "completed", "_links": {"self": "/messages/sms/1"}}
+    put(tms, message)
+    tms.at |= {"/messages/sms": [message], "/messages/voice": []}
+    bridge = open_bridge(discover=True, follow_for="1m", interval="30s")
+    await bridge.poll()
+    for _ in range(10):
+        bridge.later(30)
+        await bridge.poll()
+    asked = tms.count("/messages/sms/1")
+    for _ in range(100):
+        bridge.later(24 * HOUR)
+        assert await bridge.poll() == []
+    assert tms.count("/messages/sms/1") == asked
+    tms.at["/messages/sms"] = []
+    bridge.later(31 * 24 * HOUR)
+    await bridge.poll()
+    await bridge.poll()
+    assert "/messages/sms/1" not in bridge.cursor
+
+
+async def test_a_past_range_is_read_beside_the_live_cursor(tms, open_bridge):
+    pages = [[made(100 - page, page * 10 * HOUR)] for page in range(20)]
+    put(tms, *(page[0] for page in pages))
+    for number, page in enumerate(pages):
+        path = f"/messages/sms?page={number}" if number else "/messages/sms"
+        tms.at[path] = (page, f'</messages/sms?page={number + 1}>; rel="next"' if number < 19 else "")
+    tms.people("/messages/sms/95", person("/messages/sms/95", 1, "sent"))
+    tms.at |= {
+        "/messages/voice": [
+            {"_links": {"self": "/messages/voice/1"}},
+            made(2, 45 * HOUR, channel="voice"),
+            made(3, 45 * HOUR, channel="voice"),
+        ],
+        "/messages/voice/3": 202,
+    }
+    bridge = open_bridge(discover=True)
+    async with aclosing(bridge.source.backfill(START - timedelta(hours=60), START - timedelta(hours=40))) as filled:
+        async for page in filled:
+            await bridge._commit(page)
+    assert sorted({subject for _, subject, *_ in bridge.events}) == [
+        "/messages/sms/94", "/messages/sms/95", "/messages/sms/95/recipients/1", "/messages/sms/96",
+    ]  # fmt: skip
+    assert sorted(bridge.source.problems) == [
+        "GET /messages/voice/2: 404, the provider does not know this resource (any more); run the backfill again for it",
+        "GET /messages/voice/3: the provider is still building the answer: asked again later; run the backfill again for it",
+    ]
+    assert bridge.cursor == {}
+    assert tms.count("/messages/sms") == 9
+
+
+# --- size, order and time ---------------------------------------------------------------------------------------------
+
+
+def crowd(tms: Tms, message: str, pages: int, status: str = "new") -> None:
+    tms.message(message, recipient_counts={"total": pages * 50, status: pages * 50})
+    for page in range(pages):
+        people = [person(message, page * 50 + number, status) for number in range(50)]
+        link = f'<{message}/recipients?page={page + 1}>; rel="next"' if page + 1 < pages else ""
+        tms.at[f"{message}/recipients?page={page}" if page else f"{message}/recipients"] = (people, link)
+
+
+async def test_pages_wait_for_their_reader_and_are_not_piled_up(tms, open_bridge):
+    crowd(tms, S1, 40)
+    bridge = open_bridge(messages=[S1])
+    async with aclosing(bridge.source.pages({}, ())) as pages:
+        read = [await anext(pages) for _ in range(3)]
+        for _ in range(50):
+            await asyncio.sleep(0.001)
+    assert len(read) == 3
+    assert len(tms.asked) < 10
+    assert len(asyncio.all_tasks()) <= 3  # nobody goes on working for a reader who left
+
+
+async def test_a_huge_message_hands_over_to_the_next_poll_and_misses_nobody(tms, open_bridge):
+    bridge = open_bridge(messages=[S1], interval="10s")
+    tms.message(S1, recipient_counts={"total": 0})
+    tms.at[f"{S1}/recipients"] = []
+    await bridge.poll()
+    crowd(tms, S1, 10)
+    tms.takes[f"{S1}/recipients"] = 25.0
+    polls = 0
+    bridge.later(10)
+    while "swept" not in json.loads(bridge.cursor[S1]) or json.loads(bridge.cursor[S1]).get("counts") == {"total": 0}:
+        await bridge.poll()
+        polls += 1
+        assert polls < 10
+        assert bridge.source.behind == ("sweep" in json.loads(bridge.cursor[S1]))
+    assert polls == 4
+    assert len(bridge.events) == 501
+    assert tms.count(f"{S1}/recipients") == 11
+
+
+async def test_the_first_poll_of_all_reads_everything_however_long_it_takes(tms, open_bridge):
+    crowd(tms, S1, 10)
+    tms.takes[f"{S1}/recipients"] = 25.0
+    bridge = open_bridge(messages=[S1], interval="10s")
+    assert len(await bridge.poll()) == 501
+    assert not bridge.source.behind
+
+
+async def test_what_is_new_does_not_wait_for_what_is_huge(tms, open_bridge):
+    bridge = open_bridge(messages=[S1], interval="10s", concurrency=1)
+    tms.message(S1, recipient_counts={"total": 0})
+    tms.at[f"{S1}/recipients"] = []
+    await bridge.poll()
+    crowd(tms, S1, 20)
+    tms.takes[f"{S1}/recipients"] = 25.0
+    bridge.later(10)
+    await bridge.poll()
+    put(tms, made(2, HOUR))
+    tms.asked.clear()
+    await bridge.poll("/messages/sms/2")
+    assert tms.asked[0] == "/messages/sms/2"
+
+
+async def test_asked_twice_from_one_cursor_it_yields_the_same(tms, open_bridge):
+    crowd(tms, S1, 3)
+    bridge = open_bridge(messages=[S1])
+
+    async def all_pages() -> list[tuple[str, str]]:
+        async with aclosing(bridge.source.pages({}, ())) as pages:
+            return [(one.key, one.status) async for page in pages for one in page.observations]
+
+    assert await all_pages() == await all_pages()
+
+
+async def test_a_clock_set_back_puts_nothing_off(tms, open_bridge):
+    tms.message(S1)
+    tms.people(S1)
+    bridge = open_bridge(messages=[S1])
+    await bridge.poll()
+    bridge.later(-30 * 24 * HOUR)
+    tms.at[S1]["status"] = "completed"
+    assert await bridge.poll() == [("sms.message.completed", S1)]
+
+
+# --- settings, names, the probe ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "channels", "path"),
+    [
+        ("10507", ["voice"], "/messages/voice/10507"),
+        ("/messages/voice/10507", ["sms", "voice"], "/messages/voice/10507"),
+        ("messages/voice/10507/", ["sms", "voice"], "/messages/voice/10507"),
+        ("https://tms.govdelivery.com/messages/sms/1?page=2", ["sms", "voice"], "/messages/sms/1"),
+        ("/messages/sms/1/recipients/3", ["sms"], "/messages/sms/1/recipients/3"),
+    ],
+)
+def test_a_message_is_named_by_id_or_path(text, channels, path):
+    settings = GovDeliverySettings(type="govdelivery", token=TOKEN, channels=channels, messages=[text])
+    assert GovDelivery("x", settings, Clock()).resource(text) == path
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"messages": ["10507"]}, "give its path, such as /messages/voice/10507"),
+        ({"messages": ["/messages/voice/1"], "channels": ["sms"]}, "is not of the channels sms"),
+        ({"messages": ["hello world"]}, "not the path of a message"),
+        ({"messages": ["http://[::1/messages/sms/1"]}, "not the path of a message"),
+        ({"url": "tms.govdelivery.com"}, "is not an address"),
+        ({"url": "https://me:pw@tms.govdelivery.com"}, "has neither a user nor a query"),
+        ({"url": "http://[::1"}, "is not an address"),
+        ({"statuses": {"x": "y"}}, "'y' is not one of blacklisted, "),
+        ({"channels": []}, "at least 1"),
+        ({"channels": ["email"]}, "'sms' or 'voice'"),
+        ({"page_size": 101}, "less than or equal to 100"),
+        ({"tokens": "x"}, "Extra inputs"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_said_so(settings, words):
+    with pytest.raises(ValidationError, match=words):
+        GovDeliverySettings(type="govdelivery", token=TOKEN, **settings)
+
+
+def test_statuses_are_kept_long_enough_for_a_message_that_is_followed():
+    settings = GovDeliverySettings(type="govdelivery", token=TOKEN)
+    assert settings.follow_for == 72 * HOUR
+    assert GovDelivery("x", settings, Clock()).retention >= settings.follow_for + 30 * 24 * HOUR
+
+
+@pytest.mark.parametrize(
+    "links",
+    [
+        {"self": "/", "sms_messages": "/messages/sms", "voice_messages": "https://tms.example/messages/voice/"},
+        [{"self": "/"}, {"sms_messages": "/messages/sms"}, {"voice_messages": "/messages/voice"}, None],
+    ],
+)
+async def test_the_probe_tells_the_channels_and_the_price(tms, open_bridge, links):
+    tms.at["/"] = {"_links": links}
+    probe = await open_bridge(discover=True).source.probe()
+    assert probe.summary == "127.0.0.1 takes the token; channels sms, voice"
+    assert probe.requests_per_day == 2 * 2 * 2880
+
+
+async def test_the_probe_names_a_channel_that_the_account_does_not_have(tms, open_bridge):
+    tms.at["/"] = {"_links": {"sms": "/messages/sms"}}
+    assert "it names no voice: take it out of channels" in (await open_bridge().source.probe()).summary
+
+
+async def test_the_probe_does_without_a_root(tms, open_bridge):
+    tms.at["/messages/sms"] = []
+    assert "channels sms, voice" in (await open_bridge().source.probe()).summary
+    tms.at["/messages/sms"] = 403
+    with pytest.raises(errors.Unauthorized):
+        await open_bridge().source.probe()
+
+
+async def test_a_rotated_token_is_used_at_once_and_a_lost_one_is_said_so(tms, time, tmp_path):
+    file = tmp_path / "token"
+    file.write_text("one\n")
+    settings = GovDeliverySettings.model_validate(
+        {"type": "govdelivery", "url": tms.url, "token_file": str(file), "discover": False, "messages": [S1]}
+    )
+    source = GovDelivery("x", settings, time.clock)
+    tms.message(S1)
+    tms.people(S1)
+    await Bridge(tms, source).poll()
+    file.write_text("another\n")
+    await Bridge(tms, source).poll()
+    assert set(tms.tokens) == {"one", "another"}
+    await source.close()
+    fresh = GovDeliverySettings.model_validate({"type": "x", "url": tms.url, "token_file": str(file), "messages": [S1]})
+    object.__setattr__(fresh.token, "_stamp", None)
+    file.unlink()
+    with pytest.raises(errors.Unauthorized, match="the token's file cannot be read"):
+        await Bridge(tms, GovDelivery("x", fresh, time.clock)).poll()

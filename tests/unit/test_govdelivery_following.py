@@ -1,0 +1,249 @@
+"""When a message is looked at next, what the cursor remembers, and items of every shape."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.event import Observed, Transition
+from bridge.lifecycle import classify
+from bridge.providers.govdelivery.api import canonical, message_path, recipient_key
+from bridge.providers.govdelivery.following import (
+    ABANDONED,
+    SELDOM,
+    Followed,
+    Listed,
+    Sweep,
+    epoch,
+    must_reread,
+    next_look,
+    stamp,
+)
+from bridge.providers.govdelivery.lifecycles import (
+    DETAILS,
+    MESSAGE,
+    MESSAGE_KEY,
+    RECIPIENT,
+    counts,
+    kinds,
+    recipient_path,
+)
+from bridge.providers.govdelivery.sweeping import observations
+from bridge.source import Observation
+
+NOW = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
+HOUR = 3600.0
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just("2013-03-15T21:11:02Z"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def ago(seconds: float) -> datetime:
+    return NOW - timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize(
+    ("created", "completed", "changed", "wait"),
+    [
+        (0, None, None, 30),
+        (600, None, None, 30),
+        (1200, None, None, 60),
+        (24 * HOUR, None, None, HOUR),
+        (24 * HOUR, None, 60, 30),
+        (ABANDONED + 60, None, None, None),
+        (ABANDONED + 60, None, 60, 30),
+        (HOUR, 60, None, 30),
+        (24 * HOUR, 10 * HOUR, None, 1800),
+        (99 * HOUR, 71.9 * HOUR, None, 360),
+        (99 * HOUR, 72 * HOUR, None, None),
+        (99 * HOUR, 72 * HOUR, 1, None),
+        (None, None, None, 30),
+        (-500, None, None, 30),
+    ],
+)
+def test_a_message_is_looked_at_ever_more_seldom_until_it_is_over(created, completed, changed, wait):
+    moments = (None if seconds is None else ago(seconds) for seconds in (created, completed, changed))
+    then = next_look(NOW, *moments, 30.0, 72 * HOUR)
+    assert then == (None if wait is None else NOW + timedelta(seconds=wait))
+
+
+MOMENTS = st.none() | st.integers(-100_000, 10_000_000).map(ago)
+
+
+@given(MOMENTS, MOMENTS, MOMENTS, st.floats(0.1, 100_000), st.floats(0, 1e7))
+def test_the_next_look_is_neither_too_soon_nor_too_late(created, completed, changed, interval, follow_for):
+    then = next_look(NOW, created, completed, changed, interval, follow_for)
+    if then is None:
+        return
+    wait = (then - NOW).total_seconds()
+    assert 0 < wait <= max(interval, SELDOM) + 0.001
+    if completed is not None:
+        assert then <= completed + timedelta(seconds=follow_for)
+    else:
+        assert wait >= interval - 0.001
+
+
+@pytest.mark.parametrize(
+    ("swept", "took", "completed", "reread"),
+    [(599, 0, None, False), (600, 0, None, True), (600, 61, None, False), (610, 61, None, True),
+     (3600, 0, 10 * HOUR, False), (9001, 0, 10 * HOUR, True)],
+)  # fmt: skip
+def test_what_is_costly_or_long_over_is_read_again_less_often(swept, took, completed, reread):
+    now = 1e9
+    assert must_reread(now, now - swept, took, None if completed is None else now - completed, 600.0) is reread
+
+
+NUMBERS = st.none() | st.floats(0, 4e9).map(stamp)
+COUNTS = st.none() | st.dictionaries(st.text(max_size=5), st.integers(0, 10**6), min_size=1, max_size=3)
+SWEEPS = st.builds(
+    Sweep,
+    todo=st.lists(st.tuples(st.sampled_from(["", "busy"]), st.text(max_size=20)), max_size=3).map(tuple),
+    started=st.floats(0, 4e9).map(stamp),
+    since=NUMBERS,
+    counts=COUNTS,
+    settled=st.lists(st.sampled_from(["busy", "human"]), max_size=2).map(tuple),
+)
+ENTRIES = st.builds(
+    Followed, due=st.floats(0, 4e9), found=st.just(5.0), status=st.none() | st.text(max_size=9), created=NUMBERS, swept=NUMBERS,
+    counts=COUNTS, details=COUNTS, hint=st.text(max_size=9), failures=st.integers(0, 9), over=NUMBERS,
+    sweep=st.none() | SWEEPS,
+)  # fmt: skip
+
+
+@given(ENTRIES)
+def test_the_cursor_remembers_all_of_a_message(entry):
+    assert Followed.load(entry.dump()) == entry
+
+
+def test_the_cursor_says_little_of_a_quiet_message():
+    assert Followed(due=1.0, found=1.0).dump() == '{"due":1.0,"found":1.0}'
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "5", "null", "{}", '{"due":1}', '{"x":1}', '{"due":1,"found":1,"sweep":[1]}']
+)
+def test_an_entry_that_cannot_be_read_is_due_and_knows_nothing(text):
+    assert Followed.load(text) == Followed(due=0.0, found=0.0)
+    assert Listed.load(text) == Listed()
+
+
+def test_the_list_is_remembered():
+    assert Listed.load(Listed(5.0, 6.0).dump()) == Listed(5.0, 6.0)
+    assert Listed.load(None) == Listed()
+    assert replace(Listed(), until=1.0).dump() == '{"until":1.0,"deep":0.0}'
+
+
+@given(st.floats(0, 4e9))
+def test_a_stamp_is_never_later_than_its_time(seconds):
+    assert seconds - 0.0011 <= stamp(seconds) <= seconds
+
+
+# --- paths ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "key"),
+    [
+        ("/messages/sms/1/recipients/2", "/messages/sms/1", "2"),
+        ("https://tms.govdelivery.com/messages/sms/1/recipients/2", "/messages/sms/1", "2"),
+        ("http://proxy/tms/messages/sms/1/recipients/2/?x=1", "/messages/sms/1", "2"),
+        ("/messages/sms/15282/recipients/2", "/messages/sms/15282", "/messages/sms/15282/recipients/2"),
+        ("/messages/sms/1", "/messages/sms/1", None),
+        ("/messages/sms", None, None),
+        ("/messages/sms/1/recipients", None, None),
+        ("messages/sms/1", None, None),
+        ("", None, None),
+        (None, None, None),
+        (["/messages/sms/1"], None, None),
+    ],
+)
+def test_an_identity_is_the_path_of_its_link(text, message, key):
+    assert message_path(text) == message
+    assert recipient_key(text, "/messages/sms/1") == key
+    if key is not None:
+        assert canonical(text) == recipient_path("/messages/sms/1", key)
+
+
+# --- items of every shape ---------------------------------------------------------------------------------------------
+
+FIELDS = ("phone", "formatted_phone", "status", "error_message", "created_at", "completed_at", "_links", "id", "body",
+          "recipient_counts", "recipient_detail_counts", "sent_at", "novelty")  # fmt: skip
+ITEMS = st.dictionaries(st.sampled_from(FIELDS), ANYTHING, max_size=8) | st.builds(
+    lambda status, rest: {"_links": {"self": "/messages/voice/1/recipients/2"}, **rest, "status": status},
+    st.sampled_from([*RECIPIENT.names, *MESSAGE.names, "novel"]),
+    st.dictionaries(st.sampled_from(FIELDS), ANYTHING, max_size=5),
+)
+
+
+@given(st.lists(ITEMS | ANYTHING, max_size=6), st.sampled_from([None, *RECIPIENT.names, "busy", "human"]))
+def test_no_item_is_more_than_passed_over(items, detail):
+    for channel in ("sms", "voice"):
+        message, recipient = kinds(channel, {})
+        found = list(observations(recipient, f"/messages/{channel}/1", items, detail))
+        found += [Observation(message, f"/messages/{channel}/1", MESSAGE_KEY, one.status, one.item) for one in found]
+        for one in found:
+            assert one.key
+            assert one.status
+            facts = one.kind.describe(one)
+            data = facts.model(
+                channel=channel,
+                status="x",
+                transition=Transition.FIRST,
+                observed=Observed(after=None, by=NOW),
+                **facts.fields,
+            )
+            json.loads(data.model_dump_json())
+            content = {"body"} if one.kind is message else {"phone", "formatted_phone"}
+            assert not {"_links", *content} & set(facts.fields["provider"])
+            assert facts.subject.startswith("/messages/")
+
+
+@given(ANYTHING)
+def test_no_value_is_more_than_no_count(value):
+    found = counts(value)
+    assert found is None or (found and all(isinstance(count, int) for count in found.values()))
+    assert epoch(value) is None or isinstance(value, str)
+
+
+# --- lifecycles -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lifecycle", "seen", "status", "transition"),
+    [
+        (MESSAGE, "n", "queued", "advance"),
+        (MESSAGE, "n", "completed", "skip"),
+        (MESSAGE, "nq", "canceled", "advance"),
+        (MESSAGE, "sc", "sending", "reopen"),
+        (RECIPIENT, "n", "sending", "advance"),
+        (RECIPIENT, "n", "blacklisted", "advance"),
+        (RECIPIENT, "n", "failed", "skip"),
+        (RECIPIENT, "nsi", "sent", "advance"),
+        (RECIPIENT, "nsi", "sending", "regress"),
+        (RECIPIENT, "nsd", "failed", "reopen"),
+        (RECIPIENT, "ns", "novel", "unknown"),
+    ],
+)
+def test_the_order_of_statuses_is_the_providers(lifecycle, seen, status, transition):
+    assert classify(lifecycle, seen, status).transition == transition
+
+
+def test_inconclusive_is_not_final_and_every_detail_belongs_to_a_final_status():
+    assert RECIPIENT.finals == {"sent", "failed", "blacklisted", "canceled"}
+    assert MESSAGE.finals == {"completed", "canceled"}
+    assert set(DETAILS) <= RECIPIENT.finals
+
+
+def test_the_letters_in_the_ledger_stay_what_they_are():
+    assert "".join(MESSAGE.codes.values()) == "nqscx"
+    assert "".join(RECIPIENT.codes.values()) == "nsibxdf"
+    for channel in ("sms", "voice"):
+        for kind in kinds(channel, {"delivered": "sent", "halted": "completed"}):
+            assert set(kind.events) == set(kind.lifecycle.statuses)

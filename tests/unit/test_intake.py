@@ -1,0 +1,227 @@
+"""Read, decide, write: an event exists once because its transition was committed once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from bridge.adapters.sqlite_store import SqliteStore
+from bridge.clock import Clock
+from bridge.errors import Conflict, LeaseLost, Transient
+from bridge.intake import Intake
+from bridge.ledger import Commit, Key, StatusChange
+from bridge.source import Facts, Kind, Page
+from bridge.testing.doubles import KIND, LIFECYCLE, ScriptedSource, observe
+
+AT = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    store = SqliteStore(tmp_path / "bridge.db", clock=Clock())
+    await store.open()
+    yield store
+    await store.close()
+
+
+def page(*observations, minute: int = 0, after=None, **cursor):
+    return Page(observations, AT + timedelta(minutes=minute), after, cursor)
+
+
+async def run(store: SqliteStore, source: ScriptedSource, *, polls: int | None = None, **options):
+    intake = Intake("city", "govdelivery", source, store, Clock(now=lambda: AT), **options)
+    lease = await store.acquire("source/city", "me", 30)
+    rounds = [await intake.poll(lease) for _ in range(polls or len(source.polls))]
+    return intake, lease, rounds
+
+
+async def journal(store: SqliteStore) -> list[dict]:
+    return [json.loads(entry.event.body) for entry in await store.read("city", 0, 1000)]
+
+
+def said(events: list[dict]) -> list[tuple[str, str, str]]:
+    return [
+        (event["subject"].rpartition("/")[2], event["data"]["status"], event["data"]["transition"]) for event in events
+    ]
+
+
+async def test_a_transition_is_an_event_and_the_same_status_again_is_none(store) -> None:
+    source = ScriptedSource([[page(observe("1", "new"))], [page(observe("1", "new"))], [page(observe("1", "failed"))]])
+    _, _, rounds = await run(store, source)
+    assert said(await journal(store)) == [("1", "new", "first"), ("1", "failed", "skip")]
+    assert [one.events for one in rounds] == [1, 0, 1]
+    assert [one.observed for one in rounds] == [1, 1, 1]
+
+
+async def test_the_same_resource_twice_on_a_page_is_one_resource(store) -> None:
+    await run(store, ScriptedSource([[page(observe("1", "new"), observe("1", "new"), observe("1", "sending"))]]))
+    assert said(await journal(store)) == [("1", "new", "first"), ("1", "sending", "advance")]
+
+
+async def test_the_event_says_in_which_interval_the_change_happened(store) -> None:
+    source = ScriptedSource([[page(observe("1", "new"))], [page(observe("1", "sending"), minute=5, after=AT)]])
+    await run(store, source)
+    first, second = await journal(store)
+    assert first["data"]["observed"] == {"after": None, "by": "2026-03-01T12:00:00Z"}
+    assert second["data"]["observed"] == {"after": "2026-03-01T12:00:00Z", "by": "2026-03-01T12:05:00Z"}
+
+
+async def test_the_time_is_the_providers_own_and_else_that_of_observation(store) -> None:
+    own = AT - timedelta(hours=1)
+    source = ScriptedSource(
+        [[page(observe("1", "sent", time=own), observe("2", "new", first_time=own), observe("3", "new"))]]
+    )
+    source.polls.append([page(observe("2", "sending", first_time=own), minute=3)])
+    await run(store, source)
+    assert [event["time"] for event in await journal(store)] == [
+        "2026-03-01T11:00:00Z",
+        "2026-03-01T11:00:00Z",
+        "2026-03-01T12:00:00Z",
+        "2026-03-01T12:03:00Z",
+    ]
+
+
+async def test_the_cursor_moves_with_the_page_and_is_what_the_next_poll_is_asked_with(store) -> None:
+    source = ScriptedSource([[page(observe("1", "new"), last="7")], [page(last=None, other="x")], []])
+    await run(store, source)
+    assert source.cursors == [{}, {"last": "7"}, {"other": "x"}]
+
+
+async def test_a_poll_that_fails_half_way_keeps_what_it_saw_and_repeats_nothing(store) -> None:
+    source = ScriptedSource(
+        [
+            [page(observe("1", "new")), Transient("the provider went away")],
+            [page(observe("1", "new")), page(observe("2", "new"))],
+        ]
+    )
+    intake = Intake("city", "govdelivery", source, store, Clock())
+    lease = await store.acquire("source/city", "me", 30)
+    with pytest.raises(Transient):
+        await intake.poll(lease)
+    await intake.poll(lease)
+    assert [subject for subject, _, _ in said(await journal(store))] == ["1", "2"]
+
+
+async def test_with_baseline_what_a_first_start_finds_is_recorded_and_not_published(store) -> None:
+    source = ScriptedSource([[page(observe("1", "new"))], [page(observe("1", "sending"), observe("2", "new"))]])
+    await run(store, source, baseline=True)
+    assert said(await journal(store)) == [("1", "sending", "advance"), ("2", "new", "first")]
+
+
+async def test_an_unknown_status_is_published_with_the_providers_own_value(store) -> None:
+    await run(store, ScriptedSource([[page(observe("1", "new"))], [page(observe("1", "paused"))]]))
+    event = (await journal(store))[-1]
+    assert event["type"] == "bridge.sms.recipient.unknown"
+    assert event["data"]["provider_status"] == "paused"
+    assert event["data"]["previous"] == "new"
+    assert event["data"]["message"] == "/messages/sms/1"
+
+
+async def test_details_are_asked_for_only_where_they_become_events(store) -> None:
+    waiting = replace(observe("1", "failed"), awaits_detail=True)
+    source = ScriptedSource([[page(waiting, observe("2", "new"), done="yes")], [page(waiting)]], details={"1": "busy"})
+    await run(store, source)
+    assert source.completed == ["1"]
+    events = {event["subject"].rpartition("/")[2]: event for event in await journal(store)}
+    assert events["1"]["data"]["detail"] == "busy"
+
+
+async def test_the_cursor_does_not_move_before_what_awaits_its_details_is_committed(store) -> None:
+    waiting = replace(observe("1", "failed"), awaits_detail=True)
+    source = ScriptedSource([[page(waiting), page(swept="yes")]], details={"1": "busy"})
+
+    async def fail(_):
+        raise Transient("no details now")
+
+    source.complete = fail
+    intake = Intake("city", "govdelivery", source, store, Clock())
+    lease = await store.acquire("source/city", "me", 30)
+    with pytest.raises(Transient):
+        await intake.poll(lease)
+    assert "swept" not in await store.cursor("city")
+    assert await journal(store) == []
+
+
+async def test_a_resource_that_cannot_be_described_does_not_stop_the_others(store) -> None:
+    def describe(observation) -> Facts:
+        if observation.key == "1":
+            raise KeyError("phone")
+        return KIND.describe(observation)
+
+    odd = Kind("sms", "recipient", LIFECYCLE, KIND.events, describe)
+    await run(store, ScriptedSource([[page(observe("1", "new", kind=odd), observe("2", "new", kind=odd))]]))
+    assert [subject for subject, _, _ in said(await journal(store))] == ["2"]
+    assert await store.last_seen("city", [Key("/messages/sms/1", "1")], 60) == [None]
+
+
+async def test_a_lost_lease_commits_nothing(store) -> None:
+    source = ScriptedSource([[page(observe("1", "new"))]])
+    intake = Intake("city", "govdelivery", source, store, Clock())
+    lease = await store.acquire("source/city", "me", 30)
+    await store.release(lease)
+    await store.acquire("source/city", "another", 30)
+    with pytest.raises(LeaseLost):
+        await intake.poll(lease)
+    assert await journal(store) == []
+
+
+async def test_what_somebody_else_wrote_in_between_is_read_again_and_decided_again(store) -> None:
+    source = ScriptedSource([[page(observe("1", "new"))]])
+    intake = Intake("city", "govdelivery", source, store, Clock())
+    lease = await store.acquire("source/city", "me", 30)
+    read = store.last_seen
+    interfered = []
+
+    async def last_seen(name, keys, retention):
+        seen = await read(name, keys, retention)
+        if not interfered:
+            interfered.append(True)
+            await store.commit(None, Commit("city", statuses=[StatusChange(keys[0], None, "s")]))
+        return seen
+
+    store.last_seen = last_seen
+    await intake.poll(lease)
+    assert said(await journal(store)) == [("1", "new", "regress")]
+
+
+async def test_a_conflict_that_does_not_end_is_raised_and_not_lost(store) -> None:
+    source = ScriptedSource([[page(observe("1", "new"))]])
+    intake = Intake("city", "govdelivery", source, store, Clock())
+    lease = await store.acquire("source/city", "me", 30)
+
+    async def commit(*_):
+        raise Conflict("again and again")
+
+    store.commit = commit
+    with pytest.raises(Conflict):
+        await intake.poll(lease)
+
+
+async def test_a_stall_is_published_once_and_so_is_the_recovery(store) -> None:
+    intake, lease, _ = await run(store, ScriptedSource([[]]))
+    since = AT - timedelta(minutes=9)
+    await intake.stalled(lease, since, 12, "the token was refused")
+    await intake.stalled(lease, since, 13, "the token was refused")
+    assert await intake.recovered(lease)
+    assert not await intake.recovered(lease)
+    stalled, recovered = await journal(store)
+    assert stalled["type"] == "bridge.bridge.source.stalled"
+    assert stalled["data"]["failures"] == 12
+    assert stalled["data"]["since"] == "2026-03-01T11:51:00Z"
+    assert recovered["data"]["previous"] == "stalled"
+    assert stalled["source"] == "/govdelivery/city"
+
+
+async def test_an_occurrence_has_the_same_id_after_the_ledger_was_lost(store, tmp_path: Path) -> None:
+    polls = [[page(observe("1", "sending"))], [page(observe("1", "failed"))]]
+    await run(store, ScriptedSource([*polls]))
+    other = SqliteStore(tmp_path / "other.db", clock=Clock())
+    await other.open()
+    await run(other, ScriptedSource([*polls[1:]]))
+    assert (await journal(other))[0]["id"] == (await journal(store))[1]["id"]
+    await other.close()

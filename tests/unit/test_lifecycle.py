@@ -1,0 +1,159 @@
+"""Classification is a pure function of what was seen and what is seen now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.event import Transition
+from bridge.lifecycle import UNKNOWN, Lifecycle, Trail, classify
+
+RECIPIENT = Lifecycle(
+    names={"new": "new", "sending": "sending", "inconclusive": "inconclusive", "sent": "sent", "failed": "failed"},
+    follows={"new": ("sending",), "sending": ("sent", "failed", "inconclusive"), "inconclusive": ("sent", "failed")},
+    finals=frozenset({"sent", "failed"}),
+)
+STATUSES = st.sampled_from([*RECIPIENT.names, "paused", "(odd)", "née 2"])
+
+
+def walk(statuses: Sequence[str]) -> tuple[list[tuple[str, str]], str | None]:
+    """Classify one status after the other; return the changes as status and transition, and the last trail."""
+    trail: str | None = None
+    changes = []
+    for status in statuses:
+        change = classify(RECIPIENT, trail, status)
+        if change is not None:
+            changes.append((change.status, change.transition.value))
+            trail = change.trail
+    return changes, trail
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "transition"),
+    [
+        (None, "new", "first"),
+        (None, "failed", "first"),
+        ("new", "sending", "advance"),
+        ("new", "sent", "skip"),
+        ("sending", "failed", "advance"),
+        ("sending", "new", "regress"),
+        ("inconclusive", "sending", "regress"),
+        ("inconclusive", "sent", "advance"),
+        ("sent", "failed", "reopen"),
+        ("failed", "sending", "reopen"),
+        ("sending", "paused", "unknown"),
+        (None, "paused", "unknown"),
+        ("paused", "sent", "advance"),
+    ],
+)
+def test_each_transition_is_named_as_an_operator_would_name_it(before: str | None, now: str, transition: str) -> None:
+    changes, _ = walk([status for status in (before, now) if status is not None])
+    assert changes[-1] == (RECIPIENT.names.get(now, UNKNOWN), transition)
+
+
+def test_the_same_status_again_is_no_event() -> None:
+    assert len(walk(["sending"] * 5)[0]) == 1
+
+
+def test_a_status_entered_a_second_time_is_another_occurrence() -> None:
+    trail = None
+    occurrences = []
+    for status in ["sending", "failed", "sending", "failed", "sending"]:
+        change = classify(RECIPIENT, trail, status)
+        assert change is not None
+        occurrences.append((change.status, change.occurrence))
+        trail = change.trail
+    assert occurrences == [("sending", 0), ("failed", 0), ("sending", 1), ("failed", 1), ("sending", 2)]
+
+
+def test_two_unknown_statuses_are_two_events_and_the_same_one_is_none() -> None:
+    assert [status for status, _ in walk(["paused", "paused", "halted", "paused"])[0]] == [UNKNOWN] * 3
+
+
+def test_with_marks_each_occurrence_of_the_provider_is_one_event_in_any_order() -> None:
+    trail = None
+    made = []
+    for mark in ["7", "9", "7", "8", "9", "8"]:
+        change = classify(RECIPIENT, trail, "failed", mark)
+        if change is not None:
+            made.append(change.occurrence)
+            trail = change.trail
+    assert made == ["7", "9", "8"]
+
+
+@given(st.lists(STATUSES, max_size=30))
+def test_a_trail_is_read_back_as_it_was_written(statuses: list[str]) -> None:
+    _, trail = walk(statuses)
+    assert str(Trail.parse(trail)) == (trail or "")
+
+
+@given(st.lists(st.sampled_from(["a,b", "1|2", "é", "%2C", "x"]), max_size=8))
+def test_marks_of_any_text_are_read_back_as_they_were_written(marks: list[str]) -> None:
+    trail = Trail()
+    for mark in marks:
+        trail = trail.enter("f", mark)
+    assert Trail.parse(str(trail)) == trail
+
+
+@given(st.lists(STATUSES, min_size=1, max_size=12), st.data())
+def test_whatever_the_moments_of_the_polls_the_last_status_is_the_same(history: list[str], data: st.DataObject) -> None:
+    looks = data.draw(st.lists(st.integers(0, len(history) - 1), max_size=20).map(sorted))
+    _, often = walk(history)
+    _, seldom = walk([history[look] for look in looks] + [history[-1]])
+    assert Trail.parse(often).last == Trail.parse(seldom).last
+
+
+TRUE_HISTORIES = st.sampled_from(
+    [
+        ["new", "sending", "sent"],
+        ["new", "sending", "failed"],
+        ["new", "sending", "inconclusive", "sent"],
+        ["new", "sending", "inconclusive", "failed"],
+    ]
+)
+
+
+@given(TRUE_HISTORIES, st.data())
+def test_on_a_true_history_only_states_that_no_poll_saw_are_missing_and_that_is_flagged(
+    history: list[str], data: st.DataObject
+) -> None:
+    looks = data.draw(st.lists(st.integers(0, len(history) - 1), min_size=1, max_size=10).map(sorted))
+    seen = [history[look] for look in looks]
+    changes, _ = walk(seen)
+    assert [status for status, _ in changes] == list(dict.fromkeys(seen))
+    for (before, _), (after, transition) in zip(changes, changes[1:], strict=False):
+        passed = history.index(after) - history.index(before) - 1
+        skippable = after in RECIPIENT.follows.get(before, ())
+        assert transition == (Transition.ADVANCE if not passed or skippable else Transition.SKIP)
+
+
+@given(st.lists(STATUSES, min_size=1, max_size=10), st.integers(1, 4))
+def test_duplicated_answers_change_nothing(history: list[str], times: int) -> None:
+    assert walk([status for status in history for _ in range(times)]) == walk(history)
+
+
+@given(st.permutations(["new", "sending", "failed"]), st.sampled_from(["sent", "failed"]))
+def test_reordered_answers_end_where_the_provider_ends_and_drop_nothing(order: list[str], last: str) -> None:
+    changes, trail = walk([*order, last])
+    assert RECIPIENT.status(str(Trail.parse(trail).last)) == last
+    assert {status for status, _ in changes} == {*order, last}
+
+
+def test_a_table_with_a_status_that_no_value_leads_to_is_refused() -> None:
+    with pytest.raises(ValueError, match="gone"):
+        Lifecycle({"new": "new"}, {"new": ("gone",)}, frozenset())
+
+
+def test_further_values_may_be_mapped_to_known_statuses_only() -> None:
+    assert classify(RECIPIENT.with_names({"bounced": "failed"}), "nsf", "bounced") is None
+    with pytest.raises(ValueError, match="nowhere"):
+        RECIPIENT.with_names({"bounced": "nowhere"})
+
+
+def test_letters_of_the_ledger_are_unique() -> None:
+    letters = RECIPIENT.codes
+    assert len(set(letters.values())) == len(RECIPIENT.statuses)
+    assert RECIPIENT.with_names({"7": "sent"}).codes == letters

@@ -1,0 +1,198 @@
+"""Lenient reading: whatever a provider answers, it is read or passed over, and never an error."""
+
+from __future__ import annotations
+
+import json as standard_json
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.providers import reading
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+NOON = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("headers", "found"),
+    [
+        (['</messages/sms?page=2>; rel="next"'], {"next": "/messages/sms?page=2"}),
+        (
+            ['<https://tms.govdelivery.com/messages/sms/page/2>; rel="next"'],
+            {"next": "https://tms.govdelivery.com/messages/sms/page/2"},
+        ),
+        (['<?page=2>; rel="next"'], {"next": "?page=2"}),
+        (['< /messages/sms/page/2>; rel="next"'], {"next": "/messages/sms/page/2"}),
+        (['</a >; rel="next"'], {"next": "/a"}),
+        (['</a>; rel="first", </z>; rel="last"'], {"first": "/a", "last": "/z"}),
+        (['</a>; rel="first",</z>; rel="last"'], {"first": "/a", "last": "/z"}),
+        (['</a>; rel="first",</z>; rel="last",'], {"first": "/a", "last": "/z"}),
+        (["</a>;rel=next, </b>;rel=last"], {"next": "/a", "last": "/b"}),
+        (["</a>; rel='next'"], {"next": "/a"}),
+        (['</a>; title="x"; rel="next"; type="y"'], {"next": "/a"}),
+        (['</a>; REL="Next"'], {"next": "/a"}),
+        (['</a>; rel = "next"'], {"next": "/a"}),
+        (['</a>; rel="next last"'], {"next": "/a", "last": "/a"}),
+        (['</a,b;c=d>; rel="next"'], {"next": "/a,b;c=d"}),
+        (['</a>; rel="next"', '</b>; rel="last"'], {"next": "/a", "last": "/b"}),
+        (['</a>; rel="next", </b>; rel="next"'], {"next": "/a"}),
+        ([""], {}),
+        ([","], {}),
+        ([], {}),
+        (["</a>"], {}),
+        (['<>; rel="next"'], {}),
+        (['/a; rel="next"'], {}),
+        (['</a; rel="next"'], {}),
+    ],
+)
+def test_a_link_header_is_read_in_every_form(headers, found):
+    assert reading.links(headers) == found
+
+
+@given(st.lists(st.text(alphabet="<>;,=\"' relnext/?&\\", max_size=80)))
+def test_no_link_header_is_an_error(headers):
+    assert all(isinstance(target, str) for target in reading.links(headers).values())
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2013-03-15T21:11:02Z", datetime(2013, 3, 15, 21, 11, 2, tzinfo=UTC)),
+        ("2013-03-15t21:11:02z", datetime(2013, 3, 15, 21, 11, 2, tzinfo=UTC)),
+        (" 2013-03-15 21:11:02 UTC ", datetime(2013, 3, 15, 21, 11, 2, tzinfo=UTC)),
+        ("2015-01-06T10:21:14.243Z", datetime(2015, 1, 6, 10, 21, 14, 243000, tzinfo=UTC)),
+        ("2018-12-17T13:05:40.94", datetime(2018, 12, 17, 13, 5, 40, 940000, tzinfo=UTC)),
+        ("2018-12-17T13:05:40,123456789Z", datetime(2018, 12, 17, 13, 5, 40, 123456, tzinfo=UTC)),
+        ("2018-12-17T13:05:40+05:30", datetime(2018, 12, 17, 7, 35, 40, tzinfo=UTC)),
+        ("2018-12-17T13:05:40-0600", datetime(2018, 12, 17, 19, 5, 40, tzinfo=UTC)),
+        ("2018-12-17T13:05Z", datetime(2018, 12, 17, 13, 5, tzinfo=UTC)),
+        ("2016-12-31T23:59:60Z", datetime(2017, 1, 1, tzinfo=UTC)),
+        ("2018-12-17T13:05:61Z", None),
+        ("2018-13-17T13:05:40Z", None),
+        ("0001-01-01T00:00:00+14:00", None),
+        ("2018-12-17T13:05:40+99:99", None),
+        ("2018-12-17", None),
+        ("yesterday", None),
+        ("", None),
+        (None, None),
+        (1387312000, None),
+    ],
+)
+def test_a_time_is_read_as_it_stands_or_not_at_all(text, moment):
+    assert reading.time(text) == moment
+
+
+def test_a_time_without_an_offset_is_in_the_zone_the_provider_means():
+    central = timezone(timedelta(hours=-6))
+    assert reading.time("2018-07-17T13:05:40.947", assume=central) == datetime(
+        2018, 7, 17, 19, 5, 40, 947000, tzinfo=UTC
+    )
+    assert reading.time("2018-07-17T13:05:40Z", assume=central) == datetime(2018, 7, 17, 13, 5, 40, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [(2, 2), ("2", 2), (" -3 ", -3), (2.0, 2), (2.5, None), ("2.5", None), (True, None), (None, None), ([2], None),
+     ("9" * 30, None), (float("nan"), None), (float("inf"), None), ("٣", 3)],
+)  # fmt: skip
+def test_a_count_may_be_written_as_text(value, number):
+    assert reading.integer(value) == number
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [("a", "a"), (" a ", "a"), ("", None), ("  ", None), (4, "4"), (4.0, "4"), (4.5, "4.5"), (1e300, "1e+300"),
+     (True, None), (None, None), ({}, None), (float("nan"), None), (1 << 300, None)],
+)  # fmt: skip
+def test_text_may_be_written_as_a_number(value, text):
+    assert reading.text(value) == text
+
+
+@pytest.mark.parametrize(
+    ("candidates", "phone"),
+    [
+        (("+16515551000", "6515551000"), "+16515551000"),
+        ((None, "+16515551000"), "+16515551000"),
+        (("6515551000", "+16515551000"), "+16515551000"),
+        ((None, "651-555-1000"), "651-555-1000"),
+        ((None, 6515551000), "6515551000"),
+        ((None, None), None),
+        (("", []), None),
+    ],
+)
+def test_a_phone_is_given_in_its_international_form_where_there_is_one(candidates, phone):
+    assert reading.phone(*candidates) == phone
+
+
+@pytest.mark.parametrize(
+    ("body", "value"),
+    [
+        (b'\xef\xbb\xbf["a"]', ["a"]),
+        (b'["caf\xe9"]', ["caf\ufffd"]),
+        (rb'["\ud83d\ude00"]', ["\U0001f600"]),
+        (rb'["\ud83d!"]', ["\ufffd!"]),
+        (rb'["\ude00\ud83d"]', ["\ufffd\ufffd"]),
+        (rb'["\ud83d\ud83d\ude00"]', ["\ufffd\U0001f600"]),
+    ],
+)
+def test_one_bad_character_hides_no_page(body, value):
+    assert reading.json(body) == value
+
+
+@given(ANYTHING)
+def test_json_is_read_as_anybody_reads_it(value):
+    body = standard_json.dumps(value).encode()
+    try:
+        read = reading.json(body)
+    except ValueError:
+        return
+    assert standard_json.dumps(read).encode("utf-8", "strict")
+    assert reading.sequence(read) == (read if isinstance(read, list) else [])
+
+
+@given(ANYTHING)
+def test_nothing_that_was_read_is_an_error(value):
+    assert reading.time(value) is None or isinstance(value, str)
+    assert isinstance(reading.integer(value), int | None)
+    assert isinstance(reading.text(value), str | None)
+    assert isinstance(reading.phone(value), str | None)
+    assert isinstance(reading.mapping(value), dict)
+
+
+@given(st.binary(max_size=40))
+def test_no_bytes_are_more_than_a_value_error(body):
+    try:
+        reading.json(body)
+    except ValueError:
+        assert reading.error_code(body) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b'{"errorcode": 50100, "message": "+16515551000"}', "50100"),
+        (b'{"error": "invalid_client"}', "invalid_client"),
+        (b'{"error": "Invalid authentication token"}', None),
+        (b'{"error": "+16515551000"}', None),
+        (b'{"error": 6515551000}', None),
+        (b'{"errors": {"base": 1}}', None),
+        (b"[]", None),
+        (b"<html>", None),
+        (b"", None),
+        (b'{"error": "' + b"x" * 70000 + b'"}', None),
+    ],
+)
+def test_an_error_code_is_a_number_or_a_word_and_never_a_sentence(body, code):
+    assert reading.error_code(body) == code
+
+
+@given(st.text(max_size=40))
+def test_no_retry_after_is_an_error(value):
+    seconds = reading.retry_after(value, NOON)
+    assert seconds is None or seconds >= 0

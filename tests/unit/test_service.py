@@ -1,0 +1,272 @@
+"""The process as a whole, on embedded parts: roles, stalls, drains, one round."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from bridge.adapters.sqlite_broker import SqliteBroker
+from bridge.adapters.sqlite_store import SqliteStore
+from bridge.clock import Clock
+from bridge.errors import EndpointGone, Transient, Unauthorized, Unavailable
+from bridge.event import CATALOGUE, Catalogue
+from bridge.service import Limits, Parts, Service, SinkPart, SourcePart
+from bridge.sink import Outgoing, SinkSettings
+from bridge.source import Page, SourceSettings
+from bridge.testing.doubles import KeepingSink, ScriptedSource, observe
+
+AT = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+class World:
+    """The parts of a service on a folder; several services may share them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.source = ScriptedSource()
+        self.sink = KeepingSink()
+        self.settings = SourceSettings(type="scripted", interval="20ms", stall_after="100ms")
+        self.sink_settings = SinkSettings(type="keeping", topics=["#"])
+        self.store_fails = False
+        self.limits = Limits(lease=2.0, drain=3.0)
+
+    def service(self, roles=("poll", "relay", "sink")) -> Service:
+        clock = Clock()
+        store = SqliteStore(self.folder / "bridge.db", clock=clock)
+        broker = SqliteBroker(self.folder / "broker.db", clock=clock)
+
+        async def opening() -> None:
+            if self.store_fails:
+                raise Unavailable("the store is away")
+            await store.open()
+            await broker.open()
+
+        parts = Parts(
+            store=store,
+            broker=broker,
+            sources={"city": SourcePart("scripted", self.settings, self.source)},
+            sinks={"crm": SinkPart(self.sink_settings, self.sink, lambda wire: wire)},
+            read=Catalogue(CATALOGUE).read,
+            open=opening,
+            limits=self.limits,
+        )
+        return Service(parts, clock, roles=roles)
+
+    @asynccontextmanager
+    async def running(self, *, roles=("poll", "relay", "sink"), listen=None) -> AsyncIterator[Service]:
+        service, stop = self.service(roles), asyncio.Event()
+        task = asyncio.ensure_future(service.run(stop, listen=listen))
+        try:
+            yield service
+        finally:
+            stop.set()
+            await task
+
+    def says(self, *statuses: str, key: str = "1") -> None:
+        self.source.polls += [[Page([observe(key, status)], AT)] for status in statuses]
+
+    @property
+    def taken(self) -> list[str]:
+        return [json.loads(one.wire.body)["data"]["status"] for one in self.sink.taken]
+
+
+async def until(condition, within: float = 10.0) -> None:
+    async with asyncio.timeout(within):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+async def test_what_a_poll_sees_reaches_the_sink(world: World) -> None:
+    world.says("new", "sending", "failed")
+    async with world.running():
+        await until(lambda: len(world.sink.taken) == 3)
+    assert sorted(world.taken) == ["failed", "new", "sending"]
+
+
+async def test_one_round_polls_relays_delivers_and_returns(world: World) -> None:
+    world.says("new")
+    report = await world.service().once()
+    assert report.events == report.published == 1
+    assert report.deliveries == {"crm": {"taken": 1, "waiting": 0, "dead": 0}}
+    assert report.failures == {}
+
+
+async def test_one_round_says_which_source_failed_and_still_delivers(world: World) -> None:
+    world.says("new")
+    world.source.polls[0].append(Transient("HTTP 500"))
+    report = await world.service().once()
+    assert report.failures == {"city": "HTTP 500"}
+    assert world.taken == ["new"]
+
+
+async def test_one_round_leaves_what_a_sink_cannot_take_for_the_next_one(world: World) -> None:
+    world.sink.answer = lambda _: (_ for _ in ()).throw(Transient("busy"))
+    world.says("new")
+    report = await world.service().once()
+    assert report.deliveries["crm"]["waiting"] == 1
+
+
+async def test_roles_split_over_processes_do_the_same_work(world: World) -> None:
+    world.says("new", "sending")
+    async with world.running(roles=("poll",)), world.running(roles=("relay",)), world.running(roles=("sink",)):
+        await until(lambda: len(world.sink.taken) == 2)
+
+
+async def test_a_source_that_fails_too_long_is_said_to_be_stalled_and_to_have_recovered(world: World) -> None:
+    world.source.polls = [[Unauthorized("the token was refused")] for _ in range(4)]
+    world.says("new")
+    async with world.running():
+        await until(lambda: len(world.sink.taken) == 3, within=30)
+    assert sorted(world.taken) == ["new", "recovered", "stalled"]
+
+
+async def test_a_stalled_source_makes_the_process_not_ready_and_says_why(world: World) -> None:
+    world.settings = world.settings.model_copy(update={"stall_after": 0.001})
+    world.source.polls = [[Unauthorized("the token was refused")] for _ in range(1000)]
+    async with world.running(listen=("127.0.0.1", 0)) as service, aiohttp.ClientSession() as http:
+        await until(lambda: "source/city" in service.health.ill)
+        port = service.pages.port
+        async with http.get(f"http://127.0.0.1:{port}/readyz") as answer:
+            assert answer.status == 503
+            assert "the token was refused" in (await answer.json())["problems"]["source/city"]
+        async with http.get(f"http://127.0.0.1:{port}/livez") as answer:
+            assert answer.status == 200
+        async with http.get(f"http://127.0.0.1:{port}/metrics") as answer:
+            text = await answer.text()
+            assert 'bridge_source_state{source="city",state="stalled"} 1.0' in text
+
+
+async def test_a_process_that_works_is_ready_and_its_figures_add_up(world: World) -> None:
+    world.says("new", "sending", "failed")
+    async with world.running(listen=("127.0.0.1", 0)) as service, aiohttp.ClientSession() as http:
+        await until(lambda: len(world.sink.taken) == 3)
+        port = service.pages.port
+        async with http.get(f"http://127.0.0.1:{port}/readyz") as answer:
+            assert (answer.status, await answer.json()) == (200, {"status": "ready"})
+        await until(lambda: b'bridge_deliveries_total{result="taken",sink="crm"} 3.0' in service.metrics.text())
+        text = service.metrics.text().decode()
+        assert 'bridge_events_total{source="city",type="sms.recipient.failed"} 1.0' in text
+        assert 'bridge_confirmed_total{source="city"} 3.0' in text
+
+
+async def test_a_store_that_is_away_at_the_start_is_waited_for(world: World) -> None:
+    world.store_fails = True
+    world.says("new")
+    async with world.running() as service:
+        await until(lambda: service.health.ill.get("store") == "the store is away")
+        world.store_fails = False
+        await until(lambda: len(world.sink.taken) == 1)
+
+
+async def test_a_second_process_waits_for_the_lease_and_takes_over_when_it_is_given_back(world: World) -> None:
+    first, stop = world.service(), asyncio.Event()
+    running = asyncio.ensure_future(first.run(stop))
+    world.says("new")
+    await until(lambda: len(world.sink.taken) == 1)
+    async with world.running() as second:
+        await until(lambda: second.states.get("city") == "standby")
+        stop.set()
+        await running
+        world.says("sending")
+        await until(lambda: len(world.sink.taken) == 2)
+        assert second.states["city"] == "ok"
+    assert world.taken == ["new", "sending"]
+
+
+async def test_a_source_with_a_defect_takes_no_other_part_down(world: World) -> None:
+    world.source.polls = [[RuntimeError("+15551234567")]]  # type: ignore[list-item]
+    world.says("new")
+    async with world.running():
+        await until(lambda: len(world.sink.taken) == 1)
+
+
+async def test_a_sink_that_cannot_open_is_started_again(world: World) -> None:
+    tries = []
+
+    async def opening() -> None:
+        tries.append(True)
+        if len(tries) == 1:
+            raise RuntimeError("no")
+
+    world.sink.open = opening
+    world.says("new")
+    async with world.running() as service:
+        await until(lambda: len(world.sink.taken) == 1)
+        assert b'bridge_part_restarts_total{part="sink/crm"} 1.0' in service.metrics.text()
+
+
+async def test_polling_is_held_back_while_the_journal_is_full(world: World) -> None:
+    world.limits = Limits(lease=2.0, drain=3.0, journal_bytes=10)
+    world.says("new")
+    async with world.running() as service:
+        await until(lambda: len(world.sink.taken) == 1)
+        await until(lambda: "held" in service.health.ill.get("source/city", ""))
+
+
+async def test_an_operator_re_enables_a_sink_by_clearing_its_note(world: World) -> None:
+    def gone(_: Outgoing) -> None:
+        raise EndpointGone("HTTP 410")
+
+    world.limits = replace(world.limits, books_every=0.05)
+    world.sink.answer = gone
+    world.says("new")
+    operator = SqliteStore(world.folder / "bridge.db", clock=Clock())
+    async with world.running():
+        await until(lambda: world.sink.tries == 1)
+        await operator.open()
+
+        async def disabled() -> str:
+            return (await operator.notes("sink/crm"))["sink/crm"].get("disabled", "")
+
+        async with asyncio.timeout(5):
+            while await disabled() != "HTTP 410":
+                await asyncio.sleep(0.01)
+        world.sink.answer = lambda _: None
+        await operator.note("sink/crm", {"disabled": ""})
+        await until(lambda: len(world.sink.taken) == 1)
+        await operator.close()
+
+
+async def test_what_is_old_and_settled_leaves_the_journal_and_nothing_else_does(world: World) -> None:
+    world.limits = replace(world.limits, journal_keep=0.001, look_every=0.05, books_every=0.05, trim_every=0.05)
+    failing = True
+
+    def answer(outgoing: Outgoing) -> None:
+        if failing and b'"sending"' in outgoing.wire.body.partition(b'"previous"')[0]:
+            raise Transient("busy")
+
+    world.sink.answer = answer
+    world.sink_settings = SinkSettings(type="keeping", topics=["#"], retry=["200ms"] * 50)
+    world.says("new", "sending", "failed")
+    operator = SqliteStore(world.folder / "bridge.db", clock=Clock())
+    async with world.running():
+        await until(lambda: len(world.sink.taken) == 2)
+        await operator.open()
+
+        async def first_kept() -> int:
+            return (await operator.journal("city")).first
+
+        base = (await operator.journal("city")).committed - 3
+        async with asyncio.timeout(10):
+            while await first_kept() != base + 2:
+                await asyncio.sleep(0.01)
+        assert len(await operator.read("city", 0, 10)) == 2
+        failing = False
+        async with asyncio.timeout(10):
+            while await first_kept() != base + 4:
+                await asyncio.sleep(0.01)
+        await operator.close()
+    assert world.taken == ["new", "failed", "sending"]

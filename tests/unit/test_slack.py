@@ -1,0 +1,674 @@
+"""The Slack sink: valid messages, bursts as digests, the pace, and what Slack's answers mean."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import json
+import re
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from itertools import count
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from bridge.clock import Clock
+from bridge.errors import EndpointGone, Permanent, Transient, Unauthorized
+from bridge.event import (
+    CATALOGUE,
+    Data,
+    DropData,
+    Event,
+    MessageCompleted,
+    MessageData,
+    RecipientData,
+    RecipientFailed,
+    SendData,
+    SMSNotSent,
+    SourceData,
+    SourceStalled,
+    Transition,
+    VoicemailRejected,
+)
+from bridge.testing.receiver import Receiver, reply
+from bridge.testing.sink_suite import outgoing, sample
+from bridge_slack import SlackSettings, plugin
+from bridge_slack.blocks import digest, escape, fit, group_of, single
+from bridge_slack.digests import Digests
+from bridge_slack.pace import Pace
+
+AT = datetime(2013, 3, 15, 21, 11, 2, tzinfo=UTC)
+
+# --- Slack's own rules ------------------------------------------------------------------------------------------------
+
+TOKEN = re.compile(r"<!date\^-?\d+\^[^|<>]+\|[^<>]+>")
+
+
+def units(text: str) -> int:
+    return len(text.encode("utf-16-le")) // 2
+
+
+def check_text(text: str, limit: int, *, marked: bool) -> None:
+    assert text.strip()
+    assert units(text) <= limit
+    if marked:
+        rest = TOKEN.sub("", text)
+        assert "<" not in rest
+        assert ">" not in rest
+        assert not re.search(r"&(?!amp;|lt;|gt;)", rest)
+
+
+def check_object(found: dict, limit: int, kinds: set[str]) -> None:
+    assert found["type"] in kinds
+    allowed = {"type", "text", "emoji"} if found["type"] == "plain_text" else {"type", "text", "verbatim"}
+    assert set(found) <= allowed
+    check_text(found["text"], limit, marked=found["type"] == "mrkdwn")
+
+
+def check_block(block: dict) -> None:
+    both = {"plain_text", "mrkdwn"}
+    match block["type"]:
+        case "header":
+            assert set(block) == {"type", "text"}
+            check_object(block["text"], 150, {"plain_text"})
+        case "section":
+            assert set(block) <= {"type", "text", "fields"}
+            assert "text" in block or "fields" in block
+            if "text" in block:
+                check_object(block["text"], 3000, both)
+            if "fields" in block:
+                assert 1 <= len(block["fields"]) <= 10
+                for field in block["fields"]:
+                    check_object(field, 2000, both)
+        case "context":
+            assert set(block) == {"type", "elements"}
+            assert 1 <= len(block["elements"]) <= 10
+            for element in block["elements"]:
+                check_object(element, 3000, both)
+        case other:
+            raise AssertionError(f"unexpected block {other}")
+
+
+def check_message(message: dict) -> dict:
+    """Hold a message against Slack's documented limits."""
+    assert set(message) == {"text", "blocks", "unfurl_links", "unfurl_media"}
+    check_text(message["text"], 4000, marked=True)
+    assert 1 <= len(message["blocks"]) <= 50
+    for block in message["blocks"]:
+        check_block(block)
+    json.dumps(message, ensure_ascii=False).encode()
+    return message
+
+
+def shown(message: dict) -> str:
+    return json.dumps(message["blocks"], ensure_ascii=False)
+
+
+# --- messages ---------------------------------------------------------------------------------------------------------
+
+
+def made(cls: type[Event], data: Data, subject: str = "/messages/voice/10507/recipients/1", at: datetime = AT) -> Event:
+    return cls.of(id="e" * 32, source="/govdelivery/city-voice", subject=subject, time=at, recordedtime=at, data=data)
+
+
+def failed(number: int = 1, message: str = "/messages/voice/10507", **fields) -> Event:
+    data = RecipientData(channel="voice", status="failed", previous="sending", transition=Transition.ADVANCE,
+                         message=message, **{"detail": "busy", "phone": "…1000", **fields})  # fmt: skip
+    event = made(RecipientFailed, data, f"{message}/recipients/{number}", AT + timedelta(seconds=number))
+    return event.model_copy(update={"id": f"{number:032x}"})
+
+
+def test_a_failed_call_is_a_message_that_a_person_can_read():
+    message = check_message(single(failed(error="line <b> & cut")))
+    assert (
+        message["text"]
+        == "voice recipient failed: busy · /messages/voice/10507/recipients/1 · line &lt;b&gt; &amp; cut"
+    )
+    header, facts, error, context = message["blocks"]
+    assert header["text"]["text"] == ":red_circle: Voice recipient failed: busy"
+    assert [field["text"] for field in facts["fields"]] == [
+        "*When*\n<!date^1363381863^{date_short_pretty} {time_secs}|2013-03-15 21:11:03 UTC>",
+        "*Resource*\n/messages/voice/10507/recipients/1",
+        "*Source*\n/govdelivery/city-voice",
+        "*Phone*\n…1000",
+    ]
+    assert error["text"]["text"] == "*Error*\nline &lt;b&gt; &amp; cut"
+    assert context["elements"][0]["text"] == "sending → failed (advance)".replace(">", "&gt;")
+
+
+@pytest.mark.parametrize(
+    ("event", "header", "words"),
+    [
+        (made(MessageCompleted, MessageData(channel="sms", status="completed", transition="advance",
+              recipient_counts={"total": 2, "sent": 2, "failed": 0}), "/messages/sms/1"),
+         ":large_green_circle: Sms message completed", ["total 2 · sent 2"]),
+        (made(VoicemailRejected, DropData(channel="voicemail", status="rejected", transition="first", campaign=7, job=3,
+              reference="…4711", state=3), "/j/voicemail_drop_records/1"),
+         ":red_circle: Voicemail drop rejected", ["*Campaign*\\n7", "*Job*\\n3", "*Reference*\\n…4711"]),
+        (made(SMSNotSent, SendData(channel="sms", status="not_sent", transition="first", code=24, definition="reset",
+              reason="ListDetectiveExclusion", contact_key="tok_1")),
+         ":red_circle: Sms message not sent", ["*Code*\\n24", "*Definition*\\nreset", "*Error*\\nListDetectiveExclusion"]),
+        (made(SourceStalled, SourceData(channel="bridge", status="stalled", transition="first", failures=9,
+              reason="503")), ":red_circle: Source stalled", ["*Failures in a row*\\n9", "*Error*\\n503"]),
+        (made(Event, Data(channel="fax", status="jammed", transition="first", error="paper")),
+         ":large_blue_circle: Fax resource", ["*Error*\\npaper"]),
+    ],
+)  # fmt: skip
+def test_each_kind_of_event_shows_what_it_knows(event, header, words):
+    message = check_message(single(event))
+    assert message["blocks"][0]["text"]["text"].startswith(header)
+    assert [word for word in words if word not in shown(message)] == []
+
+
+@pytest.mark.parametrize("cls", CATALOGUE)
+def test_every_event_of_the_catalogue_can_be_shown_alone_and_gathered(cls):
+    data = {"channel": cls.channels[0], "status": cls.status, "transition": "first", "message": "/messages/sms/1"}
+    event = made(cls, cls.model_fields["data"].annotation.model_validate(data))
+    check_message(single(event))
+    check_message(digest([event, event]))
+
+
+def test_a_digest_says_how_many_of_what_why_and_when():
+    events = [failed(n, detail="busy" if n % 3 else "no_answer", error=f"code {n % 7}") for n in range(1, 300)]
+    message = check_message(digest(events))
+    header, facts, details, errors, first, _ = message["blocks"]
+    assert header["text"]["text"] == ":red_circle: 299 more: voice recipients failed"
+    assert [field["text"].partition("\n")[0] for field in facts["fields"]] == [
+        "*Message*",
+        "*Source*",
+        "*From*",
+        "*To*",
+    ]
+    assert "1363381863" in facts["fields"][2]["text"]
+    assert str(1363381862 + 299) in facts["fields"][3]["text"]
+    assert details["text"]["text"] == "*Details*\nbusy: 200\nno answer: 99"
+    assert errors["text"]["text"].splitlines()[0] == "*Errors*"
+    assert len(errors["text"]["text"].splitlines()) == 7
+    assert errors["text"]["text"].endswith("other: 84")
+    assert "/messages/voice/10507/recipients/1 (…1000)" in first["text"]["text"]
+    assert first["text"]["text"].endswith("and 294 more")
+
+
+ANY = st.text(max_size=300) | st.text("<>&", max_size=4000) | st.text("\U0001f600a&", min_size=1400, max_size=3200)
+
+
+@given(ANY, ANY, ANY, st.sampled_from([1, 2, 12]))
+def test_no_text_of_a_provider_makes_a_message_that_slack_refuses(error, subject, detail, several):
+    events = [
+        made(RecipientFailed, RecipientData(channel="voice", status="failed", previous=detail, transition="first",
+             message=subject, phone=error, error=f"{error}{n}", detail=detail or None), f"/{subject}")
+        for n in range(several)
+    ]  # fmt: skip
+    check_message(single(events[0]))
+    if several > 1:
+        check_message(digest(events))
+
+
+@given(st.dictionaries(st.text(max_size=20), st.text(max_size=20) | st.integers() | st.none(), max_size=15), ANY)
+def test_an_event_of_an_unknown_type_is_shown_whatever_it_holds(extra, kind):
+    data = Data.model_validate({**extra, "channel": "x", "status": "y", "transition": "first", "detail": None})
+    event = made(Event, data).model_copy(update={"type": kind})
+    check_message(single(event))
+    check_message(digest([event, event]))
+
+
+@pytest.mark.parametrize(
+    ("text", "limit", "fitted"),
+    [("", 5, "-"), (" \n\t ", 5, "-"), ("a\x00b\nc", 9, "a b c"), ("<!channel>", 40, "&lt;!channel&gt;"),
+     ("abcdef", 6, "abcdef"), ("abcdefg", 6, "abcde…"), ("abc&def", 7, "abc…"), ("a&b&c", 9, "a&amp;b…"),
+     ("ab\U0001f600cd", 4, "ab…")],
+)  # fmt: skip
+def test_a_text_is_cut_to_its_place_without_halving_anything(text, limit, fitted):
+    assert fit(text, limit) == fitted
+
+
+def test_three_characters_are_escaped_and_no_other():
+    assert escape("<a> & \"b\" 'c'") == "&lt;a&gt; &amp; \"b\" 'c'"
+
+
+@pytest.mark.parametrize(
+    ("event", "group"),
+    [(failed(1), "/messages/voice/10507"),
+     (made(MessageCompleted, MessageData(channel="sms", status="completed", transition="first"), "/messages/sms/1"),
+      "/messages/sms/1"),
+     (made(SMSNotSent, SendData(channel="sms", status="not_sent", transition="first", definition="reset")), "reset"),
+     (made(VoicemailRejected, DropData(channel="voicemail", status="rejected", transition="first", campaign=7, job=3)),
+      "campaign 7, job 3"),
+     (made(SourceStalled, SourceData(channel="bridge", status="stalled", transition="first")), "/govdelivery/city-voice")],
+)  # fmt: skip
+def test_events_are_gathered_by_what_they_belong_to_and_their_status(event, group):
+    assert group_of(event) == (event.source, group, event.type)
+
+
+# --- time -------------------------------------------------------------------------------------------------------------
+
+
+class Time:
+    """A clock that stands still until it is moved on, and lets all that became due be done in between."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self._busy = 0
+        self._due: list = []
+        self._order = count()
+
+    async def sleep(self, seconds: float) -> None:
+        if seconds <= 0:
+            return
+        woken = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._due, (self.now + seconds, next(self._order), woken))
+        await woken
+
+    def clock(self) -> Clock:
+        return Clock(monotonic=lambda: self.now, sleep=self.sleep)
+
+    @contextmanager
+    def under_way(self):
+        """Stand still for as long as something takes real time."""
+        self._busy += 1
+        self.idle.clear()
+        try:
+            yield
+        finally:
+            self._busy -= 1
+            if not self._busy:
+                self.idle.set()
+
+    async def settled(self) -> None:
+        async with asyncio.timeout(10):
+            for _ in range(30):
+                await asyncio.sleep(0)
+                await self.idle.wait()
+
+    async def move(self, seconds: float) -> None:
+        until = self.now + seconds
+        await self.settled()
+        while self._due and self._due[0][0] <= until:
+            self.now, _, woken = heapq.heappop(self._due)
+            if not woken.done():
+                woken.set_result(None)
+            await self.settled()
+        self.now = until
+
+
+@pytest.fixture
+async def receiver():
+    async with Receiver(default=reply(200, b"ok")) as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def time():
+    return Time()
+
+
+@pytest.fixture
+async def slack(receiver, time):
+    values = {"type": "slack", "topics": ["#"], "webhook_url": f"{receiver.url}/services/T0/B0/canary",
+              "allow_private": True}  # fmt: skip
+    sink = plugin.build("ops", SlackSettings.model_validate(values), time.clock())
+    await sink.open()
+    post = sink._outbound.post
+
+    async def counted(*arguments):
+        with time.under_way():
+            return await post(*arguments)
+
+    sink._outbound.post = counted
+    yield sink
+    await sink.close()
+
+
+class Sends:
+    """What delivery would have under way."""
+
+    def __init__(self, slack) -> None:
+        self._slack = slack
+        self.tasks: list[asyncio.Task] = []
+
+    def __call__(self, *events: Event) -> None:
+        self.tasks += [asyncio.ensure_future(self._slack.send(outgoing(event))) for event in events]
+
+    def results(self) -> list:
+        return [task.exception() if not task.cancelled() else "cancelled" for task in self.tasks if task.done()]
+
+
+@pytest.fixture
+async def send(slack):
+    sends = Sends(slack)
+    yield sends
+    for task in sends.tasks:
+        task.cancel()
+    await asyncio.gather(*sends.tasks, return_exceptions=True)
+
+
+def posts(receiver) -> list[dict]:
+    return [check_message(json.loads(request.body)) for request in receiver.requests]
+
+
+def titles(receiver) -> list[str]:
+    return [post["blocks"][0]["text"]["text"].split(": ", 1)[1] for post in posts(receiver)]
+
+
+async def test_an_event_alone_is_posted_at_once(receiver, slack, send, time):
+    send(failed(1))
+    await time.move(0)
+    assert send.results() == [None]
+    assert titles(receiver) == ["Voice recipient failed: busy"]
+    assert receiver.requests[0].headers["content-type"].startswith("application/json")
+
+
+async def test_300_failures_of_a_message_within_a_minute_are_a_handful_of_posts(receiver, slack, send, time):
+    for number in range(1, 301):
+        send(failed(number))
+        await time.move(0.2)
+    await time.move(60)
+    assert send.results() == [None] * 300
+    assert len(posts(receiver)) <= 6
+    gathered = [int(title.split()[0]) for title in titles(receiver)[1:]]
+    assert 1 + sum(gathered) == 300
+
+
+async def test_a_burst_at_once_is_one_message_and_one_digest(receiver, slack, send, time):
+    send(*(failed(number) for number in range(1, 301)))
+    await time.move(4.9)
+    assert send.results() == [None]
+    await time.move(0.2)
+    assert send.results() == [None] * 300
+    assert titles(receiver) == ["Voice recipient failed: busy", "299 more: voice recipients failed"]
+
+
+async def test_messages_and_statuses_are_gathered_apart(receiver, slack, send, time):
+    blacklisted = made(MessageCompleted, MessageData(channel="voice", status="completed", transition="first"))
+    send(failed(1), failed(2, "/messages/voice/2"), blacklisted, failed(3), failed(4, "/messages/voice/2"))
+    await time.move(20)
+    assert send.results() == [None] * 5
+    assert len(posts(receiver)) == 5
+
+
+async def test_two_events_in_a_window_are_shown_each_as_itself(receiver, slack, send, time):
+    send(failed(1), failed(2, detail="no_answer"))
+    await time.move(6)
+    assert titles(receiver) == ["Voice recipient failed: busy", "Voice recipient failed: no answer"]
+
+
+async def test_after_a_quiet_window_the_next_event_is_posted_at_once_again(receiver, slack, send, time):
+    send(failed(1))
+    await time.move(6)
+    send(failed(2))
+    await time.move(0)
+    assert send.results() == [None, None]
+
+
+async def test_a_window_grows_while_the_burst_lasts_up_to_the_configured_one(receiver, slack, send, time):
+    moments = []
+    for number in range(1, 1200):
+        seen = len(receiver.requests)
+        send(failed(number))
+        await time.move(0.1)
+        if len(receiver.requests) > seen:
+            moments.append(round(time.now - 1000))
+    assert moments == [0, 5, 15, 35, 65, 95]
+
+
+async def test_no_more_than_one_message_a_second_is_posted(receiver, slack, send, time):
+    send(*(failed(number, f"/messages/voice/{number}") for number in range(1, 11)))
+    arrivals = []
+    for _ in range(10):
+        await time.move(0)
+        arrivals.append(len(receiver.requests))
+        await time.move(1)
+    assert arrivals == list(range(1, 11))
+
+
+async def test_what_would_wait_too_long_for_its_turn_waits_in_the_store_instead(receiver, slack, send, time):
+    send(*(failed(number, f"/messages/voice/{number}") for number in range(1, 101)))
+    await time.move(0)
+    refused = [error for error in send.results() if error]
+    assert len(refused) == 100 - 76
+    assert all(isinstance(error, Transient) and 75 < error.retry_after < 77 for error in refused)
+    await time.move(80)
+    assert send.results().count(None) == 76
+
+
+async def test_retry_after_holds_the_whole_webhook(receiver, slack, send, time):
+    receiver.answer(reply(429, b"rate_limited", {"Retry-After": "20"}))
+    send(failed(1))
+    await time.move(0)
+    (error,) = send.results()
+    assert error.retry_after == 20
+    send(failed(2, "/messages/voice/2"), failed(3, "/messages/voice/3"))
+    await time.move(19)
+    assert len(receiver.requests) == 1
+    await time.move(3)
+    assert send.results()[1:] == [None, None]
+
+
+async def test_those_who_already_wait_for_their_turn_wait_out_a_retry_after_too(receiver, slack, send, time):
+    receiver.answer(reply(), reply(503, headers={"Retry-After": "30"}))
+    send(*(failed(number, f"/messages/voice/{number}") for number in range(1, 5)))
+    await time.move(29)
+    assert len(receiver.requests) == 2
+    await time.move(10)
+    assert [type(result) for result in send.results()].count(Transient) == 1
+    assert len(receiver.requests) == 4
+
+
+async def test_a_long_retry_after_sends_events_back_to_the_store_with_it(receiver, slack, send, time):
+    receiver.answer(reply(429, headers={"Retry-After": "600"}))
+    send(failed(1))
+    await time.move(10)
+    send(failed(2, "/messages/voice/2"))
+    await time.move(0)
+    assert [error.retry_after for error in send.results()] == [600, 590]
+    assert len(receiver.requests) == 1
+
+
+async def test_a_digest_that_was_not_taken_fails_for_each_of_its_events_and_a_retry_gathers_again(
+    receiver, slack, send, time
+):
+    receiver.answer(reply(), reply(500))
+    send(*(failed(number) for number in range(1, 11)))
+    await time.move(5)
+    errors = [error for error in send.results() if error]
+    assert len(errors) == 9
+    assert len({id(error) for error in errors}) == 9
+    assert all(type(error) is Transient for error in errors)
+    send(*(failed(number) for number in range(2, 11)))
+    await time.move(10)
+    assert titles(receiver)[1:] == ["9 more: voice recipients failed"] * 2
+    assert send.results().count(None) == 10
+
+
+async def test_an_event_whose_sending_was_cancelled_is_not_in_the_digest(receiver, slack, send, time):
+    send(*(failed(number) for number in range(1, 6)))
+    await time.move(1)
+    for task in send.tasks[1:3]:
+        task.cancel()
+    await time.move(5)
+    assert send.results() == [None, "cancelled", "cancelled", None, None]
+    assert titles(receiver)[1] == "2 more: voice recipients failed"
+
+
+async def test_a_window_of_which_all_were_cancelled_posts_nothing(receiver, slack, send, time):
+    send(failed(1), failed(2))
+    await time.move(1)
+    send.tasks[1].cancel()
+    await time.move(30)
+    assert len(receiver.requests) == 1
+
+
+async def test_events_that_came_while_a_digest_waited_for_its_turn_are_in_it(receiver, slack, send, time):
+    send(failed(1), failed(2))
+    await time.move(4.5)
+    send(*(failed(number, f"/messages/voice/{number}") for number in range(10, 13)))
+    await time.move(1)
+    send(failed(3))
+    await time.move(10)
+    assert "2 more: voice recipients failed" in titles(receiver)
+    assert send.results() == [None] * 6
+
+
+async def test_closing_posts_nothing_and_leaves_what_was_gathered_due(receiver, slack, send, time):
+    send(failed(1), failed(2), failed(3))
+    await time.move(1)
+    await slack.close()
+    await asyncio.wait(send.tasks, timeout=5)
+    assert [type(result) for result in send.results()] == [type(None), Transient, Transient]
+    assert len(receiver.requests) == 1
+
+
+async def test_closing_while_a_digest_waits_for_its_turn_leaves_its_events_due(receiver, slack, send, time):
+    send(failed(1), failed(2))
+    await time.move(4.9)
+    slack._pace.hold(20)
+    await time.move(0.5)
+    await slack.close()
+    await asyncio.wait(send.tasks, timeout=5)
+    assert [type(result) for result in send.results()] == [type(None), Transient]
+
+
+async def test_a_defect_in_a_message_is_heard_by_all_who_wait_for_it(time):
+    async def post(events):
+        if len(events) > 1:
+            raise KeyError("defect")
+
+    digests = Digests(time.clock(), 30, post=post, turn=Pace(time.clock(), 60).turn)
+    tasks = [asyncio.ensure_future(digests.tell("k", failed(n))) for n in range(3)]
+    await time.move(6)
+    assert [type(task.exception()) for task in tasks] == [type(None), KeyError, KeyError]
+    await digests.close()
+
+
+async def test_beyond_the_limit_of_groups_events_are_posted_one_by_one(time):
+    posted = []
+
+    async def post(events):
+        posted.append(len(events))
+
+    digests = Digests(time.clock(), 30, post=post, turn=Pace(time.clock(), 60).turn, limit=2)
+    tasks = [asyncio.ensure_future(digests.tell(n % 3, failed(n))) for n in range(9)]
+    await time.move(30)
+    assert sorted(posted) == [1, 1, 1, 1, 1, 2, 2]
+    assert len(digests._groups) == 0
+    assert [task.exception() for task in tasks] == [None] * 9
+    await digests.close()
+
+
+# --- Slack's answers --------------------------------------------------------------------------------------------------
+
+
+def bot_of(receiver, clock=None):
+    values = {"type": "slack", "topics": ["#"], "bot_token": "xoxb-canary", "channel": "C024BE91L",
+              "api_url": f"{receiver.url}/api/", "allow_private": True}  # fmt: skip
+    return plugin.build("ops", SlackSettings.model_validate(values), clock or Clock())
+
+
+@pytest.fixture
+async def bot(receiver):
+    sink = bot_of(receiver)
+    await sink.open()
+    yield sink
+    await sink.close()
+
+
+async def test_a_bot_posts_to_its_channel_with_its_token(receiver, bot):
+    receiver.answer(reply(200, b'{"ok": true, "ts": "1"}'))
+    await bot.send(outgoing(sample(1)))
+    (request,) = receiver.requests
+    assert request.path == "/api/chat.postMessage"
+    assert request.headers["authorization"] == "Bearer xoxb-canary"
+    body = json.loads(request.body)
+    assert body.pop("channel") == "C024BE91L"
+    check_message(body)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [(200, b'{"ok": false, "error": "ratelimited"}', Transient), (200, b'{"ok": false, "error": "fatal_error"}', Transient),
+     (200, b'{"ok": false, "error": "invalid_auth"}', Unauthorized), (200, b'{"ok": false, "error": "not_in_channel"}', Unauthorized),
+     (200, b'{"ok": false, "error": "channel_not_found"}', EndpointGone), (200, b'{"ok": false, "error": "is_archived"}', EndpointGone),
+     (200, b'{"ok": false, "error": "invalid_blocks"}', Permanent), (200, b'{"ok": false, "error": "canary"}', Permanent),
+     (200, b'{"ok": false, "error": {"canary": 1}}', Permanent), (200, b"canary", Transient), (200, b"[]", Transient),
+     (200, b"", Transient), (401, b'{"ok": false, "error": "invalid_auth"}', Unauthorized), (400, b"canary", Permanent),
+     (500, b'{"ok": false, "error": "canary"}', Transient)],
+)  # fmt: skip
+async def test_a_bots_refusals_say_what_to_do_next(receiver, bot, status, body, kind):
+    receiver.answer(reply(status, body))
+    with pytest.raises(kind) as caught:
+        await bot.send(outgoing(sample(1)))
+    assert type(caught.value) is kind
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [(404, b"no_service", EndpointGone), (410, b"channel_is_archived", EndpointGone), (404, b"channel_not_found", EndpointGone),
+     (403, b"action_prohibited", Unauthorized), (403, b"invalid_token", Unauthorized), (400, b"invalid_payload", Permanent),
+     (400, b"canary", Permanent), (404, b"\xff", Permanent), (429, b"rate_limited", Transient), (500, b"rollup_error", Transient)],
+)  # fmt: skip
+async def test_a_webhooks_refusals_say_what_to_do_next(receiver, slack, status, body, kind):
+    receiver.answer(reply(status, body, {"Retry-After": "7"}))
+    with pytest.raises(kind) as caught:
+        await slack.send(outgoing(sample(1)))
+    assert type(caught.value) is kind
+    assert "canary" not in str(caught.value)
+    assert getattr(caught.value, "retry_after", 7) in (7, None)
+
+
+async def test_a_check_of_a_bot_asks_whose_token_it_is_and_posts_nothing(receiver):
+    bot = bot_of(receiver)
+    receiver.answer(reply(200, b'{"ok": true}'), reply(200, b'{"ok": false, "error": "token_revoked"}'))
+    assert await bot.probe() == "posts to channel C024BE91L; Slack accepts the token"
+    with pytest.raises(Unauthorized, match="token_revoked"):
+        await bot.probe()
+    await bot.close()
+    assert [request.path for request in receiver.requests] == ["/api/auth.test"] * 2
+
+
+async def test_a_webhook_in_a_file_can_be_rotated(receiver, tmp_path):
+    path = tmp_path / "url"
+    path.write_text(f"{receiver.url}/services/old\n")
+    values = {"type": "slack", "topics": ["#"], "webhook_url_file": str(path), "allow_private": True}
+    sink = plugin.build("ops", SlackSettings.model_validate(values), Clock(sleep=Time().sleep))
+    await sink.open()
+    await sink.send(outgoing(sample(1)))
+    path.write_text(f"{receiver.url}/services/newer\n")
+    assert "newer" not in await sink.probe()
+    sink._pace._free = 0.0
+    await sink.send(outgoing(sample(2)))
+    path.write_text("no longer a URL")
+    sink._pace._free = 0.0
+    with pytest.raises(Transient, match="mend its file"):
+        await sink.send(outgoing(sample(3)))
+    await sink.close()
+    assert [request.path for request in receiver.requests] == ["/services/old", "/services/newer"]
+
+
+HOOK = "https://hooks.slack.com/services/T0/B0/canary"
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [({}, "give webhook_url, or bot_token and channel"), ({"bot_token": "xoxb-canary"}, "give webhook_url, or bot_token"),
+     ({"channel": "C1"}, "give webhook_url, or bot_token"), ({"webhook_url": HOOK, "channel": "C1"}, "give either"),
+     ({"webhook_url": "canary"}, "is not a URL"), ({"webhook_url": HOOK, "api_url": "canary"}, "is not a URL"),
+     ({"webhook_url": HOOK, "window": "2m"}, "at least 30s more than window")],
+)  # fmt: skip
+def test_settings_that_cannot_work_are_refused_without_showing_secrets(values, problem):
+    with pytest.raises(ValidationError) as caught:
+        SlackSettings.model_validate({"type": "slack", "topics": ["#"], **values})
+    messages = " ".join(error["msg"] for error in caught.value.errors())
+    assert problem in messages
+    assert "canary" not in messages
+
+
+def test_settings_show_no_secret_and_mask_phones_by_default():
+    settings = SlackSettings.model_validate({"type": "slack", "topics": ["#"], "webhook_url": HOOK})
+    assert "canary" not in f"{settings!r} {settings.model_dump()} {settings.model_dump_json()}"
+    assert settings.privacy == "last4"
