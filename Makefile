@@ -4,7 +4,7 @@
 #   ARGS='...'          further arguments for bridge, pytest or the benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format types ci bench lock audit image image-check secrets clean servers FORCE
+.PHONY: help run test lint format types docs ci bench lock audit image image-check secrets clean servers FORCE
 
 PYTHON ?=
 ARGS ?=
@@ -40,6 +40,9 @@ format: $(DEV) ## Put style and format right where that can be done by a tool
 
 types: $(DEV) ## Check types (mypy, strict)
 	$(BIN)/mypy
+
+docs: $(DEV) ## Write the reference pages from the code: docs/reference
+	$(BIN)/python docs/generate.py
 
 ci: ## Do all that a change has to pass, as the continuous integration does
 	./.ci/run

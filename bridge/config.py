@@ -238,6 +238,10 @@ class Config(Settings):
     """How long work in hand may take to end when the service is told to stop."""
     lease: Duration = Field(default=15.0, ge=1)
     """How long a process holds a source without renewing; after that another one takes over."""
+    claim: Duration = Field(default=15.0, ge=1)
+    """How long a process holds a delivery without renewing; what a killed one had in hand is sent again after that."""
+    audit: Duration = Field(default=10.0, ge=0.1)
+    """Between two looks for events that the broker lost; longer than a message needs from broker to store."""
     sources: dict[str, SerializeAsAny[SourceSettings]] = Field(default_factory=dict)
     """What is polled: a name, and the settings of an installed source."""
     sinks: dict[str, SerializeAsAny[SinkSettings]] = Field(default_factory=dict)

@@ -84,6 +84,7 @@ class Delivery:
         send: Callable[[Claimed], Awaitable[None]],
         outcome: Callable[[Outcome], None],
         gone: Callable[[str], Awaitable[None]],
+        claim: float = CLAIM,
     ) -> None:
         self.name = name
         self.queue = QUEUE_PREFIX + name
@@ -98,6 +99,7 @@ class Delivery:
         self._give = send
         self._outcome = outcome
         self._gone = gone
+        self._hold = claim
         self._room = max(64, 2 * settings.concurrency)
         self._hand: dict[Position, Claimed] = {}
         self._ready: deque[Claimed] = deque()
@@ -189,7 +191,7 @@ class Delivery:
         if self.disabled:
             await self._settlements.offer(self.name, arrivals, now)
         elif arrivals:
-            taken = await self._settlements.take(self.name, arrivals, now + CLAIM)
+            taken = await self._settlements.take(self.name, arrivals, now + self._hold)
         for position in taken:
             if position in malformed:
                 await self._bury_malformed(position, malformed[position])
@@ -242,7 +244,7 @@ class Delivery:
         limit = min(self._room - len(self._hand), _BATCH)
         due = [
             one
-            for one in await self._settlements.claim(self.name, now, now + CLAIM, limit)
+            for one in await self._settlements.claim(self.name, now, now + self._hold, limit)
             if one.position not in self._hand
         ]
         entries = await self._ledger.entries([one.position for one in due]) if due else ()
@@ -383,11 +385,11 @@ class Delivery:
 
     async def _renew(self) -> None:
         while True:
-            await self._clock.sleep(CLAIM / 3)
+            await self._clock.sleep(self._hold / 3)
             if not self._hand:
                 continue
             try:
-                await self._settlements.extend(self.name, list(self._hand), self._clock.epoch() + CLAIM)
+                await self._settlements.extend(self.name, list(self._hand), self._clock.epoch() + self._hold)
             except Unavailable as error:
                 log.warning(
                     "sink.cannot_renew_claims", sink=self.name, reason=str(error),
@@ -405,7 +407,7 @@ class Delivery:
         except Unavailable as error:
             log.warning(
                 "sink.cannot_hand_back", sink=self.name, reason=str(error), deliveries=len(self._hand),
-                consequence=f"they are sent again when their claims run out, {CLAIM:g} s from now",
+                consequence=f"they are sent again when their claims run out, {self._hold:g} s from now",
             )  # fmt: skip
         self._hand.clear()
         self._ready.clear()

@@ -52,10 +52,16 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class JournalState:
-    """How far a source's journal reaches; numbers start at 1 and have no gaps."""
+    """How far a source's journal reaches; numbers follow each other without gaps.
 
+    A new journal begins where no earlier one of that name can have ended: a store that lost its memory never gives a
+    number twice, for brokers and sinks may still know the first event that had it.
+    """
+
+    base: int = 0
+    """The number before the first event that there ever was; 0 when there was none."""
     committed: int = 0
-    """The number of the last event; 0 when there was none."""
+    """The number of the last event; `base` when there was none."""
     confirmed: int = 0
     """The broker holds everything up to here."""
     first: int = 1
@@ -64,6 +70,21 @@ class JournalState:
     """How many confirmed events no queue wanted; they stay in the journal like the others."""
     bytes: int = 0
     """Roughly what the kept events take."""
+
+    @property
+    def events(self) -> int:
+        """How many events were committed so far."""
+        return self.committed - self.base
+
+    @property
+    def backlog(self) -> int:
+        """How many events wait for the broker's confirmation."""
+        return self.committed - self.confirmed
+
+
+def new_base(epoch: float) -> int:
+    """Return where a journal that is made now begins: beyond all that 256,000 events a second could have reached."""
+    return int(epoch * 1000) << 8
 
 
 class Ledger(Protocol):

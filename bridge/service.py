@@ -17,7 +17,7 @@ from bridge.assembly import Assembly, Store
 from bridge.audit import Audit
 from bridge.broker import QUEUE_PREFIX, Broker
 from bridge.clock import Clock
-from bridge.delivery import Claimed, Delivery, Outcome, Stores
+from bridge.delivery import CLAIM, Claimed, Delivery, Outcome, Stores
 from bridge.errors import BridgeError, Unavailable
 from bridge.event import Event, WireEvent, milliseconds, rfc3339
 from bridge.holding import Holder, pause
@@ -64,6 +64,7 @@ class Limits:
     """How much the process may keep and how long it may take."""
 
     lease: float = 15.0
+    claim: float = CLAIM
     drain: float = 25.0
     journal_keep: float = 168 * 3600.0
     journal_bytes: int = 1024**3
@@ -126,6 +127,8 @@ def build(assembly: Assembly) -> Parts:
         open=open_both,
         limits=Limits(
             lease=config.lease,
+            claim=config.claim,
+            look_every=config.audit,
             drain=config.drain_timeout,
             journal_keep=config.journal.keep,
             journal_bytes=config.journal.max_bytes,
@@ -322,8 +325,8 @@ class Service(Watcher):
         """Say why the source should not be polled now, if so: a slow broker slows polling instead of growing memory."""
         state = await self._parts.store.journal(source)
         self._backlogs[source] = state
-        if state.committed - state.confirmed > _BACKLOG:
-            return f"{state.committed - state.confirmed} events wait for the broker"
+        if state.backlog > _BACKLOG:
+            return f"{state.backlog} events wait for the broker"
         if state.bytes > self._parts.limits.journal_bytes:
             return f"the journal has reached its bound of {self._parts.limits.journal_bytes} bytes"
         return None
@@ -443,7 +446,8 @@ class Service(Watcher):
 
         stores = Stores(store, store, self._parts.broker)
         return Delivery(
-            name, part.settings, part.sink, stores, self._clock, send=send, outcome=outcome, gone=gone
+            name, part.settings, part.sink, stores, self._clock,
+            send=send, outcome=outcome, gone=gone, claim=self._parts.limits.claim,
         )  # fmt: skip
 
     async def _ask_whether_disabled(self, name: str, delivery: Delivery) -> None:
@@ -486,7 +490,7 @@ class Service(Watcher):
                     await self._show_sink(name)
                 for source in await self._parts.store.sources():
                     state = await self._parts.store.journal(source)
-                    self.metrics.backlog.labels(source).set(state.committed - state.confirmed)
+                    self.metrics.backlog.labels(source).set(state.backlog)
                     self.metrics.journal_bytes.labels(source).set(state.bytes)
                 if "relay" in self._roles and self._clock.monotonic() - trimmed >= self._parts.limits.trim_every:
                     trimmed = self._clock.monotonic()

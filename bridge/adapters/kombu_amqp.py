@@ -42,8 +42,8 @@ _PUBLISH_FORMAT = "Bssbb"
 _serials = itertools.count(1)
 
 
-class Blocked(OSError):
-    """RabbitMQ has raised its memory or disk alarm and takes nothing from publishers."""
+class HeldUp(OSError):
+    """RabbitMQ is there, but does not take or confirm what it is sent; the text says why, and is fit for a log."""
 
 
 class AmqpLink:
@@ -151,12 +151,18 @@ class AmqpLink:
         while condition():
             left = deadline - self._clock.monotonic()
             if left <= 0:
-                raise (
-                    Blocked("a memory or disk alarm blocks publishers") if self._blocked else TimeoutError("no confirm")
-                )
+                raise self._held_up()
             with contextlib.suppress(TimeoutError):
                 self._connection.drain_events(timeout=min(left, self._tick))
             self._connection.heartbeat_tick()
+
+    def _held_up(self) -> HeldUp:
+        if self._blocked:
+            return HeldUp("a memory or disk alarm blocks publishers; events wait until it is over")
+        return HeldUp(
+            f"{len(self._unconfirmed)} events were not confirmed within {self._confirm_within:.0f} s; "
+            "see whether each bound queue has a leader"
+        )
 
     def _open_confirming(self) -> Any:
         channel = self._open_channel()
@@ -191,10 +197,10 @@ class AmqpLink:
 
     # consuming
 
-    def consume(self, queue: str, prefetch: int) -> None:
+    def consume(self, queue: str, prefetch: int, consumer: str) -> None:
         """Have the queue's messages delivered, up to `prefetch` ahead of their acknowledgement."""
         self._channel.basic_qos(0, prefetch, False)
-        self._channel.basic_consume(queue=queue, callback=self._on_message)
+        self._channel.basic_consume(queue=queue, consumer_tag=consumer, callback=self._on_message)
 
     def tap(self, topics: Sequence[str], prefetch: int) -> None:
         """Have what is published from now on delivered, by a queue that goes with this connection."""
@@ -204,7 +210,7 @@ class AmqpLink:
         )
         for topic in topics:
             self._channel.queue_bind(queue=queue, exchange=self._exchange, routing_key=topic)
-        self.consume(queue, prefetch)
+        self.consume(queue, prefetch, queue)
 
     def receive(self, wake: int) -> list[Received]:
         """Return what has arrived; waits until something has, `wake` is readable, or a heartbeat is due."""

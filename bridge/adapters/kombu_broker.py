@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -16,7 +17,7 @@ import redis
 import structlog
 
 from bridge.adapters.kombu_address import Address, addresses
-from bridge.adapters.kombu_amqp import AmqpLink, Blocked
+from bridge.adapters.kombu_amqp import AmqpLink, HeldUp
 from bridge.adapters.kombu_redis import RedisLink
 from bridge.adapters.kombu_virtual import VirtualLink
 from bridge.adapters.worker import Worker, wait_readable
@@ -39,7 +40,7 @@ class Link(Protocol):
     def publish(self, entries: Sequence[Entry]) -> int: ...  # noqa: D102 - as Broker says
     def depth(self, queue: str) -> int: ...  # noqa: D102 - as Broker says
     def ping(self) -> None: ...  # noqa: D102 - as Broker says
-    def consume(self, queue: str, prefetch: int) -> None: ...  # noqa: D102 - as Broker.inbox says
+    def consume(self, queue: str, prefetch: int, consumer: str) -> None: ...  # noqa: D102 - as Broker.inbox says
     def tap(self, topics: Sequence[str], prefetch: int) -> None: ...  # noqa: D102 - as Broker says
 
     def receive(self, wake: int) -> list[Received]:
@@ -134,16 +135,17 @@ class Line:
 def reason(error: Exception) -> str:
     """Say in one line why the broker is not available, without a word that came from a message or a URL."""
     match error:
-        case Blocked():
-            text = f"{error}; events wait until the alarm is over"
+        case HeldUp():
+            text = str(error)
         case amqp.exceptions.AccessRefused() | redis.AuthenticationError():
             text = "the credentials were refused; see user and password in the broker's URL"
         case amqp.exceptions.ConsumerCancelled():
             text = "the queue was deleted while it was being consumed; it has to be declared again"
         case amqp.exceptions.AMQPError() if error.reply_text:
             text = str(error.reply_text)
-        case redis.ResponseError():  # its text may quote what was sent
-            text = f"Redis refused a command ({str(error).partition(' ')[0]})"
+        case redis.ResponseError():  # its text may quote what was sent; its first word, in capitals, is a code
+            code = str(error).partition(" ")[0]
+            text = f"Redis refused a command ({code if code.isupper() else type(error).__name__})"
         case TimeoutError() | redis.TimeoutError():
             text = "no answer in time"
         case socket.gaierror():
@@ -175,15 +177,24 @@ class Subscription:
         self._news = asyncio.Event()
         self._failure: Unavailable | None = None
         self._connected = False
+        self._connecting: asyncio.Future[None] | None = None
         line.heard = self._heard
         line.broke = self._broke
 
     async def connect(self) -> None:
-        """Begin to consume."""
-        self._waiting.clear()
-        self._failure = None
-        await self._line.call(self._begin, within=self._within)
-        self._connected = True
+        """Begin to consume. A caller that is cancelled leaves the beginning to go on, for the next one."""
+        if self._connecting is None:
+            self._waiting.clear()
+            self._failure = None
+            self._connected = True  # until we hear otherwise, which may be before we hear that it worked
+            self._connecting = asyncio.ensure_future(self._line.call(self._begin, within=self._within))
+            self._connecting.add_done_callback(self._begun)
+        await asyncio.shield(self._connecting)
+
+    def _begun(self, connecting: asyncio.Future[None]) -> None:
+        self._connecting = None
+        if connecting.cancelled() or connecting.exception() is not None:
+            self._connected = False
 
     def _heard(self, arrived: list[Received]) -> None:
         """Keep what the thread brought; it is bounded, for it is unacknowledged."""
@@ -198,7 +209,7 @@ class Subscription:
 
     async def get(self, limit: int, timeout: float) -> Sequence[Received]:  # noqa: ASYNC109 - as the protocol has it
         """Return up to `limit` messages; a call that is cancelled takes none."""
-        if not self._connected and self._failure is None:
+        if self._connecting is not None or (not self._connected and self._failure is None):
             await self.connect()
         if not self._waiting and self._failure is None:
             self._news.clear()
@@ -282,7 +293,8 @@ class KombuBroker:
     @asynccontextmanager
     async def inbox(self, queue: str, *, prefetch: int = 256) -> AsyncIterator[Inbox]:
         """Consume a queue that was declared."""
-        begin: Callable[[Link], None] = lambda link: link.consume(queue, prefetch)  # noqa: E731 - both kinds of begin side by side
+        consumer = f"bridge-{uuid.uuid4().hex}"
+        begin: Callable[[Link], None] = lambda link: link.consume(queue, prefetch, consumer)  # noqa: E731 - both kinds of begin side by side
         async with self._subscription(f"bridge-inbox-{queue}", begin, acks_itself=False) as inbox:
             yield inbox
 

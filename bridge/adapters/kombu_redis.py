@@ -95,7 +95,7 @@ class RedisLink:
         self._lease = lease
         self._answer_within = answer_within
         self._serial = next(_serials)
-        self._owner = uuid.uuid4().hex
+        self._owner = ""
         self._queue: str | None = None
         self._tapped: Mapping[str, None] = {}
         self._room = 0
@@ -181,8 +181,9 @@ class RedisLink:
                         pipe.sadd(self._permanent, *lost)
                     unroutable = self._push(pipe, entries)
                     pipe.execute()
-                except redis.WatchError:
-                    continue
+                except redis.WatchError as error:
+                    if error.__context__ is not None:  # redis-py's word for a connection lost while watching
+                        raise
                 else:
                     return unroutable
 
@@ -231,22 +232,28 @@ class RedisLink:
 
     # consuming
 
-    def consume(self, queue: str, prefetch: int) -> None:
-        """Claim the queue's messages, up to `prefetch` ahead of their acknowledgement."""
-        self._queue = queue
-        self._room = prefetch
+    def consume(self, queue: str, prefetch: int, consumer: str) -> None:
+        """Claim the queue's messages, up to `prefetch` ahead of their acknowledgement.
+
+        What a former connection of the same consumer had claimed goes back to its place in the queue at once.
+        """
+        self._queue, self._room, self._owner = queue, prefetch, consumer
+        self._give_back(queue)
+
+    def _give_back(self, queue: str) -> None:
+        keys = self._consumer_keys(queue, self._owner)
+        self._leave(keys=[*keys, self._key(queue)], args=[self._owner])
 
     def tap(self, topics: Sequence[str], prefetch: int) -> None:
         """Claim what is published from now on, by a queue that lives as long as this consumer keeps it alive."""
         self._clear_dead_taps()
         queue = f"{TAP_PREFIX}{uuid.uuid4().hex}"
-        self._owner = _TAP_OWNER
         self._tapped = dict.fromkeys(self._members(queue, topics))
         with self._redis.pipeline() as pipe:
             pipe.set(self._alive(queue), 1, px=self._lease_ms)
             pipe.sadd(self._bindings, *self._tapped)
             pipe.execute()
-        self.consume(queue, prefetch)
+        self.consume(queue, prefetch, _TAP_OWNER)
 
     @property
     def _lease_ms(self) -> int:
@@ -361,8 +368,7 @@ class RedisLink:
             if self._tapped and self._queue is not None:
                 self._remove_tap(self._queue, self._tapped)
             elif self._queue is not None:
-                keys = self._consumer_keys(self._queue, self._owner)
-                self._leave(keys=[*keys, self._key(self._queue)], args=[self._owner])
+                self._give_back(self._queue)
         except (redis.RedisError, OSError) as error:
             log.warning(
                 "broker.left_in_haste", reason=type(error).__name__, consequence=f"returns after {self._lease:.0f} s"

@@ -68,7 +68,7 @@ class VirtualLink:
             channel.basic_publish(prepared, self._exchange, event.topic)
         return unroutable
 
-    def consume(self, queue: str, prefetch: int) -> None:
+    def consume(self, queue: str, prefetch: int, _consumer: str) -> None:
         """Take the queue's messages, up to `prefetch` ahead of their acknowledgement."""
         self._queue = queue
         self._room = prefetch
@@ -78,7 +78,7 @@ class VirtualLink:
         queue = f"bridge.tap.{uuid.uuid4().hex}"
         self.declare(queue, topics)
         self._tapped = tuple(topic_patterns.bindings(topics))
-        self.consume(queue, prefetch)
+        self.consume(queue, prefetch, queue)
 
     def receive(self, wake: int) -> list[Received]:
         """Return what the queue has; looks again every few milliseconds, since these transports cannot wake anybody."""

@@ -12,7 +12,7 @@ from bridge.adapters.redis_link import RedisLink, load
 from bridge.clock import Clock
 from bridge.errors import Conflict, LeaseLost, Unavailable
 from bridge.event import Entry, Position, WireEvent
-from bridge.ledger import Commit, JournalState, Key, Lease, StatusChange
+from bridge.ledger import Commit, JournalState, Key, Lease, StatusChange, new_base
 
 _ACQUIRE, _HOLD, _TOUCH, _COMMIT, _CONFIRM, _TRIM = map(load, ("acquire", "hold", "touch", "commit", "confirm", "trim"))
 _SLACK = 1.25
@@ -41,10 +41,11 @@ class _Memory:
 class RedisLedger:
     """`Ledger` on Redis 6.2 or later. Writes are as durable as the server's own `appendonly` makes them."""
 
-    def __init__(self, link: RedisLink, keys: Keys, clock: Clock) -> None:
+    def __init__(self, link: RedisLink, keys: Keys, clock: Clock, *, begin: int | None = None) -> None:
         self._link = link
         self._keys = keys
         self._clock = clock
+        self._begin = begin
         self._memory = _Memory()
 
     # leases
@@ -135,7 +136,8 @@ class RedisLedger:
         keys, held = [self._keys.source(commit.source)], ""
         if lease is not None:
             keys, held = [*keys, self._keys.lease(lease.name)], _holder(lease)
-        arguments = _commit_arguments(commit)
+        begin = new_base(self._clock.epoch()) if self._begin is None else self._begin
+        arguments = [begin, *_commit_arguments(commit)]
         doubts, mark = self._memory.doubts, _fingerprint(commit)
         nonce = doubts.get(mark)
         if nonce is None:
@@ -166,9 +168,9 @@ class RedisLedger:
 
     async def journal(self, source: str) -> JournalState:
         """Return how far the journal reaches."""
-        values = await self._link.command("HMGET", f"{self._keys.source(source)}:s", "c", "r", "f", "u", "b")
-        committed, confirmed, first, unroutable, size = (int(value or 0) for value in values)
-        return JournalState(committed, confirmed, first or 1, unroutable, size)
+        values = await self._link.command("HMGET", f"{self._keys.source(source)}:s", "z", "c", "r", "f", "u", "b")
+        base, committed, confirmed, first, unroutable, size = (int(value or 0) for value in values)
+        return JournalState(base, committed, confirmed, first or 1, unroutable, size)
 
     async def read(self, source: str, after: int, limit: int) -> Sequence[Entry]:
         """Return up to `limit` kept entries with numbers above `after`, in order."""
@@ -238,13 +240,19 @@ class RedisLedger:
         return sorted(item.decode() for item in await self._link.command("SMEMBERS", f"{self._keys.source(source)}:w"))
 
     async def note(self, name: str, values: Mapping[str, str]) -> None:
-        """Keep what a part tells about itself, in place of what it told before."""
-        await self._link.command("HSET", self._keys.common("notes"), name, json.dumps(dict(values)))
+        """Keep what a part tells about itself; what it told before under other names stays."""
+        if values:
+            words = [word for key, value in values.items() for word in (json.dumps([name, key]), value)]
+            await self._link.command("HSET", self._keys.common("notes"), *words)
 
     async def notes(self, prefix: str) -> Mapping[str, Mapping[str, str]]:
         """Return what parts have told about themselves, by name."""
-        told = _texts(await self._link.command("HGETALL", self._keys.common("notes")))
-        return {name: json.loads(told[name]) for name in sorted(told) if name.startswith(prefix)}
+        told: dict[str, dict[str, str]] = {}
+        for place, value in sorted(_texts(await self._link.command("HGETALL", self._keys.common("notes"))).items()):
+            name, key = json.loads(place)
+            if name.startswith(prefix):
+                told.setdefault(name, {})[key] = value
+        return told
 
     async def ping(self) -> None:
         """Return if the store answers and can be written to."""

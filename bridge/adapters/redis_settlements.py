@@ -75,6 +75,12 @@ class RedisSettlements:
         places, tries = await self._run(_CLAIM, sink, repr(now), repr(until), min(limit, _BATCH))
         return [_delivery(sink, place, until, tried) for place, tried in zip(places, tries, strict=True)]
 
+    async def extend(self, sink: str, positions: Sequence[Position], until: float) -> None:
+        """Hold the claims on these until `until`; what is not waiting any more is left alone."""
+        key, score = f"{self._keys.sink(sink)}:due", repr(until)
+        for batch in _batches(positions):
+            await self._link.command("ZADD", key, "XX", *(word for one in batch for word in (score, str(one))))
+
     async def settle(self, sink: str, positions: Sequence[Position]) -> int:
         """Note that the far side took these; return how many deliveries behind them in a lane became due by that."""
         await self._known(sink)
@@ -107,6 +113,20 @@ class RedisSettlements:
             if int(value):
                 columns.setdefault(name[1:].decode(), {})[_COLUMNS[chr(name[0])]] = int(value)
         return {source: Tally(**columns[source]) for source in sorted(columns)}
+
+    async def oldest(self, sink: str, source: str) -> int | None:
+        """Return the lowest number of a source that this sink waits with, None when none waits; reads all that wait."""
+        base, lowest = self._keys.sink(sink), None
+        for key in ("due", "held"):
+            cursor, begun = 0, False
+            while cursor or not begun:
+                begun = True
+                answer = await self._link.command("ZSCAN", f"{base}:{key}", cursor, "COUNT", _BATCH)
+                cursor = int(answer[0])
+                waiting = [Position.parse(place.decode()) for place, _ in _members(answer[1])]
+                numbers = [seq for name, seq in waiting if name == source]
+                lowest = min([*numbers, *([] if lowest is None else [lowest])], default=None)
+        return lowest
 
     async def next_due(self, sink: str) -> float | None:
         """Return when the next delivery is due, None when none waits."""
@@ -208,6 +228,13 @@ def _arrived(arrivals: Sequence[Arrival]) -> list[str | int]:
 def _scored(answer: Sequence[Any]) -> list[tuple[float, bytes]]:
     """Read a `WITHSCORES` answer: member and score by turns."""
     return [(float(score), member) for member, score in zip(answer[::2], answer[1::2], strict=True)]
+
+
+def _members(answer: Sequence[Any]) -> Iterator[tuple[bytes, Any]]:
+    """Read a `ZSCAN` answer: pairs, or member and score by turns, as the library has made of it."""
+    if answer and isinstance(answer[0], (tuple, list)):
+        return iter(answer)
+    return zip(answer[::2], answer[1::2], strict=True)
 
 
 def _written(attempt: Attempt | None) -> str:

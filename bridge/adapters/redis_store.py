@@ -23,14 +23,22 @@ class RedisStore(RedisLedger, RedisSettlements):
     `url` is `redis://`, `rediss://`, `unix://`, `redis+sentinel://HOST:PORT,HOST:PORT/PRIMARY/DB` or
     `redis+cluster://HOST:PORT,HOST:PORT` (both also with `rediss`); raises `ValueError`, without the password, for
     another one. Nothing is connected before the first call, and after a failure the next call connects again.
-    All keys start with `prefix`. A call fails with `Unavailable` when no answer came within `timeout` seconds.
+    All keys start with `prefix`. A new journal's numbers follow `begin`; by default they go by the clock, so that a
+    server that was emptied never gives a number twice. A call fails with `Unavailable` when no answer came within `timeout` seconds.
     """
 
     def __init__(
-        self, url: str, *, prefix: str = "bridge", clock: Clock, timeout: float = 5.0, connections: int = 32
+        self,
+        url: str,
+        *,
+        prefix: str = "bridge",
+        clock: Clock,
+        timeout: float = 5.0,
+        connections: int = 32,
+        begin: int | None = None,
     ) -> None:
         link = RedisLink(url, timeout=timeout, connections=connections)
-        RedisLedger.__init__(self, link, Keys(prefix), clock)
+        RedisLedger.__init__(self, link, Keys(prefix), clock, begin=begin)
         RedisSettlements.__init__(self, link, Keys(prefix), clock)
 
     async def open(self) -> None:

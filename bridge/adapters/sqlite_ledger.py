@@ -12,7 +12,7 @@ from bridge.adapters.sqlite_schema import SEQ_BITS
 from bridge.clock import Clock
 from bridge.errors import Conflict, LeaseLost
 from bridge.event import Entry, Position, WireEvent
-from bridge.ledger import Commit, JournalState, Key, Lease, StatusChange
+from bridge.ledger import Commit, JournalState, Key, Lease, StatusChange, new_base
 
 _SLACK = 1.25
 """Scopes are kept a quarter longer than asked for, so that most reads need not write."""
@@ -31,9 +31,10 @@ _DIGITS = 18
 class SqliteLedger:
     """`Ledger` in one SQLite file, which several processes may share."""
 
-    def __init__(self, file: SqliteFile, clock: Clock) -> None:
+    def __init__(self, file: SqliteFile, clock: Clock, *, begin: int | None = None) -> None:
         self._file = file
         self._clock = clock
+        self._begin = begin
         self._kept: dict[tuple[str, str], float] = {}
         self._swept = clock.monotonic()
 
@@ -145,7 +146,9 @@ class SqliteLedger:
     def _source(self, db: Connection, name: str) -> tuple[int, int]:
         row = db.execute("SELECT id, committed FROM source WHERE name = ?", (name,)).fetchone()
         if row is None:
-            return int(db.execute("INSERT INTO source (name) VALUES (?)", (name,)).lastrowid or 0), 0
+            base = new_base(self._clock.epoch()) if self._begin is None else self._begin
+            statement = "INSERT INTO source (name, base, committed, confirmed, first) VALUES (?, ?, ?, ?, ?)"
+            return int(db.execute(statement, (name, base, base, base, base + 1)).lastrowid or 0), base
         return int(row[0]), int(row[1])
 
     def _write_statuses(self, db: Connection, source: int, commit: Commit) -> None:
@@ -200,12 +203,12 @@ class SqliteLedger:
 
     async def sources(self) -> Sequence[str]:
         """Return the names of all sources that have a journal or a cursor, in alphabetical order."""
-        query = "SELECT name FROM source WHERE committed > 0 OR id IN (SELECT source FROM cursor) ORDER BY name"
+        query = "SELECT name FROM source WHERE committed > base OR id IN (SELECT source FROM cursor) ORDER BY name"
         return [name for (name,) in await self._all(query)]
 
     async def journal(self, source: str) -> JournalState:
         """Return how far the journal reaches."""
-        query = "SELECT committed, confirmed, first, unroutable, bytes FROM source WHERE name = ?"
+        query = "SELECT base, committed, confirmed, first, unroutable, bytes FROM source WHERE name = ?"
         row = await self._one(query, (source,))
         return JournalState() if row is None else JournalState(*row)
 
@@ -288,14 +291,17 @@ class SqliteLedger:
         ]
 
     async def note(self, name: str, values: Mapping[str, str]) -> None:
-        """Keep what a part tells about itself, in place of what it told before."""
-        told = json.dumps(dict(values))
-        await self._file.writer.do(lambda db: db.execute("INSERT OR REPLACE INTO note VALUES (?, ?)", (name, told)))
+        """Keep what a part tells about itself; what it told before under other names stays."""
+        told = [(name, key, value) for key, value in values.items()]
+        await self._file.writer.do(lambda db: db.executemany("INSERT OR REPLACE INTO note VALUES (?, ?, ?)", told))
 
     async def notes(self, prefix: str) -> Mapping[str, Mapping[str, str]]:
         """Return what parts have told about themselves, by name."""
-        rows = await self._all("SELECT name, told FROM note ORDER BY name")
-        return {name: json.loads(told) for name, told in rows if name.startswith(prefix)}
+        told: dict[str, dict[str, str]] = {}
+        for name, key, value in await self._all("SELECT name, key, value FROM note ORDER BY name, key"):
+            if name.startswith(prefix):
+                told.setdefault(name, {})[key] = value
+        return told
 
     async def ping(self) -> None:
         """Return if the store answers and can be written to."""

@@ -7,16 +7,17 @@ import sqlite3
 VERSION = 1
 APPLICATION = 0x42524447
 """`PRAGMA application_id` of our files: the letters BRDG."""
-SEQ_BITS = 40
+SEQ_BITS = 50
 """A journal row's key is the source's number and the event's, side by side: one source's events lie together."""
 
 SCHEMA = """
 CREATE TABLE source (
   id INTEGER PRIMARY KEY,
   name TEXT NOT NULL UNIQUE,
-  committed INTEGER NOT NULL DEFAULT 0,
-  confirmed INTEGER NOT NULL DEFAULT 0,
-  first INTEGER NOT NULL DEFAULT 1,
+  base INTEGER NOT NULL,
+  committed INTEGER NOT NULL,
+  confirmed INTEGER NOT NULL,
+  first INTEGER NOT NULL,
   unroutable INTEGER NOT NULL DEFAULT 0,
   bytes INTEGER NOT NULL DEFAULT 0
 );
@@ -39,7 +40,9 @@ CREATE TABLE lease (
   name TEXT PRIMARY KEY, owner TEXT NOT NULL, token INTEGER NOT NULL, expires REAL NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE watch (source TEXT NOT NULL, resource TEXT NOT NULL, PRIMARY KEY (source, resource)) WITHOUT ROWID;
-CREATE TABLE note (name TEXT PRIMARY KEY, told TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE note (
+  name TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (name, key)
+) WITHOUT ROWID;
 CREATE TABLE ping (id INTEGER PRIMARY KEY CHECK (id = 1), at REAL NOT NULL);
 
 -- The books of one sink and one source.

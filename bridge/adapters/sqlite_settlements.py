@@ -14,7 +14,7 @@ from bridge.settlement import Arrival, Attempt, Delivery, Tally
 
 _DUE, _HELD, _DEAD = 0, 1, 2
 _CHUNK = 4096
-_CHUNK_BITS = 32
+_CHUNK_BITS = 40
 """A row of marks goes by the book's number and the chunk's, side by side."""
 _ADOPTED_FOR = 30 * 86400.0
 """Seconds after which an adopted event that is settled is given up."""
@@ -51,6 +51,17 @@ class SqliteSettlements:
             return [_delivery(sink, (source, seq, until, *rest)) for _, source, seq, _, *rest in rows]
 
         return await self._file.writer.do(work)
+
+    async def extend(self, sink: str, positions: Sequence[Position], until: float) -> None:
+        """Hold the claims on these until `until`; what is not waiting any more is left alone."""
+
+        def work(db: Connection) -> None:
+            for source, seqs in _by_source(positions).items():
+                book = _find_book(db, sink, source)
+                statement = "UPDATE delivery SET due = ? WHERE book = ? AND seq = ? AND state = 0"
+                db.executemany(statement, [(until, book, seq) for seq in seqs])
+
+        await self._file.writer.do(work)
 
     async def settle(self, sink: str, positions: Sequence[Position]) -> int:
         """Note that the far side took these; return how many deliveries behind them in a lane became due by that."""
@@ -120,6 +131,15 @@ class SqliteSettlements:
         query = "SELECT source, taken, waiting, dead, discarded FROM book WHERE sink = ? ORDER BY source"
         rows = await self._file.reader.do(lambda db: db.execute(query, (sink,)).fetchall())
         return {source: Tally(*counts) for source, *counts in rows if any(counts)}
+
+    async def oldest(self, sink: str, source: str) -> int | None:
+        """Return the lowest number of a source that this sink waits with, None when none waits."""
+        query = (
+            "SELECT min(d.seq) FROM delivery d JOIN book b ON b.id = d.book "
+            "WHERE b.sink = ? AND b.source = ? AND d.state < 2"
+        )
+        row = await self._file.reader.do(lambda db: db.execute(query, (sink, source)).fetchone())
+        return None if row[0] is None else int(row[0])
 
     async def next_due(self, sink: str) -> float | None:
         """Return when the next delivery is due, None when none waits."""

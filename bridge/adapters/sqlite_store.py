@@ -15,12 +15,13 @@ class SqliteStore(SqliteLedger, SqliteSettlements):
 
     Every write is on the disk when its call returns (`synchronous=FULL`); writes that are waiting at the same time
     share one transaction. The file and its folder are made at first use. While another process holds the file for
-    longer than `busy_timeout` seconds, writes raise `Unavailable`. Leases and retention go by `clock`.
+    longer than `busy_timeout` seconds, writes raise `Unavailable`. Leases and retention go by `clock`. A new journal's
+    numbers follow `begin`; by default they go by the clock, so that a new file never gives a number twice.
     """
 
-    def __init__(self, path: Path, *, clock: Clock, busy_timeout: float = 5.0) -> None:
+    def __init__(self, path: Path, *, clock: Clock, busy_timeout: float = 5.0, begin: int | None = None) -> None:
         file = SqliteFile(path, busy_timeout)
-        SqliteLedger.__init__(self, file, clock)
+        SqliteLedger.__init__(self, file, clock, begin=begin)
         SqliteSettlements.__init__(self, file, clock)
 
     async def open(self) -> None:

@@ -45,7 +45,8 @@ def run(config_file: Path, *, once: bool, roles: tuple[str, ...], as_json: bool)
     or handed back, and the process exits with 0 within `drain_timeout`. A second signal ends it at once; nothing is
     lost by that either. Several processes may run on one configuration: each source is polled by one of them at a time.
 
-    With --once the outcome is printed on stdout, or on stderr where a sink prints its events on stdout; it exits with 1 if a source failed, and with 4 if the store or the broker cannot be reached.
+    With --once the outcome is printed on stdout, or on stderr where a sink prints its events on stdout; it exits with 1
+    if a source failed, and with 4 if the store or the broker cannot be reached.
     """
     from bridge import plugins
     from bridge.assembly import Assembly

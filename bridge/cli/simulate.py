@@ -14,6 +14,8 @@ from bridge.cli.run import stop_on_signals
 if TYPE_CHECKING:
     from bridge.simulator import SimulatorSettings
 
+_MARK = "# Written by `bridge simulate`;"
+
 
 @click.command(
     cls=Command,
@@ -147,12 +149,15 @@ async def _serve(
 def _write(file: Path, urls: dict[str, str], settings: SimulatorSettings) -> None:
     import yaml
 
+    from bridge.errors import BridgeError
     from bridge.simulator.snippet import configuration
 
+    if file.exists() and not file.read_text(encoding="utf-8", errors="replace").startswith(_MARK):
+        raise BridgeError(f"{file} is another file; it was left as it is. --write-config FILE names a new one")
     # A world of another seed has other resources; its own state keeps the ledger from mistaking one for the other.
     state = file.resolve().parent / f"{file.stem}-state-{settings.seed}"
     text = yaml.safe_dump(configuration(urls, settings, state=state), sort_keys=False)
-    file.write_text(f"# The simulator of `bridge simulate`; run with: bridge run -c {file}\n{text}", encoding="utf-8")
+    file.write_text(f"{_MARK} run with: bridge run -c {file}\n{text}", encoding="utf-8")
 
 
 def _print_json(urls: dict[str, str], settings: SimulatorSettings, write_config: Path | None) -> None:

@@ -3,22 +3,45 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from aiohttp import web
 
+from bridge.simulator.clock import WorldClock
 from bridge.simulator.settings import FaultRule
+from bridge.simulator.strike import FaultBoard
+from bridge.simulator.traffic import Traffic
+from bridge.simulator.truth import Shown
 from bridge.simulator.world import World, iso_millis
-
-if TYPE_CHECKING:
-    from bridge.simulator.server import Simulator
 
 _RULE = {each.name for each in fields(FaultRule)}
 
 
-async def control(sim: Simulator, request: web.BaseRequest) -> web.Response:
+class Controlled(Protocol):
+    """What the pages see of a simulator."""
+
+    urls: dict[str, str]
+    world: World
+    time: WorldClock
+    board: FaultBoard
+    traffic: dict[str, Traffic]
+
+    def truth(self, provider: str | None = None, *, without: Collection[str] = ()) -> list[Shown]:
+        """Return what was shown."""
+        ...
+
+    def unseen(self) -> list[str]:
+        """Return what was not shown yet."""
+        ...
+
+    def books(self) -> dict[str, Any]:
+        """Return what the providers count."""
+        ...
+
+
+async def control(sim: Controlled, request: web.BaseRequest) -> web.Response:
     """Answer one of the simulator's own pages; no fault strikes them and no record counts them."""
     page = _PAGES.get((request.method, request.path.removeprefix("/_simulator/").strip("/")))
     if page is None:
@@ -31,12 +54,12 @@ async def control(sim: Simulator, request: web.BaseRequest) -> web.Response:
         return web.json_response({"error": f"{type(error).__name__}: {error}"}, status=400)
 
 
-def _index(sim: Simulator, query: Mapping[str, str], body: Any) -> Any:
+def _index(sim: Controlled, query: Mapping[str, str], body: Any) -> Any:
     del query, body
     return {"urls": sim.urls, "time": iso_millis(sim.world.now()), "frozen": sim.time.frozen}
 
 
-def _truth(sim: Simulator, query: Mapping[str, str], body: Any) -> Any:
+def _truth(sim: Controlled, query: Mapping[str, str], body: Any) -> Any:
     del body
     without = [name for name in query.get("without", "").split(",") if name]
     shown: dict[str, list[dict[str, Any]]] = {name: [] for name in sim.traffic}
@@ -45,34 +68,34 @@ def _truth(sim: Simulator, query: Mapping[str, str], body: Any) -> Any:
     return shown
 
 
-def _books(sim: Simulator, query: Mapping[str, str], body: Any) -> Any:
+def _books(sim: Controlled, query: Mapping[str, str], body: Any) -> Any:
     del query, body
     return {**sim.books(), "unseen": len(sim.unseen())}
 
 
-def _unseen(sim: Simulator, query: Mapping[str, str], body: Any) -> Any:
+def _unseen(sim: Controlled, query: Mapping[str, str], body: Any) -> Any:
     del query, body
     return sim.unseen()
 
 
-def _requests(sim: Simulator, query: Mapping[str, str], body: Any) -> Any:
+def _requests(sim: Controlled, query: Mapping[str, str], body: Any) -> Any:
     del query, body
     return {name: traffic.report() for name, traffic in sim.traffic.items()}
 
 
-def _forget_requests(sim: Simulator, query: Mapping[str, str], body: Any) -> Any:
+def _forget_requests(sim: Controlled, query: Mapping[str, str], body: Any) -> Any:
     report = _requests(sim, query, body)
     for traffic in sim.traffic.values():
         traffic.clear()
     return report
 
 
-def _faults(sim: Simulator, query: Mapping[str, str], body: Any) -> Any:
+def _faults(sim: Controlled, query: Mapping[str, str], body: Any) -> Any:
     del query, body
     return sim.board.report()
 
 
-def _fault_on(sim: Simulator, query: Mapping[str, str], body: Any) -> Any:
+def _fault_on(sim: Controlled, query: Mapping[str, str], body: Any) -> Any:
     del query
     strangers = set(body) - _RULE
     if strangers:
@@ -81,28 +104,28 @@ def _fault_on(sim: Simulator, query: Mapping[str, str], body: Any) -> Any:
     return sim.board.report()
 
 
-def _fault_off(sim: Simulator, query: Mapping[str, str], body: Any) -> Any:
+def _fault_off(sim: Controlled, query: Mapping[str, str], body: Any) -> Any:
     del body
     sim.board.switch_off(query.get("name"))
     return sim.board.report()
 
 
-def _advance(sim: Simulator, query: Mapping[str, str], body: Any) -> Any:
+def _advance(sim: Controlled, query: Mapping[str, str], body: Any) -> Any:
     sim.time.advance(float(query["seconds"]))
     return _index(sim, query, body)
 
 
-def _freeze(sim: Simulator, query: Mapping[str, str], body: Any) -> Any:
+def _freeze(sim: Controlled, query: Mapping[str, str], body: Any) -> Any:
     sim.time.freeze()
     return _index(sim, query, body)
 
 
-def _thaw(sim: Simulator, query: Mapping[str, str], body: Any) -> Any:
+def _thaw(sim: Controlled, query: Mapping[str, str], body: Any) -> Any:
     sim.time.thaw()
     return _index(sim, query, body)
 
 
-def _world(sim: Simulator, query: Mapping[str, str], body: Any) -> Any:
+def _world(sim: Controlled, query: Mapping[str, str], body: Any) -> Any:
     """Carry out one order, such as `{"add_message": {"channel": "sms", "recipients": 3}}`."""
     del query
     ((verb, options),) = body.items()
@@ -138,7 +161,7 @@ def _add_send_event(world: World, options: dict[str, Any]) -> Any:
     return {"subject": event.path, "event": event.number}
 
 
-_Page = Callable[["Simulator", Mapping[str, str], Any], Any]
+_Page = Callable[[Controlled, Mapping[str, str], Any], Any]
 _PAGES: dict[tuple[str, str], _Page] = {
     ("GET", ""): _index,
     ("GET", "truth"): _truth,

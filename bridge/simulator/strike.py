@@ -101,7 +101,10 @@ class FaultBoard:
         fault = self._table.get(rule.name)
         if fault is None:
             raise ValueError(f"{rule.name!r} is not a fault; `bridge simulate --list-faults` names them all")
-        re.compile(rule.path)
+        try:
+            re.compile(rule.path)
+        except re.error as error:
+            raise ValueError(f"{rule.name}: {rule.path!r} is not a regular expression: {error}") from None
         active = Active(fault, rule, Random(f"{self._seed}/fault/{rule.name}"))
         self.active.append(active)
         return active

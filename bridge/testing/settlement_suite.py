@@ -142,6 +142,29 @@ class ClaimingSuite(StoreFixtures):
         assert numbers(await store.claim("crm", until + 59, until + 99, 9)) == []
         assert numbers(await store.claim("crm", until + 60, until + 99, 9)) == [1]
 
+    async def test_a_claim_that_is_extended_holds_on(self, store: Store, second: Store) -> None:
+        """A worker that lives keeps what it has in hand; what was settled meanwhile stays settled."""
+        until = time.time() + 60
+        await store.take("crm", arrivals(1, 2, 3), until)
+        await store.settle("crm", at(2))
+        await store.extend("crm", at(1, 2), until + 60)
+        assert numbers(await second.claim("crm", until + 1, until + 99, 9)) == [3]
+        assert numbers(await second.claim("crm", until + 61, until + 199, 9)) == [1]
+        assert (await store.tally("crm"))["city"] == Tally(taken=1, waiting=2)
+
+    async def test_the_oldest_that_waits_is_known_for_each_source(self, store: Store) -> None:
+        """Due, claimed or held in a lane: the journal is kept for it; dead and settled ones do not count."""
+        assert await store.oldest("crm", "city") is None
+        lane = [Arrival(Position("city", seq), "lane") for seq in (4, 5)]
+        await store.offer("crm", [*lane, Arrival(Position("town", 2)), Arrival(Position("city", 9))], 0.0)
+        assert await store.oldest("crm", "city") == 4
+        await store.settle("crm", at(4))
+        assert await store.oldest("crm", "city") == 5
+        await store.bury("crm", Position("city", 5), "permanent", None)
+        assert await store.oldest("crm", "city") == 9
+        assert await store.oldest("crm", "town") == 2
+        assert await store.oldest("other", "city") is None
+
     async def test_of_many_who_claim_at_once_one_gets_each(self, store: Store, second: Store) -> None:
         """No delivery is claimed by two."""
         await store.offer("crm", arrivals(*range(1, 40)), 1.0)

@@ -25,13 +25,37 @@ from bridge.testing.ledger_suite import LedgerSuite, Make, Store, event
 class TestRedisLedger(LedgerSuite):
     @pytest.fixture
     def make(self, redis_url: str) -> Make:
-        return lambda: RedisStore(redis_url, clock=Clock())
+        return lambda: RedisStore(redis_url, clock=Clock(), begin=0)
 
 
 class TestSqliteLedger(LedgerSuite):
     @pytest.fixture
     def make(self, tmp_path: Path) -> Make:
-        return lambda: SqliteStore(tmp_path / "bridge.db", clock=Clock())
+        return lambda: SqliteStore(tmp_path / "bridge.db", clock=Clock(), begin=0)
+
+
+@pytest.mark.parametrize("kind", ["redis", "sqlite"])
+async def test_a_store_that_lost_its_memory_never_gives_a_number_twice(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    def store(name: str) -> Store:
+        if kind == "sqlite":
+            return SqliteStore(tmp_path / name, clock=Clock())
+        return RedisStore(request.getfixturevalue("redis_url"), clock=Clock(), prefix=name)
+
+    first, emptied = store("first"), store("emptied")
+    await first.open()
+    last = await first.commit(None, Commit("city", events=[event(number) for number in range(200)]))
+    before = await first.journal("city")
+    assert (before.events, before.backlog, before.committed) == (200, 200, last)
+    await emptied.open()
+    await emptied.commit(None, Commit("city", cursor={"a": "1"}))
+    await emptied.commit(None, Commit("city", events=[event(1)]))
+    (entry,) = await emptied.read("city", 0, 9)
+    assert entry.position.seq > last
+    assert (await emptied.journal("city")).first == entry.position.seq
+    for each in (first, emptied):
+        await each.close()
 
 
 OWNERS = ("one", "two")
@@ -159,9 +183,13 @@ BOUNDED = (
 
 
 def test_a_ledger_in_redis_is_that_of_the_plain_model(redis_url: str) -> None:
-    run_state_machine_as_test(lambda: LedgerMachine(lambda: RedisStore(redis_url, clock=Clock())), settings=BOUNDED)
+    run_state_machine_as_test(
+        lambda: LedgerMachine(lambda: RedisStore(redis_url, clock=Clock(), begin=0)), settings=BOUNDED
+    )
 
 
 def test_a_ledger_in_sqlite_is_that_of_the_plain_model(tmp_path: Path) -> None:
     path = tmp_path / "bridge.db"
-    run_state_machine_as_test(lambda: LedgerMachine(lambda: SqliteStore(path, clock=Clock())), settings=BOUNDED)
+    run_state_machine_as_test(
+        lambda: LedgerMachine(lambda: SqliteStore(path, clock=Clock(), begin=0)), settings=BOUNDED
+    )

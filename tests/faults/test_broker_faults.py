@@ -112,6 +112,8 @@ async def test_a_broker_that_died_between_two_batches_loses_nothing(
         await broker.publish([entry(seq) for seq in range(1, 11)])
         unacknowledged = await collect(inbox, 10)
         await inbox.ack(unacknowledged[:4])
+        if kind == "rabbitmq":  # the list of its quorum queues is synced every few seconds only
+            await asyncio.to_thread(server.ctl, "eval", "[dets:sync(Table) || Table <- dets:all()].")
         await asyncio.to_thread(getattr(server, how))
         elapsed = timed()
         with pytest.raises(Unavailable):
@@ -143,6 +145,7 @@ async def test_a_connection_cut_while_publishing_loses_nothing(
     async with TcpRelay(int(url.rpartition(":")[2].partition("/")[0])) as relay:
         broker = make(through(relay, url))
         await broker.declare(QUEUE, ["#"])
+        await broker.publish([entry(1)])
         batch = [entry(seq) for seq in range(1000, 1200)]
         before = relay.upstream
         await broker.publish(batch)
@@ -155,8 +158,7 @@ async def test_a_connection_cut_while_publishing_loses_nothing(
         await until_it_works(lambda: broker.publish(doomed))
         async with make(url).inbox(QUEUE) as inbox:
             seen = await everything(inbox)
-    expected = [each.event.id for each in batch + doomed]
-    assert set(seen) == set(expected)
+    assert set(seen) == {each.event.id for each in [entry(1), *batch, *doomed]}
     if kind == "redis":  # a transaction is there as a whole or not at all
         assert seen.count("event-2000") == seen.count("event-2199")
 
@@ -172,6 +174,7 @@ async def test_an_inbox_whose_connection_was_cut_says_so_once_and_goes_on(
         async with make(through(relay, url), lease=1.0).inbox(QUEUE) as inbox:
             await publisher.publish([entry(1), entry(2)])
             old = await collect(inbox, 2)
+            assert await nothing_more(inbox)  # on Redis, it waits inside the server by now
             waiting = asyncio.create_task(inbox.get(1, PATIENCE))
             await asyncio.sleep(0)
             relay.cut()
@@ -198,7 +201,7 @@ async def test_a_broker_that_hangs_is_unavailable_in_bounded_time_and_closing_en
         async with leaving.inbox(QUEUE):
             relay.stall()
             elapsed = timed()
-            with pytest.raises(Unavailable, match="no answer|no confirm|in time"):
+            with pytest.raises(Unavailable, match=r"no answer in time|not confirmed within 1 s"):
                 await broker.publish([entry(1)])
             assert elapsed() < 4
             with pytest.raises(Unavailable):
@@ -312,7 +315,7 @@ async def test_a_full_redis_makes_publish_fail_and_takes_it_up_again(make: Calla
         broker = make(server.url)
         await broker.declare(QUEUE, ["#"])
         client.config_set("maxmemory", "1")
-        with pytest.raises(Unavailable, match=r"refused a command \(OOM\)|EXECABORT"):
+        with pytest.raises(Unavailable, match=r"refused a command \(OutOfMemoryError\)"):
             await broker.publish([entry(1)])
         client.config_set("maxmemory", "0")
         assert await broker.publish([entry(1)]) == 0
@@ -356,7 +359,8 @@ async def test_an_emptied_redis_gets_its_bindings_back(redis_url: str, make: Cal
     broker, sinks, sources = make(redis_url), make(redis_url), make(redis_url)
     await broker.declare(QUEUE, ["#"])
     await sinks.declare("bridge.sink.other", ["voice.#"])
-    async with sinks.inbox("bridge.sink.other") as inbox, redis.Redis.from_url(redis_url) as client:
+    client = redis.Redis.from_url(redis_url)
+    async with sinks.inbox("bridge.sink.other") as inbox:
         await broker.publish([entry(1)])
         await inbox.ack(await collect(inbox, 1))
         client.flushall()
@@ -365,9 +369,10 @@ async def test_an_emptied_redis_gets_its_bindings_back(redis_url: str, make: Cal
         assert await broker.depth(QUEUE) == 1
         client.flushall()
         async with asyncio.timeout(PATIENCE):
-            while await sources.publish([entry(3)]) > 0:
+            while await sources.publish([entry(3)]) > 0:  # noqa: ASYNC110 - asking is the only way
                 await asyncio.sleep(0.05)
-        assert "event-3" in ids(await collect(inbox, 1))
+        assert ids(await collect(inbox, 1)) == ["event-3"]
+    client.close()
 
 
 # --- clients are killed -----------------------------------------------------------------------------------------------
@@ -444,7 +449,7 @@ async def test_what_a_killed_consumer_had_comes_back_and_its_tap_is_gone(
         assert ids(await collect(inbox, 4)) == [f"event-{seq}" for seq in range(2, 6)]
         assert await nothing_more(inbox)
     async with asyncio.timeout(PATIENCE):
-        while await broker.publish([entry(7, "voice.only.for.the.tap")]) == 0:
+        while await broker.publish([entry(7, "voice.only.for.the.tap")]) == 0:  # noqa: ASYNC110 - asking is the only way
             await asyncio.sleep(0.05)
     await broker.close()
 

@@ -58,7 +58,7 @@ def own_redis() -> Iterator[RedisServer]:
 
 @pytest.fixture
 async def store(own_redis: RedisServer) -> AsyncIterator[RedisStore]:
-    made = RedisStore(own_redis.url, clock=Clock(), timeout=0.5)
+    made = RedisStore(own_redis.url, clock=Clock(), begin=0, timeout=0.5)
     await made.open()
     yield made
     await made.close()
@@ -175,13 +175,13 @@ class TestRedis:
             with redis.Redis(port=server.port) as admin:
                 admin.config_set("requirepass", "secret-canary")
             for url in (f"redis://:wrong-canary@127.0.0.1:{server.port}/0", server.url):
-                store = RedisStore(url, clock=Clock())
+                store = RedisStore(url, clock=Clock(), begin=0)
                 with pytest.raises(Unavailable) as caught:
                     await store.open()
                 assert "password" in str(caught.value)
                 assert "canary" not in str(caught.value)
                 await store.close()
-            store = RedisStore(f"redis://:secret-canary@127.0.0.1:{server.port}/0", clock=Clock())
+            store = RedisStore(f"redis://:secret-canary@127.0.0.1:{server.port}/0", clock=Clock(), begin=0)
             await store.open()
             await store.close()
 
@@ -245,7 +245,7 @@ class TestLostAnswers:
 
     @pytest.fixture
     async def store(self, cutter: Cutter) -> AsyncIterator[RedisStore]:
-        made = RedisStore(f"redis://127.0.0.1:{cutter.port}/0", clock=Clock(), timeout=2.0)
+        made = RedisStore(f"redis://127.0.0.1:{cutter.port}/0", clock=Clock(), begin=0, timeout=2.0)
         await made.commit(None, Commit("city", cursor={"a": "1"}))
         yield made
         await made.close()
@@ -337,7 +337,7 @@ class TestClusterAndSentinel:
                     client.execute_command("CLUSTER", "MEET", "127.0.0.1", other.port, bus)
             wait_for(lambda: all(client.cluster("INFO")["cluster_state"] == "ok" for client in clients), "the cluster")
             wait_for(lambda: all(len(client.cluster("NODES")) == 3 for client in clients), "all nodes")
-            store = RedisStore(f"redis+cluster://127.0.0.1:{nodes[0].port},127.0.0.1:{nodes[1].port}", clock=Clock())
+            store = RedisStore(f"redis+cluster://127.0.0.1:{nodes[0].port},127.0.0.1:{nodes[1].port}", clock=Clock(), begin=0)
             try:
                 await self.exercise(store)
                 assert sum(client.dbsize() > 0 for client in clients) == 3
@@ -354,7 +354,7 @@ class TestClusterAndSentinel:
             )
             sentinel = spawn("redis-server", config, "--sentinel")
             try:
-                store = RedisStore(f"redis+sentinel://127.0.0.1:{port}/main/0", clock=Clock(), timeout=1.0)
+                store = RedisStore(f"redis+sentinel://127.0.0.1:{port}/main/0", clock=Clock(), begin=0, timeout=1.0)
                 with redis.Redis(port=port, decode_responses=True) as watcher:
                     wait_for(lambda: self.sees_replica(watcher), "the sentinel")
                     await self.exercise(store)
@@ -395,14 +395,13 @@ HOLDER = textwrap.dedent("""
 COMMITTER = textwrap.dedent("""
     import asyncio, sys
     from pathlib import Path
-from typing import Self
     from bridge.adapters.sqlite_store import SqliteStore
     from bridge.clock import Clock
     from bridge.ledger import Commit
     from bridge.testing.ledger_suite import change, events
 
     async def main():
-        store = SqliteStore(Path(sys.argv[1]), clock=Clock())
+        store = SqliteStore(Path(sys.argv[1]), clock=Clock(), begin=0)
         number = 0
         while True:
             number += 1
@@ -432,7 +431,7 @@ class TestSqlite:
 
     @pytest.fixture
     async def store(self, path: Path) -> AsyncIterator[SqliteStore]:
-        made = SqliteStore(path, clock=Clock(), busy_timeout=0.2)
+        made = SqliteStore(path, clock=Clock(), begin=0, busy_timeout=0.2)
         await made.open()
         yield made
         await made.close()
@@ -468,14 +467,14 @@ class TestSqlite:
         with contextlib.closing(sqlite3.connect(path)) as made:
             made.execute("CREATE TABLE x (y)")
         overwrite(path, 18, b"\x09")
-        store = SqliteStore(path, clock=Clock())
+        store = SqliteStore(path, clock=Clock(), begin=0)
         with pytest.raises(Unavailable, match=r"bridge\.db cannot be written to"):
             await store.open()
         await store.close()
 
     async def test_a_folder_that_cannot_be_made_says_so(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
-        store = SqliteStore(tmp_path / "file" / "bridge.db", clock=Clock())
+        store = SqliteStore(tmp_path / "file" / "bridge.db", clock=Clock(), begin=0)
         with pytest.raises(Unavailable, match="cannot be opened"):
             await store.open()
         with pytest.raises(Unavailable, match="cannot be opened"):
@@ -485,18 +484,18 @@ class TestSqlite:
     async def test_a_file_that_is_no_database_is_named_and_left_alone(self, path: Path) -> None:
         minutes = b"minutes of the meeting\n" * 100
         overwrite(path, 0, minutes)
-        store = SqliteStore(path, clock=Clock())
+        store = SqliteStore(path, clock=Clock(), begin=0)
         with pytest.raises(Unavailable, match="is not a SQLite database"):
             await store.open()
         await store.close()
         assert await asyncio.to_thread(path.read_bytes) == minutes
 
     async def test_a_damaged_file_says_so(self, path: Path) -> None:
-        store = SqliteStore(path, clock=Clock())
+        store = SqliteStore(path, clock=Clock(), begin=0)
         await store.commit(None, Commit("city", events=[event(n, body=bytes(3000)) for n in range(60)]))
         await store.close()
         overwrite(path, 8192, b"\x55" * 100_000)
-        again = SqliteStore(path, clock=Clock())
+        again = SqliteStore(path, clock=Clock(), begin=0)
         with pytest.raises(Unavailable, match="is damaged"):
             await again.read("city", 0, 99)
         await again.close()
@@ -508,7 +507,7 @@ class TestSqlite:
                 assert await asyncio.to_thread(child.stdout.readline)
             child.kill()
             told = 40 + len(child.stdout.read().splitlines())
-        store = SqliteStore(path, clock=Clock())
+        store = SqliteStore(path, clock=Clock(), begin=0)
         try:
             committed = await assert_whole(store, told)
             assert await store.commit(None, page(committed + 1)) == committed + 1

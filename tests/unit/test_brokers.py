@@ -148,17 +148,17 @@ async def test_foreign_amqp_messages_are_read_as_far_as_they_can_be(
 ) -> None:
     broker = make(rabbitmq_url)
     await broker.declare(QUEUE, ["#"])
-    async with await aio_pika.connect(rabbitmq_url) as connection:
-        exchange = await (await connection.channel()).get_exchange(EXCHANGE)
+    with kombu.Connection(rabbitmq_url) as connection:
+        channel = connection.channel()
+        odd = {"bridge-position": 17, "x": [1, {"y": None}], "z": b"\xff"}
         for foreign in (
-            aio_pika.Message(b'{"id": "theirs", "time": "2013-03-15T21:11:02Z"}'),
-            aio_pika.Message(b'{"no": "id"}'),
-            aio_pika.Message(b"not json", message_id="m-3", headers={"bridge-position": "nonsense"}),
-            aio_pika.Message(
-                b"{}", message_id="m-4", headers={"bridge-position": 17, "x": [1, {"y": None}], "z": bytearray(b"\xff")}
-            ),
+            amqp.Message(b'{"id": "theirs", "time": "2013-03-15T21:11:02Z"}'),
+            amqp.Message(b'{"no": "id"}'),
+            amqp.Message(b"not json", message_id="m-3", application_headers={"bridge-position": "nonsense"}),
+            amqp.Message(b"{}", message_id="m-4", application_headers=odd),
         ):
-            await exchange.publish(foreign, routing_key="their.topic")
+            channel.basic_publish(foreign, EXCHANGE, "their.topic")
+        channel.close()
     async with broker.inbox(QUEUE) as inbox:
         got = await collect(inbox, 4)
         await inbox.ack(got)
@@ -745,13 +745,19 @@ async def test_closing_that_is_cancelled_still_ends_the_thread() -> None:
 def test_a_loop_that_has_gone_does_not_hold_the_thread() -> None:
     released = threading.Event()
 
+    worker = Worker("bridge-test", rest=resting)
+
     async def leave() -> None:
-        Worker("bridge-test", rest=resting).submit(lambda: released.wait(10))
+        worker.submit(lambda: released.wait(10))
 
     asyncio.run(leave())
     (thread,) = [each for each in threading.enumerate() if each.name == "bridge-test"]
     assert thread.daemon
     released.set()
+    worker._stopping = True
+    worker._ring()
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 def test_the_adapters_are_brokers(tmp_path: Path) -> None:

@@ -598,6 +598,7 @@ def seeded(file) -> Path:
 
     async def seed() -> None:
         async with Assembly(load(file)).opened_store() as store:
+            store._begin = 0  # plain numbers
             lease = await store.acquire("source/lamps", "host-1", 60.0)
             cursor = {"page": "7", "~started": "2026-01-01T00:00:00Z"}
             await store.commit(lease, Commit("lamps", events=[each.to_wire() for each in EVENTS], cursor=cursor))

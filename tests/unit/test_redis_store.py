@@ -28,7 +28,7 @@ from bridge.testing.settlement_suite import later
 
 @pytest.fixture
 async def store(redis_url: str) -> AsyncIterator[RedisStore]:
-    made = RedisStore(redis_url, clock=Clock())
+    made = RedisStore(redis_url, clock=Clock(), begin=0)
     await made.open()
     yield made
     await made.close()
@@ -73,7 +73,7 @@ def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
 )
 def test_a_url_that_cannot_be_used_is_refused_before_anything_is_connected(url: str, told: str) -> None:
     with pytest.raises(ValueError, match=told) as caught:
-        RedisStore(url, clock=Clock())
+        RedisStore(url, clock=Clock(), begin=0)
     assert "canary" not in str(caught.value)
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
@@ -87,7 +87,7 @@ def test_a_url_that_cannot_be_used_is_refused_before_anything_is_connected(url: 
     ],
 )  # fmt: skip
 async def test_every_kind_of_url_is_tried_when_it_is_used_and_not_before(url: str) -> None:
-    store = RedisStore(url, clock=Clock(), timeout=1.0)
+    store = RedisStore(url, clock=Clock(), begin=0, timeout=1.0)
     with pytest.raises(Unavailable, match=r"cannot be reached|no node"):
         await store.open()
     await store.close()
@@ -106,7 +106,7 @@ async def test_credentials_reach_a_sentinels_primary_and_a_clusters_nodes() -> N
 
 async def test_a_unix_socket_is_as_good_as_a_port(tmp_path: Path) -> None:
     with RedisServer(options=("--unixsocket", str(tmp_path / "redis.sock"))):
-        store = RedisStore(f"unix://{tmp_path}/redis.sock?db=3", clock=Clock())
+        store = RedisStore(f"unix://{tmp_path}/redis.sock?db=3", clock=Clock(), begin=0)
         await store.open()
         assert await store.commit(None, Commit("city", events=events(1))) == 1
         await store.close()
@@ -133,7 +133,7 @@ def test_leases_lie_in_the_slot_of_what_they_protect() -> None:
 
 async def test_stores_of_different_prefixes_know_nothing_of_each_other(store: RedisStore, redis_url: str) -> None:
     await store.commit(None, Commit("city", events=events(1)))
-    other = RedisStore(redis_url, prefix="other", clock=Clock())
+    other = RedisStore(redis_url, prefix="other", clock=Clock(), begin=0)
     assert list(await other.sources()) == []
     await other.commit(None, Commit("town", events=events(1)))
     await other.close()
@@ -182,7 +182,7 @@ async def test_what_a_process_remembers_of_scopes_is_bounded(
 async def test_what_a_process_remembers_of_lost_answers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redis_ledger, "_DOUBTS_REMEMBERED", 3)
     with RedisServer() as server:
-        store = RedisStore(server.url, clock=Clock())
+        store = RedisStore(server.url, clock=Clock(), begin=0)
         await store.commit(None, Commit("city", cursor={"a": "1"}))
     for number in range(20):
         with pytest.raises(Unavailable):
@@ -203,7 +203,7 @@ async def test_what_a_process_remembers_of_lost_answers_is_bounded(monkeypatch: 
 )
 async def test_a_server_that_may_forget_is_reported_when_it_is_opened(options: tuple[str, ...], told: set[str]) -> None:
     with RedisServer(options=options) as server, structlog.testing.capture_logs() as logs:
-        store = RedisStore(server.url, clock=Clock())
+        store = RedisStore(server.url, clock=Clock(), begin=0)
         await store.open()
         await store.close()
     assert {line["event"] for line in logs} == told
@@ -218,7 +218,7 @@ async def test_a_user_who_may_not_ask_the_server_about_itself_can_use_it(
         client.acl_setuser("app", enabled=True, passwords=[f"+{password}"], keys=["*"], commands=["+@all", "-info"])
         try:
             with structlog.testing.capture_logs() as logs:
-                store = RedisStore(f"redis://app:{password}@127.0.0.1:{redis_server.port}/0", clock=Clock())
+                store = RedisStore(f"redis://app:{password}@127.0.0.1:{redis_server.port}/0", clock=Clock(), begin=0)
                 await store.open()
                 await store.close()
         finally:

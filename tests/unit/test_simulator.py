@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections import Counter
@@ -42,7 +43,7 @@ class Reader:
 
     async def full(self, path):
         settings = self.sim.settings
-        if path.startswith("/messages") or path == "/" or path.startswith("/reports"):
+        if path.startswith(("/messages/", "/reports/")) or path == "/":
             headers = {"X-AUTH-TOKEN": settings.govdelivery_token}
         elif path.startswith("/j/"):
             headers = {"Authorization": f"Bearer {settings.spacivox_token}"}
@@ -110,8 +111,14 @@ async def test_a_call_is_shown_with_the_fields_of_the_reference(sim, reader):
     shown = await reader.get(message.path)
     assert {"play_url", "from_number", "created_at", "completed_at", "status", "_links"} <= set(shown)
     assert shown["recipient_counts"] == {
-        **{"total": 2, "new": 0, "sending": 0, "inconclusive": 0, "blacklisted": 0, "canceled": 0},
-        **{"sent": 1, "failed": 1},
+        "total": 2,
+        "new": 0,
+        "sending": 0,
+        "inconclusive": 0,
+        "blacklisted": 0,
+        "canceled": 0,
+        "sent": 1,
+        "failed": 1,
     }
     assert shown["recipient_detail_counts"] == {"busy": 0, "no_answer": 0, "human": 0, "machine": 1}
     for name in ("recipients", "failed", "sent", "human", "machine", "busy", "no_answer", "could_not_connect"):
@@ -414,7 +421,13 @@ async def test_what_an_answer_shows_is_what_its_body_says(reader, sim):
     for number in range(4):
         sim.world.add_drop(state=number)
         sim.world.add_send_event(message_key="" if number else None)
-    paths = ["/messages/voice", "/messages/sms", voice.path, voice.recipient(), f"/j/voicemail_drop_records?{window(sim)}"]
+    paths = [
+        "/messages/voice",
+        "/messages/sms",
+        voice.path,
+        voice.recipient(),
+        f"/j/voicemail_drop_records?{window(sim)}",
+    ]
     paths += [FEED, *(f"{voice.path}/recipients{rest}" for rest in ("", "?page=2", "/failed", "/human", "/machine"))]
     for path in paths:
         await reader.get(path)
@@ -446,7 +459,13 @@ async def test_an_unknown_status_is_shown_as_unknown_with_its_own_value(sim, rea
 
 @pytest.mark.parametrize(
     "payload",
-    [None, 3, [3, {}, {"status": "new"}, {"id": 7}, {"_links": [], "status": "x"}], {"messages": [{}, 4]}, {"messages": 3}],
+    [
+        None,
+        3,
+        [3, {}, {"status": "new"}, {"id": 7}, {"_links": [], "status": "x"}],
+        {"messages": [{}, 4]},
+        {"messages": 3},
+    ],
 )
 async def test_bodies_without_sense_show_nothing(sim, payload):
     ask = Ask("GET", "/messages/sms", {}, {}, b"", "messages", "http://127.0.0.1")
@@ -626,8 +645,36 @@ async def test_each_provider_can_have_a_port_of_its_own():
 
 async def test_a_port_that_is_taken_is_an_error(sim):
     other = Simulator(SimulatorSettings.still())
-    with pytest.raises(OSError, match="address already in use|Address already in use"):
+    with pytest.raises(OSError, match="in use"):
         await other.start(port=int(sim.url.rpartition(":")[2]))
+
+
+@pytest.mark.parametrize("name", ["never_answers", "headers_only", "slow_answer", "slow_drip", "refused"])
+async def test_stopping_cuts_off_whoever_still_waits(name):
+    async with Simulator(SimulatorSettings.still()) as sim, aiohttp.ClientSession() as session:
+        sim.switch_on(name, value=3600)
+        asking = asyncio.create_task(Reader(sim, session).full("/"))
+        async with asyncio.timeout(5):
+            while not sim.board.struck:  # noqa: ASYNC110 - a counter rings no bell
+                await asyncio.sleep(0.005)
+            await sim.stop()
+            with pytest.raises(aiohttp.ClientError):
+                await asking
+            with pytest.raises(aiohttp.ClientConnectorError):
+                await Reader(sim, session).full("/")
+
+
+async def test_a_client_that_leaves_in_the_middle_was_shown_nothing(sim):
+    sim.world.add_message("sms", 50)
+    sim.switch_on("slow_drip", value=1)
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=0.1)) as session:
+        with pytest.raises(TimeoutError):
+            await Reader(sim, session).full("/messages/sms")
+    assert sim.board.struck == {"slow_drip": 1}
+    async with asyncio.timeout(5), aiohttp.ClientSession() as session:
+        sim.switch_off()
+        await Reader(sim, session).full("/")
+    assert sim.truth() == []
 
 
 async def test_requests_are_counted_by_kind_and_by_second(sim, reader):

@@ -142,6 +142,11 @@ def says(expression):
     return check
 
 
+def shows(expression):
+    """Make a check of an expression over the JSON that came."""
+    return says(lambda new, old: old is not None and expression(new))
+
+
 def linked(expression):
     def check(got, plain):
         assert got.status == 200
@@ -218,9 +223,9 @@ TABLE = {
     "redirect_elsewhere": ("root", {"value": "http://127.0.0.2:1"}, answered(302, Location="http://127.0.0.2:1/")),
     "html_page": ("page", {}, answered(200, b"<html>")),
     "empty_body": ("drops", {}, nothing_inside),
-    "json_null": ("page", {}, says(lambda new, old: new is None)),
-    "error_in_200": ("page", {}, says(lambda new, old: "errors" in new)),
-    "wrong_shape": ("events", {}, says(lambda new, old: new == 42)),
+    "json_null": ("page", {}, shows(lambda new: new is None)),
+    "error_in_200": ("page", {}, shows(lambda new: "errors" in new)),
+    "wrong_shape": ("events", {}, shows(lambda new: new == 42)),
     "deep_nesting": ("page", {}, unreadable),
     "still_building": ("page", {}, answered(202)),
     "vanished_message": ("message", {}, answered(404)),
@@ -247,37 +252,53 @@ TABLE = {
     "duplicated_items": ("page", {}, says(lambda new, old: new == [*old, old[0]])),
     "reversed_items": ("events", {}, says(lambda new, old: new["messages"] == old["messages"][::-1])),
     "null_item": ("drops", {}, says(lambda new, old: [each for each in new if each] == old and len(new) > len(old))),
-    "no_identity": ("page", {}, says(lambda new, old: sum("_links" not in item for item in new) == 1)),
+    "no_identity": ("page", {}, shows(lambda new: sum("_links" not in item for item in new) == 1)),
     "unknown_fields": ("message", {}, says(lambda new, old: new["carrier"]["name"] and new.items() >= old.items())),
-    "fields_null": ("page", {}, says(lambda new, old: all(item["created_at"] is None for item in new))),
-    "fields_absent": ("drops", {}, says(lambda new, old: all({*item} == {"id", "state"} for item in new))),
-    "fields_other_type": ("drops", {}, says(lambda new, old: all(isinstance(item["state"], str) for item in new))),
-    "status_null": ("page", {}, says(lambda new, old: sum(item["status"] is None for item in new) == 1)),
-    "clock_ahead": ("message", {}, says(lambda new, old: _hour(new["created_at"]) == (_hour(old["created_at"]) + 1) % 24)),
-    "clock_behind": ("message", {}, says(lambda new, old: (_hour(new["created_at"]) + 1) % 24 == _hour(old["created_at"]))),
-    "garbled_times": ("drops", {}, says(lambda new, old: not {item["timestamp"] for item in new} & {item["timestamp"] for item in old})),
-    "unknown_status": ("page", {}, says(lambda new, old: sum(item["status"] == "throttled" for item in new) == 1)),
-    "items_with_id": ("page", {}, says(lambda new, old: new[0]["_links"]["self"].endswith(f"/{new[0]['id']}"))),
-    "items_with_id_alone": ("list", {}, says(lambda new, old: all("_links" not in item and item["id"] for item in new))),
-    "absolute_self_links": ("page", {}, says(lambda new, old: all(link.startswith("http://") for link in ids(new)))),
+    "fields_null": ("page", {}, shows(lambda new: all(item["created_at"] is None for item in new))),
+    "fields_absent": ("drops", {}, shows(lambda new: all({*item} == {"id", "state"} for item in new))),
+    "fields_other_type": ("drops", {}, shows(lambda new: all(isinstance(item["state"], str) for item in new))),
+    "status_null": ("page", {}, shows(lambda new: sum(item["status"] is None for item in new) == 1)),
+    "clock_ahead": (
+        "message",
+        {},
+        says(lambda new, old: _hour(new["created_at"]) == (_hour(old["created_at"]) + 1) % 24),
+    ),
+    "clock_behind": (
+        "message",
+        {},
+        says(lambda new, old: (_hour(new["created_at"]) + 1) % 24 == _hour(old["created_at"])),
+    ),
+    "garbled_times": (
+        "drops",
+        {},
+        says(lambda new, old: not {item["timestamp"] for item in new} & {item["timestamp"] for item in old}),
+    ),
+    "unknown_status": ("page", {}, shows(lambda new: sum(item["status"] == "throttled" for item in new) == 1)),
+    "items_with_id": ("page", {}, shows(lambda new: new[0]["_links"]["self"].endswith(f"/{new[0]['id']}"))),
+    "items_with_id_alone": (
+        "list",
+        {},
+        shows(lambda new: all("_links" not in item and item["id"] for item in new)),
+    ),
+    "absolute_self_links": ("page", {}, shows(lambda new: all(link.startswith("http://") for link in ids(new)))),
     "counts_do_not_add_up": ("message", {}, says(lambda new, old: new["recipient_counts"] != old["recipient_counts"])),
-    "counts_absent": ("message", {}, says(lambda new, old: "recipient_counts" not in new)),
-    "counts_null": ("message", {}, says(lambda new, old: new["recipient_counts"] is None)),
-    "watermark_absent": ("events", {}, says(lambda new, old: "lastEventID" not in new)),
-    "watermark_null": ("events", {}, says(lambda new, old: new["lastEventID"] is None)),
-    "watermark_zero": ("events", {}, says(lambda new, old: new["lastEventID"] == 0)),
+    "counts_absent": ("message", {}, shows(lambda new: "recipient_counts" not in new)),
+    "counts_null": ("message", {}, shows(lambda new: new["recipient_counts"] is None)),
+    "watermark_absent": ("events", {}, shows(lambda new: "lastEventID" not in new)),
+    "watermark_null": ("events", {}, shows(lambda new: new["lastEventID"] is None)),
+    "watermark_zero": ("events", {}, shows(lambda new: new["lastEventID"] == 0)),
     "watermark_backwards": ("events", {}, says(lambda new, old: new["lastEventID"] == old["lastEventID"] - 1000)),
     "watermark_text": ("events", {}, says(lambda new, old: new["lastEventID"] == str(old["lastEventID"]))),
-    "messages_null": ("none", {}, says(lambda new, old: new["messages"] is None)),
-    "messages_absent": ("none", {}, says(lambda new, old: "messages" not in new)),
-    "keys_at_top_level": ("events", {}, says(lambda new, old: all("messageKey" in item for item in new["messages"]))),
-    "unknown_reason": ("events", {}, says(lambda new, old: 9999 in [item["statusCode"] for item in new["messages"]])),
-    "other_category": ("events", {}, says(lambda new, old: "SMSQueued" in str(new))),
-    "token_short_lived": ("token", {}, says(lambda new, old: new["expires_in"] == 1)),
-    "token_without_expiry": ("token", {}, says(lambda new, old: "expires_in" not in new)),
+    "messages_null": ("none", {}, shows(lambda new: new["messages"] is None)),
+    "messages_absent": ("none", {}, shows(lambda new: "messages" not in new)),
+    "keys_at_top_level": ("events", {}, shows(lambda new: all("messageKey" in item for item in new["messages"]))),
+    "unknown_reason": ("events", {}, shows(lambda new: 9999 in [item["statusCode"] for item in new["messages"]])),
+    "other_category": ("events", {}, shows(lambda new: "SMSQueued" in str(new))),
+    "token_short_lived": ("token", {}, shows(lambda new: new["expires_in"] == 1)),
+    "token_without_expiry": ("token", {}, shows(lambda new: "expires_in" not in new)),
     "rest_url_bare": ("token", {}, says(lambda new, old: new["rest_instance_url"] + "/" == old["rest_instance_url"])),
-    "rest_url_absent": ("token", {}, says(lambda new, old: "rest_instance_url" not in new)),
-    "rest_url_elsewhere": ("token", {}, says(lambda new, old: new["rest_instance_url"] == "http://127.0.0.1:9/")),
+    "rest_url_absent": ("token", {}, shows(lambda new: "rest_instance_url" not in new)),
+    "rest_url_elsewhere": ("token", {}, shows(lambda new: new["rest_instance_url"] == "http://127.0.0.1:9/")),
     "absolute_links": ("page", {}, linked(lambda link: "<http://127.0.0.1" in link)),
     "page_in_path": ("page", {}, linked(lambda link: 'recipients/page/2>; rel="next"' in link)),
     "link_blank_inside": ("page", {}, linked(lambda link: "< /messages" in link)),
@@ -288,7 +309,11 @@ TABLE = {
     "link_empty": ("page3", {}, linked(lambda link: link == "")),
     "cyclic_next": ("page2", {}, linked(lambda link: 'page=2>; rel="next"' in link)),
     "endless_pages": ("page3", {}, linked(lambda link: 'page=4>; rel="next"' in link)),
-    "next_elsewhere": ("page", {"value": "http://127.0.0.2:1"}, linked(lambda link: "<http://127.0.0.2:1/mess" in link)),
+    "next_elsewhere": (
+        "page",
+        {"value": "http://127.0.0.2:1"},
+        linked(lambda link: "<http://127.0.0.2:1/mess" in link),
+    ),
     # bytes
     "no_content_204": ("none", {}, answered(204)),
     "bom": ("page", {}, with_bom),
@@ -364,7 +389,7 @@ async def test_a_refusing_provider_opens_again_on_the_same_port(place):
     assert isinstance((await place.get("page")).error, aiohttp.ClientConnectorError)
     async with asyncio.timeout(DEADLINE):
         while (await place.get("page")).error is not None:
-            await asyncio.sleep(0.02)
+            pass
     assert place.sim.board.struck == {"refused": 1}
 
 
@@ -383,6 +408,26 @@ async def test_endless_pages_never_end_and_never_grow(place):
     pages = [await place.get(f"{place.message.path}/recipients?page={number}") for number in range(1, 9)]
     assert all('rel="next"' in page.link for page in pages)
     assert pages[7].json == pages[3].json
+
+
+@pytest.mark.parametrize("name", ["huge_body", "gzip_bomb"])
+async def test_a_reader_who_hangs_up_on_too_much_is_shown_nothing(place, name):
+    place.sim.switch_on(name, limit=1, value=32 << 20)
+    before = place.seen()
+    headers = {"X-AUTH-TOKEN": place.sim.settings.govdelivery_token}
+    async with place.session.get(place.sim.url + place.message.path, headers=headers) as response:
+        assert len(await response.content.read(1 << 16)) > 0
+    assert (await place.get("root")).status == 200
+    assert place.seen() == before
+
+
+async def test_counts_have_another_type_and_a_record_another_state(place):
+    place.sim.switch_on("fields_other_type")
+    counts = (await place.get("message")).json["recipient_counts"]
+    assert set(map(type, counts.values())) == {str}
+    place.sim.switch_on("unknown_status")
+    assert 9 in [item["state"] for item in (await place.get("drops")).json]
+    assert "unknown" in [each.status for each in place.sim.truth("spacivox")]
 
 
 async def test_a_page_in_the_path_is_the_page_in_the_query(place):

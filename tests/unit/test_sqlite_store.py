@@ -19,7 +19,7 @@ from bridge.adapters import sqlite_ledger
 from bridge.adapters.sqlite_store import SqliteStore
 from bridge.clock import Clock
 from bridge.errors import Conflict, Unavailable
-from bridge.ledger import Commit, Key
+from bridge.ledger import Commit, JournalState, Key
 from bridge.settlement import Arrival
 from bridge.testing.ledger_suite import MONTH, change, event, events, trails
 from bridge.testing.settlement_suite import later
@@ -32,7 +32,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def store(path: Path) -> AsyncIterator[SqliteStore]:
-    made = SqliteStore(path, clock=Clock())
+    made = SqliteStore(path, clock=Clock(), begin=0)
     await made.open()
     yield made
     await made.close()
@@ -43,7 +43,7 @@ async def rows(store: SqliteStore, query: str) -> list[tuple[object, ...]]:
 
 
 async def test_nothing_is_made_before_the_first_use(path: Path) -> None:
-    store = SqliteStore(path, clock=Clock())
+    store = SqliteStore(path, clock=Clock(), begin=0)
     assert not path.parent.exists()
     await store.close()
     assert not path.parent.exists()
@@ -67,7 +67,7 @@ async def test_a_file_of_a_later_bridge_is_left_alone(store: SqliteStore, path: 
     await store.close()
     with closing(sqlite3.connect(path)) as later_bridge:
         later_bridge.execute("PRAGMA user_version = 7")
-    again = SqliteStore(path, clock=Clock())
+    again = SqliteStore(path, clock=Clock(), begin=0)
     with pytest.raises(Unavailable, match=r"bridge\.db has schema 7, and this bridge knows 1"):
         await again.open()
     await again.close()
@@ -77,7 +77,7 @@ async def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "other.db"
     with closing(sqlite3.connect(path)) as other:
         other.execute("CREATE TABLE songs (title)")
-    store = SqliteStore(path, clock=Clock())
+    store = SqliteStore(path, clock=Clock(), begin=0)
     with pytest.raises(Unavailable, match="another program's database"):
         await store.open()
     await store.close()
@@ -87,7 +87,7 @@ def test_processes_that_start_at_once_make_one_file(path: Path) -> None:
     program = (
         "import asyncio, sys; from pathlib import Path; from bridge.clock import Clock\n"
         "from bridge.adapters.sqlite_store import SqliteStore\n"
-        "store = SqliteStore(Path(sys.argv[1]), clock=Clock())\n"
+        "store = SqliteStore(Path(sys.argv[1]), clock=Clock(), begin=0)\n"
         "print(asyncio.run(store.watch('city', sys.argv[2])))\n"
     )
     started = [
@@ -135,15 +135,22 @@ async def test_one_that_is_refused_takes_nothing_from_those_beside_it(store: Sql
     assert list(await store.watched("city")) == []
 
 
+async def test_a_read_that_goes_wrong_takes_nothing_from_those_beside_it(store: SqliteStore) -> None:
+    await store.commit(None, Commit("city", events=events(1)))
+    too_large = store.read("city", 2**70, 1)
+    done = await asyncio.gather(store.journal("city"), too_large, store.read("city", 0, 1), return_exceptions=True)
+    assert [type(one) for one in done] == [JournalState, OverflowError, list]
+
+
 async def test_closing_loses_no_write_that_was_asked_for(path: Path) -> None:
-    store = SqliteStore(path, clock=Clock())
+    store = SqliteStore(path, clock=Clock(), begin=0)
     writing = [asyncio.create_task(store.commit(None, Commit("city", events=events(n)))) for n in range(100)]
     await asyncio.sleep(0)
     await store.close()
     assert sorted(await asyncio.gather(*writing)) == list(range(1, 101))
     with pytest.raises(Unavailable, match="was closed"):
         await store.ping()
-    again = SqliteStore(path, clock=Clock())
+    again = SqliteStore(path, clock=Clock(), begin=0)
     assert (await again.journal("city")).committed == 100
     await again.close()
 
@@ -163,7 +170,7 @@ async def test_a_write_whose_caller_gave_up_before_its_turn_is_not_made(store: S
 
 
 def test_a_write_outlives_the_loop_that_asked_for_it(path: Path) -> None:
-    store = SqliteStore(path, clock=Clock())
+    store = SqliteStore(path, clock=Clock(), begin=0)
     entered, go = threading.Event(), threading.Event()
 
     async def ask() -> None:
@@ -180,10 +187,9 @@ def test_a_write_outlives_the_loop_that_asked_for_it(path: Path) -> None:
 async def test_scopes_that_are_over_are_deleted_a_few_statuses_at_a_time(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = datetime(2026, 1, 1, tzinfo=UTC)
-    store = SqliteStore(
-        path, clock=Clock(now=lambda: now, monotonic=lambda: (now - datetime(2026, 1, 1, tzinfo=UTC)).total_seconds())
-    )
+    now = start = datetime(2026, 1, 1, tzinfo=UTC)
+    clock = Clock(now=lambda: now, monotonic=lambda: (now - start) / timedelta(seconds=1))
+    store = SqliteStore(path, clock=clock)
     monkeypatch.setattr(sqlite_ledger, "_SWEEP_STEP", 4)
     await store.commit(None, Commit("city", [change(str(n), None, "n") for n in range(10)]))
     await store.commit(None, Commit("city", [change("k", None, "n", "/kept")], retention=10 * MONTH))

@@ -5,9 +5,11 @@ local base = KEYS[1]
 local DUE, HELD, DEAD = base .. ':due', base .. ':held', base .. ':dead'
 local WHY, LANE, TRIES, BOOKS = base .. ':why', base .. ':lane', base .. ':tries', base .. ':books'
 
+local lowest = {}
 local function bit_of(source, seq)
   local number = tonumber(seq)
   local chunk = math.floor(number / 65536)
+  lowest[source] = math.min(lowest[source] or chunk, chunk)
   return base .. ':m:' .. source .. ':' .. string.format('%d', chunk), number - chunk * 65536
 end
 
@@ -20,6 +22,8 @@ local function close_books()
   for field, by in pairs(changes) do
     if by ~= 0 then redis.call('HINCRBY', BOOKS, field, by) end
   end
+  -- Where the marks of a source begin: `forget` goes on from there.
+  for source, chunk in pairs(lowest) do redis.call('HSETNX', base .. ':low', source, string.format('%d', chunk)) end
 end
 
 -- Which of the three a place is in now: DUE, HELD, DEAD, or nothing.

@@ -1,6 +1,7 @@
 -- Drop the settled marks of a source's numbers below one. ARGV: source, number.
 local before = tonumber(ARGV[2])
-local chunk, low = math.floor(before / 65536), tonumber(redis.call('HGET', base .. ':low', ARGV[1]) or 0)
+local chunk = math.floor(before / 65536)
+local low = tonumber(redis.call('HGET', base .. ':low', ARGV[1]) or chunk)
 for each = low, chunk - 1 do
   redis.call('DEL', base .. ':m:' .. ARGV[1] .. ':' .. string.format('%d', each))
 end
