@@ -13,6 +13,7 @@ from pydantic_core import from_json
 
 from bridge import topics
 from bridge.broker import QUEUE_PREFIX, Broker, Inbox, Received
+from bridge.circuit import Circuit
 from bridge.clock import Clock
 from bridge.errors import BridgeError, EndpointGone, Permanent, Transient, Unavailable
 from bridge.event import Position, WireEvent
@@ -83,7 +84,7 @@ class Delivery:
         *,
         send: Callable[[Claimed], Awaitable[None]],
         outcome: Callable[[Outcome], None],
-        gone: Callable[[str], Awaitable[None]],
+        changed: Callable[[str, str, bool], Awaitable[None]],
         claim: float = CLAIM,
     ) -> None:
         self.name = name
@@ -98,7 +99,8 @@ class Delivery:
         self._clock = clock
         self._give = send
         self._outcome = outcome
-        self._gone = gone
+        self._changed = changed
+        self._circuit = Circuit(clock.random)
         self._hold = claim
         self._room = max(64, 2 * settings.concurrency)
         self._hand: dict[Position, Claimed] = {}
@@ -110,6 +112,11 @@ class Delivery:
         self._something_sent = asyncio.Event()
         self._freed = asyncio.Event()
         self._wake = asyncio.Event()
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing is sent now, but for a probe: new events go to the store and wait there."""
+        return self.disabled or not self._circuit.closed
 
     @property
     def busy(self) -> bool:
@@ -183,19 +190,16 @@ class Delivery:
                 position = await self._settlements.adopt(self.name, one.event)
             if one.problem is not None:
                 malformed[position] = one.problem
+                continue
             events[position] = one.event
-            ordered = self._settings.ordered and one.problem is None
-            arrivals.append(Arrival(position, lane_of(one.event) if ordered else None))
+            arrivals.append(Arrival(position, lane_of(one.event) if self._settings.ordered else None))
         now = self._clock.epoch()
-        taken: Sequence[Position] = ()
-        if self.disabled:
+        for position, problem in malformed.items():
+            await self._bury_malformed(position, problem)
+        if self.paused:
             await self._settlements.offer(self.name, arrivals, now)
         elif arrivals:
-            taken = await self._settlements.take(self.name, arrivals, now + self._hold)
-        for position in taken:
-            if position in malformed:
-                await self._bury_malformed(position, malformed[position])
-            else:
+            for position in await self._settlements.take(self.name, arrivals, now + self._hold):
                 self._accept(Claimed(position, events[position], 0))
         # A crash before this line: the queue brings the batch again, and the store says that it is known.
         await inbox.ack(batch)
@@ -205,17 +209,21 @@ class Delivery:
             "sink.message_is_no_event", sink=self.name, position=str(position), reason=problem,
             consequence="kept as a dead letter",
         )  # fmt: skip
-        attempt = Attempt(self._clock.epoch(), problem, "permanent")
-        await self._settlements.bury(self.name, position, "malformed", attempt)
+        now = self._clock.epoch()
+        attempt = Attempt(now, problem, "permanent")
+        if await self._settlements.take(self.name, [Arrival(position)], now + self._hold):
+            await self._settlements.bury(self.name, position, "malformed", attempt)
 
     async def _claim_due(self) -> None:
         failures = 0
         while True:
             try:
                 await self._until_room()
-                if self.disabled:
+                limit = min(self._room - len(self._hand), _BATCH)
+                limit = 0 if self.disabled else self._circuit.room(self._clock.monotonic(), limit)
+                if not limit:
                     await self._nap(_TICK)
-                elif not await self._claim():
+                elif not await self._claim(limit):
                     due = await self._settlements.next_due(self.name)
                     await self._nap(_TICK if due is None else due - self._clock.epoch())
                 failures = 0
@@ -239,9 +247,8 @@ class Delivery:
             sleeper.cancel()
         self._wake.clear()
 
-    async def _claim(self) -> bool:
+    async def _claim(self, limit: int) -> bool:
         now = self._clock.epoch()
-        limit = min(self._room - len(self._hand), _BATCH)
         due = [
             one
             for one in await self._settlements.claim(self.name, now, now + self._hold, limit)
@@ -255,6 +262,10 @@ class Delivery:
                     consequence="kept as a dead letter without its content",
                 )  # fmt: skip
                 await self._settlements.bury(self.name, one.position, "expired", None)
+            elif one.position.source.startswith("@") and not _is_event(entry.event.body):
+                # Taken charge of by a process that died before it could bury it.
+                attempt = Attempt(now, "not a CloudEvent", "permanent")
+                await self._settlements.bury(self.name, one.position, "malformed", attempt)
             else:
                 self._accept(Claimed(one.position, entry.event, len(one.attempts)))
         return bool(due)
@@ -284,10 +295,11 @@ class Delivery:
     async def _send_ready(self) -> None:
         while self._ready:
             claimed = self._ready.popleft()
-            if self.disabled:
+            started = self._clock.monotonic()
+            if self.disabled or not self._circuit.room(started, 1):
                 await self._written(lambda c=claimed: self._postpone(c, 0.0, None))  # type: ignore[misc]
                 continue
-            started = self._clock.monotonic()
+            self._circuit.begins()
             try:
                 async with asyncio.timeout(self._settings.send_timeout):
                     await self._give(claimed)
@@ -298,6 +310,7 @@ class Delivery:
             else:
                 self._sent.append(claimed.position)
                 self._something_sent.set()
+                await self._answered()
                 self._outcome(Outcome("taken", self._clock.monotonic() - started, claimed.event))
                 continue
             result = await self._failed(claimed, error)
@@ -312,9 +325,11 @@ class Delivery:
                 "sink.disabled", sink=self.name, reason=text,
                 consequence=f"its events wait until `bridge deliveries redrive {self.name}`",
             )  # fmt: skip
-            await self._written(lambda: self._gone(text))
+            self._circuit.abandoned()
+            await self._written(lambda: self._changed("disabled", text, True))  # noqa: FBT003 - see `changed`
             await self._written(lambda: self._postpone(claimed, 0.0, None))
             return "disabled"
+        await self._count(error, text)
         attempts = claimed.attempts + 1
         kind = "permanent" if isinstance(error, Permanent) else "transient"
         attempt = Attempt(self._clock.epoch(), text, kind)
@@ -334,6 +349,24 @@ class Delivery:
         )  # fmt: skip
         await self._written(lambda: self._bury(claimed, reason, attempt))
         return "dead"
+
+    async def _answered(self) -> None:
+        if self._circuit.succeeded():
+            log.info("sink.recovers", sink=self.name, consequence="what waited is sent now")
+            await self._written(lambda: self._changed("recovered", "", False))  # noqa: FBT003 - see `changed`
+            self._wake.set()
+
+    async def _count(self, error: Exception, text: str) -> None:
+        if isinstance(error, Permanent):
+            await self._answered()  # it refuses this event, and it is there
+        elif isinstance(error, Transient) and error.retry_after:
+            self._circuit.abandoned()  # it asks for patience, and it is there
+        elif self._circuit.failed(self._clock.monotonic()):
+            log.error(
+                "sink.pauses", sink=self.name, reason=text, failures=self._circuit.failures,
+                consequence="it is probed now and then; no event spends its tries on it until it answers",
+            )  # fmt: skip
+            await self._written(lambda: self._changed("disabled", text, False))  # noqa: FBT003 - see `changed`
 
     async def _postpone(self, claimed: Claimed, after: float, attempt: Attempt | None) -> None:
         await self._settlements.postpone(self.name, claimed.position, self._clock.epoch() + after, attempt)
@@ -412,6 +445,14 @@ class Delivery:
         self._hand.clear()
         self._ready.clear()
         self._senders.clear()
+
+
+def _is_event(body: bytes) -> bool:
+    try:
+        event = from_json(body)
+    except ValueError:
+        return False
+    return isinstance(event, dict) and "id" in event
 
 
 async def _end(tasks: Sequence[asyncio.Future[Any]]) -> None:

@@ -178,6 +178,12 @@ class SourceData(Data):
     reason: str | None = None
 
 
+class SinkData(Data):
+    """A sink of the bridge itself."""
+
+    reason: str | None = None
+
+
 def kebab(name: str) -> str:
     """Return a class name as its schema's name: `SMSNotSent` is `sms-not-sent`."""
     out = []
@@ -506,6 +512,27 @@ class SourceRecovered(SourceEvent):
     status = "recovered"
 
 
+class SinkEvent(Event):
+    """A sink of the bridge changed its own state."""
+
+    channels = ("bridge",)
+    entity = "sink"
+    provider = "bridge"
+    data: SinkData
+
+
+class SinkDisabled(SinkEvent):
+    """A sink's far side failed many times in a row, or said that it is gone; its events wait."""
+
+    status = "disabled"
+
+
+class SinkRecovered(SinkEvent):
+    """A disabled sink takes events again."""
+
+    status = "recovered"
+
+
 CATALOGUE: tuple[type[Event], ...] = (
     MessageNew, MessageQueued, MessageSending, MessageCompleted, MessageCanceled,
     RecipientNew, RecipientSending, RecipientSent, RecipientInconclusive, RecipientBlacklisted, RecipientCanceled,
@@ -513,7 +540,7 @@ CATALOGUE: tuple[type[Event], ...] = (
     VoicemailSent, VoicemailDelivered, VoicemailFailed, VoicemailRejected,
     SMSNotSent, SMSSent, SMSQueued,
     UnknownStatus,
-    SourceStalled, SourceRecovered,
+    SourceStalled, SourceRecovered, SinkDisabled, SinkRecovered,
 )  # fmt: skip
 """Every event that the bridge and its own providers make, in the order in which a reader wants them."""
 

@@ -15,7 +15,7 @@ from bridge.event import milliseconds, rfc3339
 from bridge.holding import Holder, pause
 from bridge.intake import Intake, Round
 from bridge.ledger import Lease, Ledger
-from bridge.retry import backoff
+from bridge.retry import backoff, idle
 from bridge.source import SourceSettings
 
 log = structlog.get_logger()
@@ -71,6 +71,7 @@ class Poller:
         self._watcher = watcher
         self._held_back = held_back
         self._failures = 0
+        self._quiet = 0
         self._failing_since: datetime | None = None
         self._state = ""
         self._told: dict[str, str] = {}
@@ -119,7 +120,9 @@ class Poller:
         return outcome
 
     async def _well(self, lease: Lease, outcome: Round, seconds: float) -> float:
-        wait = self._settings.interval * (1 + _JITTER * (2 * self._clock.random.random() - 1))
+        self._quiet = 0 if outcome.events else self._quiet + 1
+        wait = idle(self._settings.interval, self._quiet, self._settings.idle_slowdown)
+        wait *= 1 + _JITTER * (2 * self._clock.random.random() - 1)
         if self._intake.behind:
             wait = 0.0  # the provider's budget of requests is what paces a sweep over much
         if self._failures:

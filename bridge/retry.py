@@ -10,6 +10,7 @@ from bridge.errors import Permanent, Transient
 
 RETRY_AFTER_CAP = 24 * 3600.0
 _JITTER = 0.1
+_QUIET_POLLS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,14 @@ def decide(error: Exception, attempts: int, schedule: Sequence[float], dice: ran
     wait = schedule[attempts - 1] * (1 + _JITTER * dice.random())
     asked = error.retry_after if isinstance(error, Transient) and error.retry_after else 0.0
     return Again(max(wait, min(asked, RETRY_AFTER_CAP)))
+
+
+def idle(interval: float, quiet: int, slowdown: float) -> float:
+    """Return how long to wait after `quiet` polls in a row that showed nothing new: longer, up to `slowdown` times.
+
+    The first ten change nothing; from then on each one adds a tenth.
+    """
+    return interval * min(slowdown, 1.1 ** max(0, quiet - _QUIET_POLLS))
 
 
 def backoff(failures: int, dice: random.Random, *, base: float = 1.0, cap: float = 300.0) -> float:

@@ -19,10 +19,22 @@ from bridge.broker import QUEUE_PREFIX, Broker
 from bridge.clock import Clock
 from bridge.delivery import CLAIM, Claimed, Delivery, Outcome, Stores
 from bridge.errors import BridgeError, Unavailable
-from bridge.event import Event, WireEvent, milliseconds, rfc3339
+from bridge.event import (
+    Event,
+    Observed,
+    SinkData,
+    SinkDisabled,
+    SinkEvent,
+    SinkRecovered,
+    Transition,
+    WireEvent,
+    milliseconds,
+    occurrence_id,
+    rfc3339,
+)
 from bridge.holding import Holder, pause
 from bridge.intake import Intake, Round
-from bridge.ledger import JournalState, Lease
+from bridge.ledger import Commit, JournalState, Lease
 from bridge.observe import Health, Metrics, Pages
 from bridge.polling import Poller, Watcher, defect
 from bridge.relay import Relay
@@ -33,6 +45,8 @@ from bridge.source import Source, SourceSettings
 log = structlog.get_logger()
 
 ROLES = ("poll", "relay", "sink")
+OWN_JOURNAL = "_bridge"
+"""The journal of events about the bridge itself; no source can be called so."""
 _BACKLOG = 50_000
 _LOST_AFTER = 10.0
 _ASK_JOURNAL = {True: 2.0, False: 0.25}
@@ -437,8 +451,10 @@ class Service(Watcher):
         async def send(claimed: Claimed) -> None:
             await part.sink.send(Outgoing(part.mask(claimed.event), claimed.attempts + 1, self._parts.read))
 
-        async def gone(reason: str) -> None:
-            await store.note(f"sink/{name}", {"disabled": reason, "disabled_at": self._stamp()})
+        async def changed(status: str, reason: str, gone: bool) -> None:  # noqa: FBT001 - what Delivery calls it with
+            if gone:
+                await store.note(f"sink/{name}", {"disabled": reason, "disabled_at": self._stamp()})
+            await self._tell_of_sink(name, SinkDisabled if status == "disabled" else SinkRecovered, reason)
 
         def outcome(one: Outcome) -> None:
             metrics.deliveries.labels(name, one.result).inc()
@@ -447,14 +463,37 @@ class Service(Watcher):
         stores = Stores(store, store, self._parts.broker)
         return Delivery(
             name, part.settings, part.sink, stores, self._clock,
-            send=send, outcome=outcome, gone=gone, claim=self._parts.limits.claim,
+            send=send, outcome=outcome, changed=changed, claim=self._parts.limits.claim,
         )  # fmt: skip
+
+    async def _tell_of_sink(self, name: str, cls: type[SinkEvent], reason: str) -> None:
+        """Publish what became of a sink, by a journal that belongs to no source."""
+        now = milliseconds(self._clock.now())
+        subject = f"/sinks/{name}"
+        event = cls.of(
+            id=occurrence_id("/bridge/sinks", subject, cls.status, rfc3339(now)),
+            source="/bridge/sinks",
+            subject=subject,
+            time=now,
+            recordedtime=now,
+            data=SinkData(
+                channel="bridge",
+                status=cls.status,
+                previous="disabled" if cls is SinkRecovered else None,
+                transition=Transition.ADVANCE,
+                observed=Observed(after=None, by=now),
+                reason=reason or None,
+            ),
+        )
+        await self._parts.store.commit(None, Commit(OWN_JOURNAL, events=[event.to_wire()]))
+        self._committed.setdefault(OWN_JOURNAL, asyncio.Event()).set()
 
     async def _ask_whether_disabled(self, name: str, delivery: Delivery) -> None:
         notes = (await self._parts.store.notes(f"sink/{name}")).get(f"sink/{name}", {})
         disabled = bool(notes.get("disabled"))
         if delivery.disabled and not disabled:
             log.info("sink.enabled", sink=name, consequence="what waited is sent now")
+            await self._tell_of_sink(name, SinkRecovered, "")
             delivery.wake()
         delivery.disabled = disabled
 

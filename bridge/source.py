@@ -143,6 +143,8 @@ class SourceSettings(Settings):
     """The name of the installed source."""
     interval: Duration = Field(default=30.0, gt=0)
     """How often the provider is asked."""
+    idle_slowdown: float = Field(default=1.0, ge=1, le=1000)
+    """How many times longer the interval becomes, step by step, while nothing happens; 1 is never."""
     rate: Rate = 4.0
     """Requests a second, for the account."""
     stall_after: Duration = Field(default=300.0, gt=0)

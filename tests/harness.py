@@ -126,16 +126,16 @@ class Consumer:
 
 
 @asynccontextmanager
-async def consuming_rabbitmq(url: str) -> AsyncIterator[Consumer]:
+async def consuming_rabbitmq(url: str, exchange: str = EXCHANGE) -> AsyncIterator[Consumer]:
     """Subscribe to everything by aio-pika."""
     consumer = Consumer()
     connection = await aio_pika.connect(url)
     async with connection:
         channel = await connection.channel()
         await channel.set_qos(prefetch_count=500)
-        exchange = await channel.declare_exchange(EXCHANGE, aio_pika.ExchangeType.TOPIC, durable=True)
+        topics = await channel.declare_exchange(exchange, aio_pika.ExchangeType.TOPIC, durable=True)
         queue = await channel.declare_queue(exclusive=True)
-        await queue.bind(exchange, "#")
+        await queue.bind(topics, "#")
 
         async def take(message: aio_pika.abc.AbstractIncomingMessage) -> None:
             async with message.process():
@@ -146,13 +146,13 @@ async def consuming_rabbitmq(url: str) -> AsyncIterator[Consumer]:
 
 
 @asynccontextmanager
-async def consuming_kombu(url: str) -> AsyncIterator[Consumer]:
+async def consuming_kombu(url: str, exchange: str = EXCHANGE) -> AsyncIterator[Consumer]:
     """Subscribe to everything by kombu, as a service on Redis would."""
     consumer, stop, ready = Consumer(), threading.Event(), threading.Event()
 
     def work() -> None:
         with kombu.Connection(url) as connection:
-            queue = kombu.Queue("audit", kombu.Exchange(EXCHANGE, "topic", durable=True), "#")
+            queue = kombu.Queue("audit", kombu.Exchange(exchange, "topic", durable=True), "#")
 
             def take(body: Any, message: kombu.Message) -> None:
                 consumer.take(

@@ -290,7 +290,7 @@ class AmqpLink:
     def _read_ahead(self) -> None:
         # py-amqp asks the socket for each part of a frame by itself; what comes beyond it keeps. That saves most calls.
         receive = self._transport._quick_recv  # noqa: SLF001 - there is no public way
-        self._transport._quick_recv = lambda wanted: receive(max(wanted, _READ_AHEAD))  # noqa: SLF001
+        self._transport._quick_recv = lambda wanted: receive(max(wanted, _READ_AHEAD))  # noqa: SLF001 - likewise
 
 
 def _wire(entry: Entry) -> amqp.Message:

@@ -267,6 +267,7 @@ class KombuBroker:
         self._lease = lease
         self._declared: dict[str, tuple[str, ...]] = {}
         self._differing: set[str] = set()
+        self._consumers: dict[str, list[str]] = {}
         self._within = confirm_timeout + answer_timeout + _SPARE
         self._label = self._addresses[0].label
         self._desk = Line("bridge-broker", self._label, self._dial)
@@ -293,10 +294,15 @@ class KombuBroker:
     @asynccontextmanager
     async def inbox(self, queue: str, *, prefetch: int = 256) -> AsyncIterator[Inbox]:
         """Consume a queue that was declared."""
-        consumer = f"bridge-{uuid.uuid4().hex}"
+        names = self._consumers.setdefault(queue, [])
+        # A name is used again after its inbox has ended: on Redis it then gives back at once what it had before.
+        consumer = names.pop() if names else f"bridge-{uuid.uuid4().hex}"
         begin: Callable[[Link], None] = lambda link: link.consume(queue, prefetch, consumer)  # noqa: E731 - both kinds of begin side by side
-        async with self._subscription(f"bridge-inbox-{queue}", begin, acks_itself=False) as inbox:
-            yield inbox
+        try:
+            async with self._subscription(f"bridge-inbox-{queue}", begin, acks_itself=False) as inbox:
+                yield inbox
+        finally:
+            names.append(consumer)
 
     @asynccontextmanager
     async def tap(self, topics: Sequence[str]) -> AsyncIterator[Inbox]:

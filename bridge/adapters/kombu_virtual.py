@@ -117,7 +117,7 @@ class VirtualLink:
     def _give_back(self) -> None:
         # kombu's own way would route each message again, into every queue that matches it.
         for tag, taken in self._unacked.items():
-            self._channel._put(self._queue, taken.serializable())  # noqa: SLF001
+            self._channel._put(self._queue, taken.serializable())  # noqa: SLF001 - no public way
             self._channel.basic_ack(tag)
         self._unacked.clear()
 

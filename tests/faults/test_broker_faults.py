@@ -253,6 +253,24 @@ async def test_a_connection_to_redis_that_went_dead_without_a_word_is_noticed(
             relay.resume()
 
 
+async def test_an_inbox_on_redis_that_is_opened_again_has_what_the_lost_one_had_at_once_and_in_order(
+    redis_url: str, make: Callable[..., KombuBroker]
+) -> None:
+    async with TcpRelay(int(redis_url.rpartition(":")[2].partition("/")[0])) as relay:
+        broker = make(through(relay, redis_url), lease=60.0)
+        await broker.declare(QUEUE, ["#"])
+        await broker.publish([entry(seq) for seq in range(1, 4)])
+        with pytest.raises(Unavailable):
+            async with broker.inbox(QUEUE) as inbox:
+                assert len(await collect(inbox, 3)) == 3
+                assert await nothing_more(inbox)
+                relay.cut()
+                await inbox.get(1, PATIENCE)
+        await until_it_works(lambda: broker.publish([entry(4)]))
+        async with broker.inbox(QUEUE) as inbox:
+            assert ids(await collect(inbox, 4)) == ["event-1", "event-2", "event-3", "event-4"]
+
+
 # --- the broker refuses -----------------------------------------------------------------------------------------------
 
 

@@ -39,6 +39,7 @@ class World:
         self.settings = SinkSettings(type="keeping", topics=["#"], retry=["5s", "5s"])
         self.outcomes: list[str] = []
         self.disabled: list[str] = []
+        self.told: list[tuple[str, bool]] = []
         self.offset = 0.0
         self.clock = Clock(now=lambda: datetime.fromtimestamp(datetime.now(UTC).timestamp() + self.offset, UTC))
 
@@ -53,14 +54,17 @@ class World:
                 Outgoing(claimed.event, claimed.attempts + 1, lambda body: Event.model_construct(id=body))
             )
 
-        async def gone(reason: str) -> None:
+        async def changed(status: str, reason: str, gone: bool) -> None:
             self.disabled.append(reason)
+            self.told.append((status, gone))
 
         def outcome(one: Outcome) -> None:
             self.outcomes.append(one.result)
 
         stores = Stores(self.store, self.store, self.broker)
-        return Delivery("crm", self.settings, self.sink, stores, self.clock, send=send, outcome=outcome, gone=gone)
+        return Delivery(
+            "crm", self.settings, self.sink, stores, self.clock, send=send, outcome=outcome, changed=changed
+        )
 
     @asynccontextmanager
     async def running(self, grace: float = 5.0) -> AsyncIterator[Delivery]:
@@ -224,6 +228,38 @@ async def test_what_arrives_while_the_endpoint_is_gone_waits_in_the_store(world:
 
         await world.until(waits)
         assert world.sink.tries == 0
+
+
+async def test_a_far_side_that_is_down_is_probed_and_no_event_spends_its_tries_meanwhile(world: World) -> None:
+    down = True
+
+    def answer(_: Outgoing) -> None:
+        if down:
+            raise Transient("connection refused")
+
+    world.sink.answer = answer
+    world.set(retry=["10ms"] * 3, concurrency=4)
+    await world.publish(*map(event, range(40)))
+    async with world.running() as delivery:
+        await world.until(lambda: ("disabled", False) in world.told)
+        await world.until(lambda: not delivery.busy)
+        tries = world.sink.tries
+        assert tries <= 20
+        waiting = await world.store.deliveries("crm", limit=100)
+        assert len(waiting) == 40
+        assert sum(not one.attempts for one in waiting) >= 20
+        down = False
+        await world.taken(40)
+    assert world.told == [("disabled", False), ("recovered", False)]
+    assert world.store is not None
+
+
+async def test_a_far_side_that_refuses_events_one_by_one_is_not_taken_for_dead(world: World) -> None:
+    world.sink.answer = lambda _: (_ for _ in ()).throw(Permanent("HTTP 400"))
+    await world.publish(*map(event, range(30)))
+    async with world.running():
+        await world.until(lambda: world.outcomes == ["dead"] * 30)
+    assert world.told == []
 
 
 async def test_an_event_that_the_queue_brings_twice_is_sent_once(world: World) -> None:

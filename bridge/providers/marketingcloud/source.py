@@ -56,6 +56,8 @@ class MarketingCloudSettings(SourceSettings):
     """At a first start: from the oldest event that the provider still has, or only what comes from now on."""
     interval: Duration = Field(default=60.0, gt=0)
     """How often the feeds are read; each time costs a call of the account's yearly allowance."""
+    idle_slowdown: float = Field(default=5.0, ge=1, le=1000)
+    """How many times longer the interval becomes, step by step, while nothing happens; 1 is never."""
 
     @field_validator("statuses")
     @classmethod

@@ -1,0 +1,69 @@
+"""Whether a far side is worth trying now: closed while it answers, open after a row of failures, then one probe."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+from bridge.retry import backoff
+
+OPENS_AFTER = 10
+_FIRST_WAIT = 2.0
+_LONGEST_WAIT = 60.0
+
+
+@dataclass(slots=True)
+class Circuit:
+    """Counts failures in a row. All times are monotonic seconds, handed in.
+
+    Closed, everything may be sent. After `opens_after` failures without a success between them it opens: nothing goes
+    out for a while that doubles with each opening. Then one delivery is let through: its success closes the circuit, its
+    failure opens it anew.
+    """
+
+    dice: random.Random
+    opens_after: int = OPENS_AFTER
+    failures: int = 0
+    opened: int = 0
+    """How many times in a row it has opened; 0 while it is closed."""
+    until: float = 0.0
+    """When the next probe may go out."""
+    probing: bool = field(default=False)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the far side is taken for well."""
+        return self.opened == 0
+
+    def room(self, now: float, wanted: int) -> int:
+        """Return how many of `wanted` deliveries may be begun now."""
+        if self.closed:
+            return wanted
+        return min(wanted, 1) if now >= self.until and not self.probing else 0
+
+    def begins(self) -> None:
+        """Note that a delivery is being sent; while open, it is the probe."""
+        self.probing = not self.closed
+
+    def abandoned(self) -> None:
+        """Note that a delivery ended without an answer worth counting."""
+        self.probing = False
+
+    def succeeded(self) -> bool:
+        """Note an answer; say whether that closed the circuit."""
+        closes = not self.closed
+        self.failures = self.opened = 0
+        self.probing = False
+        return closes
+
+    def failed(self, now: float) -> bool:
+        """Note a failure; say whether that opened a circuit that was closed."""
+        self.failures += 1
+        if self.closed and self.failures < self.opens_after:
+            return False
+        opens = self.closed
+        if opens or self.probing:
+            self.opened += 1
+            self.until = now + backoff(self.opened, self.dice, base=_FIRST_WAIT, cap=_LONGEST_WAIT)
+        self.probing = False
+        return opens

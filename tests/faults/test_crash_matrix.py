@@ -1,0 +1,447 @@
+"""Killed by SIGKILL at every point of an event's way: nothing is lost, and only what the table says comes twice.
+
+The table is `bridge.testing.crash.POINTS`; every cell of it is a real `bridge run` that dies there, and another one that
+goes on. `pytest tests/faults/test_crash_matrix.py -q` prints what was measured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import sqlite3
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aio_pika
+import pytest
+import pytest_asyncio
+import redis
+import yaml
+from aiohttp import web
+from faults.mortal import Mortal
+from harness import Consumer, consuming_kombu, consuming_rabbitmq, differences, expected, until
+
+from bridge.adapters.redis_store import RedisStore
+from bridge.adapters.sqlite_broker import SqliteBroker
+from bridge.adapters.sqlite_store import SqliteStore
+from bridge.clock import Clock
+from bridge.settlement import Tally
+from bridge.simulator import Simulator, SimulatorSettings
+from bridge.simulator.snippet import sources
+from bridge.testing.crash import NOTHING, POINTS, Point
+from bridge.testing.receiver import Receiver
+from bridge.testing.servers import RabbitMQServer, RedisServer
+
+pytestmark = [pytest.mark.faults, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(280)]
+
+STORES = ("redis", "sqlite")
+BROKERS = ("rabbitmq", "redis", "embedded")
+AT_ONCE = 6
+SOURCE = "city"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One square of the matrix."""
+
+    point: Point
+    store: str
+    broker: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.point.name} / {self.store} / {self.broker}"
+
+    @property
+    def sink(self) -> str:
+        return f"crm{self.number}"
+
+    @property
+    def exchange(self) -> str:
+        return f"bridge.events.{self.number}"
+
+    @property
+    def ordered(self) -> bool:
+        return self.store != self.broker
+
+
+CELLS = [
+    Cell(point, store, broker, number)
+    for number, (point, (store, broker)) in enumerate(itertools.product(POINTS, itertools.product(STORES, BROKERS)))
+]
+
+
+@dataclass
+class Measured:
+    """What one cell came to."""
+
+    transitions: int = 0
+    died: bool = False
+    twice_at_consumer: int = 0
+    twice_at_sink: int = 0
+    at_risk: int = 0
+    """How many events the far side had taken, and the store not yet written down, when the process died."""
+    batch: int = 0
+    """How many events were being carried when the process died."""
+
+
+class FarSide:
+    """A webhook's receiver that remembers what it took, from which life of the bridge."""
+
+    def __init__(self, point: Point) -> None:
+        self._point = point
+        self.taken: list[tuple[int, str, bytes]] = []
+        self.bodies: dict[str, set[bytes]] = {}
+        self.refused_for_good: set[str] = set()
+        self.victim: Mortal | None = None
+        self.receiver = Receiver(default=self._answer)
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        life, event_id, body = int(request.headers["x-life"]), request.headers["webhook-id"], await request.read()
+        self.bodies.setdefault(event_id, set()).add(body)
+        if life == 1 and self._point.name in {
+            "refused for now, not postponed", "postponed", "due again and claimed, not sent",
+        }:  # fmt: skip
+            return web.Response(status=503)
+        if "good" in self._point.name or "dead" in self._point.name:
+            if not self.refused_for_good:
+                self.refused_for_good.add(event_id)
+            if event_id in self.refused_for_good:
+                return web.Response(status=400)
+        self.taken.append((life, event_id, body))
+        if life == 1 and self._point.by_far_side:
+            assert self.victim is not None
+            self.victim.process.kill()
+            await asyncio.get_running_loop().create_future()
+        return web.Response()
+
+    @property
+    def ids(self) -> Counter[str]:
+        return Counter(event_id for _, event_id, _ in self.taken)
+
+    @property
+    def histories(self) -> dict[str, list[tuple[str, str | None, str | None]]]:
+        found: dict[str, list[tuple[str, str | None, str | None]]] = {}
+        for _, body in dict((event_id, body) for _, event_id, body in self.taken).items():
+            event = json.loads(body)
+            data = event["data"]
+            found.setdefault(event["subject"], []).append((data["status"], data["previous"], data["detail"]))
+        return found
+
+
+@dataclass
+class Servers:
+    """The servers that all cells share, and the numbers of databases that are free."""
+
+    redis: RedisServer
+    rabbitmq: RabbitMQServer
+    slots: asyncio.Queue[int] = field(default_factory=asyncio.Queue)
+
+    def redis_url(self, number: int) -> str:
+        return self.redis.url.removesuffix("0") + str(number)
+
+
+class Run:
+    """One cell being played."""
+
+    def __init__(self, cell: Cell, folder: Path, servers: Servers, slot: int) -> None:
+        self.cell = cell
+        self.point = cell.point
+        self.folder = folder
+        self.store_url = servers.redis_url(2 * slot) if cell.store == "redis" else f"sqlite:///{folder / 'bridge.db'}"
+        self.broker_url = {
+            "redis": servers.redis_url(2 * slot + 1),
+            "rabbitmq": servers.rabbitmq.url,
+            "embedded": "embedded",
+        }[cell.broker]
+        self.simulator = Simulator(SimulatorSettings.still(seed=cell.number + 1))
+        self.far = FarSide(cell.point)
+        self.lives: list[Mortal] = []
+
+    def config(self, life: int) -> str:
+        city = sources(self.simulator.urls, self.simulator.settings, interval="150ms")[SOURCE]
+        path = self.folder / f"life{life}.yaml"
+        path.write_text(
+            yaml.safe_dump(
+                {
+                    "state": str(self.folder),
+                    "store": self.store_url,
+                    "broker": self.broker_url,
+                    "exchange": self.cell.exchange,
+                    "http": {"listen": None},
+                    "lease": "1s",
+                    "claim": "1s",
+                    "audit": "400ms",
+                    "sources": {SOURCE: {**city, "rate": "500/s"}},
+                    "sinks": {
+                        self.cell.sink: {
+                            "type": "webhook",
+                            "topics": ["#"],
+                            "url": self.far.receiver.url,
+                            "allow_private": True,
+                            "headers": {"X-Life": str(life)},
+                            "concurrency": 4,
+                            "ordered": self.cell.ordered,
+                            "retry": ["300ms"] * 50,
+                        }
+                    },
+                }
+            )
+        )
+        return str(path)
+
+    def start(self, life: int, *options: str, point: str | None = None) -> Mortal:
+        arguments = ("run", "-c", self.config(life), *options)
+        process = Mortal(self.folder, *arguments, name=f"life{life}", point=point)
+        self.lives.append(process)
+        return process
+
+    @asynccontextmanager
+    async def opened_store(self) -> AsyncIterator[RedisStore | SqliteStore]:
+        clock = Clock()
+        store: RedisStore | SqliteStore
+        if self.cell.store == "redis":
+            store = RedisStore(self.store_url, clock=clock)
+        else:
+            store = SqliteStore(self.folder / "bridge.db", clock=clock)
+        await store.open()
+        try:
+            yield store
+        finally:
+            await store.close()
+
+    @asynccontextmanager
+    async def consuming(self) -> AsyncIterator[Consumer]:
+        match self.cell.broker:
+            case "rabbitmq":
+                async with consuming_rabbitmq(self.broker_url, self.cell.exchange) as consumer:
+                    yield consumer
+            case "redis":
+                async with consuming_kombu(self.broker_url, self.cell.exchange) as consumer:
+                    yield consumer
+            case _:
+                async with consuming_embedded(self.folder / "broker.db") as consumer:
+                    yield consumer
+
+    async def purge(self) -> None:
+        """Throw away what the sink's queue holds, behind everybody's back."""
+        queue = f"bridge.sink.{self.cell.sink}"
+        match self.cell.broker:
+            case "rabbitmq":
+                connection = await aio_pika.connect(self.broker_url)
+                async with connection, connection.channel() as channel:
+                    purged = (await (await channel.get_queue(queue)).purge()).message_count
+            case "redis":
+                with redis.Redis.from_url(self.broker_url) as client:
+                    purged = client.llen(queue)
+                    client.delete(queue)
+            case _:
+                with sqlite3.connect(self.folder / "broker.db") as db:
+                    purged = db.execute("DELETE FROM items WHERE queue IN (SELECT id FROM queues WHERE name = ?)", (queue,)).rowcount
+                db.close()
+        assert purged > 0
+
+
+@asynccontextmanager
+async def consuming_embedded(path: Path) -> AsyncIterator[Consumer]:
+    """Subscribe to everything that an embedded broker's file brings."""
+    consumer = Consumer()
+    broker = SqliteBroker(path, clock=Clock())
+    await broker.open()
+
+    async with broker.tap(["#"]) as tap:
+
+        async def follow() -> None:
+            while True:
+                for one in await tap.get(500, 1.0):
+                    consumer.take(one.event.body, one.event.topic)
+
+        following = asyncio.ensure_future(follow())
+        try:
+            yield consumer
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+    await broker.close()
+
+
+def populate(simulator: Simulator) -> None:
+    """Place 22 resources."""
+    simulator.world.add_message("sms", 12, status="sending", recipient_status="sending")
+    simulator.world.add_message("voice", 8, status="sending", recipient_status="sending")
+
+
+def move_on(simulator: Simulator) -> None:
+    """Let 12 of them reach the next status, so that they differ from what the killed process had seen."""
+    world = simulator.world
+    sms, voice = world.messages["sms"][0], world.messages["voice"][0]
+    for index in range(6):
+        world.move(sms.recipient(index), "sent" if index % 2 else "failed")
+    for index in range(5):
+        world.move(voice.recipient(index), "failed", detail="busy")
+    world.move(voice.path, "completed")
+
+
+def told(far: FarSide, simulator: Simulator, *, ordered: bool) -> bool:
+    """Say whether the far side has heard all that the provider has shown, but for what it refused for good."""
+    shown, heard = expected(simulator), far.histories
+    if far.refused_for_good:
+        return sum(map(len, heard.values())) == sum(map(len, shown.values())) - 1
+    if ordered:
+        return heard == shown
+    return {subject: sorted(map(str, each)) for subject, each in heard.items()} == {
+        subject: sorted(map(str, each)) for subject, each in shown.items()
+    }
+
+
+async def play(cell: Cell, folder: Path, servers: Servers) -> Measured:
+    """Play one cell from the first poll to balanced books."""
+    slot = await servers.slots.get()
+    try:
+        for number in (2 * slot, 2 * slot + 1):
+            with redis.Redis.from_url(servers.redis_url(number)) as client:
+                client.flushdb()
+        run = Run(cell, folder, servers, slot)
+        try:
+            async with run.simulator, run.far.receiver, run.consuming() as consumer:
+                return await _play(run, consumer)
+        finally:
+            for life in run.lives:
+                life.kill()
+    finally:
+        servers.slots.put_nowait(slot)
+
+
+async def _play(run: Run, consumer: Consumer) -> Measured:
+    cell, far, simulator = run.cell, run.far, run.simulator
+    measured = Measured()
+    populate(simulator)
+    if cell.point.step == "audit":
+        before = run.start(0, "--once", "--role", "poll", "--role", "relay")
+        await until(lambda: before.ended is not None, f"{cell}: one round ends", within=40)
+        assert before.ended == 0, before.err.read_text()
+        await run.purge()
+
+    first = run.start(1, point=None if cell.point.by_far_side else cell.point.name)
+    far.victim = first
+    await until(lambda: first.ended is not None, f"{cell}: the process dies\n{first.err.read_text()}", within=40)
+    assert first.killed, first.err.read_text()
+    mark = first.mark
+    assert cell.point.by_far_side or (mark is not None and mark["point"] == cell.point.name)
+    measured.died = True
+    measured.batch = mark["count"] if mark else 1
+
+    async with run.opened_store() as store:
+        entries = await store.read(SOURCE, 0, 1000)
+        settled = {one.event.id for one in entries if await store.settled(cell.sink, one.position)}
+    at_risk = set(far.ids) - settled
+    measured.at_risk = len(at_risk)
+
+    second = run.start(2)
+    await until(lambda: told(far, simulator, ordered=cell.ordered) and not simulator.unseen(), f"{cell}: all is told again", within=40)
+    move_on(simulator)
+    await until(lambda: not simulator.unseen(), f"{cell}: the second life polls", within=40)
+    await until(lambda: told(far, simulator, ordered=cell.ordered), f"{cell}: all is told", within=40)
+    await until(lambda: not differences(simulator, consumer), f"{cell}: the consumer hears all", within=40)
+    async with run.opened_store() as store:
+
+        async def balanced() -> bool:
+            journal = len(await store.read(SOURCE, 0, 1000))
+            return (await store.tally(cell.sink)).get(SOURCE) == Tally(
+                taken=journal - len(far.refused_for_good), dead=len(far.refused_for_good)
+            )
+
+        await until(balanced, f"{cell}: the books balance", within=20)
+        measured.transitions = len(await store.read(SOURCE, 0, 1000))
+    second.terminate()
+    await until(lambda: second.ended is not None, f"{cell}: the second life ends", within=40)
+    assert second.ended == 0, second.err.read_text()
+
+    # Nothing lost, nothing made up.
+    assert measured.transitions == sum(map(len, expected(simulator).values())) == 34
+    assert all(len(bodies) == 1 for bodies in far.bodies.values()), "an id came with other bytes"
+    bodies: dict[str, str] = {}
+    for event in consumer.events:
+        assert bodies.setdefault(event["id"], json.dumps(event)) == json.dumps(event)
+    # Twice only what the table says, and that is exactly what had been taken without being written down.
+    twice = {event_id for event_id, count in far.ids.items() if count > 1}
+    assert max(far.ids.values()) <= 2
+    assert twice == at_risk
+    measured.twice_at_sink = len(twice)
+    measured.twice_at_consumer = len(consumer.ids) - len(set(consumer.ids))
+    if cell.point.to_sink == NOTHING:
+        assert not twice
+    if cell.point.to_consumers == NOTHING:
+        assert measured.twice_at_consumer == 0
+    else:
+        assert measured.twice_at_consumer == measured.batch > 0
+    return measured
+
+
+@pytest.fixture(scope="module")
+def own_servers() -> Iterator[tuple[RedisServer, RabbitMQServer]]:
+    with RedisServer(appendonly=True) as store, RabbitMQServer() as broker:
+        yield store, broker
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def matrix(
+    own_servers: tuple[RedisServer, RabbitMQServer], request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[dict[Cell, asyncio.Future[Measured]]]:
+    """Play the cells that this session asks for, several at once, and print the table of those that were played."""
+    servers = Servers(*own_servers)
+    for slot in range(AT_ONCE):
+        servers.slots.put_nowait(slot)
+    wanted = [item.callspec.params["cell"] for item in request.session.items if getattr(item, "callspec", None) and "cell" in item.callspec.params]
+    played = {
+        cell: asyncio.ensure_future(play(cell, tmp_path_factory.mktemp(f"cell{cell.number}"), servers)) for cell in wanted
+    }
+    yield played
+    for future in played.values():
+        future.cancel()
+    await asyncio.gather(*played.values(), return_exceptions=True)
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        print(f"\n{report(played)}")
+
+
+def report(played: dict[Cell, asyncio.Future[Measured]]) -> str:
+    """Return the measured matrix: for each point what came twice at a consumer and at the sink, on each pair."""
+    pairs = list(itertools.product(STORES, BROKERS))
+    lines = [
+        "killed when an event was                       lost  twice: at a consumer / at the sink",
+        " " * 52 + "".join(f"{f'{store}+{broker}':>17}" for store, broker in pairs),
+    ]
+    for point in POINTS:
+        row = {}
+        for cell, future in played.items():
+            if cell.point == point and future.done() and not future.cancelled():
+                row[cell.store, cell.broker] = "FAILED" if future.exception() else _figures(future.result())
+        if row:
+            lost = "?" if "FAILED" in row.values() else "0"
+            lines.append(f"{point.name:<46}{lost:>5} " + "".join(f"{row.get(pair, ''):>17}" for pair in pairs))
+    return "\n".join(lines)
+
+
+def _figures(measured: Measured) -> str:
+    return f"{measured.twice_at_consumer} / {measured.twice_at_sink}"
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=str)
+async def test_killed_there_nothing_is_lost_and_only_what_the_table_says_comes_twice(
+    cell: Cell, matrix: dict[Cell, asyncio.Future[Measured]]
+) -> None:
+    measured = await matrix[cell]
+    assert measured.died
+    assert measured.transitions == 34
+
+
+def test_the_table_has_every_step_of_an_events_way() -> None:
+    assert {point.step for point in POINTS} == {"intake", "relay", "delivery", "audit"}
+    assert len({point.name for point in POINTS}) == len(POINTS)

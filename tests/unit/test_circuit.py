@@ -1,0 +1,88 @@
+"""A far side that fails in a row is left alone, then probed, one delivery at a time."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.circuit import Circuit
+
+
+def opened() -> Circuit:
+    circuit = Circuit(random.Random(1), opens_after=3)
+    assert [circuit.failed(0.0) for _ in range(3)] == [False, False, True]
+    return circuit
+
+
+def test_it_opens_after_a_row_of_failures_and_says_so_once() -> None:
+    circuit = opened()
+    assert not circuit.closed
+    assert not circuit.failed(0.0)
+
+
+def test_a_success_between_failures_starts_the_count_again() -> None:
+    circuit = Circuit(random.Random(1), opens_after=3)
+    for _ in range(5):
+        circuit.failed(0.0)
+        circuit.failed(0.0)
+        assert not circuit.succeeded()
+    assert circuit.closed
+
+
+def test_while_open_nothing_is_sent_and_then_one_probe_at_a_time() -> None:
+    circuit = opened()
+    assert circuit.room(circuit.until - 0.01, 50) == 0
+    assert circuit.room(circuit.until, 50) == 1
+    circuit.begins()
+    assert circuit.room(circuit.until, 50) == 0
+    circuit.abandoned()
+    assert circuit.room(circuit.until, 50) == 1
+
+
+def test_a_probe_that_succeeds_closes_it_and_one_that_fails_opens_it_for_longer() -> None:
+    circuit = opened()
+    waits = []
+    now = 0.0
+    for _ in range(10):
+        waits.append(circuit.until - now)
+        now = circuit.until
+        circuit.begins()
+        assert not circuit.failed(now)
+    assert waits[-1] >= 30.0 > waits[0]
+    circuit.begins()
+    assert circuit.succeeded()
+    assert circuit.closed
+    assert circuit.room(now, 50) == 50
+
+
+def test_late_failures_of_what_was_sent_before_it_opened_do_not_open_it_for_longer() -> None:
+    circuit = opened()
+    until = circuit.until
+    for _ in range(20):
+        circuit.failed(0.5)
+    assert circuit.until == until
+
+
+@given(st.lists(st.sampled_from(["failed", "succeeded", "begins", "abandoned"]), max_size=60))
+def test_it_never_stays_shut_for_ever(steps: list[str]) -> None:
+    circuit, now = Circuit(random.Random(2), opens_after=3), 0.0
+    for step in steps:
+        now += 1.0
+        if step == "failed":
+            circuit.failed(now)
+        else:
+            getattr(circuit, step)()
+    circuit.abandoned()
+    assert circuit.room(now + 120.0, 5) >= 1
+
+
+def test_waits_have_a_bound() -> None:
+    circuit = opened()
+    for _ in range(50):
+        circuit.begins()
+        circuit.failed(0.0)
+    assert circuit.until <= 60.0
+    assert circuit.failures == pytest.approx(53)
