@@ -17,8 +17,8 @@ class Circuit:
     """Counts failures in a row. All times are monotonic seconds, handed in.
 
     Closed, everything may be sent. After `opens_after` failures without a success between them it opens: nothing goes
-    out for a while that doubles with each opening. Then one delivery is let through: its success closes the circuit, its
-    failure opens it anew.
+    out for a while that doubles with each opening. Then one delivery is let through: its success closes the circuit,
+    its failure opens it anew.
     """
 
     dice: random.Random

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
@@ -84,7 +85,7 @@ class Delivery:
         *,
         send: Callable[[Claimed], Awaitable[None]],
         outcome: Callable[[Outcome], None],
-        changed: Callable[[str, str, bool], Awaitable[None]],
+        changed: Callable[[str, str], Awaitable[None]],
         claim: float = CLAIM,
     ) -> None:
         self.name = name
@@ -297,7 +298,7 @@ class Delivery:
             claimed = self._ready.popleft()
             started = self._clock.monotonic()
             if self.disabled or not self._circuit.room(started, 1):
-                await self._written(lambda c=claimed: self._postpone(c, 0.0, None))  # type: ignore[misc]
+                await self._written(partial(self._postpone, claimed, 0.0, None))
                 continue
             self._circuit.begins()
             try:
@@ -323,11 +324,11 @@ class Delivery:
             self.disabled = True
             log.error(
                 "sink.disabled", sink=self.name, reason=text,
-                consequence=f"its events wait until `bridge deliveries redrive {self.name}`",
+                consequence=f"its events wait until `bridge deliveries redrive {self.name} --all`",
             )  # fmt: skip
             self._circuit.abandoned()
-            await self._written(lambda: self._changed("disabled", text, True))  # noqa: FBT003 - see `changed`
-            await self._written(lambda: self._postpone(claimed, 0.0, None))
+            await self._written(partial(self._changed, "gone", text))
+            await self._written(partial(self._postpone, claimed, 0.0, None))
             return "disabled"
         await self._count(error, text)
         attempts = claimed.attempts + 1
@@ -340,20 +341,20 @@ class Delivery:
                 "delivery.waits", sink=self.name, id=claimed.event.id, attempt=attempts, after=round(after, 1),
                 reason=text,
             )  # fmt: skip
-            await self._written(lambda: self._postpone(claimed, after, attempt))
+            await self._written(partial(self._postpone, claimed, after, attempt))
             return "waits"
         reason = decision.reason
         log.error(
             "delivery.dead_letter", sink=self.name, id=claimed.event.id, attempt=attempts, why=reason, reason=text,
             consequence=f"kept; see `bridge deliveries show {self.name} {claimed.position}`",
         )  # fmt: skip
-        await self._written(lambda: self._bury(claimed, reason, attempt))
+        await self._written(partial(self._bury, claimed, reason, attempt))
         return "dead"
 
     async def _answered(self) -> None:
         if self._circuit.succeeded():
             log.info("sink.recovers", sink=self.name, consequence="what waited is sent now")
-            await self._written(lambda: self._changed("recovered", "", False))  # noqa: FBT003 - see `changed`
+            await self._written(partial(self._changed, "recovered", ""))
             self._wake.set()
 
     async def _count(self, error: Exception, text: str) -> None:
@@ -366,7 +367,7 @@ class Delivery:
                 "sink.pauses", sink=self.name, reason=text, failures=self._circuit.failures,
                 consequence="it is probed now and then; no event spends its tries on it until it answers",
             )  # fmt: skip
-            await self._written(lambda: self._changed("disabled", text, False))  # noqa: FBT003 - see `changed`
+            await self._written(partial(self._changed, "disabled", text))
 
     async def _postpone(self, claimed: Claimed, after: float, attempt: Attempt | None) -> None:
         await self._settlements.postpone(self.name, claimed.position, self._clock.epoch() + after, attempt)
@@ -406,7 +407,7 @@ class Delivery:
             self._something_sent.clear()
             while self._sent:
                 batch = self._sent[:_BATCH]
-                await self._written(lambda b=batch: self._settle_batch(b))  # type: ignore[misc]
+                await self._written(partial(self._settle_batch, batch))
                 del self._sent[: len(batch)]
 
     async def _settle_batch(self, batch: Sequence[Position]) -> None:

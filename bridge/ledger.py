@@ -117,6 +117,13 @@ class Ledger(Protocol):
         """Return the trail of each key in order, None where there is none, and keep their scopes for `retention`."""
         ...
 
+    async def scope(self, source: str, scope: str) -> Mapping[str, str]:
+        """Return the trails of all resources of a scope by name, for the books; nothing is kept longer by it.
+
+        A name of more than 20 characters that is no number may come as a digest, beginning with `#`.
+        """
+        ...
+
     async def cursor(self, source: str) -> dict[str, str]:
         """Return all entries of the source's cursor."""
         ...

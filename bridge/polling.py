@@ -95,6 +95,7 @@ class Poller:
                         "source.held_back", source=self.name, reason=reason,
                         consequence="the provider is not asked until there is room; nothing is lost by it",
                     )  # fmt: skip
+                    await self._note(error=reason)
                 return 1.0
             started = self._clock.monotonic()
             try:

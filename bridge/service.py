@@ -451,10 +451,10 @@ class Service(Watcher):
         async def send(claimed: Claimed) -> None:
             await part.sink.send(Outgoing(part.mask(claimed.event), claimed.attempts + 1, self._parts.read))
 
-        async def changed(status: str, reason: str, gone: bool) -> None:  # noqa: FBT001 - what Delivery calls it with
-            if gone:
+        async def changed(state: str, reason: str) -> None:
+            if state == "gone":
                 await store.note(f"sink/{name}", {"disabled": reason, "disabled_at": self._stamp()})
-            await self._tell_of_sink(name, SinkDisabled if status == "disabled" else SinkRecovered, reason)
+            await self._tell_of_sink(name, SinkRecovered if state == "recovered" else SinkDisabled, reason)
 
         def outcome(one: Outcome) -> None:
             metrics.deliveries.labels(name, one.result).inc()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from pydantic import Field
 
@@ -133,6 +133,77 @@ class Source(Protocol):
 
     async def close(self) -> None:
         """Give back connections."""
+        ...
+
+
+@runtime_checkable
+class Stepwise(Protocol):
+    """A source whose backfill may be cut into steps, so that one that was interrupted goes on where it stood.
+
+    Any other source's backfill is one step, which an interruption repeats whole.
+    """
+
+    backfill_step: float
+    """For how many seconds of the past one step asks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What a provider itself says of one group of resources: of a message's recipients, of a window's records."""
+
+    group: str
+    by: datetime
+    """When the answer had arrived."""
+    kind: Kind
+    """Of the resources that are counted."""
+    subject: Callable[[str], str]
+    """Makes a resource's path from its name in the ledger."""
+    scope: str | None = None
+    """The ledger's scope that holds the group and nothing else; None where there is no such scope."""
+    counts: Mapping[str, int] | None = None
+    """How many resources are in each status (of ours), zeros left out; None where the provider does not say."""
+    total: int | None = None
+    """How many resources there are; None where the provider does not say."""
+    shown: Sequence[Observation] = ()
+    """Resources that the answer showed, the group itself for one."""
+    gone: bool = False
+    """The provider does not know the group (any more)."""
+    walk: bool = False
+    """Nothing less than reading the whole group tells what the provider has."""
+    between: bool = False
+    """Names are numbers given in order, and all that lie between two that are shown belong to the group."""
+    contradictions: Sequence[str] = ()
+    """Where the provider's own counts do not add up: a line each."""
+    remarks: Sequence[str] = ()
+    """What cannot be compared, and why: a line each."""
+
+
+@runtime_checkable
+class Countable(Protocol):
+    """A source whose provider can be asked once more, so that its own account can be held against ours.
+
+    Nothing of this changes anything: neither the cursor nor the ledger. All methods raise as `Source.pages` does.
+    """
+
+    def groups(self, cursor: Mapping[str, str], watched: Sequence[str], *, everything: bool) -> AsyncIterator[str]:
+        """Yield the names of the groups: those that are followed, and with `everything` all that the cursor knows.
+
+        Groups that the provider lists and the cursor should know are among them.
+        """
+        ...
+
+    async def count(self, group: str, cursor: Mapping[str, str], *, ask: bool) -> Counted | None:
+        """Ask what the provider counts in a group; it may be a group that `groups` does not name.
+
+        Without `ask`, tell what the polls have learnt, at no request; None where only asking tells.
+        """
+        ...
+
+    def members(self, group: str, cursor: Mapping[str, str]) -> AsyncIterator[Page]:
+        """Read a whole group; a resource may come more than once, the last one counts.
+
+        What is only asked for because a list may have holes comes last: a caller that has seen all stops before.
+        """
         ...
 
 

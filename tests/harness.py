@@ -11,14 +11,13 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import aio_pika
 import kombu
-import pytest
 import yaml
 from cloudevents.core.bindings.http import HTTPMessage, from_http_event
 from cloudevents.core.formats.json import JSONFormat
@@ -79,6 +78,21 @@ def bridge(folder: Path, *arguments: str, name: str = "bridge") -> Iterator[Proc
             process.kill()
 
 
+async def ask(folder: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, while this process goes on serving what it may ask for."""
+    return await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "bridge", *arguments],
+        cwd=folder,
+        env={**os.environ, "NO_COLOR": "1", **environ},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
 async def until(condition: Callable[[], Any], what: str, within: float = 60.0) -> None:
     """Return as soon as `condition` holds; it may be asynchronous."""
     deadline = time.monotonic() + within
@@ -89,7 +103,7 @@ async def until(condition: Callable[[], Any], what: str, within: float = 60.0) -
         if found:
             return
         if time.monotonic() > deadline:
-            pytest.fail(f"not within {within:g} s: {what}")
+            raise TimeoutError(f"not within {within:g} s: {what}")
         await asyncio.sleep(0.05)
 
 
@@ -100,6 +114,7 @@ class Consumer:
         self.events: list[dict[str, Any]] = []
         self.topics: list[str] = []
         self.properties: list[Any] = []
+        self.bodies: list[bytes] = []
 
     def take(self, body: bytes, topic: str, properties: Any = None) -> None:
         read = from_http_event(HTTPMessage({"content-type": "application/cloudevents+json"}, body), JSONFormat())
@@ -107,6 +122,7 @@ class Consumer:
         self.events.append(json.loads(body))
         self.topics.append(topic)
         self.properties.append(properties)
+        self.bodies.append(body)
 
     @property
     def ids(self) -> list[str]:
@@ -199,7 +215,7 @@ async def consuming_tail(folder: Path, config: Path) -> AsyncIterator[Consumer]:
                 await asyncio.sleep(0.05)
 
         # What is printed proves that the subscription stands; until then nothing may be published.
-        await until(lambda: (folder / "state" / "broker.db").exists(), "tail opens the broker")
+        await until((folder / "state" / "broker.db").exists, "tail opens the broker")
         await until(lambda: taps(folder) > 0, "tail subscribes")
         following = asyncio.ensure_future(follow())
         try:
@@ -237,6 +253,23 @@ def differences(simulator: Simulator, consumer: Consumer) -> dict[str, Any]:
         for subject in sorted({*shown, *heard})
         if shown.get(subject) != heard.get(subject)
     }
+
+
+def missing(simulator: Simulator, consumer: Consumer) -> dict[str, Any]:
+    """Return the resources of which the consumer missed what no crash explains.
+
+    A process that dies between an answer and its commit has seen what nobody will see again, should the status have
+    moved on by the next poll. So what was heard are the shown statuses in order, some perhaps passed over, and the last.
+    """
+    shown, heard = expected(simulator), consumer.histories
+    found = {}
+    for subject in sorted({*shown, *heard}):
+        seen = [(status, detail) for status, _, detail in shown.get(subject, [])]
+        told = [(status, detail) for status, _, detail in heard.get(subject, [])]
+        rest = iter(seen)
+        if not told or told[-1:] != seen[-1:] or not all(one in rest for one in told):
+            found[subject] = {"shown": shown.get(subject), "heard": heard.get(subject)}
+    return found
 
 
 def write_config(

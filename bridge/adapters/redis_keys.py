@@ -57,3 +57,8 @@ def bucket_of(name: str) -> tuple[str, str]:
     if len(name) <= _NAME_KEPT and not name.startswith("#"):
         return bucket, name
     return bucket, "#" + base64.b64encode(digest).decode()
+
+
+def name_of(bucket: str, kept: str) -> str:
+    """Return the name that lies in a bucket's field; of a long one, only the digest is there to be told."""
+    return kept if bucket.startswith("x") else str((int(bucket) << _BUCKET_BITS) + int(kept))

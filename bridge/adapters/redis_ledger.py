@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bridge.adapters.redis_keys import Keys, bucket_of
+from bridge.adapters.redis_keys import Keys, bucket_of, name_of
 from bridge.adapters.redis_link import RedisLink, load
 from bridge.clock import Clock
 from bridge.errors import Conflict, LeaseLost, Unavailable
@@ -110,6 +110,18 @@ class RedisLedger:
             kept.clear()
         for scope in scopes:
             kept[source, scope] = until
+
+    async def scope(self, source: str, scope: str) -> Mapping[str, str]:
+        """Return the trails of all resources of a scope by name; names of more than 20 characters are digests."""
+        base = self._keys.source(source)
+        buckets = sorted(bucket.decode() for bucket in await self._link.command("SMEMBERS", f"{base}:i:{scope}"))
+        found: dict[str, str] = {}
+        for start in range(0, len(buckets), _BUCKET_BATCH):
+            some = buckets[start : start + _BUCKET_BATCH]
+            answers = await self._link.commands([("HGETALL", f"{base}:b:{scope}:{bucket}") for bucket in some])
+            for bucket, answer in zip(some, answers, strict=True):
+                found |= {name_of(bucket, kept): trail for kept, trail in _texts(answer).items()}
+        return found
 
     async def cursor(self, source: str) -> dict[str, str]:
         """Return all entries of the source's cursor."""

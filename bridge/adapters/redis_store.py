@@ -24,7 +24,8 @@ class RedisStore(RedisLedger, RedisSettlements):
     `redis+cluster://HOST:PORT,HOST:PORT` (both also with `rediss`); raises `ValueError`, without the password, for
     another one. Nothing is connected before the first call, and after a failure the next call connects again.
     All keys start with `prefix`. A new journal's numbers follow `begin`; by default they go by the clock, so that a
-    server that was emptied never gives a number twice. A call fails with `Unavailable` when no answer came within `timeout` seconds.
+    server that was emptied never gives a number twice. A call fails with `Unavailable` when no answer came within
+    `timeout` seconds.
     """
 
     def __init__(

@@ -120,6 +120,15 @@ class SqliteLedger:
         for scope in late:
             kept[source, scope] = until
 
+    async def scope(self, source: str, scope: str) -> Mapping[str, str]:
+        """Return the trails of all resources of a scope by name."""
+        query = (
+            "SELECT status.name, trail FROM status JOIN scope ON scope.id = status.scope "
+            "JOIN source ON source.id = scope.source WHERE source.name = ? AND scope.name = ? AND expires > ?"
+        )
+        rows = await self._all(query, (source, scope, self._clock.epoch()))
+        return {str(name): trail for name, trail in rows}
+
     async def cursor(self, source: str) -> dict[str, str]:
         """Return all entries of the source's cursor."""
         query = "SELECT name, value FROM cursor WHERE source = (SELECT id FROM source WHERE name = ?)"

@@ -222,6 +222,31 @@ class StatusSuite(StoreFixtures):
         assert await store.last_seen("city", keys, MONTH) == ["a", "b", None]
         assert await store.last_seen("town", keys, MONTH) == ["c", None, None]
 
+    async def test_a_scope_is_read_whole(self, store: Store, second: Store) -> None:
+        """All resources of one scope come by name, those of others and of other sources do not."""
+        long = "1000000000-2000000000-3000000000"
+        names = ["0", "127", "128", "129", "007", "key", "@", "x5", long]
+        changes = [change(name, None, f"n{index + 2}") for index, name in enumerate(names)]
+        await store.commit(None, Commit("city", statuses=[*changes, change("128", None, "s", scope="/messages/sms/2")]))
+        await store.commit(None, Commit("town", statuses=[change("5", None, "s")]))
+        told = await second.scope("city", "/messages/sms/1")
+        # A long name may come as a digest.
+        assert {long if name.startswith("#") else name: trail for name, trail in told.items()} == {
+            one.key.name: one.trail for one in changes
+        }
+        assert dict(await store.scope("city", "/messages/sms/3")) == {}
+        assert dict(await store.scope("nowhere", "/messages/sms/1")) == {}
+
+    async def test_a_scope_that_is_over_is_empty(self, store: Store) -> None:
+        """What is forgotten is not told, and telling keeps nothing longer."""
+        await store.commit(None, Commit("city", statuses=[change("5", None, "n")], retention=0.05))
+        assert dict(await store.scope("city", "/messages/sms/1")) == {"5": "n"}
+
+        async def over() -> bool:
+            return not await store.scope("city", "/messages/sms/1")
+
+        await eventually(over)
+
     async def test_one_page_may_be_large(self, store: Store) -> None:
         """Thousands of statuses and events of one commit arrive whole."""
         names = [str(number) for number in range(10_000, 12_500)] + [f"key-{number}" for number in range(2500)]

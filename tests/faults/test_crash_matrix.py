@@ -9,14 +9,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import os
 import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import aio_pika
 import pytest
@@ -42,8 +40,11 @@ pytestmark = [pytest.mark.faults, pytest.mark.asyncio(loop_scope="module"), pyte
 
 STORES = ("redis", "sqlite")
 BROKERS = ("rabbitmq", "redis", "embedded")
+PAIRS = tuple(itertools.product(STORES, BROKERS))
 AT_ONCE = 6
 SOURCE = "city"
+REFUSED_FOR_NOW = {"refused for now, not postponed", "postponed", "due again and claimed, not sent"}
+REFUSED_FOR_GOOD = {"refused for good, not buried", "buried as a dead letter"}
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,12 @@ class Cell:
 
     @property
     def ordered(self) -> bool:
-        return self.store != self.broker
+        return (self.number // len(PAIRS) + self.number) % 2 == 0
 
 
 CELLS = [
     Cell(point, store, broker, number)
-    for number, (point, (store, broker)) in enumerate(itertools.product(POINTS, itertools.product(STORES, BROKERS)))
+    for number, (point, (store, broker)) in enumerate(itertools.product(POINTS, PAIRS))
 ]
 
 
@@ -105,15 +106,11 @@ class FarSide:
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         life, event_id, body = int(request.headers["x-life"]), request.headers["webhook-id"], await request.read()
         self.bodies.setdefault(event_id, set()).add(body)
-        if life == 1 and self._point.name in {
-            "refused for now, not postponed", "postponed", "due again and claimed, not sent",
-        }:  # fmt: skip
+        if life == 1 and self._point.name in REFUSED_FOR_NOW:
             return web.Response(status=503)
-        if "good" in self._point.name or "dead" in self._point.name:
-            if not self.refused_for_good:
-                self.refused_for_good.add(event_id)
-            if event_id in self.refused_for_good:
-                return web.Response(status=400)
+        if self._point.name in REFUSED_FOR_GOOD and (not self.refused_for_good or event_id in self.refused_for_good):
+            self.refused_for_good.add(event_id)
+            return web.Response(status=400)
         self.taken.append((life, event_id, body))
         if life == 1 and self._point.by_far_side:
             assert self.victim is not None
@@ -128,9 +125,11 @@ class FarSide:
     @property
     def histories(self) -> dict[str, list[tuple[str, str | None, str | None]]]:
         found: dict[str, list[tuple[str, str | None, str | None]]] = {}
-        for _, body in dict((event_id, body) for _, event_id, body in self.taken).items():
+        for body in {event_id: body for _, event_id, body in self.taken}.values():
             event = json.loads(body)
             data = event["data"]
+            if data["channel"] == "bridge":
+                continue  # what the bridge says of itself is nothing that a provider has shown
             found.setdefault(event["subject"], []).append((data["status"], data["previous"], data["detail"]))
         return found
 
@@ -243,7 +242,9 @@ class Run:
                     client.delete(queue)
             case _:
                 with sqlite3.connect(self.folder / "broker.db") as db:
-                    purged = db.execute("DELETE FROM items WHERE queue IN (SELECT id FROM queues WHERE name = ?)", (queue,)).rowcount
+                    purged = db.execute(
+                        "DELETE FROM items WHERE queue IN (SELECT id FROM queues WHERE name = ?)", (queue,)
+                    ).rowcount
                 db.close()
         assert purged > 0
 
@@ -322,10 +323,12 @@ async def _play(run: Run, consumer: Consumer) -> Measured:
     cell, far, simulator = run.cell, run.far, run.simulator
     measured = Measured()
     populate(simulator)
-    if cell.point.step == "audit":
+    if cell.point.step in {"delivery", "audit"}:
+        # The relay has done its work before: else it might die in a window of its own at the same moment.
         before = run.start(0, "--once", "--role", "poll", "--role", "relay")
         await until(lambda: before.ended is not None, f"{cell}: one round ends", within=40)
         assert before.ended == 0, before.err.read_text()
+    if cell.point.step == "audit":
         await run.purge()
 
     first = run.start(1, point=None if cell.point.by_far_side else cell.point.name)
@@ -344,7 +347,11 @@ async def _play(run: Run, consumer: Consumer) -> Measured:
     measured.at_risk = len(at_risk)
 
     second = run.start(2)
-    await until(lambda: told(far, simulator, ordered=cell.ordered) and not simulator.unseen(), f"{cell}: all is told again", within=40)
+    await until(
+        lambda: told(far, simulator, ordered=cell.ordered) and not simulator.unseen(),
+        f"{cell}: all is told again",
+        within=40,
+    )
     move_on(simulator)
     await until(lambda: not simulator.unseen(), f"{cell}: the second life polls", within=40)
     await until(lambda: told(far, simulator, ordered=cell.ordered), f"{cell}: all is told", within=40)
@@ -374,7 +381,8 @@ async def _play(run: Run, consumer: Consumer) -> Measured:
     assert max(far.ids.values()) <= 2
     assert twice == at_risk
     measured.twice_at_sink = len(twice)
-    measured.twice_at_consumer = len(consumer.ids) - len(set(consumer.ids))
+    heard = [event["id"] for event in consumer.events if event["data"]["channel"] != "bridge"]
+    measured.twice_at_consumer = len(heard) - len(set(heard))
     if cell.point.to_sink == NOTHING:
         assert not twice
     if cell.point.to_consumers == NOTHING:
@@ -392,15 +400,22 @@ def own_servers() -> Iterator[tuple[RedisServer, RabbitMQServer]]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def matrix(
-    own_servers: tuple[RedisServer, RabbitMQServer], request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    own_servers: tuple[RedisServer, RabbitMQServer],
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[dict[Cell, asyncio.Future[Measured]]]:
     """Play the cells that this session asks for, several at once, and print the table of those that were played."""
     servers = Servers(*own_servers)
     for slot in range(AT_ONCE):
         servers.slots.put_nowait(slot)
-    wanted = [item.callspec.params["cell"] for item in request.session.items if getattr(item, "callspec", None) and "cell" in item.callspec.params]
+    wanted = [
+        item.callspec.params["cell"]
+        for item in request.session.items
+        if getattr(item, "callspec", None) and "cell" in item.callspec.params
+    ]
     played = {
-        cell: asyncio.ensure_future(play(cell, tmp_path_factory.mktemp(f"cell{cell.number}"), servers)) for cell in wanted
+        cell: asyncio.ensure_future(play(cell, tmp_path_factory.mktemp(f"cell{cell.number}"), servers))
+        for cell in wanted
     }
     yield played
     for future in played.values():
@@ -408,15 +423,14 @@ async def matrix(
     await asyncio.gather(*played.values(), return_exceptions=True)
     capture = request.config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
-        print(f"\n{report(played)}")
+        print(f"\n{report(played)}")  # noqa: T201 - the figures are for a reader
 
 
 def report(played: dict[Cell, asyncio.Future[Measured]]) -> str:
     """Return the measured matrix: for each point what came twice at a consumer and at the sink, on each pair."""
-    pairs = list(itertools.product(STORES, BROKERS))
     lines = [
         "killed when an event was                       lost  twice: at a consumer / at the sink",
-        " " * 52 + "".join(f"{f'{store}+{broker}':>17}" for store, broker in pairs),
+        " " * 52 + "".join(f"{f'{store}+{broker}':>17}" for store, broker in PAIRS),
     ]
     for point in POINTS:
         row = {}
@@ -425,7 +439,7 @@ def report(played: dict[Cell, asyncio.Future[Measured]]) -> str:
                 row[cell.store, cell.broker] = "FAILED" if future.exception() else _figures(future.result())
         if row:
             lost = "?" if "FAILED" in row.values() else "0"
-            lines.append(f"{point.name:<46}{lost:>5} " + "".join(f"{row.get(pair, ''):>17}" for pair in pairs))
+            lines.append(f"{point.name:<46}{lost:>5} " + "".join(f"{row.get(pair, ''):>17}" for pair in PAIRS))
     return "\n".join(lines)
 
 
@@ -442,6 +456,6 @@ async def test_killed_there_nothing_is_lost_and_only_what_the_table_says_comes_t
     assert measured.transitions == 34
 
 
-def test_the_table_has_every_step_of_an_events_way() -> None:
+async def test_the_table_has_every_step_of_an_events_way() -> None:
     assert {point.step for point in POINTS} == {"intake", "relay", "delivery", "audit"}
     assert len({point.name for point in POINTS}) == len(POINTS)

@@ -337,7 +337,9 @@ class TestClusterAndSentinel:
                     client.execute_command("CLUSTER", "MEET", "127.0.0.1", other.port, bus)
             wait_for(lambda: all(client.cluster("INFO")["cluster_state"] == "ok" for client in clients), "the cluster")
             wait_for(lambda: all(len(client.cluster("NODES")) == 3 for client in clients), "all nodes")
-            store = RedisStore(f"redis+cluster://127.0.0.1:{nodes[0].port},127.0.0.1:{nodes[1].port}", clock=Clock(), begin=0)
+            store = RedisStore(
+                f"redis+cluster://127.0.0.1:{nodes[0].port},127.0.0.1:{nodes[1].port}", clock=Clock(), begin=0
+            )
             try:
                 await self.exercise(store)
                 assert sum(client.dbsize() > 0 for client in clients) == 3

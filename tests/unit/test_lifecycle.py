@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import pytest
@@ -124,7 +125,7 @@ def test_on_a_true_history_only_states_that_no_poll_saw_are_missing_and_that_is_
     seen = [history[look] for look in looks]
     changes, _ = walk(seen)
     assert [status for status, _ in changes] == list(dict.fromkeys(seen))
-    for (before, _), (after, transition) in zip(changes, changes[1:], strict=False):
+    for (before, _), (after, transition) in itertools.pairwise(changes):
         passed = history.index(after) - history.index(before) - 1
         skippable = after in RECIPIENT.follows.get(before, ())
         assert transition == (Transition.ADVANCE if not passed or skippable else Transition.SKIP)

@@ -187,7 +187,7 @@ async def test_a_second_process_waits_for_the_lease_and_takes_over_when_it_is_gi
 
 
 async def test_a_source_with_a_defect_takes_no_other_part_down(world: World) -> None:
-    world.source.polls = [[RuntimeError("+15551234567")]]  # type: ignore[list-item]
+    world.source.polls = [[RuntimeError("+15551234567")]]
     world.says("new")
     async with world.running():
         await until(lambda: len(world.sink.taken) == 1)
@@ -214,6 +214,10 @@ async def test_polling_is_held_back_while_the_journal_is_full(world: World) -> N
     async with world.running() as service:
         await until(lambda: len(world.sink.taken) == 1)
         await until(lambda: "held" in service.health.ill.get("source/city", ""))
+        operator = SqliteStore(world.folder / "bridge.db", clock=Clock())
+        told = (await operator.notes("source/city"))["source/city"]
+        assert (told["state"], "bound" in told["error"]) == ("held", True)
+        await operator.close()
 
 
 async def test_an_operator_re_enables_a_sink_by_clearing_its_note(world: World) -> None:

@@ -1,0 +1,112 @@
+"""The plugin tutorial works as it is written: its blocks are built, tested by their own tests, and run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bridge.testing.receiver import Receiver, reply
+
+ROOT = Path(__file__).parents[2]
+TITLED = re.compile(r'^```\w+ title="(?P<file>[^"]+)"\n(?P<text>.*?)^```', re.MULTILINE | re.DOTALL)
+BLOCKS = {found["file"]: found["text"] for found in TITLED.finditer((ROOT / "docs" / "plugins.md").read_text())}
+PACKAGES = sorted({file.partition("/")[0] for file in BLOCKS if "/" in file})
+FAXES = [
+    {"id": 7, "state": "QUEUED", "number": "+16515551000", "changed_at": "2026-03-15T21:11:02Z"},
+    {"id": 8, "state": "ERROR", "number": "+16515551001", "changed_at": "2026-03-15T21:11:03Z"},
+]
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the folder with all files of the page, and both distributions built and installed under `site`."""
+    folder = tmp_path_factory.mktemp("plugins")
+    for file, text in BLOCKS.items():
+        path = folder / file
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+    offline = ["--no-deps", "--no-index", "--no-build-isolation", "--target", str(folder / "site")]
+    built = subprocess.run(
+        [*pip, *offline, *(str(folder / package) for package in PACKAGES)], capture_output=True, text=True, check=False
+    )
+    assert built.returncode == 0, built.stderr
+    return folder
+
+
+@pytest.fixture
+def run(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a Python module where the plugins are installed."""
+    monkeypatch.setenv("HOME", str(workshop))
+
+    def call(*words: str, inside: str = ".", **environ: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", *words],
+            cwd=workshop / inside,
+            env={**os.environ, "PYTHONPATH": str(workshop / "site"), **environ},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+
+    return call
+
+
+def test_the_page_has_two_packages_with_code_metadata_and_tests() -> None:
+    assert PACKAGES == ["bridge-fax", "bridge-mattermost"]
+    for package in PACKAGES:
+        module = package.replace("-", "_")
+        assert {f"{package}/{module}.py", f"{package}/pyproject.toml"} <= set(BLOCKS)
+        assert f"{package}/test_{module.removeprefix('bridge_')}.py" in BLOCKS
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_passes_the_tests_that_the_page_gives_it(run: Run, package: str) -> None:
+    tested = run("pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", inside=package)
+    assert tested.returncode == 0, tested.stdout
+    assert re.search(r"\d+ passed", tested.stdout)
+    assert "skipped" not in tested.stdout
+
+
+def test_both_are_announced_with_their_distributions_and_events(run: Run) -> None:
+    found = {one["name"]: one for one in json.loads(run("bridge", "plugins", "--json").stdout)}
+    assert found["mattermost"]["distribution"] == "bridge-mattermost"
+    assert found["fax"]["distribution"] == "bridge-fax"
+    classes = {one["class"]: one["topics"] for one in json.loads(run("bridge", "events", "list", "--json").stdout)}
+    assert classes["FaxFailed"] == ["fax.document.failed"]
+
+
+async def test_both_at_work_bring_each_fax_that_moved_into_the_channel(workshop: Path, run: Run) -> None:
+    body = json.dumps(FAXES).encode()
+    answer = reply(200, body, {"Content-Type": "application/json"})
+    async with Receiver(default=answer) as provider, Receiver() as channel:
+        urls = {"FAX_URL": provider.url, "FAX_TOKEN": "a-token", "MATTERMOST_URL": f"{channel.url}/hooks/a-secret"}
+        await checked(run, "check", **urls)
+        assert channel.requests == []
+        await checked(run, "run", "--once", **urls)
+        await checked(run, "run", "--once", **urls)
+    lines = sorted(json.loads(one.body)["text"] for one in channel.requests)
+    assert lines == ["fax.document.failed /faxes/8", "fax.document.queued /faxes/7"]
+    assert {one.headers["authorization"] for one in provider.requests} == {"Bearer a-token"}
+    assert "since=" in provider.requests[-1].path
+
+
+async def checked(run: Run, *words: str, **environ: str) -> None:
+    import asyncio
+
+    done = await asyncio.to_thread(run, "bridge", *words, "-c", "bridge.yaml", **environ)
+    assert done.returncode == 0, textwrap.indent(f"{done.stdout}\n{done.stderr}", "  ")
+    assert "a-token" not in done.stdout + done.stderr
+    assert "a-secret" not in done.stdout + done.stderr

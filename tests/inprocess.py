@@ -1,0 +1,145 @@
+"""One source in the test's own process, polled as the service polls it: real HTTP, real intake, real store."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from bridge import plugins
+from bridge.adapters.sqlite_store import SqliteStore
+from bridge.clock import Clock
+from bridge.event import Catalogue, Event
+from bridge.intake import Intake, Round
+from bridge.ledger import Lease
+from bridge.polling import Poller, Watcher
+from bridge.simulator import Simulator
+from bridge.simulator.snippet import sources
+
+History = list[tuple[str, str | None, str | None]]
+
+
+@dataclass
+class Jumping:
+    """A clock that runs, and jumps over every wait: what would take hours is done at once, in the right order."""
+
+    ahead: float = 0.0
+    clock: Clock = field(init=False)
+    """For what is polled: its waits are jumps."""
+    world: Clock = field(init=False)
+    """For the provider: it shows the same time, and its waits are real."""
+
+    def __post_init__(self) -> None:
+        dice = random.Random(7)
+        self.clock = Clock(now=self.now, monotonic=self.monotonic, sleep=self.sleep, random=dice)
+        self.world = Clock(now=self.now, monotonic=self.monotonic)
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + timedelta(seconds=self.ahead)
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead
+
+    async def sleep(self, seconds: float) -> None:
+        self.ahead += max(0.0, seconds)
+        await asyncio.sleep(0)
+
+
+class Overheard(Intake):
+    """The intake, of which the test hears how the last poll ended."""
+
+    error: Exception | None = None
+    round: Round | None = None
+
+    async def poll(self, lease: Lease) -> Round:
+        self.error, self.round = None, None
+        try:
+            self.round = await super().poll(lease)
+        except Exception as error:
+            self.error = error
+            raise
+        return self.round
+
+
+async def _not_held_back(_: str) -> str | None:
+    return None
+
+
+class Polled(Watcher):
+    """One source as a running service has it, polled whenever the test says so."""
+
+    def __init__(self, name: str, config: dict[str, Any], store: SqliteStore, clock: Clock) -> None:
+        plugin = plugins.load_source(config["type"])
+        self.name = name
+        self.store = store
+        self.clock = clock
+        self.settings = plugin.settings(**config)
+        self.source = plugin.build(name, self.settings, clock)
+        self.intake = Overheard(name, config["type"], self.source, store, clock)
+        self.poller = Poller(
+            name, self.settings, self.intake, store, clock, watcher=self, held_back=_not_held_back
+        )  # fmt: skip
+        self.states: list[tuple[str, str | None]] = []
+        self.catalogue = Catalogue((*Catalogue().types, *plugin.events))
+
+    def state(self, source: str, state: str, reason: str | None) -> None:
+        del source
+        self.states.append((state, reason))
+
+    async def poll(self) -> float:
+        """Poll once; return how long the service would wait until the next time."""
+        lease = await self.store.acquire(f"source/{self.name}", "test", 1e9)
+        assert lease is not None
+        return await self.poller.step(lease)
+
+    @property
+    def error(self) -> Exception | None:
+        """What the last poll failed with."""
+        return self.intake.error
+
+    @property
+    def problems(self) -> list[str]:
+        """What the last poll said of single resources."""
+        return list(self.source.problems)
+
+    async def events(self) -> list[Event]:
+        """All that was committed, in the journal's order."""
+        found: list[Event] = []
+        after = (await self.store.journal(self.name)).base
+        while entries := await self.store.read(self.name, after, 10_000):
+            assert [entry.position.seq for entry in entries] == [*range(after + 1, after + 1 + len(entries))]
+            after = entries[-1].position.seq
+            found += [self.catalogue.read(entry.event.body) for entry in entries]
+        return found
+
+    async def histories(self) -> dict[str, History]:
+        """For each resource what was committed of it, in order; no id stands there twice."""
+        found: dict[str, History] = defaultdict(list)
+        events = [event for event in await self.events() if event.data.channel != "bridge"]
+        assert len({event.id for event in events}) == len(events)
+        for event in events:
+            found[event.subject].append((event.data.status, event.data.previous, event.data.detail))
+        return dict(found)
+
+
+@asynccontextmanager
+async def polling(
+    name: str, simulator: Simulator, folder: Path, clock: Clock, **settings: Any
+) -> AsyncIterator[Polled]:
+    """Give one of the simulator's sources (`city`, `drops`, `journeys`) on a store of its own."""
+    config = sources(simulator.urls, simulator.settings)[name] | {"rate": "1000/s"} | settings
+    store = SqliteStore(folder / "store.db", clock=clock)
+    await store.open()
+    polled = Polled(name, config, store, clock)
+    try:
+        yield polled
+    finally:
+        await polled.source.close()
+        await store.close()
