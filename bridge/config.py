@@ -210,6 +210,13 @@ class JournalSettings(Settings):
     """How much, for each source."""
 
 
+class ReconcileSettings(Settings):
+    """How often each source's books are compared with its provider's own account, as `bridge reconcile` does."""
+
+    every: Duration | None = Field(default=3600.0, gt=0)
+    """How often; a difference that two checks in a row find is published once. Null is never."""
+
+
 class Config(Settings):
     """The whole file, checked. `load` makes one."""
 
@@ -232,6 +239,8 @@ class Config(Settings):
     ~/.local/state/bridge."""
     journal: JournalSettings = JournalSettings()
     """How long events are kept for replay and tracing."""
+    reconcile: ReconcileSettings = ReconcileSettings()
+    """How often each source's books are compared with its provider's own account."""
     privacy_key: Secret | None = None
     """What the tokens of `privacy: token` are made with; by default a random key, made once and kept in the store."""
     drain_timeout: Duration = Field(default=25.0, gt=0)

@@ -29,6 +29,7 @@ CLAIM = 15.0
 """Seconds for which a claim holds unless it is renewed: what a killed process had in hand is sent again after that."""
 _TICK = 1.0
 _BATCH = 500
+_ROOM = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +42,15 @@ class Claimed:
     """How many tries failed so far."""
 
 
+RESULTS = ("taken", "waits", "dead", "disabled")
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How one try ended."""
 
     result: str
-    """`taken`, `waits`, `dead` or `disabled`."""
+    """One of `RESULTS`."""
     seconds: float
     """How long the far side took."""
     event: WireEvent
@@ -103,7 +107,7 @@ class Delivery:
         self._changed = changed
         self._circuit = Circuit(clock.random)
         self._hold = claim
-        self._room = max(64, 2 * settings.concurrency)
+        self._room = max(_ROOM, 4 * settings.concurrency)
         self._hand: dict[Position, Claimed] = {}
         self._ready: deque[Claimed] = deque()
         self._sent: list[Position] = []
@@ -175,7 +179,8 @@ class Delivery:
                 await self._clock.sleep(wait)
 
     async def _until_room(self) -> None:
-        while len(self._hand) >= self._room:
+        # For a good part of it: taking charge of one event costs the store and the queue as much as of fifty.
+        while len(self._hand) > self._room * 3 // 4:
             self._freed.clear()
             await self._freed.wait()
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
+from operator import not_
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import (
@@ -16,15 +17,15 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
-    SerializerFunctionWrapHandler,
     ValidationError,
-    model_serializer,
 )
 
 from bridge.errors import Permanent
 
 SCHEMAS = "urn:bridge:schemas/"
 CONTENT_TYPE = "application/cloudevents+json"
+OWN_CHANNEL = "bridge"
+"""The channel of events that tell of the bridge itself."""
 
 
 class Transition(StrEnum):
@@ -50,6 +51,7 @@ def _utc(moment: datetime) -> datetime:
     return moment.astimezone(UTC)
 
 
+@lru_cache(maxsize=4096)  # the times of one page, and those of one wave of a provider, are mostly the same
 def rfc3339(moment: datetime) -> str:
     """Return `moment` in UTC as RFC 3339 text, with as much of a second as it has: `2013-03-15T21:11:20.114Z`."""
     moment = moment.astimezone(UTC)
@@ -81,6 +83,10 @@ class Observed(Model):
     """When the answer that showed the change had arrived."""
 
 
+Unread = Annotated[dict[str, Any], Field(exclude_if=not_)]
+"""What no field of a model has taken; left out where there is none."""
+
+
 class Data(Model):
     """What every event says."""
 
@@ -91,13 +97,6 @@ class Data(Model):
     detail: str | None = None
     transition: Transition
     observed: Observed | None = None
-
-    @model_serializer(mode="wrap")
-    def _without_empty_provider(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        values: dict[str, Any] = handler(self)
-        if not values.get("provider", True):
-            del values["provider"]
-        return values
 
 
 class RecipientData(Data):
@@ -110,7 +109,7 @@ class RecipientData(Data):
     error: str | None = None
     created_at: Time | None = None
     completed_at: Time | None = None
-    provider: dict[str, Any] = Field(default_factory=dict)
+    provider: Unread = Field(default_factory=dict)
     """Fields of the answer that no model knows."""
 
 
@@ -122,7 +121,7 @@ class MessageData(Data):
     """Voice only."""
     created_at: Time | None = None
     completed_at: Time | None = None
-    provider: dict[str, Any] = Field(default_factory=dict)
+    provider: Unread = Field(default_factory=dict)
     """Fields of the answer that no model knows."""
 
 
@@ -138,7 +137,7 @@ class DropData(Data):
     state: int | str | None = None
     """The provider's own value."""
     timestamp: Time | None = None
-    provider: dict[str, Any] = Field(default_factory=dict)
+    provider: Unread = Field(default_factory=dict)
     """Fields of the answer that no model knows."""
 
 
@@ -156,7 +155,7 @@ class SendData(Data):
     phone: str | None = None
     provider_time: str | None = None
     """The provider's `timestamp` as it stood: Central Standard Time, always UTC-06:00."""
-    provider: dict[str, Any] = Field(default_factory=dict)
+    provider: Unread = Field(default_factory=dict)
     """Fields of the answer that no model knows."""
 
 
@@ -165,7 +164,7 @@ class UnknownData(Data):
 
     provider_status: str | int | None = None
     """The provider's own value."""
-    provider: dict[str, Any] = Field(default_factory=dict)
+    provider: Unread = Field(default_factory=dict)
 
 
 class SourceData(Data):
@@ -184,6 +183,20 @@ class SinkData(Data):
     reason: str | None = None
 
 
+class BooksData(Data):
+    """A resource of which the provider says something else than the bridge knows, and has done so for a while."""
+
+    what: str
+    """`missing` (the bridge has never seen it), `status`, `gone` (the provider does not show it any more) or `withheld`
+    (the provider counts it and does not list it)."""
+    provider_says: str | None = None
+    ledger_says: str | None = None
+    """The last status that the bridge has seen."""
+    since: Time | None = None
+    """When the difference was found first."""
+
+
+@lru_cache(maxsize=1024)
 def kebab(name: str) -> str:
     """Return a class name as its schema's name: `SMSNotSent` is `sms-not-sent`."""
     out = []
@@ -533,6 +546,21 @@ class SinkRecovered(SinkEvent):
     status = "recovered"
 
 
+class BooksEvent(Event):
+    """The books of a source and its provider do not agree; the subject is the resource in question."""
+
+    channels = ("bridge",)
+    entity = "books"
+    provider = "bridge"
+    data: BooksData
+
+
+class BooksMismatch(BooksEvent):
+    """The provider's own account of a resource differs from ours, at two checks in a row."""
+
+    status = "mismatch"
+
+
 CATALOGUE: tuple[type[Event], ...] = (
     MessageNew, MessageQueued, MessageSending, MessageCompleted, MessageCanceled,
     RecipientNew, RecipientSending, RecipientSent, RecipientInconclusive, RecipientBlacklisted, RecipientCanceled,
@@ -541,6 +569,7 @@ CATALOGUE: tuple[type[Event], ...] = (
     SMSNotSent, SMSSent, SMSQueued,
     UnknownStatus,
     SourceStalled, SourceRecovered, SinkDisabled, SinkRecovered,
+    BooksMismatch,
 )  # fmt: skip
 """Every event that the bridge and its own providers make, in the order in which a reader wants them."""
 

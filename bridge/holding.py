@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextvars
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import structlog
 
 from bridge.clock import Clock
 from bridge.errors import LeaseLost, Unavailable
-from bridge.ledger import Lease, Ledger
+from bridge.ledger import TENURE, Lease, Ledger, Tenure
 from bridge.retry import backoff
 
 log = structlog.get_logger()
@@ -31,11 +33,18 @@ async def pause(stop: asyncio.Event, clock: Clock, seconds: float, wake: asyncio
     return stop.is_set()
 
 
+def under(tenure: Tenure, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Begin a piece of work that, with all tasks of its own, knows until when its lease is held."""
+    context = contextvars.copy_context()
+    context.run(TENURE.set, tenure)
+    return asyncio.get_running_loop().create_task(work, context=context)
+
+
 class Holder:
     """Runs a piece of work under a lease, again and again, until told to stop.
 
     The work is cancelled as soon as the lease is known to be lost; what it might still write is refused by the lease's
-    fencing token in any case.
+    fencing token in any case, and what it might still ask a provider by its tenure.
     """
 
     def __init__(self, ledger: Ledger, clock: Clock, owner: str, ttl: float) -> None:
@@ -47,7 +56,7 @@ class Holder:
     async def run(
         self,
         name: str,
-        work: Callable[[Lease], Awaitable[None]],
+        work: Callable[[Lease], Coroutine[Any, Any, None]],
         stop: asyncio.Event,
         *,
         standby: Callable[[], object] = lambda: None,
@@ -55,6 +64,7 @@ class Holder:
         """Do `work` while the lease `name` is ours; `standby` is called whenever somebody else has it."""
         failures = 0
         while not stop.is_set():
+            asked = self._clock.monotonic()
             try:
                 lease = await self._ledger.acquire(name, self._owner, self._ttl)
             except Unavailable as error:
@@ -68,11 +78,11 @@ class Holder:
                 standby()
                 await pause(stop, self._clock, self._ttl / 5)
                 continue
-            await self._hold(lease, work)
+            await self._hold(lease, work, Tenure(name, asked + self._ttl))
 
-    async def _hold(self, lease: Lease, work: Callable[[Lease], Awaitable[None]]) -> None:
-        working = asyncio.ensure_future(work(lease))
-        renewing = asyncio.ensure_future(self._renew(lease))
+    async def _hold(self, lease: Lease, work: Callable[[Lease], Coroutine[Any, Any, None]], tenure: Tenure) -> None:
+        working = under(tenure, work(lease))
+        renewing = asyncio.ensure_future(self._renew(lease, tenure))
         try:
             await asyncio.wait([working, renewing], return_when=asyncio.FIRST_COMPLETED)
             if working.done():
@@ -91,19 +101,18 @@ class Holder:
                     consequence=f"it ends by itself within {self._ttl:g} s",
                 )  # fmt: skip
 
-    async def _renew(self, lease: Lease) -> None:
+    async def _renew(self, lease: Lease, tenure: Tenure) -> None:
         """Renew until it fails for good; returning means that the lease is lost."""
-        good_until = self._clock.monotonic() + self._ttl
         while True:
             await self._clock.sleep(self._ttl / 3)
             asked = self._clock.monotonic()
             try:
                 await self._ledger.renew(lease)
-                good_until = asked + self._ttl
+                tenure.until = asked + self._ttl
             except LeaseLost:
                 log.warning("lease.lost", lease=lease.name, consequence="nothing more is written under it")
                 return
             except Unavailable as error:
-                if self._clock.monotonic() >= good_until:
+                if self._clock.monotonic() >= tenure.until:
                     log.warning("lease.lost", lease=lease.name, reason=str(error), consequence="work stops")
                     return

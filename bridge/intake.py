@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import structlog
 
+from bridge.ahead import bunches
 from bridge.clock import Clock
 from bridge.errors import Conflict
 from bridge.event import (
@@ -20,6 +22,7 @@ from bridge.event import (
     SourceStalled,
     Transition,
     UnknownData,
+    WireEvent,
     milliseconds,
     occurrence_id,
     rfc3339,
@@ -27,6 +30,7 @@ from bridge.event import (
 )
 from bridge.ledger import Commit, Key, Lease, Ledger, StatusChange
 from bridge.lifecycle import UNKNOWN, Change, classify
+from bridge.meanwhile import Meanwhile
 from bridge.source import Observation, Page, Source
 
 log = structlog.get_logger()
@@ -35,8 +39,10 @@ OWN = "~"
 """Cursor entries that begin so are the intake's; a source never sees them."""
 _STARTED = f"{OWN}started"
 _STALLED = f"{OWN}stalled"
+_FIRST = Transition.FIRST  # looked up once: an enumeration's members cost more than all else in a line
 _DEFER_AT_MOST = 2000
 _TRIES = 5
+_BACK = frozenset({Transition.REGRESS, Transition.REOPEN, Transition.UNKNOWN})
 
 
 @dataclass(slots=True)
@@ -49,22 +55,48 @@ class Round:
     lags: list[float] = field(default_factory=list)
     """Seconds from the provider's own time of a transition to its observation, where the provider gave one."""
     problems: list[str] = field(default_factory=list)
+    left: int = 0
+    """How many steps back were not taken, for somebody else (a backfill, or the poller) may have the newer answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Sight:
+    """What all events of one page have in common."""
+
+    observed: Observed
+    recorded: datetime
+
+    @classmethod
+    def of(cls, page: Page, now: datetime) -> _Sight:
+        after = None if page.after is None else milliseconds(page.after)
+        return cls(Observed(after=after, by=milliseconds(page.by)), now)
 
 
 @dataclass(slots=True)
 class _Decided:
-    """What a page leads to, before it is written."""
+    """What pages lead to, before it is written."""
 
     statuses: dict[Key, StatusChange] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
-    deferred: list[Observation] = field(default_factory=list)
+    deferred: list[tuple[Page, list[Observation]]] = field(default_factory=list)
+    back: list[tuple[Key, Event]] = field(default_factory=list)
+    """The events that are steps back, which an answer that is out of date looks like; not of marked occurrences."""
+
+    def leave(self, keys: set[Key]) -> int:
+        """Decide nothing of these resources after all; return how many events that takes away."""
+        gone = {id(event) for key, event in self.back if key in keys}
+        self.events = [event for event in self.events if id(event) not in gone]
+        for key in keys:
+            del self.statuses[key]
+        return len(gone)
 
 
 class Intake:
     """Carries a source's observations into the ledger and the journal.
 
     Read, decide, write: the commit is the deduplication. An event exists once because its transition was committed
-    once; a crash before the commit leaves nothing behind, a crash after it loses nothing.
+    once; a crash before the commit leaves nothing behind, a crash after it loses nothing. `committed` hears after each
+    commit with events the number of the last one, and the events.
     """
 
     def __init__(
@@ -76,7 +108,7 @@ class Intake:
         clock: Clock,
         *,
         baseline: bool = False,
-        committed: Callable[[int], None] = lambda _: None,
+        committed: Callable[[int, Sequence[WireEvent]], None] = lambda _, __: None,
     ) -> None:
         self.name = name
         self.uri = f"/{kind}/{name}"
@@ -102,20 +134,44 @@ class Intake:
         silent = self._baseline and _STARTED not in cursor
         result = Round()
         deferred: list[tuple[Page, list[Observation]]] = []
+        meanwhile = await Meanwhile.from_now(self._ledger, self.name)
         own = {key: value for key, value in cursor.items() if not key.startswith(OWN)}
-        async for page in self._source.pages(own, watched):
-            if deferred and (page.cursor or sum(len(late) for _, late in deferred) >= _DEFER_AT_MOST):
-                # A cursor may only move once everything before it is safe, also what still lacks its details.
-                await self._complete(lease, deferred, result, silent=silent)
-                deferred = []
-            if late := await self._commit(lease, page, result, silent=silent):
-                deferred.append((page, late))
+        async with aclosing(bunches(self._source.pages(own, watched))) as reading:
+            async for read in reading:
+                for pages in _together(read):
+                    full = sum(len(late) for _, late in deferred) >= _DEFER_AT_MOST
+                    if deferred and (full or any(page.cursor for page in pages)):
+                        # A cursor may only move once everything before it is safe, also what still lacks its details.
+                        await self._complete(lease, deferred, result, meanwhile, silent=silent)
+                        deferred = []
+                    deferred += await self._commit(lease, pages, result, meanwhile, silent=silent)
         if deferred:
-            await self._complete(lease, deferred, result, silent=silent)
+            await self._complete(lease, deferred, result, meanwhile, silent=silent)
         if _STARTED not in cursor:
             await self._ledger.commit(
                 lease, Commit(self.name, cursor={_STARTED: rfc3339(milliseconds(self._clock.now()))})
             )
+        result.problems = list(self._source.problems)
+        return result
+
+    async def backfill(
+        self, start: datetime, end: datetime, told: Callable[[Round], Awaitable[None]] | None = None
+    ) -> Round:
+        """Commit what the source shows of a past range, beside whoever polls it: without the lease and the cursor.
+
+        A backfill is one more observer of the same resources: what the ledger knows already is no event, also where a
+        first start recorded it without publishing. Where poll and backfill have read one resource at about the same
+        time, neither takes it a step back. `told` hears after each page how far it is. Raises what the source and the
+        ledger raise; all pages committed before stay.
+        """
+        result = Round()
+        meanwhile = await Meanwhile.from_now(self._ledger, self.name)
+        async for page in self._source.backfill(start, end):
+            bare = replace(page, cursor={})
+            if late := await self._commit(None, [bare], result, meanwhile, silent=False):
+                await self._complete(None, late, result, meanwhile, silent=False)
+            if told is not None:
+                await told(result)
         result.problems = list(self._source.problems)
         return result
 
@@ -162,33 +218,56 @@ class Intake:
                 reason=reason,
             ),
         )
-        self._committed(await self._ledger.commit(lease, Commit(self.name, events=[event.to_wire()], cursor=cursor)))
+        wire = [event.to_wire()]
+        self._committed(await self._ledger.commit(lease, Commit(self.name, events=wire, cursor=cursor)), wire)
 
     async def _complete(
-        self, lease: Lease | None, deferred: Sequence[tuple[Page, list[Observation]]], result: Round, *, silent: bool
+        self,
+        lease: Lease | None,
+        deferred: Sequence[tuple[Page, list[Observation]]],
+        result: Round,
+        meanwhile: Meanwhile,
+        *,
+        silent: bool,
     ) -> None:
         completed = iter(await self._source.complete([one for _, late in deferred for one in late]))
         for page, late in deferred:
             again = Page([next(completed) for _ in late], page.by, page.after)
-            await self._commit(lease, again, result, silent=silent, final=True)
+            await self._commit(lease, [again], result, meanwhile, silent=silent, final=True)
 
     async def _commit(
-        self, lease: Lease | None, page: Page, result: Round, *, silent: bool, final: bool = False
-    ) -> list[Observation]:
+        self,
+        lease: Lease | None,
+        pages: Sequence[Page],
+        result: Round,
+        meanwhile: Meanwhile,
+        *,
+        silent: bool,
+        final: bool = False,
+    ) -> list[tuple[Page, list[Observation]]]:
+        """Commit pages as one; return the observations that are news and have to wait for their details."""
+        keys = [Key(one.scope, one.key) for page in pages for one in page.observations]
+        cursor = {name: value for page in pages for name, value in page.cursor.items()}
         if not final:
-            result.observed += len(page.observations)
-        keys = [Key(one.scope, one.key) for one in page.observations]
+            result.observed += len(keys) + sum(page.familiar for page in pages)
         for tried in range(1, _TRIES + 1):
             seen = await self._ledger.last_seen(self.name, keys, self._source.retention) if keys else ()
-            decided = self._decide(page, keys, seen, final=final)
+            decided = self._decide(pages, keys, seen, final=final)
+            left = 0
+            if decided.back:
+                by = min(page.by for page in pages)
+                newer = await meanwhile.newer({event.subject for _, event in decided.back}, by)
+                left = decided.leave({key for key, event in decided.back if event.subject in newer})
             events = [] if silent else decided.events
-            if not (decided.statuses or page.cursor):
+            if not (decided.statuses or cursor):
+                result.left += left
                 return decided.deferred
+            wires = [event.to_wire() for event in events]
             commit = Commit(
                 self.name,
                 statuses=list(decided.statuses.values()),
-                events=[event.to_wire() for event in events],
-                cursor=page.cursor,
+                events=wires,
+                cursor=cursor,
                 retention=self._source.retention,
             )
             try:
@@ -200,19 +279,36 @@ class Intake:
                 if tried == _TRIES:
                     raise
                 continue
-            self._count(result, events, page)
+            self._count(result, events)
+            result.left += left
+            meanwhile.wrote([event.id for event in events], last)
             if events:
-                self._committed(last)
+                self._committed(last, wires)
             return decided.deferred
-        raise AssertionError("unreachable")  # pragma: no cover
+        raise AssertionError("unreachable")  # pragma: no cover - the last try returns or raises
 
-    def _decide(self, page: Page, keys: Sequence[Key], seen: Sequence[str | None], *, final: bool) -> _Decided:
+    def _decide(
+        self, pages: Sequence[Page], keys: Sequence[Key], seen: Sequence[str | None], *, final: bool
+    ) -> _Decided:
         decided = _Decided()
+        start = 0
+        for page in pages:
+            end = start + len(page.observations)
+            if late := self._decide_page(page, keys[start:end], seen[start:end], decided, final=final):
+                decided.deferred.append((page, late))
+            start = end
+        return decided
+
+    def _decide_page(
+        self, page: Page, keys: Sequence[Key], seen: Sequence[str | None], decided: _Decided, *, final: bool
+    ) -> list[Observation]:
+        sight: _Sight | None = None
+        late: list[Observation] = []
         statuses = decided.statuses
         for one, key, before in zip(page.observations, keys, seen, strict=True):
             lifecycle = one.kind.lifecycle
             if key in statuses:
-                trail: str | None = statuses[key].trail  # the same resource twice on one page
+                trail: str | None = statuses[key].trail  # the same resource twice in one commit
             else:
                 trail = before
                 code = lifecycle.code_of.get(one.status)
@@ -222,17 +318,20 @@ class Intake:
             if change is None:
                 continue
             if one.awaits_detail and not final:
-                decided.deferred.append(one)
+                late.append(one)
                 continue
-            event = self._event(one, change, page)
+            sight = sight or _Sight.of(page, self._clock.now())
+            event = self._event(one, change, sight)
             if event is not None:
                 statuses[key] = StatusChange(key, before, change.trail)
                 decided.events.append(event)
-        return decided
+                if change.transition in _BACK and before is not None and one.mark is None:
+                    decided.back.append((key, event))
+        return late
 
-    def _event(self, one: Observation, change: Change, page: Page) -> Event | None:
+    def _event(self, one: Observation, change: Change, sight: _Sight) -> Event | None:
         try:
-            return self._build(one, change, page)
+            return self._build(one, change, sight)
         except Exception as error:  # noqa: BLE001 - a plugin's fault in one resource must not stop the sweep
             log.error(  # noqa: TRY400 - a traceback could quote the provider's answer
                 "intake.cannot_describe_resource",
@@ -243,7 +342,7 @@ class Intake:
             )
             return None
 
-    def _build(self, one: Observation, change: Change, page: Page) -> Event:
+    def _build(self, one: Observation, change: Change, sight: _Sight) -> Event:
         kind = one.kind
         facts = kind.describe(one)
         unknown = change.status == UNKNOWN
@@ -256,28 +355,43 @@ class Intake:
             previous=change.previous,
             detail=None if unknown else one.detail,
             transition=change.transition,
-            observed=Observed(after=None if page.after is None else milliseconds(page.after), by=milliseconds(page.by)),
+            observed=sight.observed,
             **({"provider_status": raw} if unknown else {}),
             **facts.fields,
         )
-        first = facts.first_time if change.transition is Transition.FIRST else None
+        first = facts.first_time if change.transition is _FIRST else None
         return cls.of(
             id=occurrence_id(
                 self.uri, facts.subject, f"{UNKNOWN}:{one.status}" if unknown else change.status, change.occurrence
             ),
             source=self.uri,
             subject=facts.subject,
-            time=facts.time or first or milliseconds(page.by),
-            recordedtime=self._clock.now(),
+            time=facts.time or first or sight.observed.by,
+            recordedtime=sight.recorded,
             data=data,
         )
 
     @staticmethod
-    def _count(result: Round, events: Sequence[Event], page: Page) -> None:
+    def _count(result: Round, events: Sequence[Event]) -> None:
         result.events += len(events)
-        by = milliseconds(page.by)
         for event in events:
             stem = event.type.removeprefix("bridge.")
             result.by_topic[stem] = result.by_topic.get(stem, 0) + 1
+            by = event.data.observed.by if event.data.observed is not None else event.time
             if event.time != by:
                 result.lags.append((by - event.time).total_seconds())
+
+
+def _together(pages: Sequence[Page]) -> Iterator[list[Page]]:
+    """Yield what goes into one commit each: a page that may have to wait for details goes alone."""
+    bunch: list[Page] = []
+    for page in pages:
+        if not any(one.awaits_detail for one in page.observations):
+            bunch.append(page)
+            continue
+        if bunch:
+            yield bunch
+        bunch = []
+        yield [page]
+    if bunch:
+        yield bunch

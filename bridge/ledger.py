@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from bridge.errors import LeaseLost
 from bridge.event import Entry, Position, WireEvent
 
 
@@ -28,6 +30,28 @@ class Lease:
     token: int
     ttl: float
     """Seconds after which the lease ends unless it is renewed."""
+
+
+@dataclass(slots=True)
+class Tenure:
+    """Until when a lease is surely held: whoever works under it asks nobody anything beyond that.
+
+    A process that was paused may wake while another one does its work. What it would write is refused by the fencing
+    token; what it would ask a provider is not, and would be one request too many.
+    """
+
+    name: str
+    until: float
+    """By the monotonic clock: when the lease was last asked for, and its ttl, which the store counts from later on."""
+
+    def check(self, now: float) -> None:
+        """Raise `LeaseLost` when it is over."""
+        if now >= self.until:
+            raise LeaseLost(f"the lease {self.name} was not renewed in time: nothing is done under it any more")
+
+
+TENURE: ContextVar[Tenure | None] = ContextVar("TENURE", default=None)
+"""The lease under which the present task works; None is under none."""
 
 
 class StatusChange(NamedTuple):

@@ -13,6 +13,8 @@ from bridge.event import Transition
 UNKNOWN = "unknown"
 _TOKEN = re.compile(r"([a-zA-Z]|\([^)]*\))(\d*)")
 _MARKS_KEPT = 64
+_DECISIONS_KEPT = 4096
+_SHORT = 64
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,11 @@ class Lifecycle:
     def code_of(self) -> dict[str, str]:
         """The ledger's letter for each of the provider's values."""
         return {value: self.codes[status] for value, status in self.names.items()}
+
+    @cached_property
+    def decisions(self) -> dict[tuple[str | None, str], Change | None]:
+        """What `classify` decided so far, by trail and value: resources are many, and their histories few."""
+        return {}
 
     @cached_property
     def _status_of_code(self) -> dict[str, str]:
@@ -163,6 +170,17 @@ def classify(lifecycle: Lifecycle, seen: str | None, raw: str, mark: str | None 
     Pure: the same three values always give the same answer. Nothing is dropped for being unexpected. With a `mark`, the
     provider's own id of an occurrence, each mark is one occurrence, whatever the status was before.
     """
+    if mark is not None or len(raw) > _SHORT:
+        return _decide(lifecycle, seen, raw, mark)
+    decisions, case = lifecycle.decisions, (seen, raw)
+    if case not in decisions:
+        if len(decisions) >= _DECISIONS_KEPT:  # a provider that makes up a status for each resource
+            decisions.clear()
+        decisions[case] = _decide(lifecycle, seen, raw, None)
+    return decisions[case]
+
+
+def _decide(lifecycle: Lifecycle, seen: str | None, raw: str, mark: str | None) -> Change | None:
     code = lifecycle.code(raw)
     trail = Trail.parse(seen)
     if mark is not None:

@@ -21,6 +21,7 @@ from bridge.source import SourceSettings
 log = structlog.get_logger()
 
 _JITTER = 0.05
+_WINDOW = 1.05  # seconds: the one for which a budget of requests is given, and a little
 _PROBLEMS_TOLD = 5
 _RETRY_AFTER_CAP = 3600.0
 
@@ -62,6 +63,7 @@ class Poller:
         *,
         watcher: Watcher,
         held_back: Callable[[str], Awaitable[str | None]],
+        look: Callable[[Lease], Awaitable[None]] | None = None,
     ) -> None:
         self.name = name
         self._settings = settings
@@ -70,6 +72,7 @@ class Poller:
         self._clock = clock
         self._watcher = watcher
         self._held_back = held_back
+        self._look = look
         self._failures = 0
         self._quiet = 0
         self._failing_since: datetime | None = None
@@ -81,10 +84,21 @@ class Poller:
 
         async def work(lease: Lease) -> None:
             await self._remember()
+            await pause(stop, self._clock, self.quiet(lease))
             while not stop.is_set():
-                await pause(stop, self._clock, await self.step(lease))
+                wait = await self.step(lease)
+                await self._look_at_books(lease)
+                await pause(stop, self._clock, wait)
 
         await holder.run(f"source/{self.name}", work, stop, standby=lambda: self._move("standby"))
+
+    def quiet(self, lease: Lease) -> float:
+        """Return for how many seconds whoever has just taken the lease asks nothing.
+
+        The holder before may have asked until the very end, in another process with a budget of its own: the account's
+        budget is kept over both. The first holder of all need not wait.
+        """
+        return 0.0 if lease.token <= 1 else _WINDOW * max(1.0, 1.0 / self._settings.rate)
 
     async def step(self, lease: Lease) -> float:
         """Poll once, or hold back; return how many seconds to wait. Raises `LeaseLost` only."""
@@ -114,8 +128,23 @@ class Poller:
             )  # fmt: skip
             return wait
 
+    async def _look_at_books(self, lease: Lease) -> None:
+        if self._look is None or self._failures:
+            return
+        try:
+            await self._look(lease)
+        except LeaseLost:
+            raise
+        except Exception as error:  # noqa: BLE001 - a comparison that fails is no reason not to poll
+            reason = str(error) if isinstance(error, BridgeError) else defect(error)
+            log.warning(
+                "books.check_fails", source=self.name, reason=reason,
+                consequence="polling goes on; the books are looked at next time",
+            )  # fmt: skip
+
     async def once(self, lease: Lease) -> Round:
         """Poll once and raise whatever goes wrong."""
+        await self._clock.sleep(self.quiet(lease))
         outcome = await self._intake.poll(lease)
         await self._well(lease, outcome, 0.0)
         return outcome

@@ -7,17 +7,19 @@ import json
 import os
 import socket
 import uuid
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 
 from bridge import __version__, privacy
 from bridge.assembly import Assembly, Store
 from bridge.audit import Audit
+from bridge.bookkeeping import Bookkeeper
 from bridge.broker import QUEUE_PREFIX, Broker
 from bridge.clock import Clock
-from bridge.delivery import CLAIM, Claimed, Delivery, Outcome, Stores
+from bridge.delivery import CLAIM, RESULTS, Claimed, Delivery, Outcome, Stores
 from bridge.errors import BridgeError, Unavailable
 from bridge.event import (
     Event,
@@ -32,15 +34,17 @@ from bridge.event import (
     occurrence_id,
     rfc3339,
 )
-from bridge.holding import Holder, pause
+from bridge.fresh import Fresh
+from bridge.holding import Holder, pause, under
 from bridge.intake import Intake, Round
-from bridge.ledger import Commit, JournalState, Lease
+from bridge.ledger import Commit, JournalState, Lease, Tenure
 from bridge.observe import Health, Metrics, Pages
 from bridge.polling import Poller, Watcher, defect
+from bridge.reconcile import Reconciler
 from bridge.relay import Relay
 from bridge.retry import backoff
 from bridge.sink import Outgoing, Sink, SinkSettings
-from bridge.source import Source, SourceSettings
+from bridge.source import Countable, Source, SourceSettings
 
 log = structlog.get_logger()
 
@@ -52,6 +56,7 @@ _LOST_AFTER = 10.0
 _ASK_JOURNAL = {True: 2.0, False: 0.25}
 _ANSWER_WITHIN = 3.0
 _ONCE_WITHIN = 120.0
+_LISTEN_AGAIN = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,8 @@ class Limits:
     """Between two looks for events that a broker lost; more than a message needs from broker to store."""
     books_every: float = 5.0
     trim_every: float = 60.0
+    reconcile_every: float | None = None
+    """Between two comparisons of a source's books with its provider; None is never."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +150,7 @@ def build(assembly: Assembly) -> Parts:
             lease=config.lease,
             claim=config.claim,
             look_every=config.audit,
+            reconcile_every=config.reconcile.every,
             drain=config.drain_timeout,
             journal_keep=config.journal.keep,
             journal_bytes=config.journal.max_bytes,
@@ -184,6 +192,7 @@ class Service(Watcher):
         self._stop_relaying = asyncio.Event()
         self._stop = asyncio.Event()
         self._committed: dict[str, asyncio.Event] = {}
+        self._fresh: dict[str, Fresh] = {}
         self._deliveries: dict[str, Delivery] = {}
         self._backlogs: dict[str, JournalState] = {}
         self._audit = Audit(parts.store, parts.store, parts.broker, clock)
@@ -197,18 +206,17 @@ class Service(Watcher):
 
     async def run(self, stop: asyncio.Event, *, listen: tuple[str, int] | None = None) -> None:
         """Work until `stop` is set, then drain: stop polling, relay, finish or hand back deliveries, and return."""
+        log.info("bridge.starts", version=__version__, roles=sorted(self._roles), owner=self.owner)
+        beside = [asyncio.ensure_future(self._keep_beating())]
         if listen is not None:
-            await self.pages.start(*listen)
-        beating = asyncio.ensure_future(self._keep_beating())
+            beside.append(asyncio.ensure_future(self._serve_pages(*listen)))
         try:
-            log.info(
-                "bridge.starts", version=__version__, roles=sorted(self._roles), owner=self.owner,
-                http=f"{listen[0]}:{self.pages.port}" if listen else None,
-            )  # fmt: skip
             if await self._open(stop):
                 await self._work(stop)
         finally:
-            beating.cancel()
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
             await self.pages.stop()
             await self._close()
             log.info("bridge.ended", consequence="what was not finished goes on at the next start")
@@ -323,11 +331,29 @@ class Service(Watcher):
         part = self._parts.sources[name]
         store = self._parts.store
         wake = self._committed.setdefault(name, asyncio.Event())
+
+        def committed(last: int, events: Sequence[WireEvent]) -> None:
+            if name in self._fresh:
+                self._fresh[name].put(last, events)
+            wake.set()
+
         intake = Intake(
             name, part.kind, part.source, store, self._clock,
-            baseline=part.settings.first_sight == "baseline", committed=lambda _: wake.set(),
+            baseline=part.settings.first_sight == "baseline", committed=committed,
         )  # fmt: skip
-        return Poller(name, part.settings, intake, store, self._clock, watcher=self, held_back=self._held_back)
+        return Poller(
+            name, part.settings, intake, store, self._clock,
+            watcher=self, held_back=self._held_back, look=self._books_of(name, intake, wake),
+        )  # fmt: skip
+
+    def _books_of(self, name: str, intake: Intake, wake: asyncio.Event) -> Callable[[Lease], Awaitable[None]] | None:
+        part, every = self._parts.sources[name], self._parts.limits.reconcile_every
+        if every is None or not isinstance(part.source, Countable):
+            return None
+        reconciler = Reconciler(name, part.source, self._parts.store, self._clock)
+        return Bookkeeper(
+            name, intake.uri, reconciler, self._parts.store, self._clock, every=every, committed=lambda _: wake.set()
+        ).look
 
     def _poll_of(self, name: str) -> Callable[[], Awaitable[None]]:
         async def work() -> None:
@@ -388,11 +414,18 @@ class Service(Watcher):
             await asyncio.gather(*running.values(), return_exceptions=True)
 
     def _relay_of(self, name: str) -> Callable[[], Awaitable[None]]:
-        relay = Relay(self._parts.store, self._parts.broker)
         wake = self._committed.setdefault(name, asyncio.Event())
         every = _ASK_JOURNAL["poll" in self._roles]
 
         async def work(lease: Lease) -> None:
+            # Kept only while the relay is ours: nobody else would take anything out.
+            fresh = self._fresh[name] = Fresh(name)
+            try:
+                await relaying(lease, Relay(self._parts.store, self._parts.broker, fresh=fresh))
+            finally:
+                del self._fresh[name]
+
+        async def relaying(lease: Lease, relay: Relay) -> None:
             failures = 0
             while True:
                 # Once more after the sign to stop: what was committed last is published before we go.
@@ -456,9 +489,12 @@ class Service(Watcher):
                 await store.note(f"sink/{name}", {"disabled": reason, "disabled_at": self._stamp()})
             await self._tell_of_sink(name, SinkRecovered if state == "recovered" else SinkDisabled, reason)
 
+        seconds = metrics.delivery_seconds.labels(name)  # finding a series costs more than counting in it
+        results = {result: metrics.deliveries.labels(name, result) for result in RESULTS}
+
         def outcome(one: Outcome) -> None:
-            metrics.deliveries.labels(name, one.result).inc()
-            metrics.delivery_seconds.labels(name).observe(one.seconds)
+            results[one.result].inc()
+            seconds.observe(one.seconds)
 
         stores = Stores(store, store, self._parts.broker)
         return Delivery(
@@ -490,6 +526,14 @@ class Service(Watcher):
 
     async def _ask_whether_disabled(self, name: str, delivery: Delivery) -> None:
         notes = (await self._parts.store.notes(f"sink/{name}")).get(f"sink/{name}", {})
+        if "since" not in notes:
+            # Else the next start would take the sink for a new one, and what it is owed for delivered.
+            log.warning(
+                "store.has_lost_its_memory", sink=name,
+                consequence="what the providers show is told again, with the same ids",
+            )  # fmt: skip
+            topics = json.dumps(self._parts.sinks[name].settings.topics)
+            await self._parts.store.note(f"sink/{name}", {"since": self._stamp(), "topics": topics})
         disabled = bool(notes.get("disabled"))
         if delivery.disabled and not disabled:
             log.info("sink.enabled", sink=name, consequence="what waited is sent now")
@@ -574,6 +618,24 @@ class Service(Watcher):
 
     # health
 
+    async def _serve_pages(self, host: str, port: int) -> None:
+        """Listen as soon as the address is free: another replica on this machine, perhaps about to end, may have it."""
+        told = False
+        while True:
+            try:
+                await self.pages.start(host, port)
+            except OSError as error:
+                if not told:
+                    log.warning(
+                        "http.cannot_listen", address=f"{host}:{port}", reason=error.strerror or "it is refused",
+                        consequence="no health pages and no metrics until it is free; all else works. See http.listen",
+                    )  # fmt: skip
+                told = True
+                await self._clock.sleep(_LISTEN_AGAIN)
+            else:
+                log.info("http.listens", address=f"{host}:{self.pages.port}")
+                return
+
     async def _keep_beating(self) -> None:
         while True:
             self._beat = self._clock.monotonic()
@@ -627,28 +689,34 @@ class Service(Watcher):
             await self._close()
         return report
 
-    async def _once_lease(self, name: str) -> Lease:
-        deadline = self._clock.monotonic() + self._parts.limits.lease + 1
-        while (lease := await self._parts.store.acquire(name, self.owner, self._parts.limits.lease)) is None:
-            if self._clock.monotonic() > deadline:
+    async def _once_lease(self, name: str) -> tuple[Lease, Tenure]:
+        ttl = self._parts.limits.lease
+        deadline = self._clock.monotonic() + ttl + 1
+        while True:
+            asked = self._clock.monotonic()
+            lease = await self._parts.store.acquire(name, self.owner, ttl)
+            if lease is not None:
+                return lease, Tenure(name, asked + ttl)
+            if asked > deadline:
                 raise BridgeError(f"{name}: another process holds the lease; it does this work")
             await self._clock.sleep(0.5)
-        return lease
 
-    async def _once_under(self, name: str, work: Callable[[Lease], Awaitable[None]]) -> None:
-        lease = await self._once_lease(name)
-        renewing = asyncio.ensure_future(self._renewing(lease))
+    async def _once_under(self, name: str, work: Callable[[Lease], Coroutine[Any, Any, None]]) -> None:
+        lease, tenure = await self._once_lease(name)
+        renewing = asyncio.ensure_future(self._renewing(lease, tenure))
         try:
-            await work(lease)
+            await under(tenure, work(lease))
         finally:
             renewing.cancel()
             await asyncio.gather(renewing, return_exceptions=True)
             await self._parts.store.release(lease)
 
-    async def _renewing(self, lease: Lease) -> None:
+    async def _renewing(self, lease: Lease, tenure: Tenure) -> None:
         while True:
             await self._clock.sleep(lease.ttl / 3)
+            asked = self._clock.monotonic()
             await self._parts.store.renew(lease)
+            tenure.until = asked + lease.ttl
 
     async def _once_poll(self, name: str, report: Report) -> None:
         poller = self._poller(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -81,6 +81,8 @@ class Page:
     """A time at which all of this page's resources had been looked at before, or did not exist."""
     cursor: Mapping[str, str | None] = field(default_factory=dict)
     """Entries of the cursor to set, or with None to remove, once all that came before is committed."""
+    familiar: int = 0
+    """How many resources the answer showed beside these, all just as they were when they were last committed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,11 @@ class Source(Protocol):
     """Whether the last poll stopped before everything that was due was looked at: the next one follows at once."""
 
     def pages(self, cursor: Mapping[str, str], watched: Sequence[str]) -> AsyncIterator[Page]:
-        """Poll once: yield what is due now. `watched` are the resources that an operator named."""
+        """Poll once: yield what is due now. `watched` are the resources that an operator named.
+
+        The caller asks for more while it commits what came before, some pages ahead. What was not committed when a poll
+        ends early comes again at the next one, for then the cursor still stands before it.
+        """
         ...
 
     def backfill(self, start: datetime, end: datetime) -> AsyncIterator[Page]:
@@ -195,11 +201,12 @@ class Countable(Protocol):
     async def count(self, group: str, cursor: Mapping[str, str], *, ask: bool) -> Counted | None:
         """Ask what the provider counts in a group; it may be a group that `groups` does not name.
 
-        Without `ask`, tell what the polls have learnt, at no request; None where only asking tells.
+        Without `ask`, tell what the polls have learnt, at no request; None where only asking tells. What the polls
+        could not read, and should have, is asked for all the same.
         """
         ...
 
-    def members(self, group: str, cursor: Mapping[str, str]) -> AsyncIterator[Page]:
+    def members(self, group: str, cursor: Mapping[str, str]) -> AsyncGenerator[Page, None]:
         """Read a whole group; a resource may come more than once, the last one counts.
 
         What is only asked for because a list may have holes comes last: a caller that has seen all stops before.

@@ -60,7 +60,9 @@ class Process:
     @property
     def log(self) -> list[dict[str, Any]]:
         """The JSON lines of its log."""
-        return [json.loads(line) for line in self.err.read_text().splitlines() if line.startswith("{")]
+        text = self.err.read_text()
+        whole = text[: text.rfind("\n") + 1]  # the last line may still be being written
+        return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
 
     @property
     def said(self) -> str:
@@ -270,6 +272,15 @@ def missing(simulator: Simulator, consumer: Consumer) -> dict[str, Any]:
         if not told or told[-1:] != seen[-1:] or not all(one in rest for one in told):
             found[subject] = {"shown": shown.get(subject), "heard": heard.get(subject)}
     return found
+
+
+async def agreed(
+    simulator: Simulator, heard: Callable[[], Consumer], compare: Callable[..., dict[str, Any]] = differences
+) -> None:
+    """Stop the world's time, and wait until all of it was seen, and heard of."""
+    simulator.time.freeze()
+    await until(lambda: not simulator.unseen(), "the bridge has looked at every resource")
+    await until(lambda: not compare(simulator, heard()), "what was shown is heard")
 
 
 def write_config(

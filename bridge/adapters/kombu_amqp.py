@@ -13,10 +13,10 @@ from typing import Any
 
 import amqp
 import structlog
-from amqp import spec
 from amqp.method_framing import frame_handler
 
 from bridge.adapters import message
+from bridge.adapters.amqp_frames import Frames
 from bridge.adapters.kombu_address import Address
 from bridge.adapters.worker import wait_readable
 from bridge.broker import Received
@@ -33,11 +33,11 @@ TAP_KEEPS = 10_000
 
 _TICK = 5.0
 _AT_ONCE = 500
+_WRITTEN_AT_ONCE = 64
 _READ_AHEAD = 16_384
 _HEADER_FRAME = 2
 _HEADER_FIXED_PART = 12
 _NO_PROPERTIES = b"\0\0"
-_PUBLISH_FORMAT = "Bssbb"
 
 _serials = itertools.count(1)
 
@@ -65,6 +65,8 @@ class AmqpLink:
         self._exchange = exchange
         self._clock = clock
         self._confirm_within = confirm_within
+        self._frames: Frames | None = None
+        self._lowest = 1
         self._differing = differing
         self._blocked = False
         self._serial = next(_serials)
@@ -74,7 +76,6 @@ class AmqpLink:
         self._refused = 0
         self._returned = 0
         self._sent = 0
-        self._confirming: Any = None
         self._connection = address.dial(
             heartbeat=HEARTBEAT,
             read_timeout=answer_within,
@@ -128,16 +129,16 @@ class AmqpLink:
 
     def publish(self, entries: Sequence[Entry]) -> int:
         """Send all, then wait once for all confirms; return how many no queue wanted."""
-        channel = self._confirming or self._open_confirming()
+        frames = self._frames or self._open_confirming()
         self._wait_while(lambda: self._blocked)
         self._refused = self._returned = 0
-        self._unconfirmed = set(range(self._sent + 1, self._sent + len(entries) + 1))
+        self._lowest = self._sent + 1
+        self._unconfirmed = set(range(self._lowest, self._lowest + len(entries)))
         self._sent += len(entries)
-        send, exchange = channel.send_method, self._exchange
-        for entry in entries:
-            event = entry.event
-            # basic_publish() would look for arrived frames before each message; once per batch is enough.
-            send(spec.Basic.Publish, _PUBLISH_FORMAT, (0, exchange, event.topic, True, False), _wire(entry))
+        for start in range(0, len(entries), _WRITTEN_AT_ONCE):
+            # RabbitMQ works on these while the next are being put together.
+            self._transport.write(b"".join(map(frames.of, entries[start : start + _WRITTEN_AT_ONCE])))
+            self._connection.bytes_sent += 1  # py-amqp's count of frames, by which it knows that no heartbeat is due
         self._wait_while(lambda: bool(self._unconfirmed))
         if self._refused:
             raise Unavailable(
@@ -164,18 +165,19 @@ class AmqpLink:
             "see whether each bound queue has a leader"
         )
 
-    def _open_confirming(self) -> Any:
+    def _open_confirming(self) -> Frames:
         channel = self._open_channel()
         channel.confirm_select()
         channel.events["basic_ack"].add(self._on_ack)
         channel.events["basic_nack"].add(self._on_nack)
         channel.events["basic_return"].add(self._on_return)
-        self._confirming = channel
-        return channel
+        self._frames = Frames(channel.channel_id, self._exchange, self._connection.frame_max)
+        return self._frames
 
     def _on_ack(self, tag: int, multiple: bool) -> None:  # noqa: FBT001 - py-amqp's signature
         if multiple:
-            self._unconfirmed = {other for other in self._unconfirmed if other > tag}
+            self._unconfirmed.difference_update(range(self._lowest, tag + 1))
+            self._lowest = tag + 1
         else:
             self._unconfirmed.discard(tag)
 
@@ -291,17 +293,6 @@ class AmqpLink:
         # py-amqp asks the socket for each part of a frame by itself; what comes beyond it keeps. That saves most calls.
         receive = self._transport._quick_recv  # noqa: SLF001 - there is no public way
         self._transport._quick_recv = lambda wanted: receive(max(wanted, _READ_AHEAD))  # noqa: SLF001 - likewise
-
-
-def _wire(entry: Entry) -> amqp.Message:
-    event = entry.event
-    return amqp.Message(
-        event.body,
-        content_type=message.CONTENT_TYPE,
-        content_encoding=message.ENCODING,
-        application_headers=message.headers(entry),
-        **message.properties(event),
-    )
 
 
 def _lenient_frames(connection: Any, callback: Callable[..., Any]) -> Callable[[Any], Any]:

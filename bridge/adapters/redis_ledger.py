@@ -32,6 +32,8 @@ class _Memory:
     """What this process knows without asking; losing it costs a few commands."""
 
     sources: set[str] = field(default_factory=set)
+    begins: dict[str, int] = field(default_factory=dict)
+    """Where a new journal of each source would have begun at its last commit."""
     kept: dict[tuple[str, str], float] = field(default_factory=dict)
     """Until when each scope is surely kept, by the wall clock."""
     doubts: dict[Hashable, str] = field(default_factory=dict)
@@ -135,20 +137,27 @@ class RedisLedger:
         """
         source = commit.source
         if source not in self._memory.sources:
-            await self._link.command("SADD", self._keys.common("sources"), source)
-            self._memory.sources.add(source)
+            await self._name(source)
         number = await self._sent(lease, commit)
         if number == -1:
             raise _lost(lease)
         if number == -2:  # noqa: PLR2004 - the script's own word
             raise Conflict(f"source {source}: a status changed between reading and writing; nothing was written")
+        if number in {0, self._memory.begins[source] + len(commit.events)}:
+            await self._name(source)  # the journal is a new one: the server may have been emptied since we named it
         return number
+
+    async def _name(self, source: str) -> None:
+        """Have the source stand among those that there are."""
+        await self._link.command("SADD", self._keys.common("sources"), source)
+        self._memory.sources.add(source)
 
     async def _sent(self, lease: Lease | None, commit: Commit) -> int:
         keys, held = [self._keys.source(commit.source)], ""
         if lease is not None:
             keys, held = [*keys, self._keys.lease(lease.name)], _holder(lease)
         begin = new_base(self._clock.epoch()) if self._begin is None else self._begin
+        self._memory.begins[commit.source] = begin
         arguments = [begin, *_commit_arguments(commit)]
         doubts, mark = self._memory.doubts, _fingerprint(commit)
         nonce = doubts.get(mark)

@@ -27,6 +27,7 @@ _BATCH = 1000
 """Positions in one script call: Lua unpacks a few thousand values at most, and others want their turn."""
 _ADOPTED_FOR = 30 * 86400.0
 """Seconds after which an adopted event that is settled is given up."""
+_NAMED_FOR = 60.0
 _CHUNK = 65536
 T = TypeVar("T")
 _COLUMNS = {"t": "taken", "w": "waiting", "d": "dead", "x": "discarded"}
@@ -39,16 +40,20 @@ class RedisSettlements:
         self._link = link
         self._keys = keys
         self._clock = clock
-        self._sinks: set[str] = set()
+        self._sinks: dict[str, float] = {}
 
     async def _run(self, script: Script, sink: str, *args: Any) -> Any:
         return await self._link.run(script, [self._keys.sink(sink)], *args)
 
     async def _known(self, sink: str) -> None:
-        """Write a sink's name down before its first mark: `forget` goes through all sinks."""
-        if sink not in self._sinks:
+        """Write a sink's name down before its first mark: `forget` goes through all sinks.
+
+        Now and then once more, should the server have been emptied meanwhile.
+        """
+        now = self._clock.monotonic()
+        if now - self._sinks.get(sink, float("-inf")) > _NAMED_FOR:
             await self._link.command("SADD", self._keys.common("sinks"), sink)
-            self._sinks.add(sink)
+            self._sinks[sink] = now
 
     async def take(self, sink: str, arrivals: Sequence[Arrival], until: float) -> Sequence[Position]:
         """Take charge of arrivals that are unknown so far and claim them until `until`; return the claimed ones."""
@@ -205,7 +210,7 @@ class RedisSettlements:
     async def forget(self, source: str, before: int) -> None:
         """Drop the settled marks of numbers below `before`, which the journal no longer keeps."""
         named = {name.decode() for name in await self._link.command("SMEMBERS", self._keys.common("sinks"))}
-        for sink in sorted(named | self._sinks):
+        for sink in sorted(named.union(self._sinks)):
             await self._run(_FORGET, sink, source, before)
 
 

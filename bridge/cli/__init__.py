@@ -26,13 +26,15 @@ COMMANDS = {
     "reconcile": "Compare a provider's counts with our events.",
     "trace": "Tell one resource's life, from poll to delivery.",
     "replay": "Send journalled events to one sink again.",
+    "replay-tape": "Make events of recorded answers, offline.",
+    "diff-tape": "Compare what two configurations make of recorded answers.",
     "deliveries": "Work on what waits, and on dead letters.",
     "plugins": "List the installed sources and sinks.",
     "config": "Write, show and describe configurations.",
     "events": "List the events, and their schemas.",
     "simulate": "Serve the simulated providers.",
 }
-"""Each command with its short help; `bridge.cli.NAME` has a command `NAME`."""
+"""Each command with its short help; `bridge.cli.NAME` has a command `NAME`, with `_` for each dash."""
 
 
 class _Lazy(Group):
@@ -46,7 +48,8 @@ class _Lazy(Group):
         del ctx
         if cmd_name not in COMMANDS:
             return None
-        command = getattr(import_module(f"bridge.cli.{cmd_name}"), cmd_name)
+        name = cmd_name.replace("-", "_")
+        command = getattr(import_module(f"bridge.cli.{name}"), name)
         return command if isinstance(command, click.Command) else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -8,9 +8,11 @@ import math
 import ssl
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Annotated, Any
+from types import SimpleNamespace
+from typing import Annotated, Any, Protocol
 from weakref import WeakValueDictionary
 
 import aiohttp
@@ -22,12 +24,13 @@ from yarl import URL
 from bridge import __version__
 from bridge.clock import Clock
 from bridge.errors import BridgeError, NotReady, Permanent, Transient, Unauthorized
+from bridge.ledger import TENURE
 from bridge.providers import reading
 
 MIB = 1024 * 1024
 RETRY_AFTER_CAP = 3600.0
 _PATIENCE = 5.0
-_GUARD = 1.02
+_GUARD = 1.05
 _EVEN_UP_TO = 100.0
 _PATH_SHOWN = 120
 
@@ -103,11 +106,23 @@ Origin = Annotated[str, AfterValidator(origin)]
 # --- the budget -------------------------------------------------------------------------------------------------------
 
 
+class Turn:
+    """One request's place in a budget: it was granted, and counts as starting now until it is on its way."""
+
+    def __init__(self, left: Callable[[Turn], None]) -> None:
+        self._left = left
+
+    def leaves(self) -> None:
+        """Note that the request is on its way, or given up; said twice is said once."""
+        self._left(self)
+
+
 class Limiter:
     """A budget of request starts, first come first served, for all that use one account.
 
     In no window of one second there are more than `rate` starts (of a rate with a fraction: never more than its next
-    whole number, and below 1/s one start in 1/`rate` seconds). Up to 100/s the starts are evenly spaced.
+    whole number, and below 1/s one start in 1/`rate` seconds). Up to 100/s the starts are evenly spaced. A request
+    starts when it leaves: opening a connection may take longer than those need that come after it and find one.
     """
 
     def __init__(self, rate: float, clock: Clock) -> None:
@@ -117,6 +132,9 @@ class Limiter:
         self._turn = asyncio.Lock()
         self._quiet_until = -math.inf
         self._starts: deque[float] = deque()
+        self._pending: set[Turn] = set()
+        self._freed = asyncio.Event()
+        self._granted = -math.inf
         self._set(rate)
 
     def _set(self, rate: float) -> None:
@@ -137,25 +155,44 @@ class Limiter:
         self._quiet_until = max(self._quiet_until, self._clock.monotonic() + seconds)
 
     async def start(self) -> None:
-        """Return when a request may start.
+        """Return when a request may start, and count it; raises as `turn` does."""
+        (await self.turn()).leaves()
+
+    async def turn(self) -> Turn:
+        """Return when a request may be begun; its turn is to be told when it leaves, in any case.
 
         Raises `Throttled` at once instead of waiting out a pause of more than a few seconds.
         """
         async with self._turn:
             while (wait := self._wait()) > 0:
-                await self._clock.sleep(wait)
+                if math.isinf(wait):
+                    self._freed.clear()
+                    await self._freed.wait()
+                else:
+                    await self._clock.sleep(wait)
+            self._granted = self._clock.monotonic()
+            turn = Turn(self._left)
+            self._pending.add(turn)
+            return turn
+
+    def _left(self, turn: Turn) -> None:
+        if turn in self._pending:
+            self._pending.remove(turn)
             self._starts.append(self._clock.monotonic())
+            self._freed.set()
 
     def _wait(self) -> float:
+        """Return for how many seconds nothing may be begun; infinite until one that is pending has left."""
         now = self._clock.monotonic()
         quiet = self._quiet_until - now
         if quiet > _PATIENCE:
             raise Throttled("the account was asked for quiet: no request until then", retry_after=quiet)
-        wait = quiet
-        if self._starts:
-            wait = max(wait, self._starts[-1] + self._spacing - now)
-        if len(self._starts) == self._capacity:
-            wait = max(wait, self._starts[0] + self._window - now)
+        room = self._capacity - len(self._pending)
+        if room <= 0:
+            return math.inf
+        wait = max(quiet, self._granted + self._spacing - now)
+        if len(self._starts) >= room:
+            wait = max(wait, self._starts[-room] + self._window - now)
         return wait
 
 
@@ -212,7 +249,14 @@ class Answer:
 
     def link(self, relation: str) -> str | None:
         """Return the absolute target of a relation of the `Link` header, fit for `Client.get`; None without one."""
-        target = reading.links(self.headers.getall(hdrs.LINK, ())).get(relation)
+        return self.links(relation)[0]
+
+    def links(self, *relations: str) -> list[str | None]:
+        """Return the targets of several relations, each as `link` does."""
+        found = reading.links(self.headers.getall(hdrs.LINK, ()))
+        return [self._target(relation, found.get(relation)) for relation in relations]
+
+    def _target(self, relation: str, target: str | None) -> str | None:
         if target is None:
             return None
         try:
@@ -222,7 +266,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class _Failure:
+class Failure:
     """What went wrong with one try, and whether another one at once may help."""
 
     error: BridgeError
@@ -258,6 +302,35 @@ class _Memory:
 def _validators(answer: Answer) -> dict[str, str]:
     pairs = ((hdrs.IF_NONE_MATCH, hdrs.ETAG), (hdrs.IF_MODIFIED_SINCE, hdrs.LAST_MODIFIED))
     return {asked: answer.headers[given] for asked, given in pairs if given in answer.headers}
+
+
+# --- the wire ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One try of one request, without its headers and what it sends: those hold secrets."""
+
+    what: str
+    """Method and path, fit for a log."""
+    method: str
+    url: URL = field(repr=False)
+    origin: URL = field(repr=False)
+    """The configured one, with the path that stands before all others."""
+    known: Answer | None = field(repr=False)
+    """What HTTP 304 would stand for."""
+
+
+class Wire(Protocol):
+    """Stands between the clients and the network: hears what goes by, or answers in the provider's stead."""
+
+    async def carry(self, request: Request, ask: Callable[[], Awaitable[Answer | Failure]]) -> Answer | Failure:
+        """Return the outcome of one try, which `ask` would fetch from the provider; raises as `ask` does."""
+        ...
+
+
+WIRE: ContextVar[Wire | None] = ContextVar("WIRE", default=None)
+"""What stands there for the clients that are used in this context; None is the network alone."""
 
 
 # --- the client -------------------------------------------------------------------------------------------------------
@@ -311,7 +384,8 @@ class Client:
 
     `headers` is awaited for each try, so that secrets rotate. A path in `origin` is put before every target that is a
     path. Every failure is one of `bridge.errors` or of this module; its text names the method and the path, and neither
-    queries nor bodies nor headers. Construction has no side effects. Close it when done.
+    queries nor bodies nor headers. Once the lease under which it is used has ended, nothing is asked: it raises
+    `LeaseLost`. Construction has no side effects. Close it when done.
     """
 
     def __init__(
@@ -375,43 +449,75 @@ class Client:
             match await self._try(method, url, value, ready_only=ready_only):
                 case Answer() as answer:
                     return answer
-                case _Failure(error=error, again=again) if not again or attempt >= retries:
+                case Failure(error=error, again=again) if not again or attempt >= retries:
                     raise error
             await self._clock.sleep(self._clock.random.random() * 0.5 * 2.0**attempt)
             attempt += 1
 
-    async def _try(self, method: str, url: URL, value: Any, *, ready_only: bool) -> Answer | _Failure:
+    async def _try(self, method: str, url: URL, value: Any, *, ready_only: bool) -> Answer | Failure:
         what = f"{method} {url.raw_path[:_PATH_SHOWN]}"
         headers = dict(await self._headers()) if self._headers is not None else {}
         known = self._memory.get(url) if method == hdrs.METH_GET else None
         if known is not None:
             headers |= _validators(known)
-        session = self._open()
-        await self.limiter.start()
-        asked = self._clock.now()
-        try:
-            async with session.request(method, url, headers=headers, json=value, allow_redirects=False) as response:
-                body = await self._read(response)
-        except Exception as error:  # noqa: BLE001 - `_mishap` hands on what it does not know
-            return _mishap(what, error)
-        if body is None:
-            size = self._limits.body // MIB
-            return _Failure(TooLarge(f"{what}: the answer is larger than {size} MiB; ask for less at once"))
-        answer = Answer(what, response.status, body, asked, self._clock.now(), url, response.headers)
+        request = Request(what, method, url, self.origin, known)
+
+        def ask() -> Awaitable[Answer | Failure]:
+            return self._ask(request, headers, value)
+
+        wire = WIRE.get()
+        answer = await (ask() if wire is None else wire.carry(request, ask))
+        if isinstance(answer, Failure):
+            return answer
         if known is not None and answer.status == 304:  # noqa: PLR2004 - HTTP's own figure
-            return replace(known, asked=asked, at=answer.at, unchanged=True)
+            return replace(known, asked=answer.asked, at=answer.at, unchanged=True)
         failure = self._judge(answer, ready_only=ready_only)
         if failure is None and method == hdrs.METH_GET:
             self._memory.put(url, answer)
         return failure or answer
 
-    def _judge(self, answer: Answer, *, ready_only: bool) -> _Failure | None:
+    async def _ask(self, request: Request, headers: Mapping[str, str], value: Any) -> Answer | Failure:
+        session = self._open()
+        turn = await self.limiter.turn()
+        asked = self._clock.now()
+        try:
+            self._check_tenure()
+            async with session.request(
+                request.method, request.url, headers=headers, json=value, allow_redirects=False, trace_request_ctx=turn
+            ) as response:
+                body = await self._read(response)
+        except Exception as error:  # noqa: BLE001 - `_mishap` hands on what it does not know
+            return _mishap(request.what, error)
+        finally:
+            turn.leaves()
+        if body is None:
+            size = self._limits.body // MIB
+            return Failure(TooLarge(f"{request.what}: the answer is larger than {size} MiB; ask for less at once"))
+        return Answer(request.what, response.status, body, asked, self._clock.now(), request.url, response.headers)
+
+    def _judge(self, answer: Answer, *, ready_only: bool) -> Failure | None:
         after = reading.retry_after(answer.headers.get(hdrs.RETRY_AFTER), self._clock.now())
         after = after if after is None else min(after, RETRY_AFTER_CAP)
         failure = _judge(answer, after, ready_only=ready_only)
         if failure is not None and isinstance(failure.error, Failed) and after is not None:
             self.limiter.pause(after)
         return failure
+
+    def _check_tenure(self) -> None:
+        if (tenure := TENURE.get()) is not None:
+            tenure.check(self._clock.monotonic())
+
+    def _tracing(self) -> aiohttp.TraceConfig:
+        """Return what hears that a request has its connection and is about to leave."""
+
+        async def leaves(_: Any, context: SimpleNamespace, __: Any) -> None:
+            self._check_tenure()
+            context.trace_request_ctx.leaves()
+
+        config = aiohttp.TraceConfig()
+        config.on_connection_create_end.append(leaves)
+        config.on_connection_reuseconn.append(leaves)
+        return config
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes | None:
         """Return the body, or None as soon as it is known to be too large."""
@@ -446,6 +552,7 @@ class Client:
                     hdrs.USER_AGENT: self._user_agent,
                 },
                 cookie_jar=aiohttp.DummyCookieJar(),
+                trace_configs=[self._tracing()],
             )
             # aiohttp would repeat a request by itself on a connection that died while idle, past the budget's back.
             self._session._retry_connection = False  # noqa: SLF001 - it offers no public switch; its own TestClient does this
@@ -456,17 +563,17 @@ def _place(url: URL) -> tuple[str, str | None, int | None]:
     return url.scheme, url.host, url.port
 
 
-def _judge(answer: Answer, after: float | None, *, ready_only: bool) -> _Failure | None:
+def _judge(answer: Answer, after: float | None, *, ready_only: bool) -> Failure | None:
     """Decide what a status means for the caller; None is an answer."""
     if answer.status == 202 and ready_only:  # noqa: PLR2004 - HTTP's own figure
         text = f"{answer.what}: the provider is still building the answer: asked again later"
-        return _Failure(NotReady(text, retry_after=after))
+        return Failure(NotReady(text, retry_after=after))
     if 200 <= answer.status < 300:  # noqa: PLR2004 - HTTP's own figures
         return None
     return _refusal(answer.what, answer.status, reading.error_code(answer.body), after)
 
 
-def _refusal(what: str, status: int, code: str | None, after: float | None) -> _Failure:
+def _refusal(what: str, status: int, code: str | None, after: float | None) -> Failure:
     told = f"{what}: {status}" + (f" (code {code})" if code else "")
     error: BridgeError
     match status:
@@ -487,7 +594,7 @@ def _refusal(what: str, status: int, code: str | None, after: float | None) -> _
             error = Refused(f"{told}, the provider refuses this request", status=status, code=code)
         case _:
             error = Failed(f"{told}, the provider failed", retry_after=after, status=status, code=code)
-    return _Failure(error, again=status in {502, 503, 504} and after is None)
+    return Failure(error, again=status in {502, 503, 504} and after is None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -519,11 +626,11 @@ _MISHAPS = (
 )
 
 
-def _mishap(what: str, error: Exception) -> _Failure:
+def _mishap(what: str, error: Exception) -> Failure:
     """Translate what the library raised; its own texts may quote addresses and are left behind."""
     for row in _MISHAPS:
         if isinstance(error, row.types):
-            return _Failure(Failed(f"{what}: {row.text}", timed_out=row.timed_out), again=row.again)
+            return Failure(Failed(f"{what}: {row.text}", timed_out=row.timed_out), again=row.again)
     if isinstance(error, ValueError):
-        return _Failure(Permanent(f"{what}: the request cannot be written; is there a line break in the token?"))
+        return Failure(Permanent(f"{what}: the request cannot be written; is there a line break in the token?"))
     raise error

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any
 
 from pydantic_core import from_json
@@ -25,6 +26,7 @@ _CODE_KEYS = ("errorcode", "errorCode", "error_code", "code", "error")
 _LINK = re.compile(r"<\s*([^>]*?)\s*>([^<]*)")
 _REL = re.compile(r";\s*rel\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s;,\"']+))", re.IGNORECASE)
 _LARGEST_ERROR_BODY = 65536
+_LONGEST_TIME = 64
 
 
 def json(body: bytes) -> Any:
@@ -87,7 +89,12 @@ def time(value: Any, *, assume: timezone = UTC) -> datetime | None:
 
     A blank for the `T`, a comma for the point, absent seconds and up to nine digits of a second are read as well.
     """
-    found = _TIME.fullmatch(value.strip()) if isinstance(value, str) else None
+    return _time(value, assume) if isinstance(value, str) and len(value) <= _LONGEST_TIME else None
+
+
+@lru_cache(maxsize=8192)  # a wave of messages has few different times, and each is read for many recipients
+def _time(text: str, assume: timezone) -> datetime | None:
+    found = _TIME.fullmatch(text.strip())
     if found is None:
         return None
     year, month, day, hour, minute, second = (int(found[n] or 0) for n in range(1, 7))
@@ -146,6 +153,7 @@ def retry_after(value: str | None, now: datetime) -> float | None:
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
+@lru_cache(maxsize=64)  # answers of one second have one date
 def http_date(value: str | None) -> datetime | None:
     """Return the time of a header such as `Date`; None where it cannot be read. Without a zone it is in UTC."""
     try:

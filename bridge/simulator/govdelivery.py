@@ -88,7 +88,7 @@ class GovDelivery:
             links = item.get("_links") if isinstance(item, dict) else None
             path = path_of(links.get("self")) if isinstance(links, dict) else None
             if path is None and isinstance(item, dict) and isinstance(item.get("id"), int | str):
-                path = f"{_base(ask.path)}/{item['id']}"
+                path = f"{_base(ask.path).removesuffix(f'/{collection}')}/{item['id']}"
             status = item.get("status") if isinstance(item, dict) else None
             if path is not None and isinstance(status, str | int):
                 found.append(Sight(path, str(status), detail))

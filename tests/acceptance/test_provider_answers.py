@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from datetime import datetime
 from typing import Any
 
 import aiohttp
 import pytest
 import yaml
-from harness import Process, ask, bridge, consuming_tail, differences, until, write_config
+from harness import Process, agreed, ask, bridge, consuming_tail, differences, missing, until, write_config
 from prometheus_client.parser import text_string_to_metric_families
 
 from bridge.simulator import Simulator, SimulatorSettings
@@ -20,20 +21,22 @@ pytestmark = pytest.mark.acceptance
 LIVELY = SimulatorSettings(
     seed=23,
     speed=60.0,
-    messages_per_minute=2.0,
+    messages_per_minute=1.0,
     recipients_per_message=6.0,
     max_recipients=30,
-    drops_per_minute=10.0,
+    drops_per_minute=6.0,
     texts_per_minute=0.0,
     emails_per_minute=0.0,
-    sends_per_minute=10.0,
+    sends_per_minute=6.0,
     email_sends_per_minute=0.0,
     late_share=0.05,
     failed_share=0.2,
 )
-# Each source, the requests of its provider, and what it calls the credentials.
-PATHS = {"city": r"^/messages", "drops": r"^/j/", "journeys": r"^/messaging|^/v2"}
+# Each source, and the requests of its provider.
+PATHS = {"city": r"^/messages", "drops": r"^/j/", "journeys": r"^/messaging"}
 PROVIDERS = {"city": "govdelivery", "drops": "spacivox", "journeys": "marketingcloud"}
+# What came in the same moment in which another answer of one poll was bad is asked for again: see `missing`.
+SEEN = {"city": missing, "drops": differences, "journeys": differences}
 ANSWERS = {
     "unauthorized": "401",
     "forbidden": "403",
@@ -50,6 +53,10 @@ def lines(process: Process, source: str, *events: str) -> list[dict[str, Any]]:
     return [line for line in process.log if line["event"] in events and line.get("source") == source]
 
 
+def requests(simulator: Simulator, source: str) -> int:
+    return len(simulator.traffic[PROVIDERS[source]].times)
+
+
 def check_log(process: Process) -> None:
     """Hold the log against what it promises: JSON lines only, and no traceback."""
     for line in process.err.read_text().splitlines():
@@ -58,8 +65,8 @@ def check_log(process: Process) -> None:
 
 async def address(process: Process) -> str:
     """Return where a process that listens on any free port serves its pages."""
-    await until(lambda: any(line["event"] == "bridge.starts" for line in process.log), "the process starts", within=20)
-    return "http://" + next(line["http"] for line in process.log if line["event"] == "bridge.starts")
+    await until(lambda: any(line["event"] == "http.listens" for line in process.log), "the process listens", within=20)
+    return "http://" + next(line["address"] for line in process.log if line["event"] == "http.listens")
 
 
 async def page(url: str) -> tuple[int, str]:
@@ -87,10 +94,10 @@ async def test_a_bad_answer_is_one_line_for_each_poll_and_costs_no_event_and_hol
             with bridge(tmp_path, "run", "-c", str(config)) as process:
                 url = await address(process)
                 await until(lambda: len(consumer.events) > 30, "30 events")
-                for fault in ANSWERS:
+                for fault, word in ANSWERS.items():
                     before = len(lines(process, source, "source.backs_off"))
                     recovered = len(lines(process, source, "source.recovers"))
-                    asked = {each: simulator.traffic[PROVIDERS[each]].total for each in others}
+                    asked = {each: requests(simulator, each) for each in others}
                     simulator.switch_on(fault, path=PATHS[source])
                     await until(
                         lambda before=before: len(lines(process, source, "source.backs_off")) > before,
@@ -99,7 +106,7 @@ async def test_a_bad_answer_is_one_line_for_each_poll_and_costs_no_event_and_hol
                     )
                     for each in others:
                         await until(
-                            lambda each=each, asked=asked: simulator.traffic[PROVIDERS[each]].total > asked[each] + 1,
+                            lambda each=each, asked=asked: requests(simulator, each) > asked[each] + 1,
                             f"{each} is asked during {fault}",
                             within=20,
                         )
@@ -110,11 +117,9 @@ async def test_a_bad_answer_is_one_line_for_each_poll_and_costs_no_event_and_hol
                         within=20,
                     )
                     told = lines(process, source, "source.backs_off")[before]["reason"]
-                    assert ANSWERS[fault] in told
+                    assert word in told
                 figures = await failed_polls(url)
-                simulator.time.freeze()
-                await until(lambda: not simulator.unseen(), "the bridge has looked at every resource")
-                await until(lambda: not differences(simulator, consumer), "all that was shown is heard", within=20)
+                await agreed(simulator, lambda: consumer, SEEN[source])
                 assert await asyncio.to_thread(process.stop) == 0
         assert len(consumer.ids) == len(set(consumer.ids))
         failures = lines(process, source, "source.backs_off")
@@ -124,7 +129,6 @@ async def test_a_bad_answer_is_one_line_for_each_poll_and_costs_no_event_and_hol
             assert line["again_in"] >= 0.5 * 2 ** (line["failures"] - 1) - 0.05
         assert [lines(process, each, "source.backs_off") for each in others] == [[], []]
         check_log(process)
-        assert "too_many" in ANSWERS
         assert any(line["again_in"] >= 1 for line in failures)
 
 
@@ -184,6 +188,7 @@ async def test_a_source_that_fails_for_long_is_told_of_as_an_event_and_makes_the
                 await until(lambda: _is(url, 200), "the process is ready", within=20)
                 simulator.switch_on("http_503", path=PATHS["city"])
                 await until(lambda: consumer.events, "SourceStalled arrives", within=20)
+                await until(lambda: _is(url, 503), "the process is not ready", within=20)
                 status, text = await page(f"{url}/readyz")
                 assert status == 503
                 assert json.loads(text)["problems"].keys() == {"source/city"}
@@ -199,7 +204,11 @@ async def test_a_source_that_fails_for_long_is_told_of_as_an_event_and_makes_the
         assert (stalled["type"], stalled["source"]) == ("bridge.bridge.source.stalled", "/govdelivery/city")
         assert (recovered["type"], recovered["source"]) == ("bridge.bridge.source.recovered", "/govdelivery/city")
         assert [consumer.topics[0], consumer.topics[2]] == ["bridge.source.stalled", "bridge.source.recovered"]
-        assert stalled["data"]["since"] == recovered["data"]["since"] < stalled["time"] < recovered["time"]
+        assert stalled["data"]["since"] == recovered["data"]["since"]
+        moments = (stalled["data"]["since"], stalled["time"], recovered["time"])
+        since, told, back = map(datetime.fromisoformat, moments)
+        assert since < told < back
+        assert (told - since).total_seconds() >= 1
         assert stalled["data"]["failures"] >= 2
         assert "503" in stalled["data"]["reason"]
         check_log(process)

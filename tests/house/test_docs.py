@@ -1,7 +1,8 @@
-"""What can be typed, set or received is written down: commands, settings and events are all in the documentation."""
+"""What can be typed, set, received or read is written down: commands, settings, events, metrics and log lines."""
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -17,9 +18,13 @@ from bridge import plugins
 from bridge.cli import cli
 from bridge.config import Config
 from bridge.event import CATALOGUE
+from bridge.observe import Metrics
 from bridge.settings import Settings
+from bridge.testing.crash import POINTS
 
 ROOT = Path(__file__).parents[2]
+LEVELS = {"debug", "info", "warning", "error"}
+FENCE = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
 
 
 @cache
@@ -94,7 +99,12 @@ def test_our_own_sources_and_sinks_are_installed() -> None:
     assert {"slack", "stdout", "webhook"} <= set(plugins.installed("sink"))
 
 
-@pytest.mark.parametrize("event", CATALOGUE, ids=lambda event: event.__name__)
+EVENTS = dict.fromkeys(
+    [*CATALOGUE, *(event for name in plugins.installed("source") for event in plugins.load_source(name).events)]
+)
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.__name__)
 def test_every_event_is_explained_and_written_down(event: type) -> None:
     assert event.__doc__
     assert named(event.__name__)
@@ -105,3 +115,78 @@ def test_the_reference_pages_say_what_the_code_says() -> None:
         [sys.executable, ROOT / "docs" / "generate.py", "--check"], capture_output=True, text=True, check=False
     )
     assert made.returncode == 0, f"{made.stdout}{made.stderr}; run `python docs/generate.py`"
+
+
+def rows(page: str, heading: str) -> list[list[str]]:
+    """Return the cells of all table rows below a heading, up to the next one of its level, without the heads."""
+    text = (ROOT / "docs" / page).read_text()
+    level = heading.partition(" ")[0]
+    part = re.split(rf"^{level} ", text.partition(f"\n{heading}\n")[2], flags=re.MULTILINE)[0]
+    lines = [line for line in FENCE.sub("", part).splitlines() if line.startswith("| ")]
+    cells = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines]
+    heads = {index - 1 for index, row in enumerate(cells) if set("".join(row)) <= set("-| ")}
+    return [row for index, row in enumerate(cells) if index not in heads and index - 1 not in heads]
+
+
+def test_every_metric_is_written_down_with_its_labels_and_none_beside_them() -> None:
+    figures = {
+        family.name + ("_total" if family.type == "counter" else ""): family.type
+        for family in Metrics().registry.collect()
+    }
+    written = {row[0].strip("`"): row[1] for row in rows("operations.md", "## Metrics")}
+    assert written == figures
+
+
+NAME = re.compile(r"[a-z]+\.[a-z_]+")
+
+
+def said(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield each log line of a module: its name and its level; of `log.log(level, …)`, the name alone.
+
+    Where a name is handed down to the line, every literal of the module that looks like one is taken for it.
+    """
+    tree = ast.parse(path.read_text())
+    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    for node in ast.walk(tree):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+            continue
+        owner = ast.unparse(node.func.value)
+        if owner not in {"log", "structlog.get_logger()"} or node.func.attr not in LEVELS | {"log"}:
+            continue
+        words = [each.value for each in node.args if isinstance(each, ast.Constant) and isinstance(each.value, str)]
+        for name in words[:1] or filter(NAME.fullmatch, texts):
+            yield name, node.func.attr
+
+
+def test_every_log_line_is_written_down_with_its_level_and_none_beside_them() -> None:
+    modules = [
+        path
+        for top in ("bridge", "plugins")
+        for path in sorted((ROOT / top).rglob("*.py"))
+        if "testing" not in path.parts
+    ]
+    lines: dict[str, set[str]] = {}
+    for name, level in (one for path in modules for one in said(path)):
+        lines.setdefault(name, set()).add(level)
+    written = {row[0].strip("`"): row[1] for row in rows("operations.md", "## Log lines")}
+    assert set(lines) - set(written) == set(), "not written down"
+    assert set(written) - set(lines) == set(), "written down, and said nowhere"
+    assert {name: levels for name, levels in lines.items() if not levels & {written[name], "log"}} == {}
+
+
+def test_every_point_at_which_a_process_may_die_is_written_down_with_its_price() -> None:
+    written = [(row[1], row[3], row[4]) for row in rows("delivery.md", "## Where a crash can come")]
+    assert written == [(one.name, one.to_consumers, one.to_sink) for one in POINTS]
+
+
+def test_the_rooms_of_the_house_are_drawn_as_they_are() -> None:
+    tree = ast.parse((ROOT / "tests" / "house" / "test_imports.py").read_text())
+    (rooms,) = (
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "ROOMS"
+    )
+    drawn = {row[0]: set(re.findall(r"`(\w+)/?`", row[1])) for row in rows("architecture.md", "## Rooms")}
+    assert {room: left for room, parts in rooms.items() if (left := parts - {""} - drawn.get(room, set()))} == {}
+    modules = {path.stem for path in (ROOT / "bridge").iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert set().union(*drawn.values()) - modules == set()

@@ -15,9 +15,10 @@ from bridge.source import SourceSettings
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "plugins").glob("*/README.md"))]
-YAML = re.compile(r"^ *```ya?ml[^\n]*\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+# A block with a title belongs to the plugin tutorial, which is tested as a whole.
+YAML = re.compile(r"^ *```ya?ml\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 WHOLE = re.compile(r"^sources:", re.MULTILINE)
-FILES = sorted((ROOT / "config").glob("*.yaml"))
+FILES = [path for folder in ("config", "docs/examples") for path in sorted((ROOT / folder).glob("*.yaml"))]
 VALUES = {"store": "redis://redis:6379/0", "broker": "amqp://rabbitmq:5672//", "url": "https://example.com/hooks"}
 A_SECRET = "whsec_" + "c2VjcmV0IG9mIDI0IGJ5dGVzISEh"
 
@@ -43,6 +44,10 @@ def with_files(text: str, folder: Path) -> str:
         return f"{found['key']}_file: {path}"
 
     return re.sub(r"(?P<key>\b\w+)_file: [^\s,}]+", made, text)
+
+
+def test_examples_are_found_where_readers_look_for_them() -> None:
+    assert {Path(name).parts[0] for name in examples()} >= {"config", "docs", "README.md block 1"}
 
 
 @pytest.mark.parametrize("name", examples())

@@ -63,6 +63,34 @@ async def test_the_same_resource_twice_on_a_page_is_one_resource(store) -> None:
     assert said(await journal(store)) == [("1", "new", "first"), ("1", "sending", "advance")]
 
 
+async def test_the_same_resource_on_two_pages_that_are_committed_together_is_one_resource(store) -> None:
+    pages = [
+        page(observe("1", "new")),
+        page(observe("1", "sending"), minute=1),
+        page(observe("1", "sending"), minute=2),
+    ]
+    await run(store, ScriptedSource([pages]))
+    events = await journal(store)
+    assert said(events) == [("1", "new", "first"), ("1", "sending", "advance")]
+    assert [event["data"]["observed"]["by"] for event in events] == ["2026-03-01T12:00:00Z", "2026-03-01T12:01:00Z"]
+
+
+async def test_pages_that_came_while_one_was_committed_are_committed_together(store) -> None:
+    heard: list[tuple[int, list[str]]] = []
+    pages = [page(observe(str(number), "new"), last=str(number)) for number in range(20)]
+    await run(
+        store,
+        ScriptedSource([pages]),
+        committed=lambda last, events: heard.append((last, [one.id for one in events])),
+    )
+    assert sum(len(ids) for _, ids in heard) == 20
+    assert len(heard) < 20
+    assert (await store.cursor("city"))["last"] == "19"
+    assert [(entry.position.seq, entry.event.id) for entry in await store.read("city", 0, 100)] == [
+        (last - len(ids) + index, one) for last, ids in heard for index, one in enumerate(ids, 1)
+    ]
+
+
 async def test_the_event_says_in_which_interval_the_change_happened(store) -> None:
     source = ScriptedSource([[page(observe("1", "new"))], [page(observe("1", "sending"), minute=5, after=AT)]])
     await run(store, source)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.errors import EndpointGone, Permanent, Transient
-from bridge.retry import RETRY_AFTER_CAP, Again, GiveUp, backoff, decide
+from bridge.retry import RETRY_AFTER_CAP, Again, GiveUp, backoff, decide, idle
 
 SCHEDULE = (5.0, 300.0, 1800.0)
 
@@ -48,3 +48,11 @@ def test_an_error_of_no_known_kind_is_tried_again() -> None:
 def test_backoff_stays_between_its_bounds(failures: int, seed: int) -> None:
     wait = backoff(failures, random.Random(seed), base=1.0, cap=300.0)
     assert 0.5 <= wait <= 300.0
+
+
+def test_a_source_where_nothing_happens_is_asked_ever_more_seldom_up_to_its_bound() -> None:
+    waits = [idle(60.0, quiet, 5.0) for quiet in range(60)]
+    assert waits[:11] == [60.0] * 11
+    assert waits == sorted(waits)
+    assert waits[-1] == 300.0
+    assert idle(60.0, 1000, 1.0) == 60.0

@@ -138,6 +138,7 @@ async def test_a_stalled_source_makes_the_process_not_ready_and_says_why(world: 
     world.source.polls = [[Unauthorized("the token was refused")] for _ in range(1000)]
     async with world.running(listen=("127.0.0.1", 0)) as service, aiohttp.ClientSession() as http:
         await until(lambda: "source/city" in service.health.ill)
+        await until(lambda: service.pages.port)
         port = service.pages.port
         async with http.get(f"http://127.0.0.1:{port}/readyz") as answer:
             assert answer.status == 503
@@ -153,6 +154,7 @@ async def test_a_process_that_works_is_ready_and_its_figures_add_up(world: World
     world.says("new", "sending", "failed")
     async with world.running(listen=("127.0.0.1", 0)) as service, aiohttp.ClientSession() as http:
         await until(lambda: len(world.sink.taken) == 3)
+        await until(lambda: service.pages.port)
         port = service.pages.port
         async with http.get(f"http://127.0.0.1:{port}/readyz") as answer:
             assert (answer.status, await answer.json()) == (200, {"status": "ready"})
@@ -160,6 +162,19 @@ async def test_a_process_that_works_is_ready_and_its_figures_add_up(world: World
         text = service.metrics.text().decode()
         assert 'bridge_events_total{source="city",type="sms.recipient.failed"} 1.0' in text
         assert 'bridge_confirmed_total{source="city"} 3.0' in text
+
+
+async def test_a_second_process_on_one_address_works_without_pages_and_has_them_when_it_is_free(world: World) -> None:
+    world.says("new")
+    first, stop = world.service(), asyncio.Event()
+    running = asyncio.ensure_future(first.run(stop, listen=("127.0.0.1", 0)))
+    await until(lambda: first.pages.port)
+    async with world.running(listen=("127.0.0.1", first.pages.port)) as second:
+        await until(lambda: second.states.get("city") == "standby")
+        assert second.pages.port == 0
+        stop.set()
+        await running
+        await until(lambda: second.pages.port == first.pages.port)
 
 
 async def test_a_store_that_is_away_at_the_start_is_waited_for(world: World) -> None:

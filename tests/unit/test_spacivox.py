@@ -26,7 +26,7 @@ from bridge import errors
 from bridge.clock import Clock
 from bridge.event import CATALOGUE, Catalogue, DropData, UnknownStatus
 from bridge.intake import Intake
-from bridge.ledger import Commit, Lease
+from bridge.ledger import Commit, JournalState, Lease
 from bridge.providers.http import Answer, Client, Limiter, Limits
 from bridge.providers.spacivox import Spacivox, SpacivoxSettings, plugin
 from bridge.providers.spacivox.records import RECORDS, RecordType, Unreadable, describe, kind_of, observe
@@ -73,6 +73,12 @@ class Memory:
         return dict(self.entries)
 
     async def watched(self, source):
+        return []
+
+    async def journal(self, source):
+        return JournalState()
+
+    async def read(self, source, after, limit):
         return []
 
     async def last_seen(self, source, keys, retention):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from bridge.errors import Transient
+from bridge.errors import BridgeError, Transient
 from bridge.providers import reading
 from bridge.providers.http import Answer, Client, Failed, Params, Throttled
 
@@ -23,7 +23,12 @@ class Health:
     def __init__(self) -> None:
         self._answers = 0
         self._in_a_row = 0
-        self._last: Failed | None = None
+        self._last: BridgeError | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether anything was answered so far."""
+        return self._answers > 0
 
     def answered(self) -> None:
         """Count an answer."""
@@ -36,9 +41,13 @@ class Health:
         self._in_a_row += 1
         return self._in_a_row >= _FAILURES_IN_A_ROW
 
+    def refused(self, error: BridgeError) -> None:
+        """Note that a list of the account was refused, which is no matter of a single resource."""
+        self._last = error
+
     def check(self) -> None:
         """Raise the last failure if there was no answer at all."""
-        if self._last is not None and not self._answers:
+        if self._last is not None and not self.alive:
             raise self._last
 
 
@@ -57,6 +66,10 @@ class Listing:
     at: datetime
     date: float | None
     """The provider's own clock, in seconds since 1970."""
+    digest: int
+    """What tells its bytes from others, in this process."""
+    familiar: bool = False
+    """Whether its bytes are those that the caller knew; it has no items then."""
 
 
 class Api:
@@ -66,26 +79,43 @@ class Api:
         self._client = client
         self.health = health
 
-    async def object(self, target: str) -> tuple[Answer, Mapping[str, Any]]:
-        """Return a JSON object; raises as `Client.get` does, and `Failed` for anything else."""
-        answer, value = await self._ask(target, None)
-        if not isinstance(value, dict):
-            raise self._torn(f"{answer.what}: the provider answered no JSON object", answer.status)
-        return answer, value
+    async def object(self, target: str, *, having: Collection[str] = ()) -> tuple[Answer, Mapping[str, Any]]:
+        """Return a JSON object, with one at least of the fields `having`; raises as `Client.get` does.
 
-    async def listing(self, target: str, params: Params | None = None) -> Listing:
-        """Return a page of a JSON array; raises as `Client.get` does, and `Failed` for anything else."""
-        answer, value = await self._ask(target, params)
-        if not isinstance(value, list):
-            raise self._torn(f"{answer.what}: the provider answered no JSON array", answer.status)
-        return Listing(
-            value, answer.link("next"), answer.link("prev"), answer.link("last"), answer.at, provider_clock(answer)
+        Anything else is `Failed`: an error told with a 200, for one.
+        """
+
+        def fits(value: Any) -> bool:
+            return isinstance(value, dict) and (not having or not value.keys().isdisjoint(having))
+
+        return await self._ask(target, None, fits, f"JSON object{' of a message' if having else ''}")
+
+    async def listing(self, target: str, params: Params | None = None, *, known: int | None = None) -> Listing:
+        """Return a page of a JSON array; raises as `Client.get` does, and `Failed` for anything else.
+
+        A page whose digest is `known` is not taken apart.
+        """
+        answer, value = await self._ask(
+            target, params, lambda value: isinstance(value, list), "JSON array", known=known
         )
+        digest = hash(answer.body)
+        next_, prev, last = answer.links("next", "prev", "last")
+        return Listing(value, next_, prev, last, answer.at, provider_clock(answer), digest, digest == known)
 
-    async def _ask(self, target: str, params: Params | None) -> tuple[Answer, Any]:
+    async def _ask(
+        self,
+        target: str,
+        params: Params | None,
+        fits: Callable[[Any], bool],
+        wanted: str,
+        *,
+        known: int | None = None,
+    ) -> tuple[Answer, Any]:
         try:
             answer = await self._client.get(target, params)
-            value = answer.json()
+            value = [] if known is not None and hash(answer.body) == known else answer.json()
+            if not fits(value):
+                raise Failed(f"{answer.what}: the provider answered no {wanted}", status=answer.status)  # noqa: TRY301 - a torn answer counts like one that never came
         except Throttled:
             raise
         except Failed as error:
@@ -96,9 +126,6 @@ class Api:
         if self.health.failed(failure):
             raise Outage(f"several requests in a row failed; the last: {failure}", retry_after=failure.retry_after)
         raise failure
-
-    def _torn(self, text: str, status: int) -> Failed:
-        return Failed(text, status=status)
 
 
 def provider_clock(answer: Answer) -> float | None:

@@ -68,10 +68,17 @@ class Details:
     async def _collection(
         self, api: Api, kind: Kind, message: str, detail: str, missing: set[str], details: dict[str, str]
     ) -> None:
-        """Read a collection until all that is missing was found or it ends; a collection that is not there is empty."""
+        """Read a collection until all that is missing was found or it ends; a collection that is not there is empty.
+
+        A page that shows nobody new is its end too.
+        """
         target: str | None = f"{message}/recipients/{detail}"
         visited: set[str] = set()
+        before = -1
         while target is not None and target not in visited and len(visited) < MAX_PAGES and missing:
+            if len(details) == before:
+                return
+            before = len(details)
             visited.add(target)
             try:
                 listing = await api.listing(target)

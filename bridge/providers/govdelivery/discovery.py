@@ -12,6 +12,7 @@ from bridge.providers import reading
 from bridge.providers.govdelivery.api import Api, Listing, message_path
 from bridge.providers.govdelivery.following import Followed, Listed, epoch, stamp
 from bridge.providers.govdelivery.lifecycles import MESSAGE, counts
+from bridge.providers.govdelivery.scheduling import SELDOM
 from bridge.source import Page
 
 MAX_PAGES = 1000
@@ -20,6 +21,7 @@ _DEEP_EVERY = 6 * 3600.0
 _DEPTH_BEYOND = 7 * 86400.0
 _SEEN_AGAIN = 86400.0
 _SETTLED_PAGES = 2
+_BARREN_PAGES = 3
 
 
 def list_key(channel: str) -> str:
@@ -51,11 +53,19 @@ class MessageList:
         """Yield each page, and whether all that follow are older."""
         way: _Way | None = self._first
         visited: set[str] = set()
+        shown: set[str | None] = {None}
+        barren = 0
         while way is not None:
             visited.add(way.target)
             listing = await self._api.listing(way.target, way.params)
             ascending = _ascending(listing)
             yield listing, way.relation == "prev" or not ascending
+            known = len(shown)
+            shown.update(self.path_of(reading.mapping(item)) for item in listing.items)
+            barren = barren + 1 if len(shown) == known else 0
+            if barren == _BARREN_PAGES:
+                self.report(f"{self.path}: {barren} pages in a row show nothing new; taken for the list's end")
+                return
             way = self._onward(listing, way, visited, ascending=ascending)
 
     def _onward(self, listing: Listing, way: _Way, visited: set[str], *, ascending: bool) -> _Way | None:
@@ -182,10 +192,17 @@ class Walk:
         if known.over is not None:
             if not wanted:
                 return None
+            if known.missing and (hint != known.hint or self._now - known.over >= SELDOM):
+                # It was not there when it was looked at, and the list shows it all the same: another look decides.
+                return replace(known, over=None, missing=known.missing - 1, hint=hint, due=stamp(self._now))
             stale = self._now - known.over >= _SEEN_AGAIN
             return replace(known, over=stamp(self._now)) if stale else known
         # A list may lag behind the message, so what it says is a reason to look and never an observation.
-        return known if hint == known.hint else replace(known, hint=hint, due=min(known.due, stamp(self._now)))
+        return (
+            known
+            if hint == known.hint
+            else replace(known, hint=hint, hinted=True, due=min(known.due, stamp(self._now)))
+        )
 
     def _wanted(self, item: Mapping[str, Any], created: float | None) -> bool:
         """Whether a message is worth following; not what ended long ago, unless it was made since the last walk."""

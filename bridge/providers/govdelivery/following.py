@@ -1,4 +1,4 @@
-"""Which message is looked at when, and what the cursor remembers of each: pure decisions and plain records."""
+"""What the cursor remembers of each message and of the lists, and what follows from that for the next look."""
 
 from __future__ import annotations
 
@@ -6,50 +6,15 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from bridge.providers import reading
+from bridge.providers.govdelivery.pacing import Pace, changes, worth, worthwhile_after
+from bridge.providers.govdelivery.scheduling import Candidate, next_look, price
 
-SELDOM = 3600.0
-"""A followed message is looked at once an hour at least, unless the interval is longer."""
-ABANDONED = 30 * 86400.0
-"""A message that never completes is left alone after so many quiet seconds."""
-_QUIET_SHARE = 0.05
-_REREAD_SHARE = 0.25
-_REREAD_COST = 10.0
-
-
-def next_look(
-    now: datetime,
-    created_at: datetime | None,
-    completed_at: datetime | None,
-    last_change: datetime | None,
-    interval: float,
-    follow_for: float,
-) -> datetime | None:
-    """Decide when a message is looked at next; None is never again.
-
-    A message in motion is looked at every `interval` seconds, a quiet one ever more seldom (a twentieth of the time for
-    which it has been quiet), but once an hour; a completed one until `follow_for` seconds after its completion, with a
-    last look at that very time.
-    """
-    moved = max((moment for moment in (created_at, completed_at, last_change) if moment is not None), default=now)
-    quiet = max(0.0, (now - moved).total_seconds())
-    then = now + timedelta(seconds=max(interval, min(quiet * _QUIET_SHARE, SELDOM)))
-    if completed_at is None:
-        return then if quiet < ABANDONED else None
-    end = completed_at + timedelta(seconds=follow_for)
-    return min(then, end) if now < end else None
-
-
-def must_reread(now: float, swept: float, took: float, completed: float | None, reread_every: float) -> bool:
-    """Decide whether the recipients are read though no count moved: two opposite changes leave the counts alone.
-
-    A reading that took long, or a message completed long ago, is repeated less often.
-    """
-    age = 0.0 if completed is None else (now - completed) * _REREAD_SHARE
-    return now - swept >= max(reread_every, took * _REREAD_COST, age)
+_PEOPLE_IN_A_PAGE = 50
+_PAGES_BEFORE_COUNTS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +54,14 @@ class Followed:
     counts: Mapping[str, int] | None = None
     """As of the last complete reading; None where that has to be repeated."""
     details: Mapping[str, int] | None = None
+    seen: Mapping[str, int] | None = None
+    """As of the last look, where that differs from `counts`."""
+    pages: int = 0
+    """How many pages the last complete reading had."""
     hint: str = ""
     """What the list of messages said of it last."""
+    hinted: bool = False
+    """Whether the list told news since the last look."""
     failures: int = 0
     missing: int = 0
     """How often in a row it was not there."""
@@ -125,7 +96,48 @@ class Followed:
         """Return this entry, due at another time, to the millisecond."""
         return replace(self, due=stamp(due), **changes)
 
-    def next(self, now: float, interval: float, follow_for: float) -> float | None:
+    @property
+    def latest(self) -> Mapping[str, int] | None:
+        """The counts as of the last look."""
+        return self.counts if self.seen is None else self.seen
+
+    def age(self, now: float) -> float:
+        """Return for how many seconds the message has existed."""
+        return now - (self.found if self.created is None else self.created)
+
+    def expected(self, now: float, pace: Pace) -> float:
+        """Return how many changes a second are to be expected."""
+        moved = max(self.found if self.created is None else self.created, self.changed or 0.0)
+        quiet = 0.0 if self.looked is None else self.looked - moved
+        return pace.expected(self.latest, self.age(now), quiet, running=self.completed is None)
+
+    def length(self) -> int:
+        """Return how many pages of recipients are to be expected."""
+        counted = math.ceil((self.latest or {}).get("total", 0) / _PEOPLE_IN_A_PAGE)
+        return max(self.pages, counted, _PAGES_BEFORE_COUNTS if self.latest is None else 1)
+
+    def candidate(self, path: str, now: float, pace: Pace) -> Candidate:
+        """Return what a look is worth now.
+
+        What is known to have changed, by its counts, by the list or by a reading that did not come to its end, is there
+        to be found.
+        """
+        created = self.found if self.created is None else self.created
+        pages = self.length()
+        if self.looked is None:
+            return Candidate(path, self.due, math.inf, 1.0 + pages, created)
+        unread = int(self.sweep is not None or self.counts is None)
+        if self.counts is not None and self.seen is not None:
+            unread = max(unread, changes(self.counts, self.seen))
+        since = self.looked if not unread else created if self.swept is None else self.swept
+        waited = max(1.0, now - since)
+        rate = max(self.expected(now, pace), max(unread, self.hinted) / waited)
+        if self.sweep is not None:
+            pages = max(1, pages - self.sweep.pages)
+        cost = 1.0 + pages * -math.expm1(-rate * waited)
+        return Candidate(path, self.due, worth(rate, waited, pages), cost, created)
+
+    def next(self, now: float, interval: float, follow_for: float, pace: Pace) -> float | None:
         """Return when the message is due after a look at `now`; None is never again."""
         then = next_look(
             datetime.fromtimestamp(now, UTC),
@@ -134,6 +146,7 @@ class Followed:
             moment(self.changed),
             interval,
             follow_for,
+            worthwhile_after(self.expected(now, pace), self.length(), price(interval)),
         )
         return None if then is None else then.timestamp()
 

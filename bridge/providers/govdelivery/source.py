@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
@@ -14,17 +15,21 @@ from pydantic import Field, model_validator
 from yarl import URL
 
 from bridge.clock import Clock
-from bridge.errors import BridgeError, NotReady, Unauthorized
+from bridge.errors import BridgeError, NotReady, Permanent, Unauthorized
 from bridge.providers import reading
+from bridge.providers.govdelivery import accounts
 from bridge.providers.govdelivery.api import Api, Health, Outage, canonical, channel_of, message_path
 from bridge.providers.govdelivery.details import Details
 from bridge.providers.govdelivery.discovery import MessageList, Walk, created_between, list_key
-from bridge.providers.govdelivery.following import ABANDONED, SELDOM, Followed, Listed, stamp
+from bridge.providers.govdelivery.familiar import Familiar
+from bridge.providers.govdelivery.following import Followed, Listed, stamp
 from bridge.providers.govdelivery.lifecycles import MESSAGE, RECIPIENT, kinds
+from bridge.providers.govdelivery.pacing import Pace, pace_key
+from bridge.providers.govdelivery.scheduling import ABANDONED, RARELY, SELDOM, choose
 from bridge.providers.govdelivery.sweeping import Look, Plan
 from bridge.providers.http import Client, Limits, Origin, Throttled, Tls, Vanished, account_key, shared_limiter
 from bridge.settings import Duration, Secret
-from bridge.source import Observation, Page, Probe, SourceSettings
+from bridge.source import Counted, Observation, Page, Probe, SourceSettings
 
 Channel = Literal["sms", "voice"]
 
@@ -103,6 +108,8 @@ class GovDelivery:
 
     retention: float
     problems: list[str]
+    backfill_step = _DAY
+    """Each step walks through the list of messages from its newest on."""
 
     def __init__(self, name: str, settings: GovDeliverySettings, clock: Clock) -> None:
         self.name = name
@@ -114,6 +121,7 @@ class GovDelivery:
         self._clock = clock
         self._kinds = {channel: kinds(channel, settings.statuses) for channel in ("sms", "voice")}
         self._details = Details(clock)
+        self._familiar = Familiar()
         self._opened: Client | None = None
 
     async def pages(self, cursor: Mapping[str, str], watched: Sequence[str]) -> AsyncGenerator[Page, None]:
@@ -141,10 +149,14 @@ class GovDelivery:
             async with aclosing(self._discover(api, cursor, followed, now)) as found:
                 async for page in found:
                     yield page
-        plan = self._plan(now, named, first=not cursor)
-        async with aclosing(self._sweep(api, followed, self._due(followed, now), plan)) as swept:
+        plan = self._plan(now, named, self._paces(cursor, now), first=not cursor)
+        due = self._due(followed, plan)
+        async with aclosing(self._sweep(api, followed, due, plan)) as swept:
             async for page in swept:
                 yield page
+        learned = {pace_key(channel): pace.dump(now) for channel, pace in plan.paces.items() if pace.learned}
+        if learned:
+            yield Page((), by=self._clock.now(), cursor=learned)
         health.check()
 
     async def backfill(self, start: datetime, end: datetime) -> AsyncGenerator[Page, None]:
@@ -156,7 +168,7 @@ class GovDelivery:
         health = Health()
         api = Api(self._client(), health)
         now = self._clock.epoch()
-        plan = replace(self._plan(now, frozenset(), first=True), once=True)
+        plan = replace(self._plan(now, frozenset(), self._paces({}, now), first=True), once=True, familiar=Familiar())
         for channel in self.settings.channels:
             found = created_between(self._list(api, channel), start.timestamp(), end.timestamp())
             async with aclosing(found) as lists:
@@ -166,6 +178,48 @@ class GovDelivery:
                         async for page in swept:
                             yield replace(page, cursor={})
         health.check()
+
+    async def groups(
+        self, cursor: Mapping[str, str], watched: Sequence[str], *, everything: bool
+    ) -> AsyncGenerator[str, None]:
+        """Yield the messages that are followed, or were given up as missing, and those listed that should be.
+
+        A message that is followed no longer is among them with `everything` only: nobody looks at it any more.
+        """
+        followed = {path: Followed.load(text) for path, text in cursor.items() if path.startswith("/")}
+        kept = {path for path, entry in followed.items() if everything or entry.over is None or entry.missing}
+        for path in sorted(kept.union(self._names(watched))):
+            yield path
+        if not self.settings.discover:
+            return
+        now = self._clock.epoch()
+        api = Api(self._client(), Health())
+        for channel in self.settings.channels:
+            found = created_between(self._list(api, channel), now - self.settings.follow_for, now)
+            async with aclosing(found) as lists:
+                async for paths in lists:
+                    for path in paths:
+                        if path not in followed:
+                            yield path
+
+    async def count(self, group: str, cursor: Mapping[str, str], *, ask: bool) -> Counted | None:
+        """Ask for a message's counts, or return those of its last complete reading; see `bridge.source.Countable`."""
+        path = message_path(group)
+        if path is None:
+            raise Permanent(f"{group}: not a message of this source")
+        of_channel = self._kinds[channel_of(path)]
+        entry = Followed.load(cursor[path]) if path in cursor else None
+        if not ask and entry is not None and not entry.missing:
+            return accounts.remembered(of_channel, path, entry)
+        return await accounts.asked(Api(self._client(), Health()), of_channel, path, self._clock.now())
+
+    async def members(self, group: str, cursor: Mapping[str, str]) -> AsyncGenerator[Page, None]:
+        """Read all recipients of a message; see `bridge.source.Countable`."""
+        del cursor
+        _, recipient = self._kinds[channel_of(group)]
+        async with aclosing(accounts.listed(Api(self._client(), Health()), recipient, group)) as pages:
+            async for page in pages:
+                yield page
 
     async def complete(self, observations: Sequence[Observation]) -> Sequence[Observation]:
         """Look up the details of calls; see `bridge.source.Source.complete`."""
@@ -239,7 +293,16 @@ class GovDelivery:
             return False
         return entry.over is None or now - entry.over < _UNSEEN
 
-    def _plan(self, now: float, named: frozenset[str], *, first: bool) -> Plan:
+    def _paces(self, cursor: Mapping[str, str], now: float) -> dict[str, Pace]:
+        """Return what the cursor knows of how soon recipients change, by channel."""
+        paces = {}
+        for channel, (_, recipient) in self._kinds.items():
+            lifecycle = recipient.lifecycle
+            finals = frozenset(name for name, status in lifecycle.names.items() if status in lifecycle.finals)
+            paces[channel] = Pace.load(cursor.get(pace_key(channel)), now, finals)
+        return paces
+
+    def _plan(self, now: float, named: frozenset[str], paces: Mapping[str, Pace], *, first: bool) -> Plan:
         settings = self.settings
         ends = self._clock.monotonic() + max(_SLICE, settings.interval)
         return Plan(
@@ -249,7 +312,10 @@ class GovDelivery:
             reread_every=settings.reread_every,
             named=named,
             hands_over=lambda: not first and self._clock.monotonic() >= ends,
+            budget=math.inf if first else settings.rate * max(_SLICE, settings.interval),
             report=self.problems.append,
+            paces=paces,
+            familiar=self._familiar,
         )
 
     async def _discover(
@@ -269,23 +335,28 @@ class GovDelivery:
             except NotReady:
                 continue
             except BridgeError as error:
-                self.problems.append(f"{error}; new messages of this channel wait for the next poll")
+                api.health.refused(error)
+                what = str(error) if f"/messages/{channel}" in str(error) else f"/messages/{channel}: {error}"
+                self.problems.append(f"{what}; new messages of this channel wait for the next poll")
 
     def _list(self, api: Api, channel: str) -> MessageList:
         return MessageList(api, channel, self.settings.page_size, self.problems.append)
 
-    def _due(self, followed: Mapping[str, Followed], now: float) -> list[str]:
-        """Return the messages to look at, the longest due first; what was handed over comes after what is new."""
-        interval = self.settings.interval
-        soon = now + _EARLY * interval
+    def _due(self, followed: Mapping[str, Followed], plan: Plan) -> list[str]:
+        """Return the messages to look at in this poll, the most worthwhile first."""
+        soon = plan.now + _EARLY * plan.interval
         # Nothing is ever put off by so much: the clock was set back.
-        never = now + 2 * max(SELDOM, interval)
-        due = [
-            (entry.due + (interval if entry.sweep else 0.0), path)
-            for path, entry in followed.items()
-            if entry.over is None and not soon < entry.due < never
-        ]
-        return [path for _, path in sorted(due)]
+        never = plan.now + 2 * max(RARELY, plan.interval)
+        present = {path: entry for path, entry in followed.items() if entry.over is None}
+        paths = [path for path, entry in present.items() if not soon < entry.due < never]
+        healthy = [path for path, entry in present.items() if not entry.failures]
+        if healthy and not self.settings.discover and all(present[path].failures for path in paths):
+            # Without an answer from anywhere, a bad resource could not be told from a provider that is down.
+            paths += [min(healthy, key=lambda path: (present[path].due, path))] if paths else []
+        due = [present[path].candidate(path, plan.now, plan.paces[channel_of(path)]) for path in paths]
+        chosen = choose(due, plan.now, plan.interval, plan.budget)
+        self.behind = len(chosen) < len(due)
+        return chosen
 
     async def _sweep(
         self, api: Api, followed: Mapping[str, Followed], due: Sequence[str], plan: Plan

@@ -11,13 +11,18 @@ from bridge.clock import Clock
 from bridge.errors import BridgeError, NotReady, Unauthorized
 from bridge.providers import reading
 from bridge.providers.govdelivery.api import Api, Listing, Outage, channel_of, provider_clock, recipient_key
-from bridge.providers.govdelivery.following import SELDOM, Followed, Sweep, epoch, moment, must_reread, stamp
+from bridge.providers.govdelivery.familiar import Familiar, Reading
+from bridge.providers.govdelivery.following import Followed, Sweep, epoch, moment, stamp
 from bridge.providers.govdelivery.lifecycles import DETAILS, MESSAGE_KEY, STATUS_OF_DETAIL, counts
+from bridge.providers.govdelivery.pacing import Pace, changes
+from bridge.providers.govdelivery.scheduling import SELDOM, must_reread, pays, price
 from bridge.providers.http import Failed, Throttled, Vanished
 from bridge.source import Kind, Observation, Page
 
 MAX_PAGES = 20_000
 """A list of recipients with more pages is taken for a circle."""
+_SPARE_PAGES = 20
+_MESSAGE_FIELDS = frozenset({"_links", "id", "status", "created_at", "completed_at", "recipient_counts"})
 _GIVE_UP_MISSING = 6
 _LONGEST_BACKOFF = 900.0
 _STOPS_EVERYTHING = (Unauthorized, Throttled, Outage)
@@ -36,8 +41,14 @@ class Plan:
     """Messages that an operator named: they are followed for as long as they are named."""
     hands_over: Callable[[], bool]
     """Whether the poll has lasted long enough, so that what is left goes to the next one."""
+    budget: float
+    """How many requests the poll has the time for."""
     report: Callable[[str], None]
     """Hears what went wrong with single resources."""
+    paces: Mapping[str, Pace]
+    """How soon recipients change, by channel; learns from each look."""
+    familiar: Familiar
+    """What pages looked like when they were last committed."""
     once: bool = False
     """Whether nobody comes back to what could not be read: it is a backfill."""
 
@@ -51,6 +62,7 @@ class Look:
         self._api = api
         self._message, self._recipient = kinds[channel_of(path)]
         self._voice = channel_of(path) == "voice"
+        self._pace = plan.paces[channel_of(path)]
         self._clock = clock
         self._plan = plan
         self._path = path
@@ -93,12 +105,13 @@ class Look:
         then = (
             "run the backfill again for it" if self._plan.once else f"failure {failures}, tried again in {wait:.0f} s"
         )
-        self._plan.report(f"{error}; {then}")
+        what = str(error) if self._path in str(error) else f"{self._path}: {error}"
+        self._plan.report(f"{what}; {then}")
         # A page that is refused may be one that is no more: the next try starts at the first.
         sweep = entry.sweep if isinstance(error, Failed) else None
         entry = entry.later(due, failures=failures, sweep=sweep)
-        if not isinstance(error, Vanished):
-            return entry
+        if not isinstance(error, Vanished) or not self._api.health.alive:
+            return entry  # a provider that knows nothing at all says nothing of this message
         entry = replace(entry, missing=entry.missing + 1)
         if entry.missing >= _GIVE_UP_MISSING and self._path not in self._plan.named:
             self._plan.report(f"{self._path}: not there for {entry.missing} looks, no longer followed")
@@ -107,16 +120,18 @@ class Look:
 
     async def _look(self) -> AsyncGenerator[Page, None]:
         began = stamp(self._clock.epoch())
-        answer, item = await self._api.object(self._path)
+        answer, item = await self._api.object(self._path, having=_MESSAGE_FIELDS)
         before = self._entry
         status = reading.text(item.get("status"))
         now_counts = counts(item.get("recipient_counts"))
         now_details = counts(item.get("recipient_detail_counts"))
         moved = status != before.status or now_counts != before.counts or now_details != before.details
-        self._entry = entry = self._seen(item, status, began, moved=moved)
+        self._entry = entry = self._seen(item, status, began, moved=moved, seen=now_counts)
+        if before.looked is not None and before.latest is not None and now_counts is not None:
+            self._pace.learn(before.latest, now_counts, (entry.age(before.looked), entry.age(began)))
         page = Page(self._observed(item, status), by=answer.at, after=moment(before.looked))
         if entry.sweep is None:
-            if not moved and now_counts is not None and not self._rereads(entry):
+            if not self._reads(before, status, now_counts, moved=moved):
                 yield replace(page, cursor={self._path: self._end(entry).dump()})
                 return
             sweep = self._begin(item, began, provider_clock(answer))
@@ -131,7 +146,15 @@ class Look:
             return ()
         return (Observation(self._message, self._path, MESSAGE_KEY, status, item),)
 
-    def _seen(self, item: Mapping[str, Any], status: str | None, began: float, *, moved: bool) -> Followed:
+    def _seen(
+        self,
+        item: Mapping[str, Any],
+        status: str | None,
+        began: float,
+        *,
+        moved: bool,
+        seen: Mapping[str, int] | None,
+    ) -> Followed:
         entry = self._entry
         lifecycle = self._message.lifecycle
         completed = epoch(item.get("completed_at"))
@@ -147,11 +170,23 @@ class Look:
             completed=completed,
             changed=began if moved and entry.looked is not None else entry.changed,
             looked=began,
+            seen=None if seen == entry.counts else seen,
+            hinted=False,
             missing=0,
         )
 
+    def _reads(
+        self, before: Followed, status: str | None, now_counts: Mapping[str, int] | None, *, moved: bool
+    ) -> bool:
+        """Decide whether the recipients are read now."""
+        if before.counts is None or now_counts is None or before.swept is None or status != before.status:
+            return True
+        pending = max(1, changes(before.counts, now_counts)) if moved else 0
+        waited = self._plan.now - before.swept
+        return pays(pending, waited, before.length(), price(self._plan.interval)) or self._rereads(self._entry)
+
     def _rereads(self, entry: Followed) -> bool:
-        last = entry.next(self._plan.now, self._plan.interval, self._plan.follow_for) is None
+        last = self._next(entry) is None
         if entry.swept is None or (last and self._path not in self._plan.named):
             return True
         return must_reread(self._plan.now, entry.swept, entry.took, entry.completed, self._plan.reread_every)
@@ -184,6 +219,7 @@ class Look:
     async def _recipients(self) -> AsyncGenerator[Page, None]:
         visited: set[str] = set()
         after = moment(self._entry.swept)
+        notes = self._notes()
         while (sweep := self._entry.sweep) is not None and sweep.todo:
             if visited and self._plan.hands_over():
                 self._handed_over = True
@@ -191,21 +227,31 @@ class Look:
                 return
             detail, target = sweep.todo[0]
             visited.add(target)
-            listing = await self._collection(detail, target)
+            listing = await self._collection(detail, target, notes.digest(target))
             if listing is None:
                 self._entry = replace(self._entry, sweep=replace(sweep, todo=sweep.todo[1:]))
                 continue
             observations, held = self._read(listing, detail, sweep)
+            familiar = notes.recipients(target) if listing.familiar else 0
+            shown = len(listing.items) + familiar
+            if len(observations) + familiar == shown:
+                notes.note(target, listing.digest, shown)
             onward = self._onward(listing.next, visited, sweep, detail)
-            listed = sweep.listed + (0 if detail else len(listing.items))
+            listed = sweep.listed + (0 if detail else shown)
             self._entry = replace(self._entry, sweep=replace(onward, held=sweep.held + held, listed=listed))
-            yield Page(observations, by=listing.at, after=after)
+            yield Page(observations, by=listing.at, after=after, familiar=familiar)
         if sweep is not None:
+            self._plan.familiar.end(self._path, notes)
             yield self._note(self._complete(sweep))
 
-    async def _collection(self, detail: str, target: str) -> Listing | None:
+    def _notes(self) -> Reading:
+        plan, entry = self._plan, self._entry
+        started = entry.sweep.started if entry.sweep is not None else plan.now
+        return plan.familiar.begin(self._path, started, entry.swept, plan.now, plan.reread_every)
+
+    async def _collection(self, detail: str, target: str, known: int | None) -> Listing | None:
         try:
-            return await self._api.listing(target)
+            return await self._api.listing(target, known=known)
         except Vanished as error:
             if not detail:
                 raise
@@ -215,8 +261,11 @@ class Look:
     def _onward(self, link: str | None, visited: set[str], sweep: Sweep, detail: str) -> Sweep:
         """Return the sweep after one page: at the next one, or at the next collection."""
         pages = sweep.pages + 1
-        if link is not None and (link in visited or pages >= MAX_PAGES):
-            what = "leads back to a page that was read" if link in visited else f"leads beyond {MAX_PAGES} pages"
+        total = (sweep.counts or {}).get("total")
+        # However small its pages are, a list shows somebody on each; a call's recipients stand in two lists.
+        most = MAX_PAGES if total is None else min(MAX_PAGES, _SPARE_PAGES + 2 * max(0, total))
+        if link is not None and (link in visited or pages >= most):
+            what = "leads back to a page that was read" if link in visited else f"leads beyond {most} pages"
             self._plan.report(f"{self._path}: the list's next link {what}; taken for its end")
             link = None
         if link is not None:
@@ -257,15 +306,19 @@ class Look:
         if sweep.listed < total:
             self._plan.report(f"{self._path}: {sweep.listed} recipients are listed, {total} are counted")
         took = stamp(max(0.0, self._clock.epoch() - sweep.started))
-        entry = replace(self._entry, sweep=None, swept=sweep.started, took=took, failures=0)
+        entry = replace(self._entry, sweep=None, swept=sweep.started, took=took, pages=sweep.pages, failures=0)
         if sweep.held:
             # Counts that are unknown differ from whatever the next look finds.
-            return entry.later(self._plan.now + self._plan.interval, counts=None)
-        return self._end(replace(entry, counts=sweep.counts, details=sweep.details))
+            return entry.later(self._plan.now + self._plan.interval, counts=None, seen=entry.latest)
+        seen = None if entry.latest == sweep.counts else entry.latest
+        return self._end(replace(entry, counts=sweep.counts, details=sweep.details, seen=seen))
+
+    def _next(self, entry: Followed) -> float | None:
+        return entry.next(self._plan.now, self._plan.interval, self._plan.follow_for, self._pace)
 
     def _end(self, entry: Followed) -> Followed:
         """Return the entry after a complete look: due later, or over."""
-        due = entry.next(self._plan.now, self._plan.interval, self._plan.follow_for)
+        due = self._next(entry)
         entry = replace(entry, failures=0)
         if due is not None:
             return entry.later(due)

@@ -112,6 +112,7 @@ FEEDS: Mapping[str, Feed] = {
     "email": Feed("/messaging/v1/email/messages/", "email", (EmailNotSent, EmailSent, EmailQueued)),
 }
 
+_BLOCK = 1_000_000
 _CATEGORY_KEPT = 100
 _PLACED = frozenset({"messageKey", "contactKey", "to"})
 """These are under `info` in the vendor's example, and at the top level in its table."""
@@ -155,15 +156,26 @@ def observe(feed: str, kind: Kind, item: Any) -> Observation | None:
     if number is None and message is None:
         return None
     mark = str(number) if number is not None else _fingerprint(event)
-    when = happened(event)
     return Observation(
         kind=kind,
-        scope=f"{feed}/{when:%Y-%m}" if when is not None else f"{feed}/undated",
+        scope=_scope(feed, number, event),
         key=message if message is not None else f"#{mark}",
         status=category(event.get("eventCategoryType")) or f"{FEEDS[feed].word}notsent",
         item=event,
         mark=mark,
     )
+
+
+def _scope(feed: str, number: int | str | None, event: Mapping[str, Any]) -> str:
+    """Return the ledger's scope of an event: a block of ids, which are given in order and never change.
+
+    The timestamp of one event may be readable in one answer and not in the next. Events without a number are kept by
+    its month all the same.
+    """
+    if isinstance(number, int):
+        return f"{feed}/{number // _BLOCK}"
+    when = happened(event)
+    return f"{feed}/{when:%Y-%m}" if when is not None else f"{feed}/undated"
 
 
 def _placed(event: Mapping[str, Any], name: str) -> str | None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
+from urllib.parse import quote
 
 from pydantic import Field, field_validator
 
@@ -19,7 +20,7 @@ from bridge.providers.marketingcloud.events import FEEDS, Feed, event_id, happen
 from bridge.providers.marketingcloud.place import Place
 from bridge.providers.marketingcloud.tokens import Credentials, Tokens
 from bridge.settings import Duration, Secret
-from bridge.source import Kind, Observation, Page, Probe, SourceSettings
+from bridge.source import Counted, Kind, Observation, Page, Probe, SourceSettings
 
 _DAY = 86400.0
 _YEAR = 365
@@ -74,6 +75,11 @@ class _Listing:
     name: str
     feed: Feed
     kind: Kind
+
+    @property
+    def path(self) -> str:
+        """Return the path below which its messages lie."""
+        return self.feed.path.rstrip("/")
 
     def entry(self, name: str) -> str:
         """Return the name of one of the feed's entries in the cursor."""
@@ -130,8 +136,8 @@ class MarketingCloud:
     """Follows the feed of what was not sent from a watermark that only moves forward.
 
     Each page is committed with the watermark behind it; events that come once more are told by their `eventID`, so the
-    feed's start may be inclusive or not. A message's events of two months are two resources to the ledger: the later
-    one then says `first`.
+    feed's start may be inclusive or not. A message's events in two blocks of a million ids are two resources to the
+    ledger: the later one then says `first`.
     """
 
     retention = _RETENTION
@@ -200,6 +206,46 @@ class MarketingCloud:
                 shown = (observe(listing.name, listing.kind, event) for event in batch.events)
                 yield Page([one for one in shown if one is not None and _within(one, start, end)], batch.at)
 
+    async def groups(
+        self, cursor: Mapping[str, str], watched: Sequence[str], *, everything: bool
+    ) -> AsyncIterator[str]:
+        """Yield the paths of the feeds; see `bridge.source.Countable`."""
+        del cursor, watched, everything
+        for listing in self._listings:
+            yield listing.path
+
+    async def count(self, group: str, cursor: Mapping[str, str], *, ask: bool) -> Counted | None:
+        """Ask for what lies beyond the watermark: one page. The feed itself counts nothing."""
+        listing = self._named(group)
+        if listing is None or not ask:
+            return None
+        last = reading.integer(cursor.get(listing.entry("last")))
+        batch = _read(await self._ask(listing.feed, last, self._settings.page_size))
+        mark = "no watermark yet" if last is None else f"the watermark {last}"
+        return Counted(
+            group,
+            batch.at,
+            listing.kind,
+            lambda name: f"{group}/{quote(name, safe='')}",
+            shown=self._unswallowed(listing, batch, cursor),
+            remarks=(f"the provider keeps no counts; compared is one page beyond {mark}; --deep reads the whole feed",),
+        )
+
+    async def members(self, group: str, cursor: Mapping[str, str]) -> AsyncGenerator[Page, None]:
+        """Read a feed from the oldest event that the provider still has; see `bridge.source.Countable`."""
+        listing = self._named(group)
+        if listing is not None:
+            async for batch, _ in self._batches(listing, Place()):
+                yield Page(self._unswallowed(listing, batch, cursor), batch.at)
+
+    def _named(self, group: str) -> _Listing | None:
+        return next((each for each in self._listings if each.path == group), None)
+
+    def _unswallowed(self, listing: _Listing, batch: _Batch, cursor: Mapping[str, str]) -> list[Observation]:
+        drain = _Drain.load(listing, cursor, self._settings.start)
+        shown = (observe(listing.name, listing.kind, event) for event in batch.events)
+        return [one for one in shown if one is not None and not drain.swallows(event_id(one.item))]
+
     async def _batches(self, listing: _Listing, place: Place) -> AsyncIterator[tuple[_Batch, bool]]:
         """Walk from `place` on, moving it; each batch comes with whether another one follows."""
         for _ in range(_PAGES_AT_MOST):
@@ -267,14 +313,14 @@ class MarketingCloud:
         token = await self._tokens.get()
         for listing in self._listings:
             _read(await self._ask(listing.feed, None, 1))
-        interval = self._settings.interval
+        interval = self._settings.interval * self._settings.idle_slowdown
         renewals = _DAY / (max(1, math.ceil(token.lifetime / interval)) * interval)
         requests = len(self._listings) * _DAY / interval + renewals
         year = requests * _YEAR
         names = ", ".join(listing.name for listing in self._listings)
         host = self._rest[1].origin.host if self._rest is not None else None
         summary = (
-            f"{host} answers for {names}; an idle year costs up to {year:,.0f} calls, {year / _ALLOWANCE:.0%} of the "
+            f"{host} answers for {names}; an idle year costs about {year:,.0f} calls, {year / _ALLOWANCE:.0%} of the "
             "smallest yearly allowance (2 M; 6 M or 200 M by edition)"
         )
         return Probe(summary, requests)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
+from urllib.parse import quote
 
 import structlog
 from pydantic import Field, field_validator
@@ -25,16 +26,18 @@ from bridge.providers.http import (
     account_key,
     shared_limiter,
 )
+from bridge.providers.reading import http_date
 from bridge.providers.spacivox.records import LIFECYCLE, RECORDS, RecordType, Unreadable, kind_of, observe
 from bridge.providers.spacivox.window import SMALLEST, Entries, Progress, Slice, due, final, moment, narrower, period
 from bridge.providers.spacivox.window import slices as sliced
 from bridge.settings import Duration, Secret, format_duration
-from bridge.source import Kind, Observation, Page, Probe, SourceSettings
+from bridge.source import Counted, Kind, Observation, Page, Probe, SourceSettings
 
 log = structlog.get_logger()
 
 _SKEW = timedelta(minutes=5)
-"""Read so far into the future: the provider's clock may be ahead of ours."""
+"""Read so far into the future, and further where the provider's clock is seen to be ahead of ours."""
+_SKEW_AT_MOST = timedelta(days=1)
 _PAGE = 500
 _DAY = 86400.0
 _NO_CONTENT = 204
@@ -129,6 +132,7 @@ class Spacivox:
         self.problems: list[str] = []
         self.behind = False
         self.retention = settings.catch_up + settings.lookback + _DAY
+        self.backfill_step = settings.slice
         self._settings = settings
         self._clock = clock
         self._size = timedelta(seconds=settings.slice)
@@ -136,6 +140,7 @@ class Spacivox:
         self._overlap = timedelta(seconds=settings.overlap)
         self._listings = list(_listings(settings))
         self._spans: dict[str, timedelta] = {}
+        self._ahead = timedelta(0)
         limiter = shared_limiter(account_key(settings.url, settings.token.reveal()), settings.rate, clock)
         self._client = Client(settings.url, limiter=limiter, clock=clock, headers=self._headers, limits=_LIMITS)
 
@@ -200,7 +205,7 @@ class Spacivox:
         interval, at_least = self._settings.interval, self._settings.reread_every
         return [
             (part, progress.before(part, self._size))
-            for part in sliced(progress.floor, now + _SKEW, self._size)
+            for part in sliced(progress.floor, now + _SKEW + self._ahead, self._size)
             if due(part, progress.read.get(part.grid), now, interval, at_least)
         ]
 
@@ -252,7 +257,9 @@ class Spacivox:
 
     async def _ask(self, listing: Listing, start: datetime, end: datetime) -> Answer:
         params = {"start": moment(start), "end": moment(end), **listing.params}
-        return await self._client.get(listing.record.path, params)
+        answer = await self._client.get(listing.record.path, params)
+        self._ahead = _ahead(answer)
+        return answer
 
     @staticmethod
     def _news(listing: Listing, records: Sequence[Any], sweep: _Sweep) -> Iterator[Observation]:
@@ -267,6 +274,42 @@ class Spacivox:
                 present[one.key] = one.status
                 yield one
         sweep.last = present
+
+    async def groups(
+        self, cursor: Mapping[str, str], watched: Sequence[str], *, everything: bool
+    ) -> AsyncIterator[str]:
+        """Yield the paths of the sorts of records that are read; see `bridge.source.Countable`."""
+        del cursor, watched, everything
+        for path in dict.fromkeys(listing.record.path for listing in self._listings):
+            yield path
+
+    async def count(self, group: str, cursor: Mapping[str, str], *, ask: bool) -> Counted | None:
+        """Say that the window has to be read whole, since the provider counts nothing; costs no request."""
+        del cursor, ask
+        listing = next((each for each in self._listings if each.record.path == group), None)
+        if listing is None:
+            return None
+        return Counted(
+            group,
+            self._clock.now(),
+            listing.kind,
+            lambda name: f"{group}/{quote(name, safe='')}",
+            walk=True,
+            between=self._settings.team is None,
+            remarks=(f"the provider keeps no counts; the last {format_duration(self._settings.lookback)} were read",),
+        )
+
+    async def members(self, group: str, cursor: Mapping[str, str]) -> AsyncGenerator[Page, None]:
+        """Read all records of the last `lookback`; see `bridge.source.Countable`."""
+        del cursor
+        now = self._clock.now()
+        for listing in self._listings:
+            if listing.record.path != group:
+                continue
+            sweep = _Sweep()
+            for part in sliced(now - self._lookback, now + _SKEW, self._size):
+                async for page in self._pages(listing, part, None, sweep):
+                    yield page
 
     async def complete(self, observations: Sequence[Observation]) -> Sequence[Observation]:
         """Return the observations: a record is complete as it is listed."""
@@ -315,6 +358,13 @@ def _listings(settings: SpacivoxSettings) -> Iterator[Listing]:
             name = sort if team is None else f"{sort}@{team}"
             params = {} if team is None else {"team": team}
             yield Listing(name, sort, record, kind, params, Entries(name, timedelta(seconds=settings.slice)))
+
+
+def _ahead(answer: Answer) -> timedelta:
+    """Return by how much the provider's clock is ahead of ours; zero where it is not, or says nothing of use."""
+    theirs = http_date(answer.headers.get("Date"))
+    ahead = timedelta(0) if theirs is None else theirs - answer.at
+    return ahead if timedelta(0) < ahead <= _SKEW_AT_MOST else timedelta(0)
 
 
 def _records(answer: Answer) -> list[Any]:

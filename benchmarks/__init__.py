@@ -1,0 +1,1 @@
+"""Speed and frugality of the bridge, each beside its bare loop and beside its peers, in one run on real servers."""

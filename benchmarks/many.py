@@ -1,0 +1,110 @@
+"""Many sources and many sinks in one process: the same work, spread over more of them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks.far_side import PAGE
+from benchmarks.rig import SECRET, Rig, resident, until
+from benchmarks.webhooks import events
+from bridge.adapters.kombu_broker import KombuBroker
+from bridge.clock import Clock
+from bridge.event import Entry, Position
+from bridge.ledger import Commit
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """What one number of parts came to."""
+
+    parts: int
+    rate: float
+    """Events (of sources) or deliveries (to sinks) a second, over all parts."""
+    memory: int
+    """Resident bytes of the process at the end."""
+
+
+async def sources(rig: Rig, number: int, recipients: int) -> Spread:
+    """Ingest so many recipients through so many sources."""
+    rig.fresh()
+    each = max(PAGE, recipients // number)
+    paths = rig.far.make(messages=number, recipients=each, phase="sending")
+    config = rig.config(
+        "many",
+        sources={f"s{index}": rig.source([path], token=f"t{index}") for index, path in enumerate(paths)},
+        sinks={"out": {"type": "stdout", "topics": ["#"]}},
+    )
+    total = number * (each + 1)
+    async with rig.store() as store:
+
+        async def confirmed() -> int:
+            names = await store.sources()
+            states = [await store.journal(name) for name in names]
+            return sum(state.confirmed - state.base for state in states if state.confirmed)
+
+        async def begun() -> bool:
+            return await confirmed() > total // 20
+
+        async def done() -> bool:
+            return await confirmed() >= total
+
+        with rig.bridge(config, "poll", "relay") as process:
+            await until(begun, "the first events confirmed", look=0.05)
+            first, started = await confirmed(), time.perf_counter()
+            await until(done, f"{total} events confirmed", look=0.1)
+            rate = (total - first) / (time.perf_counter() - started)
+            return Spread(number, rate, resident(process.pid)["VmRSS"])
+
+
+async def sinks(rig: Rig, number: int, deliveries: int) -> Spread:
+    """Deliver so many events over so many sinks, each of which gets every event."""
+    rig.fresh()
+    some = events(deliveries // number)
+    names = [f"k{index}" for index in range(number)]
+    config = rig.config(
+        "many",
+        sources={"a": rig.source(["/messages/sms/1"])},
+        sinks={name: {
+            "type": "webhook", "topics": ["#"], "url": f"{rig.far.url}/hook", "secret": SECRET, "allow_private": True,
+        } for name in names},
+    )  # fmt: skip
+    broker = KombuBroker(rig.rabbitmq.url, exchange="bridge.events", clock=Clock())
+    async with rig.store() as store:
+        try:
+            for name in names:
+                await broker.declare(f"bridge.sink.{name}", ["#"])
+            for start in range(0, len(some), 500):
+                batch = some[start : start + 500]
+                first = await store.commit(None, Commit("a", events=batch)) - len(batch) + 1
+                await broker.publish([Entry(Position("a", first + index), one) for index, one in enumerate(batch)])
+        finally:
+            await broker.close()
+
+        async def settled() -> int:
+            tallies = [await store.tally(name) for name in names]
+            return sum(one.taken for tally in tallies for one in tally.values())
+
+        total = len(some) * number
+
+        async def begun() -> bool:
+            return await settled() > total // 20
+
+        async def done() -> bool:
+            return await settled() >= total
+
+        with rig.bridge(config, "sink") as process:
+            await until(begun, "the first deliveries", look=0.02)
+            before, started = await settled(), time.perf_counter()
+            await until(done, f"{total} deliveries", look=0.02)
+            rate = (total - before) / (time.perf_counter() - started)
+            return Spread(number, rate, resident(process.pid)["VmRSS"])
+
+
+def measure(rig: Rig) -> tuple[Sequence[Spread], Sequence[Spread]]:
+    """Spread the work over 1, 50 and 500 sources, and over 1 and 50 sinks."""
+    recipients, deliveries = rig.scale.of(25_000, 2_500), rig.scale.of(10_000, 1_000)
+    of_sources = [asyncio.run(sources(rig, number, recipients)) for number in (1, 50, rig.scale.of(500, 50))]
+    return of_sources, [asyncio.run(sinks(rig, number, deliveries)) for number in (1, rig.scale.of(50, 10))]

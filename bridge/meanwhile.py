@@ -1,0 +1,69 @@
+"""What others have written of a source since we began to ask: theirs stands where our answer may be the older one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime, timedelta
+
+from pydantic_core import from_json
+
+from bridge.event import OWN_CHANNEL, Entry
+from bridge.ledger import Ledger
+
+_BATCH = 1000
+_LATE = timedelta(seconds=30)
+"""So much later than the provider made it an answer may arrive; so much may two clocks differ."""
+
+
+class Meanwhile:
+    """Follows a source's journal from now on, and tells of which resources somebody else has told.
+
+    A poll and a backfill may read the same resource at the same time. Whoever writes second may have the older answer
+    in hand, and the ledger alone cannot tell that from a status that truly went back; the journal can.
+    """
+
+    def __init__(self, ledger: Ledger, source: str, after: int) -> None:
+        self._ledger = ledger
+        self._source = source
+        self._after = after
+        self._own: set[str] = set()
+        self._looked: dict[str, datetime] = {}
+
+    @classmethod
+    async def from_now(cls, ledger: Ledger, source: str) -> Meanwhile:
+        """Begin behind everything that is in the journal by now, before anything is asked."""
+        return cls(ledger, source, (await ledger.journal(source)).committed)
+
+    def wrote(self, ids: Collection[str], last: int) -> None:
+        """Note our own events, the last of which has the number `last`."""
+        if self._after + len(ids) == last:
+            self._after = last  # nobody else's stand between
+        else:
+            self._own.update(ids)
+
+    async def newer(self, subjects: Collection[str], by: datetime) -> set[str]:
+        """Return those of `subjects` of which somebody else had an answer that may be newer than ours, of `by`.
+
+        Ask after the last statuses were read: what is committed later is a conflict anyway.
+        """
+        await self._catch_up()
+        return {one for one in subjects if one in self._looked and self._looked[one] > by - _LATE}
+
+    async def _catch_up(self) -> None:
+        if (await self._ledger.journal(self._source)).committed == self._after:
+            return
+        while entries := await self._ledger.read(self._source, self._after, _BATCH):
+            for entry in entries:
+                self._note(entry)
+            self._after = entries[-1].position.seq
+
+    def _note(self, entry: Entry) -> None:
+        if entry.event.id in self._own:
+            self._own.discard(entry.event.id)
+            return
+        body = from_json(entry.event.body)
+        if body["data"]["channel"] == OWN_CHANNEL:  # it tells of the bridge, and of no resource's status
+            return
+        seen = (body["data"].get("observed") or {}).get("by") or body["recordedtime"]
+        when, subject = datetime.fromisoformat(seen), body["subject"]
+        self._looked[subject] = max(when, self._looked.get(subject, when))

@@ -1,0 +1,104 @@
+"""The provider's own account of a message: what it counts, where that contradicts itself, and whom it lists."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+
+from bridge.lifecycle import UNKNOWN
+from bridge.providers import reading
+from bridge.providers.govdelivery.api import Api
+from bridge.providers.govdelivery.following import Followed, moment
+from bridge.providers.govdelivery.lifecycles import DETAILS, MESSAGE_KEY, counts, recipient_path
+from bridge.providers.govdelivery.sweeping import MAX_PAGES, observations
+from bridge.providers.http import Vanished
+from bridge.source import Counted, Kind, Observation, Page
+
+_TOTAL = "total"
+_COLLECTIONS = ("failed", "sent")
+Kinds = tuple[Kind, Kind]
+
+
+async def asked(api: Api, kinds: Kinds, path: str, now: datetime) -> Counted:
+    """Ask for a message: one request."""
+    message, recipient = kinds
+    subject = partial(_subject, path)
+    try:
+        answer, item = await api.object(path, having=("status", "recipient_counts"))
+    except Vanished:
+        return Counted(path, now, recipient, subject, scope=path, gone=True)
+    status = reading.text(item.get("status"))
+    shown = () if status is None else (Observation(message, path, MESSAGE_KEY, status, item),)
+    found, details = counts(item.get("recipient_counts")), counts(item.get("recipient_detail_counts"))
+    return _counted(Counted(path, answer.at, recipient, subject, scope=path, shown=shown), found, details)
+
+
+def remembered(kinds: Kinds, path: str, entry: Followed) -> Counted | None:
+    """Return what the message counted when its recipients were last read whole; None where that has to be repeated."""
+    message, recipient = kinds
+    by = moment(entry.swept)
+    if by is None or entry.counts is None or entry.status is None or entry.sweep is not None:
+        return None
+    shown = (Observation(message, path, MESSAGE_KEY, entry.status, None),)
+    counted = Counted(path, by, recipient, partial(_subject, path), scope=path, shown=shown)
+    return _counted(counted, entry.counts, entry.details)
+
+
+def _counted(bare: Counted, found: Mapping[str, int] | None, details: Mapping[str, int] | None) -> Counted:
+    if found is None:
+        return replace(bare, walk=True, remarks=("the provider gives no counts of it",))
+    names = bare.kind.lifecycle.names
+    total = found.get(_TOTAL)
+    by_status = {name: count for name, count in found.items() if name in names and count}
+    others = sum(count for name, count in found.items() if name not in names and name != _TOTAL)
+    if others and total is not None and sum(by_status.values()) + others == total:
+        by_status[UNKNOWN] = others
+    ours: dict[str, int] = {}
+    for name, count in by_status.items():
+        status = names.get(name, UNKNOWN)
+        ours[status] = ours.get(status, 0) + count
+    return replace(bare, counts=ours, total=total, contradictions=tuple(_contradictions(ours, total, details or {})))
+
+
+def _contradictions(ours: Mapping[str, int], total: int | None, details: Mapping[str, int]) -> list[str]:
+    told = []
+    if total is not None and sum(ours.values()) != total:
+        told.append(f"counts {total} recipients in total and {sum(ours.values())} by status")
+    for status, names in DETAILS.items():
+        present = [details[name] for name in names if name in details]
+        few = len(present) == len(names) and sum(present) < ours.get(status, 0)
+        if present and (few or sum(present) > ours.get(status, 0)):
+            told.append(f"counts {ours.get(status, 0)} {status} and {sum(present)} in their details")
+    return told
+
+
+async def listed(api: Api, recipient: Kind, path: str) -> AsyncGenerator[Page, None]:
+    """Yield all recipients of a message, then those of its collections, where one stands that a page has left out.
+
+    A page that shows nobody new ends its list: it leads in a circle.
+    """
+    for collection in ("", *_COLLECTIONS):
+        target: str | None = f"{path}/recipients/{collection}".rstrip("/")
+        visited: set[str] = set()
+        met: set[str] = set()
+        while target is not None and target not in visited and len(visited) < MAX_PAGES:
+            visited.add(target)
+            try:
+                listing = await api.listing(target)
+            except Vanished:
+                if not collection:
+                    raise
+                break
+            found = list(observations(recipient, path, listing.items, None))
+            yield Page(found, by=listing.at)
+            keys = {one.key for one in found}
+            if keys <= met:
+                break
+            met |= keys
+            target = listing.next
+
+
+def _subject(path: str, name: str) -> str:
+    return path if name == MESSAGE_KEY else recipient_path(path, name)

@@ -1,0 +1,227 @@
+"""Records what the providers answer while the bridge runs; whatever befalls the tape, the polling goes on."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import structlog
+
+from bridge.assembly import Assembly
+from bridge.clock import Clock
+from bridge.config import Config
+from bridge.errors import BridgeError, LeaseLost
+from bridge.polling import defect
+from bridge.providers.http import Answer, Failed, Failure, Request
+from bridge.source import Page, Source
+from bridge.tape.files import Full, Line, Writer, prepare, stamp
+from bridge.tape.redaction import Redactor
+from bridge.tape.standstill import Inside, Standing, flowing, stand_at, standing_clock
+from bridge.tape.taped import Taped
+
+log = structlog.get_logger()
+
+REQUEST = "<request>"
+"""Stands in an error's text for method and path."""
+_SEEDS = 2**32
+_NOT_MODIFIED = 304
+
+
+class Recorder:
+    """Keeps what the sources of one process are answered, up to `limit` bytes in the directory.
+
+    Construction makes the directory, and raises `Unavailable` where nothing can be written there. From then on nothing
+    is raised: the tape ends, with one log line, and the polling goes on. Close it when the sources are closed.
+    """
+
+    def __init__(self, folder: Path, clock: Clock, *, limit: int, compress: bool = False) -> None:
+        self._folder = folder
+        self._budget = prepare(folder, limit)
+        self._compress = compress
+        self._real = clock
+        self._run = f"{clock.now():%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+        self._redactor = Redactor(secrets.token_bytes(32))
+        self._writers: list[Writer] = []
+        self._over = False
+        self.clock = standing_clock(clock)
+        """For the sources, and for all that shares their clock."""
+        log.info("tape.records", folder=str(folder), run=self._run, bytes_at_most=limit, bytes_there=self._budget.used)
+
+    def record(self, name: str, kind: str, source: Source) -> Source:
+        """Return the source, on tape from now on."""
+        writer = Writer(self._folder, name, kind, self._run, self._budget, compress=self._compress)
+        self._writers.append(writer)
+        return Taped(source, _Recording(self, writer, self._real, self._redactor))
+
+    def write(self, writer: Writer, make: Callable[[], Line]) -> None:
+        """Write the line that `make` returns, unless the tape has ended; raises nothing."""
+        if self._over:
+            return
+        try:
+            writer.write(make(), self._real.now())
+        except Full:
+            self._end("tape.full", f"the directory holds {self._budget.used} bytes, and may hold {self._budget.limit}")
+        except OSError as error:
+            self._end("tape.cannot_be_written", error.strerror or type(error).__name__)
+        except Exception as error:  # noqa: BLE001 - a tape is not worth a poll
+            self._end("tape.cannot_be_written", defect(error))
+
+    def _end(self, event: str, reason: str) -> None:
+        self._over = True
+        log.warning(
+            event, folder=str(self._folder), reason=reason, consequence="nothing more is recorded; polling goes on"
+        )
+
+    def close(self) -> None:
+        """End the files."""
+        for writer in self._writers:
+            try:
+                writer.close()
+            except OSError as error:
+                if not self._over:
+                    self._end("tape.cannot_be_written", error.strerror or type(error).__name__)
+
+
+class _Recording:
+    """The deck of one source: writes what its polls are answered."""
+
+    def __init__(self, recorder: Recorder, writer: Writer, real: Clock, redactor: Redactor) -> None:
+        self._recorder = recorder
+        self._writer = writer
+        self._real = real
+        self._redactor = redactor
+        self._cursor: dict[str, str] | None = None
+        self._watched: list[str] = []
+
+    def _write(self, make: Callable[[], Line]) -> None:
+        self._recorder.write(self._writer, make)
+
+    # --- polls --------------------------------------------------------------------------------------------------------
+
+    def begin(self, cursor: Mapping[str, str], watched: Sequence[str]) -> Inside:
+        """Begin a poll now, and note what it starts from where that cannot be known from the tape."""
+        known, self._cursor = self._cursor, dict(cursor)
+        named, self._watched = self._watched, list(watched)
+
+        def begun_with() -> Line:
+            found: Line = {}
+            opaque = self._redactor.opaque
+            if known != self._cursor:
+                found["cursor"] = {opaque(name): opaque(value) for name, value in cursor.items()}
+            if named != self._watched:
+                found["watched"] = [opaque(each) for each in watched]
+            return found
+
+        return Inside(self, self._begin("poll", begun_with))
+
+    async def step(self) -> None:
+        """Note that the next page is asked for."""
+        self._write(lambda: {"line": "step"})
+
+    def page(self, page: Page) -> None:
+        """Follow the cursor, which is not written down as long as the pages tell it."""
+        cursor = self._cursor = self._cursor or {}
+        for name, value in page.cursor.items():
+            if value is None:
+                cursor.pop(name, None)
+            else:
+                cursor[name] = value
+
+    def ended(self, error: Exception | None) -> None:
+        """Note the end of a poll's pages, unless they break off."""
+        if not isinstance(error, LeaseLost):
+            self._write(lambda: {"line": "ended", "at": stamp(self._real.now()), "error": _told(error)})
+
+    def completing(self) -> Inside:
+        """Note that details are looked up from now on."""
+        return Inside(self, self._begin("completing", dict))
+
+    def completed(self) -> None:
+        """Note that details were looked up."""
+        self._write(lambda: {"line": "completed", "at": stamp(self._real.now())})
+
+    def _begin(self, what: str, more: Callable[[], Line]) -> Standing:
+        """Begin a piece of work now."""
+        seed = secrets.randbelow(_SEEDS)
+        standing = Standing(self._real.now(), self._real.monotonic(), Random(seed))
+        begun = {"line": what, "at": stamp(standing.now), "monotonic": standing.monotonic, "seed": seed}
+        self._write(lambda: {**begun, **more()})
+        return standing
+
+    # --- the wire -----------------------------------------------------------------------------------------------------
+
+    async def carry(self, request: Request, ask: Callable[[], Awaitable[Answer | Failure]]) -> Answer | Failure:
+        """Ask the provider, and write down what came."""
+        outcome: Answer | Failure
+        try:
+            with flowing():
+                outcome = await ask()
+        except LeaseLost:
+            raise  # another process polls now: the provider said nothing, and the poll breaks off
+        except BridgeError as error:
+            self._arrived(request, Failure(error))
+            raise
+        self._arrived(request, outcome)
+        return outcome
+
+    def _arrived(self, request: Request, outcome: Answer | Failure) -> None:
+        with flowing():
+            at = outcome.at if isinstance(outcome, Answer) else self._real.now()
+            monotonic = self._real.monotonic()
+        stand_at(at, monotonic)
+
+        def line() -> Line:
+            asked = outcome.asked if isinstance(outcome, Answer) else at
+            return {
+                "line": "answer", "asked": stamp(asked), "at": stamp(at), "monotonic": monotonic,
+                "method": request.method, "path": self._redactor.request(request), **self._outcome(request, outcome),
+            }  # fmt: skip
+
+        self._write(line)
+
+    def _outcome(self, request: Request, outcome: Answer | Failure) -> dict[str, Any]:
+        if isinstance(outcome, Failure):
+            return {"failure": _failure(request, outcome)}
+        # What has not changed is written down again: the tape need not have the answer that it is equal to.
+        answer = request.known if request.known is not None and outcome.status == _NOT_MODIFIED else outcome
+        return {
+            "status": answer.status,
+            "unchanged": answer is not outcome,
+            "headers": self._redactor.headers(answer, request.origin),
+            **self._redactor.body(answer, request.method),
+        }
+
+
+def _told(error: Exception | None) -> str | None:
+    return str(error) if isinstance(error, BridgeError) else None if error is None else defect(error)
+
+
+def _failure(request: Request, failure: Failure) -> dict[str, Any]:
+    error = failure.error
+    return {
+        "error": type(error).__name__,
+        "text": str(error).replace(request.what, REQUEST),
+        "retry_after": getattr(error, "retry_after", None),
+        "timed_out": isinstance(error, Failed) and error.timed_out,
+        "again": failure.again,
+    }
+
+
+class _Recorded(Assembly):
+    """An assembly whose sources are on tape."""
+
+    def __init__(self, config: Config, recorder: Recorder) -> None:
+        super().__init__(config, recorder.clock)
+        self._recorder = recorder
+
+    def source(self, name: str) -> Source:
+        """Return one source, on tape; raises `ConfigError` where its plugin refuses the settings after all."""
+        return self._recorder.record(name, self.config.sources[name].type, super().source(name))
+
+
+def recording(config: Config, recorder: Recorder) -> Assembly:
+    """Return the parts of a configuration, with all sources on tape."""
+    return _Recorded(config, recorder)

@@ -1,0 +1,345 @@
+"""The commands that tell what a run has left behind, and those that change what the next one does."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from harness import ask, bridge, until, write_config
+
+from bridge.simulator import Simulator, SimulatorSettings
+from bridge.testing.receiver import Receiver, reply
+from bridge.testing.servers import free_port
+
+pytestmark = pytest.mark.acceptance
+
+
+@dataclass
+class Story:
+    """A finished run: a call that failed, one that was answered, a drop that was rejected, an SMS that was not sent."""
+
+    folder: Path
+    config: Path
+    simulator: Simulator
+    crm: Receiver
+    audit: Receiver
+    failed: str = ""
+    sent: str = ""
+    drop: str = ""
+    phones: list[str] = field(default_factory=list)
+    moved: list[datetime] = field(default_factory=list)
+    """When the call that failed began, and when it failed."""
+
+    async def command(self, *arguments: str, code: int = 0) -> str:
+        done = await ask(self.folder, *arguments, "-c", self.config.name)
+        assert (done.returncode, done.stderr) == (code, "")
+        return done.stdout
+
+    async def json(self, *arguments: str) -> Any:
+        return json.loads(await self.command(*arguments, "--json"))
+
+    def told(self, receiver: Receiver) -> list[tuple[str, str]]:
+        bodies = [json.loads(request.body) for request in receiver.requests]
+        return [(body["subject"], body["data"]["status"]) for body in bodies]
+
+    @property
+    def life(self) -> list[dict[str, Any]]:
+        """The events of the call that failed, as the receiver got them."""
+        bodies = [json.loads(request.body) for request in self.crm.requests]
+        return [body for body in bodies if body["subject"] == self.failed]
+
+
+@asynccontextmanager
+async def world(folder: Path, **settings: Any) -> AsyncIterator[tuple[Simulator, Path, Receiver, Receiver]]:
+    async with Simulator(SimulatorSettings.still()) as simulator, Receiver() as crm, Receiver() as audit:
+        shared = {"type": "webhook", "allow_private": True, "retry": ["200ms"] * 5}
+        sinks = {
+            "crm": {**shared, "url": f"{crm.url}/hooks/s3cr3t", "topics": ["#"], "ordered": True},
+            "audit": {**shared, "url": f"{audit.url}/hooks/s3cr3t", "topics": ["voicemail.#"]},
+        }
+        yield simulator, write_config(folder, simulator, sinks=sinks, **settings), crm, audit
+
+
+@pytest.fixture
+async def story(tmp_path) -> AsyncIterator[Story]:
+    async with world(tmp_path) as (simulator, config, crm, audit):
+        message = simulator.world.add_message("voice", 2)
+        drop = simulator.world.add_drop()
+        story = Story(tmp_path, config, simulator, crm, audit)
+        story.failed, story.sent = message.recipients
+        story.drop = drop.path
+        story.phones = [*message.addresses, drop.address]
+        with bridge(tmp_path, "run", "-c", str(config)) as process:
+            await crm.arrived(4, within=20)
+            story.moved.append(datetime.now(UTC))
+            for path in (message.path, *message.recipients):
+                simulator.world.move(path, "sending")
+            await crm.arrived(7, within=20)
+            story.moved.append(datetime.now(UTC))
+            simulator.world.move(story.failed, "failed", detail="busy", error="SIP 486")
+            simulator.world.move(story.sent, "sent", detail="human")
+            simulator.world.move_drop(drop, 3)
+            simulator.world.add_send_event(code=45)
+            await crm.arrived(11, within=20)
+            await audit.arrived(2, within=20)
+            assert await asyncio.to_thread(process.stop) == 0
+        yield story
+
+
+# --- what was ---------------------------------------------------------------------------------------------------------
+
+
+async def test_the_state_of_each_source_after_a_run_is_shown(story):
+    found = {each["name"]: each for each in await story.json("sources")}
+    assert {name: each["type"] for name, each in found.items()} == {
+        "city": "govdelivery",
+        "drops": "spacivox",
+        "journeys": "marketingcloud",
+    }
+    assert {name: each["committed"] for name, each in found.items()} == {"city": 8, "drops": 2, "journeys": 1}
+    now = datetime.now(UTC)
+    for each in found.values():
+        assert (each["state"], each["lag"], each["failures"], each["error"]) == ("ok", 0, 0, None)
+        assert each["confirmed"] == each["committed"] == each["kept"]
+        assert each["holder"] is None
+        assert each["last_ok"] == each["last_poll"]
+        last, following = (datetime.fromisoformat(each[name]) for name in ("last_poll", "next_poll"))
+        assert now - timedelta(minutes=1) < last <= now
+        assert last < following
+    table = await story.command("sources")
+    assert re.search(r"^city +govdelivery +ok ", table, re.MULTILINE)
+
+
+async def test_a_trace_tells_the_whole_life_of_one_recipient_and_of_nobody_else(story):
+    found = await story.json("trace", story.failed)
+    assert [(each["topic"], each["previous"], each["transition"]) for each in found] == [
+        ("voice.recipient.new", None, "first"),
+        ("voice.recipient.sending", "new", "advance"),
+        ("voice.recipient.failed.busy", "sending", "advance"),
+    ]
+    assert {each["subject"] for each in found} == {story.failed}
+    assert [each["id"] for each in found] == [event["id"] for event in story.life]
+    assert [each["error"] for each in found] == [None, None, "SIP 486"]
+    for each, moved in zip(found[1:], story.moved, strict=True):
+        after, by = (datetime.fromisoformat(each["observed"][name]) for name in ("after", "by"))
+        assert after < moved < by <= datetime.fromisoformat(each["recorded"])
+    for each in found:
+        assert each["confirmed"]
+        audit, crm = each["sinks"]
+        assert (crm["sink"], crm["state"], crm["attempts"]) == ("crm", "taken", [])
+        assert (audit["sink"], audit["state"]) == ("audit", "filtered")
+        assert audit["said"] == "not sent: its topics are voicemail.#"
+    # The same by the id of any of its events, and by a table for a person.
+    assert await story.json("trace", found[1]["id"]) == found
+    told = await story.command("trace", story.failed)
+    assert told.count("broker     has confirmed it") == 3
+    assert "voice.recipient.failed.busy (was sending)  advance" in told
+    assert [phone for phone in story.phones if phone in told] == []
+    nothing = await ask(story.folder, "trace", "/messages/voice/1/recipients/1", "-c", story.config.name)
+    assert nothing.returncode == 1
+    assert "was not seen, did not change, or changed longer than 168h ago" in nothing.stderr
+
+
+async def test_a_replay_goes_to_one_sink_only_with_the_ids_that_the_events_had(story):
+    before = {request.headers["webhook-id"]: request.body for request in story.crm.requests}
+    story.crm.requests.clear()
+    arguments = ("replay", "crm", "--since", "1h", "--topic", "voicemail.#", "--topic", "*.recipient.failed.#")
+    assert await story.json(*arguments) == {"sink": "crm", "selected": 3, "replayed": 3}
+    assert (
+        await story.command("replay", "crm", "--since", "1h", "--until", "30m") == "crm: 0 of 0 events are due again\n"
+    )
+    waiting = await story.json("deliveries", "list")
+    assert {each["subject"] for each in waiting} == {story.failed, story.drop}
+    with bridge(story.folder, "run", "-c", str(story.config)) as process:
+        await story.crm.arrived(3, within=20)
+        await until(lambda: _none(story), "nothing waits any more", within=20)
+        assert await asyncio.to_thread(process.stop) == 0
+    assert sorted(story.told(story.crm)) == sorted(
+        [(story.failed, "failed"), (story.drop, "sent"), (story.drop, "rejected")]
+    )
+    assert all(before[request.headers["webhook-id"]] == request.body for request in story.crm.requests)
+    assert len(story.audit.requests) == 2
+
+
+async def _none(story: Story) -> bool:
+    return not await story.json("deliveries", "list")
+
+
+async def test_a_tail_since_an_hour_ago_prints_what_the_journal_keeps(story):
+    printed = await story.command("tail", "--since", "1h", "--json", "--count", "11")
+    assert sorted(line.encode() for line in printed.splitlines()) == sorted(r.body for r in story.crm.requests)
+
+
+async def test_a_delivery_that_is_still_tried_is_told_with_each_try(story):
+    story.crm.default = reply(503)
+    story.simulator.world.add_drop()
+    ran = await ask(story.folder, "run", "--once", "--json", "-c", story.config.name)
+    assert ran.returncode == 0, ran.stderr
+    done = json.loads(ran.stdout)
+    assert done["sources"]["drops"] == {"observed": 2, "events": 1, "problems": []}
+    assert done["published"] == 1
+    (one,) = await story.json("deliveries", "list", "crm")
+    assert one["topic"] == "voicemail.drop.sent"
+    (change,) = await story.json("trace", one["subject"])
+    audit, crm = change["sinks"]
+    assert (crm["state"], audit["state"]) == (one["state"], "taken")
+    assert crm["attempts"] == one["attempts"]
+    assert {attempt["error"] for attempt in one["attempts"]} == {f"http://127.0.0.1:{story.crm.port} answered 503"}
+
+
+# --- what shall be ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_message_that_an_operator_names_is_followed_though_nothing_is_discovered(tmp_path):
+    async with world(tmp_path) as (simulator, config, crm, _):
+        values = yaml.safe_load(config.read_text())
+        values["sources"]["city"]["discover"] = False
+        config.write_text(yaml.safe_dump(values))
+        messages = [simulator.world.add_message("sms", 1) for _ in range(2)]
+        story = Story(tmp_path, config, simulator, crm, crm)
+        with bridge(tmp_path, "run", "-c", str(config)) as process:
+            drop = simulator.world.add_drop()
+            await crm.arrived(1, within=20)
+            assert story.told(crm) == [(drop.path, "sent")]
+            said = await story.command("watch", "add", "city", messages[1].path)
+            assert said == f"{messages[1].path}: is followed from the next poll on\n"
+            assert await story.json("watch", "list") == [{"source": "city", "resource": messages[1].path}]
+            await crm.arrived(3, within=20)
+            simulator.world.move(messages[1].recipient(), "sending")
+            simulator.world.move(messages[0].recipient(), "sending")
+            await crm.arrived(4, within=20)
+            assert await story.command("watch", "remove", "city", messages[1].path) == (
+                f"{messages[1].path}: is followed no longer\n"
+            )
+            assert await story.json("watch", "list", "city") == []
+            assert await asyncio.to_thread(process.stop) == 0
+        assert sorted(story.told(crm)[1:]) == sorted(
+            [(messages[1].path, "new"), (messages[1].recipient(), "new"), (messages[1].recipient(), "sending")]
+        )
+
+
+async def test_the_configuration_is_shown_with_its_defaults_and_without_its_secrets(tmp_path):
+    async with world(tmp_path) as (simulator, config, crm, _):
+        done = await ask(tmp_path, "config", "show", "--json", "-c", str(config))
+        told = await ask(tmp_path, "config", "show", "-c", str(config))
+    shown = json.loads(done.stdout)
+    assert shown == yaml.safe_load(told.stdout)
+    assert shown["exchange"] == "bridge.events"
+    assert shown["sources"]["city"]["interval"] == "250ms"
+    assert shown["sources"]["city"]["follow_for"] == "72h"
+    assert shown["sinks"]["crm"]["privacy"] == "full"
+    assert shown["sinks"]["crm"]["url"] == f"{crm.url}/********"
+    settings = simulator.settings
+    secrets = ("s3cr3t", settings.govdelivery_token, settings.spacivox_token, settings.client_secret)
+    assert [secret for secret in secrets if secret in done.stdout + told.stdout] == []
+
+
+async def test_simulated_providers_of_a_process_of_their_own_are_polled_by_the_configuration_it_writes(tmp_path):
+    arguments = ("simulate", "--listen", "127.0.0.1:0", "--seed", "4", "--speed", "60", "--messages-per-minute", "4")
+    with bridge(tmp_path, *arguments, "--write-config", "demo.yaml", "--json", name="simulate") as simulate:
+        await until(lambda: simulate.said.endswith("\n"), "it says where it is", within=20)
+        said = json.loads(simulate.said)
+        assert (said["seed"], said["config"]) == (4, "demo.yaml")
+        checked = await ask(tmp_path, "check", "--json", "-c", "demo.yaml")
+        assert {part["state"] for part in json.loads(checked.stdout)["parts"]} == {"ok"}
+        ran = await ask(tmp_path, "run", "--once", "--json", "-c", "demo.yaml")
+        assert ran.returncode == 0
+        simulate.process.send_signal(signal.SIGINT)
+        assert await asyncio.to_thread(simulate.wait, 20) == 0
+    events = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert {event["source"] for event in events} == {"/govdelivery/city", "/spacivox/drops", "/marketingcloud/journeys"}
+    # The sink prints events on standard output, so the outcome is on standard error.
+    report = json.loads(ran.stderr[ran.stderr.index("\n{\n") :] if not ran.stderr.startswith("{\n") else ran.stderr)
+    assert report["failures"] == {}
+    assert sum(one["events"] for one in report["sources"].values()) == report["published"] == len(events)
+    assert report["sinks"]["screen"]["taken"] == len(events)
+
+
+# --- what the events are ----------------------------------------------------------------------------------------------
+
+
+async def test_the_catalogue_names_every_event_and_its_schema_every_field_that_travels(story):
+    done = await ask(story.folder, "events", "list", "--json")
+    catalogue = {each["class"]: each for each in json.loads(done.stdout)}
+    assert {"RecipientFailed", "VoicemailRejected", "SMSNotSent", "UnknownStatus", "SourceStalled"} <= catalogue.keys()
+    assert {"sms.recipient.failed", "voice.recipient.failed.busy"} <= {*catalogue["RecipientFailed"]["topics"]}
+    event = story.life[-1]
+    schema = json.loads((await ask(story.folder, "events", "schema", "RecipientFailed")).stdout)
+    assert event["data"].keys() <= schema["properties"].keys()
+    assert {*schema["required"]} <= event["data"].keys()
+    assert schema["$id"] == event["dataschema"]
+
+
+# --- exit codes -------------------------------------------------------------------------------------------------------
+
+NEEDS_STORE = [
+    ("sources",),
+    ("trace", "/messages/voice/1"),
+    ("replay", "crm", "--since", "1h"),
+    ("watch", "add", "city", "/messages/voice/1"),
+    ("watch", "list"),
+    ("deliveries", "list"),
+    ("deliveries", "redrive", "crm", "--dead"),
+    ("run", "--once"),
+    ("check",),
+    ("tail",),
+]
+
+
+async def test_a_redis_that_cannot_be_reached_is_exit_code_4_and_one_line_without_its_password(tmp_path):
+    port = free_port()
+    url = f"redis://:canary-0123456789@127.0.0.1:{port}/0"
+    async with world(tmp_path, store=url, broker=url.replace("/0", "/1")) as (_, config, *_receivers):
+        done = await asyncio.gather(*(ask(tmp_path, *each, "-c", str(config)) for each in NEEDS_STORE))
+    for arguments, one in zip(NEEDS_STORE, done, strict=True):
+        assert one.returncode == 4, arguments
+        assert "canary" not in one.stdout + one.stderr
+        assert "Traceback" not in one.stderr
+        if arguments != ("check",):
+            assert one.stdout == ""
+            lines = [line for line in one.stderr.splitlines() if not line.startswith("{")]
+            assert len(lines) == 1, one.stderr
+            assert f"127.0.0.1:{port}" in lines[0]
+    (checked,) = [one for arguments, one in zip(NEEDS_STORE, done, strict=True) if arguments == ("check",)]
+    assert re.search(rf"^store +unreachable .*127\.0\.0\.1:{port}", checked.stdout, re.MULTILINE)
+    assert re.search(r"^source city +ok ", checked.stdout, re.MULTILINE)
+
+
+WRONG_USAGE = [
+    (("run",), "Missing option '-c'"),
+    (("run", "--role", "cook", "-c", "bridge.yaml"), "'cook' is not one of 'poll', 'relay', 'sink'"),
+    (("fly",), "No such command 'fly'"),
+    (("tail", "a.#.b", "-c", "bridge.yaml"), "'#' may only be the last"),
+    (("replay", "nobody", "--since", "1h", "-c", "bridge.yaml"), "there is no sink 'nobody'"),
+    (("replay", "crm", "-c", "bridge.yaml"), "Missing option '--since'"),
+    (("replay", "crm", "--since", "yesterday", "-c", "bridge.yaml"), "'yesterday' is not a time"),
+    (("watch", "add", "nowhere", "1", "-c", "bridge.yaml"), "there is no source 'nowhere'"),
+    (("watch", "add", "drops", "1", "-c", "bridge.yaml"), "nothing to name"),
+    (("watch", "add", "city", "10507", "-c", "bridge.yaml"), "may be a message of several channels"),
+    (("deliveries", "redrive", "-c", "bridge.yaml"), "say which"),
+    (("deliveries", "list", "nobody", "-c", "bridge.yaml"), "there is no sink 'nobody'"),
+    (("events", "schema", "Nothing"), "Nothing"),
+    (("plugins", "schema", "nothing"), "`bridge plugins` lists them all"),
+    (("simulate", "--fault", "nothing"), "--list-faults"),
+    (("simulate", "--listen", "here"), "is not HOST:PORT"),
+    (("demo", "a.#.b"), "'#' may only be the last"),
+]
+
+
+async def test_wrong_usage_is_exit_code_2_and_says_what_is_right(tmp_path):
+    async with world(tmp_path):
+        done = await asyncio.gather(*(ask(tmp_path, *arguments) for arguments, _ in WRONG_USAGE))
+    for (arguments, words), one in zip(WRONG_USAGE, done, strict=True):
+        assert (one.returncode, one.stdout) == (2, ""), (arguments, one.stderr)
+        assert words in " ".join(one.stderr.split()), arguments
+        assert "Traceback" not in one.stderr

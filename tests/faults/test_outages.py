@@ -1,0 +1,456 @@
+"""Servers killed, emptied, cut off and stalled under a living bridge: it comes back by itself, and nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aio_pika
+import aiohttp
+import pytest
+import redis
+import redis.asyncio
+from faults.witness import Witness
+from harness import EXCHANGE, Process, bridge, expected, until, write_config
+
+from bridge.adapters.redis_store import RedisStore
+from bridge.clock import Clock
+from bridge.settlement import Tally
+from bridge.simulator import Simulator, SimulatorSettings
+from bridge.testing.relay import TcpRelay
+from bridge.testing.servers import RabbitMQServer, RedisServer, free_port
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
+
+LIVELY = SimulatorSettings(
+    seed=5,
+    speed=60.0,
+    messages_per_minute=3.0,
+    recipients_per_message=10.0,
+    drops_per_minute=15.0,
+    texts_per_minute=0.0,
+    emails_per_minute=0.0,
+    sends_per_minute=15.0,
+    email_sends_per_minute=0.0,
+    failed_share=0.2,
+)
+QUICK = {"lease": "2s", "claim": "2s", "audit": "1s"}
+
+
+@pytest.fixture(scope="module")
+def rabbit() -> Iterator[RabbitMQServer]:
+    """Give a node that these tests may harm."""
+    with RabbitMQServer() as server:
+        yield server
+
+
+@pytest.fixture
+def rabbit_server(rabbit: RabbitMQServer) -> Iterator[RabbitMQServer]:
+    yield rabbit
+    rabbit.wipe()
+
+
+@pytest.fixture
+def redis_keeps() -> Iterator[RedisServer]:
+    """Give a Redis whose data survives being killed."""
+    with RedisServer(appendonly=True) as server:
+        yield server
+
+
+@dataclass
+class Scene:
+    """A living bridge between simulated providers and a witness."""
+
+    folder: Path
+    simulator: Simulator
+    witness: Witness
+    store: str
+    broker: str
+    port: int
+    config: Path
+
+    async def ready(self) -> tuple[int, dict[str, Any]]:
+        async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{self.port}/readyz") as answer:
+            return answer.status, await answer.json()
+
+    async def says(self, part: str) -> bool:
+        """Say whether /readyz names `part` as what is missing."""
+        status, body = await self.ready()
+        return status == 503 and part in json.dumps(body)
+
+    async def well(self) -> bool:
+        return (await self.ready())[0] == 200
+
+    async def goes_on(self, more: int = 60) -> None:
+        """Wait until that many further events have arrived."""
+        heard = len(self.witness.bodies)
+        await until(lambda: len(self.witness.bodies) >= heard + more, f"{more} more events arrive")
+
+    async def all_told(self, within: float = 45, *, store_was_away: bool = False) -> None:
+        """Stop the world, and wait until everything that was shown has arrived."""
+        wrong = self.witness.broken if store_was_away else self.witness.missing
+        self.simulator.time.freeze()
+        await until(lambda: not self.simulator.unseen(), "the bridge has looked at every resource", within)
+        try:
+            await until(lambda: not wrong(self.simulator), "all has arrived", within)
+        except TimeoutError:
+            pytest.fail(f"told otherwise than shown: {wrong(self.simulator)}")
+
+    async def balanced(self) -> None:
+        """Wait until the books of the sink say that everything was taken."""
+        store = RedisStore(self.store, clock=Clock())
+        try:
+
+            async def balances() -> bool:
+                books = await store.tally("crm")
+                journals = {name: (await store.journal(name)).events for name in await store.sources()}
+                return books == {name: Tally(taken=events) for name, events in journals.items() if events}
+
+            await until(balances, "the books balance", within=20)
+        finally:
+            await store.close()
+
+
+@asynccontextmanager
+async def scene(
+    folder: Path,
+    store: str,
+    broker: str,
+    settings: SimulatorSettings = LIVELY,
+    sink: dict[str, Any] | None = None,
+    **values: Any,
+) -> AsyncIterator[Scene]:
+    port = free_port()
+    async with Simulator(settings) as simulator, Witness() as witness:
+        config = write_config(
+            folder,
+            simulator,
+            store=store,
+            broker=broker,
+            http={"listen": f"127.0.0.1:{port}"},
+            sinks={"crm": witness.sink(**(sink or {}))},
+            **{**QUICK, **values},
+        )
+        yield Scene(folder, simulator, witness, store, broker, port, config)
+
+
+def through(relay: TcpRelay, url: str) -> str:
+    """Return `url` with the relay in between."""
+    front, _, rest = url.rpartition(":")
+    return f"{front}:{relay.port}/{rest.partition('/')[2]}"
+
+
+def remembers(rabbit: RabbitMQServer) -> None:
+    """Have the node write down which quorum queues it has; by itself it does so about a second after it made one."""
+    rabbit.ctl("eval", "[dets:sync(Table) || Table <- dets:all()].")
+
+
+def logged(process: Process, event: str) -> list[dict[str, Any]]:
+    return [line for line in process.log if line["event"] == event]
+
+
+@asynccontextmanager
+async def subscribed(url: str) -> AsyncIterator[Callable[[], Awaitable[list[dict[str, Any]]]]]:
+    """Bind a durable queue as a careful service would; what it yields reads all that is in it."""
+    connection = await aio_pika.connect(url)
+    async with connection, connection.channel() as channel:
+        exchange = await channel.declare_exchange(EXCHANGE, aio_pika.ExchangeType.TOPIC, durable=True)
+        queue = await channel.declare_queue("service", durable=True)
+        await queue.bind(exchange, "#")
+
+    async def read() -> list[dict[str, Any]]:
+        connection = await aio_pika.connect(url)
+        found = []
+        async with connection, connection.channel() as channel:
+            queue = await channel.get_queue("service")
+            while message := await queue.get(fail=False):
+                await message.ack()
+                found.append(json.loads(message.body))
+        return found
+
+    yield read
+
+
+# --- killed and started again -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("killed", [("rabbitmq",), ("redis",), ("rabbitmq", "redis")], ids=" and ".join)
+async def test_servers_killed_and_started_again_cost_no_event_and_need_no_hand(
+    killed, tmp_path, redis_keeps, rabbit_server
+):
+    servers = {"rabbitmq": rabbit_server, "redis": redis_keeps}
+    async with (
+        subscribed(rabbit_server.url) as read,
+        scene(tmp_path, redis_keeps.url, rabbit_server.url) as play,
+    ):
+        with bridge(tmp_path, "run", "-c", str(play.config)) as running:
+            await play.goes_on()
+            await asyncio.to_thread(remembers, rabbit_server)
+            for name in killed:
+                await asyncio.to_thread(servers[name].kill)
+            part = "store" if "redis" in killed else "broker"
+            await until(lambda: play.says(part), f"/readyz names the {part}", within=20)
+            for name in killed:
+                await asyncio.to_thread(servers[name].start)
+            await until(play.well, "/readyz is well again")
+            await play.goes_on()
+            await play.all_told(store_was_away="redis" in killed)
+            await play.balanced()
+            assert await asyncio.to_thread(running.stop) == 0
+        if "redis" in killed:
+            assert [line for line in running.log if "cannot be reached" in line.get("reason", "")]
+        if "rabbitmq" in killed:
+            assert logged(running, "relay.waits")
+            assert logged(running, "sink.cannot_receive")
+        # The process lived: it knew all the time what it had sent, and sent nothing twice.
+        assert play.witness.repeated == {}
+        heard = [event["id"] for event in await read()]
+        assert {event["id"] for event in play.witness.events} <= set(heard)
+
+
+# --- cut off and stalled ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", ["store", "broker"])
+async def test_a_network_that_is_cut_and_comes_back_costs_no_event(part, tmp_path, redis_keeps, rabbit_server):
+    ports = {"store": redis_keeps.port, "broker": rabbit_server.port}
+    async with TcpRelay(ports[part]) as relay:
+        store = through(relay, redis_keeps.url) if part == "store" else redis_keeps.url
+        broker = through(relay, rabbit_server.url) if part == "broker" else rabbit_server.url
+        async with scene(tmp_path, store, broker) as play:
+            with bridge(tmp_path, "run", "-c", str(play.config)) as running:
+                for _ in range(3):
+                    await play.goes_on(30)
+                    relay.cut()
+                await play.goes_on(30)
+                relay.refuse()
+                relay.cut()
+                await until(lambda: play.says(part), f"/readyz names the {part}", within=20)
+                relay.refuse(refuse=False)
+                await until(play.well, "/readyz is well again")
+                await play.goes_on(30)
+                await play.all_told(store_was_away=part == "store")
+                assert await asyncio.to_thread(running.stop) == 0
+            assert play.witness.repeated == {}
+
+
+@pytest.mark.parametrize("part", ["store", "broker"])
+async def test_a_server_that_hangs_is_named_and_what_waits_goes_on_when_it_answers_again(
+    part, tmp_path, redis_keeps, rabbit_server
+):
+    ports = {"store": redis_keeps.port, "broker": rabbit_server.port}
+    async with TcpRelay(ports[part]) as relay:
+        store = through(relay, redis_keeps.url) if part == "store" else redis_keeps.url
+        broker = through(relay, rabbit_server.url) if part == "broker" else rabbit_server.url
+        async with scene(tmp_path, store, broker) as play:
+            with bridge(tmp_path, "run", "-c", str(play.config)) as running:
+                await play.goes_on()
+                relay.stall()
+                await until(lambda: play.says(part), f"/readyz names the {part}", within=20)
+                relay.resume()
+                await until(play.well, "/readyz is well again")
+                await play.goes_on()
+                await play.all_told(store_was_away=part == "store")
+                assert await asyncio.to_thread(running.stop) == 0
+            assert play.witness.repeated == {}
+
+
+# --- a broker that forgets --------------------------------------------------------------------------------------------
+
+MANY = SimulatorSettings.still(seed=9)
+
+
+def place(simulator: Simulator, recipients: int = 400) -> None:
+    simulator.world.add_message("sms", recipients, status="sending", recipient_status="sending")
+
+
+def move_some(simulator: Simulator, count: int = 150) -> None:
+    world = simulator.world
+    message = world.messages["sms"][0]
+    for index in range(count):
+        world.move(message.recipient(index), "failed" if index % 2 else "sent")
+
+
+@asynccontextmanager
+async def piled_up(play: Scene) -> AsyncIterator[Process]:
+    """Give a living bridge whose sink has more in its queue than it can hold in hand."""
+    play.witness.gate.clear()
+    place(play.simulator)
+    with bridge(play.folder, "run", "-c", str(play.config)) as running:
+        await until(lambda: not play.simulator.unseen(), "the bridge has looked at everything")
+        await until(lambda: confirmed(play), "everything was published")
+        assert not play.witness.bodies
+        yield running
+
+
+async def confirmed(play: Scene) -> bool:
+    store = RedisStore(play.store, clock=Clock())
+    try:
+        state = await store.journal("city")
+    finally:
+        await store.close()
+    return state.events > 0 and not state.backlog
+
+
+async def purge_rabbitmq(url: str) -> int:
+    connection = await aio_pika.connect(url)
+    async with connection, connection.channel() as channel:
+        return int((await (await channel.get_queue("bridge.sink.crm")).purge()).message_count or 0)
+
+
+async def delete_rabbitmq(url: str) -> int:
+    connection = await aio_pika.connect(url)
+    async with connection, connection.channel() as channel:
+        queue = await channel.get_queue("bridge.sink.crm")
+        return int((await queue.delete(if_unused=False, if_empty=False)).message_count or 0)
+
+
+@pytest.mark.parametrize("forget", [purge_rabbitmq, delete_rabbitmq], ids=["purged", "deleted"])
+async def test_a_queue_emptied_behind_our_back_is_filled_from_the_journal(forget, tmp_path, redis_keeps, rabbit_server):
+    async with scene(tmp_path, redis_keeps.url, rabbit_server.url, MANY, {"concurrency": 4}) as play:
+        async with piled_up(play) as running:
+            assert await forget(rabbit_server.url) > 50
+            play.witness.gate.set()
+            await play.all_told()
+            await play.balanced()
+            move_some(play.simulator)
+            await play.all_told()
+            await play.balanced()
+            assert await asyncio.to_thread(running.stop) == 0
+        assert sum(line["events"] for line in logged(running, "sink.events_were_lost_on_the_way")) > 50
+        assert play.witness.repeated == {}
+
+
+async def test_a_rabbitmq_that_comes_back_empty_costs_no_event(tmp_path, redis_keeps, rabbit_server):
+    async with scene(tmp_path, redis_keeps.url, rabbit_server.url, MANY, {"concurrency": 4}) as play:
+        async with piled_up(play) as running:
+            await asyncio.to_thread(rabbit_server.kill)
+            shutil.rmtree(rabbit_server.folder / "mnesia")
+            await asyncio.to_thread(rabbit_server.start)
+            play.witness.gate.set()
+            await play.all_told()
+            move_some(play.simulator)
+            await play.all_told()
+            await play.balanced()
+            assert await asyncio.to_thread(running.stop) == 0
+        assert play.witness.repeated == {}
+
+
+async def test_a_redis_broker_that_was_flushed_costs_no_event(tmp_path, redis_keeps):
+    broker = redis_keeps.url.replace("/0", "/1")
+    async with scene(tmp_path, redis_keeps.url, broker, MANY, {"concurrency": 4}) as play:
+        async with piled_up(play) as running:
+            with redis.Redis.from_url(broker) as client:
+                assert client.dbsize() > 0
+                client.flushdb()
+            play.witness.gate.set()
+            await play.all_told()
+            move_some(play.simulator)
+            await play.all_told()
+            await play.balanced()
+            assert await asyncio.to_thread(running.stop) == 0
+        assert play.witness.repeated == {}
+
+
+# --- a store that forgets ---------------------------------------------------------------------------------------------
+
+
+def ids_by_transition(witness: Witness) -> dict[tuple[str, str], str]:
+    return {(event["subject"], event["data"]["status"]): event["id"] for event in witness.events}
+
+
+def shown_now(simulator: Simulator) -> set[tuple[str, str]]:
+    """Return each resource and the status in which it was shown last."""
+    return {(subject, history[-1][0]) for subject, history in expected(simulator).items()}
+
+
+async def heard_all_over_again(play: Scene, before: dict[str, int], *, still: set[tuple[str, str]]) -> None:
+    """Wait until every resource's present status was told once more, with the id that it had before."""
+    ids = ids_by_transition(play.witness)
+    await until(
+        lambda: all(play.witness.times[ids[one]] > before[ids[one]] for one in still),
+        "all statuses are told again",
+    )
+    assert ids_by_transition(play.witness) == ids
+
+
+@pytest.mark.parametrize("living", [True, False], ids=["under a living bridge", "while the bridge is down"])
+async def test_a_store_that_lost_its_memory_sees_everything_again_under_the_same_ids_and_swallows_nothing(
+    living, tmp_path, rabbit_server
+):
+    with RedisServer() as forgetful:
+        async with scene(tmp_path, forgetful.url, rabbit_server.url, MANY) as play:
+            place(play.simulator, 60)
+            with bridge(tmp_path, "run", "-c", str(play.config)) as running:
+                await play.all_told()
+                await play.balanced()
+                before = dict(play.witness.times)
+                still = shown_now(play.simulator)
+                if not living:
+                    assert await asyncio.to_thread(running.stop) == 0
+                await asyncio.to_thread(forgetful.kill)
+                await asyncio.to_thread(forgetful.start)
+                with redis.Redis.from_url(forgetful.url) as client:
+                    assert client.dbsize() < 20
+                again = bridge(tmp_path, "run", "-c", str(play.config), name="again")
+                with nullcontext(running) if living else again as process:
+                    await heard_all_over_again(play, before, still=still)
+                    # What is new now has numbers that no old delivery, and no message in a queue, ever had.
+                    move_some(play.simulator, 40)
+                    await until(lambda: not play.simulator.unseen(), "the bridge has looked at everything")
+                    await until(
+                        lambda: shown_now(play.simulator) <= ids_by_transition(play.witness).keys(),
+                        "what is new has arrived",
+                    )
+                    await play.balanced()
+                    assert await asyncio.to_thread(process.stop) == 0
+        assert all(count <= 2 for count in play.witness.times.values())
+
+
+async def test_messages_of_a_forgotten_journal_do_not_hide_those_of_the_new_one(tmp_path, rabbit_server):
+    with RedisServer() as forgetful:
+        async with scene(tmp_path, forgetful.url, rabbit_server.url, MANY, {"concurrency": 4}) as play:
+            async with piled_up(play) as running:
+                # The queue is full of positions of a journal that is about to be forgotten.
+                await asyncio.to_thread(forgetful.kill)
+                await asyncio.to_thread(forgetful.start)
+                play.witness.gate.set()
+                await until(lambda: not play.witness.missing(play.simulator), "all has arrived")
+                move_some(play.simulator)
+                await until(lambda: not play.simulator.unseen(), "the bridge has looked at everything")
+                await until(
+                    lambda: shown_now(play.simulator) <= ids_by_transition(play.witness).keys(),
+                    "what is new has arrived",
+                )
+                assert await asyncio.to_thread(running.stop) == 0
+            assert all(count <= 2 for count in play.witness.times.values())
+            assert play.witness.gate.is_set()
+
+
+async def test_after_a_store_lost_its_memory_the_audit_still_finds_what_a_broker_loses(tmp_path, rabbit_server):
+    with RedisServer() as forgetful:
+        async with scene(tmp_path, forgetful.url, rabbit_server.url, MANY, {"concurrency": 4}) as play:
+            place(play.simulator, 20)
+            with bridge(tmp_path, "run", "-c", str(play.config)) as running:
+                await play.all_told()
+                async with redis.asyncio.Redis.from_url(forgetful.url) as client:
+                    await client.flushall()
+                before = dict(play.witness.times)
+                await heard_all_over_again(play, before, still=shown_now(play.simulator))
+                play.witness.gate.clear()
+                place(play.simulator, 400)
+                await until(lambda: not play.simulator.unseen(), "the bridge has looked at everything")
+                await until(lambda: confirmed(play), "everything was published")
+                assert await purge_rabbitmq(rabbit_server.url) > 50
+                play.witness.gate.set()
+                await until(
+                    lambda: shown_now(play.simulator) <= ids_by_transition(play.witness).keys(),
+                    "the purged ones arrive",
+                )
+                assert await asyncio.to_thread(running.stop) == 0

@@ -1,0 +1,865 @@
+"""Providers as they really behave: each trouble really strikes, nothing wrong is committed, and all is read after it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import ssl
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from harness import expected
+from inprocess import History, Jumping, Polled, polling
+from structlog.testing import capture_logs
+
+from bridge.errors import BridgeError, Permanent, Transient, Unauthorized
+from bridge.event import Event
+from bridge.providers.http import Failed, Refused, Throttled, TooLarge, Vanished
+from bridge.providers.marketingcloud import source as marketingcloud
+from bridge.providers.spacivox import source as spacivox
+from bridge.simulator import Simulator, SimulatorSettings
+from bridge.simulator.faults import FAULTS
+
+pytestmark = pytest.mark.faults
+
+SOURCES = ("city", "drops", "journeys")
+SILENCE = 0.2
+MIB = 1 << 20
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "city": {"timeout": "200ms", "interval": "30s", "page_size": 20},
+    "drops": {"interval": "60s", "lookback": "48h"},
+    "journeys": {"page_size": 3},
+}
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait a moment for an answer, not half a minute; GovDelivery's patience is a setting."""
+    for module in (spacivox, marketingcloud):
+        monkeypatch.setattr(module, "_LIMITS", replace(module._LIMITS, read=SILENCE, total=2.0))
+
+
+# --- the stage --------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Stage:
+    """A source that has seen a small world, and what is going to move in it."""
+
+    polled: Polled
+    simulator: Simulator
+    time: Jumping
+    move: Callable[[], object]
+    logs: list[Any]
+    names: dict[str, str] = field(default_factory=dict)
+
+    async def poll(self) -> float:
+        """Poll, and let as much time pass as the service would wait."""
+        wait = await self.polled.poll()
+        error = self.polled.error
+        assert error is None or isinstance(error, BridgeError), repr(error)
+        if not isinstance(error, BridgeError):
+            assert self.polled.states[-1] == ("ok", None)
+        else:
+            assert self.polled.states[-1][0] in {"failing", "stalled"}
+            assert self.polled.states[-1][1] == str(error)
+        self.time.ahead += wait
+        return wait
+
+    async def differences(self) -> dict[str, Any]:
+        """What was committed otherwise than the provider has shown it."""
+        shown, heard = expected(self.simulator), await self.polled.histories()
+        return {
+            subject: (shown.get(subject), heard.get(subject))
+            for subject in sorted({*shown, *heard})
+            if shown.get(subject) != heard.get(subject)
+        }
+
+    async def complete(self, *, all_shown: bool = True) -> None:
+        """Poll on until everything was shown and committed."""
+        deadline = time.monotonic() + 10
+        while True:
+            await self.poll()
+            left = self.simulator.unseen() if all_shown else []
+            if not left and not await self.differences() and self.polled.error is None:
+                return
+            assert time.monotonic() < deadline, (left, await self.differences(), self.polled.error)
+            if self.polled.error is not None:
+                await asyncio.sleep(0.02)  # a door that is shut for a while opens by the real clock
+            self.time.ahead += 700
+
+    def check_log(self) -> None:
+        """Nothing was ever logged that nobody had expected."""
+        for line in self.logs:
+            assert line["event"] != "intake.cannot_describe_resource", line
+            assert "the source failed with" not in str(line.get("reason")), line
+
+
+def city(simulator: Simulator) -> tuple[Callable[[], object], dict[str, str]]:
+    """Place messages of many and of few recipients, a call, and older ones that fill several pages of the list."""
+    world, now = simulator.world, simulator.time.now()
+    big = world.add_message("sms", 120, status="sending", recipient_status="sent", at=now - 100)
+    for index in range(5):
+        world.move(big.recipient(index), "failed", error="no such number")
+    small = world.add_message("sms", 2, status="sending", recipient_status="sending", at=now - 50)
+    call = world.add_message("voice", 3, status="sending", recipient_status="sending", at=now - 40)
+    for number in range(25):
+        world.add_message("sms", 1, status="completed", recipient_status="sent", at=now - 200 - number)
+
+    def move() -> None:
+        world.move(big.recipient(7), "failed", error="out of credit")
+        world.move(big.recipient(110), "failed")
+        world.move(small.recipient(0), "sent")
+        world.move(call.recipient(0), "sent", detail="human")
+        world.move(call.recipient(1), "failed", detail="busy")
+
+    return move, {"big": big.path, "small": small.path, "call": call.path}
+
+
+def drops(simulator: Simulator) -> tuple[Callable[[], object], dict[str, str]]:
+    """Place voicemail drops of two days."""
+    world, now = simulator.world, simulator.time.now()
+    records = [world.add_drop(state=0, at=now - 10 - number * 7 * 3600) for number in range(5)]
+
+    def move() -> None:
+        world.move_drop(records[0], 1)
+        world.move_drop(records[1], 2)
+        world.move_drop(records[4], 3)
+        world.add_drop(state=0)
+
+    return move, {"newest": records[0].path, "oldest": records[4].path}
+
+
+def journeys(simulator: Simulator) -> tuple[Callable[[], object], dict[str, str]]:
+    """Place more events than a page has."""
+    world = simulator.world
+    first = [world.add_send_event(code=24) for _ in range(7)][0]
+
+    def move() -> None:
+        for code in (45, 25, 139, 1, 24):
+            world.add_send_event(code=code)
+
+    return move, {"first": first.path}
+
+
+STAGES = {"city": city, "drops": drops, "journeys": journeys}
+
+
+@asynccontextmanager
+async def stage(source: str, folder: Path, *, fresh: bool = False, **settings: Any) -> AsyncIterator[Stage]:
+    """Give a source that has seen all there is; a `fresh` one was never polled."""
+    clock = Jumping()
+    with capture_logs() as logs:
+        async with (
+            Simulator(SimulatorSettings.still(), clock.world) as simulator,
+            polling(source, simulator, folder, clock.clock, **(SETTINGS[source] | settings)) as polled,
+        ):
+            move, names = STAGES[source](simulator)
+            found = Stage(polled, simulator, clock, move, logs, names)
+            if not fresh:
+                await found.complete()
+            yield found
+            found.check_log()
+
+
+def is_prefix(heard: dict[str, History], shown: dict[str, History]) -> bool:
+    """Whether nothing was committed that the provider had not shown, and in that order."""
+    return all(shown.get(subject, [])[: len(history)] == history for subject, history in heard.items())
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+PATIENCE = 15
+NOTHING, EVERYTHING, OTHERS, SOME = "nothing", "everything", "all but the struck", "what was readable"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One behaviour of one provider, and what is promised of it."""
+
+    source: str
+    promise: str
+    fault: str
+    heard: str = EVERYTHING
+    """What is committed while the trouble lasts."""
+    raises: type[BridgeError] | None = None
+    """What each poll fails with."""
+    says: str = ""
+    """A regular expression that the error, or a line on a single resource, matches."""
+    where: str = ""
+    """A regular expression of the requests that are struck; `{name}` is one of the stage's resources."""
+    value: Any = None
+    limit: int | None = None
+    share: float = 1.0
+    waits: tuple[float, float] = (0.0, 3700.0)
+    """Between which seconds the service waits until the next poll."""
+    polls: int = 2
+    fresh: bool = False
+    """Whether the trouble is there at a first start."""
+    all_shown: bool = True
+    """Whether the provider shows all that it has once the trouble is over; not what a feed has told already."""
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        return f"{self.source}-{self.fault}: {self.promise}"
+
+
+REFUSES = "refuses the credentials|token request was refused"
+NOT_FOLLOWED = "a redirect: not followed, the token stays here"
+BROKE = "the connection broke before the answer was complete"
+IN_TIME = "no complete answer within the time allowed"
+
+# Trouble that concerns a provider as a whole: what it is met with, what is said of it, how long the source keeps quiet.
+WHOLE: list[tuple[str, str, type[BridgeError], str, dict[str, Any]]] = [
+    ("http_500", "a 500 is waited out", Transient, "500, the provider failed", {}),
+    ("http_502", "a proxy's 502 in HTML is waited out", Transient, "502, the provider failed", {}),
+    ("http_503", "a 503 without a word is waited out", Transient, "503, the provider failed", {}),
+    ("http_504", "a 504 is waited out", Transient, "504, the provider failed", {}),
+    ("http_408", "a 408 is waited out", Transient, "408, the provider could not answer now", {}),
+    ("http_410", "a 410 on everything is a failure and not an empty account", Vanished, "410", {}),
+    ("not_found", "a 404 on everything is a failure and not an empty account", Vanished, "404", {}),
+    ("too_many", "no request before Retry-After is over", Throttled, "429", {"value": 70, "waits": (70, 76)}),
+    (
+        "too_many_date",
+        "a Retry-After in the form of a date is kept",
+        Throttled,
+        "429",
+        {"value": 90, "waits": (88, 95)},
+    ),
+    ("too_many_bare", "a 429 without Retry-After is backed off from", Throttled, "429", {"waits": (0, 300)}),
+    (
+        "retry_after_garbage",
+        "a Retry-After that says nothing is backed off from",
+        Throttled,
+        "429",
+        {"waits": (0, 300)},
+    ),
+    ("retry_after_absurd", "nobody keeps us quiet for more than an hour", Throttled, "429", {"waits": (3590, 3600)}),
+    (
+        "unavailable_retry_after",
+        "a 503 that says when is asked again then",
+        Transient,
+        "503|asked for quiet",
+        {"value": 40, "waits": (38, 300)},
+    ),
+    ("unauthorized", "a 401 says to check the credentials", Unauthorized, REFUSES, {}),
+    ("forbidden", "a 403 says to check the credentials", Unauthorized, REFUSES, {}),
+    ("redirect_moved", "a redirect is not followed", Refused, f"301, {NOT_FOLLOWED}", {}),
+    ("redirect_elsewhere", "a redirect to another host is not followed", Refused, f"302, {NOT_FOLLOWED}", {}),
+    ("html_page", "a page of HTML is no empty list", Transient, "answered HTML instead of JSON", {}),
+    ("empty_body", "an answer of nothing is no empty list", Transient, "answered nothing instead of JSON", {}),
+    ("json_null", "null is no empty list", Transient, "answered (no JSON|something else)", {}),
+    ("wrong_shape", "a number is no empty list", Transient, "answered (no JSON|something else)", {}),
+    ("error_in_200", "an error told with a 200 is an error", Transient, "answered (no JSON|something else)", {}),
+    ("deep_nesting", "100,000 nested lists are torn JSON", Transient, "torn JSON", {}),
+    ("truncated_json", "half of the JSON is torn JSON", Transient, "torn JSON", {}),
+    ("broken_gzip", "a body that is no gzip is a broken answer", Transient, BROKE, {}),
+    ("huge_body", "a body of 40 MiB is refused", TooLarge, "32 MiB", {"value": 40 * MIB}),
+    ("torn_body", "a body shorter than it said is no answer", Transient, BROKE, {}),
+    ("torn_chunks", "a chunked body without its end is no answer", Transient, BROKE, {}),
+    ("reset_midway", "a connection that is reset midway is no answer", Transient, BROKE, {}),
+    ("reset", "a connection that is reset is opened again", Transient, BROKE, {}),
+    ("closed_unanswered", "a connection closed without an answer is opened again", Transient, BROKE, {}),
+    ("never_answers", "silence is not waited for without end", Transient, IN_TIME, {"polls": 1}),
+    ("headers_only", "headers without a body are silence", Transient, IN_TIME, {"polls": 1}),
+    ("broken_status_line", "what is not HTTP is a failure", Transient, "not HTTP", {}),
+    ("huge_header", "a header of 70 kB is a failure", Transient, "not HTTP", {}),
+    ("refused", "a refused connection is tried again", Transient, "cannot connect", {"value": 0.3}),
+]
+
+# Oddities that an able client reads through.
+HARMLESS: list[tuple[str, str, dict[str, Any]]] = [
+    ("bom", "a byte order mark is passed over", {}),
+    ("wrong_content_type", "JSON counts, whatever it calls itself", {}),
+    ("wrong_charset", "JSON is UTF-8, whatever it calls itself", {}),
+    ("unknown_charset", "a charset that does not exist is passed over", {}),
+    ("gzip", "a compressed body is read", {}),
+    ("deflate", "a deflated body is read", {}),
+    ("slow_answer", "a slow answer is waited for", {"value": 0.05}),
+    ("slow_drip", "an answer in drops is waited for", {"value": 0.05}),
+    ("idle_close", "a connection that died while idle is opened again", {"value": 0.05, "heard": SOME}),
+    ("unknown_fields", "fields that nobody documented are kept and break nothing", {}),
+    ("fields_null", "optional fields may be null", {"all_shown": False}),
+    ("fields_absent", "optional fields may be absent", {"all_shown": False}),
+    ("fields_other_type", "fields may have another type", {}),
+    ("clock_ahead", "a provider's clock that is an hour ahead loses nothing", {}),
+    ("clock_behind", "a provider's clock that is an hour behind loses nothing", {}),
+    ("garbled_times", "times that cannot be read lose nothing", {}),
+    ("duplicated_items", "an item that stands on a page twice is one", {}),
+    ("reversed_items", "the order on a page is of no matter", {}),
+    (
+        "null_item",
+        "a null among the items is reported and stops nothing",
+        {"says": "no identity|without an id|without eventID"},
+    ),
+]
+
+CITY = [
+    Row("city", "a message that fails does not stop the others", "http_500", OTHERS, says="{big}: 500", where="{big}\\?$"),
+    Row("city", "a message that is not found does not stop the others", "not_found", OTHERS, says="{big}: 404", where="{big}\\?$"),
+    Row("city", "a message that is refused does not stop the others", "redirect_moved", OTHERS, says="{big}: 301", where="{big}\\?$"),
+    Row("city", "a message in HTML does not stop the others", "html_page", OTHERS, says="{big}: .*HTML", where="{big}\\?$"),
+    Row("city", "a message told as an error does not stop the others", "error_in_200", OTHERS, says="{big}: .*no JSON object of a message", where="{big}\\?$"),
+    Row("city", "a message too large does not stop the others", "huge_body", OTHERS, says="{big}: .*32 MiB", where="{big}\\?$", value=40 * MIB),
+    Row("city", "a message that unpacks to very much does not stop the others", "gzip_bomb", OTHERS, says="{big}: .*32 MiB", where="{big}\\?$", value=40 * MIB, settings={"timeout": "5s"}),
+    Row("city", "a torn message does not stop the others", "torn_body", OTHERS, says=f"{{big}}: {BROKE}", where="{big}\\?$"),
+    Row("city", "a silent message does not stop the others", "never_answers", OTHERS, says=f"{{big}}: {IN_TIME}", where="{big}\\?$"),
+    Row("city", "a page that failed half-way is not the end of the list", "http_500", SOME, says="{big}/recipients: 500", where="{big}/recipients.*page=2"),
+    Row("city", "a page torn half-way is not the end of the list", "truncated_json", SOME, says="{big}/recipients: .*torn", where="{big}/recipients.*page=2"),
+    Row("city", "a page that answers nothing is not the end of the list", "empty_body", SOME, says="{big}/recipients: .*nothing", where="{big}/recipients.*page=3"),
+    Row("city", "a page cut off half-way is not the end of the list", "reset_midway", SOME, says=BROKE, where="{big}/recipients.*page=2"),
+    Row("city", "a 202 is not ready and never empty", "still_building", OTHERS, where="{big}/recipients"),
+    Row("city", "a 202 on the list of messages leaves those that are followed alone", "still_building", EVERYTHING, where="^/messages/sms\\?"),
+    Row("city", "a list that fails leaves the messages that are followed alone", "http_500", EVERYTHING, says="GET /messages/sms: 500", where="^/messages/sms\\?"),
+    Row("city", "a collection of calls that fails leaves the other messages alone", "http_500", SOME, says="{call}/recipients/busy: 500", where="{call}/recipients/busy"),
+    Row("city", "a vanished message does not stop the others", "vanished_message", SOME, says="{big}: 404", where="{big}\\?$"),
+    Row("city", "what slips onto the next page is not reported twice", "shifted_pages"),
+    Row("city", "what slips between two pages is reported as missing and read later", "skipping_pages", SOME, says="{big}: 119 recipients are listed, 120 are counted", where="{big}/"),
+    Row("city", "a message made while the list is read hides no other", "born_during_walk", fresh=True, limit=1, polls=3),
+    Row("city", "two changes that cancel out in the counts are both seen", "cancelling_changes", SOME, where="{big}\\?$", limit=1),
+    Row("city", "a bounce after sent is seen", "late_bounce", where="{big}\\?$", limit=1),
+    Row("city", "a status that goes back is an event, and its return another", "regress", SOME, where="{big}\\?$", limit=1),
+    Row("city", "a final status that is left is an event, and its return another", "reopen", SOME, where="{big}\\?$", limit=1),
+    Row("city", "an item without identity is reported and stops nothing", "no_identity", SOME, says="no identity"),
+    Row("city", "a recipient without a status is reported and stops nothing", "status_null", SOME, says="no status or no identity: passed over", where="{big}/recipients"),
+    Row("city", "a message without a status is reported, and its recipients are read", "status_null", says="{big}: the message has no status", where="{big}\\?$"),
+    Row("city", "a status that no table knows is an event of its own", "unknown_status", SOME, where="{big}\\?$", limit=1),
+    Row("city", "a recipient's status that no table knows is an event of its own", "unknown_status", SOME, where="{big}/recipients", limit=1),
+    Row("city", "an id beside the link changes nothing", "items_with_id"),
+    Row("city", "an id without a link will do", "items_with_id_alone"),
+    Row("city", "links with scheme and host name the same resources", "absolute_self_links"),
+    Row("city", "counts that do not add up are no error", "counts_do_not_add_up"),
+    Row("city", "without counts the recipients are read", "counts_absent"),
+    Row("city", "with counts of null the recipients are read", "counts_null"),
+    Row("city", "next links with scheme and host are followed", "absolute_links"),
+    Row("city", "next links with the page in the path are followed", "page_in_path"),
+    Row("city", "a blank inside a link is passed over", "link_blank_inside"),
+    Row("city", "links need no blank between them", "link_no_blank"),
+    Row("city", "a comma after the last link is passed over", "link_trailing_comma"),
+    Row("city", "a relation needs no quotes", "link_unquoted"),
+    Row("city", "relations may be in capitals", "link_upper_case"),
+    Row("city", "an empty Link header is the end", "link_empty"),
+    Row("city", "a next link that leads in a circle ends", "cyclic_next", SOME, says="{big}: the list's next link leads back"),
+    Row("city", "pages without end end, of messages too", "endless_pages", says="leads beyond 260 pages", where="{big}/", polls=1),
+    Row("city", "a list of messages that begins again and again ends", "endless_pages", says="/messages/voice: 3 pages in a row show nothing new", where="^/messages/voice\\?", polls=1),
+    Row("city", "a next link to another host is not followed", "next_elsewhere", SOME, says="{big}: a link leads to another origin", where="{big}"),
+    Row("city", "a next link of the list to another host is not followed", "next_elsewhere", SOME, says="/messages/sms: a link leads to another origin", where="^/messages/sms\\?", fresh=True),
+    Row("city", "bytes that are no characters hide no page", "invalid_utf8", SOME, where="{small}"),
+    Row("city", "a storm of 429 is waited out, and what gets through counts", "too_many", SOME, share=0.5, value=3, polls=12),
+    Row("city", "a storm of resets is ridden out", "reset", SOME, share=0.4, polls=6),
+    Row("city", "a storm of 500 is ridden out", "http_500", SOME, share=0.4, polls=6),
+]  # fmt: skip
+
+DROPS = [
+    Row("drops", "a small body that unpacks to very much is refused", "gzip_bomb", NOTHING, raises=TooLarge, says="32 MiB", value=40 * MIB, polls=1),
+    Row("drops", "a window that the provider calls too long (400) is asked for in halves", "window_400", value=280),
+    Row("drops", "a window that the provider calls too long (413) is asked for in halves", "window_413", value=280),
+    Row("drops", "a window that takes too long (504) is asked for in halves", "window_504", value=280),
+    Row("drops", "records on the ends of a window are seen though the ends do not count", "exclusive_ends"),
+    Row("drops", "a record without an id is reported and stops nothing", "no_identity", SOME, says="without an id: passed over"),
+    Row("drops", "a record without a state is reported and stops nothing", "status_null", SOME, says="without a state that can be read: passed over"),
+    Row("drops", "a state that no table knows is an event of its own", "unknown_status", SOME),
+    Row("drops", "bytes that are no characters hide no page", "invalid_utf8", SOME),
+    Row("drops", "a storm of 429 is waited out, and what gets through counts", "too_many", SOME, share=0.5, value=3, polls=10),
+    Row("drops", "a storm of resets is ridden out", "reset", SOME, share=0.5, polls=8),
+]  # fmt: skip
+
+JOURNEYS = [
+    Row("journeys", "a small body that unpacks to very much is refused", "gzip_bomb", NOTHING, raises=TooLarge, says="32 MiB", value=40 * MIB, polls=1),
+    Row("journeys", "a watermark that counts as included repeats nothing", "inclusive_start"),
+    Row("journeys", "a feed that begins again repeats nothing, and is reported", "feed_starts_over", SOME, says="the provider's watermark went back"),
+    Row("journeys", "a short page is not the end of the feed", "short_pages"),
+    Row("journeys", "a token that expires before its time is fetched anew", "token_expires_early", limit=1),
+    Row("journeys", "a fresh token that is refused says to check the credentials", "token_expires_early", NOTHING, raises=Unauthorized, says=REFUSES),
+    Row("journeys", "429 with code 50100 waits as long as it says", "rate_limited_50100", NOTHING, raises=Throttled, says="50100", waits=(4.9, 300)),
+    Row("journeys", "429 with code 50200 keeps quiet for minutes", "blocked_50200", NOTHING, raises=Throttled, says="50200.*nothing is asked for 300 s", waits=(299, 301)),
+    Row("journeys", "credentials that are refused say which to check", "token_refused", NOTHING, raises=Unauthorized, says="check client_id, client_secret and account_id", fresh=True),
+    Row("journeys", "a token endpoint that fails is waited out", "http_500", NOTHING, raises=Failed, says="POST /v2/token: 500", where="/v2/token", fresh=True),
+    Row("journeys", "a token endpoint that is not there says to check auth_url", "not_found", NOTHING, raises=Permanent, says="check auth_url", where="/v2/token", fresh=True),
+    Row("journeys", "a token endpoint in HTML is waited out", "html_page", NOTHING, raises=Failed, says="POST /v2/token: .*HTML", where="/v2/token", fresh=True),
+    Row("journeys", "a token endpoint without a token is waited out", "error_in_200", NOTHING, raises=Failed, says="no access_token", where="/v2/token", fresh=True),
+    Row("journeys", "a token endpoint asked too often is left alone as long as it says", "too_many", NOTHING, raises=Throttled, says="429", where="/v2/token", value=60, waits=(59, 66), fresh=True),
+    Row("journeys", "a token endpoint that redirects gets no secret twice", "redirect_elsewhere", NOTHING, raises=Unauthorized, says="refused with 302", where="/v2/token", fresh=True),
+    Row("journeys", "a token of one second is renewed as often as that takes", "token_short_lived", fresh=True),
+    Row("journeys", "a token that does not say when it expires is used all the same", "token_without_expiry", fresh=True),
+    Row("journeys", "a REST address without its slash will do", "rest_url_bare", fresh=True),
+    Row("journeys", "a token without a REST address says to set rest_url", "rest_url_absent", NOTHING, raises=Permanent, says="set rest_url", fresh=True),
+    Row("journeys", "a REST address where nobody listens is a failure", "rest_url_elsewhere", NOTHING, raises=Failed, says="cannot connect", fresh=True),
+    Row("journeys", "without a watermark the highest event takes its place", "watermark_absent"),
+    Row("journeys", "a watermark of null never resets the cursor", "watermark_null"),
+    Row("journeys", "a watermark of 0 never resets the cursor", "watermark_zero"),
+    Row("journeys", "a watermark that goes back never moves the cursor back", "watermark_backwards", says="the provider's watermark went back"),
+    Row("journeys", "a watermark in quotes is a watermark", "watermark_text"),
+    Row("journeys", "an empty feed may have null for messages", "messages_null"),
+    Row("journeys", "an empty feed may have no messages at all", "messages_absent"),
+    Row("journeys", "an empty feed may be a 204", "no_content_204"),
+    Row("journeys", "keys at the top level are read like those under info", "keys_at_top_level"),
+    Row("journeys", "a reason that the table does not have passes through", "unknown_reason"),
+    Row("journeys", "an event of another category is an event of that status", "other_category"),
+    Row("journeys", "a category that no table knows is an event of its own", "unknown_status"),
+    Row("journeys", "bytes that are no characters hide no page", "invalid_utf8", SOME, all_shown=False),
+    Row("journeys", "a page that fails in the middle of the feed is where the next poll goes on", "http_500", SOME, raises=Failed, says="500", share=0.5, polls=1),
+    Row("journeys", "a storm of 429 is waited out, and what gets through counts", "too_many", SOME, share=0.5, value=3, polls=10),
+    Row("journeys", "a storm of resets is ridden out", "reset", SOME, share=0.5, polls=8),
+]  # fmt: skip
+
+ROWS = [
+    *(
+        Row(source, promise, fault, NOTHING, raises=raises, says=says, **more)
+        for fault, promise, raises, says, more in WHOLE
+        for source in SOURCES
+    ),
+    *(Row(source, promise, fault, **more) for fault, promise, more in HARMLESS for source in SOURCES),
+    *CITY,
+    *DROPS,
+    *JOURNEYS,
+]
+# Those with tests of their own, below.
+OWN = {"stale_answer"}
+
+
+def test_every_trouble_that_the_simulator_can_make_has_a_promise():
+    assert {row.fault for row in ROWS} | OWN == set(FAULTS)
+    assert len({row.id for row in ROWS}) == len(ROWS) > 200
+
+
+def resolved(text: str, scene: Stage) -> str:
+    """Put the paths of the stage's resources into a pattern."""
+    for name, path in scene.names.items():
+        text = text.replace(f"{{{name}}}", path)
+    return text
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
+async def test_what_providers_really_do(row: Row, tmp_path: Path) -> None:
+    async with stage(row.source, tmp_path, fresh=row.fresh, **row.settings) as scene:
+        before = await scene.polled.histories()
+        scene.move()
+        where = resolved(row.where, scene)
+        scene.simulator.switch_on(row.fault, path=where, value=row.value, limit=row.limit, share=row.share)
+        said: list[str] = []
+        for number in range(PATIENCE):
+            if number >= row.polls and (row.heard != EVERYTHING or await heard_all(row, scene)):
+                break
+            wait = await scene.poll()
+            error = scene.polled.error
+            assert row.waits[0] <= wait <= row.waits[1], wait
+            if row.share == 1:
+                assert isinstance(error, row.raises) if row.raises else error is None, error
+            said += [str(error)] if error else []
+            said += scene.polled.problems
+        assert scene.simulator.board.struck[row.fault] > 0, "the trouble never struck"
+        assert any(re.search(resolved(row.says, scene), line) for line in said) or not row.says, said
+        await check_heard(row, scene, before, where)
+        scene.simulator.switch_off()
+        await scene.complete(all_shown=row.all_shown)
+
+
+async def heard_all(row: Row, scene: Stage) -> bool:
+    """Whether all that was shown is committed, and all that there is was shown; older drops have minutes for that."""
+    left = scene.simulator.unseen() if row.all_shown and row.source != "drops" else []
+    return not left and not await scene.differences()
+
+
+async def check_heard(row: Row, scene: Stage, before: dict[str, History], where: str) -> None:
+    """Hold what was committed meanwhile against what is promised."""
+    heard, shown = await scene.polled.histories(), expected(scene.simulator)
+    if FAULTS[row.fault].reads:
+        assert is_prefix(heard, shown)
+    news = {subject: history for subject, history in heard.items() if history != before.get(subject)}
+    if row.heard == NOTHING:
+        assert not news
+    elif row.heard == EVERYTHING:
+        assert await heard_all(row, scene)
+        assert news
+    elif row.heard == OTHERS:
+        struck = re.match(r"/messages/\w+/\d+", where)
+        assert struck is not None
+        assert news
+        assert not any(subject.startswith(struck[0]) for subject in news)
+        left = [path for path in scene.simulator.unseen() if not path.startswith(struck[0])]
+        assert not left
+
+
+# --- what the table cannot say ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", SOURCES)
+async def test_a_provider_that_cannot_be_read_for_ten_polls_loses_none_of_what_was_followed(source, tmp_path):
+    # A gateway that knows no route answers 404 to everything; nobody is to conclude that all messages were deleted.
+    async with stage(source, tmp_path) as scene:
+        scene.simulator.switch_on("not_found")
+        for _ in range(10):
+            await scene.poll()
+            assert isinstance(scene.polled.error, Vanished)
+        scene.move()
+        scene.simulator.switch_off()
+        await scene.complete()
+
+
+async def test_a_message_that_was_given_up_is_followed_again_when_the_list_still_shows_it(tmp_path):
+    async with stage("city", tmp_path) as scene:
+        big = scene.names["big"]
+        scene.simulator.switch_on("not_found", path=big)
+        while not any("no longer followed" in line for line in scene.polled.problems):
+            await scene.poll()
+            scene.time.ahead += 900
+        scene.move()
+        asked = scene.simulator.board.struck["not_found"]
+        for _ in range(10):
+            await scene.poll()
+        assert scene.simulator.board.struck["not_found"] - asked <= 1, "it is asked for once an hour at most"
+        scene.simulator.switch_off()
+        await scene.complete()
+
+
+async def test_a_day_that_fails_does_not_stop_the_day_after_it(tmp_path):
+    async with stage("drops", tmp_path) as scene:
+        midnight = scene.time.now().replace(hour=0, minute=0, second=0, microsecond=0)
+        yesterday, today = (scene.simulator.world.add_drop(at=(midnight + by).timestamp()) for by in
+                            (-timedelta(hours=1), timedelta(seconds=2)))  # fmt: skip
+        scene.simulator.switch_on("http_500", path=f"end={midnight:%Y-%m-%d}T00:00:01")
+        said: list[str] = []
+        for _ in range(12):
+            await scene.poll()
+            assert scene.polled.error is None
+            said += scene.polled.problems
+        assert any("500, the provider failed; read again at the next poll" in line for line in said)
+        heard = await scene.polled.histories()
+        assert today.path in heard
+        assert yesterday.path not in heard
+        scene.simulator.switch_off()
+        await scene.complete()
+
+
+@pytest.mark.parametrize("source", ["city", "drops"])
+async def test_an_answer_from_a_replica_that_lags_behind_delays_and_spoils_nothing(source, tmp_path):
+    # Not the feed of what was not sent: there each place is asked for once, and a replica has no earlier answer.
+    async with stage(source, tmp_path) as scene:
+        world = scene.simulator.world
+        midnight = scene.time.now().replace(hour=0, minute=0, second=0, microsecond=0)
+        if source == "city":
+            recipient = world.find(scene.names["small"])[0].recipient(1)
+        else:
+            record = world.add_drop(at=(midnight - timedelta(hours=1)).timestamp())
+        scene.simulator.switch_on("stale_answer", path="" if source == "city" else f"end={midnight:%Y-%m-%d}T00:00:01")
+        for number, status in enumerate(("sent", "failed", "sent", "failed")):
+            if source == "city":
+                world.move(recipient, status)
+            else:
+                world.move_drop(record, 1 + number % 2)
+            for _ in range(4):
+                await scene.poll()
+                assert scene.polled.error is None
+                assert is_prefix(await scene.polled.histories(), expected(scene.simulator))
+                scene.time.ahead += 400
+        assert scene.simulator.board.struck["stale_answer"] > 0
+        scene.simulator.switch_off()
+        await scene.complete()
+
+
+SKEWS = [("clock_ahead", 3600), ("clock_behind", -3600)]
+
+
+@pytest.mark.parametrize(("fault", "skew"), SKEWS)
+@pytest.mark.parametrize("source", SOURCES)
+async def test_a_provider_with_a_wrong_clock_is_quoted_and_our_own_times_stay_right(source, fault, skew, tmp_path):
+    async with stage(source, tmp_path) as scene:
+        before = {event.id for event in await scene.polled.events()}
+        began = scene.time.now()
+        scene.move()
+        scene.simulator.switch_on(fault)
+        await scene.poll()
+        done = scene.time.now()
+        news = [event for event in await scene.polled.events() if event.id not in before]
+        assert news
+        moved = expected_times(scene, began, skew)
+        for event in news:
+            observed = event.data.observed
+            assert began <= observed.by <= done
+            assert observed.after is None or observed.after <= observed.by
+            assert began - timedelta(milliseconds=1) <= event.recordedtime <= done
+            assert moved(event), (event.type, event.time, event.data.observed)
+
+
+def expected_times(scene: Stage, began: datetime, skew: float) -> Callable[[Event], bool]:
+    """Tell when an event's time should be: the provider's own, with its wrong clock, or that of our observation."""
+
+    def check(event: Event) -> bool:
+        by_them = abs((event.time - began).total_seconds() - skew) < 60
+        by_us = event.time == event.data.observed.by
+        provider_dates_it = event.data.status in {"sent", "failed", "not_sent"} and event.data.channel != "voicemail"
+        if event.data.channel == "voicemail":
+            provider_dates_it = event.data.transition == "first"
+        return by_them if provider_dates_it else by_us
+
+    return check
+
+
+@pytest.mark.parametrize("skew", [3600, -3600])
+@pytest.mark.parametrize("source", SOURCES)
+async def test_a_bridge_whose_own_clock_is_wrong_by_an_hour_sees_everything_within_minutes(source, skew, tmp_path):
+    ours = Jumping(ahead=skew)
+    async with (
+        Simulator(SimulatorSettings.still()) as simulator,
+        polling(source, simulator, tmp_path, ours.clock, **SETTINGS[source]) as polled,
+    ):
+        move, _ = STAGES[source](simulator)
+        # The first answer tells the provider's time; the second question is for all up to then.
+        for _ in range(2):
+            ours.ahead += await polled.poll()
+        assert not simulator.unseen()
+        move()
+        began = ours.ahead
+        while simulator.unseen():
+            ours.ahead += await polled.poll()
+            assert polled.error is None
+            # A message made an hour ago, as it seems, is looked at each three minutes; yesterday's drops each ten.
+            assert ours.ahead - began < (700 if source == "drops" else 300)
+        assert await polled.histories() == expected(simulator)
+
+
+# --- where credentials must not go ------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def stranger() -> AsyncIterator[tuple[str, list[web.BaseRequest]]]:
+    """Give another origin, and all that arrives there."""
+    came: list[web.BaseRequest] = []
+
+    async def take(request: web.BaseRequest) -> web.StreamResponse:
+        came.append(request)
+        return web.json_response([])
+
+    runner = web.ServerRunner(web.Server(take))
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}", came
+    finally:
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize(
+    ("source", "fault", "where"),
+    [
+        ("city", "next_elsewhere", ""),
+        ("city", "redirect_elsewhere", ""),
+        ("drops", "redirect_elsewhere", ""),
+        ("journeys", "redirect_elsewhere", "^/messaging"),
+        ("journeys", "redirect_elsewhere", "^/v2/token"),
+    ],
+)
+async def test_a_way_to_another_origin_is_not_taken_and_no_token_arrives_there(source, fault, where, tmp_path):
+    async with stranger() as (origin, came), stage(source, tmp_path, fresh=True) as scene:
+        scene.simulator.switch_on(fault, value=origin, path=where)
+        for _ in range(3):
+            await scene.poll()
+        assert scene.simulator.board.struck[fault] > 0
+        assert not came
+        scene.simulator.switch_off()
+        await scene.complete()
+        assert not came
+
+
+async def test_with_rest_url_given_a_token_goes_nowhere_else(tmp_path):
+    async with stranger() as (origin, came), stage("journeys", tmp_path, fresh=True) as scene:
+        config = scene.polled.settings.model_copy(update={"rest_url": scene.simulator.url})
+        scene.polled.source._tokens._rest_url = config.rest_url
+        scene.simulator.switch_on("rest_url_elsewhere", value=f"{origin}/")
+        await scene.poll()
+        assert scene.simulator.board.struck["rest_url_elsewhere"] > 0
+        assert scene.polled.error is None
+        assert not came
+        await scene.complete()
+
+
+# --- names and certificates -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "key"), [("city", "url"), ("drops", "url"), ("journeys", "auth_url"), ("journeys", "rest_url")]
+)
+async def test_a_host_that_does_not_resolve_is_named_as_such_and_waited_for(source, key, tmp_path):
+    async with stage(source, tmp_path, fresh=True, **{key: "http://tms.invalid"}) as scene:
+        for _ in range(2):
+            await scene.poll()
+            assert isinstance(scene.polled.error, Transient)
+            assert "host name cannot be resolved" in str(scene.polled.error)
+        assert not await scene.polled.histories()
+
+
+def openssl(folder: Path, *arguments: str) -> None:
+    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make an authority, and what it signed: a good certificate, an expired one, one for another host; and a stranger's."""
+    folder = tmp_path_factory.mktemp("certificates")
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    openssl(folder, "req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=Test CA")
+    (folder / "index.txt").touch()
+    (folder / "serial").write_text("01")
+    (folder / "ca.conf").write_text(
+        "[ca]\ndefault_ca=d\n[d]\ndatabase=index.txt\nserial=serial\nnew_certs_dir=.\ndefault_md=sha256\n"
+        "policy=p\ncopy_extensions=copy\nunique_subject=no\n[p]\ncommonName=supplied\n"
+    )
+    for name, host, start, end in (
+        ("good", "localhost", "20200101000000Z", "20490101000000Z"),
+        ("expired", "localhost", "20200101000000Z", "20210101000000Z"),
+        ("not yet valid", "localhost", "20480101000000Z", "20490101000000Z"),
+        ("other host", "tms.example.com", "20200101000000Z", "20490101000000Z"),
+    ):
+        openssl(folder, "req", *key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={host}",
+                "-addext", f"subjectAltName=DNS:{host}")  # fmt: skip
+        openssl(folder, "ca", "-batch", "-config", "ca.conf", "-cert", "ca.pem", "-keyfile", "ca.key", "-notext",
+                "-in", f"{name}.csr", "-out", f"{name}.pem", "-startdate", start, "-enddate", end)  # fmt: skip
+    openssl(folder, "req", "-x509", *key, "-keyout", "self-signed.key", "-out", "self-signed.pem", "-days", "2",
+            "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost")  # fmt: skip
+    return folder
+
+
+@asynccontextmanager
+async def encrypted(certificates: Path, name: str, target: str) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """Put a certificate before a simulator; give its address and all that was said to it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates / f"{name}.pem", certificates / f"{name}.key")
+    said: list[bytes] = []
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, keep: list[bytes] | None) -> None:
+        try:
+            while data := await reader.read(1 << 16):
+                if keep is not None:
+                    keep.append(data)
+                writer.write(data)
+                await writer.drain()
+        except OSError:
+            pass
+        finally:
+            writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        host, _, port = target.removeprefix("http://").rpartition(":")
+        inner_reader, inner_writer = await asyncio.open_connection(host, int(port))
+        for one in (pass_on(reader, inner_writer, said), pass_on(inner_reader, writer, None)):
+            tasks.add(asyncio.ensure_future(one))
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    try:
+        yield f"https://localhost:{server.sockets[0].getsockname()[1]}", said
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+UNTRUSTED = ["self-signed", "expired", "not yet valid", "other host"]
+
+
+@pytest.mark.parametrize("certificate", UNTRUSTED)
+async def test_a_certificate_that_proves_nothing_gets_no_token(certificate, certificates, tmp_path):
+    clock = Jumping()
+    async with (
+        Simulator(SimulatorSettings.still(), clock.world) as simulator,
+        encrypted(certificates, certificate, simulator.url) as (url, said),
+        polling(
+            "city", simulator, tmp_path, clock.clock, url=url, ca_file=str(certificates / "ca.pem"), interval="30s"
+        ) as polled,
+    ):
+        STAGES["city"](simulator)
+        for _ in range(2):
+            clock.ahead += await polled.poll()
+            assert isinstance(polled.error, Transient)
+            assert "the provider's certificate is not trusted; check url and ca_file" in str(polled.error)
+        assert not said
+        assert not await polled.histories()
+
+
+@pytest.mark.parametrize(("source", "key"), [("drops", "url"), ("journeys", "auth_url"), ("journeys", "rest_url")])
+async def test_no_source_trusts_a_certificate_that_nobody_signed(source, key, certificates, tmp_path):
+    clock = Jumping()
+    async with (
+        Simulator(SimulatorSettings.still(), clock.world) as simulator,
+        encrypted(certificates, "self-signed", simulator.url) as (url, said),
+        polling(source, simulator, tmp_path, clock.clock, **(SETTINGS[source] | {key: url})) as polled,
+    ):
+        await polled.poll()
+        assert isinstance(polled.error, Transient)
+        assert "certificate is not trusted" in str(polled.error)
+        assert not said
+
+
+async def test_a_certificate_of_the_configured_authority_is_trusted(certificates, tmp_path):
+    clock = Jumping()
+    async with (
+        Simulator(SimulatorSettings.still(), clock.world) as simulator,
+        encrypted(certificates, "good", simulator.url) as (url, said),
+        polling(
+            "city", simulator, tmp_path, clock.clock, url=url, ca_file=str(certificates / "ca.pem"), interval="30s"
+        ) as polled,
+    ):
+        STAGES["city"](simulator)
+        await polled.poll()
+        assert polled.error is None
+        assert await polled.histories() == expected(simulator) != {}
+        assert said
+
+
+@pytest.mark.parametrize("source", ["city", "drops"])
+async def test_a_server_that_does_not_speak_tls_gets_no_token(source, tmp_path):
+    async with stranger() as (origin, came):
+        async with stage(source, tmp_path, fresh=True, url=origin.replace("http:", "https:")) as scene:
+            await scene.poll()
+            assert isinstance(scene.polled.error, Transient)
+            assert "no encrypted connection came about" in str(scene.polled.error)
+        assert not came
+
+
+# --- everything at once -----------------------------------------------------------------------------------------------
+
+# What a provider says differently stays said, so that no truth could be held against it.
+TELLING = {"no_identity", "status_null", "unknown_status", "other_category", "fields_null", "fields_absent"}
+# A change that is shown in an answer of a poll that then fails, and is taken back before the next, is seen by nobody.
+TO_AND_FRO = {"regress", "reopen", "cancelling_changes", "late_bounce", "stale_answer"}
+SLOW = {"never_answers", "headers_only", "endless_pages", "gzip_bomb", "huge_body", "refused", "retry_after_absurd"}
+FOR_GOOD = {"vanished_message", "rest_url_elsewhere"}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("source", SOURCES)
+async def test_whatever_strikes_at_random_for_forty_polls_nothing_is_lost_or_doubled(source, seed, tmp_path):
+    dice = random.Random(f"{source}/{seed}")
+    usable = sorted(set(FAULTS) - TELLING - TO_AND_FRO - SLOW - FOR_GOOD)
+    async with stage(source, tmp_path) as scene:
+        world = scene.simulator.world
+        for number in range(40):
+            scene.simulator.switch_off()
+            for fault in dice.sample(usable, 6):
+                scene.simulator.switch_on(fault, share=0.3, value=0.02 if fault.startswith("slow") else None)
+            match source:
+                case "city":
+                    world.move(world.find(scene.names["big"])[0].recipient(20 + number), "failed")
+                case "drops":
+                    world.add_drop(state=number % 4)
+                case "journeys":
+                    world.add_send_event()
+            await scene.poll()
+        assert len(scene.simulator.board.struck) >= 10
+        scene.simulator.switch_off()
+        await scene.complete()
+        assert sum(map(len, (await scene.polled.histories()).values())) > 40

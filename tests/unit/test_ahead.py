@@ -1,0 +1,99 @@
+"""Pages are read while those before them are committed: none is lost, none overtakes, and never too many wait."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.ahead import bunches
+from bridge.errors import Transient
+from bridge.source import Page
+from bridge.testing.doubles import observe
+
+AT = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def page(number: int, size: int) -> Page:
+    return Page([observe(f"{number}-{index}", "new") for index in range(size)], AT)
+
+
+class Pages:
+    """A provider that answers at once, or fails at its end, and knows how far it was asked."""
+
+    def __init__(self, sizes: list[int], failure: Exception | None = None) -> None:
+        self.pages = [page(number, size) for number, size in enumerate(sizes)]
+        self.failure = failure
+        self.asked = 0
+        self.ended = False
+
+    async def read(self) -> AsyncIterator[Page]:
+        try:
+            for one in self.pages:
+                self.asked += 1
+                yield one
+                await asyncio.sleep(0)
+            if self.failure is not None:
+                raise self.failure
+        finally:
+            self.ended = True
+
+
+@given(st.lists(st.integers(0, 9), max_size=30), st.integers(1, 12), st.integers(1, 20), st.integers(0, 5))
+async def test_every_page_comes_once_and_in_order_whoever_is_faster(
+    sizes: list[int], bunch: int, ahead: int, slowness: int
+) -> None:
+    provider = Pages(sizes)
+    taken: list[list[Page]] = []
+    async for some in bunches(provider.read(), bunch=bunch, ahead=ahead):
+        taken.append(some)
+        for _ in range(slowness):
+            await asyncio.sleep(0)
+    assert [one for some in taken for one in some] == provider.pages
+    assert all(some and (len(some) == 1 or sum(len(one.observations) + 1 for one in some) <= bunch) for some in taken)
+
+
+async def test_while_a_commit_lasts_the_next_pages_are_read_and_come_together() -> None:
+    provider = Pages([10] * 20)
+    async with aclosing(bunches(provider.read(), bunch=55, ahead=1000)) as reading:
+        assert len(await anext(reading)) == 1
+        async with asyncio.timeout(5):
+            while provider.asked < 20:
+                await asyncio.sleep(0)
+        assert len(await anext(reading)) == 5
+
+
+async def test_a_slow_store_holds_the_source_back() -> None:
+    provider = Pages([10] * 100)
+    async with aclosing(bunches(provider.read(), bunch=11, ahead=44)) as reading:
+        await anext(reading)
+        for _ in range(500):
+            await asyncio.sleep(0)
+        assert provider.asked <= 6
+
+
+async def test_a_failure_comes_behind_the_pages_before_it() -> None:
+    provider = Pages([1, 1, 1], Transient("the provider went away"))
+    taken: list[Page] = []
+
+    async def take() -> None:
+        async for some in bunches(provider.read()):
+            taken.extend(some)
+            for _ in range(20):  # the failure is there long before these are committed
+                await asyncio.sleep(0)
+
+    with pytest.raises(Transient, match="went away"):
+        await take()
+    assert taken == provider.pages
+
+
+async def test_leaving_early_ends_the_source() -> None:
+    provider = Pages([10] * 100)
+    async with aclosing(bunches(provider.read(), bunch=11, ahead=44)) as reading:
+        await anext(reading)
+    assert provider.ended

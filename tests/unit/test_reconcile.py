@@ -1,0 +1,706 @@
+"""The books of one source: what differs is named, what is under way is not blamed, and each difference is said once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from inprocess import Jumping, polling
+
+from bridge.adapters.sqlite_store import SqliteStore
+from bridge.bookkeeping import Bookkeeper, Suspicion, judge
+from bridge.cli.reconcile import _print, _told, mask_path, plain
+from bridge.clock import Clock
+from bridge.comparison import Difference, Report, Wanted
+from bridge.errors import LeaseLost, NotReady, Permanent, Transient, Unauthorized, Unavailable
+from bridge.event import CATALOGUE, BooksMismatch, Catalogue
+from bridge.intake import Intake
+from bridge.ledger import Commit, Key, StatusChange
+from bridge.providers.govdelivery import accounts
+from bridge.providers.govdelivery.following import Followed, Sweep
+from bridge.providers.govdelivery.lifecycles import kinds
+from bridge.reconcile import Reconciler
+from bridge.settlement import Arrival
+from bridge.simulator import Simulator, SimulatorSettings
+from bridge.source import Counted, Observation, Page
+from bridge.testing.doubles import KIND, ScriptedSource, observe
+
+AT = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
+GROUP = "/messages/sms/1"
+
+
+def subject(name: str) -> str:
+    return f"{GROUP}/recipients/{name}"
+
+
+@dataclass
+class Accounts(ScriptedSource):
+    """A source whose provider counts one group and lists who is in it."""
+
+    has: dict[str, str] = field(default_factory=dict)
+    """What the provider shows: statuses by name."""
+    counts: Mapping[str, int] | None = None
+    """What it counts, where that is something else."""
+    total: int | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    """Further fields of the answer."""
+    error: Exception | None = None
+    remembers: bool = False
+    """Whether the polls have learnt the counts."""
+    named: tuple[str, ...] = (GROUP,)
+    asked: list[str] = field(default_factory=list)
+
+    async def groups(
+        self, cursor: Mapping[str, str], watched: Sequence[str], *, everything: bool
+    ) -> AsyncIterator[str]:
+        assert not [name for name in cursor if name.startswith("~")]
+        for name in (*self.named, *watched, *(["/messages/sms/old"] if everything else [])):
+            yield name
+
+    async def count(self, group: str, cursor: Mapping[str, str], *, ask: bool) -> Counted | None:
+        if ask or not self.remembers:
+            self.asked.append(group)
+            if self.error is not None:
+                raise self.error
+        counts: dict[str, int] = {}
+        for status in self.has.values():
+            counts[status] = counts.get(status, 0) + 1
+        total = len(self.has) if self.total is None else self.total
+        given = {"scope": GROUP, "counts": counts if self.counts is None else self.counts, "total": total}
+        return Counted(group, AT, KIND, subject, **(given | self.facts))
+
+    async def members(self, group: str, cursor: Mapping[str, str]) -> AsyncGenerator[Page, None]:
+        self.asked.append(f"{group}/recipients")
+        for name, status in self.has.items():
+            yield Page([observe(name, status)], AT)
+
+
+class Waiting:
+    """A clock whose waits take no time, and during which something may happen."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.happens: list[Any] = []
+        self.clock = Clock(
+            now=lambda: AT + timedelta(seconds=self.seconds), monotonic=lambda: self.seconds, sleep=self.sleep
+        )
+
+    async def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+        if self.happens:
+            await self.happens.pop(0)()
+        await asyncio.sleep(0)
+
+
+class Books:
+    """One source's books on a store."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self.store = store
+        self.source = Accounts()
+        self.time = Waiting()
+        self.published = True
+
+    async def saw(self, **statuses: str) -> None:
+        """Let the service see some recipients, by name with a leading `r`."""
+        page = Page([observe(name[1:], status) for name, status in statuses.items()], AT, None, {"k": "v"})
+        lease = await self.store.acquire("source/city", "service", 1e6)
+        intake = Intake("city", "govdelivery", ScriptedSource([[page]]), self.store, self.time.clock)
+        await intake.poll(lease)
+
+    def reconciler(self) -> Reconciler:
+        return Reconciler("city", self.source, self.store, self.time.clock, published=self.published)
+
+    async def compare(self, **wanted: Any) -> Report:
+        return await self.reconciler().compare(Wanted(**wanted))
+
+    async def settle(self, *, patience: float = 0.0, **sinks: Sequence[str]) -> Report:
+        wanted = Wanted(patience=patience)
+        report = await self.compare()
+        await self.reconciler().settle(report, wanted, self.store, sinks)
+        return report
+
+    async def confirm(self, count: int) -> None:
+        lease = await self.store.acquire("relay/city", "service", 1e6)
+        await self.store.confirm(lease, "city", (await self.store.journal("city")).base + count)
+
+
+@pytest.fixture
+async def books(tmp_path: Path) -> AsyncIterator[Books]:
+    store = SqliteStore(tmp_path / "bridge.db", clock=Clock(now=lambda: AT))
+    await store.open()
+    yield Books(store)
+    await store.close()
+
+
+def named(report: Report) -> list[tuple[str, str, str | None, str | None, str | None]]:
+    return [
+        (one.resource.removeprefix(f"{GROUP}/recipients/"), one.what, one.provider, one.ledger, one.event)
+        for one in report.differences
+    ]
+
+
+# --- provider, ledger, events -----------------------------------------------------------------------------------------
+
+
+async def test_books_that_agree_balance_at_one_request(books) -> None:
+    await books.saw(r1="new", r2="sent")
+    books.source.has = {"1": "new", "2": "sent"}
+    report = await books.compare()
+    assert report.balanced
+    assert books.source.asked == [GROUP]
+    (row,) = report.totals().values()
+    assert row["provider"] == row["ledger"] == row["events"] == {"new": 1, "sent": 1}
+
+
+async def test_each_resource_that_differs_is_named_with_what_either_side_says(books) -> None:
+    await books.saw(r1="new", r2="sent", r4="sending")
+    books.source.has = {"1": "new", "2": "failed", "3": "sent"}
+    report = await books.compare()
+    assert sorted(named(report)) == [
+        ("2", "status", "failed", "sent", "sent"),
+        ("3", "missing", "sent", None, None),
+        ("4", "gone", None, "sending", "sending"),
+    ]
+    assert not report.balanced
+
+
+async def test_errors_that_cancel_out_are_found_by_looking_deep(books) -> None:
+    await books.saw(r1="sent", r2="failed")
+    books.source.has = {"1": "failed", "2": "sent"}
+    assert (await books.compare()).balanced
+    assert len((await books.compare(deep=True)).differences) == 2
+
+
+async def test_counts_that_contradict_each_other_are_the_providers_own_difference(books) -> None:
+    await books.saw(r1="sent", r2="failed")
+    books.source.has = {"1": "sent", "2": "failed"}
+    books.source.counts, books.source.total = {"sent": 3, "failed": 1}, 2
+    books.source.facts = {"contradictions": ["counts 2 recipients in total and 4 by status"]}
+    report = await books.compare()
+    assert report.balanced
+    assert report.contradictions == [f"{GROUP}: counts 2 recipients in total and 4 by status"]
+    assert books.source.asked == [GROUP, f"{GROUP}/recipients"]
+
+
+async def test_what_is_counted_and_stands_on_no_list_is_withheld(books) -> None:
+    await books.saw(r1="sent", r2="sending")
+    books.source.has = {"1": "sent"}
+    books.source.counts, books.source.total = {"sent": 3}, 3
+    report = await books.compare()
+    assert named(report) == [
+        ("2", "withheld", None, "sending", "sending"),
+        (GROUP, "withheld", "3 counted, 1 listed", "1 known", None),
+    ]
+    assert books.source.asked.count(f"{GROUP}/recipients") == 2
+
+
+async def test_a_group_that_the_provider_knows_no_more_is_named_with_all_that_was_known_of_it(books) -> None:
+    await books.saw(r1="sent", r2="failed")
+    books.source.facts = {"gone": True, "counts": None}
+    assert [(one, what, ledger) for one, what, _, ledger, _ in named(await books.compare())] == [
+        (GROUP, "gone", None), ("1", "gone", "sent"), ("2", "gone", "failed"),
+    ]  # fmt: skip
+
+
+async def test_the_group_itself_is_compared_too(books) -> None:
+    await books.saw(r1="sent")
+    books.source.has = {"1": "sent"}
+    books.source.facts = {"shown": [observe("2", "sent")]}
+    assert named(await books.compare()) == [("2", "missing", "sent", None, None)]
+
+
+async def test_a_status_that_no_table_knows_is_compared_by_the_providers_own_value(books) -> None:
+    await books.saw(r1="throttled", r2="throttled")
+    books.source.has = {"1": "throttled", "2": "paused"}
+    books.source.counts = {"unknown": 1}
+    assert named(await books.compare()) == [("2", "status", "unknown", "unknown", "unknown")]
+
+
+async def test_occurrences_that_are_marked_are_compared_by_their_marks(books) -> None:
+    def marked(mark: str) -> Observation:
+        return replace(observe("1", "failed"), mark=mark)
+
+    lease = await books.store.acquire("source/city", "service", 1e6)
+    page = Page([marked("a")], AT)
+    await Intake("city", "mc", ScriptedSource([[page]]), books.store, books.time.clock).poll(lease)
+    books.source.facts = {"scope": None, "counts": None, "total": None, "shown": [marked("a")]}
+    assert (await books.compare()).balanced
+    books.source.facts["shown"] = [marked("b")]
+    assert named(await books.compare()) == [("1", "missing", "failed", "failed", "failed")]
+
+
+async def test_without_a_scope_what_lies_between_shown_numbers_belongs_to_the_group(books) -> None:
+    await books.saw(r3="sent", r5="sent", r6="sent", r9="sent", rkey="sent")
+    books.source.has = {"3": "sent", "6": "sent"}
+    books.source.facts = {"scope": None, "counts": None, "total": None, "walk": True, "between": True}
+    report = await books.compare()
+    assert named(report) == [("5", "gone", None, "sent", "sent")]
+    assert report.groups[0].provider == {"sent": 2}
+    books.source.facts["between"] = False
+    assert (await books.compare()).balanced
+    books.source.facts["between"], books.source.has = True, {"key": "sent"}
+    assert (await books.compare()).balanced
+
+
+async def test_the_events_are_held_against_the_ledger(books) -> None:
+    await books.saw(r1="sent", r2="sent")
+    keys = [Key(GROUP, "1"), Key(GROUP, "3")]
+    before = await books.store.last_seen("city", keys, 60)
+    changes = [StatusChange(key, was, "f") for key, was in zip(keys, before, strict=True)]
+    await books.store.commit(None, Commit("city", changes))
+    books.source.has = {"1": "failed", "2": "sent", "3": "failed"}
+    assert named(await books.compare()) == [
+        ("1", "event", None, "failed", "sent"),
+        ("3", "event", None, "failed", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("why", "says"),
+    [("trimmed", "it is kept for a while only"), ("baseline", "a first start recorded them as its baseline")],
+)
+async def test_what_the_journal_cannot_tell_is_said_and_no_difference(books, why, says) -> None:
+    books.source.has = {"1": "sent"}
+    if why == "baseline":
+        books.published = False
+        await books.store.commit(None, Commit("city", [StatusChange(Key(GROUP, "1"), None, "e")]))
+    else:
+        await books.saw(r1="sent")
+        await books.confirm(1)
+        await books.store.trim("city", (await books.store.journal("city")).committed + 1)
+    report = await books.compare()
+    assert report.balanced
+    assert report.remarks == [f"1 resources have no event in the journal: {says}"]
+
+
+async def test_one_resource_or_group_can_be_compared_alone(books) -> None:
+    books.source.has = {"1": "sent", "10": "sent"}
+    books.source.named = (GROUP, "/messages/sms/2")
+    assert len((await books.compare()).differences) == 4
+    books.source.asked.clear()
+    assert [one for one, *_ in named(await books.compare(resource=subject("1")))] == ["1"]
+    assert "/messages/sms/2" not in books.source.asked
+    books.source.asked.clear()
+    await books.compare(resource="/messages/sms/77")
+    assert books.source.asked[0] == "/messages/sms/77"
+
+
+async def test_what_is_followed_no_longer_is_compared_when_asked_for(books) -> None:
+    await books.store.watch("city", "/messages/sms/9")
+    await books.compare(everything=True)
+    assert books.source.asked == [GROUP, "/messages/sms/9", "/messages/sms/old"]
+
+
+async def test_a_group_that_fails_stops_none_of_the_others(books) -> None:
+    books.source.error = Transient("HTTP 500")
+    report = await books.compare()
+    assert (report.failures, report.balanced) == ({GROUP: "HTTP 500"}, False)
+    books.source.error = NotReady("still being built")
+    report = await books.compare()
+    assert report.balanced
+    assert report.remarks == [f"{GROUP}: not compared: still being built"]
+
+
+@pytest.mark.parametrize("error", [Unauthorized("the token was refused"), Unavailable("the store is away")])
+async def test_what_concerns_everything_is_raised(books, error) -> None:
+    books.source.error = error
+    with pytest.raises(type(error)):
+        await books.compare()
+
+
+async def test_a_source_that_keeps_no_account_says_so(books) -> None:
+    reconciler = Reconciler("city", ScriptedSource(), books.store, books.time.clock)
+    with pytest.raises(Permanent, match="there is nothing to compare"):
+        await reconciler.compare(Wanted())
+
+
+async def test_a_resource_that_cannot_be_described_is_named_by_its_group(books) -> None:
+    def describe(_: Observation) -> Any:
+        raise KeyError("phone")
+
+    broken = replace(KIND, describe=describe)
+    books.source.facts = {"shown": [observe("5", "sent", kind=broken)]}
+    assert named(await books.compare()) == [("5", "missing", "sent", None, None)]
+
+
+# --- what is under way ------------------------------------------------------------------------------------------------
+
+
+async def test_what_the_next_poll_brings_is_no_difference(books) -> None:
+    await books.saw(r1="sending", r2="sending")
+    books.source.has = {"1": "sent", "2": "failed", "3": "new"}
+
+    async def poll() -> None:
+        await books.saw(r1="sent", r2="sent", r3="new")
+
+    books.time.happens = [poll]
+    assert (await books.compare(patience=5.0)).balanced
+    assert books.time.seconds == 0.5
+
+
+async def test_patience_ends(books) -> None:
+    books.source.has = {"1": "sent"}
+    assert named(await books.compare(patience=2.0)) == [("1", "missing", "sent", None, None)]
+    assert books.time.seconds == 2.0
+
+
+async def test_a_status_that_moves_while_the_books_are_read_is_the_pollers(books) -> None:
+    await books.saw(r1="sending")
+    books.source.has = {"1": "failed"}
+    read, calls = books.store.last_seen, []
+
+    async def last_seen(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 2:
+            books.store.last_seen = read
+            await books.saw(r1="sent")
+        return await read(*arguments)
+
+    books.store.last_seen = last_seen
+    assert (await books.compare()).balanced
+
+
+# --- broker and sinks -------------------------------------------------------------------------------------------------
+
+
+async def test_what_the_broker_has_not_confirmed_is_named(books) -> None:
+    await books.saw(r1="new", r2="new")
+    books.source.has = {"1": "new", "2": "new"}
+    await books.confirm(1)
+    assert named(await books.settle()) == [("2", "unconfirmed", None, None, "new")]
+
+
+async def test_what_a_sink_knows_nothing_of_is_named_and_what_waits_or_is_dead_is_not(books) -> None:
+    await books.saw(r1="new", r2="new", r3="new", r4="new")
+    books.source.has = dict.fromkeys("1234", "new")
+    await books.confirm(4)
+    positions = [entry.position for entry in await books.store.read("city", 0, 9)]
+    await books.store.offer("crm", [Arrival(one) for one in positions[:3]], 0.0)
+    await books.store.settle("crm", positions[:1])
+    await books.store.bury("crm", positions[1], "permanent", None)
+    report = await books.settle(crm=["#"], calls=["voice.#"])
+    assert named(report) == [("4", "undelivered", None, None, "new")]
+    assert report.differences[0].sink == "crm"
+    tally = report.sinks["crm"].tally
+    assert (tally.taken, tally.waiting, tally.dead, report.sinks["crm"].unaccounted) == (1, 1, 1, 1)
+    assert report.sinks["calls"].unaccounted == 0
+
+
+async def test_what_is_on_its_way_to_broker_and_sink_gets_its_time(books) -> None:
+    await books.saw(r1="new")
+    books.source.has = {"1": "new"}
+
+    async def relay() -> None:
+        await books.confirm(1)
+
+    async def deliver() -> None:
+        positions = [entry.position for entry in await books.store.read("city", 0, 9)]
+        await books.store.take("crm", [Arrival(one) for one in positions], AT.timestamp() + 60)
+
+    books.time.happens = [relay, deliver]
+    report = await books.settle(patience=5.0, crm=["#"])
+    assert report.balanced
+    assert (books.time.seconds, report.journal.backlog) == (1.0, 0)
+
+
+async def test_an_empty_journal_has_nothing_to_settle(books) -> None:
+    report = await books.settle(crm=["#"])
+    assert report.balanced
+    assert report.sinks["crm"].unaccounted == 0
+
+
+# --- the service's own look -------------------------------------------------------------------------------------------
+
+
+names = st.sampled_from("abc")
+differences = st.builds(
+    Difference, names, st.just(GROUP), st.sampled_from(["status", "missing"]), st.sampled_from(["sent", "failed"])
+)
+
+
+@given(st.lists(st.lists(differences, max_size=4, unique_by=lambda one: one.resource), max_size=8))
+def test_a_difference_is_said_once_when_two_looks_in_a_row_find_it(looks) -> None:
+    known: dict[str, Suspicion] = {}
+    said = []
+    for number, found in enumerate(looks):
+        judged = judge(known, found, str(number))
+        said += [(number, resource, one.provider, one.what) for resource, one in judged.news]
+        for resource, one in judged.kept.items():
+            if one is None:
+                del known[resource]
+            else:
+                known[resource] = Suspicion.load(one.dump())
+    expected = []
+    for resource in "abc":
+        run = 0
+        before = None
+        for number, found in enumerate(looks):
+            now = next(((one.provider, one.what) for one in found if one.resource == resource), None)
+            run = run + 1 if now is not None and now == before else 1
+            before = now
+            if now is not None and run == 2:
+                expected.append((number, resource, *now))
+    assert sorted(said) == sorted(expected)
+
+
+class Keeping:
+    """A bookkeeper, called after each poll as the service does."""
+
+    def __init__(self, books: Books, *, every: float = 3600.0) -> None:
+        self.books = books
+        self.woken: list[int] = []
+        self.keeper = Bookkeeper(
+            "city", "/govdelivery/city", books.reconciler(), books.store, books.time.clock,
+            every=every, committed=self.woken.append,
+        )  # fmt: skip
+
+    async def look(self, *, after: float = 3600.0) -> list[str]:
+        """Let time pass, look, and return the resources for which a mismatch was published so far."""
+        self.books.time.seconds += after
+        lease = await self.books.store.acquire("source/city", "service", 1e6)
+        await self.keeper.look(lease)
+        entries = await self.books.store.read("city", 0, 999)
+        events = [Catalogue(CATALOGUE).read(entry.event.body) for entry in entries]
+        self.published = [event for event in events if isinstance(event, BooksMismatch)]
+        return [event.subject for event in self.published]
+
+
+async def test_the_service_says_once_what_two_looks_find(books) -> None:
+    await books.saw(r1="sent")
+    books.source.has = {"1": "failed"}
+    keeping = Keeping(books)
+    assert [await keeping.look() for _ in range(5)] == [[], [], [subject("1")], [subject("1")], [subject("1")]]
+    (event,) = keeping.published
+    assert (event.topic, event.source) == ("bridge.books.mismatch", "/govdelivery/city")
+    assert (event.data.what, event.data.provider_says, event.data.ledger_says) == ("status", "failed", "sent")
+    assert event.data.since == AT + timedelta(hours=2)
+    assert keeping.woken
+
+
+async def test_a_difference_that_healed_is_news_when_it_comes_again(books) -> None:
+    await books.saw(r1="sent")
+    keeping = Keeping(books)
+    for status in ("sent", "failed", "failed", "sent", "failed", "failed"):
+        books.source.has = {"1": status}
+        await keeping.look()
+    assert await keeping.look() == [subject("1")] * 2
+    assert len({event.id for event in keeping.published}) == 2
+
+
+async def test_the_look_asks_only_where_what_the_polls_have_learnt_differs(books) -> None:
+    await books.saw(r1="sent")
+    books.source.remembers, books.source.has = True, {"1": "sent"}
+    keeping = Keeping(books)
+    for _ in range(3):
+        await keeping.look()
+    assert books.source.asked == []
+    books.source.has = {"1": "failed"}
+    assert await keeping.look() == []
+    assert books.source.asked == [GROUP, f"{GROUP}/recipients"]
+
+
+async def test_the_look_comes_no_more_often_than_it_should_also_over_restarts(books) -> None:
+    keeping = Keeping(books)
+    await keeping.look()
+    for _ in range(3):
+        await keeping.look(after=900)
+        await Keeping(books).look(after=0)
+    assert books.source.asked == []
+    await Keeping(books).look(after=900)
+    await keeping.look(after=0)
+    assert books.source.asked == [GROUP]
+
+
+async def test_a_provider_that_cannot_be_asked_is_neither_right_nor_wrong(books) -> None:
+    await books.saw(r1="sent")
+    books.source.has = {"1": "failed"}
+    keeping = Keeping(books)
+    for _ in range(3):
+        await keeping.look()
+    for error in (Transient("HTTP 500"), Unauthorized("the token was refused")):
+        books.source.error = error
+        await keeping.look()
+    books.source.error = None
+    assert await keeping.look() == [subject("1")]
+
+
+async def test_differences_beyond_number_are_not_all_published(books) -> None:
+    books.source.has = {str(number): "sent" for number in range(150)}
+    keeping = Keeping(books)
+    for _ in range(3):
+        await keeping.look()
+    assert len(keeping.published) == 100
+
+
+async def test_a_look_without_the_lease_writes_nothing(books) -> None:
+    keeping = Keeping(books)
+    lease = await books.store.acquire("source/city", "service", 1e6)
+    await books.store.release(lease)
+    with pytest.raises(LeaseLost):
+        await keeping.keeper.look(lease)
+
+
+# --- the providers' own accounts --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("counts", "details", "ours", "total", "contradictions"),
+    [
+        ({"total": 3, "sent": 2, "failed": 1, "new": 0}, {}, {"sent": 2, "failed": 1}, 3, []),
+        (
+            # the vendor's own example
+            {"total": 2, "sent": 2},
+            {"human": 1, "machine": 0},
+            {"sent": 2},
+            2,
+            ["counts 2 sent and 1 in their details"],
+        ),
+        ({"total": 3, "failed": 3}, {"busy": 1, "no_answer": 1}, {"failed": 3}, 3, []),
+        (
+            {"total": 1, "failed": 1},
+            {"busy": 1, "no_answer": 1},
+            {"failed": 1},
+            1,
+            ["counts 1 failed and 2 in their details"],
+        ),
+        (
+            {"total": 2, "sent": 7},
+            {},
+            {"sent": 7},
+            2,
+            ["counts 2 recipients in total and 7 by status"],
+        ),
+        ({"total": 3, "sent": 2, "throttled": 1}, {}, {"sent": 2, "unknown": 1}, 3, []),
+        ({"total": 2, "sent": 2, "opens": 5}, {}, {"sent": 2}, 2, []),
+        ({"sent": 2}, {}, {"sent": 2}, None, []),
+    ],
+)
+def test_a_messages_counts_are_read_as_ours_and_told_where_they_contradict(
+    counts, details, ours, total, contradictions
+) -> None:
+    entry = Followed(due=1.0, found=1.0, status="sending", swept=AT.timestamp(), counts=counts, details=details)
+    counted = accounts.remembered(kinds("voice", {}), "/messages/voice/1", entry)
+    assert counted is not None
+    assert (counted.counts, counted.total, list(counted.contradictions)) == (ours, total, contradictions)
+    assert [one.status for one in counted.shown] == ["sending"]
+    assert counted.by == AT
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        Followed(due=1.0, found=1.0),
+        Followed(due=1.0, found=1.0, status="sending", swept=1.0),
+        Followed(due=1.0, found=1.0, status="sending", swept=1.0, counts={"total": 1}, sweep=Sweep((), 1.0)),
+    ],
+)
+def test_what_was_not_read_whole_is_not_remembered(entry) -> None:
+    assert accounts.remembered(kinds("sms", {}), "/messages/sms/1", entry) is None
+
+
+async def test_the_services_own_look_at_a_message_that_agrees_costs_no_request(tmp_path) -> None:
+    time = Jumping()
+    async with (
+        Simulator(SimulatorSettings.still(), time.world) as simulator,
+        polling("city", simulator, tmp_path, time.clock, interval="1m") as city,
+    ):
+        message = simulator.world.add_message("sms", 3, status="sending", recipient_status="sending")
+        for _ in range(3):
+            await city.poll()
+            time.ahead += 60
+        reconciler = Reconciler("city", city.source, city.store, time.clock)
+        requests = simulator.traffic["govdelivery"]
+        requests.clear()
+        assert (await reconciler.compare(Wanted(thrifty=True))).balanced
+        assert set(requests.report()["views"]) == {"messages"}
+        # What vanished, and what was listed and never followed, is asked for.
+        simulator.world.remove(message.path)
+        unknown = simulator.world.add_message("voice", 1, status="completed", recipient_status="sent")
+        for _ in range(3):
+            time.ahead += 3700
+            await city.poll()
+        simulator.world.add_message("voice", 1, status="completed", recipient_status="sent")
+        report = await reconciler.compare(Wanted(thrifty=True))
+        assert {one.resource for one in report.differences} >= {message.path, *message.recipients}
+        assert unknown.path not in {one.resource for one in report.differences}
+
+
+async def test_lists_that_lead_in_a_circle_end(tmp_path) -> None:
+    time = Jumping()
+    async with (
+        Simulator(SimulatorSettings.still(), time.world) as simulator,
+        polling("city", simulator, tmp_path, time.clock, interval="1m") as city,
+    ):
+        message = simulator.world.add_message("sms", 60, status="sending", recipient_status="sending")
+        simulator.switch_on("endless_pages")
+        pages = [page async for page in city.source.members(message.path, {})]
+        assert len({one.key for page in pages for one in page.observations}) == 60
+        assert len(pages) < 12
+        with pytest.raises(Permanent, match="not a message"):
+            await city.source.count("/elsewhere/1", {}, ask=True)
+
+
+# --- what is printed --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/messages/voice/16096001/recipients/3219200011", "/messages/voice/16096001/recipients/3219200011"),
+        ("/j/voicemail_drop_records/1234567890", "/j/voicemail_drop_records/1234567890"),
+        ("/messaging/v1/sms/messages/15551234567", "/messaging/v1/sms/messages/…4567"),
+        ("/messaging/v1/sms/messages/%2B15551234567", "/messaging/v1/sms/messages/…4567"),
+        ("/messaging/v1/email/messages/ann%40example.com", "/messaging/v1/email/messages/….com"),
+        ("/messaging/v1/sms/messages/ef0b62d8-47cc", "/messaging/v1/sms/messages/ef0b62d8-47cc"),
+    ],
+)
+def test_a_path_is_printed_without_phones_and_addresses(path, shown) -> None:
+    assert mask_path(path) == shown
+
+
+async def test_the_report_as_json_has_everything_and_no_phone(books) -> None:
+    await books.saw(r1="sent")
+    books.source.has = {"1": "failed"}
+    books.source.facts = {"shown": [observe("2", "sent", phone="+15551234567")]}
+    report = await books.settle(crm=["#"])
+    text = json.dumps(plain(report))
+    assert "5551234567" not in text
+    assert json.loads(text)["differences"][0]["resource"] == subject("2")
+
+
+async def test_the_table_tells_totals_differences_sinks_and_what_was_not_compared(books, capsys) -> None:
+    await books.saw(r1="sent", r2="sent")
+    books.source.has = {"1": "failed"} | {str(number): "new" for number in range(10, 80)}
+    books.source.facts = {"contradictions": ["counts 2 and 3"], "remarks": ["it keeps no times"]}
+    report = await books.settle(crm=["#"])
+    report.failures["/messages/sms/2"] = "HTTP 500"
+    _print(report)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["OF", "STATUS", "PROVIDER", "LEDGER", "EVENTS"]
+    assert any(line.split() == ["all:", "sms", "recipient", "new", "70", "0", "0"] for line in lines)
+    assert any(line.split()[:4] == [subject("1"), "failed", "sent", "sent"] for line in lines)
+    assert "… and 24 more; --json names them all" in lines
+    assert "2 events made, 0 confirmed by the broker" in lines
+    assert f"the provider contradicts itself: {GROUP}: counts 2 and 3" in lines
+    assert f"not compared: {GROUP}: it keeps no times" in lines
+    assert lines[-1] == "city: 72 resources differ, 1 could not be asked for; 1 compared"
+
+
+async def test_books_that_balance_are_said_to(books, capsys) -> None:
+    _print(await books.compare())
+    assert capsys.readouterr().out.splitlines()[-1] == "city: the books balance; 1 compared"
+
+
+def test_a_terminal_hears_which_group_is_read(monkeypatch, capsys) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    _told()("/messages/sms/1")
+    assert "/messages/sms/1 …" in capsys.readouterr().err

@@ -1,0 +1,141 @@
+"""What was committed is published once and in order, whether it is still at hand or has to be read back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.adapters.sqlite_store import SqliteStore
+from bridge.clock import Clock
+from bridge.errors import Unavailable
+from bridge.event import Entry, WireEvent
+from bridge.fresh import Fresh
+from bridge.ledger import Commit, Lease
+from bridge.relay import Relay
+
+
+class Reader(SqliteStore):
+    """A store that counts how often its journal was read."""
+
+    reads = 0
+
+    async def read(self, source: str, after: int, limit: int) -> Sequence[Entry]:
+        self.reads += 1
+        return await super().read(source, after, limit)
+
+
+class Broker:
+    """Keeps what it is given, or is away."""
+
+    def __init__(self) -> None:
+        self.held: list[Entry] = []
+        self.away = False
+
+    async def publish(self, entries: Sequence[Entry]) -> int:
+        if self.away:
+            raise Unavailable("the broker is away")
+        self.held += entries
+        return 0
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Reader]:
+    store = Reader(tmp_path / "bridge.db", clock=Clock())
+    await store.open()
+    yield store
+    await store.close()
+
+
+def events(*names: int) -> list[WireEvent]:
+    return [WireEvent(f"{name}", "sms.recipient.sent", 0, b"{}") for name in names]
+
+
+async def commit(store: SqliteStore, *names: int, fresh: Fresh | None = None) -> None:
+    some = events(*names)
+    last = await store.commit(None, Commit("city", events=some))
+    if fresh is not None:
+        fresh.put(last, some)
+
+
+async def lease_of(store: SqliteStore) -> Lease:
+    lease = await store.acquire("relay/city", "me", 30)
+    assert lease is not None
+    return lease
+
+
+async def test_what_was_just_committed_is_published_without_reading_it_back(store: Reader) -> None:
+    broker, fresh = Broker(), Fresh("city")
+    await commit(store, *range(10), fresh=fresh)
+    await commit(store, *range(10, 20), fresh=fresh)
+    relay = Relay(store, broker, batch=8, fresh=fresh)
+    assert (await relay.drain(await lease_of(store), "city")).published == 20
+    assert [one.event.id for one in broker.held] == [str(number) for number in range(20)]
+    assert store.reads == 1  # the one that finds the end
+    assert broker.held == list(await store.read("city", 0, 100))
+
+
+async def test_what_somebody_else_committed_in_between_is_published_in_its_place(store: Reader) -> None:
+    broker, fresh = Broker(), Fresh("city")
+    await commit(store, 1, 2, fresh=fresh)
+    await commit(store, 3)  # a backfill, in another process
+    await commit(store, 4, 5, fresh=fresh)
+    await Relay(store, broker, batch=2, fresh=fresh).drain(await lease_of(store), "city")
+    assert [one.event.id for one in broker.held] == ["1", "2", "3", "4", "5"]
+    assert broker.held == list(await store.read("city", 0, 100))
+
+
+async def test_what_a_broker_did_not_take_is_published_when_it_is_back(store: Reader) -> None:
+    broker, fresh, lease = Broker(), Fresh("city"), await lease_of(store)
+    relay = Relay(store, broker, batch=2, fresh=fresh)
+    await commit(store, 1, 2, 3, fresh=fresh)
+    broker.away = True
+    with pytest.raises(Unavailable):
+        await relay.drain(lease, "city")
+    await commit(store, 4, fresh=fresh)
+    broker.away = False
+    await relay.drain(lease, "city")
+    assert [one.event.id for one in broker.held] == ["1", "2", "3", "4"]
+    assert (await store.journal("city")).backlog == 0
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("own"), st.integers(1, 5)),
+        st.tuples(st.just("foreign"), st.integers(1, 3)),
+        st.tuples(st.just("take"), st.integers(1, 7)),
+        st.tuples(st.just("elsewhere"), st.integers(1, 7)),
+    ),
+    max_size=30,
+)
+
+
+@given(steps, st.integers(1, 8))
+def test_whatever_is_at_hand_is_what_the_journal_has_there(moves: list[tuple[str, int]], kept: int) -> None:
+    journal: list[WireEvent] = []
+    fresh, after = Fresh("city", kept=kept), 0
+    for move, number in moves:
+        if move in {"own", "foreign"}:
+            some = events(*range(len(journal), len(journal) + number))
+            journal += some
+            if move == "own":
+                fresh.put(len(journal), some)
+        elif move == "take":
+            found = fresh.take(after, number)
+            assert [one.event for one in found] == journal[after : after + len(found)]
+            assert [one.position.seq for one in found] == list(range(after + 1, after + len(found) + 1))
+            after += len(found)
+        else:
+            after = min(after + number, len(journal))
+    assert len(fresh) <= kept
+
+
+def test_no_more_is_kept_than_there_is_room_for() -> None:
+    fresh = Fresh("city", kept=3)
+    fresh.put(5, events(1, 2, 3, 4, 5))
+    assert fresh.take(0, 10) == []
+    assert [one.event.id for one in fresh.take(2, 10)] == ["3", "4", "5"]
+    assert len(fresh) == 0

@@ -1,0 +1,1176 @@
+"""Tapes: nothing personal is on them, and what is played from them is what was lived."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+import structlog
+import yaml
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from inprocess import Jumping
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
+
+from bridge.adapters.sqlite_store import SqliteStore
+from bridge.clock import Clock
+from bridge.config import load
+from bridge.errors import BridgeError, ConfigError, LeaseLost, Transient, Unavailable
+from bridge.intake import Intake
+from bridge.polling import defect
+from bridge.providers import reading
+from bridge.providers.http import Answer, Client, Failed, Limiter, Limits, Request
+from bridge.simulator import Simulator, SimulatorSettings
+from bridge.simulator.snippet import sources
+from bridge.source import Countable, Observation, Page, Probe
+from bridge.tape import Missing, Recorder, Replay, Side, TapeError, compare, offline, recording
+from bridge.tape.files import Budget, Full, Poll, Writer, polls, prepare
+from bridge.tape.files import sources as tapes
+from bridge.tape.redaction import GRANTED, JSON, TORN, Redactor
+from bridge.tape.standstill import standing_clock
+from bridge.tape.taped import Taped
+from bridge.testing.doubles import ScriptedSource, observe
+
+NOW = datetime(2026, 3, 15, 21, 11, 2, 123456, tzinfo=UTC)
+GIB = 1 << 30
+redactor = Redactor(b"k" * 32)
+
+
+# --- what a tape may keep ---------------------------------------------------------------------------------------------
+
+
+def answer(
+    body: Any, *, status: int = 200, url: str = "https://tms.example.com/messages/sms", **headers: str
+) -> Answer:
+    given = CIMultiDict((name.replace("_", "-"), value) for name, value in headers.items())
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return Answer("GET /messages/sms", status, raw, NOW, NOW, URL(url), CIMultiDictProxy(given))
+
+
+def kept(body: Any) -> Any:
+    return redactor.body(answer(body), "GET")[JSON]
+
+
+phones = st.from_regex(r"\+?[1-9][0-9]{6,14}", fullmatch=True)
+
+
+@given(st.lists(phones, min_size=2, max_size=50, unique=True))
+@settings(max_examples=50)
+def test_two_phones_never_become_one(some):
+    others = [redactor.digits(phone) for phone in some]
+    assert len(set(others)) == len(some)
+    assert [redactor.digits(phone) for phone in some] == others
+
+
+@given(phones)
+@settings(max_examples=50)
+def test_the_stand_in_of_a_phone_can_be_read_as_a_phone(phone):
+    other = redactor.digits(phone)
+    assert len(other) == len(phone)
+    assert other[:2] == phone[:2] if phone[0] == "+" else other[0] == phone[0]
+    assert (reading.phone(phone) == phone) == (reading.phone(other) == other)
+
+
+@pytest.mark.parametrize("size", range(1, 8))
+def test_stand_ins_of_digits_are_a_permutation(size):
+    few = [f"{number:0{size}d}" for number in range(0, 10**size, max(1, 10**size // 500))]
+    assert len({redactor._permuted(one) for one in few}) == len(few)
+    assert all(len(redactor._permuted(one)) == size for one in few)
+
+
+def test_a_phone_with_and_without_the_code_of_its_country_stays_one_phone():
+    assert redactor.digits("+16515551000").endswith(redactor.digits("6515551000"))
+    assert redactor.digits("+1 (651) 555-1000") == re.sub(
+        r"(\+.)(...)(...)(....)", r"\1 (\2) \3-\4", redactor.digits("+16515551000")
+    )
+
+
+def test_two_tapes_have_nothing_in_common():
+    other = Redactor(b"l" * 32)
+    assert redactor.digits("+16515551000") != other.digits("+16515551000")
+    assert redactor.token("subscriber-7") != other.token("subscriber-7")
+
+
+KEPT = [
+    {"id": 12345678901, "status": "sending", "created_at": "2013-03-15T21:10:30Z", "completed_at": None},
+    {"state": 3, "team": 1, "job": 20260315, "campaign": "17", "timestamp": "2015-01-06T10:21:14.243Z"},
+    {"lastEventID": 357749999, "count": 1, "statusCode": 24, "definitionKey": "account-reset"},
+    {"eventCategoryType": "TransactionalSendEvents.SMSNotSent", "timestamp": "2018-12-17T13:05:40.94", "eventID": "77"},
+    {"recipient_counts": {"total": 12345678, "failed": 2}, "recipient_detail_counts": {"no_answer": 1}},
+    {"_links": {"self": "/messages/voice/10507/recipients/364898", "sms_message": "/messages/sms/10507"}},
+    {"error": "invalid_client", "errorcode": 50200, "ok": True, "share": 2.0, "empty": "", "blank": "  "},
+    {"error_message": "550 5.1.1 The mailbox doesn't exist \u2013 SIP 503."},
+    [None, 42, True, []],
+]
+
+
+@pytest.mark.parametrize("value", KEPT, ids=json.dumps)
+def test_what_makes_events_is_kept_as_it_is(value):
+    assert kept(value) == value
+
+
+PERSONAL = [
+    ("body", "Your code is 4711, Ann"),
+    ("say_text", "Hello Ann"),
+    ("play_url", "https://media.example.com/ann.wav?sig=abc"),
+    ("reference", "C-003409"),
+    ("name", "ann"),
+    ("campaign", "Ann's birthday"),
+    ("email", "ann@example.com"),
+    ("to", "ann@example.com"),
+    ("id", "ann@example.com"),
+    ("status", "ann@example.com"),
+    ("messageKey", "5c9b8f9e-1c3e-4b7c-9d4e-2f0f6f1f4a11"),
+    ("contactKey", "ann"),
+    ("phone", "+16515551000"),
+    ("phone", 16515551000),
+    ("phone", 16515551000.0),
+    ("to", "16515551000"),
+    ("formatted_phone", "(651) 555-1000 x7"),
+    ("nobody_knows", "+16515551000"),
+    ("nobody_knows", 16515551000),
+    ("nobody_knows", -93.265015),
+    ("state", "6515551000"),
+    ("definitionKey", "for +16515551000"),
+    ("error_message", "+16515551000 is not in service"),
+    ("error_message", "ann@example.com bounced"),
+    ("error_message", 'no contact "Ann Smith" known'),
+    ("error_message", "subscriber-7 opted out, see https://example.com/a/7"),
+    ("_links", {"self": "https://ann:secret@media.example.com/ann@example.com?token=abc&to=%2B16515551000"}),
+    ("_links", {"self": "/messages/sms/1?cursor=" + "QW5uIFNtaXRo" * 5}),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), PERSONAL, ids=json.dumps)
+def test_what_names_a_person_has_a_stand_in(name, value):
+    text = json.dumps(kept({"channel": "voice", name: value, "nested": [{name: value}]}), ensure_ascii=False)
+    for personal in ("Ann", "ann@", '"ann"', "6515551000", "555-1000", "4711", "C-0034", "5c9b8f9e", "subscriber-7"):
+        assert personal not in text
+    for personal in ("media", "abc", "secret", "QW5u", "265015", "Smith", "birthday", "example"):
+        assert personal not in text
+
+
+@pytest.mark.parametrize(
+    "name", ["access_token", "refresh_token", "token", "client_secret", "Password", "apiKey", "Authorization", "sig"]
+)
+def test_what_opens_a_door_is_not_on_the_tape_at_all(name):
+    assert kept({name: "s3cr3t", "info": [{name: {"deep": "s3cr3t"}}], "status": "new"}) == {
+        "info": [{}],
+        "status": "new",
+    }
+
+
+def test_a_name_that_an_error_quotes_has_the_same_stand_in_there():
+    found = kept({"statusMessage": "nobody called joe, sorry", "info": {"contactKey": "joe "}, "reference": "nobody"})
+    assert found["info"]["contactKey"] == redactor.token("joe")
+    assert found["statusMessage"] == f"{redactor.token('nobody')} called joe, sorry"
+    assert list(found) == ["statusMessage", "info", "reference"]
+    found = kept({"statusMessage": "nobody called joey, sorry", "info": {"contactKey": "joey"}})
+    assert found["statusMessage"] == f"nobody called {redactor.token('joey')}, sorry"
+
+
+def test_a_field_that_is_called_after_a_person_has_a_stand_in_for_its_name():
+    found = kept({"+16515551000": 1, "ann smith": 2, "x123456": 3, "fine_name": 4})
+    assert list(found.values()) == [1, 2, 3, 4]
+    assert [name for name in found if not name.startswith("~")] == ["fine_name"]
+
+
+def test_an_integer_of_any_size_and_numbers_that_are_none_are_borne():
+    assert kept(b'{"phone": %d, "x": NaN, "y": [Infinity], "phone2": 1e300}' % 10**400)["phone"] == 1 << 257
+
+
+@pytest.mark.parametrize(
+    ("body", "sign"),
+    [
+        (b"", ""),
+        (b" \n", ""),
+        (b"<!DOCTYPE html><p>Ann</p>", "<"),
+        (b'[{"phone": "+1651555', "["),
+        (b"Ann", "["),
+        (b"[" * 100_000 + b"]" * 100_000, "["),
+    ],
+    ids=["nothing", "blank", "html", "torn", "text", "deep"],
+)
+def test_of_a_body_that_is_no_json_only_its_kind_is_kept(body, sign):
+    assert redactor.body(answer(body), "GET") == {TORN: sign}
+    errors = []
+    for each in (body, sign.encode()):
+        with pytest.raises(Failed) as caught:
+            answer(each).json()
+        errors.append(str(caught.value))
+    assert errors[0] == errors[1]
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        (
+            {"access_token": "t", "expires_in": 1079, "rest_instance_url": "https://x", "scope": "s"},
+            {"expires_in": 1079},
+        ),
+        ({"error": "invalid_client", "error_description": "Ann"}, {"error": "invalid_client"}),
+        ("text", {}),
+    ],
+)
+def test_of_an_access_token_only_its_lifetime_is_kept(body, found):
+    granted = isinstance(body, dict) and "access_token" in body
+    assert redactor.body(answer(body), "POST") == {JSON: found, GRANTED: granted}
+
+
+def test_of_the_headers_only_those_are_kept_that_decide_what_is_asked_next():
+    given = {
+        "Content_Type": "application/json; charset=utf-8",
+        "Retry_After": "7",
+        "ETag": '"ann"',
+        "Last_Modified": "Sat, 21 Nov 2026 03:25:47 GMT",
+        "Date": "Sat, 21 Nov 2026 03:25:47 GMT",
+        "Set_Cookie": "session=ann",
+        "X_Request_Id": "ann",
+    }
+    found = redactor.headers(answer({}, **given), URL("https://tms.example.com/"))
+    assert found == {
+        "Content-Type": given["Content_Type"],
+        "Retry-After": "7",
+        "Etag": f'"{redactor.token(given["ETag"])}"',
+        "Last-Modified": given["Last_Modified"],
+        "Date": given["Date"],
+    }
+    odd = redactor.headers(answer({}, Retry_After="ask ann", Content_Type="ann"), URL("https://tms.example.com/"))
+    assert odd == {"Retry-After": "?", "Content-Type": "?"}
+
+
+@pytest.mark.parametrize(
+    ("target", "found"),
+    [
+        ("</messages/sms?page=2>", "/messages/sms?page=2"),
+        ("<?page=2>", "/messages/sms?page=2"),
+        ("<https://tms.example.com/proxy/messages/sms/page/2>", "/messages/sms/page/2"),
+        ("<https://tms.example.com/messages/sms?page=2&token=abc>", "/messages/sms?page=2&token=~"),
+        ("<https://evil.example.com/messages?page=2>", "https://elsewhere.invalid/messages?page=2"),
+        ("<http://[>", "http://["),
+    ],
+)
+def test_links_lead_to_the_same_pages_without_naming_a_host(target, found):
+    given = answer([], url="https://tms.example.com/proxy/messages/sms", Link=f'{target}; rel=next, <x>; rel="ann"')
+    headers = redactor.headers(given, URL("https://tms.example.com/proxy/"))
+    if target == "<?page=2>":
+        assert headers["Link"] == '</messages/sms?page=2>; rel="next"'
+    assert headers["Link"] == f'<{found}>; rel="next"'
+
+
+def request(url: str, origin: str = "https://tms.example.com/", method: str = "GET") -> Request:
+    return Request(f"{method} {URL(url).raw_path}", method, URL(url), URL(origin), None)
+
+
+@pytest.mark.parametrize(
+    ("url", "found"),
+    [
+        ("https://tms.example.com/messages/sms?page_size=100&sort_by=created_at", "/messages/sms?page_size=100&sort_by=created_at"),
+        ("https://tms.example.com/j/x?start=2026-03-15T21:11:02.123Z&end=2026-03-16T00:00:01Z", "/j/x?start=2026-03-15T21:11:02.123Z&end=2026-03-16T00:00:01Z"),
+        ("https://tms.example.com/m/?type=notSent&$pageSize=50&lastEventId=1234567890", "/m/?type=notSent&$pageSize=50&lastEventId=1234567890"),
+        ("https://tms.example.com/x?phone=%2B16515551000", f"/x?phone={redactor.token('+16515551000')}"),
+        ("https://tms.example.com/x/ann%40example.com/7", f"/x/{redactor.token('ann@example.com')}/7"),
+        ("https://tms.example.com/x?api_key=abc&page=1", "/x?api_key=~&page=1"),
+    ],
+)  # fmt: skip
+def test_requests_are_known_by_path_and_query(url, found):
+    assert redactor.request(request(url)) == found
+
+
+def test_what_a_cursor_holds_is_kept_without_hosts_addresses_and_phones():
+    text = '{"todo":[["","https://tms.example.com/messages/sms/1?page=2"]],"due":1773609062.123,"to":"+16515551000"}'
+    assert redactor.opaque(text) == (
+        '{"todo":[["","/messages/sms/1?page=2"]],"due":1773609062.123,"to":"' + redactor.digits("+16515551000") + '"}'
+    )
+    assert redactor.opaque("ann@example.com") == redactor.token("ann@example.com")
+
+
+def test_the_memory_of_stand_ins_is_bounded(monkeypatch):
+    monkeypatch.setattr("bridge.tape.redaction._REMEMBERED", 3)
+    fresh = Redactor(b"k" * 32)
+    assert len({fresh.token(str(number)) for number in range(10)}) == 10
+    assert len(fresh._known) <= 3
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def writer(folder: Path, *, limit: int = GIB, compress: bool = False, run: str = "r1") -> Writer:
+    return Writer(folder, "city", "govdelivery", run, prepare(folder, limit), compress=compress)
+
+
+def lines_of_poll(number: int = 0) -> list[dict[str, Any]]:
+    at = (NOW + timedelta(seconds=number)).isoformat()
+    return [
+        {"line": "poll", "at": at, "monotonic": float(number), "seed": number, "cursor": {"list:sms": "7"}},
+        {"line": "step"},
+        {
+            "line": "answer",
+            "asked": at,
+            "at": at,
+            "monotonic": 1.0,
+            "method": "GET",
+            "path": "/x",
+            "status": 200,
+            "json": 1,
+        },
+        {"line": "ended", "at": at, "error": None},
+    ]
+
+
+def write(folder: Path, *numbers: int, **options: Any) -> Path:
+    one = writer(folder, **options)
+    for number in numbers:
+        for line in lines_of_poll(number):
+            one.write(line, NOW)
+    one.close()
+    (path,) = folder.glob("*.jsonl*")
+    return path
+
+
+def write_on(one: Writer) -> None:
+    while True:
+        for line in lines_of_poll():
+            one.write(line, NOW)
+
+
+def read(folder: Path) -> list[Poll]:
+    return [poll for runs in tapes(folder).values() for files in runs for poll in polls(files)]
+
+
+@pytest.mark.parametrize("compress", [False, True], ids=["plain", "gzip"])
+def test_what_was_written_is_read_again(tmp_path, compress):
+    path = write(tmp_path, 1, 2, compress=compress)
+    assert path.name == ("city.r1.0001.jsonl.gz" if compress else "city.r1.0001.jsonl")
+    assert path.stat().st_mode & 0o777 == 0o600
+    first, second = read(tmp_path)
+    assert (first.source, first.kind, first.run, first.cursor) == ("city", "govdelivery", "r1", {"list:sms": "7"})
+    assert (first.begun.at, first.begun.seed, second.begun.seed) == (NOW + timedelta(seconds=1), 1, 2)
+    assert [line["line"] for line in second.course] == ["step", "answer"]
+    assert first.whole
+    assert second.whole
+
+
+def test_a_compressed_tape_is_one_that_any_tool_unpacks(tmp_path):
+    lines = gzip.decompress(write(tmp_path, 1, compress=True).read_bytes()).splitlines()
+    assert json.loads(lines[0])["tape"] == 1
+    assert len(lines) == 5
+
+
+@pytest.mark.parametrize("compress", [False, True], ids=["plain", "gzip"])
+@pytest.mark.parametrize("cut", [1, 5, 40, 150])
+def test_a_torn_last_line_counts_as_not_written(tmp_path, compress, cut):
+    path = write(tmp_path, 1, 2, 3, compress=compress)
+    path.write_bytes(path.read_bytes()[:-cut])
+    found = read(tmp_path)
+    assert [poll.begun.seed for poll in found] == [1, 2, 3][: len(found)]
+    assert found
+    assert all(poll.whole for poll in found[:-1])
+
+
+def test_a_tape_torn_before_its_first_line_is_empty(tmp_path):
+    write(tmp_path, 1).write_bytes(b'{"tape":1')
+    assert read(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "line", ["no json", '{"line":"poll"}', "7", '{"line":"poll","at":"soon","monotonic":1,"seed":1}'], ids=range(4)
+)
+def test_a_line_that_is_none_is_named_with_its_file_and_number(tmp_path, line):
+    path = write(tmp_path, 1)
+    path.write_text(path.read_text() + line + "\n" + json.dumps(lines_of_poll()[0]) + "\n")
+    with pytest.raises(TapeError, match=rf"{re.escape(str(path))}:6: not a line of a tape"):
+        read(tmp_path)
+
+
+def test_a_tape_of_another_format_names_the_version_that_reads_it(tmp_path):
+    path = write(tmp_path, 1)
+    path.write_text(path.read_text().replace('"tape":1', '"tape":2').replace('"bridge":"', '"bridge":"9.'))
+    with pytest.raises(TapeError, match=r"of format 2, and this version reads 1: play it with bridge 9\."):
+        read(tmp_path)
+
+
+def test_a_directory_without_a_tape_says_how_one_is_made(tmp_path):
+    with pytest.raises(TapeError, match="there is no tape; `bridge run --record"):
+        tapes(tmp_path)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "city.r1.0001.jsonl").mkdir()
+    with pytest.raises(TapeError, match=r"city\.r1\.0001\.jsonl: cannot be read"):
+        read(tmp_path)
+
+
+def test_each_hour_has_a_file_of_its_own_and_a_poll_may_reach_over_two(tmp_path, monkeypatch):
+    one = writer(tmp_path)
+    poll, step, got, ended = lines_of_poll(1)
+    one.write(poll, NOW)
+    one.write(step, NOW)
+    one.write(got, NOW + timedelta(hours=1))
+    one.write(ended, NOW + timedelta(hours=1))
+    one.close()
+    one.close()
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["city.r1.0001.jsonl", "city.r1.0002.jsonl"]
+    (found,) = read(tmp_path)
+    assert len(found.course) == 2
+    assert found.whole
+    monkeypatch.setattr("bridge.tape.files._ROLL_BYTES", 100)
+    one.write(poll, NOW)
+    one.write(ended, NOW)
+    one.close()
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+@pytest.mark.parametrize("compress", [False, True], ids=["plain", "gzip"])
+def test_the_bound_counts_what_is_there_already_and_is_never_passed(tmp_path, compress):
+    write(tmp_path / "a", 1, 2, 3, compress=compress)
+    there = sum(path.stat().st_size for path in (tmp_path / "a").iterdir())
+    one = writer(tmp_path / "a", limit=there + 500, compress=compress, run="r2")
+    with pytest.raises(Full):
+        write_on(one)
+    one.close()
+    assert there < sum(path.stat().st_size for path in (tmp_path / "a").iterdir()) <= there + 500
+    assert [poll.run for poll in read(tmp_path / "a")][:3] == ["r1", "r1", "r1"]
+
+
+def test_a_directory_that_cannot_be_written_to_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(Unavailable, match=r"the tape's directory .*file/tape cannot be written to \(Not a directory\)"):
+        prepare(tmp_path / "file" / "tape", GIB)
+
+
+def test_a_budget_that_is_used_up_takes_nothing_more():
+    budget = Budget(10)
+    budget.take(10)
+    with pytest.raises(Full):
+        budget.take(1)
+    assert budget.used == 10
+
+
+# --- a life, and its replay -------------------------------------------------------------------------------------------
+
+SMALL = SimulatorSettings(
+    seed=5,
+    speed=60.0,
+    messages_per_minute=0.3,
+    recipients_per_message=8.0,
+    max_recipients=150,
+    drops_per_minute=1.0,
+    texts_per_minute=0.0,
+    emails_per_minute=0.0,
+    sends_per_minute=1.0,
+    email_sends_per_minute=0.0,
+    failed_share=0.2,
+    inconclusive_share=0.1,
+    late_share=0.1,
+    page_size=3,
+)
+STAND_INS = ("phone", "contact_key", "message_key", "reference", "provider")
+
+
+def configured(folder: Path, simulator: Simulator, name: str = "bridge.yaml", **changes: dict[str, Any]) -> Path:
+    """Write a configuration of all three sources, with changes to their settings."""
+    found = sources(simulator.urls, simulator.settings)
+    for source in found:
+        found[source] |= {"rate": "1000/s"} | changes.get(source, {})
+    path = folder / name
+    path.write_text(yaml.safe_dump({"state": str(folder / "state"), "sources": found}))
+    return path
+
+
+@dataclass
+class Life:
+    """All sources of a configuration, polled one after the other as the service would, and recorded."""
+
+    folder: Path
+    config: Path
+    clock: Clock
+    options: dict[str, Any] = field(default_factory=dict)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    polls: int = 0
+
+    async def __aenter__(self) -> Self:
+        self.recorder = Recorder(self.folder / "tape", self.clock, **{"limit": GIB} | self.options)
+        self.store = SqliteStore(self.folder / "store.db", clock=self.clock)
+        await self.store.open()
+        assembly = recording(load(self.config), self.recorder)
+        self.sources = assembly.sources()
+        self.intakes = {
+            name: Intake(name, assembly.config.sources[name].type, source, self.store, assembly.clock)
+            for name, source in self.sources.items()
+        }
+        self.read = {name: (await self.store.journal(name)).committed for name in self.sources}
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for source in self.sources.values():
+            await source.close()
+        self.recorder.close()
+        await self.store.close()
+
+    async def poll(self, *names: str) -> None:
+        for name in names or self.sources:
+            self.polls += 1
+            lease = await self.store.acquire(f"source/{name}", "test", 1e9)
+            assert lease is not None
+            try:
+                await self.intakes[name].poll(lease)
+            except BridgeError as error:
+                self.failures.append(f"{name}: {error}")
+            self.failures += [f"{name}: {problem}" for problem in self.sources[name].problems]
+            while entries := await self.store.read(name, self.read[name], 1000):
+                self.events += [json.loads(entry.event.body) for entry in entries]
+                self.read[name] = entries[-1].position.seq
+
+
+async def play(folder: Path, config: Path) -> tuple[list[dict[str, Any]], Replay]:
+    replay = Replay(folder / "tape", offline(config))
+    return [json.loads(entry.event.body) async for entry in replay.events()], replay
+
+
+def told(event: dict[str, Any]) -> dict[str, Any]:
+    """Return all that an event says, apart from when it was recorded and from what has a stand-in."""
+    left_out = {"recordedtime"}
+    if event["source"].startswith("/marketingcloud/"):
+        left_out |= {"id", "subject", "partitionkey"}  # made from the message's key
+    return {name: value for name, value in event.items() if name not in left_out} | {
+        "data": {name: value for name, value in event["data"].items() if name not in STAND_INS}
+    }
+
+
+def reasons(replay: Replay) -> list[str]:
+    return [line.partition("  ")[2] for line in replay.summary.failures]
+
+
+@pytest.fixture
+def time():
+    return Jumping()
+
+
+@asynccontextmanager
+async def living(
+    folder: Path,
+    time: Jumping,
+    *,
+    world: SimulatorSettings = SMALL,
+    changes: Mapping[str, Any] | None = None,
+    **options,
+) -> AsyncIterator[tuple[Simulator, Life]]:
+    async with Simulator(world, time.world) as simulator:
+        config = configured(folder, simulator, **changes or {})
+        async with Life(folder, config, time.clock, options) as life:
+            yield simulator, life
+
+
+FAULTS: dict[str, dict[str, float]] = {
+    "none": {},
+    "errors": {"http_500": 0.1, "http_502": 0.1, "http_503": 0.1, "not_found": 0.05, "too_many": 0.02},
+    "torn": {"torn_body": 0.1, "truncated_json": 0.1, "reset_midway": 0.1, "empty_body": 0.05, "invalid_utf8": 0.1},
+    "other answers": {"html_page": 0.1, "still_building": 0.2, "json_null": 0.05, "wrong_shape": 0.05},
+    "links": {"absolute_links": 0.5, "page_in_path": 0.3, "cyclic_next": 0.2, "shifted_pages": 0.3},
+    "identity": {"items_with_id": 0.3, "absolute_self_links": 0.3, "no_identity": 0.2, "duplicated_items": 0.3},
+    "history": {"regress": 0.3, "late_bounce": 0.3, "reopen": 0.3, "cancelling_changes": 0.3, "stale_answer": 0.1},
+    "feed": {"short_pages": 0.5, "inclusive_start": 0.5, "watermark_absent": 0.3, "keys_at_top_level": 0.5},
+    "tokens": {"token_expires_early": 0.7, "token_short_lived": 0.5, "token_refused": 0.3, "rest_url_absent": 0.3},
+    "unknown": {"unknown_status": 0.3, "unknown_fields": 0.3, "other_category": 0.3, "clock_ahead": 0.3},
+    "windows": {"window_413": 1.0, "exclusive_ends": 0.5},
+}
+
+
+@pytest.mark.parametrize("faults", FAULTS.values(), ids=FAULTS)
+async def test_a_replay_makes_exactly_the_events_and_errors_of_the_recorded_run(tmp_path, time, faults):
+    async with living(tmp_path, time, changes={"city": {"concurrency": 4}}) as (simulator, life):
+        await life.poll()
+        striking = [simulator.switch_on(name, share=share) for name, share in faults.items()]
+        for _ in range(3):
+            time.ahead += 12
+            await life.poll()
+        simulator.switch_off()
+        time.ahead += 60
+        await life.poll()
+    events, replay = await play(tmp_path, life.config)
+    assert list(map(told, events)) == list(map(told, life.events))
+    assert all(event["recordedtime"] >= event["data"]["observed"]["by"] for event in events)
+    assert reasons(replay) == life.failures
+    assert replay.summary.missing == {}
+    assert (replay.summary.polls, replay.summary.unasked) == (life.polls, 0)
+    assert len(events) > 100
+    assert len({event["id"] for event in events}) == len(events)
+    assert not striking or any(each.struck for each in striking)
+
+
+def everything_on(folder: Path) -> str:
+    return "".join(
+        (gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()).decode()
+        for path in folder.iterdir()
+    )
+
+
+@pytest.mark.parametrize("compress", [False, True], ids=["plain", "gzip"])
+async def test_no_phone_key_token_name_or_text_is_in_any_file(tmp_path, time, compress):
+    changes = {"drops": {"records": ["voicemail_drop", "text", "email"]}, "journeys": {"kinds": ["sms", "email"]}}
+    world = SimulatorSettings(**{name: getattr(SMALL, name) for name in ("seed", "speed", "messages_per_minute")})
+    async with living(tmp_path, time, world=world, changes=changes, compress=compress) as (simulator, life):
+        await life.poll()
+        for name in ("unknown_fields", "fields_other_type", "truncated_json", "error_in_200", "token_refused"):
+            simulator.switch_on(name, share=0.2)
+        for _ in range(2):
+            time.ahead += 15
+            await life.poll()
+        world_ = simulator.world
+        messages = [message for channel in ("sms", "voice") for message in world_.messages[channel]]
+        phones_ = {phone for message in messages for phone in message.addresses}
+        phones_ |= {record.address for kind in world_.records for record in world_.records[kind]}
+        canaries = {phone.removeprefix("+1").removeprefix("+") for phone in phones_}
+        sends = [event for feed in world_.sends for event in world_.sends[feed]]
+        for event in sends:
+            canaries |= {event.message_key, event.contact_key, event.to}
+        canaries |= {record.reference for kind in world_.records for record in world_.records[kind]}
+        canaries -= {None}
+    text = everything_on(tmp_path / "tape")
+    settings_ = simulator.settings
+    secrets = {settings_.govdelivery_token, settings_.spacivox_token, settings_.client_secret, settings_.client_id}
+    fixed = {"simulated-access", "Today is sunny", "example.com", "hello.wav", "Example Mobile", "127.0.0.1"}
+    assert len(canaries) > 300
+    assert [canary for canary in canaries | secrets | fixed if canary in text] == []
+    phone = re.compile(r'"(?:formatted_)?phone":"([^"]+)"')
+    assert len(set(phone.findall(text))) > 50
+    assert len(set(re.findall(r'"access[^"]*"', text))) == 0
+
+
+async def test_details_of_calls_are_looked_up_again_as_they_were(tmp_path, time):
+    world = SimulatorSettings(seed=3, speed=60.0, messages_per_minute=1.0, voice_share=1.0, backlog=0.0, page_size=5)
+    async with living(tmp_path, time, world=world) as (_, life):
+        for _ in range(8):
+            await life.poll("city")
+            time.ahead += 7
+    assert '"line":"completing"' in everything_on(tmp_path / "tape")
+    events, replay = await play(tmp_path, life.config)
+    assert list(map(told, events)) == list(map(told, life.events))
+    assert Counter(event["data"]["detail"] for event in events).keys() >= {"human", "machine", "busy", None}
+    assert replay.summary.missing == {}
+
+
+async def test_a_tape_goes_on_after_a_restart_and_over_replicas(tmp_path, time):
+    async with Simulator(SMALL, time.world) as simulator:
+        config = configured(tmp_path, simulator)
+        lives = []
+        for _ in range(2):
+            async with Life(tmp_path, config, time.clock) as one, Life(tmp_path, config, time.clock) as other:
+                for life in (one, other, other, one):
+                    life.read = {name: (await life.store.journal(name)).committed for name in life.sources}
+                    time.ahead += 15
+                    await life.poll()
+                lives += [one, other]
+    events, replay = await play(tmp_path, config)
+    lived = [event for life in lives for event in life.events]
+    by_id = {event["id"]: told(event) for event in lived if not event["source"].startswith("/marketing")}
+    assert {event["id"]: told(event) for event in events if event["id"] in by_id} == by_id
+    assert len(events) == len(lived)
+    assert replay.summary.missing == {}
+    assert len(list((tmp_path / "tape").iterdir())) == 12
+
+
+async def test_of_a_tape_begun_in_the_middle_of_a_life_new_resources_are_told_as_they_were(tmp_path, time):
+    async with Simulator(SMALL, time.world) as simulator:
+        config = configured(tmp_path, simulator)
+        async with Life(tmp_path, config, time.clock) as before:
+            for _ in range(2):
+                await before.poll()
+                time.ahead += 15
+        for path in (tmp_path / "tape").iterdir():
+            path.unlink()
+        async with Life(tmp_path, config, time.clock) as life:
+            for _ in range(3):
+                await life.poll()
+                time.ahead += 15
+    events, replay = await play(tmp_path, config)
+    old = {event["subject"] for event in before.events}
+    new = [told(event) for event in life.events if event["subject"] not in old]
+    assert len(new) > 50
+    assert [told(event) for event in events if event["subject"] in {one.get("subject") for one in new}] == [
+        one for one in new if "subject" in one
+    ]
+    assert replay.summary.missing == {}
+
+
+@pytest.mark.parametrize("keep", [0.15, 0.4, 0.6, 0.85])
+async def test_a_tape_that_breaks_off_is_played_as_far_as_it_goes(tmp_path, time, keep):
+    async with living(tmp_path, time) as (_, life):
+        for _ in range(3):
+            await life.poll()
+            time.ahead += 15
+    for path in (tmp_path / "tape").iterdir():
+        path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
+    events, replay = await play(tmp_path, life.config)
+    lived = [told(event) for event in life.events]
+    assert all(told(event) in lived for event in events)
+    assert len(events) < len(lived)
+    assert replay.summary.missing == {}
+    assert not [reason for reason in reasons(replay) if "tape" in reason]
+
+
+async def test_what_operators_named_is_followed_again(tmp_path, time):
+    world = SimulatorSettings.still()
+    async with living(tmp_path, time, world=world, changes={"city": {"discover": False}}) as (simulator, life):
+        one, other = (simulator.world.add_message("sms", 2) for _ in range(2))
+        await life.store.watch("city", one.path)
+        await life.poll("city")
+        await life.store.unwatch("city", one.path)
+        await life.store.watch("city", other.path)
+        time.ahead += 60
+        await life.poll("city")
+    events, replay = await play(tmp_path, life.config)
+    assert list(map(told, events)) == list(map(told, life.events))
+    assert {event["subject"].partition("/recipients")[0] for event in events} == {one.path, other.path}
+    assert replay.summary.missing == {}
+
+
+# --- another configuration --------------------------------------------------------------------------------------------
+
+
+async def recorded(folder: Path, time: Jumping, *faults: str, rounds: int = 2) -> tuple[Simulator, Life]:
+    async with living(folder, time) as (simulator, life):
+        for name in faults:
+            simulator.switch_on(name, share=0.3)
+        for _ in range(rounds):
+            await life.poll()
+            time.ahead += 15
+    return simulator, life
+
+
+async def test_a_configuration_that_asks_otherwise_is_told_what_the_tape_does_not_have(tmp_path, time):
+    simulator, _ = await recorded(tmp_path, time)
+    changed = configured(tmp_path, simulator, "changed.yaml", city={"page_size": 7}, journeys={"page_size": 9})
+    events, replay = await play(tmp_path, changed)
+    assert replay.summary.missing == {
+        Missing("city", "GET", "/messages/sms?page_size=7&sort_by=created_at&sort_order=DESC"): 2,
+        Missing("journeys", "GET", "/messaging/v1/sms/messages/?type=notSent&$pageSize=9"): 2,
+    }
+    assert replay.summary.unasked > 0
+    assert "the tape has no answer to it" in " ".join(reasons(replay))
+    assert {event["source"].split("/")[2] for event in events} == {"city", "drops"}
+    assert str(min(replay.summary.missing)).startswith("city: GET /messages/sms?page_size=7")
+
+
+async def test_sources_that_the_configuration_does_not_have_are_passed_over(tmp_path, time):
+    simulator, life = await recorded(tmp_path, time)
+    values = yaml.safe_load(life.config.read_text())
+    values["sources"]["drops"] = values["sources"]["city"]
+    del values["sources"]["journeys"]
+    other = tmp_path / "other.yaml"
+    other.write_text(yaml.safe_dump(values))
+    events, replay = await play(tmp_path, other)
+    assert {event["source"] for event in events} == {"/govdelivery/city"}
+    assert replay.summary.passed_over == [
+        f"journeys: on the tape, and not in {other}",
+        f"drops: of type spacivox on the tape, and govdelivery in {other}",
+    ]
+    del simulator
+
+
+async def differences(folder: Path, first: Path, second: Path) -> list[Any]:
+    async def events(config: Path) -> AsyncIterator[dict[str, Any]]:
+        async for entry in Replay(folder / "tape", offline(config)).events():
+            yield json.loads(entry.event.body)
+
+    return [one async for one in compare(events(first), events(second))]
+
+
+async def test_a_status_that_is_mapped_otherwise_shows_in_the_differences(tmp_path, time):
+    simulator, life = await recorded(tmp_path, time, "unknown_status", rounds=3)
+    assert await differences(tmp_path, life.config, life.config) == []
+    changed = configured(tmp_path, simulator, "changed.yaml", city={"statuses": {"throttled": "failed"}})
+    found = await differences(tmp_path, life.config, changed)
+    gone = [one.event for one in found if one.side is Side.FIRST]
+    made = [one.event for one in found if one.side is Side.SECOND]
+    assert {event["data"]["provider_status"] for event in gone if event["type"].endswith(".unknown")} == {"throttled"}
+    assert "bridge.sms.recipient.failed" in {event["type"] for event in made}
+    assert {event["subject"] for event in made} <= {one.event["subject"] for one in found}
+    assert all(event["source"] == "/govdelivery/city" for event in (*gone, *made))
+
+
+async def test_a_first_sight_that_is_silent_shows_in_the_differences(tmp_path, time):
+    simulator, life = await recorded(tmp_path, time)
+    changed = configured(tmp_path, simulator, "changed.yaml", drops={"first_sight": "baseline"})
+    found = await differences(tmp_path, life.config, changed)
+    assert {(one.side, one.event["source"]) for one in found} == {(Side.FIRST, "/spacivox/drops")}
+    assert {one.event["data"]["transition"] for one in found} == {"first"}
+
+
+async def test_events_are_compared_by_all_they_say_but_when_they_were_recorded():
+    async def side(*events: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        for event in events:
+            yield event
+
+    one = {"id": "1", "recordedtime": "a", "data": {"status": "sent", "detail": None}}
+    other = {"id": "1", "recordedtime": "b", "data": {"status": "failed", "detail": None, "error": "x"}, "extra": 1}
+    (found,) = [each async for each in compare(side(one, one), side(other, other))]
+    assert found.changes == (("data.status", "sent", "failed"), ("data.error", None, "x"), ("extra", None, 1))
+    assert found.plain() == {
+        "in": "both",
+        "event": one,
+        "changes": [
+            {"field": "data.status", "first": "sent", "second": "failed"},
+            {"field": "data.error", "first": None, "second": "x"},
+            {"field": "extra", "first": None, "second": 1},
+        ],
+    }
+    assert [each async for each in compare(side(one), side(one | {"recordedtime": "c"}))] == []
+    only = [each async for each in compare(side(one), side({"id": "2"}))]
+    assert [(each.side, each.plain()["event"]["id"]) for each in only] == [("second", "2"), ("first", "1")]
+
+
+def test_variables_that_are_not_set_need_not_be(tmp_path, monkeypatch):
+    monkeypatch.setenv("TEAM", "7")
+    path = tmp_path / "bridge.yaml"
+    path.write_text(
+        "sources: {drops: {type: spacivox, url: 'https://x.example', token: '${NO_SUCH_TOKEN}', "
+        "team: '${TEAM}', interval: '${NO_SUCH_INTERVAL:-7s}'}}"
+    )
+    found = offline(path).sources["drops"]
+    assert (found.interval, found.team) == (7.0, 7)
+    with pytest.raises(ConfigError, match="NO_SUCH_TOKEN"):
+        load(path)
+    with pytest.raises(ConfigError):
+        offline(tmp_path / "none.yaml")
+
+
+# --- what befalls a tape ----------------------------------------------------------------------------------------------
+
+
+async def test_a_full_tape_stops_with_one_line_and_the_polling_goes_on(tmp_path, time):
+    with structlog.testing.capture_logs() as logs:
+        async with living(tmp_path, time, limit=20_000) as (_, life):
+            for _ in range(3):
+                await life.poll()
+                time.ahead += 15
+    assert [line["event"] for line in logs if line["event"].startswith("tape.")] == ["tape.records", "tape.full"]
+    assert sum(path.stat().st_size for path in (tmp_path / "tape").iterdir()) <= 20_000
+    assert life.failures == []
+    assert len(life.events) > 30
+    events, replay = await play(tmp_path, life.config)
+    assert 0 < len(events) < len(life.events)
+    assert replay.summary.missing == {}
+
+
+async def test_a_tape_whose_directory_goes_away_stops_with_one_line_and_the_polling_goes_on(tmp_path, time):
+    with structlog.testing.capture_logs() as logs:
+        async with living(tmp_path, time) as (_, life):
+            (tmp_path / "tape").rmdir()
+            for _ in range(2):
+                await life.poll()
+    (_, over) = [line for line in logs if line["event"].startswith("tape.")]
+    assert (over["event"], over["reason"]) == ("tape.cannot_be_written", "No such file or directory")
+    assert life.failures == []
+    assert len(life.events) > 30
+
+
+async def test_a_defect_of_the_tape_is_no_defect_of_the_poll(tmp_path, time, monkeypatch):
+    def broken(*_: object) -> None:
+        raise KeyError("+16515551000")
+
+    monkeypatch.setattr("bridge.tape.redaction.Redactor.body", broken)
+    with structlog.testing.capture_logs() as logs:
+        async with living(tmp_path, time) as (_, life):
+            await life.poll()
+    (over,) = [line for line in logs if line["event"] == "tape.cannot_be_written"]
+    assert "KeyError at test_tape.py" in over["reason"]
+    assert "6515551000" not in str(logs)
+    assert life.failures == []
+    assert len(life.events) > 30
+
+
+# --- a source of somebody else, and odd answers -----------------------------------------------------------------------
+
+
+@dataclass
+class Asking(ScriptedSource):
+    """A source that asks its provider for paths, one after the other, and shows what time it was meanwhile."""
+
+    client: Client | None = None
+    clock: Clock = field(default_factory=Clock)
+    paths: Sequence[str] = ()
+    seen: list[tuple[Any, ...]] = field(default_factory=list)
+    backfill_step: float = 7.0
+
+    async def pages(self, cursor: Mapping[str, str], watched: Sequence[str]) -> AsyncIterator[Page]:
+        self.problems = []
+        self.behind = True
+        assert self.client is not None
+        for path in self.paths:
+            before = self.clock.now(), self.clock.monotonic()
+            dice = self.clock.random.random(), self.clock.random.randint(0, 10**9)
+            try:
+                got = await (self.client.post_json(path, {}) if path == "/v2/token" else self.client.get(path))
+                self.seen.append((before, dice, got.asked, got.at, got.unchanged, got.json()))
+            except BridgeError as error:
+                self.problems.append(str(error))
+                self.seen.append((before, dice, type(error), getattr(error, "retry_after", None), str(error)))
+            assert self.clock.now() >= before[0]
+            await self.clock.sleep(2.5)
+            yield Page((observe(path, "new"),), by=self.clock.now())
+
+    async def complete(self, observations: Sequence[Observation]) -> Sequence[Observation]:
+        assert self.client is not None
+        try:
+            self.seen.append(("complete", self.clock.now(), (await self.client.get("/detail")).at))
+        except BridgeError as error:
+            self.seen.append(("complete", self.clock.now(), str(error)))
+        return observations
+
+    def groups(self, cursor: Mapping[str, str], watched: Sequence[str], *, everything: bool) -> AsyncIterator[str]:
+        raise NotImplementedError
+
+    async def count(self, group: str, cursor: Mapping[str, str], *, ask: bool) -> None:
+        return None
+
+    def members(self, group: str, cursor: Mapping[str, str]) -> None:
+        return None
+
+
+@dataclass
+class Far:
+    """A provider that answers by path, and counts."""
+
+    answers: dict[str, Callable[[web.Request], web.StreamResponse]]
+    asked: Counter[str] = field(default_factory=Counter)
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        self.asked[request.path] += 1
+        return self.answers.get(request.path, lambda _: web.json_response({"n": self.asked.total()}))(request)
+
+
+def tagged(request: web.Request) -> web.Response:
+    if request.headers.get("If-None-Match") == '"v1"':
+        return web.Response(status=304)
+    return web.json_response({"status": "sent"}, headers={"ETag": '"v1"'})
+
+
+def cut_off(request: web.Request) -> web.StreamResponse:
+    assert request.transport is not None
+    request.transport.abort()
+    return web.Response()
+
+
+ODD: dict[str, Callable[[web.Request], web.StreamResponse]] = {
+    "/tagged": tagged,
+    "/large": lambda _: web.Response(body=b"x" * 3_000_000),
+    "/cut": cut_off,
+    "/later": lambda _: web.Response(status=429, headers={"Retry-After": "3"}),
+    "/date": lambda _: web.Response(status=503, headers={"Retry-After": "Fri, 31 Dec 2100 23:59:59 GMT"}),
+    "/moved": lambda _: web.Response(status=301),
+    "/code": lambda _: web.json_response({"errorcode": 10006, "message": "Ann"}, status=400),
+    "/html": lambda _: web.Response(text="<p>Ann</p>"),
+    "/nothing": lambda _: web.Response(),
+    "/v2/token": lambda _: web.json_response({"access_token": "s3cr3t", "expires_in": 9}),
+}
+ROUND = ("/tagged", "/tagged", "/cut", "/large", "/moved", "/code", "/html", "/nothing", "/v2/token", "/later", "/date")
+
+
+@asynccontextmanager
+async def asking(paths: Sequence[str], clock: Clock, prefix: str = "") -> AsyncIterator[tuple[Asking, Far]]:
+    far = Far({f"{prefix}{path}": answer for path, answer in ODD.items()})
+    app = web.Application()
+    app.router.add_route("*", "/{tail:.*}", far.handle)
+    async with TestServer(app) as server:
+        limits = Limits(body=2 << 20, retries=1)
+        url = f"{server.make_url('/')}{prefix.lstrip('/')}"
+        client = Client(url, limiter=Limiter(1000.0, clock), clock=clock, limits=limits)
+        try:
+            yield Asking(client=client, clock=clock, paths=paths), far
+        finally:
+            await client.close()
+
+
+async def drain(source: Any) -> list[Page]:
+    return [page async for page in source.pages({"place": "7"}, ["/messages/sms/1"])]
+
+
+async def replayed(folder: Path, paths: Sequence[str], prefix: str = "") -> tuple[Asking, Far, Any]:
+    """Play the tape of `folder` to a fresh source, poll after poll."""
+    from bridge.tape.playing import Summary, _Now, _Playing
+
+    (found,) = tapes(folder).values()
+    now, summary = _Now(), Summary()
+    clock = standing_clock(now.clock())
+    deck = _Playing("lamp", now, summary)
+    async with asking(paths, clock, prefix) as (source, far):
+        taped = Taped(source, deck)
+
+        async def poll() -> None:
+            await drain(taped)
+            await taped.complete([])
+
+        for each in polls(found[0]):
+            await deck.play(each, poll())
+    return source, far, summary
+
+
+async def test_every_odd_answer_is_played_at_the_same_time_with_the_same_outcome(tmp_path, time):
+    recorder = Recorder(tmp_path, time.clock, limit=GIB)
+    async with asking(ROUND, recorder.clock, "/proxy") as (source, _):
+        taped = recorder.record("lamp", "lamp", source)
+        for _ in range(2):
+            await drain(taped)
+            await taped.complete([])
+            time.ahead += 4000
+        assert taped.behind
+        assert taped.problems == source.problems
+    recorder.close()
+    again, far, summary = await replayed(tmp_path, ROUND, "/proxy")
+    live = [tuple("on tape" if isinstance(part, dict) else part for part in one) for one in source.seen]
+    replay = [tuple("on tape" if isinstance(part, dict) else part for part in one) for one in again.seen]
+    assert replay == live
+    assert [one[-1] for one in again.seen if one[-1] == {"status": "sent"}] == [{"status": "sent"}] * 4
+    assert {"access_token": "on-tape", "expires_in": 9, "rest_instance_url": str(again.client.origin)} in [
+        one[-1] for one in again.seen
+    ]
+    assert {one[2] for one in source.seen if isinstance(one[2], type)} >= {Failed}
+    assert any(one[4] is True for one in source.seen if len(one) == 6)
+    assert sum("account was asked for quiet" in str(one[-1]) for one in again.seen) == 2
+    assert far.asked == {}
+    assert summary.missing == {}
+    assert summary.unasked == 0
+    assert "Ann" not in everything_on(tmp_path)
+    assert "s3cr3t" not in everything_on(tmp_path)
+
+
+async def test_time_stands_still_for_a_source_on_tape_and_for_nobody_else(tmp_path, time):
+    recorder = Recorder(tmp_path, time.clock, limit=GIB)
+    async with asking(("/a", "/b"), recorder.clock) as (source, _):
+        pages = recorder.record("lamp", "lamp", source).pages({}, [])
+        page = await anext(pages)
+        time.ahead += 100
+        assert recorder.clock.now() > page.by + timedelta(seconds=90)
+        assert recorder.clock.monotonic() > time.clock.monotonic() - 1
+        await pages.aclose()
+    first = source.seen[0]
+    assert len(source.seen) == 1
+    assert page.by == first[3] + timedelta(seconds=2.5)
+    recorder.close()
+
+
+async def test_a_request_that_a_lost_lease_forbade_is_no_answer_and_the_poll_breaks_off(tmp_path, time, monkeypatch):
+    recorder = Recorder(tmp_path, time.clock, limit=GIB)
+
+    async def lost(*_: object) -> None:
+        raise LeaseLost("the lease has ended")
+
+    async with asking(("/a",), recorder.clock) as (source, _):
+        taped = recorder.record("lamp", "lamp", source)
+        monkeypatch.setattr(Asking, "pages", _breaking_off)
+        monkeypatch.setattr(Client, "_ask", lost)
+        with pytest.raises(LeaseLost):
+            await drain(taped)
+    recorder.close()
+    (poll,) = read(tmp_path)
+    assert [line["line"] for line in poll.course] == ["step"]
+    assert not poll.whole
+    again, _, summary = await _used_up(tmp_path)
+    assert again.seen == []
+    assert summary.missing == {}
+
+
+async def _breaking_off(source: Asking, cursor: Mapping[str, str], watched: Sequence[str]) -> AsyncIterator[Page]:
+    del cursor, watched
+    assert source.client is not None
+    await source.client.get("/a")
+    yield Page((), by=NOW)
+
+
+async def _used_up(folder: Path) -> tuple[Asking, Far, Any]:
+    from bridge.tape.playing import _UsedUp
+
+    with pytest.raises(_UsedUp):
+        await replayed(folder, ("/a",))
+    from bridge.tape.playing import Summary
+
+    return Asking(), Far({}), Summary()
+
+
+async def test_a_token_that_the_recorded_run_still_had_opens_nothing_and_is_not_missing(tmp_path, time):
+    recorder = Recorder(tmp_path, time.clock, limit=GIB)
+    async with asking(("/a", "/b"), recorder.clock) as (source, _):
+        taped = recorder.record("lamp", "lamp", source)
+        await drain(taped)
+        await taped.complete([])
+    recorder.close()
+    again, _, summary = await replayed(tmp_path, ("/v2/token", "/b", "/a"))
+    assert again.problems == []
+    assert [one[-1] for one in again.seen[1:3]] == [{"n": 2}, {"n": 1}]
+    assert summary.missing == {}
+    again, _, summary = await replayed(tmp_path, ("/b", "/c", "/b"))
+    assert again.problems == ["GET /c: the tape has no answer to it"]
+    assert again.seen[0][-1] == again.seen[2][-1] == {"n": 2}
+    assert summary.missing == {Missing("lamp", "GET", "/c"): 1}
+    assert summary.unasked == 1
+
+
+async def test_a_source_on_tape_can_do_what_it_could_before(tmp_path, time):
+    recorder = Recorder(tmp_path, time.clock, limit=GIB)
+    async with asking((), recorder.clock) as (source, _):
+        taped = recorder.record("lamp", "lamp", source)
+        assert isinstance(taped, Countable)
+        assert taped.backfill_step == 7.0
+        assert taped.retention == source.retention
+        source.polls = [[Page((), by=NOW)]]
+        assert [page.by async for page in taped.backfill(NOW, NOW)] == [
+            page.by async for page in source.backfill(NOW, NOW)
+        ]
+        assert taped.resource("/x/1") == source.resource("/x/1")
+        assert isinstance(await taped.probe(), Probe)
+        await taped.close()
+    plain = recorder.record("plain", "lamp", ScriptedSource([[Transient("away")]]))
+    assert not isinstance(plain, Countable)
+    with pytest.raises(Transient, match="away"):
+        await drain(plain)
+    recorder.close()
+    (poll,) = read(tmp_path)
+    assert poll.cursor == {"place": "7"}
+    assert poll.watched == ["/messages/sms/1"]
+    assert poll.whole
+    assert '"error":"away"' in everything_on(tmp_path)
+
+
+async def test_the_cursor_is_written_down_only_where_the_tape_does_not_tell_it(tmp_path, time):
+    recorder = Recorder(tmp_path, time.clock, limit=GIB)
+    turns = [[Page((), by=NOW, cursor={"a": "1", "b": "2"})], [Page((), by=NOW, cursor={"a": None})], []]
+    taped = recorder.record("lamp", "lamp", ScriptedSource(turns))
+    for cursor in ({}, {"a": "1", "b": "2"}, {"b": "3"}):
+        async for _ in taped.pages(cursor, []):
+            pass
+    recorder.close()
+    assert [poll.cursor for poll in read(tmp_path)] == [{}, None, {"b": "3"}]
+
+
+async def test_a_defect_of_a_source_is_told_with_its_place_alone(tmp_path, time):
+    recorder = Recorder(tmp_path, time.clock, limit=GIB)
+    broken = KeyError("+16515551000")
+    taped = recorder.record("lamp", "lamp", ScriptedSource([[broken]]))
+    with pytest.raises(KeyError):
+        await drain(taped)
+    recorder.close()
+    text = everything_on(tmp_path)
+    assert f'"error":"{defect(broken).partition(" at ")[0]}' in text
+    assert "6515551000" not in text
+
+
+async def test_a_poll_that_no_tape_has_is_refused():
+    from bridge.tape.playing import Summary, _Now, _Playing
+
+    with pytest.raises(TapeError, match="lamp: a poll that is not on the tape"):
+        await drain(Taped(ScriptedSource(), _Playing("lamp", _Now(), Summary())))
