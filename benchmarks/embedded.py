@@ -41,7 +41,11 @@ async def ours(rig: Rig, recipients: int, sides: Sides) -> None:
     paths = rig.far.make(messages=_MESSAGES, recipients=each, phase=STATUSES[0])
     name = f"embedded-{time.monotonic_ns()}"
     config = rig.config(
-        name, store=..., broker=..., sources={"a": rig.source(paths)}, sinks={"out": {"type": "stdout", "topics": ["#"]}}
+        name,
+        store=...,
+        broker=...,
+        sources={"a": rig.source(paths)},
+        sinks={"out": {"type": "stdout", "topics": ["#"]}},
     )
     (rig.folder / f"{name}-state").mkdir()
     store = SqliteStore(rig.folder / f"{name}-state" / "bridge.db", clock=Clock())

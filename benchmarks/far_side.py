@@ -60,18 +60,21 @@ class Provider:
         self.answers: dict[bytes, bytes] = {}
         self._restless: dict[bytes, Iterator[bytes]] = {}
 
-    def make(self, *, messages: int, recipients: int, phase: str, first: int = 1000, restless: bool = False) -> None:
+    def make(
+        self, *, messages: int, recipients: int, phase: str, first: int = 1000, restless: bool = False, stirred: int = 0
+    ) -> None:
         """Show `messages` messages of `recipients` recipients each, all in one phase of `STATUSES`.
 
-        A restless message's counts move at every look though no recipient does, so that all are read each time.
+        A restless message's counts move at every look though no recipient does, so that all are read each time. Of each
+        page, the first `stirred` recipients are failed.
         """
         self.answers.clear()
         self._restless.clear()
         created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         for number in range(first, first + messages):
-            self._message(number, recipients, phase, created, restless=restless)
+            self._message(number, recipients, phase, created, restless=restless, stirred=stirred)
 
-    def _message(self, number: int, recipients: int, phase: str, created: str, *, restless: bool) -> None:
+    def _message(self, number: int, recipients: int, phase: str, created: str, *, restless: bool, stirred: int) -> None:
         path = f"/messages/sms/{number}"
         done = phase == "final"
         seen = {"total": recipients, phase if not done else "sent": recipients}
@@ -93,7 +96,11 @@ class Provider:
         offset = number * 1_000_000
         for page in range(pages):
             numbers = range(offset + page * PAGE, offset + min((page + 1) * PAGE, recipients))
-            body = json.dumps([recipient(path, one, phase, created) for one in numbers]).encode()
+            shown = [
+                recipient(path, one, "final" if place < stirred else phase, created)
+                for place, one in enumerate(numbers)
+            ]
+            body = json.dumps(shown).encode()
             more = [f'Link: <{path}/recipients/page/{page + 2}>; rel="next"'] if page + 1 < pages else []
             name = f"{path}/recipients/page/{page + 1}" if page else f"{path}/recipients"
             self.answers[name.encode()] = answer(body, "200 OK", date, *more)
@@ -138,7 +145,7 @@ class FarSide:
             case "/_/make":
                 self.provider.make(
                     messages=int(values["messages"]), recipients=int(values["recipients"]), phase=values["phase"],
-                    restless=values.get("restless") == "True",
+                    restless=values.get("restless") == "True", stirred=int(values.get("stirred", 0)),
                 )  # fmt: skip
             case "/_/posts":
                 result = self.receiver.posts
@@ -208,9 +215,11 @@ class Remote:
         finally:
             connection.close()
 
-    def make(self, *, messages: int, recipients: int, phase: str, restless: bool = False) -> list[str]:
+    def make(
+        self, *, messages: int, recipients: int, phase: str, restless: bool = False, stirred: int = 0
+    ) -> list[str]:
         """Show messages as `Provider.make` does; return their paths."""
-        self._tell("make", messages=messages, recipients=recipients, phase=phase, restless=restless)
+        self._tell("make", messages=messages, recipients=recipients, phase=phase, restless=restless, stirred=stirred)
         return [f"/messages/sms/{number}" for number in range(1000, 1000 + messages)]
 
     def posts(self) -> int:

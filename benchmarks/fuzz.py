@@ -83,7 +83,9 @@ def with_atheris(name: str, seconds: float) -> None:
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--minutes", type=float, default=10.0, help="how long in all (default 10)")
-    options.add_argument("--seed", type=int, default=int(time.time()), help="the first round's seed (default: the time)")
+    options.add_argument(
+        "--seed", type=int, default=int(time.time()), help="the first round's seed (default: the time)"
+    )
     options.add_argument("--engine", choices=["hypothesis", "atheris"], default="hypothesis")
     asked = options.parse_args()
     began = time.monotonic()

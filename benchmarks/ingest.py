@@ -29,7 +29,7 @@ def publish_confirmed(url: str, events: Sequence[bytes], topic: str) -> float:
         channel.confirm_select()
         open_tags: set[int] = set()
 
-        def confirmed(tag: int, multiple: bool) -> None:
+        def confirmed(tag: int, multiple: bool) -> None:  # noqa: FBT001 - py-amqp's signature
             if multiple:
                 open_tags.difference_update([one for one in open_tags if one <= tag])
             else:

@@ -91,9 +91,7 @@ async def chain(rig: Rig, count: int, rate: float | None) -> tuple[float, list[f
     parts = build(assembly)
     part = parts.sources["a"]
     source: Any = Paced(count, rate)
-    service = Service(
-        replace(parts, sources={"a": SourcePart(part.kind, part.settings, source)}), assembly.clock
-    )
+    service = Service(replace(parts, sources={"a": SourcePart(part.kind, part.settings, source)}), assembly.clock)
     before, stop = rig.far.posts(), asyncio.Event()
     rig.far.time(on=True)
     running = asyncio.ensure_future(service.run(stop))

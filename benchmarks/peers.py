@@ -218,7 +218,19 @@ def script(rig: Rig, recipients: int, *, webhook: bool = False) -> float:
         "PEER_SCHEDULE": str(rig.folder / "beat"), "PYTHONPATH": str(_HERE),
         **({"PEER_WEBHOOK": f"{rig.far.url}/hook"} if webhook else {}),
     }  # fmt: skip
-    words = [str(python), "-m", "celery", "-A", "script", "worker", "--beat", "--concurrency", "4", "--loglevel", "ERROR"]
+    words = [
+        str(python),
+        "-m",
+        "celery",
+        "-A",
+        "script",
+        "worker",
+        "--beat",
+        "--concurrency",
+        "4",
+        "--loglevel",
+        "ERROR",
+    ]
     with (
         depth_of(rig, "peer.script") as depth,
         running(words, rig.folder, rig.folder / "script.log", environment),

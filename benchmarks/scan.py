@@ -1,4 +1,4 @@
-"""The scan of what has not changed: most of what a poller reads is no news, and should cost little more than reading."""
+"""The scan of what has not changed: most of what a poller reads is no news, and should cost little beyond reading."""
 
 from __future__ import annotations
 
@@ -55,13 +55,21 @@ async def compare(rig: Rig, recipients: int, sides: Sides) -> None:
         intake = Intake("a", "govdelivery", source, store, Clock())
         first = await intake.poll(lease)
         assert first.events >= each * _MESSAGES, first
-        for _ in range(rig.scale.rounds):
+        for turn in range(rig.scale.of(3, 2)):
             await asyncio.sleep(0.01)  # every message is due again
             started = time.perf_counter()
             done = await intake.poll(lease)
             sides.add("ours", each * _MESSAGES / (time.perf_counter() - started))
             assert (done.events, done.observed) == (0, (each + 1) * _MESSAGES), done
             sides.add("bare", await bare(rig.far.url, paths, each // PAGE))
+            # And with one recipient on each page that moved: every page has to be taken apart, and asked for.
+            rig.far.make(messages=_MESSAGES, recipients=each, phase="sending", restless=True, stirred=turn + 1)
+            await asyncio.sleep(0.01)
+            started = time.perf_counter()
+            done = await intake.poll(lease)
+            sides.add("ours, stirred", each * _MESSAGES / (time.perf_counter() - started))
+            assert done.events == each * _MESSAGES // PAGE, done
+            assert (await intake.poll(lease)).events == 0
     await source.close()
 
 

@@ -41,7 +41,8 @@ class Tracked:
 def keys(start: int, count: int) -> list[Key]:
     """Return recipients by their number; an account gives its numbers in order."""
     return [
-        Key(f"/messages/sms/{number // _PER_MESSAGE}", str(700_000_000 + number)) for number in range(start, start + count)
+        Key(f"/messages/sms/{number // _PER_MESSAGE}", str(700_000_000 + number))
+        for number in range(start, start + count)
     ]
 
 

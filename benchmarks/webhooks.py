@@ -1,4 +1,4 @@
-"""Signed webhooks: from a queue on RabbitMQ through charge, claim, post and settlement, beside a plain loop of posts."""
+"""Signed webhooks: from a queue on RabbitMQ through charge, claim, post and settlement, beside a bare loop of posts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,12 @@ def events(count: int, *, source: str = "a", message: int = 1) -> list[WireEvent
             observed=Observed(after=now, by=now), message=path, phone=f"+1651{number:07d}", completed_at=now,
         )  # fmt: skip
         event = RecipientSent.of(
-            id=occurrence_id(uri, subject, "sent", 0), source=uri, subject=subject, time=now, recordedtime=now, data=data
+            id=occurrence_id(uri, subject, "sent", 0),
+            source=uri,
+            subject=subject,
+            time=now,
+            recordedtime=now,
+            data=data,
         )
         made.append(event.to_wire())
     return made

@@ -162,7 +162,7 @@ class Delivery:
         while True:
             try:
                 await self._broker.declare(self.queue, self._settings.topics)
-                async with self._broker.inbox(self.queue, prefetch=min(2 * self._room, 2000)) as inbox:
+                async with self._broker.inbox(self.queue, prefetch=min(self._room, 2000)) as inbox:
                     while True:
                         await self._until_room()
                         batch = await inbox.get(min(self._room - len(self._hand), _BATCH), _TICK)

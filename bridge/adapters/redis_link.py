@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -148,11 +149,21 @@ class RedisLink:
 
     @contextmanager
     def translated(self) -> Iterator[None]:
-        """Turn whatever the library raises into `Unavailable`."""
+        """Turn whatever the library raises into `Unavailable`, and let no cancellation be lost.
+
+        The library sends under `asyncio.wait_for`, which up to Python 3.11 swallows a cancellation that arrives together
+        with its result: whoever had been cancelled would go on for ever, and whoever waits for that would, too.
+        """
+        task = asyncio.current_task()
+        before = task.cancelling() if task is not None else 0
         try:
             yield
         except (failures.RedisError, failures.RedisClusterException, OSError, TimeoutError) as error:
+            if task is not None and task.cancelling() > before:
+                raise asyncio.CancelledError from error
             raise Unavailable(f"{self.place} {self._reason(error)}") from error
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError
 
     def _reason(self, error: Exception) -> str:
         code = _CODE.search(str(error))

@@ -63,17 +63,22 @@ class Recorder:
         try:
             writer.write(make(), self._real.now())
         except Full:
-            self._end("tape.full", f"the directory holds {self._budget.used} bytes, and may hold {self._budget.limit}")
+            self._over = True
+            log.warning(
+                "tape.full", folder=str(self._folder), bytes=self._budget.used, bytes_at_most=self._budget.limit,
+                consequence="nothing more is recorded; polling goes on",
+            )  # fmt: skip
         except OSError as error:
-            self._end("tape.cannot_be_written", error.strerror or type(error).__name__)
+            self._broken(error.strerror or type(error).__name__)
         except Exception as error:  # noqa: BLE001 - a tape is not worth a poll
-            self._end("tape.cannot_be_written", defect(error))
+            self._broken(defect(error))
 
-    def _end(self, event: str, reason: str) -> None:
+    def _broken(self, reason: str) -> None:
         self._over = True
         log.warning(
-            event, folder=str(self._folder), reason=reason, consequence="nothing more is recorded; polling goes on"
-        )
+            "tape.cannot_be_written", folder=str(self._folder), reason=reason,
+            consequence="nothing more is recorded; polling goes on",
+        )  # fmt: skip
 
     def close(self) -> None:
         """End the files."""
@@ -81,8 +86,7 @@ class Recorder:
             try:
                 writer.close()
             except OSError as error:
-                if not self._over:
-                    self._end("tape.cannot_be_written", error.strerror or type(error).__name__)
+                self._broken(error.strerror or type(error).__name__)
 
 
 class _Recording:

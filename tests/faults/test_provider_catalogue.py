@@ -77,7 +77,7 @@ class Stage:
         return wait
 
     async def differences(self) -> dict[str, Any]:
-        """What was committed otherwise than the provider has shown it."""
+        """Return what was committed otherwise than the provider has shown it."""
         shown, heard = expected(self.simulator), await self.polled.histories()
         return {
             subject: (shown.get(subject), heard.get(subject))
@@ -143,7 +143,7 @@ def drops(simulator: Simulator) -> tuple[Callable[[], object], dict[str, str]]:
 def journeys(simulator: Simulator) -> tuple[Callable[[], object], dict[str, str]]:
     """Place more events than a page has."""
     world = simulator.world
-    first = [world.add_send_event(code=24) for _ in range(7)][0]
+    first, *_ = [world.add_send_event(code=24) for _ in range(7)]
 
     def move() -> None:
         for code in (45, 25, 139, 1, 24):
@@ -450,7 +450,8 @@ async def test_what_providers_really_do(row: Row, tmp_path: Path) -> None:
         scene.simulator.switch_on(row.fault, path=where, value=row.value, limit=row.limit, share=row.share)
         said: list[str] = []
         for number in range(PATIENCE):
-            if number >= row.polls and (row.heard != EVERYTHING or await heard_all(row, scene)):
+            struck = scene.simulator.board.struck[row.fault]
+            if number >= row.polls and struck and (row.heard != EVERYTHING or await heard_all(row, scene)):
                 break
             wait = await scene.poll()
             error = scene.polled.error

@@ -40,6 +40,7 @@ ROOMS = {
     "simulator": {"simulator"},
     "testing": {"testing"},
     "assembly": {"assembly", "config", "document", "plugins", "validation"},
+    "tape": {"tape"},
     "service": {"service"},
     "cli": {"__main__", "cli"},
 }
@@ -57,6 +58,7 @@ SEES = {
     "simulator": {"vocabulary"},
     "testing": {*_LOWEST, "simulator", "steps"},
     "assembly": {*_LOWEST, "adapters", "observe", "outbound", "steps"},
+    "tape": {*_LOWEST, "adapters", "assembly", "providers", "steps"},
     "service": {*_LOWEST, "assembly", "observe", "steps"},
     "cli": set(ROOMS) - {"cli", "testing"},
 }

@@ -183,20 +183,38 @@ async def test_an_answer_that_is_surely_newer_than_the_pollers_counts(store) -> 
     assert (await journal(store))[-1] == ("1", "failed", "reopen")
 
 
-async def test_what_the_backfill_itself_saw_move_moves_on(store) -> None:
-    await poll(store, observe("1", "new"))
-    source = ScriptedSource([[page(observe("1", "sending")), page(observe("1", "sent"), seconds=1)]])
+async def test_what_the_backfill_itself_has_told_holds_nothing_back(store) -> None:
+    await poll(store, observe("1", "sent"))
+    others = iter("234")
+
+    async def happens() -> None:
+        await poll(store, observe(next(others), "new"), seconds=1)
+
+    pages = [page(observe("1", "failed")), page(observe("1", "sending")), page(observe("1", "new"))]
+    done = await intake(store, Meanwhile(pages, happens)).backfill(AT - DAY, AT)
+    assert (done.events, done.left) == (3, 0)
+
+
+async def test_steps_back_that_nobody_else_was_near_cost_no_second_look_at_the_journal(store) -> None:
+    await poll(store, observe("1", "sent"))
+    source = ScriptedSource([[page(observe("1", "failed")), page(observe("1", "sending"))]])
+
+    async def read(*_: object) -> None:
+        raise AssertionError("nothing to be read")
+
+    store.read, kept = read, store.read
     assert (await intake(store, source).backfill(AT - DAY, AT)).events == 2
+    store.read = kept
 
 
-async def test_an_event_of_the_bridge_itself_moves_no_resource(store) -> None:
-    await poll(store, observe("1", "new"))
+async def test_an_event_of_the_bridge_itself_tells_of_no_resource(store) -> None:
+    await poll(store, observe("1", "sent"))
 
     async def happens() -> None:
         lease = await store.acquire("source/city", "service", 3600)
         await intake(store, ScriptedSource()).stalled(lease, AT, 3, "the provider is away")
 
-    done = await intake(store, Meanwhile([page(observe("1", "sending"))], happens)).backfill(AT - DAY, AT)
+    done = await intake(store, Meanwhile([page(observe("1", "failed"))], happens)).backfill(AT - DAY, AT)
     assert (done.events, done.left) == (1, 0)
 
 

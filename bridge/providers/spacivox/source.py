@@ -28,7 +28,18 @@ from bridge.providers.http import (
 )
 from bridge.providers.reading import http_date
 from bridge.providers.spacivox.records import LIFECYCLE, RECORDS, RecordType, Unreadable, kind_of, observe
-from bridge.providers.spacivox.window import SMALLEST, Entries, Progress, Slice, due, final, moment, narrower, period
+from bridge.providers.spacivox.window import (
+    SMALLEST,
+    Entries,
+    Progress,
+    Reach,
+    Slice,
+    due,
+    final,
+    moment,
+    narrower,
+    period,
+)
 from bridge.providers.spacivox.window import slices as sliced
 from bridge.settings import Duration, Secret, format_duration
 from bridge.source import Counted, Kind, Observation, Page, Probe, SourceSettings
@@ -139,7 +150,7 @@ class Spacivox:
         self._lookback = timedelta(seconds=settings.lookback)
         self._overlap = timedelta(seconds=settings.overlap)
         self._listings = list(_listings(settings))
-        self._spans: dict[str, timedelta] = {}
+        self._reach = {listing.name: Reach(self._size) for listing in self._listings}
         self._ahead = timedelta(0)
         limiter = shared_limiter(account_key(settings.url, settings.token.reveal()), settings.rate, clock)
         self._client = Client(settings.url, limiter=limiter, clock=clock, headers=self._headers, limits=_LIMITS)
@@ -179,7 +190,7 @@ class Spacivox:
     async def _poll(self, listing: Listing, cursor: Mapping[str, str], sweep: _Sweep) -> AsyncIterator[Page]:
         now = self._clock.now()
         progress, changes = self._resume(listing, cursor, now)
-        self._spans[listing.name] = min(self._size, self._spans.get(listing.name, self._size) * 2)
+        self._reach[listing.name].begin()
         sweep.last = {}
         for part, after in self._due(progress, now):
             started = self._clock.now()
@@ -241,17 +252,19 @@ class Spacivox:
 
     async def _answers(self, listing: Listing, part: Slice) -> AsyncIterator[Answer]:
         """Ask for a slice in as few requests as the provider bears; what it bore last is tried first."""
+        reach = self._reach[listing.name]
         position = part.start
         while position < part.end:
-            span = min(self._spans.get(listing.name, self._size), part.end - position)
+            span = min(reach.span, part.end - position)
             try:
                 answer = await self._ask(listing, position - self._overlap, position + span + self._overlap)
             except BridgeError as error:
                 less = narrower(error, span)
-                self._spans[listing.name] = less or self._size
+                reach.refuse(span, less)
                 if less is None:
                     raise final(error) from None
             else:
+                reach.bear()
                 yield answer
                 position += span
 

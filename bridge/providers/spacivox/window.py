@@ -16,6 +16,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _AGE_PER_PERIOD = 60.0
 _HALF = 2
 _EIGHTH = 8
+_BORNE = 4
 _BAD_REQUEST = 400
 _TOO_MUCH = frozenset({_BAD_REQUEST, 413, 504})
 
@@ -140,6 +141,44 @@ class Entries:
             else:
                 progress.read[grid] = when
         return progress, stale
+
+
+@dataclass(slots=True)
+class Reach:
+    """For how much time to ask at once: what the provider bears, found by trying.
+
+    What was too much is not tried again at once, but a bad hour of the provider must not leave us asking for minutes:
+    after a few answers in a row twice as much is tried.
+    """
+
+    most: timedelta
+    span: timedelta = field(init=False)
+    _refused: timedelta = field(init=False)
+    _borne: int = 0
+
+    def __post_init__(self) -> None:
+        self.begin()
+        self.span = self.most
+
+    def begin(self) -> None:
+        """Forget at a poll's beginning what was too much at the last one; what was not is where it goes on."""
+        self._refused = self.most * _HALF
+
+    def refuse(self, tried: timedelta, less: timedelta | None) -> None:
+        """Note that so much was too much, and what to ask for instead; None is no matter of how much."""
+        self._borne = 0
+        if less is None:
+            self.span = self.most
+        else:
+            self._refused, self.span = tried, less
+
+    def bear(self) -> None:
+        """Note that the provider has answered."""
+        self._borne += 1
+        if self._borne % _BORNE == 0:
+            self._refused *= _HALF
+        if self.span * _HALF < self._refused:
+            self.span = min(self.span * _HALF, self.most)
 
 
 def narrower(error: BridgeError, span: timedelta) -> timedelta | None:
