@@ -23,6 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from heapq import heapify, heappop, heappush
 from itertools import pairwise
 from pathlib import Path
@@ -73,10 +74,10 @@ class Scenario:
 
 
 SCENARIOS = (
-    Scenario("everyday", messages=200, hours=36, recipients=40, median=12, spread=1.2),
-    Scenario("heavy tail", messages=150, hours=24, recipients=40, median=90, spread=2.0, follow_for=12 * HOUR),
-    Scenario("scarce", messages=120, hours=12, recipients=60, median=90, spread=2.0, rate=0.5, follow_for=12 * HOUR),
-    Scenario("campaigns", messages=30, hours=12, recipients=600, median=60, spread=1.5, follow_for=12 * HOUR),
+    Scenario("everyday", messages=120, hours=24, recipients=40, median=12, spread=1.2),
+    Scenario("heavy tail", messages=80, hours=12, recipients=40, median=90, spread=2.0, follow_for=12 * HOUR),
+    Scenario("scarce", messages=80, hours=8, recipients=60, median=90, spread=2.0, rate=0.5, follow_for=12 * HOUR),
+    Scenario("campaigns", messages=20, hours=12, recipients=600, median=60, spread=1.5, follow_for=12 * HOUR),
 )
 QUICK = Scenario("quick", messages=40, hours=3, recipients=30, median=60, spread=1.6, follow_for=3 * HOUR)
 
@@ -152,6 +153,7 @@ class Message:
         return self.bodies[number]
 
 
+@lru_cache(maxsize=100_000)
 def stamp(seconds: float) -> str:
     return (START + timedelta(seconds=int(seconds))).strftime("%Y-%m-%dT%H:%M:%SZ")
 

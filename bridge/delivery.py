@@ -19,7 +19,7 @@ from bridge.clock import Clock
 from bridge.errors import BridgeError, EndpointGone, Permanent, Transient, Unavailable
 from bridge.event import Position, WireEvent
 from bridge.ledger import Ledger
-from bridge.retry import Again, backoff, decide
+from bridge.retry import RECONNECT, Again, backoff, decide
 from bridge.settlement import Arrival, Attempt, Settlements
 from bridge.sink import Sink, SinkSettings
 
@@ -171,7 +171,7 @@ class Delivery:
                             await self._take(inbox, batch)
             except Unavailable as error:
                 failures += 1
-                wait = backoff(failures, self._clock.random, cap=30.0)
+                wait = backoff(failures, self._clock.random, cap=RECONNECT)
                 log.warning(
                     "sink.cannot_receive", sink=self.name, reason=str(error), again_in=round(wait, 1),
                     consequence="events wait in the queue",
@@ -235,7 +235,7 @@ class Delivery:
                 failures = 0
             except Unavailable as error:
                 failures += 1
-                wait = backoff(failures, self._clock.random, cap=30.0)
+                wait = backoff(failures, self._clock.random, cap=RECONNECT)
                 log.warning(
                     "sink.cannot_read_store", sink=self.name, reason=str(error), again_in=round(wait, 1),
                     consequence="deliveries that are due wait longer",
@@ -395,7 +395,7 @@ class Delivery:
                 await write()
             except Unavailable as error:
                 failures += 1
-                wait = backoff(failures, self._clock.random, base=0.2, cap=10.0)
+                wait = backoff(failures, self._clock.random, base=0.2, cap=RECONNECT)
                 log.warning(
                     "sink.cannot_write_store", sink=self.name, reason=str(error), again_in=round(wait, 1),
                     consequence="what was delivered is kept in memory until it can be written",

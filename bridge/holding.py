@@ -12,7 +12,7 @@ import structlog
 from bridge.clock import Clock
 from bridge.errors import LeaseLost, Unavailable
 from bridge.ledger import TENURE, Lease, Ledger, Tenure
-from bridge.retry import backoff
+from bridge.retry import RECONNECT, backoff
 
 log = structlog.get_logger()
 
@@ -69,7 +69,7 @@ class Holder:
                 lease = await self._ledger.acquire(name, self._owner, self._ttl)
             except Unavailable as error:
                 failures += 1
-                wait = backoff(failures, self._clock.random, cap=30.0)
+                wait = backoff(failures, self._clock.random, cap=RECONNECT)
                 log.warning("lease.cannot_be_taken", lease=name, reason=str(error), again_in=round(wait, 1))
                 await pause(stop, self._clock, wait)
                 continue

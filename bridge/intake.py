@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import NamedTuple
 
 import structlog
 
@@ -72,14 +74,23 @@ class _Sight:
         return cls(Observed(after=after, by=milliseconds(page.by)), now)
 
 
+class _Made(NamedTuple):
+    """An event as it travels, and what is asked of it before it goes."""
+
+    wire: WireEvent
+    subject: str
+    lag: float | None
+    """Seconds from the provider's own time of the transition to its observation, where the provider gave one."""
+
+
 @dataclass(slots=True)
 class _Decided:
     """What pages lead to, before it is written."""
 
     statuses: dict[Key, StatusChange] = field(default_factory=dict)
-    events: list[Event] = field(default_factory=list)
+    events: list[_Made] = field(default_factory=list)
     deferred: list[tuple[Page, list[Observation]]] = field(default_factory=list)
-    back: list[tuple[Key, Event]] = field(default_factory=list)
+    back: list[tuple[Key, _Made]] = field(default_factory=list)
     """The events that are steps back, which an answer that is out of date looks like; not of marked occurrences."""
 
     def leave(self, keys: set[Key]) -> int:
@@ -262,7 +273,7 @@ class Intake:
             if not (decided.statuses or cursor):
                 result.left += left
                 return decided.deferred
-            wires = [event.to_wire() for event in events]
+            wires = [event.wire for event in events]
             commit = Commit(
                 self.name,
                 statuses=list(decided.statuses.values()),
@@ -281,7 +292,7 @@ class Intake:
                 continue
             self._count(result, events)
             result.left += left
-            meanwhile.wrote([event.id for event in events], last)
+            meanwhile.wrote([event.id for event in wires], last)
             if events:
                 self._committed(last, wires)
             return decided.deferred
@@ -329,7 +340,7 @@ class Intake:
                     decided.back.append((key, event))
         return late
 
-    def _event(self, one: Observation, change: Change, sight: _Sight) -> Event | None:
+    def _event(self, one: Observation, change: Change, sight: _Sight) -> _Made | None:
         try:
             return self._build(one, change, sight)
         except Exception as error:  # noqa: BLE001 - a plugin's fault in one resource must not stop the sweep
@@ -342,7 +353,7 @@ class Intake:
             )
             return None
 
-    def _build(self, one: Observation, change: Change, sight: _Sight) -> Event:
+    def _build(self, one: Observation, change: Change, sight: _Sight) -> _Made:
         kind = one.kind
         facts = kind.describe(one)
         unknown = change.status == UNKNOWN
@@ -360,26 +371,26 @@ class Intake:
             **facts.fields,
         )
         first = facts.first_time if change.transition is _FIRST else None
-        return cls.of(
+        time, by = facts.time or first, sight.observed.by
+        wire = cls.wire(
             id=occurrence_id(
                 self.uri, facts.subject, f"{UNKNOWN}:{one.status}" if unknown else change.status, change.occurrence
             ),
             source=self.uri,
             subject=facts.subject,
-            time=facts.time or first or sight.observed.by,
+            time=time or by,
             recordedtime=sight.recorded,
             data=data,
         )
+        return _Made(wire, facts.subject, None if time is None or time == by else (by - time).total_seconds())
 
     @staticmethod
-    def _count(result: Round, events: Sequence[Event]) -> None:
+    def _count(result: Round, events: Sequence[_Made]) -> None:
         result.events += len(events)
-        for event in events:
-            stem = event.type.removeprefix("bridge.")
-            result.by_topic[stem] = result.by_topic.get(stem, 0) + 1
-            by = event.data.observed.by if event.data.observed is not None else event.time
-            if event.time != by:
-                result.lags.append((by - event.time).total_seconds())
+        result.lags += [event.lag for event in events if event.lag is not None]
+        for topic, count in Counter(event.wire.topic for event in events).items():
+            stem = ".".join(topic.split(".", 3)[:3])
+            result.by_topic[stem] = result.by_topic.get(stem, 0) + count
 
 
 def _together(pages: Sequence[Page]) -> Iterator[list[Page]]:

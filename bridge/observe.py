@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import sys
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from bridge import __version__
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _AGES = (0.1, 0.5, 1, 5, 15, 30, 60, 120, 300, 900, 3600, 4 * 3600, 24 * 3600)
-_LIBRARIES = ("aiohttp", "amqp", "asyncio", "kombu", "redis")
+_PLAIN = re.compile(r"[(\['\"]?(?:[A-Za-z]+(?:['-][A-Za-z]+)*|%[\w().-]*[A-Za-z])[)\]'\"]?[.,:;!?]*")
 _HEADER_LIMIT = 8190
 _BODY_LIMIT = 64 * 1024
 
@@ -47,12 +48,9 @@ def configure_logging(level: str, form: str, stream: TextIO | None = None) -> No
         logger_factory=structlog.PrintLoggerFactory(out),
         cache_logger_on_first_use=False,
     )
-    handler = _Forward()
-    for name in _LIBRARIES:
-        library = logging.getLogger(name)
-        library.handlers = [handler]
-        library.propagate = False
-        library.setLevel(logging.WARNING)
+    root = logging.getLogger()
+    root.handlers = [_Forward()]
+    root.setLevel(logging.WARNING)
     logging.getLogger("aiohttp.access").setLevel(logging.CRITICAL)
 
 
@@ -61,8 +59,10 @@ class _Forward(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else None
-        # The template and not the message: its arguments may be addresses with passwords, or a provider's answer.
-        said = str(record.msg).splitlines()[0] if record.msg else ""
+        # The template and not the message: its arguments may be addresses with passwords, or a provider's answer. Some
+        # libraries write values into their templates, so that of these only plain words are told.
+        first = next(iter(str(record.msg).splitlines()), "")
+        said = " ".join(word if _PLAIN.fullmatch(word) else "…" for word in first.split())
         structlog.get_logger().log(
             max(record.levelno, logging.WARNING), "library.warns", library=record.name, said=said[:200],
             **({"error": error} if error else {}),

@@ -15,7 +15,7 @@ from bridge.event import milliseconds, rfc3339
 from bridge.holding import Holder, pause
 from bridge.intake import Intake, Round
 from bridge.ledger import Lease, Ledger
-from bridge.retry import backoff, idle
+from bridge.retry import RECONNECT, backoff, idle
 from bridge.source import SourceSettings
 
 log = structlog.get_logger()
@@ -121,7 +121,7 @@ class Poller:
             return await self._well(lease, outcome, self._clock.monotonic() - started)
         except Unavailable as error:
             self._failures += 1
-            wait = backoff(self._failures, self._clock.random, cap=30.0)
+            wait = backoff(self._failures, self._clock.random, cap=RECONNECT)
             log.warning(
                 "source.waits_for_store", source=self.name, reason=str(error), again_in=round(wait, 1),
                 consequence="the next poll sees what this one could not write",

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from bridge.errors import Permanent, Transient
 
 RETRY_AFTER_CAP = 24 * 3600.0
+RECONNECT = 5.0
+"""The longest wait between two tries to reach the store or the broker again: all else waits for them."""
 _JITTER = 0.1
 _QUIET_POLLS = 10
 

@@ -42,7 +42,7 @@ from bridge.observe import Health, Metrics, Pages
 from bridge.polling import Poller, Watcher, defect
 from bridge.reconcile import Reconciler
 from bridge.relay import Relay
-from bridge.retry import backoff
+from bridge.retry import RECONNECT, backoff
 from bridge.sink import Outgoing, Sink, SinkSettings
 from bridge.source import Countable, Source, SourceSettings
 
@@ -262,7 +262,7 @@ class Service(Watcher):
                 await self._open_books()
             except Unavailable as error:
                 failures += 1
-                wait = backoff(failures, self._clock.random, cap=15.0)
+                wait = backoff(failures, self._clock.random, cap=RECONNECT)
                 self.health.set("store", str(error))
                 log.warning("bridge.waits_for_store", reason=str(error), again_in=round(wait, 1))
                 await pause(stop, self._clock, wait)
@@ -435,7 +435,7 @@ class Service(Watcher):
                     done = await relay.drain(lease, name)
                 except Unavailable as error:
                     failures += 1
-                    wait = backoff(failures, self._clock.random, base=0.5, cap=30.0)
+                    wait = backoff(failures, self._clock.random, base=0.5, cap=RECONNECT)
                     self.health.set(f"relay/{name}", str(error))
                     log.warning(
                         "relay.waits", source=name, reason=str(error), again_in=round(wait, 1),

@@ -151,7 +151,7 @@ class RedisLink:
     def translated(self) -> Iterator[None]:
         """Turn whatever the library raises into `Unavailable`, and let no cancellation be lost.
 
-        The library sends under `asyncio.wait_for`, which up to Python 3.11 swallows a cancellation that arrives together
+        The library sends under `asyncio.wait_for`, which up to Python 3.11 swallows a cancellation that comes together
         with its result: whoever had been cancelled would go on for ever, and whoever waits for that would, too.
         """
         task = asyncio.current_task()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from datetime import datetime
 from enum import IntEnum
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
@@ -162,6 +163,42 @@ def logs_to_stderr() -> None:
     )
     # What libraries log could quote an address with its password; what matters of it reaches us as an error.
     logging.getLogger().addHandler(logging.NullHandler())
+
+
+def guard_interpreter() -> None:
+    """Have what the interpreter would print by itself told in one line, without the values that a traceback quotes.
+
+    It is about threads that fail, finalizers that fail, and warnings. BRIDGE_DEBUG leaves all that as it is.
+    """
+    if os.environ.get("BRIDGE_DEBUG"):
+        return
+    import threading
+    import warnings
+
+    def thread(args: threading.ExceptHookArgs) -> None:
+        if args.exc_type is not SystemExit:
+            _tell("a thread failed", args.exc_type, args.exc_traceback)
+
+    def unraisable(args: sys.UnraisableHookArgs) -> None:
+        _tell("a finalizer failed", args.exc_type, args.exc_traceback)
+
+    def warn(_: Warning | str, category: type[Warning], *__: object) -> None:
+        _tell("a warning", category, None)
+
+    threading.excepthook, sys.unraisablehook, warnings.showwarning = thread, unraisable, warn
+
+
+def _tell(said: str, kind: type[BaseException], trace: TracebackType | None) -> None:
+    import traceback
+
+    import structlog
+
+    frames = traceback.extract_tb(trace)
+    place = f" at {frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}" if frames else ""
+    if structlog.is_configured():
+        structlog.get_logger().warning("library.warns", library="python", said=f"{said}{place}", error=kind.__name__)
+    else:
+        click.echo(f"bridge: {said}: {kind.__name__}{place}", err=True)
 
 
 # --- errors -------------------------------------------------------------------------------------------------------

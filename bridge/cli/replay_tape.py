@@ -31,9 +31,8 @@ def replay_tape(folder: Path, config_file: Path, *, as_json: bool) -> Exit:
     """Play a tape of `bridge run --record` to a configuration's sources, and print the events that they make.
 
     Nothing is asked, published or sent, and no store or broker is needed: the answers and the time come from the tape,
-    and what is remembered is thrown away at the end. Variables that only hold secrets need not be set. The ledger
-    begins empty, so of a tape that was begun in the middle of a source's life the first look at each resource is
-    `first`. Phones, keys and names are the tape's stand-ins.
+    and what is remembered is thrown away at the end. Variables that only hold secrets need not be set. Phones, keys and
+    names are the tape's stand-ins, and ids that are made from a key are others, too.
 
     What failed, and what the tape does not have, is told on stderr. Exits with 1 if requests were made that it does not
     have: then the configuration, or the version, asks otherwise than the recorded one did.

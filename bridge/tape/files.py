@@ -4,7 +4,8 @@ A directory holds files `SOURCE.RUN.NUMBER.jsonl`, with `.gz` behind it where th
 line that says what it is; then come, in the order in which they happened:
 
 - `poll`: a poll began at `at`, with the seed of its dice; with `cursor` and `watched` where they are not what the polls
-  before on this tape led to;
+  before on this tape led to, and with `own` where the intake had entries of its own at the first;
+- `seen`: the ledger knew these `trails` of a `scope` before anything on this tape happened to them;
 - `answer`: to a request (`method`, `path`) asked at `asked`, something came at `at`: `status`, `headers` and `json` or
   `torn`, or in their place `failure`;
 - `step`: the next page was asked for, before the answers that follow came;
@@ -27,6 +28,7 @@ from typing import Any
 
 from bridge import __version__
 from bridge.errors import BridgeError, Unavailable
+from bridge.ledger import Key
 
 FORMAT = 1
 _ROLL_BYTES = 64 * 10**6
@@ -172,6 +174,10 @@ class Poll:
     """The cursor it began with, where that is not what the polls before led to."""
     watched: list[str] | None = None
     """What operators had named, where that was not the same at the poll before."""
+    own: dict[str, str] = field(default_factory=dict)
+    """The intake's own entries of the cursor, at the first poll of a run."""
+    seen: list[tuple[Key, str]] = field(default_factory=list)
+    """What the ledger knew of resources before anything on this tape happened to them."""
     course: list[Line] = field(default_factory=list)
     """Answers and steps, in the order in which they came."""
     completions: list[Begun] = field(default_factory=list)
@@ -238,6 +244,7 @@ def _poll(head: Line, line: Line) -> Poll:
         last=moment(line["at"]),
         cursor=line.get("cursor"),
         watched=line.get("watched"),
+        own=line.get("own", {}),
     )
 
 
@@ -247,6 +254,8 @@ def _add(poll: Poll, line: Line) -> None:
     match line["line"]:
         case "answer" | "step":
             poll.course.append(line)
+        case "seen":
+            poll.seen += [(Key(line["scope"], name), trail) for name, trail in line["trails"].items()]
         case "ended":
             poll.ended = True
         case "completing":

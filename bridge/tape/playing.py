@@ -27,7 +27,7 @@ from bridge.config import Config, load
 from bridge.errors import BridgeError, Permanent
 from bridge.event import Entry
 from bridge.intake import OWN, Intake
-from bridge.ledger import Commit, Lease, Ledger
+from bridge.ledger import Commit, Lease, Ledger, StatusChange
 from bridge.polling import defect
 from bridge.providers.http import Answer, Failed, Failure, Request, Throttled, TooLarge, Vanished
 from bridge.source import Page, Source
@@ -352,8 +352,8 @@ class _Run:
 class Replay:
     """Plays all tapes of a directory, poll after poll in the order of their beginnings, into a ledger of its own.
 
-    The ledger begins empty: of a tape that was begun in the middle of a source's life, the first look at each resource
-    is `first`. `summary` is complete when all events were taken.
+    Of a tape that was begun in the middle of a source's life, the ledger knows what the recorded one knew. `summary` is
+    complete when all events were taken.
     """
 
     def __init__(self, folder: Path, config: Config) -> None:
@@ -404,7 +404,7 @@ class Replay:
                 raise TapeError(f"{name}: its lease is held in a ledger that nobody else knows")
             self._leases[name] = lease
         run = self._run(poll, store)
-        await self._adopt(poll, store)
+        await self._adopt(poll, run, store)
         try:
             await run.deck.play(poll, run.intake.poll(self._leases[name]))
         except _UsedUp:
@@ -434,19 +434,28 @@ class Replay:
             self._runs[key] = _Run(deck, source, intake)
         return self._runs[key]
 
-    async def _adopt(self, poll: Poll, store: SqliteStore) -> None:
+    async def _adopt(self, poll: Poll, run: _Run, store: SqliteStore) -> None:
         """Take over what the recorded poll started from, where the tape does not tell how it came to that."""
         name = poll.source
+        lease, retention = self._leases[name], run.source.retention
+        cursor = await store.cursor(name)
+        changes: dict[str, str | None] = {key: value for key, value in poll.own.items() if key not in cursor}
         if poll.cursor is not None:
-            present = {key for key in await store.cursor(name) if not key.startswith(OWN)}
-            changes: dict[str, str | None] = dict.fromkeys(present)
-            changes |= poll.cursor
-            await store.commit(self._leases[name], Commit(name, cursor=changes))
+            changes |= dict.fromkeys(key for key in cursor if not key.startswith(OWN)) | poll.cursor
+        known = dict(poll.seen)
+        trails = await store.last_seen(name, list(known), retention) if known else ()
+        statuses = [
+            StatusChange(key, None, trail)
+            for (key, trail), present in zip(known.items(), trails, strict=True)
+            if present is None
+        ]
+        if changes or statuses:
+            await store.commit(lease, Commit(name, statuses=statuses, cursor=changes, retention=retention))
         if poll.watched is not None:
-            present = set(await store.watched(name))
-            for each in present - set(poll.watched):
+            named = set(await store.watched(name))
+            for each in named - set(poll.watched):
                 await store.unwatch(name, each)
-            for each in set(poll.watched) - present:
+            for each in set(poll.watched) - named:
                 await store.watch(name, each)
 
     async def _news(self, name: str, store: SqliteStore) -> AsyncIterator[Entry]:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import structlog
 
-from bridge.assembly import Assembly
+from bridge.assembly import Assembly, Store
 from bridge.clock import Clock
 from bridge.config import Config
 from bridge.errors import BridgeError, LeaseLost
+from bridge.intake import OWN
+from bridge.ledger import Key
 from bridge.polling import defect
 from bridge.providers.http import Answer, Failed, Failure, Request
 from bridge.source import Page, Source
@@ -27,6 +30,8 @@ log = structlog.get_logger()
 REQUEST = "<request>"
 """Stands in an error's text for method and path."""
 _SEEDS = 2**32
+_NOTED = 1_000_000
+"""Resources of a source of which is known that the tape has met them."""
 _NOT_MODIFIED = 304
 
 
@@ -45,6 +50,7 @@ class Recorder:
         self._run = f"{clock.now():%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
         self._redactor = Redactor(secrets.token_bytes(32))
         self._writers: list[Writer] = []
+        self._decks: dict[str, _Recording] = {}
         self._over = False
         self.clock = standing_clock(clock)
         """For the sources, and for all that shares their clock."""
@@ -54,7 +60,21 @@ class Recorder:
         """Return the source, on tape from now on."""
         writer = Writer(self._folder, name, kind, self._run, self._budget, compress=self._compress)
         self._writers.append(writer)
-        return Taped(source, _Recording(self, writer, self._real, self._redactor))
+        deck = self._decks[name] = _Recording(self, writer, self._real, self._redactor)
+        return Taped(source, deck)
+
+    def own(self, source: str, entries: Mapping[str, str]) -> None:
+        """Hear which entries of a source's cursor are the intake's own."""
+        if source in self._decks:
+            self._decks[source].own(entries)
+
+    def seen(self, source: str, keys: Sequence[Key], trails: Sequence[str | None]) -> None:
+        """Hear what the ledger knows of a source's resources; raises nothing."""
+        if source in self._decks and not self._over:
+            try:
+                self._decks[source].seen(keys, trails)
+            except Exception as error:  # noqa: BLE001 - a tape is not worth a poll
+                self._broken(defect(error))
 
     def write(self, writer: Writer, make: Callable[[], Line]) -> None:
         """Write the line that `make` returns, unless the tape has ended; raises nothing."""
@@ -99,6 +119,8 @@ class _Recording:
         self._redactor = redactor
         self._cursor: dict[str, str] | None = None
         self._watched: list[str] = []
+        self._own: dict[str, str] = {}
+        self._noted: set[int] = set()
 
     def _write(self, make: Callable[[], Line]) -> None:
         self._recorder.write(self._writer, make)
@@ -117,6 +139,8 @@ class _Recording:
                 found["cursor"] = {opaque(name): opaque(value) for name, value in cursor.items()}
             if named != self._watched:
                 found["watched"] = [opaque(each) for each in watched]
+            if known is None and self._own:
+                found["own"] = self._own
             return found
 
         return Inside(self, self._begin("poll", begun_with))
@@ -154,6 +178,27 @@ class _Recording:
         begun = {"line": what, "at": stamp(standing.now), "monotonic": standing.monotonic, "seed": seed}
         self._write(lambda: {**begun, **more()})
         return standing
+
+    # --- the ledger ---------------------------------------------------------------------------------------------------
+
+    def own(self, entries: Mapping[str, str]) -> None:
+        """Hear which entries of the cursor are the intake's own."""
+        self._own = dict(entries)
+
+    def seen(self, keys: Sequence[Key], trails: Sequence[str | None]) -> None:
+        """Note what the ledger knows of resources that this tape has not met yet."""
+        new: dict[str, dict[str, str]] = {}
+        for key, trail in zip(keys, trails, strict=True):
+            if (sign := hash(key)) in self._noted:
+                continue
+            if len(self._noted) >= _NOTED:
+                self._noted.clear()  # what is noted twice counts once
+            self._noted.add(sign)
+            if trail is not None and (kept := self._redactor.trail(trail)) is not None:
+                new.setdefault(key.scope, {})[self._redactor.name(key.name)] = kept
+        for scope, known in new.items():
+            line = {"line": "seen", "scope": self._redactor.scope(scope), "trails": known}
+            self._write(partial(dict, line))
 
     # --- the wire -----------------------------------------------------------------------------------------------------
 
@@ -214,12 +259,39 @@ def _failure(request: Request, failure: Failure) -> dict[str, Any]:
     }
 
 
+class _Overheard:
+    """A store of which the recorder hears what it knew; everything else goes to the store itself."""
+
+    def __init__(self, store: Store, recorder: Recorder) -> None:
+        self._store = store
+        self._recorder = recorder
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def cursor(self, source: str) -> dict[str, str]:
+        """Return all entries of the source's cursor."""
+        found = await self._store.cursor(source)
+        self._recorder.own(source, {name: value for name, value in found.items() if name.startswith(OWN)})
+        return found
+
+    async def last_seen(self, source: str, keys: Sequence[Key], retention: float) -> Sequence[str | None]:
+        """Return the trail of each key in order; see `bridge.ledger.Ledger.last_seen`."""
+        found = await self._store.last_seen(source, keys, retention)
+        self._recorder.seen(source, keys, found)
+        return found
+
+
 class _Recorded(Assembly):
     """An assembly whose sources are on tape."""
 
     def __init__(self, config: Config, recorder: Recorder) -> None:
         super().__init__(config, recorder.clock)
         self._recorder = recorder
+
+    def store(self) -> Store:
+        """Return the store, not yet opened; what it knew before is noted."""
+        return cast("Store", _Overheard(super().store(), self._recorder))
 
     def source(self, name: str) -> Source:
         """Return one source, on tape; raises `ConfigError` where its plugin refuses the settings after all."""

@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import blake2b
 from typing import Any
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl, quote, unquote
 
 from aiohttp import hdrs
 from multidict import MultiMapping
@@ -46,6 +46,8 @@ _DIGITS_IN_A_ROW = re.compile(r"\d{5,}", re.ASCII)
 _SEGMENT = re.compile(r"(?!.*%(?:40|2B))[A-Za-z0-9_.$~%-]{1,64}", re.IGNORECASE)
 _ARGUMENT = re.compile(r"(?!.*\d{7})[\w.:$+-]{0,40}", re.ASCII)
 _MEDIA = re.compile(r"[\w.+-]+/[\w.+-]+(?:\s*;\s*charset=[\w-]+)?", re.ASCII)
+_BRACKETS = re.compile(r"\(([^)]*)\)")
+_MARK = re.compile(r"\d{1,18}|[0-9a-f]{32}", re.ASCII)
 _NUMBERED = frozenset({"page", "page_size", "per_page", "limit", "offset", "lasteventid", "$pagesize", "team", "id"})
 _ELSEWHERE = "https://elsewhere.invalid"
 _UNREADABLE = "http://["
@@ -65,8 +67,9 @@ class Redactor:
         self._key = key
         self._known: dict[str, str] = {}
         self._digits: dict[str, str] = {}
+        self._shown: dict[str, str] = {}
         self._replaced: list[tuple[str, str]] = []
-        identity = self._strings(_IDENTITY, number=lambda value: value)
+        identity = self._strings(_IDENTITY, number=lambda value: value, shown=self._shown)
         count = self._strings(_NUMERAL, number=lambda value: value)
         label = self._strings(_LABEL, number=self._number)
         self._rules: Mapping[str, _Rule] = {
@@ -120,6 +123,28 @@ class Redactor:
         text = _ORIGIN.sub("", text)
         text = _EMAIL.sub(lambda found: self.token(found[0]), text)
         return _E164.sub(lambda found: self.digits(found[0]), text)
+
+    # --- what the ledger knew -----------------------------------------------------------------------------------------
+
+    def scope(self, text: str) -> str:
+        """Return a scope of the ledger as a source on tape will name it."""
+        return self._path(text)
+
+    def name(self, text: str) -> str:
+        """Return a resource's name in the ledger as a source on tape will find it in the answers."""
+        if _NUMERAL.fullmatch(text.removeprefix("#")) or text == "@":
+            return text
+        if text.startswith("/"):
+            return self._path(text)
+        return text if text in self._shown and text not in self._known else self.token(text)
+
+    def trail(self, text: str) -> str | None:
+        """Return a trail of the ledger, None for one that may hold more than statuses and numbers."""
+        visits, _, marks = text.partition("|")
+        unknown = all(_LABEL.fullmatch(unquote(found)) for found in _BRACKETS.findall(visits))
+        plain = _BRACKETS.sub("", visits)
+        known = (not plain or plain.isalnum()) and all(_MARK.fullmatch(mark) for mark in marks.split(",") if mark)
+        return text if unknown and known else None
 
     # --- stand-ins ----------------------------------------------------------------------------------------------------
 
@@ -204,11 +229,15 @@ class Redactor:
     def _name(self, name: str) -> str:
         return name if _NAME.fullmatch(name) and not _DIGITS_IN_A_ROW.search(name) else self.token(name)
 
-    def _strings(self, kept: re.Pattern[str], number: _Rule) -> _Rule:
+    def _strings(self, kept: re.Pattern[str], number: _Rule, shown: dict[str, str] | None = None) -> _Rule:
         def rule(value: Any) -> Any:
             if not isinstance(value, str):
                 return number(value)
-            return value if kept.fullmatch(value.strip()) else self._text(value)
+            if not kept.fullmatch(value.strip()):
+                return self._text(value)
+            if shown is not None:
+                _remember(shown, value.strip(), value.strip())
+            return value
 
         return rule
 

@@ -131,6 +131,25 @@ async def test_killed_in_the_middle_and_started_again_the_tape_goes_on(tmp_path)
     assert len(runs) == 2
 
 
+async def test_a_tape_of_a_service_that_has_long_been_running_makes_the_same_events_from_there_on(tmp_path):
+    async with Simulator(LIVELY) as simulator:
+        config = write_config(tmp_path, simulator)
+        async with consuming_tail(tmp_path, config) as consumer:
+            with bridge(tmp_path, "run", "-c", str(config), name="before") as running:
+                await until(lambda: len(consumer.events) > 150, "150 events")
+                assert running.stop() == 0
+            await heard(consumer)
+            before = len(consumer.events)
+            with bridge(tmp_path, "run", "-c", str(config), "--record", "tape") as running:
+                await until(lambda: len(consumer.events) > before + 150, "150 more")
+                assert running.stop() == 0
+            await heard(consumer)
+    played = await ask(tmp_path, "replay-tape", "tape", "-c", str(config), "--json")
+    assert played.returncode == 0, played.stderr
+    assert sources_of(events_of(played.stdout)) == sources_of(consumer.events[before:])
+    assert "advance" in {event["data"]["transition"] for event in consumer.events[before:]}
+
+
 @pytest.fixture(scope="module")
 def tape(tmp_path_factory):
     """Give a tape of one round, with its configuration; the world that it came from is gone."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import signal
 import time
 from collections import Counter
@@ -18,6 +19,7 @@ from harness import Consumer, Process, bridge, consuming_rabbitmq, differences, 
 
 from bridge.adapters.redis_store import RedisStore
 from bridge.clock import Clock
+from bridge.event import Position
 from bridge.simulator import Simulator, SimulatorSettings
 from bridge.testing.servers import RedisServer
 
@@ -214,3 +216,22 @@ async def test_roles_in_processes_of_their_own_do_the_work_of_one(tmp_path, keep
                 process.kill()
         assert len(play.consumer.events) == len(set(play.consumer.ids)) == play.shown()
         assert play.witness.repeated == {}
+
+
+async def test_work_that_is_cancelled_while_it_asks_redis_ends_at_once(keeps):
+    store = RedisStore(keeps.url, clock=Clock())
+    await store.open()
+
+    async def work() -> None:
+        while True:
+            await store.settle("crm", [Position("city", 1)])
+
+    dice = random.Random(1)
+    for _ in range(200):
+        task = asyncio.ensure_future(work())
+        await asyncio.wait([task], timeout=dice.random() * 0.005)
+        task.cancel()
+        done, _ = await asyncio.wait([task], timeout=2)
+        assert done, "a cancellation was swallowed"
+        assert task.cancelled()
+    await store.close()

@@ -190,7 +190,7 @@ async def test_what_the_backfill_itself_has_told_holds_nothing_back(store) -> No
     async def happens() -> None:
         await poll(store, observe(next(others), "new"), seconds=1)
 
-    pages = [page(observe("1", "failed")), page(observe("1", "sending")), page(observe("1", "new"))]
+    pages = [page(observe("9", "new")), page(observe("1", "failed")), page(observe("1", "sending"))]
     done = await intake(store, Meanwhile(pages, happens)).backfill(AT - DAY, AT)
     assert (done.events, done.left) == (3, 0)
 

@@ -27,7 +27,7 @@ from bridge.clock import Clock
 from bridge.event import CATALOGUE, Catalogue, DropData, UnknownStatus
 from bridge.intake import Intake
 from bridge.ledger import Commit, JournalState, Lease
-from bridge.providers.http import Answer, Client, Limiter, Limits
+from bridge.providers.http import Answer, Client, Limiter, Limits, Refused
 from bridge.providers.spacivox import Spacivox, SpacivoxSettings, plugin
 from bridge.providers.spacivox.records import RECORDS, RecordType, Unreadable, describe, kind_of, observe
 from bridge.providers.spacivox.window import Entries, Progress, Slice, due, period, slices
@@ -810,18 +810,37 @@ async def hurry(one: Bridge, **limits) -> None:
     )
 
 
-async def test_what_the_provider_bears_is_remembered_and_tried_a_little_larger(vendor, bridge, time) -> None:
-    vendor.widest = timedelta(hours=4)
+async def test_what_the_provider_bears_is_remembered_and_more_is_tried_seldom(vendor, bridge, time) -> None:
+    vendor.widest, vendor.refusal = timedelta(hours=4), 413
     one = bridge()
     await one.poll()
-    vendor.widest = None
-    seen = []
-    for _ in range(5):
+    for _ in range(3):
         vendor.requests.clear()
         time.passes(minutes=10)
         await one.poll()
-        seen.append(max(vendor.spans()))
-    assert [round(span / timedelta(hours=1)) for span in seen] == [6, 12, 24, 24, 24]
+        refused = [span for span in vendor.spans() if span > vendor.widest]
+        assert len(refused) <= 2 < 20 <= len(vendor.spans()) - len(refused)
+    vendor.widest = None
+    time.passes(minutes=10)
+    await one.poll()
+    vendor.requests.clear()
+    time.passes(minutes=10)
+    await one.poll()
+    assert round(max(vendor.spans()) / timedelta(hours=1)) == 24
+
+
+async def test_one_bad_moment_does_not_leave_the_source_asking_for_minutes(vendor, bridge, time) -> None:
+    one = bridge()
+    await one.poll()
+    vendor.widest, vendor.refusal = timedelta(seconds=1), 413
+    time.passes(minutes=10)
+    with pytest.raises(Refused):
+        await one.poll()
+    vendor.widest = None
+    vendor.requests.clear()
+    time.passes(minutes=10)
+    await one.poll()
+    assert len(vendor.requests) < 40
 
 
 async def test_a_request_that_is_refused_even_for_a_minute_is_wrong_in_itself(vendor, bridge) -> None:

@@ -17,7 +17,7 @@ ABANDONED = 30 * 86400.0
 _QUIET_SHARE = 0.05
 _QUIET_SHARE_AT_MOST = 0.2
 _QUIET_SHARE_GROWS_FROM = 120.0
-_PRICE_SHARE = 1 / 15
+_PRICE_SHARE = 0.1
 _OVERDUE_INTERVALS = 10.0
 _OVERDUE_TURN = 5
 _REREAD_SHARE = 0.25
@@ -58,7 +58,7 @@ def next_look(
 
 
 def price(interval: float) -> float:
-    """Return how much waiting one more request has to end, in seconds summed over changes: a fifteenth of the interval.
+    """Return how much waiting one more request has to end, in seconds summed over changes: a tenth of the interval.
 
     A lower price buys little: half of all changes are found by the first look after them in any case.
     """

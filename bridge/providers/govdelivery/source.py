@@ -35,6 +35,7 @@ Channel = Literal["sms", "voice"]
 
 _DAY = 86400.0
 _SLICE = 60.0
+_RANKED_FOR = 30.0
 _EARLY = 0.25
 _UNSEEN = 30 * _DAY
 _RETENTION_BEYOND = ABANDONED + 7 * _DAY
@@ -312,7 +313,7 @@ class GovDelivery:
             reread_every=settings.reread_every,
             named=named,
             hands_over=lambda: not first and self._clock.monotonic() >= ends,
-            budget=math.inf if first else settings.rate * max(_SLICE, settings.interval),
+            budget=math.inf if first else settings.rate * max(_RANKED_FOR, settings.interval),
             report=self.problems.append,
             paces=paces,
             familiar=self._familiar,

@@ -147,26 +147,26 @@ class Entries:
 class Reach:
     """For how much time to ask at once: what the provider bears, found by trying.
 
-    What was too much is not tried again at once, but a bad hour of the provider must not leave us asking for minutes:
-    after a few answers in a row twice as much is tried.
+    What was too much is not tried again at once, but one bad moment of the provider must not leave us asking for
+    minutes: after a few answers in a row, ever more as it is refused again, twice as much is tried.
     """
 
     most: timedelta
     span: timedelta = field(init=False)
     _refused: timedelta = field(init=False)
     _borne: int = 0
+    _patience: int = _BORNE
 
     def __post_init__(self) -> None:
-        self.begin()
-        self.span = self.most
+        self.span, self._refused = self.most, self.most * _HALF
 
     def begin(self) -> None:
-        """Forget at a poll's beginning what was too much at the last one; what was not is where it goes on."""
-        self._refused = self.most * _HALF
+        """Be a little bolder at a poll's beginning."""
+        self._refused, self._borne, self._patience = self._refused * _HALF, 0, _BORNE
 
     def refuse(self, tried: timedelta, less: timedelta | None) -> None:
         """Note that so much was too much, and what to ask for instead; None is no matter of how much."""
-        self._borne = 0
+        self._borne, self._patience = 0, self._patience * _HALF
         if less is None:
             self.span = self.most
         else:
@@ -175,8 +175,9 @@ class Reach:
     def bear(self) -> None:
         """Note that the provider has answered."""
         self._borne += 1
-        if self._borne % _BORNE == 0:
+        if self._borne % self._patience == 0:
             self._refused *= _HALF
+        self._refused = min(self._refused, self.most * _HALF)
         if self.span * _HALF < self._refused:
             self.span = min(self.span * _HALF, self.most)
 

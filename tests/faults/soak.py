@@ -1,0 +1,406 @@
+"""A long run under kill -9: providers, Redis, RabbitMQ and a failing webhook, each ended at random; then the books.
+
+    python tests/faults/soak.py --transitions 1000000 --kills 200 --within 1500
+
+The provider's world is made so that nothing may be passed over: a recipient moves on only when the far side has been
+told of its status before. So each transition has to arrive, and the figure for what was lost has no excuse.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from aiohttp import web
+
+from bridge.adapters.redis_store import RedisStore
+from bridge.clock import Clock
+from bridge.errors import Unavailable
+from bridge.settlement import Tally
+from bridge.simulator import Simulator, SimulatorSettings
+from bridge.simulator.snippet import sources
+from bridge.simulator.world import Message
+from bridge.testing.receiver import Receiver
+from bridge.testing.servers import RabbitMQServer, RedisServer
+
+RECIPIENTS = 98  # of a message: with the message's own two statuses, 198 transitions
+PER_MESSAGE = 2 * RECIPIENTS + 2
+SENDS = 2  # Marketing Cloud events beside each message
+IN_FLIGHT = 24
+REFUSED = 0.1
+CLAIM = 2.0
+ROLES = {"poller": ("poll", "relay"), "sink": ("sink",)}
+VICTIMS = {"poller": 8, "sink": 8, "redis": 3, "rabbitmq": 1}
+"""How often each is killed, compared with the others; RabbitMQ takes long to come back."""
+
+
+@dataclass
+class Result:
+    """What a run came to."""
+
+    transitions: int = 0
+    """How many the providers made."""
+    lost: int = 0
+    strangers: int = 0
+    """Events of transitions that nobody made."""
+    changed: int = 0
+    """Ids that came twice with different bytes."""
+    kills: Counter[str] = field(default_factory=Counter)
+    refused: int = 0
+    repeats: int = 0
+    """How often the far side took something that it had taken before."""
+    unexplained: int = 0
+    """Repeats without a kill of the sink's process between the two."""
+    worst: int = 0
+    """The most repeats after one kill."""
+    books: dict[str, str] = field(default_factory=dict)
+    balanced: bool = False
+    trimmed: int = 0
+    """How many entries the journals gave up, of those that were settled."""
+    seconds: float = 0.0
+
+    def table(self) -> str:
+        rows: list[tuple[str, Any]] = [
+            ("transitions made by the providers", f"{self.transitions:,}"),
+            ("lost", self.lost),
+            ("made up", self.strangers),
+            ("repeated with other bytes", self.changed),
+            ("kills (SIGKILL)", f"{self.kills.total()}: " + ", ".join(f"{n} {who}" for who, n in self.kills.items())),
+            ("requests refused by the far side (503)", f"{self.refused:,}"),
+            ("repeats at the far side", f"{self.repeats:,}"),
+            ("  most after one kill", self.worst),
+            ("  not explained by a kill of the sink", self.unexplained),
+            *((f"books of {name}", text) for name, text in self.books.items()),
+            ("books balanced", "yes" if self.balanced else "NO"),
+            ("journal entries trimmed meanwhile", f"{self.trimmed:,}"),
+            ("seconds", f"{self.seconds:.0f}"),
+            ("transitions a second, kills and all", f"{self.transitions / max(self.seconds, 1e-9):.0f}"),
+        ]
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+class FarSide:
+    """Takes events, refuses one in ten at random, and remembers what it took and when."""
+
+    def __init__(self, dice: random.Random) -> None:
+        self._dice = dice
+        self.receiver = Receiver(default=self._answer)
+        self.taken: dict[str, tuple[bytes, float]] = {}
+        """Of each id, a digest of its bytes and when it was taken last."""
+        self.told: Counter[tuple[str, str]] = Counter()
+        """Of each resource and status, under how many ids it was told."""
+        self.repeats: list[tuple[float, float]] = []
+        """When something was taken, and when it was taken again."""
+        self.changed = 0
+        self.refused = 0
+        self.news: Callable[[str, str], None] = lambda _subject, _status: None
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        self.receiver.requests.clear()
+        if self._dice.random() < REFUSED:
+            self.refused += 1
+            return web.Response(status=503)
+        event_id, body = request.headers["webhook-id"], await request.read()
+        now, digest = time.monotonic(), hashlib.blake2b(body, digest_size=8).digest()
+        before = self.taken.get(event_id)
+        self.taken[event_id] = (digest, now)
+        if before is not None:
+            self.changed += before[0] != digest
+            self.repeats.append((before[1], now))
+            return web.Response()
+        event = json.loads(body)
+        if event["data"]["channel"] != "bridge":
+            self.told[event["subject"], event["data"]["status"]] += 1
+            self.news(event["subject"], event["data"]["status"])
+        return web.Response()
+
+
+class Provider:
+    """The world: messages whose recipients are sent to, and move on when that was told; and events of another feed."""
+
+    def __init__(self, simulator: Simulator, far: FarSide, transitions: int) -> None:
+        self._world = simulator.world
+        self._left = max(1, round(transitions / (PER_MESSAGE + SENDS)))
+        self._waiting: dict[str, tuple[Message, set[str]]] = {}
+        self.made: set[tuple[str, str]] = set()
+        """Each transition: a resource's path and its status."""
+        far.news = self._heard
+
+    @property
+    def done(self) -> bool:
+        return not self._left and not self._waiting
+
+    def fill(self) -> None:
+        """Bear messages until enough are on their way."""
+        while self._left and len(self._waiting) < IN_FLIGHT:
+            self._left -= 1
+            message = self._world.add_message("sms", RECIPIENTS, status="sending", recipient_status="sending")
+            paths = {message.path, *message.recipients}
+            self._waiting[message.path] = (message, paths)
+            self.made.update((path, "sending") for path in paths)
+            for _ in range(SENDS):
+                self.made.add((self._world.add_send_event().path, "not_sent"))
+
+    def _heard(self, subject: str, status: str) -> None:
+        path = subject.partition("/recipients/")[0]
+        found = self._waiting.get(path)
+        if status != "sending" or found is None:
+            return
+        message, silent = found
+        silent.discard(subject)
+        if silent:
+            return
+        # All of this message was told: it may move on.
+        del self._waiting[path]
+        for index in range(RECIPIENTS):
+            status = "failed" if index % 5 == 0 else "sent"
+            self._world.move(message.recipient(index), status)
+            self.made.add((message.recipient(index), status))
+        self._world.move(path, "completed")
+        self.made.add((path, "completed"))
+
+
+class Troupe:
+    """The processes that live and die: two of the bridge's, and two servers. Who dies is started again at once."""
+
+    def __init__(self, folder: Path, config: Path, store: RedisServer, broker: RabbitMQServer) -> None:
+        self._folder = folder
+        self._config = config
+        self._servers = {"redis": store, "rabbitmq": broker}
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.kills: list[tuple[float, str]] = []
+
+    def start(self, name: str) -> None:
+        roles = [word for role in ROLES[name] for word in ("--role", role)]
+        with (self._folder / f"{name}.err").open("ab") as err:
+            self._processes[name] = subprocess.Popen(
+                [sys.executable, "-m", "bridge", "run", "-c", str(self._config), *roles],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=err,
+                cwd=self._folder,
+                env=os.environ,
+            )
+
+    async def kill(self, name: str) -> None:
+        """End it as a power cut would, and start it again."""
+        server = self._servers.get(name)
+        if server is not None:
+            await asyncio.to_thread(server.kill)
+            self.kills.append((time.monotonic(), name))
+            await asyncio.to_thread(server.start)
+            return
+        process = self._processes[name]
+        assert process.poll() is None, f"{name} ended by itself with {process.returncode}; see its log"
+        process.kill()
+        await asyncio.to_thread(process.wait)
+        self.kills.append((time.monotonic(), name))
+        self.start(name)
+
+    async def stop(self) -> list[int]:
+        """Ask both to end, and return their exit codes."""
+        for process in self._processes.values():
+            process.send_signal(signal.SIGTERM)
+        return [await asyncio.to_thread(process.wait, 60) for process in self._processes.values()]
+
+    def end(self) -> None:
+        for process in self._processes.values():
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+
+@asynccontextmanager
+async def stage(
+    folder: Path, transitions: int, seed: int
+) -> AsyncIterator[tuple[Provider, FarSide, Troupe, RedisStore]]:
+    """Give the world, the far side, the processes, and the store to look into; all of it ends with the block."""
+    async with AsyncExitStack() as stack:
+        store = stack.enter_context(RedisServer(appendonly=True))
+        broker = stack.enter_context(RabbitMQServer())
+        settings = SimulatorSettings.still(seed=seed, keep_messages=10**6, keep_records=10**7)
+        simulator = await stack.enter_async_context(Simulator(settings))
+        far = FarSide(random.Random(seed))
+        await stack.enter_async_context(far.receiver)
+        polled = sources(simulator.urls, settings, interval="300ms")
+        del polled["drops"]
+        polled["city"] |= {"rate": "1000/s", "channels": ["sms"], "follow_for": "1s", "concurrency": 8}
+        polled["journeys"] |= {"rate": "1000/s", "page_size": 500}
+        config = folder / "bridge.yaml"
+        config.write_text(
+            yaml.safe_dump(
+                {
+                    "store": store.url,
+                    "broker": broker.url,
+                    "http": {"listen": None},
+                    "lease": "1s",
+                    "claim": f"{CLAIM:g}s",
+                    "audit": "2s",
+                    "journal": {"max_bytes": "100MB"},
+                    "sources": polled,
+                    "sinks": {
+                        "crm": {
+                            "type": "webhook",
+                            "topics": ["#"],
+                            "url": far.receiver.url,
+                            "allow_private": True,
+                            "concurrency": 32,
+                            "retry": ["300ms"] * 1000,
+                        }
+                    },
+                }
+            )
+        )
+        troupe = Troupe(folder, config, store, broker)
+        stack.callback(troupe.end)
+        look = RedisStore(store.url, clock=Clock())
+        stack.push_async_callback(look.close)
+        yield Provider(simulator, far, transitions), far, troupe, look
+
+
+async def soak(
+    transitions: int,
+    kills: int,
+    *,
+    seed: int = 1,
+    within: float = 150.0,
+    folder: Path | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Result:
+    """Run until all transitions were told, with so many kills spread over it; give up after `within` seconds."""
+    folder = folder or Path(tempfile.mkdtemp(prefix="bridge-soak-"))
+    say(f"logs are in {folder}; seed {seed}")
+    async with stage(folder, transitions, seed) as (provider, far, troupe, store):
+        for name in ("poller", "sink"):
+            troupe.start(name)
+        started = time.monotonic()
+        killing = asyncio.ensure_future(_kill(troupe, provider, kills, random.Random(seed), far, transitions))
+        telling = asyncio.ensure_future(_tell(say, provider, far, troupe, started, transitions))
+        try:
+            async with asyncio.timeout(within):
+                while not (provider.done and killing.done() and far.told.keys() >= provider.made):
+                    provider.fill()
+                    if killing.done():
+                        killing.result()
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            say(f"given up after {within:g} s")
+        finally:
+            telling.cancel()
+            killing.cancel()
+            await asyncio.gather(telling, killing, return_exceptions=True)
+        seconds = time.monotonic() - started
+        result = judge(provider, far, troupe)
+        result.seconds = seconds
+        await _read_books(store, result, within=30)
+        codes = await troupe.stop()
+        assert codes == [0, 0], codes
+    return result
+
+
+async def _kill(
+    troupe: Troupe, provider: Provider, kills: int, dice: random.Random, far: FarSide, transitions: int
+) -> None:
+    """Kill somebody each time that another share of the transitions has been told, but not faster than that."""
+    names, weights = list(VICTIMS), list(VICTIMS.values())
+    # Every one of them at least once, the others by chance; nobody before something has happened.
+    plan = deque([*names, *dice.choices(names, weights, k=max(0, kills - len(names)))][:kills])
+    dice.shuffle(plan)
+    for number, name in enumerate(plan):
+        goal = transitions * 0.9 * (number + 1) / (kills + 1)
+        while len(far.told) < goal and not provider.done:
+            await asyncio.sleep(0.02)
+        await asyncio.sleep(dice.random() * 0.5)
+        await troupe.kill(name)
+
+
+async def _tell(
+    say: Callable[[str], None], provider: Provider, far: FarSide, troupe: Troupe, started: float, transitions: int
+) -> None:
+    while True:
+        await asyncio.sleep(10)
+        passed = time.monotonic() - started
+        say(
+            f"{passed:6.0f} s  told {len(far.told):>9,} of {transitions:,} ({len(far.told) / passed:.0f}/s)  "
+            f"made {len(provider.made):,}  kills {len(troupe.kills)}  repeats {len(far.repeats)}"
+        )
+
+
+def judge(provider: Provider, far: FarSide, troupe: Troupe) -> Result:
+    """Compare what was made with what was told, and find a kill for each repeat."""
+    result = Result(transitions=len(provider.made), refused=far.refused, changed=far.changed)
+    result.lost = len(provider.made - far.told.keys())
+    # A transition that was told under two ids would be two events.
+    result.strangers = len(far.told.keys() - provider.made) + sum(count - 1 for count in far.told.values())
+    result.kills = Counter(name for _, name in troupe.kills)
+    result.repeats = len(far.repeats)
+    deaths = [at for at, name in troupe.kills if name == "sink"]
+    after: Counter[float] = Counter()
+    for first, again in far.repeats:
+        between = [at for at in deaths if first <= at <= again]
+        if between:
+            after[between[0]] += 1
+        else:
+            result.unexplained += 1
+    result.worst = max(after.values(), default=0)
+    return result
+
+
+async def _read_books(store: RedisStore, result: Result, within: float) -> None:
+    """Wait until the books of the sink balance, and write them down."""
+    deadline = time.monotonic() + within
+    while True:
+        try:
+            journals = {name: await store.journal(name) for name in await store.sources()}
+            books = await store.tally("crm")
+        except Unavailable:
+            books, journals = {}, {}
+        result.balanced = bool(books) and all(
+            books.get(name, Tally()) == Tally(taken=state.events) for name, state in journals.items()
+        )
+        if result.balanced or time.monotonic() > deadline:
+            break
+        await asyncio.sleep(0.2)
+    for name, state in journals.items():
+        tally = books.get(name, Tally())
+        result.trimmed += state.first - state.base - 1
+        result.books[name] = (
+            f"{state.events:,} committed = {tally.taken:,} taken + {tally.waiting:,} waiting + {tally.dead:,} dead"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Soak the bridge under kill -9, and print what it cost.")
+    parser.add_argument("--transitions", type=int, default=1_000_000)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--within", type=float, default=1500.0, help="seconds after which it gives up")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    result = asyncio.run(soak(options.transitions, options.kills, seed=options.seed, within=options.within, say=_say))
+    _say(f"\n{result.table()}")
+    sys.exit(0 if result.balanced and not (result.lost or result.strangers or result.unexplained) else 1)
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201 - a script for a person
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,591 @@
+"""A past range beside the live cursor: nothing repeated, nothing moved back, and an interruption costs one step."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import itertools
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import structlog
+from harness import until, write_config
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.adapters.sqlite_store import SqliteStore
+from bridge.assembly import Assembly
+from bridge.backfill import Backfill, Filled, left, merged, steps
+from bridge.cli import main
+from bridge.cli.backfill import _Lines, _telling
+from bridge.cli.backfill import _room as _room_of
+from bridge.clock import Clock
+from bridge.config import load
+from bridge.errors import Conflict, Transient, Unauthorized
+from bridge.intake import Intake
+from bridge.ledger import Commit, JournalState, Key, StatusChange
+from bridge.simulator import Simulator, SimulatorSettings
+from bridge.source import Observation, Page
+from bridge.testing.doubles import ScriptedSource, observe
+
+AT = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
+DAY = timedelta(days=1)
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    store = SqliteStore(tmp_path / "bridge.db", clock=Clock(now=lambda: AT))
+    await store.open()
+    yield store
+    await store.close()
+
+
+def page(*observations: Observation, seconds: float = 0, **cursor: str) -> Page:
+    return Page(observations, AT + timedelta(seconds=seconds), None, cursor)
+
+
+def intake(store: SqliteStore, source: ScriptedSource, **options: bool) -> Intake:
+    return Intake("city", "govdelivery", source, store, Clock(now=lambda: AT), **options)
+
+
+async def journal(store: SqliteStore) -> list[tuple[str, str, str]]:
+    bodies = [json.loads(entry.event.body) for entry in await store.read("city", 0, 1000)]
+    return [(body["subject"].rpartition("/")[2], body["data"]["status"], body["data"]["transition"]) for body in bodies]
+
+
+async def poll(store: SqliteStore, *observations: Observation, seconds: float = 0, **cursor: str) -> None:
+    """Let the service see something."""
+    lease = await store.acquire("source/city", "service", 3600)
+    assert lease is not None
+    await intake(store, ScriptedSource([[page(*observations, seconds=seconds, **cursor)]])).poll(lease)
+
+
+# --- one more observer ------------------------------------------------------------------------------------------------
+
+
+async def test_a_backfill_publishes_what_is_not_known_and_leaves_the_cursor_alone(store) -> None:
+    await poll(store, observe("1", "new"), last="7")
+    before = await store.cursor("city")
+    source = ScriptedSource([[page(observe("1", "new"), observe("2", "sent"), last="99")]])
+    done = await intake(store, source).backfill(AT - DAY, AT)
+    assert (done.observed, done.events, done.left) == (2, 1, 0)
+    assert await journal(store) == [("1", "new", "first"), ("2", "sent", "first")]
+    assert await store.cursor("city") == before
+
+
+async def test_a_range_that_is_read_twice_is_published_once(store) -> None:
+    source = ScriptedSource([[page(observe("1", "new"), observe("2", "sent"))]] * 2)
+    rounds = [await intake(store, source).backfill(AT - DAY, AT) for _ in range(2)]
+    assert [one.events for one in rounds] == [2, 0]
+
+
+async def test_a_baseline_counts_as_known_and_what_it_does_not_have_is_published(store) -> None:
+    first = intake(store, ScriptedSource([[page(observe("1", "new"))]]), baseline=True)
+    lease = await store.acquire("source/city", "service", 3600)
+    await first.poll(lease)
+    again = intake(store, ScriptedSource([[page(observe("1", "new"), observe("2", "new"))]]), baseline=True)
+    assert (await again.backfill(AT - DAY, AT)).events == 1
+    assert await journal(store) == [("2", "new", "first")]
+
+
+async def test_details_are_looked_up_page_by_page(store) -> None:
+    waiting = replace(observe("1", "failed"), awaits_detail=True)
+    source = ScriptedSource([[page(waiting), page(observe("2", "new"))]], details={"1": "busy"})
+    heard = []
+
+    async def told(so_far) -> None:
+        heard.append((so_far.observed, so_far.events))
+
+    await intake(store, source).backfill(AT - DAY, AT, told)
+    assert source.completed == ["1"]
+    assert heard == [(1, 1), (2, 2)]
+
+
+class Meanwhile(ScriptedSource):
+    """A source during whose backfill something happens between the answer and its commit."""
+
+    def __init__(self, pages: list[Page], happens: Callable[[], object]) -> None:
+        super().__init__([pages])
+        self._happens = happens
+
+    async def backfill(self, start: datetime, end: datetime) -> AsyncIterator[Page]:
+        async for one in super().backfill(start, end):
+            await self._happens()
+            yield one
+
+
+async def test_an_answer_that_is_older_than_what_the_poller_saw_moves_nothing_back(store) -> None:
+    await poll(store, observe("1", "sending"))
+
+    async def happens() -> None:
+        await poll(store, observe("1", "sent"), seconds=1)
+
+    source = Meanwhile([page(observe("1", "new"), observe("2", "new"))], happens)
+    done = await intake(store, source).backfill(AT - DAY, AT)
+    assert (done.events, done.left) == (1, 1)
+    assert await journal(store) == [
+        ("1", "sending", "first"), ("1", "sent", "advance"), ("2", "new", "first"),
+    ]  # fmt: skip
+    assert await store.last_seen("city", [Key("/messages/sms/1", "1")], 60) == ["se"]
+
+
+async def test_a_step_on_is_taken_whoever_looked_last(store) -> None:
+    await poll(store, observe("1", "new"))
+
+    async def happens() -> None:
+        await poll(store, observe("1", "sending"), seconds=1)
+
+    done = await intake(store, Meanwhile([page(observe("1", "sent"))], happens)).backfill(AT - DAY, AT)
+    assert (done.events, done.left) == (1, 0)
+
+
+async def test_a_poll_moves_nothing_back_that_a_backfill_has_seen_meanwhile(store) -> None:
+    class Polled(ScriptedSource):
+        async def pages(self, cursor, watched):
+            async for one in super().pages(cursor, watched):
+                await intake(store, past).backfill(AT - DAY, AT)
+                yield one
+
+    past = ScriptedSource([[page(observe("1", "sent"), observe("2", "new"), seconds=1)]])
+    lease = await store.acquire("source/city", "service", 3600)
+    polled = intake(store, Polled([[page(observe("1", "sending"), observe("2", "sending"), seconds=2)]]))
+    done = await polled.poll(lease)
+    assert (done.events, done.left) == (1, 1)
+    assert await journal(store) == [("1", "sent", "first"), ("2", "new", "first"), ("2", "sending", "advance")]
+
+
+async def test_an_answer_all_of_which_is_left_to_the_poller_writes_nothing(store) -> None:
+    await poll(store, observe("1", "sending"))
+
+    async def happens() -> None:
+        await poll(store, observe("1", "sent"), seconds=1)
+
+    done = await intake(store, Meanwhile([page(observe("1", "sending"))], happens)).backfill(AT - DAY, AT)
+    assert (done.observed, done.events, done.left) == (1, 0, 1)
+
+
+async def test_an_answer_that_is_surely_newer_than_the_pollers_counts(store) -> None:
+    await poll(store, observe("1", "sending"))
+
+    async def happens() -> None:
+        await poll(store, observe("1", "sent"), seconds=-90)
+
+    done = await intake(store, Meanwhile([page(observe("1", "failed"))], happens)).backfill(AT - DAY, AT)
+    assert (done.events, done.left) == (1, 0)
+    assert (await journal(store))[-1] == ("1", "failed", "reopen")
+
+
+async def test_what_the_backfill_itself_has_told_holds_nothing_back(store) -> None:
+    await poll(store, observe("1", "sent"))
+    others = iter("234")
+
+    async def happens() -> None:
+        await poll(store, observe(next(others), "new"), seconds=1)
+
+    pages = [page(observe("9", "new")), page(observe("1", "failed")), page(observe("1", "sending"))]
+    done = await intake(store, Meanwhile(pages, happens)).backfill(AT - DAY, AT)
+    assert (done.events, done.left) == (3, 0)
+
+
+async def test_steps_back_that_nobody_else_was_near_cost_no_second_look_at_the_journal(store) -> None:
+    await poll(store, observe("1", "sent"))
+    source = ScriptedSource([[page(observe("1", "failed")), page(observe("1", "sending"))]])
+
+    async def read(*_: object) -> None:
+        raise AssertionError("nothing to be read")
+
+    store.read, kept = read, store.read
+    assert (await intake(store, source).backfill(AT - DAY, AT)).events == 2
+    store.read = kept
+
+
+async def test_an_event_of_the_bridge_itself_tells_of_no_resource(store) -> None:
+    await poll(store, observe("1", "sent"))
+
+    async def happens() -> None:
+        lease = await store.acquire("source/city", "service", 3600)
+        await intake(store, ScriptedSource()).stalled(lease, AT, 3, "the provider is away")
+
+    done = await intake(store, Meanwhile([page(observe("1", "failed"))], happens)).backfill(AT - DAY, AT)
+    assert (done.events, done.left) == (1, 0)
+
+
+async def test_an_occurrence_that_the_provider_marks_is_never_left_out(store) -> None:
+    def marked(mark: str) -> Observation:
+        return replace(observe("1", "failed"), mark=mark)
+
+    await poll(store, marked("a"))
+
+    async def happens() -> None:
+        await poll(store, marked("b"), seconds=1)
+
+    source = Meanwhile([page(marked("a"), marked("b"), marked("c"))], happens)
+    done = await intake(store, source).backfill(AT - DAY, AT)
+    assert (done.events, done.left) == (1, 0)
+    assert len(await journal(store)) == 3
+
+
+async def test_what_changes_between_reading_and_writing_is_read_again(store) -> None:
+    source = ScriptedSource([[page(observe("1", "new"))]])
+    commit = store.commit
+    interfered = []
+
+    async def interfering(lease, one):
+        if lease is None and not interfered:
+            interfered.append(await commit(None, Commit("city", [StatusChange(one.statuses[0].key, None, "n")])))
+        return await commit(lease, one)
+
+    store.commit = interfering
+    done = await intake(store, source).backfill(AT - DAY, AT)
+    assert (len(interfered), done.events) == (1, 0)
+
+
+# --- steps ------------------------------------------------------------------------------------------------------------
+
+moments = st.integers(0, 500).map(lambda hours: AT + hours * HOUR)
+spans = st.tuples(moments, moments).filter(lambda span: span[0] < span[1])
+
+
+@given(spans, st.lists(spans, max_size=6), st.sampled_from([None, 3600.0, 86400.0, 7 * 86400.0]))
+def test_steps_cover_exactly_what_was_not_done(span, done, size) -> None:
+    def hours(some) -> set[datetime]:
+        return {one + step * HOUR for one, other in some for step in range(int((other - one).total_seconds() // 3600))}
+
+    parts = [step for part in left(*span, done) for step in steps(*part, size)]
+    assert sum(int((other - one) / HOUR) for one, other in parts) == len(hours(parts))
+    assert hours(parts) == hours([span]) - hours(done)
+    assert parts == sorted(parts)
+    assert hours(merged([*done, *parts])) == hours([span, *done])
+    assert all(before[1] < after[0] for before, after in zip(merged(done), merged(done)[1:], strict=False))
+    if size is not None:
+        assert all((other - one).total_seconds() <= size for one, other in parts)
+
+
+def test_the_grid_stays_put_from_run_to_run() -> None:
+    assert list(steps(AT, AT + DAY, 86400.0)) == [
+        (AT, AT + 12 * HOUR),
+        (AT + 12 * HOUR, AT + DAY),
+    ]
+
+
+# --- the run ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Past(ScriptedSource):
+    """A source with one resource for each hour, which notes what it was asked for."""
+
+    backfill_step: float = 86400.0
+    asked: list[datetime] = field(default_factory=list)
+    fails: dict[datetime, list[Exception]] = field(default_factory=dict)
+    odd: set[datetime] = field(default_factory=set)
+    """Starts of steps in which single resources cannot be read."""
+
+    async def backfill(self, start: datetime, end: datetime) -> AsyncIterator[Page]:
+        self.asked.append(start)
+        self.problems = ["/messages/sms/1: HTTP 500; run the backfill again for it"] if start in self.odd else []
+        moment = start
+        while moment < end:
+            yield Page([observe(str(int((moment - AT) / HOUR) + 10_000), "sent")], AT)
+            if moment == start and self.fails.get(start):
+                raise self.fails[start].pop(0)
+            moment += HOUR
+
+
+@dataclass
+class Run:
+    """A backfill on a store, whose waits are noted and take no time."""
+
+    store: SqliteStore
+    source: Past
+    waits: list[float] = field(default_factory=list)
+    told: list[Filled] = field(default_factory=list)
+    full: list[str] = field(default_factory=list)
+    now: datetime = AT
+
+    async def sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        await asyncio.sleep(0)
+
+    async def room(self) -> str | None:
+        return self.full.pop(0) if self.full else None
+
+    async def run(self, start: datetime = AT - 4 * DAY, end: datetime = AT, **options: bool) -> Filled:
+        clock = Clock(now=lambda: self.now, sleep=self.sleep)
+        work = Backfill(
+            "city", intake(self.store, self.source), self.source, self.store, clock,
+            room=self.room, tell=lambda state: self.told.append(replace(state)),
+        )  # fmt: skip
+        return await work.run(start, end, **options)
+
+
+@pytest.fixture
+def backfill(store: SqliteStore) -> Run:
+    return Run(store, Past())
+
+
+async def test_a_range_is_read_step_by_step_and_says_how_far_it_is(backfill) -> None:
+    filled = await backfill.run()
+    assert (filled.observed, filled.events) == (96, 96)
+    assert len(backfill.source.asked) == 5
+    shares = [state.covered / (96 * 3600) for state in backfill.told]
+    assert shares[0] == 0
+    assert shares[-1] == 1
+    assert shares == sorted(shares)
+    assert {state.events for state in backfill.told} == set(range(97))
+
+
+async def interrupted(backfill: Run, after: int) -> None:
+    """Run until so many events were made, and press Ctrl-C."""
+    running = asyncio.ensure_future(backfill.run())
+    while not backfill.told or backfill.told[-1].events < after:
+        await asyncio.sleep(0)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
+async def test_an_interrupted_run_goes_on_where_it_stood_and_repeats_no_event(backfill) -> None:
+    await interrupted(backfill, after=40)
+    backfill.source.asked.clear()
+    filled = await backfill.run()
+    assert backfill.source.asked == [AT - 2.5 * DAY, AT - 1.5 * DAY, AT - 0.5 * DAY]
+    assert filled.resumed == 1.5 * 86400
+    assert len(await journal(backfill.store)) == 96
+
+
+async def test_a_range_that_has_moved_on_meanwhile_goes_on_all_the_same(backfill) -> None:
+    await interrupted(backfill, after=40)
+    backfill.source.asked.clear()
+    await backfill.run(AT - 4 * DAY + HOUR, AT + HOUR)
+    assert backfill.source.asked == [AT - 2.5 * DAY, AT - 1.5 * DAY, AT - 0.5 * DAY]
+
+
+@pytest.mark.parametrize("how", ["the same range once more", "a day later", "restart"])
+async def test_what_was_read_is_read_again_when_that_is_meant(backfill, how) -> None:
+    if how == "the same range once more":
+        await backfill.run()
+    else:
+        await interrupted(backfill, after=40)
+    if how == "a day later":
+        backfill.now += DAY + HOUR
+    backfill.source.asked.clear()
+    filled = await backfill.run(restart=how == "restart")
+    assert len(backfill.source.asked) == 5
+    assert filled.resumed == 0
+
+
+async def test_a_step_that_fails_is_tried_again_and_waits_as_long_as_the_provider_wishes(backfill) -> None:
+    step = AT - 2.5 * DAY
+    backfill.source.fails[step] = [Transient("HTTP 503", retry_after=90), Transient("HTTP 503"), Conflict("changed")]
+    filled = await backfill.run()
+    assert filled.events == 96
+    assert backfill.source.asked.count(step) == 4
+    assert backfill.waits[0] == 90
+    assert all(0 < wait <= 4 for wait in backfill.waits[1:])
+    assert any(state.waits == "HTTP 503; tried again in 90 s" for state in backfill.told)
+    assert backfill.told[-1].waits is None
+
+
+@pytest.mark.parametrize(("error", "tries"), [(Transient("HTTP 500"), 6), (Unauthorized("the token was refused"), 1)])
+async def test_what_does_not_mend_is_raised_and_the_next_run_goes_on_there(backfill, error, tries) -> None:
+    step = AT - 2.5 * DAY
+    backfill.source.fails[step] = [error] * 6
+    with pytest.raises(type(error)):
+        await backfill.run()
+    assert backfill.source.asked.count(step) == tries
+    backfill.source.fails.clear()
+    backfill.source.asked.clear()
+    await backfill.run()
+    assert backfill.source.asked[0] == step
+
+
+async def test_a_step_with_problems_is_the_only_one_that_is_read_again(backfill) -> None:
+    step = AT - 2.5 * DAY
+    backfill.source.odd.add(step)
+    filled = await backfill.run()
+    assert filled.problems == ["/messages/sms/1: HTTP 500; run the backfill again for it"]
+    assert filled.covered == 96 * 3600
+    backfill.source.odd.clear()
+    backfill.source.asked.clear()
+    assert (await backfill.run()).problems == []
+    assert backfill.source.asked == [step]
+
+
+async def test_a_full_journal_is_waited_for(backfill) -> None:
+    backfill.full = ["50,001 events wait for the broker"] * 3
+    await backfill.run()
+    assert backfill.waits == [1.0] * 3
+    assert [state.waits for state in backfill.told].count("50,001 events wait for the broker") == 3
+
+
+async def test_a_source_that_cannot_be_cut_into_steps_is_read_in_one(store) -> None:
+    source = ScriptedSource([[page(observe("1", "new"))]])
+    work = Backfill("city", intake(store, source), source, store, Clock(now=lambda: AT), room=_room)
+    filled = await work.run(AT - 4 * DAY, AT)
+    assert (filled.observed, source.cursors) == (1, [{}])
+
+
+async def _room() -> str | None:
+    return None
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class World:
+    """Simulated records of two days, and a configuration to read them by."""
+
+    simulator: Simulator
+    folder: Path
+    config: Path
+
+    async def bridge(self, *arguments: str) -> tuple[int, str, str]:
+        """Run a command; return its exit code and what it printed."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "bridge", *arguments, "-c", str(self.config), cwd=self.folder,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        out, err = await process.communicate()
+        return process.returncode or 0, out.decode(), err.decode()
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with Simulator(SimulatorSettings.still()) as simulator:
+        now = simulator.world.now()
+        for hours in range(48):
+            simulator.world.add_drop(state=1, at=now - 3600 * (hours + 0.5))
+        yield World(simulator, tmp_path, write_config(tmp_path, simulator))
+
+
+async def test_the_command_publishes_a_past_range_once(world) -> None:
+    code, out, err = await world.bridge("backfill", "drops", "--start", "24h", "--json")
+    said = json.loads(out)
+    assert code == 0
+    assert (said["events"], said["left_to_the_poller"], said["problems"], said["resumed"]) == (24, 0, [], False)
+    assert "    0%  0 looked at, 0 new events" in err
+    assert "no service relays now; the events wait in the journal until `bridge run`" in err
+    code, out, err = await world.bridge("backfill", "drops", "--start", "24h")
+    assert (code, out.partition(" looked at, ")[2]) == (0, "0 new events\n")
+    assert "no service relays" not in err
+
+
+async def test_the_command_asks_at_the_rate_that_it_is_given(world) -> None:
+    world.simulator.world.add_drop(state=1)
+    code, _, _ = await world.bridge("backfill", "drops", "--start", "40h", "--rate", "2/s")
+    times = world.simulator.traffic["spacivox"].times
+    assert code == 0
+    assert len(times) >= 2
+    assert all(later - earlier > 0.4 for earlier, later in itertools.pairwise(times))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["backfill", "nobody", "--start", "2h"], "there is no source 'nobody'"),
+        (["backfill", "drops", "--start", "2h", "--end", "3h"], "is not before --end"),
+        (["backfill", "drops", "--start", "2099-01-01T00:00:00Z"], "is not before --end"),
+        (["backfill", "drops", "--start", "2h", "--rate", "fast"], "--rate: 'fast' is not a rate"),
+        (["backfill", "drops"], "--start"),
+    ],
+)
+def test_a_wrong_call_says_what_is_wrong_with_it(arguments, says, tmp_path, capsys) -> None:
+    config = tmp_path / "bridge.yaml"
+    config.write_text("sources: {drops: {type: spacivox, url: 'http://127.0.0.1:9', token: t}}\n")
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, "-c", str(config)])
+    structlog.reset_defaults()
+    assert ended.value.code == 2
+    assert says in capsys.readouterr().err
+
+
+async def test_what_could_not_be_read_is_said_and_is_a_failure(world) -> None:
+    message = world.simulator.world.add_message("sms", 2)
+    world.simulator.switch_on("not_found", path=f"{message.path}/recipients")
+    code, out, err = await world.bridge("backfill", "city", "--start", "2h")
+    assert (code, out) == (1, "city: 1 looked at, 1 new event\n")
+    assert f"{message.path}/recipients: 404" in err
+    assert "run the backfill again for it" in err
+    world.simulator.switch_off()
+    code, out, _ = await world.bridge("backfill", "city", "--start", "2h")
+    assert (code, out) == (0, "city: 3 looked at, 2 new events\n")
+
+
+async def test_ctrl_c_ends_it_and_the_same_command_goes_on(world) -> None:
+    world.simulator.switch_on("never_answers", limit=1, path="start=" + _day(world.simulator.world.now()))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "/tmp/exp/w.py", "backfill", "drops", "--start", "40h", "-c", str(world.config),
+        cwd=world.folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    await until(lambda: world.simulator.board.struck["never_answers"], "it waits for today's records")
+    process.send_signal(signal.SIGINT)
+    _, err = await process.communicate()
+    Path("/tmp/exp/err.txt").write_bytes(err)
+    assert process.returncode == 130
+    assert b"the same command goes on from there" in err
+    code, out, _ = await world.bridge("backfill", "drops", "--start", "40h", "--json")
+    assert code == 0
+    assert json.loads(out)["resumed"]
+
+
+def _day(now: float) -> str:
+    # One record is read twice where neighbouring days overlap by a second.
+    midnight = datetime.fromtimestamp(now // 86400 * 86400 - 1, UTC)
+    return f"{midnight:%Y-%m-%dT%H}"
+
+
+def test_a_terminal_shows_a_bar(tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("sys.stderr", terminal := Terminal())
+    with _telling(Clock().monotonic) as tell:
+        tell(Filled(AT - DAY, AT, (AT - DAY, AT), covered=43200.0, observed=1200, events=3, waits="HTTP 503"))
+    assert "2026-02-28T12:00:00Z" in terminal.getvalue()
+    assert "1,200 looked at, 3 new events; HTTP 503" in terminal.getvalue()
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_elsewhere_lines_tell_of_each_step_and_of_each_wait(monkeypatch, capsys) -> None:
+    now = 0.0
+    lines = _Lines(lambda: now)
+    state = Filled(AT - DAY, AT, (AT - DAY, AT))
+    lines.tell(state)
+    state.observed = 10
+    lines.tell(state)
+    now = 11.0
+    lines.tell(state)
+    state.waits = "HTTP 503; tried again in 3 s"
+    lines.tell(state)
+    assert capsys.readouterr().err.splitlines() == [
+        "2026-02-28T12:00:00Z    0%  0 looked at, 0 new events",
+        "2026-02-28T12:00:00Z    0%  10 looked at, 0 new events",
+        "2026-02-28T12:00:00Z    0%  10 looked at, 0 new events; HTTP 503; tried again in 3 s",
+    ]
+
+
+@pytest.mark.parametrize(("backlog", "size", "says"), [(50_001, 0, "wait for the broker"), (1, 10**9 + 1, "its bound")])
+async def test_it_holds_back_as_polling_does(store, tmp_path, backlog, size, says) -> None:
+    config = tmp_path / "bridge.yaml"
+    config.write_text("sources: {city: {type: govdelivery, token: t}}\n")
+    room = _room_of(Assembly(load(config)), store, "city")
+    assert await room() is None
+    full = replace(await store.journal("city"), committed=backlog, bytes=size)
+
+    async def journal(_: str) -> JournalState:
+        return full
+
+    store.journal = journal
+    assert says in await room()
