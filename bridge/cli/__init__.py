@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from bridge import __version__
-from bridge.cli.common import Exit, Group, complain
+from bridge.cli.common import Exit, Group, complain, guard_interpreter
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -95,6 +95,7 @@ def cli() -> None:
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and end the process with one of the documented exit codes."""
+    guard_interpreter()
     sys.exit(_run(args))
 
 

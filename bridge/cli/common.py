@@ -182,7 +182,8 @@ def guard_interpreter() -> None:
     def unraisable(args: sys.UnraisableHookArgs) -> None:
         _tell("a finalizer failed", args.exc_type, args.exc_traceback)
 
-    def warn(_: Warning | str, category: type[Warning], *__: object) -> None:
+    def warn(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+        del message
         _tell("a warning", category, None)
 
     threading.excepthook, sys.unraisablehook, warnings.showwarning = thread, unraisable, warn

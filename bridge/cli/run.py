@@ -120,11 +120,11 @@ def _assembly(config: Config, tape: Path | None, tape_bytes: int, *, compress: b
     if tape is None:
         yield Assembly(config, Clock())
         return
-    from bridge.tape import Recorder, recording
+    from bridge.tape import Recorder
 
     recorder = Recorder(tape, Clock(), limit=tape_bytes, compress=compress)
     try:
-        yield recording(config, recorder)
+        yield recorder.assembly(config)
     finally:
         recorder.close()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bridge.tape.comparing import Difference, Side, compare
 from bridge.tape.files import TapeError
 from bridge.tape.playing import Missing, Replay, Summary, offline
-from bridge.tape.recording import Recorder, recording
+from bridge.tape.recording import Recorder
 
 __all__ = [
     "Difference",
@@ -17,5 +17,4 @@ __all__ = [
     "TapeError",
     "compare",
     "offline",
-    "recording",
 ]

@@ -31,7 +31,7 @@ REQUEST = "<request>"
 """Stands in an error's text for method and path."""
 _SEEDS = 2**32
 _NOTED = 1_000_000
-"""Resources of a source of which is known that the tape has met them."""
+"""So many resources of a source are remembered from one poll to the next as those that the tape has met."""
 _NOT_MODIFIED = 304
 
 
@@ -55,6 +55,10 @@ class Recorder:
         self.clock = standing_clock(clock)
         """For the sources, and for all that shares their clock."""
         log.info("tape.records", folder=str(folder), run=self._run, bytes_at_most=limit, bytes_there=self._budget.used)
+
+    def assembly(self, config: Config) -> Assembly:
+        """Return the parts of a configuration, with all sources on tape."""
+        return _Recorded(config, self)
 
     def record(self, name: str, kind: str, source: Source) -> Source:
         """Return the source, on tape from now on."""
@@ -129,6 +133,9 @@ class _Recording:
 
     def begin(self, cursor: Mapping[str, str], watched: Sequence[str]) -> Inside:
         """Begin a poll now, and note what it starts from where that cannot be known from the tape."""
+        if len(self._noted) >= _NOTED:
+            # From the next poll on it makes no difference: what is known of the resource then is on the tape.
+            self._noted.clear()
         known, self._cursor = self._cursor, dict(cursor)
         named, self._watched = self._watched, list(watched)
 
@@ -191,8 +198,6 @@ class _Recording:
         for key, trail in zip(keys, trails, strict=True):
             if (sign := hash(key)) in self._noted:
                 continue
-            if len(self._noted) >= _NOTED:
-                self._noted.clear()  # what is noted twice counts once
             self._noted.add(sign)
             if trail is not None and (kept := self._redactor.trail(trail)) is not None:
                 new.setdefault(key.scope, {})[self._redactor.name(key.name)] = kept
@@ -296,8 +301,3 @@ class _Recorded(Assembly):
     def source(self, name: str) -> Source:
         """Return one source, on tape; raises `ConfigError` where its plugin refuses the settings after all."""
         return self._recorder.record(name, self.config.sources[name].type, super().source(name))
-
-
-def recording(config: Config, recorder: Recorder) -> Assembly:
-    """Return the parts of a configuration, with all sources on tape."""
-    return _Recorded(config, recorder)

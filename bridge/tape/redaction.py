@@ -13,8 +13,10 @@ import base64
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, quote, unquote
 
 from aiohttp import hdrs
@@ -58,6 +60,22 @@ _SMALL = 10**6
 _REMEMBERED = 200_000
 
 _Rule = Callable[[Any], Any]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """What is kept of all fields of one name."""
+
+    name: str
+    """The name itself, or its stand-in."""
+    rule: _Rule
+    tells: bool = False
+    """Whether it holds what was said of an error."""
+
+
+_SECRETIVE = _Field("", lambda _: None)
+"""Of fields that open a door, nothing is kept."""
 
 
 class Redactor:
@@ -68,6 +86,7 @@ class Redactor:
         self._known: dict[str, str] = {}
         self._digits: dict[str, str] = {}
         self._shown: dict[str, str] = {}
+        self._fields: dict[str, _Field] = {}
         self._replaced: list[tuple[str, str]] = []
         identity = self._strings(_IDENTITY, number=lambda value: value, shown=self._shown)
         count = self._strings(_NUMERAL, number=lambda value: value)
@@ -196,23 +215,36 @@ class Redactor:
                 return self._number(value)
 
     def _object(self, value: Mapping[str, Any]) -> dict[str, Any]:
-        said = [name for name in value if name.lower() in _TELLING]
         outer, self._replaced = self._replaced, []
         found: dict[str, Any] = {}
+        telling: list[tuple[str, Any]] = []
         for name, each in value.items():
-            if not _SECRET.search(name.lower()):
-                # What was said of an error comes last, when the names are known that it may quote; its place is kept.
-                found[self._name(name)] = None if name in said else self._field(name, each)
-        for name in said:
-            each = value[name]
-            found[self._name(name)] = self._told(each) if isinstance(each, str) else self._anything(each)
+            if (one := self._fields.get(name) or self._field(name)) is _SECRETIVE:
+                continue
+            found[one.name] = None if each is None else one.rule(each)
+            if one.tells:
+                telling.append((one.name, each))
+        # What was said of an error comes last, when the names are known that it may quote.
+        for name, each in telling:
+            found[name] = self._told(each) if isinstance(each, str) else found[name]
         outer.extend(self._replaced)
         self._replaced = outer
         return found
 
-    def _field(self, name: str, value: Any) -> Any:
-        rule = self._rules.get(name.lower())
-        return self._anything(value) if rule is None else self._all(value, rule)
+    def _field(self, name: str) -> _Field:
+        """Decide once what is kept of the fields of a name."""
+        lower = name.lower()
+        if _SECRET.search(lower):
+            field = _SECRETIVE
+        elif lower in _TELLING:
+            field = _Field(
+                self._name(name), lambda value: None if isinstance(value, str) else self._anything(value), tells=True
+            )
+        else:
+            rule = self._rules.get(lower)
+            field = _Field(self._name(name), self._anything if rule is None else partial(self._all, rule=rule))
+        _remember(self._fields, name, field)
+        return field
 
     def _all(self, value: Any, rule: _Rule) -> Any:
         """Apply a rule to a value, or to each in a structure of them."""
@@ -384,7 +416,7 @@ def _authentication(body: bytes, value: Any) -> dict[str, Any]:
     return {JSON: {name: each for name, each in found.items() if each is not None}, GRANTED: granted}
 
 
-def _remember(known: dict[str, str], text: str, stand_in: str) -> None:
+def _remember(known: dict[str, T], text: str, decided: T) -> None:
     if len(known) >= _REMEMBERED:
         known.clear()
-    known[text] = stand_in
+    known[text] = decided

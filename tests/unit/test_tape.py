@@ -34,7 +34,7 @@ from bridge.providers.http import Answer, Client, Failed, Limiter, Limits, Reque
 from bridge.simulator import Simulator, SimulatorSettings
 from bridge.simulator.snippet import sources
 from bridge.source import Countable, Observation, Page, Probe
-from bridge.tape import Missing, Recorder, Replay, Side, TapeError, compare, offline, recording
+from bridge.tape import Missing, Recorder, Replay, Side, TapeError, compare, offline
 from bridge.tape.files import Budget, Full, Poll, Writer, polls, prepare
 from bridge.tape.files import sources as tapes
 from bridge.tape.redaction import GRANTED, JSON, TORN, Redactor
@@ -542,7 +542,7 @@ class Life:
 
     async def __aenter__(self) -> Self:
         self.recorder = Recorder(self.folder / "tape", self.clock, **{"limit": GIB} | self.options)
-        assembly = recording(load(self.config), self.recorder)
+        assembly = self.recorder.assembly(load(self.config))
         assembly.make_state()
         self.store = assembly.store()
         await self.store.open()

@@ -131,7 +131,7 @@ class Look:
             self._pace.learn(before.latest, now_counts, (entry.age(before.looked), entry.age(began)))
         page = Page(self._observed(item, status), by=answer.at, after=moment(before.looked))
         if entry.sweep is None:
-            if not self._reads(before, status, now_counts, moved=moved):
+            if not self._reads(before, now_counts, moved=moved):
                 yield replace(page, cursor={self._path: self._end(entry).dump()})
                 return
             sweep = self._begin(item, began, provider_clock(answer))
@@ -175,11 +175,9 @@ class Look:
             missing=0,
         )
 
-    def _reads(
-        self, before: Followed, status: str | None, now_counts: Mapping[str, int] | None, *, moved: bool
-    ) -> bool:
+    def _reads(self, before: Followed, now_counts: Mapping[str, int] | None, *, moved: bool) -> bool:
         """Decide whether the recipients are read now."""
-        if before.counts is None or now_counts is None or before.swept is None or status != before.status:
+        if before.counts is None or now_counts is None or before.swept is None:
             return True
         pending = max(1, changes(before.counts, now_counts)) if moved else 0
         waited = self._plan.now - before.swept
