@@ -63,7 +63,8 @@ def rfc3339(moment: datetime) -> str:
 
 def milliseconds(moment: datetime) -> datetime:
     """Return `moment` cut to milliseconds: more is noise in a time of ours."""
-    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+    beyond = moment.microsecond % 1000
+    return moment.replace(microsecond=moment.microsecond - beyond) if beyond else moment
 
 
 Time = Annotated[datetime, AfterValidator(_utc), PlainSerializer(rfc3339, when_used="json")]
@@ -288,21 +289,19 @@ class Event(Model):
         An event is written once and seldom looked at. Of what that costs, making and checking an object for the frame
         around the data is the greater part; the data itself was checked when it was made.
         """
-        plain = _is_plain(cls) and type(data) is cls.model_fields["data"].annotation and type(subject) is str
-        if not plain or time.tzinfo is None or recordedtime.tzinfo is None:
+        frame = _frame(cls, data.channel)
+        if type(data) is not frame.data or type(subject) is not str or time.tzinfo is None:
             event = cls.of(id=id, source=source, subject=subject, time=time, recordedtime=recordedtime, data=data)
             return event.to_wire()
-        stem = f"{data.channel}.{cls.entity or 'resource'}.{cls.status}"
         named = to_json(subject)
         body = (
             b'{"specversion":"1.0","id":%b,"source":%b,"type":%b,"subject":%b,"time":"%b","recordedtime":"%b",'
             b'"partitionkey":%b,"datacontenttype":"application/json","dataschema":%b,"data":%b}'
         ) % (
-            to_json(id), to_json(source), to_json(f"bridge.{stem}"), named, rfc3339(time).encode(),
-            rfc3339(milliseconds(recordedtime)).encode(), named,
-            to_json(f"{SCHEMAS}{cls.schema_name()}/{cls.version}"), data.model_dump_json().encode(),
+            to_json(id), to_json(source), frame.type, named, rfc3339(time).encode(),
+            rfc3339(milliseconds(recordedtime)).encode(), named, frame.schema, data.model_dump_json().encode(),
         )  # fmt: skip
-        topic = f"{stem}.{data.detail}" if data.detail else stem
+        topic = f"{frame.stem}.{data.detail}" if data.detail else frame.stem
         return WireEvent(id=id, topic=topic, time=int(time.timestamp()), body=body)
 
     def to_wire(self) -> WireEvent:
@@ -312,14 +311,29 @@ class Event(Model):
         )
 
 
+class _Frame(NamedTuple):
+    """What all events of one class and channel have in common."""
+
+    data: type[Any] | None
+    """The class of data that may be written without making the event; None where the class adds to the frame."""
+    stem: str
+    type: bytes
+    schema: bytes
+
+
 @lru_cache(maxsize=1024)
-def _is_plain(cls: type[Event]) -> bool:
-    """Say whether a class of events adds nothing to the frame, and changes nothing of how it is written."""
-    same = ("of", "to_wire", "topic", "schema_name", "model_dump_json")
-    ours = all(
-        vars(each).keys().isdisjoint(same) for each in cls.__mro__ if each is not Event and issubclass(each, Event)
+def _frame(cls: type[Event], channel: str) -> _Frame:
+    changes = {"of", "to_wire", "topic", "schema_name", "model_dump_json"}
+    heirs = [each for each in cls.__mro__ if each is not Event and issubclass(each, Event)]
+    plain = cls.model_fields.keys() == Event.model_fields.keys() and all(map(changes.isdisjoint, map(vars, heirs)))
+    data: Any = cls.model_fields["data"].annotation
+    stem = f"{channel}.{cls.entity or 'resource'}.{cls.status}"
+    return _Frame(
+        data if plain else None,
+        stem,
+        to_json(f"bridge.{stem}"),
+        to_json(f"{SCHEMAS}{cls.schema_name()}/{cls.version}"),
     )
-    return ours and cls.model_fields.keys() == Event.model_fields.keys()
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,8 +118,14 @@ def _zone(offset: str | None, assume: timezone) -> timezone:
 
 def phone(*candidates: Any) -> str | None:
     """Return the first candidate in E.164 form, else the first that says anything at all."""
-    texts = [found for found in map(text, candidates) if found is not None]
-    return next((found for found in texts if _E164.fullmatch(found)), texts[0] if texts else None)
+    first = None
+    for found in map(text, candidates):
+        if found is None:
+            continue
+        if _E164.fullmatch(found):
+            return found
+        first = first or found
+    return first
 
 
 def links(headers: Iterable[str]) -> dict[str, str]:
