@@ -7,13 +7,14 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 import structlog
 
 from bridge.ahead import bunches
 from bridge.clock import Clock
-from bridge.errors import Conflict
+from bridge.errors import Conflict, Unavailable
 from bridge.event import (
     Data,
     Event,
@@ -30,11 +31,13 @@ from bridge.event import (
     rfc3339,
     unknown_status,
 )
-from bridge.ledger import Commit, Key, Lease, Ledger, StatusChange
+from bridge.ledger import TENURE, Commit, Key, Lease, Ledger, StatusChange
 from bridge.lifecycle import UNKNOWN, Change, classify
 from bridge.meanwhile import Meanwhile
+from bridge.retry import backoff
 from bridge.source import Observation, Page, Source
 
+T = TypeVar("T")
 log = structlog.get_logger()
 
 OWN = "~"
@@ -71,7 +74,7 @@ class _Sight:
     @classmethod
     def of(cls, page: Page, now: datetime) -> _Sight:
         after = None if page.after is None else milliseconds(page.after)
-        return cls(Observed(after=after, by=milliseconds(page.by)), now)
+        return cls(Observed(after=after, by=milliseconds(page.by)), milliseconds(now))
 
 
 class _Made(NamedTuple):
@@ -262,7 +265,7 @@ class Intake:
         if not final:
             result.observed += len(keys) + sum(page.familiar for page in pages)
         for tried in range(1, _TRIES + 1):
-            seen = await self._ledger.last_seen(self.name, keys, self._source.retention) if keys else ()
+            seen = await self._patiently(partial(self._last_seen, keys))
             decided = self._decide(pages, keys, seen, final=final)
             left = 0
             if decided.back:
@@ -284,7 +287,7 @@ class Intake:
             try:
                 # The crash before this line costs nothing: the next poll sees the same. The crash after it costs
                 # nothing either: statuses, events and cursor are there together.
-                last = await self._ledger.commit(lease, commit)
+                last = await self._patiently(partial(self._ledger.commit, lease, commit))
             except Conflict:
                 # Somebody else (a backfill) wrote the same resource in between: what was decided is out of date.
                 if tried == _TRIES:
@@ -297,6 +300,30 @@ class Intake:
                 self._committed(last, wires)
             return decided.deferred
         raise AssertionError("unreachable")  # pragma: no cover - the last try returns or raises
+
+    async def _last_seen(self, keys: Sequence[Key]) -> Sequence[str | None]:
+        return await self._ledger.last_seen(self.name, keys, self._source.retention) if keys else ()
+
+    async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Ask the ledger until it answers, while our lease may still hold: a status that was read may be gone soon.
+
+        Raises `Unavailable` when that is over, and at once where there is no lease.
+        """
+        failures = 0
+        while True:
+            try:
+                return await call()
+            except Unavailable as error:
+                failures += 1
+                wait = backoff(failures, self._clock.random, base=0.1, cap=1.0)
+                tenure = TENURE.get()
+                if tenure is None or self._clock.monotonic() + wait >= tenure.until:
+                    raise
+                log.warning(
+                    "source.cannot_write_store", source=self.name, reason=str(error), again_in=round(wait, 1),
+                    consequence="what was read is kept in memory until it can be written, or until the lease ends",
+                )  # fmt: skip
+                await self._clock.sleep(wait)
 
     def _decide(
         self, pages: Sequence[Page], keys: Sequence[Key], seen: Sequence[str | None], *, final: bool

@@ -214,6 +214,26 @@ async def test_servers_killed_and_started_again_cost_no_event_and_need_no_hand(
         assert {event["id"] for event in play.witness.events} <= set(heard)
 
 
+async def test_a_store_away_for_less_than_a_lease_costs_not_even_a_status_that_stood_for_a_moment(
+    tmp_path, redis_keeps, rabbit_server
+):
+    async with scene(tmp_path, redis_keeps.url, rabbit_server.url, lease="20s") as play:
+        with bridge(tmp_path, "run", "-c", str(play.config)) as running:
+            for _ in range(30):
+                await play.goes_on(20)
+                await asyncio.to_thread(redis_keeps.kill)
+                await asyncio.to_thread(redis_keeps.start)
+                if len(logged(running, "source.cannot_write_store")) > 3:
+                    break
+            assert logged(running, "source.cannot_write_store"), "it never died between reading and writing"
+            await play.goes_on()
+            # Strictly: what was read while nothing could be written was kept, and written down later.
+            await play.all_told()
+            await play.balanced()
+            assert await asyncio.to_thread(running.stop) == 0
+        assert play.witness.repeated == {}
+
+
 # --- cut off and stalled ----------------------------------------------------------------------------------------------
 
 
@@ -266,7 +286,8 @@ async def test_a_server_that_hangs_is_named_and_what_waits_goes_on_when_it_answe
 MANY = SimulatorSettings.still(seed=9)
 
 
-def place(simulator: Simulator, recipients: int = 400) -> None:
+def place(simulator: Simulator, recipients: int = 1200) -> None:
+    """Place more than a sink has in hand, and has on its way there: twice 256."""
     simulator.world.add_message("sms", recipients, status="sending", recipient_status="sending")
 
 
@@ -444,7 +465,7 @@ async def test_after_a_store_lost_its_memory_the_audit_still_finds_what_a_broker
                 before = dict(play.witness.times)
                 await heard_all_over_again(play, before, still=shown_now(play.simulator))
                 play.witness.gate.clear()
-                place(play.simulator, 400)
+                place(play.simulator)
                 await until(lambda: not play.simulator.unseen(), "the bridge has looked at everything")
                 await until(lambda: confirmed(play), "everything was published")
                 assert await purge_rabbitmq(rabbit_server.url) > 50
