@@ -341,6 +341,7 @@ async def ours(scenario: Scenario, messages: Sequence[Message]) -> tuple[Outcome
     end = max(message.completed for message in messages) + scenario.follow_for + HOUR
     jitter = random.Random(11)
     while time.seconds < end:
+        began = time.seconds
         async with aclosing(source.pages(dict(cursor), ())) as pages:
             async for page in pages:
                 witness.hear(page)
@@ -351,7 +352,8 @@ async def ours(scenario: Scenario, messages: Sequence[Message]) -> tuple[Outcome
                         cursor[key] = value
         assert not source.problems, source.problems[0]
         if not source.behind:
-            await time.sleep(scenario.interval * jitter.uniform(0.95, 1.05))
+            wait = scenario.interval * jitter.uniform(0.95, 1.05)
+            await time.sleep(max(0.1 * wait, wait - (time.seconds - began)))
     return Outcome(provider.asked, witness.delays, witness.unheard), provider
 
 

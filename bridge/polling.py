@@ -21,6 +21,7 @@ from bridge.source import SourceSettings
 log = structlog.get_logger()
 
 _JITTER = 0.05
+_REST = 0.1
 _WINDOW = 1.05  # seconds: the one for which a budget of requests is given, and a little
 _PROBLEMS_TOLD = 5
 _RETRY_AFTER_CAP = 3600.0
@@ -153,6 +154,8 @@ class Poller:
         self._quiet = 0 if outcome.events else self._quiet + 1
         wait = idle(self._settings.interval, self._quiet, self._settings.idle_slowdown)
         wait *= 1 + _JITTER * (2 * self._clock.random.random() - 1)
+        # An interval runs from the beginning of a poll to that of the next; a long one still leaves a little rest.
+        wait = max(wait - seconds, _REST * wait)
         if self._intake.behind:
             wait = 0.0  # the provider's budget of requests is what paces a sweep over much
         if self._failures:
