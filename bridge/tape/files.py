@@ -220,7 +220,7 @@ def polls(files: list[Path]) -> Iterator[Poll]:
                     poll = _poll(head, line)
                 elif poll is not None:
                     _add(poll, line)
-            except (KeyError, TypeError, ValueError):
+            except (AttributeError, KeyError, TypeError, ValueError):
                 raise TapeError(f"{path}:{number}: not a line of a tape; take the file away to go on without") from None
     if poll is not None:
         yield poll
@@ -252,7 +252,11 @@ def _add(poll: Poll, line: Line) -> None:
     if "at" in line:
         poll.last = max(poll.last, moment(line["at"]))
     match line["line"]:
-        case "answer" | "step":
+        case "answer":
+            told = line["failure"]["error"] if "failure" in line else line["status"]
+            _ = told, line["method"], line["path"], line["monotonic"], line["asked"], line["at"]
+            poll.course.append(line)
+        case "step":
             poll.course.append(line)
         case "seen":
             poll.seen += [(Key(line["scope"], name), trail) for name, trail in line["trails"].items()]

@@ -147,12 +147,14 @@ class _Playing:
         self._poll, self._left = poll, deque(poll.course)
         self._completions = deque(poll.completions)
         self._given = {}
-        giving = asyncio.ensure_future(self._give())
+        giving, working = asyncio.ensure_future(self._give()), asyncio.ensure_future(work)
         try:
-            await work
+            await asyncio.wait([giving, working], return_when=asyncio.FIRST_COMPLETED)
+            (working if working.done() else giving).result()
         finally:
             giving.cancel()
-            await asyncio.gather(giving, return_exceptions=True)
+            working.cancel()
+            await asyncio.gather(giving, working, return_exceptions=True)
             self._summary.unasked += sum(line["line"] == "answer" for line in self._left)
             self._waiting.clear()
 

@@ -168,7 +168,7 @@ class _Recording:
     def ended(self, error: Exception | None) -> None:
         """Note the end of a poll's pages, unless they break off."""
         if not isinstance(error, LeaseLost):
-            self._write(lambda: {"line": "ended", "at": stamp(self._real.now()), "error": _told(error)})
+            self._write(lambda: {"line": "ended", "at": stamp(self._real.now()), "error": self._told(error)})
 
     def completing(self) -> Inside:
         """Note that details are looked up from now on."""
@@ -238,7 +238,7 @@ class _Recording:
 
     def _outcome(self, request: Request, outcome: Answer | Failure) -> dict[str, Any]:
         if isinstance(outcome, Failure):
-            return {"failure": _failure(request, outcome)}
+            return {"failure": self._failure(request, outcome)}
         # What has not changed is written down again: the tape need not have the answer that it is equal to.
         answer = request.known if request.known is not None and outcome.status == _NOT_MODIFIED else outcome
         return {
@@ -248,20 +248,20 @@ class _Recording:
             **self._redactor.body(answer, request.method),
         }
 
+    def _failure(self, request: Request, failure: Failure) -> dict[str, Any]:
+        error = failure.error
+        return {
+            "error": type(error).__name__,
+            "text": self._redactor.opaque(str(error).replace(request.what, REQUEST)),
+            "retry_after": getattr(error, "retry_after", None),
+            "timed_out": isinstance(error, Failed) and error.timed_out,
+            "again": failure.again,
+        }
 
-def _told(error: Exception | None) -> str | None:
-    return str(error) if isinstance(error, BridgeError) else None if error is None else defect(error)
-
-
-def _failure(request: Request, failure: Failure) -> dict[str, Any]:
-    error = failure.error
-    return {
-        "error": type(error).__name__,
-        "text": str(error).replace(request.what, REQUEST),
-        "retry_after": getattr(error, "retry_after", None),
-        "timed_out": isinstance(error, Failed) and error.timed_out,
-        "again": failure.again,
-    }
+    def _told(self, error: Exception | None) -> str | None:
+        if error is None:
+            return None
+        return self._redactor.opaque(str(error)) if isinstance(error, BridgeError) else defect(error)
 
 
 class _Overheard:

@@ -96,7 +96,7 @@ async def test_what_was_recorded_of_a_faulty_world_makes_the_very_same_events_of
     played = await ask(tmp_path, "replay-tape", "tape", "-c", str(config), "--json")
     assert played.returncode == 0, played.stderr
     assert sources_of(events_of(played.stdout)) == sources_of(consumer.events)
-    assert len(failing) > 3
+    assert failing
     again = await ask(tmp_path, "replay-tape", "tape", "-c", str(config), "--json")
     assert again.stdout == played.stdout
     text = text_of(tmp_path / "tape")

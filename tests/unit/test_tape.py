@@ -424,7 +424,16 @@ def test_a_tape_torn_before_its_first_line_is_empty(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "line", ["no json", '{"line":"poll"}', "7", '{"line":"poll","at":"soon","monotonic":1,"seed":1}'], ids=range(4)
+    "line",
+    [
+        "no json",
+        "7",
+        '{"line":"poll"}',
+        '{"line":"poll","at":"soon","monotonic":1,"seed":1}',
+        '{"line":"answer","at":"2026-03-15T21:11:02Z","status":200}',
+        '{"line":"seen","scope":"x","trails":7}',
+    ],
+    ids=range(6),
 )
 def test_a_line_that_is_none_is_named_with_its_file_and_number(tmp_path, line):
     path = write(tmp_path, 1)
@@ -1233,6 +1242,19 @@ async def test_a_defect_of_a_source_is_told_with_its_place_alone(tmp_path, time)
     text = everything_on(tmp_path)
     assert f'"error":"{defect(broken).partition(" at ")[0]}' in text
     assert "6515551000" not in text
+
+
+async def test_a_defect_while_a_tape_is_played_is_raised_and_nobody_waits_for_ever(tmp_path, time, monkeypatch):
+    _, life = await recorded(tmp_path, time, rounds=1)
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("bridge.tape.playing._Playing._asks_for", broken)
+    _, replay = await play(tmp_path, life.config)
+    assert {reason.split(": ", 1)[1].partition(" at ")[0] for reason in reasons(replay)} == {
+        "the source failed with ZeroDivisionError"
+    }
 
 
 async def test_a_poll_that_no_tape_has_is_refused():
