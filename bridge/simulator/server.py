@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
+from email.utils import format_datetime
 from typing import Any, Self
 
 import structlog
@@ -256,6 +257,8 @@ class Simulator:
                 origin=f"http://{request.host}",
             )
             answer, delivery = self._answer(face, ask)
+            # Not the web server's own, which knows only the real time: a clock that is set ahead is ahead here too.
+            answer.headers.setdefault("Date", format_datetime(self.clock.now(), usegmt=True))
             status = answer.status
         finally:
             traffic.end(status)
