@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 
 import hypothesis
 import pytest
 import redis
+import structlog
 
 from bridge.testing.servers import RabbitMQServer, RedisServer
 
 hypothesis.settings.register_profile("default", deadline=None, print_blob=True)
 hypothesis.settings.register_profile("long", deadline=None, max_examples=10_000, stateful_step_count=50)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture(autouse=True)
+def plain_logs() -> Iterator[None]:
+    """Take back how a command that ran in this process set up its log: its stream is closed when its test is over."""
+    before = logging.getLogger().handlers[:]
+    yield
+    structlog.reset_defaults()
+    logging.getLogger().handlers[:] = before
 
 
 @pytest.fixture(scope="session")

@@ -241,6 +241,7 @@ def check_noise(process: Process, *events: str) -> None:
 
 
 @pytest.mark.acceptance
+@pytest.mark.timeout(240)
 async def test_nothing_private_is_written_by_a_process_with_its_own_store_and_broker(tmp_path):
     answers = quoting(cycle([200, 500, 400, 429, 302, 200, 404]))
     async with Simulator(WORLD) as simulator, Receiver(default=answers) as receiver:
@@ -256,11 +257,12 @@ async def test_nothing_private_is_written_by_a_process_with_its_own_store_and_br
         assert SECRETS["slack_url"] in "".join(request.path for request in receiver.requests)
         witness.look_at_process("run", running)
         check_noise(running, "source.backs_off", "source.resource_fails", "source.stalled", "delivery.waits")
-        await look_at_store(SqliteStore(tmp_path / "state" / "store.db", clock=Clock()), witness)
+        await look_at_store(SqliteStore(tmp_path / "state" / "bridge.db", clock=Clock()), witness)
         assert witness.read > 50_000
 
 
 @pytest.mark.acceptance
+@pytest.mark.timeout(240)
 async def test_nothing_private_is_written_when_redis_and_rabbitmq_die_and_come_back(tmp_path):
     user = ("--user", "bridge", "on", f">{SECRETS['redis_password']}", "~*", "&*", "+@all")
     answers = quoting(cycle([200, 200, 500, 400]))
@@ -279,12 +281,9 @@ async def test_nothing_private_is_written_when_redis_and_rabbitmq_die_and_come_b
                     await asyncio.to_thread(server.kill)
                     down = "store" if server is redis else "broker"
                     await until(lambda down=down: waits_for(running, down), f"the log says that the {down} is away")
-                    witness.look_at_command(
-                        f"check without the {down}", await ask(tmp_path, "check", "-c", str(config))
-                    )
-                    witness.look_at_command(
-                        f"sources without the {down}", await ask(tmp_path, "sources", "-c", str(config))
-                    )
+                    for command in ("check", "sources"):
+                        done = await ask(tmp_path, command, "-c", str(config))
+                        witness.look_at_command(f"{command} without the {down}", done)
                     before = len(receiver.requests)
                     await asyncio.to_thread(server.start)
                     await until(lambda before=before: len(receiver.requests) > before + 10, "events arrive again")

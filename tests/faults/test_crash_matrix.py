@@ -458,6 +458,13 @@ async def test_killed_there_nothing_is_lost_and_only_what_the_table_says_comes_t
     assert measured.transitions == TRANSITIONS
 
 
+async def test_the_page_on_delivery_has_the_same_table() -> None:
+    lines = (Path(__file__).parents[2] / "docs" / "delivery.md").read_text().splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| ")]
+    rows = {row[1]: (row[3], row[4]) for row in cells if row[0].isdecimal()}
+    assert rows == {point.name: (point.to_consumers, point.to_sink) for point in POINTS}
+
+
 async def test_the_table_has_every_step_of_an_events_way() -> None:
     assert {point.step for point in POINTS} == {"intake", "relay", "delivery", "audit"}
     assert len({point.name for point in POINTS}) == len(POINTS)

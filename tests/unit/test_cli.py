@@ -245,7 +245,7 @@ def test_the_shell_completes_commands_without_importing_them() -> None:
         env={**os.environ, "_BRIDGE_COMPLETE": "bash_complete", "COMP_WORDS": "bridge re", "COMP_CWORD": "1"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert done.stdout.split() == ["plain,reconcile", "plain,replay"]
+    assert done.stdout.split() == ["plain,reconcile", "plain,replay", "plain,replay-tape"]
     assert "pydantic" not in done.stderr
 
 
@@ -604,7 +604,8 @@ def seeded(file) -> Path:
             await store.commit(lease, Commit("lamps", events=[each.to_wire() for each in EVENTS], cursor=cursor))
             relay = await store.acquire("relay/lamps", "host-1", 60.0)
             await store.confirm(relay, "lamps", 5)
-            times = {"last_poll": NOW, "last_ok": NOW, "next_poll": NOW + timedelta(minutes=5)}
+            now = datetime.now(UTC)
+            times = {"last_poll": now, "last_ok": now, "next_poll": now + timedelta(minutes=5)}
             notes = {name: value.isoformat() for name, value in times.items()}
             await store.note("source/lamps", {**notes, "state": "failing", "failures": "3", "error": "lamp is away"})
             await store.take("crm", [Arrival(at(1)), Arrival(at(2)), Arrival(at(3))], NOW.timestamp())

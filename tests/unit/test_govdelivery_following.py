@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -13,17 +13,7 @@ from hypothesis import strategies as st
 from bridge.event import Observed, Transition
 from bridge.lifecycle import classify
 from bridge.providers.govdelivery.api import canonical, message_path, recipient_key
-from bridge.providers.govdelivery.following import (
-    ABANDONED,
-    SELDOM,
-    Followed,
-    Listed,
-    Sweep,
-    epoch,
-    must_reread,
-    next_look,
-    stamp,
-)
+from bridge.providers.govdelivery.following import Followed, Listed, Sweep, epoch, stamp
 from bridge.providers.govdelivery.lifecycles import (
     DETAILS,
     MESSAGE,
@@ -37,67 +27,11 @@ from bridge.providers.govdelivery.sweeping import observations
 from bridge.source import Observation
 
 NOW = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
-HOUR = 3600.0
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just("2013-03-15T21:11:02Z"),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )
-
-
-def ago(seconds: float) -> datetime:
-    return NOW - timedelta(seconds=seconds)
-
-
-@pytest.mark.parametrize(
-    ("created", "completed", "changed", "wait"),
-    [
-        (0, None, None, 30),
-        (600, None, None, 30),
-        (1200, None, None, 60),
-        (24 * HOUR, None, None, HOUR),
-        (24 * HOUR, None, 60, 30),
-        (ABANDONED + 60, None, None, None),
-        (ABANDONED + 60, None, 60, 30),
-        (HOUR, 60, None, 30),
-        (24 * HOUR, 10 * HOUR, None, 1800),
-        (99 * HOUR, 71.9 * HOUR, None, 360),
-        (99 * HOUR, 72 * HOUR, None, None),
-        (99 * HOUR, 72 * HOUR, 1, None),
-        (None, None, None, 30),
-        (-500, None, None, 30),
-    ],
-)
-def test_a_message_is_looked_at_ever_more_seldom_until_it_is_over(created, completed, changed, wait):
-    moments = (None if seconds is None else ago(seconds) for seconds in (created, completed, changed))
-    then = next_look(NOW, *moments, 30.0, 72 * HOUR)
-    assert then == (None if wait is None else NOW + timedelta(seconds=wait))
-
-
-MOMENTS = st.none() | st.integers(-100_000, 10_000_000).map(ago)
-
-
-@given(MOMENTS, MOMENTS, MOMENTS, st.floats(0.1, 100_000), st.floats(0, 1e7))
-def test_the_next_look_is_neither_too_soon_nor_too_late(created, completed, changed, interval, follow_for):
-    then = next_look(NOW, created, completed, changed, interval, follow_for)
-    if then is None:
-        return
-    wait = (then - NOW).total_seconds()
-    assert 0 < wait <= max(interval, SELDOM) + 0.001
-    if completed is not None:
-        assert then <= completed + timedelta(seconds=follow_for)
-    else:
-        assert wait >= interval - 0.001
-
-
-@pytest.mark.parametrize(
-    ("swept", "took", "completed", "reread"),
-    [(599, 0, None, False), (600, 0, None, True), (600, 61, None, False), (610, 61, None, True),
-     (3600, 0, 10 * HOUR, False), (9001, 0, 10 * HOUR, True)],
-)  # fmt: skip
-def test_what_is_costly_or_long_over_is_read_again_less_often(swept, took, completed, reread):
-    now = 1e9
-    assert must_reread(now, now - swept, took, None if completed is None else now - completed, 600.0) is reread
 
 
 NUMBERS = st.none() | st.floats(0, 4e9).map(stamp)
@@ -112,7 +46,7 @@ SWEEPS = st.builds(
 )
 ENTRIES = st.builds(
     Followed, due=st.floats(0, 4e9), found=st.just(5.0), status=st.none() | st.text(max_size=9), created=NUMBERS, swept=NUMBERS,
-    counts=COUNTS, details=COUNTS, hint=st.text(max_size=9), failures=st.integers(0, 9), over=NUMBERS,
+    counts=COUNTS, seen=COUNTS, pages=st.integers(0, 9), details=COUNTS, hint=st.text(max_size=9), hinted=st.booleans(), failures=st.integers(0, 9), over=NUMBERS,
     sweep=st.none() | SWEEPS,
 )  # fmt: skip
 
