@@ -8,22 +8,27 @@ from dataclasses import dataclass, field
 from bridge.retry import backoff
 
 OPENS_AFTER = 10
+LASTS = 5.0
+"""Seconds: ten events that nobody can take may well come together, and say nothing of the far side."""
 _FIRST_WAIT = 2.0
-_LONGEST_WAIT = 60.0
+_LONGEST_WAIT = 15.0
 
 
 @dataclass(slots=True)
 class Circuit:
     """Counts failures in a row. All times are monotonic seconds, handed in.
 
-    Closed, everything may be sent. After `opens_after` failures without a success between them it opens: nothing goes
-    out for a while that doubles with each opening. Then one delivery is let through: its success closes the circuit,
-    its failure opens it anew.
+    Closed, everything may be sent. After `opens_after` failures in `lasts` seconds or more, without a success between
+    them, it opens: nothing goes out for a while that doubles with each opening. Then one delivery is let through: its
+    success closes the circuit, its failure opens it anew.
     """
 
     dice: random.Random
     opens_after: int = OPENS_AFTER
+    lasts: float = LASTS
     failures: int = 0
+    since: float = 0.0
+    """When the first of them was noted."""
     opened: int = 0
     """How many times in a row it has opened; 0 while it is closed."""
     until: float = 0.0
@@ -41,9 +46,10 @@ class Circuit:
             return wanted
         return min(wanted, 1) if now >= self.until and not self.probing else 0
 
-    def begins(self) -> None:
-        """Note that a delivery is being sent; while open, it is the probe."""
+    def begins(self) -> bool:
+        """Note that a delivery is being sent; say whether it is the probe, as it is while open."""
         self.probing = not self.closed
+        return self.probing
 
     def abandoned(self) -> None:
         """Note that a delivery ended without an answer worth counting."""
@@ -59,7 +65,9 @@ class Circuit:
     def failed(self, now: float) -> bool:
         """Note a failure; say whether that opened a circuit that was closed."""
         self.failures += 1
-        if self.closed and self.failures < self.opens_after:
+        if self.failures == 1:
+            self.since = now
+        if self.closed and (self.failures < self.opens_after or now - self.since < self.lasts):
             return False
         opens = self.closed
         if opens or self.probing:

@@ -305,7 +305,7 @@ class Delivery:
             if self.disabled or not self._circuit.room(started, 1):
                 await self._written(partial(self._postpone, claimed, 0.0, None))
                 continue
-            self._circuit.begins()
+            probe = self._circuit.begins()
             try:
                 async with asyncio.timeout(self._settings.send_timeout):
                     await self._give(claimed)
@@ -319,10 +319,10 @@ class Delivery:
                 await self._answered()
                 self._outcome(Outcome("taken", self._clock.monotonic() - started, claimed.event))
                 continue
-            result = await self._failed(claimed, error)
+            result = await self._failed(claimed, error, probe=probe)
             self._outcome(Outcome(result, self._clock.monotonic() - started, claimed.event))
 
-    async def _failed(self, claimed: Claimed, error: Exception) -> str:
+    async def _failed(self, claimed: Claimed, error: Exception, *, probe: bool) -> str:
         # Only our own errors promise a text that is fit for a log.
         text = str(error) if isinstance(error, BridgeError) else f"the sink failed with {type(error).__name__}"
         if isinstance(error, EndpointGone):
@@ -335,7 +335,13 @@ class Delivery:
             await self._written(partial(self._changed, "gone", text))
             await self._written(partial(self._postpone, claimed, 0.0, None))
             return "disabled"
-        await self._count(error, text)
+        tells = await self._count(error, text)
+        if probe and tells:
+            # It was the far side's failure and not this event's: no try is spent, and the next probe is another one.
+            wait = max(0.0, self._circuit.until - self._clock.monotonic())
+            log.info("sink.is_still_away", sink=self.name, reason=text, again_in=round(wait, 1))
+            await self._written(partial(self._postpone, claimed, wait, None))
+            return "waits"
         attempts = claimed.attempts + 1
         kind = "permanent" if isinstance(error, Permanent) else "transient"
         attempt = Attempt(self._clock.epoch(), text, kind)
@@ -362,17 +368,21 @@ class Delivery:
             await self._written(partial(self._changed, "recovered", ""))
             self._wake.set()
 
-    async def _count(self, error: Exception, text: str) -> None:
+    async def _count(self, error: Exception, text: str) -> bool:
+        """Take a failure into account; say whether it tells that the far side is away."""
         if isinstance(error, Permanent):
             await self._answered()  # it refuses this event, and it is there
-        elif isinstance(error, Transient) and error.retry_after:
+            return False
+        if isinstance(error, Transient) and error.retry_after:
             self._circuit.abandoned()  # it asks for patience, and it is there
-        elif self._circuit.failed(self._clock.monotonic()):
+            return False
+        if self._circuit.failed(self._clock.monotonic()):
             log.error(
                 "sink.pauses", sink=self.name, reason=text, failures=self._circuit.failures,
                 consequence="it is probed now and then; no event spends its tries on it until it answers",
             )  # fmt: skip
             await self._written(partial(self._changed, "disabled", text))
+        return True
 
     async def _postpone(self, claimed: Claimed, after: float, attempt: Attempt | None) -> None:
         await self._settlements.postpone(self.name, claimed.position, self._clock.epoch() + after, attempt)

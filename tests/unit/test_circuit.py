@@ -12,7 +12,7 @@ from bridge.circuit import Circuit
 
 
 def opened() -> Circuit:
-    circuit = Circuit(random.Random(1), opens_after=3)
+    circuit = Circuit(random.Random(1), opens_after=3, lasts=0.0)
     assert [circuit.failed(0.0) for _ in range(3)] == [False, False, True]
     return circuit
 
@@ -30,6 +30,26 @@ def test_a_success_between_failures_starts_the_count_again() -> None:
         circuit.failed(0.0)
         assert not circuit.succeeded()
     assert circuit.closed
+
+
+def test_failures_that_come_together_do_not_open_it() -> None:
+    circuit = Circuit(random.Random(1), opens_after=3, lasts=5.0)
+    assert [circuit.failed(100.0) for _ in range(30)] == [False] * 30
+    assert not circuit.failed(104.9)
+    assert circuit.failed(105.0)
+
+
+def test_a_few_failures_over_a_long_time_do_not_open_it() -> None:
+    circuit = Circuit(random.Random(1), opens_after=3, lasts=5.0)
+    assert [circuit.failed(at) for at in (0.0, 500.0, 501.0)] == [False, False, True]
+
+
+def test_it_says_which_one_is_the_probe() -> None:
+    circuit = Circuit(random.Random(1), opens_after=3, lasts=0.0)
+    assert not circuit.begins()
+    for _ in range(3):
+        circuit.failed(0.0)
+    assert circuit.begins()
 
 
 def test_while_open_nothing_is_sent_and_then_one_probe_at_a_time() -> None:
@@ -51,7 +71,7 @@ def test_a_probe_that_succeeds_closes_it_and_one_that_fails_opens_it_for_longer(
         now = circuit.until
         circuit.begins()
         assert not circuit.failed(now)
-    assert waits[-1] >= 30.0 > waits[0]
+    assert waits[-1] >= 7.5 > waits[0]
     circuit.begins()
     assert circuit.succeeded()
     assert circuit.closed
@@ -68,7 +88,7 @@ def test_late_failures_of_what_was_sent_before_it_opened_do_not_open_it_for_long
 
 @given(st.lists(st.sampled_from(["failed", "succeeded", "begins", "abandoned"]), max_size=60))
 def test_it_never_stays_shut_for_ever(steps: list[str]) -> None:
-    circuit, now = Circuit(random.Random(2), opens_after=3), 0.0
+    circuit, now = Circuit(random.Random(2), opens_after=3, lasts=0.0), 0.0
     for step in steps:
         now += 1.0
         if step == "failed":
@@ -84,5 +104,5 @@ def test_waits_have_a_bound() -> None:
     for _ in range(50):
         circuit.begins()
         circuit.failed(0.0)
-    assert circuit.until <= 60.0
+    assert circuit.until <= 15.0
     assert circuit.failures == pytest.approx(53)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -230,27 +231,53 @@ async def test_what_arrives_while_the_endpoint_is_gone_waits_in_the_store(world:
         assert world.sink.tries == 0
 
 
-async def test_a_far_side_that_is_down_is_probed_and_no_event_spends_its_tries_meanwhile(world: World) -> None:
-    down = True
+def faster(times: float) -> Clock:
+    """Return a clock that runs faster than time."""
+    began, real = time.time(), time.time
+    return Clock(
+        now=lambda: datetime.fromtimestamp(began + (real() - began) * times, UTC),
+        monotonic=lambda: time.monotonic() * times,
+        sleep=lambda seconds: asyncio.sleep(seconds / times),
+    )
 
-    def answer(_: Outgoing) -> None:
+
+async def test_a_far_side_that_is_down_is_probed_and_no_event_spends_its_tries_meanwhile(world: World) -> None:
+    down, asked = True, []
+
+    def answer(outgoing: Outgoing) -> None:
+        asked.append(outgoing.wire.id)
         if down:
             raise Transient("connection refused")
 
+    async def spent() -> dict[Position, int]:
+        return {one.position: len(one.attempts) for one in await world.store.deliveries("crm", limit=100)}
+
     world.sink.answer = answer
-    world.set(retry=["10ms"] * 3, concurrency=4)
+    world.set(retry=["1s"] * 50, concurrency=4)
+    world.clock = faster(20)
     await world.publish(*map(event, range(40)))
     async with world.running() as delivery:
         await world.until(lambda: "disabled" in world.told)
         await world.until(lambda: not delivery.busy)
-        tries = world.sink.tries
-        assert tries <= 20
-        waiting = await world.store.deliveries("crm", limit=100)
-        assert len(waiting) == 40
-        assert sum(not one.attempts for one in waiting) >= 20
+        tries, before = len(asked), await spent()
+        await world.until(lambda: len(asked) >= tries + 4)
+        await world.until(lambda: not delivery.busy)
+        assert await spent() == before
+        assert len(before) == 40
+        assert len(set(asked[tries:])) > 1, "one event after the other is the probe"
         down = False
         await world.taken(40)
     assert world.told == ["disabled", "recovered"]
+
+
+async def test_events_that_nobody_takes_are_given_up_by_their_schedule_though_they_fail_in_a_row(world: World) -> None:
+    world.sink.answer = lambda _: (_ for _ in ()).throw(Transient("HTTP 500"))
+    world.set(retry=["10ms"] * 3)
+    await world.publish(*map(event, range(30)))
+    async with world.running():
+        await world.until(lambda: world.outcomes.count("dead") == 30)
+    assert world.told == []
+    assert {len(one.attempts) for one in await world.store.deliveries("crm", states=["dead"])} == {4}
 
 
 async def test_a_far_side_that_refuses_events_one_by_one_is_not_taken_for_dead(world: World) -> None:
