@@ -22,7 +22,7 @@ log = structlog.get_logger()
 
 _JITTER = 0.05
 _REST = 0.1
-_WINDOW = 1.05  # seconds: the one for which a budget of requests is given, and a little
+_WINDOW = 1.12  # seconds: the one for which a budget of requests is given, and what a network may add
 _PROBLEMS_TOLD = 5
 _RETRY_AFTER_CAP = 3600.0
 

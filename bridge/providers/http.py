@@ -30,7 +30,7 @@ from bridge.providers import reading
 MIB = 1024 * 1024
 RETRY_AFTER_CAP = 3600.0
 _PATIENCE = 5.0
-_GUARD = 1.05
+_GUARD = 1.12
 _EVEN_UP_TO = 100.0
 _PATH_SHOWN = 120
 
