@@ -26,7 +26,7 @@ run: $(RUN) ## See the main job at once: simulated providers, events as they hap
 test: $(DEV) servers ## Run every test against real servers, with a floor of 90 % under line and branch coverage
 	@mkdir -p build
 	@$(BIN)/coverage erase
-	$(BIN)/python -m pytest -n 4 --dist loadfile --cov --cov-report=json:build/coverage.json \
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder --cov --cov-report=json:build/coverage.json \
 	  --cov-report=term-missing:skip-covered --junitxml=build/tests.xml $(ARGS)
 	$(if $(ARGS),,@$(BIN)/python .ci/judge.py build/tests.xml build/coverage.json)
 

@@ -18,6 +18,22 @@ hypothesis.settings.register_profile("long", deadline=None, max_examples=10_000,
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
+LONGEST = ("test_crash_matrix", "test_main_job", "test_outages", "test_tape", "test_canaries", "test_budget")
+FLOORS = ("faults", "acceptance", "contract", "house", "unit")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, so that several workers end at about the same time."""
+
+    def place(item: pytest.Item) -> tuple[bool, int, str]:
+        path = item.path
+        heavy = path.stem in LONGEST and path.parent.name != "unit"
+        floor = FLOORS.index(path.parent.name) if path.parent.name in FLOORS else -1
+        return not heavy, LONGEST.index(path.stem) if heavy else floor, str(path)
+
+    items.sort(key=place)
+
+
 @pytest.fixture(autouse=True)
 def plain_logs() -> Iterator[None]:
     """Take back how a command that ran in this process set up its log: its stream is closed when its test is over."""

@@ -96,9 +96,13 @@ async def ask(folder: Path, *arguments: str, **environ: str) -> subprocess.Compl
 
 
 async def until(condition: Callable[[], Any], what: str, within: float = 60.0) -> None:
-    """Return as soon as `condition` holds; it may be asynchronous."""
+    """Return as soon as `condition` holds; it may be asynchronous.
+
+    A condition that is costly is looked at less often: the simulator is served by the same loop.
+    """
     deadline = time.monotonic() + within
     while True:
+        began = time.monotonic()
         found = condition()
         if isinstance(found, Awaitable):
             found = await found
@@ -106,7 +110,7 @@ async def until(condition: Callable[[], Any], what: str, within: float = 60.0) -
             return
         if time.monotonic() > deadline:
             raise TimeoutError(f"not within {within:g} s: {what}")
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(max(0.05, 4 * (time.monotonic() - began)))
 
 
 class Consumer:

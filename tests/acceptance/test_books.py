@@ -257,7 +257,7 @@ async def test_the_service_publishes_a_difference_that_stays_once_and_the_comman
                 simulator.switch_off()
                 simulator.world.move(message.recipient(0), "sent")
                 await until(lambda: len(consumer.histories[left_out]) == 2, "the poller has found it")
-                assert running.stop() == 0
+                assert await asyncio.to_thread(running.stop) == 0
             mismatches = [event for event in consumer.events if event["type"] == "bridge.bridge.books.mismatch"]
             assert [event["subject"] for event in mismatches] == [left_out]
             assert consumer.histories[left_out] == [("sending", None, None), ("failed", "sending", None)]
@@ -317,7 +317,7 @@ async def test_a_backfill_beside_the_running_service_repeats_nothing_and_moves_n
                 simulator.time.freeze()
                 await until(lambda: not simulator.unseen(), "everything was looked at")
                 await until(lambda: len(consumer.ids) >= len(set(consumer.ids)) == committed(tmp_path), "all is heard")
-                assert running.stop() == 0
+                assert await asyncio.to_thread(running.stop) == 0
         assert len(consumer.ids) == len(set(consumer.ids))
         shown = {subject: [status for status, *_ in history] for subject, history in expected(simulator).items()}
         for subject, history in consumer.histories.items():

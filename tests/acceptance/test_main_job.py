@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -78,7 +79,7 @@ async def test_each_transition_that_a_poll_could_see_is_exactly_one_event(kind, 
         with bridge(tmp_path, "run", "-c", str(config)) as running:
             await until(lambda: len(consumer.events) > 400, "400 events")
             await complete(simulator, consumer)
-            assert running.stop() == 0
+            assert await asyncio.to_thread(running.stop) == 0
         shown = sum(map(len, expected(simulator).values()))
         record_property("transitions", shown)
         assert len(consumer.events) == len(set(consumer.ids)) == shown
@@ -109,10 +110,10 @@ async def test_killed_and_restarted_in_the_middle_nothing_is_lost_and_no_id_chan
         for count in (100, 250, 400):
             with bridge(tmp_path, "run", "-c", str(config)) as running:
                 await until(lambda count=count: len(consumer.events) > count, f"{count} events")
-                running.kill()
+                await asyncio.to_thread(running.kill)
         with bridge(tmp_path, "run", "-c", str(config)) as running:
             await complete(simulator, consumer, missing)
-            assert running.stop() == 0
+            assert await asyncio.to_thread(running.stop) == 0
         # What was published and not yet marked comes again, with the same id; nothing else does.
         occurrences = {(event["subject"], event["data"]["status"], event["id"]) for event in consumer.events}
         assert len({event_id for *_, event_id in occurrences}) == len(occurrences)
@@ -131,11 +132,11 @@ async def test_a_second_replica_makes_no_second_event_and_takes_over_when_the_fi
             bridge(tmp_path, "run", "-c", str(config), name="second") as second,
         ):
             await until(lambda: len(consumer.events) > 200, "200 events")
-            first.kill()
+            await asyncio.to_thread(first.kill)
             heard = len(consumer.events)
             await until(lambda: len(consumer.events) > heard + 100, "the second goes on", within=15)
             await complete(simulator, consumer, missing)
-            assert second.stop() == 0
+            assert await asyncio.to_thread(second.stop) == 0
         occurrences = {(event["subject"], event["data"]["status"], event["id"]) for event in consumer.events}
         assert len(occurrences) == len(set(consumer.ids)) == sum(map(len, consumer.histories.values()))
 

@@ -267,7 +267,7 @@ async def test_an_address_that_is_taken_costs_the_pages_only_and_is_listened_on_
                     await until(lambda: len(consumer.events) == 1, "an event all the same", within=20)
                     other.close()
                     assert (await page(f"{await address(process)}/readyz"))[0] == 200
-                    assert process.stop() == 0
+                    assert await asyncio.to_thread(process.stop) == 0
         check_log(process)
 
 

@@ -86,7 +86,7 @@ async def test_what_was_recorded_of_a_faulty_world_makes_the_very_same_events_of
                 for fault in FAULTS:
                     simulator.switch_on(fault, share=0.1)
                 await until(lambda: len(consumer.events) > 500, "500 events")
-                assert running.stop() == 0
+                assert await asyncio.to_thread(running.stop) == 0
             await heard(consumer)
         failing = {line["reason"] for line in running.log if line["event"] == "source.resource_fails"}
         people = [
@@ -115,10 +115,10 @@ async def test_killed_in_the_middle_and_started_again_the_tape_goes_on(tmp_path)
         async with consuming_tail(tmp_path, config) as consumer:
             with bridge(tmp_path, "run", "-c", str(config), "--record", "tape") as running:
                 await until(lambda: len(consumer.events) > 150, "150 events")
-                running.kill()
+                await asyncio.to_thread(running.kill)
             with bridge(tmp_path, "run", "-c", str(config), "--record", "tape") as running:
                 await until(lambda: len(consumer.events) > 400, "400 events")
-                assert running.stop() == 0
+                assert await asyncio.to_thread(running.stop) == 0
             await heard(consumer)
     played = await ask(tmp_path, "replay-tape", "tape", "-c", str(config), "--json")
     assert played.returncode == 0, played.stderr
@@ -137,12 +137,12 @@ async def test_a_tape_of_a_service_that_has_long_been_running_makes_the_same_eve
         async with consuming_tail(tmp_path, config) as consumer:
             with bridge(tmp_path, "run", "-c", str(config), name="before") as running:
                 await until(lambda: len(consumer.events) > 150, "150 events")
-                assert running.stop() == 0
+                assert await asyncio.to_thread(running.stop) == 0
             await heard(consumer)
             before = len(consumer.events)
             with bridge(tmp_path, "run", "-c", str(config), "--record", "tape") as running:
                 await until(lambda: len(consumer.events) > before + 150, "150 more")
-                assert running.stop() == 0
+                assert await asyncio.to_thread(running.stop) == 0
             await heard(consumer)
     played = await ask(tmp_path, "replay-tape", "tape", "-c", str(config), "--json")
     assert played.returncode == 0, played.stderr
@@ -272,7 +272,7 @@ async def test_a_tape_never_grows_beyond_its_bound_and_the_service_goes_on(tmp_p
             limited = ("--record", "tape", "--record-max", "50kB")
             with bridge(tmp_path, "run", "-c", str(config), *limited) as running:
                 await until(lambda: len(consumer.events) > 400, "400 events")
-                assert running.stop() == 0
+                assert await asyncio.to_thread(running.stop) == 0
     assert sum(path.stat().st_size for path in (tmp_path / "tape").iterdir()) <= 50_000
     said = [line for line in running.log if line["event"].startswith("tape.")]
     assert [line["event"] for line in said] == ["tape.records", "tape.full"]

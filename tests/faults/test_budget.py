@@ -86,11 +86,15 @@ async def test_no_second_has_more_requests_than_the_budget_whatever_strikes(sour
             )  # fmt: skip
             if fault != "nothing":
                 simulator.switch_on(fault, **FAULTS[fault])
-            await press(polled)
-            traffic = simulator.traffic[PROVIDERS[source]]
             applies = fault == "nothing" or source == "journeys" or fault != "token_expires_early"
+            traffic, pressed = simulator.traffic[PROVIDERS[source]], 0.0
+            while not pressed or (
+                fault != "nothing" and applies and not simulator.board.struck[fault] and pressed < 15
+            ):
+                await press(polled)
+                pressed += PRESSED_FOR
             assert simulator.board.struck[fault] > 0 or fault == "nothing" or not applies
-            return fault, traffic.most_in(1.0), len(traffic.times) / PRESSED_FOR
+            return fault, traffic.most_in(1.0), len(traffic.times) / pressed
 
     # A few at a time: what one event loop has to do for all of them would blur the record.
     found = []

@@ -252,7 +252,7 @@ async def test_nothing_private_is_written_by_a_process_with_its_own_store_and_br
             await trouble(simulator, config, witness)
             witness = Witness(people(simulator))
             await look_at_commands(tmp_path, config, witness)
-            assert running.stop() == 0
+            assert await asyncio.to_thread(running.stop) == 0
         # They did arrive at the far side, which shows that they were there to be told.
         assert SECRETS["slack_url"] in "".join(request.path for request in receiver.requests)
         witness.look_at_process("run", running)
@@ -287,7 +287,7 @@ async def test_nothing_private_is_written_when_redis_and_rabbitmq_die_and_come_b
                     before = len(receiver.requests)
                     await asyncio.to_thread(server.start)
                     await until(lambda before=before: len(receiver.requests) > before + 10, "events arrive again")
-                assert running.stop() == 0
+                assert await asyncio.to_thread(running.stop) == 0
             witness = Witness(people(simulator))
             witness.look_at_process("run", running)
             await look_at_store(RedisStore(store, clock=Clock()), witness)

@@ -32,11 +32,11 @@ from bridge.simulator.faults import FAULTS
 pytestmark = pytest.mark.faults
 
 SOURCES = ("city", "drops", "journeys")
-SILENCE = 0.2
+SILENCE = 0.5
 MIB = 1 << 20
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "city": {"timeout": "200ms", "interval": "30s", "page_size": 20},
+    "city": {"timeout": "500ms", "interval": "30s", "page_size": 20},
     "drops": {"interval": "60s", "lookback": "48h"},
     "journeys": {"page_size": 3},
 }
