@@ -65,7 +65,7 @@ async def complete(simulator: Simulator, consumer, compare=differences) -> None:
     simulator.time.freeze()
     await until(lambda: not simulator.unseen(), "the bridge has looked at every resource")
     with suppress(TimeoutError):
-        await until(lambda: not compare(simulator, consumer), "the consumer has heard all that was shown", within=20)
+        await until(lambda: not compare(simulator, consumer), "the consumer has heard all that was shown")
     assert compare(simulator, consumer) == {}
 
 

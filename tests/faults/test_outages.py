@@ -26,7 +26,7 @@ from bridge.simulator import Simulator, SimulatorSettings
 from bridge.testing.relay import TcpRelay
 from bridge.testing.servers import RabbitMQServer, RedisServer, free_port
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 LIVELY = SimulatorSettings(
     seed=5,
