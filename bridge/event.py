@@ -302,13 +302,16 @@ class Event(Model):
             rfc3339(milliseconds(recordedtime)).encode(), named, frame.schema, data.model_dump_json().encode(),
         )  # fmt: skip
         topic = f"{frame.stem}.{data.detail}" if data.detail else frame.stem
-        return WireEvent(id=id, topic=topic, time=int(time.timestamp()), body=body)
+        return WireEvent(id=id, topic=topic, time=_seconds(time), body=body)
 
     def to_wire(self) -> WireEvent:
         """Return the event as it travels; the bytes are the same on every broker and in every webhook."""
-        return WireEvent(
-            id=self.id, topic=self.topic, time=int(self.time.timestamp()), body=self.model_dump_json().encode()
-        )
+        return WireEvent(id=self.id, topic=self.topic, time=_seconds(self.time), body=self.model_dump_json().encode())
+
+
+def _seconds(moment: datetime) -> int:
+    """Return whole seconds since 1970, and 0 before: AMQP knows no earlier time."""
+    return max(0, int(moment.timestamp()))
 
 
 class _Frame(NamedTuple):
@@ -343,7 +346,7 @@ class WireEvent:
     id: str
     topic: str
     time: int
-    """The event's `time` in whole seconds since 1970, for the AMQP property `timestamp`."""
+    """The event's `time` in whole seconds since 1970, 0 for what was before, for the AMQP property `timestamp`."""
     body: bytes
     """Structured CloudEvents JSON, UTF-8."""
 

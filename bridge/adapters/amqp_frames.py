@@ -51,7 +51,7 @@ class Frames:
         body = event.body
         header = b"".join((
             _CONTENT.pack(60, 0, len(body), _FLAGS), self._front, _LENGTH.pack(len(table)), table, self._persistent,
-            _short(event.id), _TIME.pack(event.time), kind,
+            _short(event.id), _TIME.pack(message.stamp(event)), kind,
         ))  # fmt: skip
         pieces = [method, self._frame(_HEADER, header)]
         if len(body) <= self._piece:

@@ -24,7 +24,12 @@ def headers(entry: Entry) -> dict[str, str]:
 
 def properties(event: WireEvent) -> dict[str, Any]:
     """Return the AMQP properties of an event, apart from content type and encoding."""
-    return {"message_id": event.id, "type": event.type, "timestamp": event.time, "delivery_mode": PERSISTENT}
+    return {"message_id": event.id, "type": event.type, "timestamp": stamp(event), "delivery_mode": PERSISTENT}
+
+
+def stamp(event: WireEvent) -> int:
+    """Return the AMQP property `timestamp`, which has no sign; journals of earlier versions hold times before 1970."""
+    return max(0, event.time)
 
 
 def received(topic: str, body: object, properties: Mapping[str, Any], headers: object, tag: object) -> Received:
@@ -61,9 +66,9 @@ def _position(headers: object) -> Position | None:
         return None
 
 
-def _time(stamp: object, content: Mapping[str, Any] | None) -> int:
-    if isinstance(stamp, int):
-        return stamp
+def _time(told: object, content: Mapping[str, Any] | None) -> int:
+    if isinstance(told, int):
+        return told
     text = (content or {}).get("time")
     try:
         return int(datetime.fromisoformat(text).timestamp()) if isinstance(text, str) else 0
@@ -71,4 +76,4 @@ def _time(stamp: object, content: Mapping[str, Any] | None) -> int:
         return 0
 
 
-__all__ = ["CONTENT_TYPE", "ENCODING", "PERSISTENT", "POSITION_HEADER", "headers", "properties", "received"]
+__all__ = ["CONTENT_TYPE", "ENCODING", "PERSISTENT", "POSITION_HEADER", "headers", "properties", "received", "stamp"]

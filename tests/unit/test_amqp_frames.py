@@ -29,7 +29,7 @@ entries = st.builds(
         WireEvent,
         id=st.text(min_size=1, max_size=60),
         topic=st.lists(words, min_size=3, max_size=4).map(".".join),
-        time=st.integers(0, 2**40),
+        time=st.integers(-(2**40), 2**40),
         body=st.binary(max_size=3 * FRAME_MAX),
     ),
 )
@@ -56,6 +56,12 @@ def by_the_library(entry: Entry, channel: int, exchange: str) -> bytes:
 def test_every_event_is_framed_as_the_library_frames_it(some: list[Entry], channel: int, exchange: str) -> None:
     frames = Frames(channel, exchange, FRAME_MAX)
     assert [frames.of(one) for one in some] == [by_the_library(one, channel, exchange) for one in some]
+
+
+def test_a_journal_with_a_time_before_1970_does_not_hold_up_the_relay() -> None:
+    old = Entry(Position("a", 1), WireEvent("i", "sms.recipient.sent", -62_135_596_800, b"{}"))
+    new = Entry(Position("a", 1), WireEvent("i", "sms.recipient.sent", 0, b"{}"))
+    assert Frames(1, "x", FRAME_MAX).of(old) == Frames(1, "x", FRAME_MAX).of(new) == by_the_library(old, 1, "x")
 
 
 def test_topics_without_end_do_not_fill_the_memory() -> None:

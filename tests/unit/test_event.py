@@ -116,6 +116,16 @@ def test_an_event_is_written_in_the_same_bytes_whether_it_is_made_or_not(
         assert cls.wire(**frame, data=data) == expected
 
 
+@pytest.mark.parametrize("time", [datetime.min.replace(tzinfo=UTC), datetime(1969, 12, 31, 23, 59, 58, tzinfo=UTC)])
+def test_a_time_before_1970_is_told_in_the_body_and_gives_no_timestamp_that_a_broker_refuses(time: datetime) -> None:
+    data = Data(channel="sms", status="failed", transition="first")
+    event = Event.of(id="5f0c", source="/x/y", subject="/z", time=time, recordedtime=NOW, data=data)
+    wire = event.to_wire()
+    assert wire == Event.wire(id="5f0c", source="/x/y", subject="/z", time=time, recordedtime=NOW, data=data)
+    assert wire.time == 0
+    assert Event.model_validate_json(wire.body).time == time
+
+
 class Richer(RecipientFailed):
     """A plugin's event that says more in its frame."""
 
