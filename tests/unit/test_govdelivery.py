@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from bridge import errors
 from bridge.clock import Clock
 from bridge.event import Observed
+from bridge.ledger import TENURE, Tenure
 from bridge.lifecycle import classify
 from bridge.providers.govdelivery import GovDelivery, GovDeliverySettings, plugin
 from bridge.providers.govdelivery.api import Outage
@@ -1177,3 +1178,25 @@ async def test_a_rotated_token_is_used_at_once_and_a_lost_one_is_said_so(tms, ti
     file.unlink()
     with pytest.raises(errors.Unauthorized, match="the token's file cannot be read"):
         await Bridge(tms, GovDelivery("x", fresh, time.clock)).poll()
+
+
+@pytest.mark.parametrize("discover", [True, False])
+async def test_a_source_that_lost_its_lease_asks_for_nothing_more(tms, open_bridge, discover):
+    tenure = Tenure("source/city", 1e9)
+
+    what = {"/": {"_links": [{"sms": "/messages/sms"}]}, "/messages/sms": [], "/messages/sms/1": tms.message("/x")}
+
+    def ends():
+        tenure.until = -1e9
+        return what[tms.asked[-1].partition("?")[0]]
+
+    tms.at |= dict.fromkeys(what, ends)
+    named = ["/messages/sms/1", "/messages/sms/2"]
+    bridge = open_bridge(channels=["sms", "voice"], discover=discover, messages=named, concurrency=1)
+    held = TENURE.set(tenure)
+    try:
+        with pytest.raises(errors.LeaseLost):
+            await bridge.poll()
+    finally:
+        TENURE.reset(held)
+    assert len(tms.asked) == 1

@@ -26,7 +26,7 @@ from bridge import errors
 from bridge.clock import Clock
 from bridge.event import CATALOGUE, Catalogue, DropData, UnknownStatus
 from bridge.intake import Intake
-from bridge.ledger import Commit, JournalState, Lease
+from bridge.ledger import TENURE, Commit, JournalState, Lease, Tenure
 from bridge.providers.http import Answer, Client, Limiter, Limits, Refused
 from bridge.providers.spacivox import Spacivox, SpacivoxSettings, plugin
 from bridge.providers.spacivox.records import RECORDS, RecordType, Unreadable, describe, kind_of, observe
@@ -113,6 +113,14 @@ class Vendor:
     broken: set[str] = field(default_factory=set)
     """Days of which nothing can be had."""
     forbidden: set[str] = field(default_factory=set)
+    silent: set[str] = field(default_factory=set)
+    """Days of which nothing is answered at all."""
+    wait: str | None = None
+    """The `Retry-After` of a refusal."""
+    throttled_at: int = 0
+    """The request, counted from 1, that is answered with a wish for fewer."""
+    throttled: set[str] = field(default_factory=set)
+    """Days of which each request is answered with a wish for fewer."""
     answer: web.Response | None = None
     raw: bytes | None = None
     requests: list[web.Request] = field(default_factory=list)
@@ -127,15 +135,23 @@ class Vendor:
         if not {"start", "end"} <= set(request.query):
             return web.Response(status=400)
         since, until = (datetime.fromisoformat(request.query[name]) for name in ("start", "end"))
+        if self._within(self.silent, since, until):
+            request.transport.close()
+        if self._within(self.throttled, since, until) or len(self.requests) == self.throttled_at:
+            return web.Response(status=429)
         return await self._refusal(since, until) or self._listing(request, since, until)
 
     async def _refusal(self, since, until) -> web.Response | None:
         if self.widest is not None and until - since > self.widest:
             if not self.refusal:
                 await asyncio.sleep(30)
-            return web.Response(status=self.refusal, text="<html>too much</html>")
-        noons = (datetime.fromisoformat(f"{day}T12:00:00Z") for day in self.broken)
-        return web.Response(status=500) if any(since < noon < until for noon in noons) else None
+            headers = {} if self.wait is None else {"Retry-After": self.wait}
+            return web.Response(status=self.refusal, text="<html>too much</html>", headers=headers)
+        return web.Response(status=500) if self._within(self.broken, since, until) else None
+
+    @staticmethod
+    def _within(days, since, until) -> bool:
+        return any(since < datetime.fromisoformat(f"{day}T12:00:00Z") < until for day in days)
 
     def _listing(self, request, since, until) -> web.Response:
         if self.raw is not None:
@@ -600,10 +616,25 @@ async def test_a_record_on_the_border_of_two_slices_is_found_once_whatever_the_e
 
 
 async def test_a_record_that_changes_between_two_overlapping_requests_is_seen_in_both_states(vendor, bridge) -> None:
-    vendor.raw = json.dumps([record(1, 0), record(1, 0), record(1, 1)]).encode()
+    border = NOW.replace(hour=0)
+    vendor.records = [record(1, 0, border)]
     one = bridge()
+
+    async def changes(since, until) -> None:
+        vendor.records = [record(1, int(since > border - DAY), border)]
+
+    vendor._refusal = changes
     await one.poll()
-    assert [topic for _, topic, _ in one.memory.said][:2] == ["voicemail.drop.sent", "voicemail.drop.delivered"]
+    assert [topic for _, topic, _ in one.memory.said] == ["voicemail.drop.sent", "voicemail.drop.delivered"]
+
+
+async def test_a_record_that_one_answer_shows_in_two_states_is_told_once(vendor, bridge, time) -> None:
+    vendor.records = [record(1, 1), record(2, 0), record(1, 0)]
+    one = bridge()
+    for _ in range(3):
+        await one.poll()
+        time.passes(minutes=1)
+    assert one.memory.said == [("1", "voicemail.drop.sent", "first"), ("2", "voicemail.drop.sent", "first")]
 
 
 async def test_a_big_answer_is_committed_in_pages_and_the_cursor_moves_behind_the_last(vendor, bridge) -> None:
@@ -767,7 +798,7 @@ def test_whatever_fails_and_however_long_a_record_is_never_lost_before_its_time_
 # --- too much at once -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("refusal", [400, 413, 504])
+@pytest.mark.parametrize("refusal", [400, 408, 413, 504, 524])
 async def test_a_slice_that_is_too_much_is_halved_until_it_is_not(vendor, bridge, refusal) -> None:
     vendor.widest, vendor.refusal = timedelta(hours=4), refusal
     vendor.records = [record(number, 0, NOW - timedelta(hours=number)) for number in range(1, 71)]
@@ -776,6 +807,43 @@ async def test_a_slice_that_is_too_much_is_halved_until_it_is_not(vendor, bridge
     assert result.problems == []
     assert sorted(int(subject) for subject, _, _ in one.memory.said) == list(range(1, 71))
     assert len(vendor.requests) < 60
+
+
+async def test_what_is_too_much_is_halved_also_where_the_provider_asks_for_a_pause(vendor, bridge, time) -> None:
+    vendor.widest, vendor.wait = timedelta(hours=4), "10"
+    vendor.records = [record(1), record(2, 0, NOW - timedelta(hours=70))]
+    one = bridge()
+    result = await one.poll()
+    assert result.problems == []
+    assert sorted(subject for subject, _, _ in one.memory.said) == ["1", "2"]
+    assert time.now - NOW >= timedelta(seconds=30)
+
+
+async def test_a_pause_of_more_than_a_minute_is_left_to_the_next_poll_which_asks_for_less(vendor, bridge, time) -> None:
+    vendor.widest, vendor.wait = timedelta(hours=2), "120"
+    vendor.records = [record(1, 0, NOW - timedelta(hours=23)), record(2)]
+    one = bridge(lookback="24h")
+    with pytest.raises(errors.Transient) as caught:
+        await one.poll()
+    assert caught.value.retry_after == pytest.approx(120, abs=5)
+    assert time.now - NOW < timedelta(seconds=60)
+    for _ in range(6):
+        time.passes(seconds=120)
+        with suppress(errors.Transient):
+            await one.poll()
+    assert sorted(subject for subject, _, _ in one.memory.said) == ["1", "2"]
+
+
+async def test_a_wish_for_fewer_requests_does_not_undo_the_halving(vendor, bridge, time) -> None:
+    vendor.widest, vendor.refusal = timedelta(hours=8), 413
+    vendor.throttled_at = 2
+    one = bridge(lookback="24h")
+    with pytest.raises(errors.Transient):
+        await one.poll()
+    time.passes(minutes=1)
+    result = await one.poll()
+    assert result.problems == []
+    assert [span > vendor.widest for span in vendor.spans()[:3]] == [True, False, False]
 
 
 async def test_silence_is_too_much_as_well(vendor, bridge, time) -> None:
@@ -894,7 +962,54 @@ async def test_a_server_that_is_not_there_is_not_asked_for_every_slice(vendor, b
     one = bridge(url=f"http://127.0.0.1:{unused_port()}", lookback="720h")
     with pytest.raises(errors.Transient, match="cannot connect"):
         await one.poll()
-    assert len(one.source.problems) == 2
+    assert len(one.source.problems) == 3
+
+
+async def test_old_records_that_cannot_be_had_keep_no_newer_ones_from_being_read(vendor, bridge) -> None:
+    vendor.silent = {"2015-01-03", "2015-01-04"}
+    vendor.records = [record(1), record(2, 0, NOW - timedelta(hours=30))]
+    one = bridge(lookback="84h")
+    result = await one.poll()
+    assert sorted(subject for subject, _, _ in one.memory.said) == ["1", "2"]
+    assert [problem[:30] for problem in result.problems] == [
+        f"voicemail_drop from 2015-01-{day}" for day in ("03", "04")
+    ]
+
+
+async def test_old_records_that_are_asked_for_too_often_keep_no_newer_ones_from_being_read(
+    vendor, bridge, time
+) -> None:
+    vendor.throttled = {"2015-01-04"}
+    vendor.records = [record(1), record(2, 0, NOW - timedelta(hours=30))]
+    one = bridge()
+    for _ in range(2):
+        with pytest.raises(errors.Transient):
+            await one.poll()
+        time.passes(minutes=1)
+    assert sorted(subject for subject, _, _ in one.memory.said) == ["1", "2"]
+
+
+@pytest.mark.parametrize("backfill", [False, True])
+async def test_a_source_that_lost_its_lease_asks_for_nothing_more(vendor, bridge, time, backfill) -> None:
+    one = bridge()
+    tenure = Tenure("source/drops", 1e9)
+
+    async def ends(since, until) -> None:
+        tenure.until = -1e9
+
+    vendor._refusal = ends
+    held = TENURE.set(tenure)
+    try:
+        with pytest.raises(errors.LeaseLost):
+            await (_backfill(one) if backfill else one.poll())
+    finally:
+        TENURE.reset(held)
+    assert len(vendor.requests) == 1
+
+
+async def _backfill(one: Bridge) -> None:
+    async for _ in one.source.backfill(NOW - timedelta(days=4), NOW):
+        pass
 
 
 async def test_a_wrong_token_is_said_so_and_asked_once(vendor, bridge) -> None:

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from yarl import URL
 
 from bridge.clock import Clock
-from bridge.errors import BridgeError, NotReady, Permanent, Unauthorized
+from bridge.errors import BridgeError, LeaseLost, NotReady, Permanent, Unauthorized
 from bridge.providers import reading
 from bridge.providers.govdelivery import accounts
 from bridge.providers.govdelivery.api import Api, Health, Outage, canonical, channel_of, message_path
@@ -331,7 +331,7 @@ class GovDelivery:
                 async with aclosing(walk.pages()) as pages:
                     async for page in pages:
                         yield page
-            except (Unauthorized, Throttled, Outage):
+            except (LeaseLost, Unauthorized, Throttled, Outage):
                 raise
             except NotReady:
                 continue

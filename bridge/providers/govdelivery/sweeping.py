@@ -8,7 +8,7 @@ from typing import Any
 
 from bridge import retry
 from bridge.clock import Clock
-from bridge.errors import BridgeError, NotReady, Unauthorized
+from bridge.errors import BridgeError, LeaseLost, NotReady, Unauthorized
 from bridge.providers import reading
 from bridge.providers.govdelivery.api import Api, Listing, Outage, channel_of, provider_clock, recipient_key
 from bridge.providers.govdelivery.familiar import Familiar, Reading
@@ -25,7 +25,7 @@ _SPARE_PAGES = 20
 _MESSAGE_FIELDS = frozenset({"_links", "id", "status", "created_at", "completed_at", "recipient_counts"})
 _GIVE_UP_MISSING = 6
 _LONGEST_BACKOFF = 900.0
-_STOPS_EVERYTHING = (Unauthorized, Throttled, Outage)
+_STOPS_EVERYTHING = (LeaseLost, Unauthorized, Throttled, Outage)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import structlog
 from pydantic import Field, field_validator
 
 from bridge.clock import Clock
-from bridge.errors import BridgeError, Unauthorized
+from bridge.errors import BridgeError, LeaseLost, Unauthorized
 from bridge.providers.http import (
     Answer,
     Client,
@@ -53,6 +53,7 @@ _PAGE = 500
 _DAY = 86400.0
 _NO_CONTENT = 204
 _SILENT_AT_MOST = 2
+_WAITED_OUT = 60.0
 _LIMITS = Limits(retries=1)
 
 
@@ -114,12 +115,19 @@ class _Sweep:
     last: dict[str, str] = field(default_factory=dict)
     """The states on the answer before, by id: neighbouring answers overlap."""
 
+    @property
+    def unheard(self) -> bool:
+        """Whether the server may not be there at all: some requests met silence, and none was answered."""
+        return self.silent >= _SILENT_AT_MOST and not self.answered
+
     def failed(self, what: str, error: BridgeError) -> None:
         """Note a failure; raises it where going on would only mean to wait for a server that is not there."""
+        unheard = self.unheard
         self.problems.append(f"{what}: {error}; read again at the next poll")
         self.error = error
-        self.silent += isinstance(error, Failed) and error.status is None
-        if isinstance(error, Throttled) or (self.silent >= _SILENT_AT_MOST and not self.answered):
+        silent = isinstance(error, Failed) and error.status is None
+        self.silent += silent
+        if isinstance(error, Throttled) or (unheard and silent):
             raise error
 
     def end(self) -> None:
@@ -135,7 +143,9 @@ class Spacivox:
     A record's timestamp is taken for the time of its creation, so a cursor that only moves forward would miss every
     later state: the window trails instead, and the ledger compares by id. The cursor keeps, for each listing, the
     `floor` before which all is done, and when each slice was last read whole; after an outage the window reaches back
-    to where it stood. A slice that fails does not stop the others, and is read again.
+    to where it stood. A slice that fails does not stop the others, and is read again: after silence, the newest is
+    asked for before the server is taken to be away, and a poll after one that ended with a wish for quiet begins at the
+    other end.
     """
 
     def __init__(self, name: str, settings: SpacivoxSettings, clock: Clock) -> None:
@@ -152,6 +162,7 @@ class Spacivox:
         self._listings = list(_listings(settings))
         self._reach = {listing.name: Reach(self._size) for listing in self._listings}
         self._ahead = timedelta(0)
+        self._newest_first = False
         limiter = shared_limiter(account_key(settings.url, settings.token.reveal()), settings.rate, clock)
         self._client = Client(settings.url, limiter=limiter, clock=clock, headers=self._headers, limits=_LIMITS)
 
@@ -159,7 +170,7 @@ class Spacivox:
         return {"Authorization": f"Bearer {self._settings.token.reveal()}"}
 
     async def pages(self, cursor: Mapping[str, str], watched: Sequence[str]) -> AsyncIterator[Page]:
-        """Read every slice that is due, the oldest first; raises when none of them could be read."""
+        """Read every slice that is due, as a rule the oldest first; raises when none of them could be read."""
         del watched
         sweep = self._sweep()
         for listing in self._listings:
@@ -168,6 +179,11 @@ class Spacivox:
                     yield page
             except (Unauthorized, Vanished) as error:
                 sweep.failed(listing.name, error)
+            except Throttled:
+                # Were it one slice that is answered so each time, those behind it would never have their turn.
+                self._newest_first = not self._newest_first
+                raise
+        self._newest_first = False
         sweep.end()
 
     async def backfill(self, start: datetime, end: datetime) -> AsyncIterator[Page]:
@@ -178,6 +194,8 @@ class Spacivox:
                 try:
                     async for page in self._pages(listing, part, None, sweep):
                         yield page
+                except LeaseLost:
+                    raise
                 except BridgeError as error:
                     sweep.failed(f"{listing.name} from {moment(part.start)}", error)
         sweep.end()
@@ -192,7 +210,9 @@ class Spacivox:
         progress, changes = self._resume(listing, cursor, now)
         self._reach[listing.name].begin()
         sweep.last = {}
-        for part, after in self._due(progress, now):
+        parts = self._due(progress, now)
+        while parts:
+            part, after = parts.pop(-1 if self._newest_first or sweep.unheard else 0)
             started = self._clock.now()
             held: Page | None = None
             try:
@@ -200,7 +220,7 @@ class Spacivox:
                     if held is not None:
                         yield held
                     held = page
-            except (Unauthorized, Vanished):
+            except (LeaseLost, Unauthorized, Vanished):
                 raise
             except BridgeError as error:
                 if held is not None:
@@ -258,15 +278,26 @@ class Spacivox:
             span = min(reach.span, part.end - position)
             try:
                 answer = await self._ask(listing, position - self._overlap, position + span + self._overlap)
+            except (LeaseLost, Throttled):
+                raise  # that says nothing of the span: what was found by trying holds at the next poll as well
             except BridgeError as error:
                 less = narrower(error, span)
                 reach.refuse(span, less)
                 if less is None:
                     raise final(error) from None
+                await self._wait_out(error)
             else:
                 reach.bear()
                 yield answer
                 position += span
+
+    async def _wait_out(self, error: BridgeError) -> None:
+        """Wait until less may be asked for; raises `error` where its wish for quiet is too long for that."""
+        quiet = (error.retry_after if isinstance(error, Failed) else None) or 0.0
+        if quiet > _WAITED_OUT:
+            raise error
+        if quiet:
+            await self._clock.sleep(quiet)
 
     async def _ask(self, listing: Listing, start: datetime, end: datetime) -> Answer:
         params = {"start": moment(start), "end": moment(end), **listing.params}
@@ -276,17 +307,20 @@ class Spacivox:
 
     @staticmethod
     def _news(listing: Listing, records: Sequence[Any], sweep: _Sweep) -> Iterator[Observation]:
-        """Yield what each record shows, and what the answer before has shown already not again."""
+        """Yield what each record shows, and what the answer before has shown already not again.
+
+        A record that is in one answer twice is in the state that it has there last.
+        """
         before = sweep.last
-        present: dict[str, str] = {}
+        shown: dict[str, Observation] = {}
         for item in records:
             one = observe(listing.sort, listing.record, listing.kind, item)
             if isinstance(one, Unreadable):
                 sweep.unreadable[f"records of {listing.name} {one.reason}"] += 1
-            elif present.get(one.key, before.get(one.key)) != one.status:
-                present[one.key] = one.status
-                yield one
-        sweep.last = present
+            else:
+                shown[one.key] = one
+        sweep.last = {key: one.status for key, one in shown.items()}
+        yield from (one for key, one in shown.items() if before.get(key) != one.status)
 
     async def groups(
         self, cursor: Mapping[str, str], watched: Sequence[str], *, everything: bool

@@ -18,7 +18,7 @@ _HALF = 2
 _EIGHTH = 8
 _BORNE = 4
 _BAD_REQUEST = 400
-_TOO_MUCH = frozenset({_BAD_REQUEST, 413, 504})
+_TOO_MUCH = frozenset({_BAD_REQUEST, 408, 413, 504, 524})
 
 
 def moment(when: datetime) -> str:
@@ -161,8 +161,9 @@ class Reach:
         self.span, self._refused = self.most, self.most * _HALF
 
     def begin(self) -> None:
-        """Be a little bolder at a poll's beginning."""
-        self._refused, self._borne, self._patience = self._refused * _HALF, 0, _BORNE
+        """Be a little bolder at a poll's beginning, unless the last thing that was heard is a refusal."""
+        if self._borne:
+            self._refused, self._borne, self._patience = self._refused * _HALF, 0, _BORNE
 
     def refuse(self, tried: timedelta, less: timedelta | None) -> None:
         """Note that so much was too much, and what to ask for instead; None is no matter of how much."""
