@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from types import SimpleNamespace
 from typing import Annotated, Any, Protocol
 from weakref import WeakValueDictionary
@@ -236,6 +237,8 @@ class Answer:
 
     That says nothing about whether the earlier one was ever written down.
     """
+    forget: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
+    """Makes the client ask for this answer whole the next time."""
 
     def json(self) -> Any:
         """Return the value of the body; raises `Failed` that tells HTML, nothing and torn JSON apart."""
@@ -245,7 +248,12 @@ class Answer:
             pass
         start = self.body.lstrip()[:1]
         shape = "HTML" if start == b"<" else "torn JSON" if start else "nothing"
-        raise Failed(f"{self.what}: the provider answered {shape} instead of JSON", status=self.status)
+        raise self.refused(f"the provider answered {shape} instead of JSON")
+
+    def refused(self, why: str) -> Failed:
+        """Return the failure of an answer that cannot be used; what stands for it is not asked for again (HTTP 304)."""
+        self.forget()
+        return Failed(f"{self.what}: {why}", status=self.status)
 
     def link(self, relation: str) -> str | None:
         """Return the absolute target of a relation of the `Link` header, fit for `Client.get`; None without one."""
@@ -262,7 +270,7 @@ class Answer:
         try:
             return str(self.url.join(URL(target)))
         except ValueError:
-            raise Failed(f"{self.what}: the link {relation!r} cannot be read", status=self.status) from None
+            raise self.refused(f"the link {relation!r} cannot be read") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,16 +295,27 @@ class _Memory:
             self._answers.move_to_end(url)
         return answer
 
-    def put(self, url: URL, answer: Answer) -> None:
+    def put(self, url: URL, answer: Answer) -> Answer:
+        """Keep an answer that may be asked for conditionally; return it with the means to forget it."""
+        self._drop(url)
+        body = answer.body
+        if answer.status != 200 or not body or len(body) > self._limit // 4 or not _validators(answer):  # noqa: PLR2004 - HTTP
+            return answer
+        kept = replace(answer, forget=partial(self._forget, url, body))
+        self._answers[url] = kept
+        self._size += len(body)
+        while self._size > self._limit:
+            self._drop(next(iter(self._answers)))
+        return kept
+
+    def _forget(self, url: URL, body: bytes) -> None:
+        kept = self._answers.get(url)
+        if kept is not None and kept.body is body:
+            self._drop(url)
+
+    def _drop(self, url: URL) -> None:
         old = self._answers.pop(url, None)
         self._size -= len(old.body) if old else 0
-        if answer.status != 200 or len(answer.body) > self._limit // 4 or not _validators(answer):  # noqa: PLR2004 - HTTP
-            return
-        self._answers[url] = answer
-        self._size += len(answer.body)
-        while self._size > self._limit:
-            _, oldest = self._answers.popitem(last=False)
-            self._size -= len(oldest.body)
 
 
 def _validators(answer: Answer) -> dict[str, str]:
@@ -473,7 +492,7 @@ class Client:
             return replace(known, asked=answer.asked, at=answer.at, unchanged=True)
         failure = self._judge(answer, ready_only=ready_only)
         if failure is None and method == hdrs.METH_GET:
-            self._memory.put(url, answer)
+            return self._memory.put(url, answer)
         return failure or answer
 
     async def _ask(self, request: Request, headers: Mapping[str, str], value: Any) -> Answer | Failure:

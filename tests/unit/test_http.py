@@ -510,6 +510,35 @@ async def test_a_page_that_stands_as_before_is_not_sent_again_and_still_read(far
     assert second.at - first.at == pytest.approx(timedelta(seconds=60), abs=timedelta(seconds=1))
 
 
+@pytest.mark.parametrize(
+    "body", [b'[{"id": 9, "sta', b"<html>", b"", b'{"error": "later"}'], ids=["torn", "html", "nothing", "shape"]
+)
+async def test_an_answer_that_cannot_be_used_is_asked_for_whole_the_next_time(far, open_client, body):
+    bodies = [body, b"[1]"]
+
+    async def answer(request):
+        if "If-None-Match" in request.headers:
+            return web.Response(status=304)
+        return web.Response(body=bodies.pop(0), headers={"ETag": '"7"'})
+
+    far.answer = answer
+    client = open_client()
+    first = await client.get("/a")
+    with pytest.raises(Failed, match=r"GET /a: "):
+        raise first.refused(f"{first.json()} is no list")
+    assert (await client.get("/a")).json() == [1]
+    first.forget()
+    assert (await client.get("/a")).unchanged
+
+
+async def test_a_client_without_a_memory_makes_no_conditional_request(far, open_client):
+    far.says(lambda: web.Response(body=b"", headers={"ETag": '"1"'}))
+    client = open_client(limits=Limits(memory=0))
+    for _ in range(2):
+        await client.get("/a")
+    assert not any("If-None-Match" in request.headers for request in far.requests)
+
+
 async def test_what_is_remembered_is_bounded_in_bytes(far, open_client):
     far.says(lambda: web.Response(body=b"x" * 100, headers={"ETag": '"1"'}))
     client = open_client(limits=Limits(memory=400))

@@ -115,7 +115,7 @@ class Api:
             answer = await self._client.get(target, params)
             value = [] if known is not None and hash(answer.body) == known else answer.json()
             if not fits(value):
-                raise Failed(f"{answer.what}: the provider answered no {wanted}", status=answer.status)  # noqa: TRY301 - a torn answer counts like one that never came
+                raise answer.refused(f"the provider answered no {wanted}")  # noqa: TRY301 - a torn answer counts like one that never came
         except Throttled:
             raise
         except Failed as error:

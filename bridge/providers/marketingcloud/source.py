@@ -15,7 +15,7 @@ from bridge.clock import Clock
 from bridge.errors import BridgeError, Unauthorized
 from bridge.event import rfc3339
 from bridge.providers import reading
-from bridge.providers.http import Answer, Client, Failed, Limits, Origin, Throttled, account_key, shared_limiter
+from bridge.providers.http import Answer, Client, Limits, Origin, Throttled, account_key, shared_limiter
 from bridge.providers.marketingcloud.events import FEEDS, Feed, event_id, happened, observe, watermark
 from bridge.providers.marketingcloud.place import Place
 from bridge.providers.marketingcloud.tokens import Credentials, Tokens
@@ -341,8 +341,8 @@ def _read(answer: Answer) -> _Batch:
     """Return what an answer brings; raises `Failed` for what is no such answer, which is not taken for empty."""
     value: Any = {} if answer.status == _NO_CONTENT else answer.json()
     if not isinstance(value, dict) or (value and _KNOWN.isdisjoint(value)):
-        raise Failed(f"{answer.what}: the provider answered something else than a page of events", status=answer.status)
+        raise answer.refused("the provider answered something else than a page of events")
     messages = value.get("messages")
     if messages is not None and not isinstance(messages, list):
-        raise Failed(f"{answer.what}: the answer's messages are no list", status=answer.status)
+        raise answer.refused("the answer's messages are no list")
     return _Batch(messages or [], watermark(value), answer.asked, answer.at)

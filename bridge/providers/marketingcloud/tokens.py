@@ -11,7 +11,7 @@ from yarl import URL
 from bridge.clock import Clock
 from bridge.errors import Permanent, Unauthorized
 from bridge.providers import reading
-from bridge.providers.http import Client, Failed, Refused, Vanished, origin
+from bridge.providers.http import Client, Refused, Vanished, origin
 from bridge.settings import Secret
 
 _ASSUMED = 600.0
@@ -96,7 +96,7 @@ class Tokens:
         value = reading.mapping(answer.json())
         text = reading.text(value.get("access_token"))
         if text is None:
-            raise Failed(f"{answer.what}: the answer has no access_token", status=answer.status)
+            raise answer.refused("the answer has no access_token")
         lifetime = _lifetime(value.get("expires_in"))
         return Token(text, self._rest(value.get("rest_instance_url")), lifetime, asked + lifetime)
 

@@ -420,5 +420,5 @@ def _records(answer: Answer) -> list[Any]:
         return []
     value = answer.json()
     if not isinstance(value, list):
-        raise Failed(f"{answer.what}: the provider answered something else than a list", status=answer.status)
+        raise answer.refused("the provider answered something else than a list")
     return value
