@@ -19,7 +19,10 @@ _PAIR = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _TIME = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?\s*(Z|UTC|[+-]\d\d:?\d\d)?", re.IGNORECASE
 )
-_INTEGER = re.compile(r"[+-]?\d{1,18}")
+LONGEST_NUMBER = 40
+"""Whole numbers of more digits are no numbers to us: no id is so long."""
+_INTEGER = re.compile(rf"[+-]?\d{{1,{LONGEST_NUMBER}}}")
+_LARGEST = 10**LONGEST_NUMBER
 _E164 = re.compile(r"\+[1-9]\d{6,14}")
 _CODE = re.compile(r"\d{1,6}|[a-z][a-z_]{0,39}")
 _CODE_KEYS = ("errorcode", "errorCode", "error_code", "code", "error")
@@ -27,20 +30,46 @@ _LINK = re.compile(r"<\s*([^>]*?)\s*>([^<]*)")
 _REL = re.compile(r";\s*rel\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s;,\"']+))", re.IGNORECASE)
 _LARGEST_ERROR_BODY = 65536
 _LONGEST_TIME = 64
+_LEVELS = 64
+_DIGITS = 300
 
 
 def json(body: bytes) -> Any:
     """Return the value of a JSON text; raises `ValueError`.
 
     A byte order mark is passed over, and bytes or escapes that are no characters are read as U+FFFD: one bad character
-    in an error message must not hide a page of statuses.
+    in an error message must not hide a page of statuses. Where a number is too long, or a value too deep in others, for
+    the library, such numbers are read as text, and what lies deeper than anybody looks as None.
     """
     body = body.removeprefix(_BOM)
     try:
         return from_json(body)
     except ValueError:
-        text = body.decode("utf-8", "replace")
-    return from_json(_without_lone_surrogates(text))
+        text = _without_lone_surrogates(body.decode("utf-8", "replace"))
+    try:
+        return from_json(text)
+    except ValueError:
+        return _patiently(text)
+
+
+def _patiently(text: str) -> Any:
+    try:
+        value = standard_json.loads(text, parse_int=lambda digits: int(digits) if len(digits) <= _DIGITS else digits)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    return _shallow(value, _LEVELS)
+
+
+def _shallow(value: Any, levels: int) -> Any:
+    match value:
+        case dict() | list() if not levels:
+            return None
+        case dict():
+            return {name: _shallow(each, levels - 1) for name, each in value.items()}
+        case list():
+            return [_shallow(each, levels - 1) for each in value]
+        case _:
+            return value
 
 
 def _without_lone_surrogates(text: str) -> str:
@@ -72,13 +101,11 @@ def text(value: Any) -> str | None:
 
 
 def integer(value: Any) -> int | None:
-    """Return a whole number, also one written as text or as `2.0`; None for anything else."""
+    """Return a whole number of up to 40 digits, also one written as text or as `2.0`; None for anything else."""
     if isinstance(value, bool):
         return None
-    if isinstance(value, int):
-        return value
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
+    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+        return int(value) if abs(value) < _LARGEST else None
     if isinstance(value, str) and _INTEGER.fullmatch(value.strip()):
         return int(value)
     return None
@@ -161,12 +188,12 @@ def retry_after(value: str | None, now: datetime) -> float | None:
 
 @lru_cache(maxsize=64)  # answers of one second have one date
 def http_date(value: str | None) -> datetime | None:
-    """Return the time of a header such as `Date`; None where it cannot be read. Without a zone it is in UTC."""
+    """Return the time of a header such as `Date`, in UTC as without a zone; None where it cannot be read."""
     try:
         date = parsedate_to_datetime(value or "")
-    except ValueError:
+        return date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)
+    except (ValueError, OverflowError, TypeError, IndexError):  # the library's own, beyond what it documents
         return None
-    return date if date.tzinfo else date.replace(tzinfo=UTC)
 
 
 def error_code(body: bytes) -> str | None:

@@ -858,6 +858,19 @@ async def test_latest_tells_only_what_comes_after_the_first_start(vendor, bridge
     assert one.memory.numbers == [8, 9]
 
 
+@pytest.mark.parametrize("first", [10**18 + 7, 2**63 - 10])
+@pytest.mark.parametrize("start", ["earliest", "latest"])
+async def test_ids_of_64_bits_are_followed_like_any_others(vendor, bridge, start, first) -> None:
+    vendor.events = [sent(first), sent(first + 1)]
+    one = bridge(start=start)
+    await one.poll()
+    vendor.events += [sent(first + 2)]
+    for _ in range(2):
+        await one.poll()
+    assert one.memory.numbers == ([first, first + 1] if start == "earliest" else []) + [first + 2]
+    assert vendor.places()[-1] == first + 2
+
+
 async def test_latest_on_an_empty_feed_tells_the_very_first_event(vendor, bridge) -> None:
     one = bridge(start="latest")
     await one.poll()

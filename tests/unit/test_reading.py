@@ -99,7 +99,8 @@ def test_a_time_without_an_offset_is_in_the_zone_the_provider_means():
 @pytest.mark.parametrize(
     ("value", "number"),
     [(2, 2), ("2", 2), (" -3 ", -3), (2.0, 2), (2.5, None), ("2.5", None), (True, None), (None, None), ([2], None),
-     ("9" * 30, None), (float("nan"), None), (float("inf"), None), ("٣", 3)],
+     ("9223372036854775807", 2**63 - 1), ("9" * 40, 10**40 - 1), ("9" * 41, None), (10**40, None), (1e300, None),
+     (float("nan"), None), (float("inf"), None), ("٣", 3)],
 )  # fmt: skip
 def test_a_count_may_be_written_as_text(value, number):
     assert reading.integer(value) == number
@@ -143,6 +144,28 @@ def test_a_phone_is_given_in_its_international_form_where_there_is_one(candidate
 )
 def test_one_bad_character_hides_no_page(body, value):
     assert reading.json(body) == value
+
+
+@pytest.mark.parametrize(
+    ("odd", "value"),
+    [
+        (b"9" * 5000, "9" * 5000),
+        (b"[" * 300 + b"]" * 300, None),
+        (b'{"a": ' * 300 + b"1" + b"}" * 300, None),
+    ],
+    ids=["digits", "arrays", "objects"],
+)
+def test_one_absurd_value_hides_no_page(odd, value):
+    read = reading.json(b'[{"id": 7, "odd": %b}, {"id": 1234567890123456789012345}]' % odd)
+    assert [one["id"] for one in read] == [7, 1234567890123456789012345]
+    while isinstance(odd := read[0]["odd"], dict | list) and odd:
+        read = [{"odd": odd[0] if isinstance(odd, list) else odd["a"]}]
+    assert odd == value
+
+
+def test_what_is_nested_without_end_is_a_value_error():
+    with pytest.raises(ValueError, match="nested"):
+        reading.json(b"[" * 100_000 + b"]" * 100_000)
 
 
 @given(ANYTHING)
@@ -190,6 +213,31 @@ def test_no_bytes_are_more_than_a_value_error(body):
 )
 def test_an_error_code_is_a_number_or_a_word_and_never_a_sentence(body, code):
     assert reading.error_code(body) == code
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("Wed, 01 May 2024 12:00:00 GMT", NOON),
+        ("Wed, 01 May 2024 12:00:00", NOON),
+        ("Wed, 01 May 2024 14:00:00 +0200", NOON),
+        ("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", None),
+        ("Mon, 01 Jan 2024 00:00:00 +9999999999999999", None),
+        ("Fri, 31 Dec 9999 23:59:59 -2359", None),
+        ("soon", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_a_date_in_a_header_is_a_time_or_nothing_however_absurd(text, moment):
+    assert reading.http_date(text) == moment
+    assert text is None or moment == NOON or reading.retry_after(text, NOON) is None
+
+
+@given(st.text("MonJan0123456789:,+- GMT", max_size=60))
+def test_no_date_is_an_error(text):
+    date = reading.http_date(text)
+    assert date is None or date.tzinfo is UTC
 
 
 @given(st.text(max_size=40))

@@ -234,7 +234,7 @@ def _unread(item: Mapping[str, Any], known: frozenset[str]) -> dict[str, Any]:
 def _plain(value: Any) -> int | str | None:
     """Return a whole number, also one written as text, as a number, and other text as text; None for anything else."""
     number = reading.integer(value)
-    return number if number is not None and reading.text(number) is not None else reading.text(value)
+    return number if number is not None else reading.text(value)
 
 
 def _events(stem: str) -> str:

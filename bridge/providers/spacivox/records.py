@@ -128,7 +128,6 @@ RECORDS: Mapping[str, RecordType] = {
 
 _BLOCK = 1000
 _STATE_KEPT = 100
-_LONGEST_NUMBER = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +158,7 @@ def scope_of(sort: str, key: str, timestamp: Any) -> str:
     Numbers are given in order, so a block of a thousand is of about one age, and a record stays in its scope whatever
     its timestamp turns out to mean. Ids that are no numbers are kept by the day of their timestamp.
     """
-    if len(key) <= _LONGEST_NUMBER and key.isascii() and key.isdecimal():
+    if len(key) <= reading.LONGEST_NUMBER and key.isascii() and key.isdecimal():
         return f"{sort}/{int(key) // _BLOCK}"
     day = reading.time(timestamp)
     return f"{sort}/{day:%Y-%m-%d}" if day is not None else f"{sort}/undated"
