@@ -75,20 +75,26 @@ def judge(known: Mapping[str, Suspicion], found: Sequence[Difference], since: st
     """Decide what a check means after the one before; pure.
 
     What differs for the first time may be under way; what differs in the same way at two checks in a row is published,
-    once. What differs no longer is forgotten, so that it is news should it come again.
+    once. What differs no longer is forgotten, so that it is news should it come again. Of more than a hundred, those
+    that are known already come first.
     """
-    kept: dict[str, Suspicion | None] = {}
+    differ = {one.resource for one in found}
+    kept: dict[str, Suspicion | None] = dict.fromkeys(known.keys() - differ)
+    room = _KEPT - len(known.keys() & differ)
     news = []
     for one in found:
         before = known.get(one.resource)
+        if before is None:
+            room -= 1
+            if room < 0:
+                continue
         if before is None or not before.is_of(one):
             kept[one.resource] = Suspicion(one.what, one.provider, one.ledger, since)
         elif not before.said:
             said = Suspicion(one.what, one.provider, one.ledger, before.since, said=True)
             kept[one.resource] = said
             news.append((one.resource, said))
-    differ = {one.resource for one in found}
-    return Judged(kept | dict.fromkeys(known.keys() - differ), news)
+    return Judged(kept, news)
 
 
 class Bookkeeper:
@@ -152,7 +158,7 @@ class Bookkeeper:
             log.warning("books.differ_widely", source=self._name, differences=len(found), published_at_most=_KEPT)
         # A group that could not be asked for is neither right nor wrong.
         asked = {name: one for name, one in known.items() if not _within(name, report.failures)}
-        judged = judge(asked, found[:_KEPT], rfc3339(now))
+        judged = judge(asked, found, rfc3339(now))
         changes = {
             f"{_SUSPECT}{name}": None if one is None else one.dump() for name, one in judged.kept.items()
         }  # fmt: skip

@@ -303,23 +303,9 @@ class Comparison:
         self._book(counted, counted.counts or listed, [*known, *unlisted])
 
     async def _unlisted(self, counted: Counted, seen: Collection[Key]) -> list[_Known]:
-        """Return what the ledger has of the group and the provider did not show."""
-        if counted.scope is not None:
-            found = await self._known(counted)
-            return [one for one in found if one.key not in seen and not one.key.name.startswith(_DIGEST)]
-        if not counted.between:
-            return []
-        numbers = [int(key.name) for key in seen if key.name.isdecimal()]
-        if not numbers:
-            return []
-        bounds = range(min(numbers), max(numbers))
-        unlisted = []
-        for scope in sorted({key.scope for key in seen}):
-            for name, trail in (await self._ledger.scope(self._name, scope)).items():
-                key = Key(scope, name)
-                if key not in seen and name.isdecimal() and int(name) in bounds:
-                    unlisted.append(_Known(counted.subject(name), key, counted.kind, trail))
-        return unlisted
+        """Return what the ledger has of the group and the provider did not show; nothing where no scope tells."""
+        found = await self._known(counted)
+        return [one for one in found if one.key not in seen and not one.key.name.startswith(_DIGEST)]
 
     # one resource
 

@@ -176,8 +176,6 @@ class Counted:
     """The provider does not know the group (any more)."""
     walk: bool = False
     """Nothing less than reading the whole group tells what the provider has."""
-    between: bool = False
-    """Names are numbers given in order, and all that lie between two that are shown belong to the group."""
     contradictions: Sequence[str] = ()
     """Where the provider's own counts do not add up: a line each."""
     remarks: Sequence[str] = ()

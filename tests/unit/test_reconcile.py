@@ -238,17 +238,13 @@ async def test_occurrences_that_are_marked_are_compared_by_their_marks(books) ->
     assert named(await books.compare()) == [("1", "missing", "failed", "failed", "failed")]
 
 
-async def test_without_a_scope_what_lies_between_shown_numbers_belongs_to_the_group(books) -> None:
+async def test_without_a_scope_nothing_that_is_not_shown_is_said_to_be_gone(books) -> None:
     await books.saw(r3="sent", r5="sent", r6="sent", r9="sent", rkey="sent")
-    books.source.has = {"3": "sent", "6": "sent"}
-    books.source.facts = {"scope": None, "counts": None, "total": None, "walk": True, "between": True}
+    books.source.has = {"3": "sent", "6": "failed"}
+    books.source.facts = {"scope": None, "counts": None, "total": None, "walk": True}
     report = await books.compare()
-    assert named(report) == [("5", "gone", None, "sent", "sent")]
-    assert report.groups[0].provider == {"sent": 2}
-    books.source.facts["between"] = False
-    assert (await books.compare()).balanced
-    books.source.facts["between"], books.source.has = True, {"key": "sent"}
-    assert (await books.compare()).balanced
+    assert named(report) == [("6", "status", "failed", "sent", "sent")]
+    assert report.groups[0].provider == {"sent": 1, "failed": 1}
 
 
 async def test_the_events_are_held_against_the_ledger(books) -> None:
@@ -539,6 +535,15 @@ async def test_differences_beyond_number_are_not_all_published(books) -> None:
     for _ in range(3):
         await keeping.look()
     assert len(keeping.published) == 100
+
+
+async def test_a_difference_that_stays_among_very_many_others_is_published_once(books) -> None:
+    old = {str(number): "sent" for number in range(100)}
+    keeping = Keeping(books)
+    for crowd in ({}, {}, {}, {str(number): "sent" for number in range(100, 160)}, {}, {}):
+        books.source.has = crowd | old
+        await keeping.look()
+    assert sorted(event.subject for event in keeping.published) == sorted(subject(name) for name in old)
 
 
 async def test_a_look_without_the_lease_writes_nothing(books) -> None:

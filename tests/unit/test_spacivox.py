@@ -23,7 +23,9 @@ from structlog.testing import capture_logs
 from yarl import URL
 
 from bridge import errors
+from bridge.adapters.sqlite_store import SqliteStore
 from bridge.clock import Clock
+from bridge.comparison import Wanted
 from bridge.event import CATALOGUE, Catalogue, DropData, UnknownStatus
 from bridge.intake import Intake
 from bridge.ledger import TENURE, Commit, JournalState, Lease, Tenure
@@ -31,6 +33,7 @@ from bridge.providers.http import Answer, Client, Limiter, Limits, Refused
 from bridge.providers.spacivox import Spacivox, SpacivoxSettings, plugin
 from bridge.providers.spacivox.records import RECORDS, RecordType, Unreadable, describe, kind_of, observe
 from bridge.providers.spacivox.window import Entries, Progress, Slice, due, period, slices
+from bridge.reconcile import Reconciler
 from bridge.source import Page
 
 SEED = (Path(__file__).parents[1] / "seeds" / "spacivox-voicemail-drop-records.txt").read_text(encoding="utf-8")
@@ -1069,6 +1072,28 @@ async def test_a_past_range_is_read_beside_the_cursor(vendor, bridge) -> None:
     vendor.broken = {"2014-12-20"}
     pages = [page async for page in one.source.backfill(NOW - timedelta(days=20, hours=1), NOW - timedelta(days=10))]
     assert "2014-12-20" in one.source.problems[0]
+
+
+@pytest.mark.parametrize("meaning", ["created", "updated"])
+async def test_records_that_left_the_window_are_not_said_to_be_gone(vendor, bridge, time, tmp_path, meaning) -> None:
+    vendor.records = [record(number, 1, NOW - timedelta(hours=71)) for number in range(1, 20)]
+    one = bridge(timestamp_is=meaning)
+    store = SqliteStore(tmp_path / "ledger.db", clock=time.clock)
+    await store.open()
+    try:
+        intake = Intake("drops", "spacivox", one.source, store, time.clock)
+        lease = await store.acquire("source/drops", "me", 1e9)
+        await intake.poll(lease)
+        time.passes(hours=5)
+        vendor.records[0]["timestamp"] = stamp(time.now - timedelta(minutes=5))
+        vendor.records.append(record(50, 1, time.now - timedelta(minutes=3)))
+        await intake.poll(lease)
+        report = await Reconciler("drops", one.source, store, time.clock).compare(Wanted())
+    finally:
+        await store.close()
+    assert report.differences == []
+    assert report.failures == {}
+    assert any("no longer shown" in remark for remark in report.remarks)
 
 
 async def test_the_check_says_what_the_interval_costs(vendor, bridge) -> None:

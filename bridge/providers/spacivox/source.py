@@ -331,7 +331,11 @@ class Spacivox:
             yield path
 
     async def count(self, group: str, cursor: Mapping[str, str], *, ask: bool) -> Counted | None:
-        """Say that the window has to be read whole, since the provider counts nothing; costs no request."""
+        """Say that the window has to be read whole, since the provider counts nothing; costs no request.
+
+        What the ledger has and the window does not show is no difference: whatever its id is, a record's timestamp may
+        have left the window, or have come into it late.
+        """
         del cursor, ask
         listing = next((each for each in self._listings if each.record.path == group), None)
         if listing is None:
@@ -342,8 +346,10 @@ class Spacivox:
             listing.kind,
             lambda name: f"{group}/{quote(name, safe='')}",
             walk=True,
-            between=self._settings.team is None,
-            remarks=(f"the provider keeps no counts; the last {format_duration(self._settings.lookback)} were read",),
+            remarks=(
+                f"the provider keeps no counts; the last {format_duration(self._settings.lookback)} were read",
+                "a record that is no longer shown cannot be told from one that left this time",
+            ),
         )
 
     async def members(self, group: str, cursor: Mapping[str, str]) -> AsyncGenerator[Page, None]:
