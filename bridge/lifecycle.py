@@ -12,7 +12,8 @@ from bridge.event import Transition
 
 UNKNOWN = "unknown"
 _TOKEN = re.compile(r"([a-zA-Z]|\([^)]*\))(\d*)")
-_MARKS_KEPT = 64
+_MARKS_KEPT = 1024
+"""More occurrences of one resource than a provider shows at once, or each look would make all of them news again."""
 _DECISIONS_KEPT = 4096
 _SHORT = 64
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import random
 import re
@@ -23,7 +24,7 @@ from bridge import errors
 from bridge.clock import Clock
 from bridge.event import CATALOGUE, Catalogue, SendData, SMSNotSent, SMSQueued, SMSSent, UnknownStatus
 from bridge.intake import Intake
-from bridge.ledger import Commit, JournalState, Lease
+from bridge.ledger import TENURE, Commit, JournalState, Lease, Tenure
 from bridge.providers.marketingcloud import (
     REASONS,
     EmailNotSent,
@@ -35,6 +36,7 @@ from bridge.providers.marketingcloud import (
 )
 from bridge.providers.marketingcloud.events import FEEDS, describe, happened, observe, watermark
 from bridge.providers.marketingcloud.place import Place
+from bridge.providers.marketingcloud.tokens import Token
 from bridge.source import Page
 
 SEED = (Path(__file__).parents[1] / "seeds" / "marketingcloud-sms-not-sent.txt").read_text(encoding="utf-8")
@@ -449,6 +451,21 @@ async def test_a_token_for_another_host_moves_the_client_there(vendor, bridge, t
     assert [asked.path for asked in vendor.requests] == [PATH, f"/stack2{PATH}"]
 
 
+async def test_a_token_goes_to_its_own_host_only_however_often_it_is_renewed(vendor, bridge, monkeypatch) -> None:
+    source = bridge(kinds=["sms", "email"]).source
+    numbers = itertools.count()
+
+    async def renewed() -> Token:
+        number = next(numbers)
+        vendor.valid.add(f"Bearer stack{number % 2}-{number}")
+        return Token(f"stack{number % 2}-{number}", f"{vendor.url}stack{number % 2}/", 600.0, 0.0)
+
+    monkeypatch.setattr(source._tokens, "get", renewed)
+    assert [page async for page in source.pages({}, [])]
+    sent_to = [(asked.path[1:7], asked.headers["Authorization"][7:13]) for asked in vendor.requests]
+    assert sent_to == [("stack1", "stack1"), ("stack0", "stack0")]
+
+
 # --- statuses ---------------------------------------------------------------------------------------------------------
 
 
@@ -636,14 +653,31 @@ async def test_an_event_without_an_id_is_known_by_what_it_says(vendor, bridge) -
     assert [event.data.reason for event in one.memory.events] == ["a", "b"]
 
 
-async def test_events_that_cannot_be_told_apart_are_counted_and_stop_nobody(vendor, bridge) -> None:
-    page = {"lastEventID": 9, "messages": [None, 7, {}, {"to": "+16515551000"}, {"eventID": True}, sent(8)]}
+async def test_events_that_say_nothing_are_counted_and_stop_nobody(vendor, bridge) -> None:
+    page = {"lastEventID": 9, "messages": [None, 7, {}, [], "x", sent(8)]}
     vendor.feed = [json.dumps(page).encode()]
     one = bridge()
     result = await one.poll()
     assert one.memory.numbers == [8]
-    assert result.problems == ["sms: 5 events without eventID and messageKey: passed over"]
+    assert result.problems == ["sms: 5 events that say nothing: passed over"]
     assert one.memory.entries["sms.last"] == "9"
+
+
+async def test_an_event_without_an_id_and_a_key_is_told_once_as_well(vendor, bridge) -> None:
+    people = [{"timestamp": "2018-12-17T13:05:40.947", "info": {"contactKey": name, "to": "+1"}} for name in "ab"]
+    vendor.feed = [json.dumps({"lastEventID": 9, "messages": [*people, {"eventID": True}]}).encode()] * 2
+    one = bridge()
+    for _ in range(2):
+        assert (await one.poll()).problems == []
+    assert [event.data.contact_key for event in one.memory.events] == ["a", "b", None]
+    assert all(event.subject.startswith("/messaging/v1/sms/events/") for event in one.memory.events)
+
+
+async def test_a_mark_is_written_safely_into_a_subject(vendor, bridge) -> None:
+    vendor.feed = [b'{"messages": [{"eventID": "a/b c?"}]}']
+    one = bridge()
+    await one.poll()
+    assert [event.subject for event in one.memory.events] == ["/messaging/v1/sms/events/a%2Fb%20c%3F"]
 
 
 JSON = st.recursive(
@@ -774,6 +808,15 @@ async def test_a_watermark_that_is_held_back_keeps_the_cursor_and_hides_nothing(
     assert one.memory.numbers == [1, 2, 5, 6, 3]
 
 
+async def test_hundreds_of_events_of_one_message_that_are_shown_again_are_told_once(vendor, bridge) -> None:
+    vendor.watermark, vendor.low = "held", 1
+    vendor.events = [sent(number, info={"messageKey": "same"}) for number in range(1, 301)]
+    one = bridge(page_size=100)
+    for _ in range(3):
+        await one.poll()
+    assert one.memory.numbers == list(range(1, 301))
+
+
 async def test_a_provider_that_answers_the_same_page_for_ever_is_left_alone(vendor, bridge) -> None:
     page = json.dumps({"lastEventID": 3, "messages": [sent(2), sent(3)]}).encode()
     vendor.feed = [page] * 100
@@ -790,9 +833,53 @@ async def test_a_feed_without_an_end_is_read_on_at_the_next_poll(vendor, bridge,
     await one.poll()
     assert one.memory.numbers == [1, 2, 3, 4, 5, 6]
     assert "sms.polled" not in one.memory.entries
+    assert one.source.behind
     await one.poll()
     assert one.memory.numbers == list(range(1, 11))
     assert "sms.polled" in one.memory.entries
+    assert not one.source.behind
+
+
+async def test_a_feed_that_was_not_read_to_its_end_beside_the_poll_says_so(vendor, bridge, monkeypatch) -> None:
+    monkeypatch.setattr("bridge.providers.marketingcloud.source._PAGES_AT_MOST", 3)
+    vendor.events = [sent(number) for number in range(1, 11)]
+    source = bridge(page_size=2).source
+    start = datetime(2018, 1, 1, tzinfo=UTC)
+    seen = [one for page in [page async for page in source.backfill(start, NOW)] for one in page.observations]
+    assert [one.mark for one in seen] == ["1", "2", "3", "4", "5", "6"]
+    assert source.problems == [
+        "sms: the feed goes on after 3 pages of 2, which were read: a larger page_size reads more of it"
+    ]
+    with pytest.raises(errors.Transient, match="a larger page_size"):
+        assert [page async for page in source.members(PATH.rstrip("/"), {})]
+    whole = bridge(page_size=5).source
+    assert [page async for page in whole.backfill(start, NOW)]
+    assert whole.problems == []
+
+
+@pytest.mark.parametrize("state", ["beyond", "echo", "absent", "zero", "held"])
+@pytest.mark.parametrize("page_size", [1, 2])
+async def test_an_inclusive_start_is_passed_whatever_the_page_size(vendor, bridge, state, page_size) -> None:
+    vendor.inclusive, vendor.watermark = True, state
+    vendor.events = [sent(number) for number in (1, 2, 3)]
+    one = bridge(page_size=page_size)
+    await one.poll()
+    assert one.memory.numbers == [1, 2, 3]
+    vendor.events.append(sent(9))
+    await one.poll()
+    assert one.memory.numbers == [1, 2, 3, 9]
+
+
+@pytest.mark.parametrize("start", ["earliest", "latest"])
+async def test_one_garbage_id_neither_moves_the_cursor_nor_hides_what_follows(vendor, bridge, start) -> None:
+    page = {"messages": [sent(2), sent(3), sent(10**17)]}
+    vendor.feed = [json.dumps(page).encode(), b'{"messages": []}']
+    one = bridge(start=start)
+    await one.poll()
+    assert one.memory.entries["sms.last"] == "3"
+    vendor.events = [sent(4), sent(5)]
+    await one.poll()
+    assert one.memory.numbers == ([2, 3, 10**17] if start == "earliest" else []) + [4, 5]
 
 
 @given(
@@ -930,6 +1017,36 @@ async def test_temporarily_blocked_is_waited_out_for_minutes(vendor, bridge, tim
     assert len(vendor.requests) == 2
 
 
+async def test_temporarily_blocked_is_waited_out_where_it_meets_the_token_as_well(vendor, bridge, time) -> None:
+    vendor.token_answer = (429, '{"message": "Temporarily Blocked", "errorcode": 50200}')
+    one = bridge()
+    for ask in (one.poll, one.source.probe):
+        with pytest.raises(errors.Transient, match="blocked for a while") as caught:
+            await ask()
+        assert caught.value.retry_after == 300
+        with pytest.raises(errors.Transient, match="asked for quiet"):
+            await ask()
+        time.passes(seconds=301)
+    assert len(vendor.tokens) == 2
+
+
+async def test_a_source_that_lost_its_lease_asks_for_nothing_more(vendor, bridge) -> None:
+    tenure = Tenure("source/journeys", 1e9)
+
+    def ends(request):
+        tenure.until = -1e9
+        return web.json_response({"messages": []})
+
+    vendor.answer = ends
+    held = TENURE.set(tenure)
+    try:
+        with pytest.raises(errors.LeaseLost):
+            await bridge(kinds=["sms", "email"]).poll()
+    finally:
+        TENURE.reset(held)
+    assert len(vendor.requests) == 1
+
+
 async def test_another_429_is_the_services_to_wait_out(vendor, bridge) -> None:
     vendor.feed = [web.Response(status=429)]
     with pytest.raises(errors.Transient) as caught:
@@ -965,7 +1082,7 @@ async def test_a_feed_that_fails_does_not_stop_the_other(vendor, bridge) -> None
 async def test_connections_are_given_up_before_the_vendor_closes_them(bridge, vendor) -> None:
     one = bridge()
     await one.poll()
-    assert one.source._rest[1]._session.connector._keepalive_timeout < 5
+    assert one.source._rest.client._session.connector._keepalive_timeout < 5
 
 
 # --- beside the poll --------------------------------------------------------------------------------------------------

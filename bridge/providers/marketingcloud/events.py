@@ -145,16 +145,16 @@ def happened(item: Mapping[str, Any]) -> datetime | None:
 
 
 def observe(feed: str, kind: Kind, item: Any) -> Observation | None:
-    """Return what an event shows; None for one that says nothing that could be told apart from another's.
+    """Return what an event shows; None for one that says nothing.
 
     The feed is asked for what was not sent, so an event without a category is one of those. An event without an id is
     known by what it says.
     """
     event = reading.mapping(item)
+    if not event:
+        return None
     number = event_id(event)
     message = _placed(event, "messageKey")
-    if number is None and message is None:
-        return None
     mark = str(number) if number is not None else _fingerprint(event)
     return Observation(
         kind=kind,
@@ -202,9 +202,9 @@ def describe(feed: Feed, one: Observation) -> Facts:
         "provider_time": reading.text(event.get("timestamp")),
     }
     fields["provider"] = _unread(event, _TOP_LEVEL) | ({"info": rest} if (rest := _rest_of_info(event)) else {})
-    stem = feed.path.rstrip("/")
+    stem, mark = feed.path.rstrip("/"), one.mark or ""
     return Facts(
-        subject=f"{stem}/{quote(message, safe='')}" if message is not None else f"{_events(stem)}/{one.mark}",
+        subject=f"{stem if message else _events(stem)}/{quote(message or mark, safe='')}",
         time=happened(event),
         fields=fields,
         model=SendData,

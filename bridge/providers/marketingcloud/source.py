@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -12,13 +13,23 @@ from urllib.parse import quote
 from pydantic import Field, field_validator
 
 from bridge.clock import Clock
-from bridge.errors import BridgeError, Unauthorized
+from bridge.errors import BridgeError, LeaseLost, Unauthorized
 from bridge.event import rfc3339
 from bridge.providers import reading
-from bridge.providers.http import Answer, Client, Limits, Origin, Throttled, account_key, shared_limiter
+from bridge.providers.http import (
+    Answer,
+    Client,
+    Failed,
+    Limiter,
+    Limits,
+    Origin,
+    Throttled,
+    account_key,
+    shared_limiter,
+)
 from bridge.providers.marketingcloud.events import FEEDS, Feed, event_id, happened, observe, watermark
 from bridge.providers.marketingcloud.place import Place
-from bridge.providers.marketingcloud.tokens import Credentials, Tokens
+from bridge.providers.marketingcloud.tokens import Credentials, Token, Tokens
 from bridge.settings import Duration, Secret
 from bridge.source import Counted, Kind, Observation, Page, Probe, SourceSettings
 
@@ -27,6 +38,8 @@ _YEAR = 365
 _ALLOWANCE = 2_000_000
 _RETENTION = 45 * _DAY
 _PAGES_AT_MOST = 10_000
+_NEIGHBOURS = 10**15
+"""An id that is further beyond most others of its page is no id: it is told, and moves no place in the feed."""
 _NO_CONTENT = 204
 _KNOWN = frozenset({"messages", "count", "lastEventID", "lastEventId"})
 """A page has some of these, or nothing at all; an error told with a 200 has none."""
@@ -98,9 +111,11 @@ class _Batch:
 
     @property
     def highest(self) -> int:
-        """Return the highest event's id; 0 where no event has a number."""
+        """Return the highest event's id among its neighbours; 0 where no event has a number."""
         ids = (event_id(reading.mapping(event)) for event in self.events)
-        return max((number for number in ids if isinstance(number, int)), default=0)
+        numbers = sorted(number for number in ids if isinstance(number, int))
+        middle = numbers[(len(numbers) - 1) // 2] if numbers else 0
+        return max((number for number in numbers if number - middle <= _NEIGHBOURS), default=0)
 
 
 @dataclass(slots=True)
@@ -132,6 +147,17 @@ class _Drain:
         return self.active or (isinstance(number, int) and number <= self.upto)
 
 
+class _Rest:
+    """The client of one REST host, which sends only tokens that were given out for this very host."""
+
+    def __init__(self, token: Token, limiter: Limiter, clock: Clock) -> None:
+        self.token = token
+        self.client = Client(token.rest, limiter=limiter, clock=clock, headers=self._headers, limits=_LIMITS)
+
+    async def _headers(self) -> Mapping[str, str]:
+        return {"Authorization": f"Bearer {self.token.text}"}
+
+
 class MarketingCloud:
     """Follows the feed of what was not sent from a watermark that only moves forward.
 
@@ -158,13 +184,14 @@ class MarketingCloud:
         self._auth = Client(settings.auth_url, limiter=self._limiter, clock=clock, limits=_LIMITS)
         credentials = Credentials(settings.client_id, settings.client_secret, account)
         self._tokens = Tokens(self._auth, credentials, clock, settings.rest_url)
-        self._rest: tuple[str, Client] | None = None
+        self._rest: _Rest | None = None
 
     async def pages(self, cursor: Mapping[str, str], watched: Sequence[str]) -> AsyncIterator[Page]:
         """Read each feed to its end; raises when none could be read."""
         del watched
         self.problems = []
-        await self._tokens.get()
+        self.behind = False
+        await self._token()
         ended = False
         failure: BridgeError | None = None
         for listing in self._listings:
@@ -172,7 +199,7 @@ class MarketingCloud:
                 async for page in self._walk(listing, cursor):
                     yield page
                 ended = True
-            except Throttled:
+            except (LeaseLost, Throttled):
                 raise
             except BridgeError as error:
                 failure = error
@@ -181,30 +208,36 @@ class MarketingCloud:
             raise failure
 
     async def _walk(self, listing: _Listing, cursor: Mapping[str, str]) -> AsyncIterator[Page]:
-        place = Place.at(reading.integer(cursor.get(listing.entry("last"))))
+        last = reading.integer(cursor.get(listing.entry("last")))
+        place = Place.at(last)
         drain = _Drain.load(listing, cursor, self._settings.start)
         after = reading.time(cursor.get(listing.entry("polled")))
         unreadable = 0
-        async for batch, onward in self._batches(listing, place):
-            changes = drain.page(listing, batch, onward=onward)
+        async for batch in self._batches(listing, place):
+            changes = drain.page(listing, batch, onward=place.onward)
             if place.watermark is not None:
                 changes[listing.entry("last")] = str(place.watermark)
-            if not onward:
+            if not place.onward:
                 changes[listing.entry("polled")] = rfc3339(batch.asked)
             shown = [observe(listing.name, listing.kind, event) for event in batch.events]
             unreadable += shown.count(None)
             news = [one for one in shown if one is not None and not drain.swallows(event_id(one.item))]
             yield Page(news, batch.at, after, changes)
+        # Where the watermark stands still, the next poll would read the same pages: it has time.
+        self.behind |= place.onward and place.watermark != last
         if unreadable:
-            self.problems.append(f"{listing.name}: {unreadable} events without eventID and messageKey: passed over")
+            self.problems.append(f"{listing.name}: {unreadable} events that say nothing: passed over")
 
     async def backfill(self, start: datetime, end: datetime) -> AsyncIterator[Page]:
         """Read what the provider still has of the time from `start` to `end`, and leave the cursor alone."""
         self.problems = []
         for listing in self._listings:
-            async for batch, _ in self._batches(listing, Place()):
+            place = Place()
+            async for batch in self._batches(listing, place):
                 shown = (observe(listing.name, listing.kind, event) for event in batch.events)
                 yield Page([one for one in shown if one is not None and _within(one, start, end)], batch.at)
+            if place.onward:
+                self.problems.append(f"{listing.name}: {self._cut_short()}")
 
     async def groups(
         self, cursor: Mapping[str, str], watched: Sequence[str], *, everything: bool
@@ -235,8 +268,17 @@ class MarketingCloud:
         """Read a feed from the oldest event that the provider still has; see `bridge.source.Countable`."""
         listing = self._named(group)
         if listing is not None:
-            async for batch, _ in self._batches(listing, Place()):
+            place = Place()
+            async for batch in self._batches(listing, place):
                 yield Page(self._unswallowed(listing, batch, cursor), batch.at)
+            if place.onward:
+                raise Failed(f"{listing.name}: {self._cut_short()}")
+
+    def _cut_short(self) -> str:
+        return (
+            f"the feed goes on after {_PAGES_AT_MOST} pages of {self._settings.page_size}, which were read: "
+            "a larger page_size reads more of it"
+        )
 
     def _named(self, group: str) -> _Listing | None:
         return next((each for each in self._listings if each.path == group), None)
@@ -246,25 +288,37 @@ class MarketingCloud:
         shown = (observe(listing.name, listing.kind, event) for event in batch.events)
         return [one for one in shown if one is not None and not drain.swallows(event_id(one.item))]
 
-    async def _batches(self, listing: _Listing, place: Place) -> AsyncIterator[tuple[_Batch, bool]]:
-        """Walk from `place` on, moving it; each batch comes with whether another one follows."""
+    async def _batches(self, listing: _Listing, place: Place) -> AsyncIterator[_Batch]:
+        """Walk from `place` on, moving it; a walk of very many pages ends while it still says `onward`."""
+        size = self._settings.page_size
         for _ in range(_PAGES_AT_MOST):
-            batch = _read(await self._ask(listing.feed, place.position, self._settings.page_size))
+            batch = _read(await self._ask(listing.feed, place.position, size))
             if batch.stated is not None and batch.stated < (place.watermark or 0):
                 self.problems.append(
                     f"{listing.name}: the provider's watermark went back to {batch.stated}: {place.watermark} is kept"
                 )
-            onward = place.move(batch.stated, batch.highest, empty=not batch.events)
-            yield batch, onward
-            if not onward:
+            count = len(batch.events)
+            place.move(batch.stated, batch.highest, empty=not count, full=count >= size)
+            yield batch
+            if not place.onward:
                 return
 
     async def _ask(self, feed: Feed, position: int | None, size: int) -> Answer:
         params: dict[str, str | int] = {"type": "notSent", "$pageSize": size}
         if position is not None:
             params["lastEventId"] = position
-        try:
+        with self._blocked_for_a_while():
             return await self._ask_with_token(feed.path, params)
+
+    async def _token(self) -> Token:
+        with self._blocked_for_a_while():
+            return await self._tokens.get()
+
+    @contextmanager
+    def _blocked_for_a_while(self) -> Iterator[None]:
+        """Have the account rest for minutes where the vendor blocks it and does not say for how long."""
+        try:
+            yield
         except Throttled as error:
             if error.code != _BLOCKED or error.retry_after is not None:
                 raise
@@ -279,24 +333,21 @@ class MarketingCloud:
     async def _ask_with_token(self, path: str, params: Mapping[str, str | int]) -> Answer:
         token = await self._tokens.get()
         try:
-            return await (await self._client(token.rest)).get(path, params)
+            return await (await self._client(token)).get(path, params)
         except Unauthorized:
             # A token can end before its time; a fresh one tells that apart from rights that are missing.
             self._tokens.drop(token)
         token = await self._tokens.get()
-        return await (await self._client(token.rest)).get(path, params)
+        return await (await self._client(token)).get(path, params)
 
-    async def _client(self, rest: str) -> Client:
-        if self._rest is not None and self._rest[0] == rest:
-            return self._rest[1]
-        if self._rest is not None:
-            await self._rest[1].close()
-        client = Client(rest, limiter=self._limiter, clock=self._clock, headers=self._headers, limits=_LIMITS)
-        self._rest = rest, client
-        return client
-
-    async def _headers(self) -> Mapping[str, str]:
-        return {"Authorization": f"Bearer {(await self._tokens.get()).text}"}
+    async def _client(self, token: Token) -> Client:
+        if self._rest is not None and self._rest.token.rest != token.rest:
+            await self._rest.client.close()
+            self._rest = None
+        if self._rest is None:
+            self._rest = _Rest(token, self._limiter, self._clock)
+        self._rest.token = token
+        return self._rest.client
 
     async def complete(self, observations: Sequence[Observation]) -> Sequence[Observation]:
         """Return the observations: an event is complete as it is listed."""
@@ -310,7 +361,7 @@ class MarketingCloud:
 
     async def probe(self) -> Probe:
         """Fetch a token and the oldest event of each feed."""
-        token = await self._tokens.get()
+        token = await self._token()
         for listing in self._listings:
             _read(await self._ask(listing.feed, None, 1))
         interval = self._settings.interval * self._settings.idle_slowdown
@@ -318,7 +369,7 @@ class MarketingCloud:
         requests = len(self._listings) * _DAY / interval + renewals
         year = requests * _YEAR
         names = ", ".join(listing.name for listing in self._listings)
-        host = self._rest[1].origin.host if self._rest is not None else None
+        host = self._rest.client.origin.host if self._rest is not None else None
         summary = (
             f"{host} answers for {names}; an idle year costs about {year:,.0f} calls, {year / _ALLOWANCE:.0%} of the "
             "smallest yearly allowance (2 M; 6 M or 200 M by edition)"
@@ -329,7 +380,7 @@ class MarketingCloud:
         """Give back connections."""
         await self._auth.close()
         if self._rest is not None:
-            await self._rest[1].close()
+            await self._rest.client.close()
 
 
 def _within(one: Observation, start: datetime, end: datetime) -> bool:
