@@ -324,7 +324,10 @@ async def test_a_drop_goes_from_sent_to_its_end_and_may_be_reopened(vendor, brid
     assert len({event.id for event in one.memory.events}) == 5
 
 
-@pytest.mark.parametrize(("state", "told"), [(9, 9), ("parked", "parked"), (-1, -1), (0.5, "0.5")])
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [(9, 9), ("parked", "parked"), (-1, -1), (0.5, "0.5"), (True, "true"), ([1], "[1]"), ({"a": 1}, '{"a": 1}')],
+)
 async def test_a_state_that_nobody_knows_is_an_event_all_the_same(vendor, bridge, state, told) -> None:
     vendor.records = [record(1, state), record(2, 1)]
     one = bridge()
@@ -379,8 +382,8 @@ async def test_records_that_cannot_be_read_are_counted_and_stop_nobody(vendor, b
             record(None),
             record(True),
             record(1, None),
-            record(2, True),
-            record(3, {}),
+            record(2, ""),
+            {"id": 3},
             record(4, 1),
         ]
     ).encode()
@@ -418,6 +421,24 @@ async def test_fields_that_are_absent_null_or_new_are_no_reason_to_lose_a_record
     assert other.data.provider == {"carrier": {"name": "x"}, "timestamp": "soon"}
     assert odd.subject == "/j/voicemail_drop_records/a%2Fb%20c"
     assert odd.data.provider == {"campaign": {"id": 1}, "job": [1], "team": True}
+
+
+@pytest.mark.parametrize(
+    ("addresses", "phone", "rest"),
+    [
+        ({"number": "+33612345678", "email": "jo@x.example"}, "+33612345678", {"email": "jo@x.example"}),
+        ({"number": "0612345678", "email": "jo@x.example"}, "0612345678", {"email": "jo@x.example"}),
+        ({"number": None, "email": "jo@x.example"}, "jo@x.example", {}),
+        ({"number": {"e164": "+1"}, "email": "jo@x.example"}, "jo@x.example", {"number": {"e164": "+1"}}),
+        ({"number": "jo@x.example", "email": " jo@x.example "}, "jo@x.example", {}),
+    ],
+)
+async def test_of_an_e_mail_with_a_number_both_are_told(vendor, bridge, addresses, phone, rest) -> None:
+    vendor.records = [record(1, 0, **addresses)]
+    one = bridge(records=["email"])
+    await one.poll()
+    (event,) = one.memory.events
+    assert (event.data.phone, event.data.provider) == (phone, rest)
 
 
 async def test_records_with_one_reference_are_told_apart_by_id(vendor, bridge) -> None:

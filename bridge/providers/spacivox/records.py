@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -165,12 +166,13 @@ def scope_of(sort: str, key: str, timestamp: Any) -> str:
 
 
 def observe(sort: str, record: RecordType, kind: Kind, item: Any) -> Observation | Unreadable:
-    """Return what a record shows; a state that nobody knows is shown as well."""
+    """Return what a record shows; a state that nobody knows is shown as well, whatever type it has."""
     fields = reading.mapping(item)
     key = reading.text(fields.get("id"))
     if key is None:
         return Unreadable("without an id")
-    state = reading.text(fields.get(record.state))
+    told = fields.get(record.state)
+    state = reading.text(told) if told is None or isinstance(told, str) else reading.text(told) or json.dumps(told)
     if state is None:
         return Unreadable(f"without a {record.state} that can be read")
     return Observation(kind, scope_of(sort, key, fields.get("timestamp")), key, state[:_STATE_KEPT], fields)
@@ -181,7 +183,7 @@ def describe(record: RecordType, dated: Literal["created", "updated"], one: Obse
     item: Mapping[str, Any] = one.item
     address = reading.phone(*(item.get(name) for name in record.addresses))
     known = {
-        **dict.fromkeys(record.addresses, ("phone", address)),
+        **{name: ("phone", address if reading.text(item.get(name)) == address else None) for name in record.addresses},
         "campaign": ("campaign", _plain(item.get("campaign"))),
         "job": ("job", _plain(item.get("job"))),
         "team": ("team", _plain(item.get("team"))),
@@ -189,7 +191,7 @@ def describe(record: RecordType, dated: Literal["created", "updated"], one: Obse
         record.state: ("state", _plain(item.get(record.state))),
         "timestamp": ("timestamp", reading.time(item.get("timestamp"))),
     }
-    fields: dict[str, Any] = dict(known.values())
+    fields: dict[str, Any] = {**dict(known.values()), "phone": address}
     fields["provider"] = {
         name: value
         for name, value in item.items()
