@@ -17,6 +17,7 @@ from bridge.config import Config
 from bridge.errors import BridgeError, LeaseLost
 from bridge.intake import OWN
 from bridge.ledger import Key
+from bridge.lifecycle import Trail
 from bridge.polling import defect
 from bridge.providers.http import Answer, Failed, Failure, Request
 from bridge.source import Page, Source
@@ -200,7 +201,8 @@ class _Recording:
                 continue
             self._noted.add(sign)
             if trail is not None and (kept := self._redactor.trail(trail)) is not None:
-                new.setdefault(key.scope, {})[self._redactor.name(key.name)] = kept
+                name = self._redactor.name(key.name, Trail.parse(trail).marks)
+                new.setdefault(key.scope, {})[name] = kept
         for scope, known in new.items():
             line = {"line": "seen", "scope": self._redactor.scope(scope), "trails": known}
             self._write(partial(dict, line))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
@@ -33,6 +33,7 @@ _STAND_IN = re.compile(r"~[a-z2-7]{16}")
 _IDENTITY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _LABEL = re.compile(r"(?=.*[A-Za-z])(?!.*\d{7})[A-Za-z0-9][\w .:/-]{0,63}|-?\d{1,6}", re.ASCII)
 _NUMERAL = re.compile(r"-?\d{1,18}", re.ASCII)
+_ID = re.compile(rf"#?-?\d{{1,{reading.LONGEST_NUMBER}}}", re.ASCII)
 _PHONE = re.compile(r"\+?\(?\d(?:[\s().\-\u2010-\u2015/]{0,3}\d){6,}", re.ASCII)
 _DIALLED = re.compile(r"[+\d\s().\-\u2010-\u2015/x]+", re.ASCII)
 _EMAIL = re.compile(r"[^\s@<>\"'(),;:/?&=]+@[^\s@<>\"'(),;:/?&=]+")
@@ -49,7 +50,7 @@ _SEGMENT = re.compile(r"(?!.*%(?:40|2B))[A-Za-z0-9_.$~%-]{1,64}", re.IGNORECASE)
 _ARGUMENT = re.compile(r"(?!.*\d{7})[\w.:$+-]{0,40}", re.ASCII)
 _MEDIA = re.compile(r"[\w.+-]+/[\w.+-]+(?:\s*;\s*charset=[\w-]+)?", re.ASCII)
 _BRACKETS = re.compile(r"\(([^)]*)\)")
-_MARK = re.compile(r"\d{1,18}|[0-9a-f]{32}", re.ASCII)
+_MARK = re.compile(rf"\d{{1,{reading.LONGEST_NUMBER}}}|[0-9a-f]{{32}}", re.ASCII)
 _NUMBERED = frozenset({"page", "page_size", "per_page", "limit", "offset", "lasteventid", "$pagesize", "team", "id"})
 _ELSEWHERE = "https://elsewhere.invalid"
 _UNREADABLE = "http://["
@@ -82,7 +83,7 @@ class Redactor:
     """Makes the stand-ins of one tape; pure, apart from the memory that makes it fast."""
 
     def __init__(self, key: bytes) -> None:
-        self._key = key
+        self._secret = key
         self._known: dict[str, str] = {}
         self._digits: dict[str, str] = {}
         self._shown: dict[str, str] = {}
@@ -99,6 +100,7 @@ class Redactor:
             **dict.fromkeys(("code", "errorcode", "error_code"), label),
             **dict.fromkeys(("phone", "formatted_phone", "number", "to", "msisdn", "from_number"), self._phone),
             "_links": lambda value: self._all(value, self._link),
+            "messagekey": self._key,
         }
 
     # --- one answer ---------------------------------------------------------------------------------------------------
@@ -149,9 +151,15 @@ class Redactor:
         """Return a scope of the ledger as a source on tape will name it."""
         return self._path(text)
 
-    def name(self, text: str) -> str:
-        """Return a resource's name in the ledger as a source on tape will find it in the answers."""
-        if _NUMERAL.fullmatch(text.removeprefix("#")) or text == "@":
+    def name(self, text: str, marks: Collection[str] = ()) -> str:
+        """Return a resource's name in the ledger as a source on tape will find it in the answers.
+
+        Where the provider marks the occurrences of a resource, its name is no id but a key that the customer chose, or
+        for want of one a mark.
+        """
+        if marks and not (text.startswith("#") and text[1:] in marks):
+            return str(self._key(text))
+        if _ID.fullmatch(text) or text == "@":
             return text
         if text.startswith("/"):
             return self._path(text)
@@ -173,7 +181,7 @@ class Redactor:
         known = self._known.get(text)
         if known is None:
             data = text.encode("utf-8", "surrogatepass")
-            digest = blake2b(data, key=self._key, digest_size=10).digest()
+            digest = blake2b(data, key=self._secret, digest_size=10).digest()
             known = "~" + base64.b32encode(digest).decode().lower()
             _remember(self._known, text, known)
         return known
@@ -197,7 +205,7 @@ class Redactor:
         one, other = int(digits[:left] or 0), int(digits[left:] or 0)
         for number in range(_ROUNDS):
             data = f"{size}:{number}:{other}".encode()
-            mixed = one + int.from_bytes(blake2b(data, key=self._key, digest_size=8).digest())
+            mixed = one + int.from_bytes(blake2b(data, key=self._secret, digest_size=8).digest())
             one, other = other, mixed % 10 ** (left if number % 2 == 0 else right)
         return f"{one:0{left}d}{other:0{right}d}"[-size:] if size else ""
 
@@ -285,6 +293,11 @@ class Redactor:
         if len(text.strip()) > 3:  # noqa: PLR2004 - shorter ones stand in other words by chance
             self._replaced.append((text.strip(), token))
         return token
+
+    def _key(self, value: Any) -> Any:
+        """Return the stand-in of a key, the same for a number and for its text."""
+        text = reading.text(value)
+        return self._text(text) if text is not None else self._anything(value)
 
     def _phone(self, value: Any) -> Any:
         if not isinstance(value, str):

@@ -310,6 +310,26 @@ def test_what_the_ledger_knew_is_noted_as_the_source_on_tape_will_name_it():
 
 
 @pytest.mark.parametrize(
+    "key",
+    ["16515551000", 16515551000, "+16515551000", "12345", 12345, 7.0, "5c9b8f9e", " joe ", "#35761", "35760",
+     "2018-12-17T13:05", "/messages/sms/7"],
+)  # fmt: skip
+def test_a_message_key_that_may_be_a_phone_has_one_stand_in_in_the_ledger_and_in_answers(key):
+    name = str(reading.text(key))
+    found = redactor.name(name, ["35760"])
+    assert reading.text(kept({"info": {"messageKey": key}, "eventID": 35760})["info"]["messageKey"]) == found
+    assert found != name or name.startswith("2018")
+    assert redactor.name("#35760", ["35760"]) == "#35760"
+
+
+def test_ids_of_many_digits_are_noted_as_the_answers_have_them():
+    assert kept([{"id": 2**63 - 1, "eventID": 2**63 - 2}]) == [{"id": 2**63 - 1, "eventID": 2**63 - 2}]
+    assert redactor.name(str(2**63 - 1)) == str(2**63 - 1)
+    assert redactor.name(f"#{2**63 - 2}", [str(2**63 - 2)]) == f"#{2**63 - 2}"
+    assert redactor.trail(f"n|{2**63 - 2}") == f"n|{2**63 - 2}"
+
+
+@pytest.mark.parametrize(
     ("trail", "kept"),
     [
         ("nsf", True),
