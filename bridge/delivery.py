@@ -19,7 +19,7 @@ from bridge.clock import Clock
 from bridge.errors import BridgeError, EndpointGone, Permanent, Transient, Unavailable
 from bridge.event import Position, WireEvent
 from bridge.ledger import Ledger
-from bridge.retry import RECONNECT, Again, backoff, decide
+from bridge.retry import RECONNECT, RETRY_AFTER_CAP, Again, backoff, decide
 from bridge.settlement import Arrival, Attempt, Settlements
 from bridge.sink import Sink, SinkSettings
 
@@ -342,6 +342,11 @@ class Delivery:
             log.info("sink.is_still_away", sink=self.name, reason=text, again_in=round(wait, 1))
             await self._written(partial(self._postpone, claimed, wait, None))
             return "waits"
+        if isinstance(error, Transient) and not error.spends:
+            wait = min(max(error.retry_after or 0.0, _TICK), RETRY_AFTER_CAP)
+            log.debug("delivery.waits_its_turn", sink=self.name, id=claimed.event.id, after=round(wait, 1), reason=text)
+            await self._written(partial(self._postpone, claimed, wait, None))
+            return "waits"
         attempts = claimed.attempts + 1
         kind = "permanent" if isinstance(error, Permanent) else "transient"
         attempt = Attempt(self._clock.epoch(), text, kind)
@@ -373,8 +378,8 @@ class Delivery:
         if isinstance(error, Permanent):
             await self._answered()  # it refuses this event, and it is there
             return False
-        if isinstance(error, Transient) and error.retry_after:
-            self._circuit.abandoned()  # it asks for patience, and it is there
+        if isinstance(error, Transient) and (error.retry_after or not error.spends):
+            self._circuit.abandoned()  # it asks for patience, and it is there; or it was not asked at all
             return False
         if self._circuit.failed(self._clock.monotonic()):
             log.error(

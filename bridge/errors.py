@@ -14,11 +14,16 @@ class BridgeError(Exception):
 
 
 class Transient(BridgeError):
-    """Try again later; `retry_after` is the far side's own wish in seconds, a floor and never a promise."""
+    """Try again later; `retry_after` is the far side's own wish in seconds, a floor and never a promise.
 
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+    With `spends=False` nothing was tried: a sink that keeps a pace of its own asks for the delivery again after
+    `retry_after` seconds. It costs none of the delivery's tries, and says nothing of the far side.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None, spends: bool = True) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.spends = spends
 
 
 class Unauthorized(Transient):

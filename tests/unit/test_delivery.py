@@ -270,6 +270,46 @@ async def test_a_far_side_that_is_down_is_probed_and_no_event_spends_its_tries_m
     assert world.told == ["disabled", "recovered"]
 
 
+async def test_a_sink_that_keeps_its_own_pace_spends_no_try_and_is_not_taken_for_away(world: World) -> None:
+    turns = 0
+
+    def answer(_: Outgoing) -> None:
+        nonlocal turns
+        turns += 1
+        if turns <= 60:
+            raise Transient("more are waiting", retry_after=1.0 if turns % 2 else None, spends=False)
+
+    world.sink.answer = answer
+    world.set(retry=[])
+    world.clock = faster(20)
+    await world.publish(*map(event, range(10)))
+    async with world.running():
+        await world.taken(10)
+    assert world.outcomes.count("dead") == 0
+    assert {one.attempt for one in world.sink.taken} == {1}
+    assert world.told == []
+
+
+async def test_a_probe_that_waits_its_turn_leaves_the_probing_to_the_next_one(world: World) -> None:
+    probes: list[str] = []
+
+    def answer(outgoing: Outgoing) -> None:
+        if "disabled" not in world.told:
+            raise Transient("connection refused")
+        probes.append(outgoing.wire.id)
+        if len(probes) <= 3:
+            raise Transient("more are waiting", retry_after=60.0, spends=False)
+
+    world.sink.answer = answer
+    world.set(retry=["1s"] * 50, concurrency=4)
+    world.clock = faster(20)
+    await world.publish(*map(event, range(20)))
+    async with world.running():
+        await world.taken(20)
+    assert len(set(probes[:4])) == 4
+    assert world.told == ["disabled", "recovered"]
+
+
 async def test_events_that_nobody_takes_are_given_up_by_their_schedule_though_they_fail_in_a_row(world: World) -> None:
     world.sink.answer = lambda _: (_ for _ in ()).throw(Transient("HTTP 500"))
     world.set(retry=["10ms"] * 3)

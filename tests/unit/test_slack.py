@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import heapq
 import json
+from collections import Counter
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from itertools import count
+from itertools import count, pairwise
 
 import pytest
 from blockkit import check_message
@@ -372,9 +373,42 @@ async def test_what_would_wait_too_long_for_its_turn_waits_in_the_store_instead(
     await time.move(0)
     refused = [error for error in send.results() if error]
     assert len(refused) == 100 - 76
-    assert all(isinstance(error, Transient) and 75 < error.retry_after < 77 for error in refused)
+    assert all(isinstance(error, Transient) and not error.spends for error in refused)
+    assert [error.retry_after for error in refused] == [76 + place for place in range(24)]
     await time.move(80)
     assert send.results().count(None) == 76
+
+
+async def test_2000_messages_at_once_are_told_within_35_minutes_and_spend_no_try(time):
+    pace, told, spent = Pace(time.clock(), 75), [], []
+
+    async def deliver():
+        while True:
+            try:
+                await pace.turn()
+            except Transient as error:
+                spent.append(error.spends)
+                await time.sleep(error.retry_after)
+            else:
+                told.append(time.now)
+                return
+
+    tasks = [asyncio.ensure_future(deliver()) for _ in range(2000)]
+    await time.move(35 * 60)
+    assert len(told) == len(tasks)
+    assert not any(spent)
+    assert min(after - before for before, after in pairwise(told)) >= 1
+
+
+async def test_those_sent_away_never_come_back_all_in_one_second(time):
+    pace, waits = Pace(time.clock(), 0), []
+    await pace.turn()
+    for _ in range(5000):
+        with pytest.raises(Transient) as caught:
+            await pace.turn()
+        waits.append(caught.value.retry_after)
+    assert max(waits) <= 15 * 60
+    assert max(Counter(waits).values()) <= 6
 
 
 async def test_retry_after_holds_the_whole_webhook(receiver, slack, send, time):
