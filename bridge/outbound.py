@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import math
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping
@@ -171,12 +172,13 @@ class Answer:
 
 
 def parse_retry_after(value: str | None, now: datetime) -> float | None:
-    """Return the seconds that a `Retry-After` asks for, whether as a number or as a date; None for anything else."""
+    """Return the seconds that a `Retry-After` asks for, finite, as a number or as a date; None for anything else."""
     if value is None:
         return None
     text = value.strip()
     if text.isascii() and text.replace(".", "", 1).isdigit():
-        return float(text)
+        seconds = float(text)
+        return seconds if math.isfinite(seconds) else None
     try:
         moment = parsedate_to_datetime(text)
         if moment.tzinfo is None:  # "-0000" says UTC without saying so

@@ -444,6 +444,16 @@ async def test_a_long_retry_after_sends_events_back_to_the_store_with_it(receive
     assert len(receiver.requests) == 1
 
 
+@pytest.mark.parametrize("asked", ["99999999999", "9" * 400])
+async def test_an_absurd_retry_after_silences_the_channel_for_a_day_at_most(receiver, slack, send, time, asked):
+    receiver.answer(reply(429, headers={"Retry-After": asked}))
+    send(failed(1))
+    await time.move(24 * 3600 + 1)
+    send(failed(2, "/messages/voice/2"))
+    await time.move(0)
+    assert [type(result) for result in send.results()] == [Transient, type(None)]
+
+
 async def test_a_digest_that_was_not_taken_fails_for_each_of_its_events_and_a_retry_gathers_again(
     receiver, slack, send, time
 ):

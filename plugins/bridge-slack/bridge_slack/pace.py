@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bridge.clock import Clock
 from bridge.errors import Transient
+from bridge.retry import RETRY_AFTER_CAP
 
 INTERVAL = 1.0
 """Seconds between two messages; Slack allows about one a second for each webhook and channel."""
@@ -40,8 +41,8 @@ class Pace:
                 return
 
     def hold(self, seconds: float) -> None:
-        """Post nothing for so long, whoever asks."""
-        self._held = max(self._held, self._clock.monotonic() + seconds)
+        """Post nothing for so long, whoever asks, but never for more than a day."""
+        self._held = max(self._held, self._clock.monotonic() + min(seconds, RETRY_AFTER_CAP))
 
     def _sent_away(self, slot: float, now: float) -> Transient:
         if not slot <= self._promised < slot + _SPREAD:
