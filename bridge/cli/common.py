@@ -140,10 +140,16 @@ def assembly(config_file: Path) -> Assembly:
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run an asynchronous command to its end."""
+    """Run an asynchronous command to its end; a thread that is stuck in a call does not hold that up."""
     import asyncio
 
-    return asyncio.run(work)
+    from bridge.threads import DaemonThreads
+
+    async def main() -> T:
+        asyncio.get_running_loop().set_default_executor(DaemonThreads())
+        return await work
+
+    return asyncio.run(main())
 
 
 def logs_to_stderr() -> None:

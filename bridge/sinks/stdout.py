@@ -6,7 +6,6 @@ import asyncio
 import errno
 import os
 import sys
-import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -15,6 +14,7 @@ from bridge.clock import Clock
 from bridge.errors import Transient
 from bridge.event import Event, rfc3339
 from bridge.sink import Outgoing, SinkPlugin, SinkSettings
+from bridge.threads import DaemonThreads
 
 
 class StdoutSettings(SinkSettings):
@@ -40,8 +40,7 @@ class Stdout:
         self._file: BinaryIO | None = None
         self._half = False
         """Whether the last write ended inside a line."""
-        self._turn = asyncio.Lock()
-        self._writing = threading.Lock()
+        self._thread = DaemonThreads(1)
 
     @property
     def _where(self) -> str:
@@ -53,9 +52,8 @@ class Stdout:
     async def send(self, outgoing: Outgoing) -> None:
         """Write one event."""
         line = (_line(outgoing.event).encode() if self._text else outgoing.wire.body) + b"\n"
-        async with self._turn:
-            # A thread, for a reader that does not read blocks the writer and must not block the process.
-            await asyncio.to_thread(self._write, line)
+        # A thread of its own: a reader that does not read blocks it, and neither the process nor anybody else's thread.
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._write, line)
 
     async def probe(self) -> str:
         """Say where lines go."""
@@ -64,7 +62,8 @@ class Stdout:
         return f"writes {'lines of text' if self._text else 'a CloudEvent a line'} to {self._where}"
 
     async def close(self) -> None:
-        """Close the file; standard output itself stays open."""
+        """Close the file; standard output itself stays open. A write that is stuck is left behind."""
+        self._thread.shutdown()
         self._let_go()
 
     def _let_go(self) -> None:
@@ -74,10 +73,7 @@ class Stdout:
                 file.close()
 
     def _write(self, line: bytes) -> None:
-        with self._writing:  # a cancelled `send` leaves its thread behind, and the next line must not get into its own
-            self._write_whole(memoryview(b"\n" + line if self._half else line))
-
-    def _write_whole(self, rest: memoryview) -> None:
+        rest = memoryview(b"\n" + line if self._half else line)
         try:
             file = self._file = self._file or _opened(self._path)
             while rest:

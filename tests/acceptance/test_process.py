@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import signal
 import socket
@@ -123,6 +124,18 @@ async def test_a_signal_in_full_work_ends_it_within_the_drain_timeout_and_a_rest
         for each in (process, again):
             check_log(each)
             assert each.said == ""
+
+
+async def test_a_pipe_that_nobody_reads_does_not_keep_it_from_ending_within_the_drain_timeout(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    unread = {"type": "stdout", "topics": ["#"], "path": str(tmp_path / "pipe"), "send_timeout": "500ms"}
+    async with Simulator(LIVELY) as simulator, Receiver() as receiver:
+        sinks = {"unread": unread, "crm": webhook(receiver)}
+        config = write_config(tmp_path, simulator, sinks=sinks, drain_timeout="8s")
+        with bridge(tmp_path, "run", "-c", str(config)) as process:
+            await receiver.arrived(100, within=30)
+            assert await ended(process, signal.SIGTERM, within=9) == 0
+        assert process.log[-1]["event"] == "bridge.ended"
 
 
 async def test_a_second_signal_ends_it_at_once_and_nothing_is_lost_by_that(tmp_path):

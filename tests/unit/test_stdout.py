@@ -6,7 +6,9 @@ import asyncio
 import io
 import json
 import os
+import subprocess
 import sys
+import threading
 
 import pytest
 from cloudevents.core.formats.json import JSONFormat
@@ -87,6 +89,63 @@ async def sent_until_full(sink):
         except Transient as error:
             return number - 2, str(error)
     raise AssertionError("the pipe never filled")
+
+
+async def test_a_line_whose_time_ran_out_before_it_was_begun_is_never_written(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    sink = sink_of(path=str(path))
+    for number in (1, 2):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await sink.send(outgoing(sample(number)))
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    await sink.send(outgoing(sample(3)))
+    assert [json.loads(line)["id"] for line in os.read(reader, 65536).splitlines()] == [sample(1).id, sample(3).id]
+    os.close(reader)
+    await sink.close()
+
+
+async def test_a_reader_that_never_comes_costs_one_thread_however_often_it_is_tried(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    sink = sink_of(path=str(path))
+    before = threading.active_count()
+    for number in range(1, 11):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.02):
+                await sink.send(outgoing(sample(number)))
+    assert threading.active_count() == before + 1
+    os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+    await sink.close()
+
+
+STUCK = """
+import asyncio, sys
+from bridge.clock import Clock
+from bridge.sinks.stdout import plugin
+from bridge.testing.sink_suite import outgoing, sample
+
+async def main():
+    sink = plugin.build("out", plugin.settings(type="stdout", topics=["#"], path=sys.argv[1]), Clock())
+    try:
+        async with asyncio.timeout(0.2):
+            await sink.send(outgoing(sample(1)))
+    except TimeoutError:
+        print("nobody reads")
+    await sink.close()
+
+asyncio.run(main())
+"""
+
+
+def test_a_reader_that_never_comes_does_not_keep_the_process_from_ending(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    done = subprocess.run(
+        [sys.executable, "-c", STUCK, str(path)], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert (done.stdout, done.stderr) == ("nobody reads\n", "")
 
 
 async def test_a_full_pipe_is_transient_and_the_half_line_is_ended_first(tmp_path):

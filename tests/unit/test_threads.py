@@ -1,0 +1,81 @@
+"""Threads that nobody has to wait for at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from bridge.threads import DaemonThreads
+
+
+def test_a_call_gives_its_result_or_its_error():
+    threads = DaemonThreads(2)
+    assert threads.submit(divmod, 7, 2).result(5) == (3, 1)
+    with pytest.raises(ZeroDivisionError):
+        threads.submit(divmod, 7, 0).result(5)
+    threads.shutdown()
+
+
+def test_a_stuck_call_holds_up_no_other_one_while_there_are_threads_left():
+    threads, stuck = DaemonThreads(3), threading.Event()
+    held = [threads.submit(stuck.wait) for _ in range(2)]
+    assert [threads.submit(str, number).result(5) for number in range(20)] == [str(number) for number in range(20)]
+    stuck.set()
+    assert [one.result(5) for one in held] == [True, True]
+    threads.shutdown()
+
+
+def test_no_more_threads_are_made_than_are_needed_at_once_and_they_end_when_told():
+    before, threads = threading.active_count(), DaemonThreads(8)
+    for _ in range(20):
+        assert threads.submit(threading.active_count).result(5) <= before + 2
+    threads.shutdown()
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and thread.daemon and "_work" in thread.name:
+            thread.join(5)
+    assert threading.active_count() == before
+
+
+def test_a_call_that_was_cancelled_before_it_began_is_never_made():
+    threads, stuck, made = DaemonThreads(1), threading.Event(), []
+    threads.submit(stuck.wait)
+    assert threads.submit(made.append, 1).cancel()
+    last = threads.submit(made.append, 2)
+    stuck.set()
+    last.result(5)
+    assert made == [2]
+    threads.shutdown()
+
+
+def test_nothing_is_taken_after_the_end():
+    threads = DaemonThreads()
+    threads.shutdown()
+    with pytest.raises(RuntimeError, match="told to end"):
+        threads.submit(int)
+
+
+async def test_it_serves_a_loop_as_its_default_executor():
+    asyncio.get_running_loop().set_default_executor(DaemonThreads())
+    assert await asyncio.to_thread(str, 7) == "7"
+
+
+STUCK = """
+import asyncio, threading
+from bridge.cli.common import run
+
+async def command():
+    asyncio.get_running_loop().run_in_executor(None, threading.Event().wait)
+    await asyncio.sleep(0.1)
+    return "done"
+
+print(run(command()))
+"""
+
+
+def test_a_silent_name_server_does_not_keep_a_command_from_ending():
+    done = subprocess.run([sys.executable, "-c", STUCK], capture_output=True, text=True, timeout=30, check=True)
+    assert (done.stdout, done.stderr) == ("done\n", "")
