@@ -37,6 +37,7 @@ from bridge.event import (
 from bridge.testing.receiver import Receiver, reply
 from bridge.testing.sink_suite import outgoing, sample
 from bridge_slack import SlackSettings, plugin
+from bridge_slack.api import BlocksRefused
 from bridge_slack.blocks import digest, escape, fit, group_of, single
 from bridge_slack.digests import Digests
 from bridge_slack.pace import Pace
@@ -470,6 +471,27 @@ async def test_a_digest_that_was_not_taken_fails_for_each_of_its_events_and_a_re
     assert send.results().count(None) == 10
 
 
+async def test_a_digest_whose_blocks_slack_refuses_is_told_as_plain_text(receiver, slack, send, time):
+    receiver.answer(reply(), reply(400, b"invalid_blocks"))
+    send(*(failed(number) for number in range(1, 11)))
+    await time.move(5.5)
+    assert len(receiver.requests) == 2
+    await time.move(1)
+    assert send.results() == [None] * 10
+    refused, text = (json.loads(request.body) for request in receiver.requests[1:])
+    assert "blocks" in refused
+    assert "blocks" not in text
+    assert text["text"] == "9 more: voice recipients failed · /messages/voice/10507"
+
+
+async def test_a_message_that_is_refused_as_plain_text_too_is_given_up(receiver, slack, send, time):
+    receiver.answer(reply(), reply(400, b"invalid_blocks"), reply(400, b"invalid_blocks"))
+    send(*(failed(number) for number in range(1, 4)))
+    await time.move(30)
+    assert [isinstance(result, Permanent) for result in send.results()] == [False, True, True]
+    assert len(receiver.requests) == 3
+
+
 async def test_an_event_whose_sending_was_cancelled_is_not_in_the_digest(receiver, slack, send, time):
     send(*(failed(number) for number in range(1, 6)))
     await time.move(1)
@@ -578,13 +600,13 @@ async def test_a_bot_posts_to_its_channel_with_its_token(receiver, bot):
     [(200, b'{"ok": false, "error": "ratelimited"}', Transient), (200, b'{"ok": false, "error": "fatal_error"}', Transient),
      (200, b'{"ok": false, "error": "invalid_auth"}', Unauthorized), (200, b'{"ok": false, "error": "not_in_channel"}', Unauthorized),
      (200, b'{"ok": false, "error": "channel_not_found"}', EndpointGone), (200, b'{"ok": false, "error": "is_archived"}', EndpointGone),
-     (200, b'{"ok": false, "error": "invalid_blocks"}', Permanent), (200, b'{"ok": false, "error": "canary"}', Permanent),
+     (200, b'{"ok": false, "error": "invalid_blocks"}', BlocksRefused), (200, b'{"ok": false, "error": "canary"}', Permanent),
      (200, b'{"ok": false, "error": {"canary": 1}}', Permanent), (200, b"canary", Transient), (200, b"[]", Transient),
      (200, b"", Transient), (401, b'{"ok": false, "error": "invalid_auth"}', Unauthorized), (400, b"canary", Permanent),
      (500, b'{"ok": false, "error": "canary"}', Transient)],
 )  # fmt: skip
 async def test_a_bots_refusals_say_what_to_do_next(receiver, bot, status, body, kind):
-    receiver.answer(reply(status, body))
+    receiver.default = reply(status, body)
     with pytest.raises(kind) as caught:
         await bot.send(outgoing(sample(1)))
     assert type(caught.value) is kind

@@ -34,9 +34,12 @@ _GONE = frozenset(
         "is_archived", "channel_not_found", "user_not_found",
     }
 )  # fmt: skip
-_MALFORMED = frozenset(
-    {"invalid_blocks", "invalid_blocks_format", "invalid_payload", "msg_too_long", "msg_blocks_too_long", "no_text"}
-)
+_BLOCKS = frozenset({"invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long"})
+_MALFORMED = frozenset({"invalid_payload", "msg_too_long", "no_text"})
+
+
+class BlocksRefused(Permanent):
+    """Slack does not take the blocks of a message; its text alone may do."""
 
 
 class Way(Protocol):
@@ -113,6 +116,8 @@ def meaning(answer: Answer, word: str) -> BridgeError | None:
         return Unauthorized(f"{text}: check the token, its scopes, and whether the bot may post to the channel")
     if word in _GONE:
         return EndpointGone(f"{text}: nothing more is sent there until it was mended and enabled again")
+    if word in _BLOCKS:
+        return BlocksRefused(text)
     if word in _MALFORMED:
         return Permanent(text)
     return None

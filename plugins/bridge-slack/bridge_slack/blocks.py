@@ -85,6 +85,11 @@ def digest(events: Sequence[Event]) -> Message:
     return _finished(f"{title} · {_message(first)}", blocks)
 
 
+def plain(message: Message) -> Message:
+    """Return the message as text alone, without its blocks."""
+    return {key: value for key, value in message.items() if key != "blocks"}
+
+
 def date(moment: datetime) -> str:
     """Return Slack's token for a time, shown in each reader's zone; readers without it see UTC."""
     return f"<!date^{int(moment.timestamp())}^{{date_short_pretty}} {{time_secs}}|{moment:%Y-%m-%d %H:%M:%S} UTC>"

@@ -12,8 +12,8 @@ from bridge.event import Event
 from bridge.outbound import Endpoint, Outbound
 from bridge.settings import Duration, Secret
 from bridge.sink import Outgoing, Privacy, SinkSettings
-from bridge_slack.api import Bot, IncomingWebhook, Way
-from bridge_slack.blocks import digest, group_of, single
+from bridge_slack.api import BlocksRefused, Bot, IncomingWebhook, Way
+from bridge_slack.blocks import Message, digest, group_of, plain, single
 from bridge_slack.digests import Digests
 from bridge_slack.pace import INTERVAL, Pace
 
@@ -104,8 +104,16 @@ class Slack:
         await self._outbound.close()
 
     async def _post(self, events: list[Event]) -> None:
+        message = single(events[0]) if len(events) == 1 else digest(events)
         try:
-            await self._way.post(self._outbound, single(events[0]) if len(events) == 1 else digest(events))
+            await self._give(message)
+        except BlocksRefused:  # what may be wrong with one event would otherwise cost all of a digest
+            await self._pace.turn()
+            await self._give(plain(message))
+
+    async def _give(self, message: Message) -> None:
+        try:
+            await self._way.post(self._outbound, message)
         except Transient as error:
             self._pace.hold(error.retry_after or INTERVAL)
             raise
