@@ -232,9 +232,11 @@ class Time:
         until = self.now + seconds
         await self.settled()
         while self._due and self._due[0][0] <= until:
-            self.now, _, woken = heapq.heappop(self._due)
-            if not woken.done():
-                woken.set_result(None)
+            self.now = self._due[0][0]
+            while self._due and self._due[0][0] == self.now:
+                *_, woken = heapq.heappop(self._due)
+                if not woken.done():
+                    woken.set_result(None)
             await self.settled()
         self.now = until
 
@@ -410,6 +412,44 @@ async def test_those_sent_away_never_come_back_all_in_one_second(time):
         waits.append(caught.value.retry_after)
     assert max(waits) <= 15 * 60
     assert max(Counter(waits).values()) <= 6
+
+
+async def test_the_turns_of_those_who_were_cancelled_go_to_those_behind_them(receiver, slack, send, time):
+    send(*(failed(number, f"/messages/voice/{number}") for number in range(1, 61)))
+    await time.move(0.5)
+    for task in send.tasks[1:]:
+        task.cancel()
+    await time.move(1)
+    send(failed(100, "/messages/voice/100"))
+    await time.move(0)
+    assert send.results().count(None) == 2
+
+
+async def test_the_line_keeps_its_order_when_slack_asks_for_a_wait(time):
+    pace, told = Pace(time.clock(), 75), []
+
+    async def tell(number):
+        await pace.turn()
+        told.append((number, time.now - 1000))
+
+    tasks = [asyncio.ensure_future(tell(number)) for number in range(5)]
+    await time.move(1.5)
+    pace.hold(10)
+    await time.move(20)
+    assert told == [(0, 0), (1, 1), (2, 11.5), (3, 12.5), (4, 13.5)]
+    assert all(task.done() for task in tasks)
+
+
+async def test_nobody_waits_for_a_turn_beyond_send_timeout_though_slack_asks_for_a_minute(receiver, slack, send, time):
+    receiver.answer(reply(), reply(429, headers={"Retry-After": "60"}))
+    send(*(failed(number, f"/messages/voice/{number}") for number in range(1, 77)))
+    await time.move(3)
+    away = [error for error in send.results() if error and not error.spends]
+    assert len(away) == 58
+    assert len({round(error.retry_after) for error in away}) > 55
+    await time.move(74)
+    assert send.results().count(None) == 17
+    assert len(send.results()) == 76
 
 
 async def test_retry_after_holds_the_whole_webhook(receiver, slack, send, time):

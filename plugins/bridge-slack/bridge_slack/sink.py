@@ -108,7 +108,7 @@ class Slack:
         try:
             await self._give(message)
         except BlocksRefused:  # what may be wrong with one event would otherwise cost all of a digest
-            await self._pace.turn()
+            await self._pace.turn(first=True)
             await self._give(plain(message))
 
     async def _give(self, message: Message) -> None:
