@@ -414,6 +414,46 @@ async def test_those_sent_away_never_come_back_all_in_one_second(time):
     assert max(Counter(waits).values()) <= 6
 
 
+async def test_two_sinks_of_one_webhook_post_one_message_a_second_together(receiver, slack, send, time, tmp_path):
+    path = tmp_path / "url"
+    path.write_text(f"{receiver.url}/services/T0/B0/canary\n")
+    values = {"type": "slack", "topics": ["#"], "webhook_url_file": str(path), "allow_private": True}
+    twin = plugin.build("twin", SlackSettings.model_validate(values), slack._pace._clock)
+    twin._outbound = slack._outbound
+    both = (slack, twin)
+    send.tasks += [
+        asyncio.ensure_future(both[number % 2].send(outgoing(failed(number, f"/messages/voice/{number}"))))
+        for number in range(10)
+    ]
+    arrivals = []
+    for _ in range(10):
+        await time.move(0)
+        arrivals.append(len(receiver.requests))
+        await time.move(1)
+    assert arrivals == list(range(1, 11))
+
+
+async def test_a_retry_after_holds_every_sink_of_the_webhook(receiver, slack, send, time):
+    twin = Pace(time.clock(), 75, slack._pace._line)
+    receiver.answer(reply(429, headers={"Retry-After": "20"}))
+    send(failed(1))
+    await time.move(0)
+    turn = asyncio.ensure_future(twin.turn())
+    await time.move(19)
+    assert not turn.done()
+    await time.move(1)
+    assert turn.done()
+
+
+@pytest.mark.parametrize(
+    ("changes", "shared"), [({}, True), ({"channel": "C2"}, False), ({"bot_token": "xoxb-other"}, False)]
+)
+def test_bots_share_a_pace_where_they_are_one_and_post_to_one_channel(changes, shared):
+    clock, values = Clock(), {"type": "slack", "topics": ["#"], "bot_token": "xoxb-canary", "channel": "C1"}
+    one, other = (plugin.build("ops", SlackSettings.model_validate(each), clock) for each in (values, values | changes))
+    assert (one._pace._line is other._pace._line) is shared
+
+
 async def test_the_turns_of_those_who_were_cancelled_go_to_those_behind_them(receiver, slack, send, time):
     send(*(failed(number, f"/messages/voice/{number}") for number in range(1, 61)))
     await time.move(0.5)
@@ -687,10 +727,10 @@ async def test_a_webhook_in_a_file_can_be_rotated(receiver, tmp_path):
     await sink.send(outgoing(sample(1)))
     path.write_text(f"{receiver.url}/services/newer\n")
     assert "newer" not in await sink.probe()
-    sink._pace._free = 0.0
+    sink._pace._line.free = 0.0
     await sink.send(outgoing(sample(2)))
     path.write_text("no longer a URL")
-    sink._pace._free = 0.0
+    sink._pace._line.free = 0.0
     with pytest.raises(Transient, match="mend its file"):
         await sink.send(outgoing(sample(3)))
     await sink.close()

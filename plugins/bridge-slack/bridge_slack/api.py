@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Hashable
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any, Protocol
 
 from bridge.errors import BridgeError, EndpointGone, Permanent, Transient, Unauthorized
@@ -45,6 +47,11 @@ class BlocksRefused(Permanent):
 class Way(Protocol):
     """How messages get into one channel."""
 
+    @property
+    def place(self) -> Hashable:
+        """What two ways have in common that lead to one channel, as far as they can tell; fit to be kept in memory."""
+        ...
+
     async def post(self, outbound: Outbound, message: Message) -> None:
         """Post one message; raises `Transient` or `Permanent`."""
         ...
@@ -59,6 +66,11 @@ class IncomingWebhook:
     """A URL that is bound to a channel, and is itself the secret."""
 
     url: Secret
+
+    @property
+    def place(self) -> Hashable:
+        """The URL's digest, for the URL is a secret."""
+        return sha256(self.url.reveal().strip().encode()).digest()
 
     async def post(self, outbound: Outbound, message: Message) -> None:
         """Post; the answer is plain text, `ok` or one word of why not."""
@@ -86,6 +98,11 @@ class Bot:
     token: Secret
     channel: str
     api_url: str
+
+    @property
+    def place(self) -> Hashable:
+        """The bot and its channel."""
+        return self
 
     async def post(self, outbound: Outbound, message: Message) -> None:
         """Call `chat.postMessage`."""

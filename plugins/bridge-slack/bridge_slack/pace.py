@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
+
 from bridge.clock import Clock
 from bridge.errors import Transient
 from bridge.retry import RETRY_AFTER_CAP
@@ -15,36 +19,54 @@ _LATE = 1.0
 """Seconds by which a line may fall behind before those in it are sent away."""
 
 
+@dataclass(slots=True, weakref_slot=True, eq=False)
+class Line:
+    """Those who wait to post to one place, the first one first; all times are a clock's monotonic seconds."""
+
+    waiting: list[object] = field(default_factory=list)
+    free: float = 0.0
+    """When the next message may be posted."""
+    held: float = 0.0
+    """Until when Slack asked for silence."""
+    promised: float = 0.0
+    """When the next one who is sent away may come back."""
+
+
+_LINES: WeakValueDictionary[Hashable, Line] = WeakValueDictionary()
+
+
+def line_to(place: Hashable, clock: Clock) -> Line:
+    """Return the line of all in this process who post to `place` by this clock; it lasts for as long as any of them."""
+    return _LINES.setdefault((place, clock), Line())
+
+
 class Pace:
     """Gives turns to post, in the order in which they were asked for; who is cancelled leaves the line.
 
     Nobody waits longer than `patience` seconds for a turn: who would have to, also because Slack asked for a wait
     meanwhile, is sent away with `Transient` and the wait, and the delivery is kept elsewhere than in a waiting task.
-    No try is spent by that.
+    No try is spent by that. Several may share a `line`, each with a patience of its own.
     """
 
-    def __init__(self, clock: Clock, patience: float) -> None:
+    def __init__(self, clock: Clock, patience: float, line: Line | None = None) -> None:
         self._clock = clock
         self._patience = patience
-        self._line: list[object] = []
-        self._free = 0.0
-        self._held = 0.0
-        self._promised = 0.0
-        """When the next one who is sent away may come back."""
+        self._line = line or Line()
 
     async def turn(self, *, first: bool = False) -> None:
         """Return when one message may be posted; `first` goes before all who wait."""
         me = object()
-        self._line.insert(0 if first else len(self._line), me)
+        waiting = self._line.waiting
+        waiting.insert(0 if first else len(waiting), me)
         try:
             await self._wait(me)
-            self._free = self._clock.monotonic() + INTERVAL
+            self._line.free = self._clock.monotonic() + INTERVAL
         finally:
-            self._line.remove(me)
+            waiting.remove(me)
 
     def hold(self, seconds: float) -> None:
         """Post nothing for so long, whoever asks, but never for more than a day."""
-        self._held = max(self._held, self._clock.monotonic() + min(seconds, RETRY_AFTER_CAP))
+        self._line.held = max(self._line.held, self._clock.monotonic() + min(seconds, RETRY_AFTER_CAP))
 
     async def _wait(self, me: object) -> None:
         began, patience = self._clock.monotonic(), self._patience
@@ -56,10 +78,11 @@ class Pace:
 
     def _slot(self, me: object) -> float:
         """Return when it is the turn of one who stands in the line, as far as is known now."""
-        return max(self._clock.monotonic(), self._free, self._held) + self._line.index(me) * INTERVAL
+        return max(self._clock.monotonic(), self._line.free, self._line.held) + self._line.waiting.index(me) * INTERVAL
 
     def _sent_away(self, slot: float, now: float) -> Transient:
-        if not slot <= self._promised < slot + _SPREAD:
-            self._promised = slot
-        after, self._promised = self._promised - now, self._promised + INTERVAL
+        line = self._line
+        if not slot <= line.promised < slot + _SPREAD:
+            line.promised = slot
+        after, line.promised = line.promised - now, line.promised + INTERVAL
         return Transient("Slack takes one message a second and more are waiting", retry_after=after, spends=False)

@@ -15,7 +15,7 @@ from bridge.sink import Outgoing, Privacy, SinkSettings
 from bridge_slack.api import BlocksRefused, Bot, IncomingWebhook, Way
 from bridge_slack.blocks import Message, digest, group_of, plain, single
 from bridge_slack.digests import Digests
-from bridge_slack.pace import INTERVAL, Pace
+from bridge_slack.pace import INTERVAL, Pace, line_to
 
 _POST_TIMEOUT = 15.0
 _CONNECTIONS = 4
@@ -78,7 +78,8 @@ class Slack:
     def __init__(self, name: str, settings: SlackSettings, clock: Clock) -> None:
         del name
         self._way = _way(settings)
-        self._pace = Pace(clock, settings.send_timeout - settings.window - _POST_TIMEOUT)
+        patience = settings.send_timeout - settings.window - _POST_TIMEOUT
+        self._pace = Pace(clock, patience, line_to(self._way.place, clock))
         self._digests = Digests(clock, settings.window, post=self._post, turn=self._pace.turn)
         self._outbound = Outbound(
             allow_private=settings.allow_private, clock=clock, timeout=_POST_TIMEOUT, connections=_CONNECTIONS
