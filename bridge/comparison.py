@@ -16,7 +16,7 @@ from bridge.event import OWN_CHANNEL
 from bridge.ledger import JournalState, Key, Ledger
 from bridge.lifecycle import UNKNOWN, Trail
 from bridge.settlement import Tally
-from bridge.source import Countable, Counted, Kind, Observation
+from bridge.source import Countable, Counted, Expects, Kind, Observation
 
 _BATCH = 1000
 _ASK_AGAIN = 0.5
@@ -303,9 +303,38 @@ class Comparison:
         self._book(counted, counted.counts or listed, [*known, *unlisted])
 
     async def _unlisted(self, counted: Counted, seen: Collection[Key]) -> list[_Known]:
-        """Return what the ledger has of the group and the provider did not show; nothing where no scope tells."""
-        found = await self._known(counted)
+        """Return what the ledger has of the group and the provider did not show, though it should."""
+        expects = counted.expects
+        found = await self._known(counted) if expects is None else await self._expected(counted, expects, seen)
         return [one for one in found if one.key not in seen and not one.key.name.startswith(_DIGEST)]
+
+    async def _expected(self, counted: Counted, expects: Expects, seen: Collection[Key]) -> list[_Known]:
+        """Return what the provider should have shown by what was told before it was asked, as the ledger has it now."""
+        owed = await self._owed(counted, expects)
+        left = {resource: key for resource, key in owed.items() if key not in seen}
+        trails = await self._ledger.last_seen(self._name, list(left.values()), 0.0) if left else ()
+        return [
+            _Known(resource, key, counted.kind, trail)
+            for (resource, key), trail in zip(left.items(), trails, strict=True)
+            if trail is not None
+        ]
+
+    async def _owed(self, counted: Counted, expects: Expects) -> dict[str, Key]:
+        owed: dict[str, Key] = {}
+        after = 0
+        while entries := await self._ledger.read(self._name, after, _BATCH):
+            after = entries[-1].position.seq
+            for body in (from_json(entry.event.body) for entry in entries):
+                resource = body["subject"]
+                if not resource.startswith(f"{counted.group}/"):
+                    continue
+                key = expects(resource, body["data"])
+                # What was told later may be too young for the answer.
+                if key is None or datetime.fromisoformat(body["recordedtime"]) > counted.by:
+                    owed.pop(resource, None)
+                else:
+                    owed[resource] = Key(*key)
+        return owed
 
     # one resource
 

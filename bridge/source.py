@@ -153,6 +153,9 @@ class Stepwise(Protocol):
     """For how many seconds of the past one step asks."""
 
 
+Expects = Callable[[str, Mapping[str, Any]], tuple[str, str] | None]
+
+
 @dataclass(frozen=True, slots=True)
 class Counted:
     """What a provider itself says of one group of resources: of a message's recipients, of a window's records."""
@@ -176,6 +179,9 @@ class Counted:
     """The provider does not know the group (any more)."""
     walk: bool = False
     """Nothing less than reading the whole group tells what the provider has."""
+    expects: Expects | None = None
+    """Where there is no scope: from a resource's path and its last event's data, the ledger's scope and name of it if
+    the provider should show it, else None."""
     contradictions: Sequence[str] = ()
     """Where the provider's own counts do not add up: a line each."""
     remarks: Sequence[str] = ()

@@ -7,14 +7,16 @@ from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Literal
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import structlog
 from pydantic import Field, field_validator
 
 from bridge.clock import Clock
 from bridge.errors import BridgeError, LeaseLost, Unauthorized
+from bridge.providers import reading
 from bridge.providers.http import (
     Answer,
     Client,
@@ -27,7 +29,7 @@ from bridge.providers.http import (
     shared_limiter,
 )
 from bridge.providers.reading import http_date
-from bridge.providers.spacivox.records import LIFECYCLE, RECORDS, RecordType, Unreadable, kind_of, observe
+from bridge.providers.spacivox.records import LIFECYCLE, RECORDS, RecordType, Unreadable, kind_of, observe, scope_of
 from bridge.providers.spacivox.window import (
     SMALLEST,
     Entries,
@@ -54,6 +56,8 @@ _DAY = 86400.0
 _NO_CONTENT = 204
 _SILENT_AT_MOST = 2
 _WAITED_OUT = 60.0
+_EDGE = timedelta(minutes=2)
+"""So close to the window's ends nobody can say whether a record should have been shown."""
 _LIMITS = Limits(retries=1)
 
 
@@ -333,24 +337,35 @@ class Spacivox:
     async def count(self, group: str, cursor: Mapping[str, str], *, ask: bool) -> Counted | None:
         """Say that the window has to be read whole, since the provider counts nothing; costs no request.
 
-        What the ledger has and the window does not show is no difference: whatever its id is, a record's timestamp may
-        have left the window, or have come into it late.
+        What is in the window follows from a record's timestamp as it was told last, and not from its id.
         """
         del cursor, ask
         listing = next((each for each in self._listings if each.record.path == group), None)
         if listing is None:
             return None
+        now = self._clock.now()
         return Counted(
             group,
-            self._clock.now(),
+            now,
             listing.kind,
             lambda name: f"{group}/{quote(name, safe='')}",
             walk=True,
-            remarks=(
-                f"the provider keeps no counts; the last {format_duration(self._settings.lookback)} were read",
-                "a record that is no longer shown cannot be told from one that left this time",
-            ),
+            expects=partial(self._expects, listing.sort, now),
+            remarks=(f"the provider keeps no counts; the last {format_duration(self._settings.lookback)} were read",),
         )
+
+    def _expects(self, sort: str, now: datetime, resource: str, data: Mapping[str, Any]) -> tuple[str, str] | None:
+        """Return scope and key of a record of our teams that lies within the window, well away from its edges."""
+        when = reading.time(data.get("timestamp"))
+        if when is None or not now - self._lookback + _EDGE < when < now - _EDGE or not self._is_ours(data.get("team")):
+            return None
+        key = unquote(resource.rpartition("/")[2])
+        return scope_of(sort, key, data["timestamp"]), key
+
+    def _is_ours(self, team: Any) -> bool:
+        teams = self._settings.team
+        ours = teams if isinstance(teams, list) else [] if teams is None else [teams]
+        return not ours or str(team) in map(str, ours)
 
     async def members(self, group: str, cursor: Mapping[str, str]) -> AsyncGenerator[Page, None]:
         """Read all records of the last `lookback`; see `bridge.source.Countable`."""
