@@ -26,6 +26,7 @@ from bridge.lifecycle import classify
 from bridge.providers.govdelivery import GovDelivery, GovDeliverySettings, plugin
 from bridge.providers.govdelivery.api import Outage
 from bridge.providers.http import Throttled
+from bridge.source import Observation
 
 SEEDS = Path(__file__).parent.parent / "seeds"
 TOKEN = "s3cr3t"
@@ -390,7 +391,6 @@ async def test_a_detail_without_times_is_looked_up_when_it_is_news(tms, open_bri
 async def test_looking_up_details_again_and_again_is_spared(tms, time, open_bridge):
     bridge = open_bridge(messages=[V1])
     kind = bridge.source._kinds["voice"][1]
-    from bridge.source import Observation
 
     def news(*numbers: int) -> list[Observation]:
         return [Observation(kind, V1, str(n), "failed", person(V1, n, "failed"), awaits_detail=True) for n in numbers]
@@ -659,6 +659,13 @@ async def test_a_poll_in_which_nothing_was_answered_failed(tms, open_bridge):
         await open_bridge(messages=[S1], url=f"http://127.0.0.1:{unused_port()}").poll()
 
 
+@pytest.mark.parametrize("refusal", [302, 400])
+async def test_a_provider_that_refuses_everything_is_a_failing_source(tms, open_bridge, refusal):
+    tms.at |= {S1: refusal, V1: refusal, "/": refusal}
+    with pytest.raises(errors.Permanent, match=str(refusal)):
+        await open_bridge(messages=[S1, V1]).poll()
+
+
 async def test_the_token_never_follows_a_link_to_another_server(tms, time, open_bridge):
     evil = Tms(time)
     app = web.Application()
@@ -759,6 +766,134 @@ async def test_a_defect_is_not_hidden_behind_a_problem(tms, open_bridge, monkeyp
     bridge.source._kinds = {}
     with pytest.raises(KeyError):
         await bridge.poll()
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"status": "completed", "completed_at": "9999-12-31T23:59:59Z"},
+        {"created_at": "9999-12-31T23:59:59Z"},
+        {"recipient_counts": {"total": 10**320, "new": -5, "sent": 1e308}},
+    ],
+)
+async def test_a_number_or_time_beyond_all_bounds_stops_neither_its_message_nor_the_others(tms, open_bridge, odd):
+    tms.message(S1, **odd)
+    tms.at[f"{S1}/recipients"] = [person(S1, 1)]
+    tms.message(S2)
+    tms.people(S2, person(S2, 1))
+    tms.at |= {"/messages/sms": [tms.at[S1], tms.at[S2]]}
+    bridge = open_bridge(discover=True, channels=["sms"], concurrency=1, follow_for="1h")
+    found = await bridge.poll()
+    assert {subject for _, subject in found} == {S1, S2, f"{S1}/recipients/1", f"{S2}/recipients/1"}
+    assert bridge.source.problems == []
+    bridge.later(30)
+    tms.people(S2, person(S2, 1, "sent"))
+    assert await bridge.poll() == [("sms.recipient.sent", f"{S2}/recipients/1")]
+
+
+async def test_a_message_said_to_complete_in_the_far_future_is_not_followed_for_ever(tms, open_bridge):
+    tms.message(S1, "completed", completed_at="9999-12-31T23:59:59Z")
+    tms.people(S1)
+    tms.at["/messages/sms"] = [tms.at[S1]]
+    bridge = open_bridge(discover=True, channels=["sms"], follow_for="1h")
+    await bridge.poll()
+    bridge.later(2 * 3600)
+    await bridge.poll()
+    assert json.loads(bridge.cursor[S1])["over"] is not None
+
+
+async def test_a_message_that_cannot_be_taken_in_is_reported_and_the_others_are_read(tms, open_bridge, monkeypatch):
+    tms.message(S1, recipient_counts={"odd": 1})
+    tms.message(S2)
+    tms.people(S2)
+
+    def odd(value: Mapping[str, int] | None) -> Mapping[str, int] | None:
+        if value and "odd" in value:
+            raise OverflowError(f"too much: {value}")
+        return value
+
+    monkeypatch.setattr("bridge.providers.govdelivery.sweeping.counts", odd)
+    bridge = open_bridge(messages=[S1, S2], concurrency=1)
+    assert await bridge.poll() == [("sms.message.sending", S2)]
+    (told,) = bridge.source.problems
+    assert told.startswith(f"{S1}: its answer cannot be taken in (OverflowError); failure 1, tried again in")
+    assert json.loads(bridge.cursor[S1])["failures"] == 1
+
+
+@pytest.mark.parametrize("channels", [["sms"], ["sms", "voice"]])
+async def test_credentials_refused_for_one_message_cost_that_message_alone(tms, open_bridge, channels):
+    tms.at |= {"/": {"_links": {}}, S1: 403, "/messages/voice": 403}
+    tms.message(S2)
+    tms.people(S2, person(S2, 1))
+    for settings in ({"discover": True, "channels": channels}, {"messages": [S1, S2]}):
+        tms.at["/messages/sms"] = [{"_links": {"self": S1}}, tms.at[S2]]
+        bridge = open_bridge(concurrency=1, interval="10s", **settings)
+        for _ in range(3):
+            await bridge.poll()
+            bridge.later(10)
+        assert [topic for topic, *_ in bridge.events] == ["sms.message.sending", "sms.recipient.new"]
+        assert json.loads(bridge.cursor[S1])["failures"] >= 2
+
+
+async def test_credentials_withdrawn_during_a_poll_end_it(tms, open_bridge):
+    paths = [f"/messages/sms/{number}" for number in range(20)]
+    tms.at |= dict.fromkeys(paths, 401) | {"/": 401, "/messages/sms": [{"_links": {"self": path}} for path in paths]}
+    bridge = open_bridge(discover=True, channels=["sms"], concurrency=2)
+    with pytest.raises(errors.Unauthorized):
+        await bridge.poll()
+    assert len(tms.asked) <= 6
+
+
+@pytest.mark.parametrize("root", [{"_links": {}}, 404])
+async def test_many_messages_that_fail_keep_no_other_from_being_read(tms, open_bridge, root):
+    bad = [f"/messages/sms/{number}" for number in range(100, 140)]
+    tms.at |= dict.fromkeys(bad, 500) | {"/": root}
+    tms.message(S1)
+    tms.people(S1, person(S1, 1))
+    tms.at["/messages/sms"] = [{"_links": {"self": path}, "created_at": stamp(START)} for path in (*bad, S1)]
+    bridge = open_bridge(discover=True, channels=["sms"])
+    assert await bridge.poll() == [("sms.message.sending", S1), ("sms.recipient.new", f"{S1}/recipients/1")]
+    assert len(bridge.source.problems) == 40
+
+
+@pytest.mark.parametrize("broken", [500, 202, 403, "<html>"])
+async def test_a_collection_of_calls_that_never_answers_holds_up_no_event(tms, open_bridge, broken):
+    bridge = open_bridge(messages=[V1])
+    kind = bridge.source._kinds["voice"][1]
+    others = [f"/messages/voice/{number}" for number in range(2, 7)]
+    tms.at |= {"/": {"_links": {}}} | {f"{path}/recipients/busy": broken for path in others}
+    tms.at[f"{V1}/recipients/busy"] = [person(V1, 1, "failed")]
+    news = [Observation(kind, path, "1", "failed", {}, awaits_detail=True) for path in (*others, V1)]
+    for _ in range(2):
+        with pytest.raises(errors.Transient):
+            await bridge.source.complete(news)
+    assert [one.detail for one in await bridge.source.complete(news)] == [None] * 5 + ["busy"]
+    assert len(bridge.source.problems) == 5
+    assert all("stay without this detail" in problem for problem in bridge.source.problems)
+
+
+@pytest.mark.parametrize("refused", [400, 302])
+async def test_a_collection_of_calls_that_is_refused_costs_the_detail_alone(tms, open_bridge, refused):
+    bridge = open_bridge(messages=[V1])
+    kind = bridge.source._kinds["voice"][1]
+    tms.at |= {f"{V1}/recipients/busy": refused, f"{V1}/recipients/no_answer": [person(V1, 2, "failed")]}
+    news = [Observation(kind, V1, key, "failed", {}, awaits_detail=True) for key in ("1", "2")]
+    assert [one.detail for one in await bridge.source.complete(news)] == [None, "no_answer"]
+
+
+async def test_a_lost_lease_ends_the_poll_and_blames_no_message(tms, time, open_bridge):
+    tms.message(S1)
+    tms.people(S1)
+    tms.at["/messages/sms"] = [tms.at[S1]]
+    for settings, asked in (({"discover": True, "channels": ["sms"]}, "/messages/sms"), ({"messages": [S1]}, S1)):
+        tms.takes = {asked: 30.0}
+        bridge = open_bridge(**settings)
+        held = TENURE.set(Tenure("source/city", time.seconds + 10.0))
+        with pytest.raises(errors.LeaseLost):
+            await bridge.poll()
+        TENURE.reset(held)
+        assert bridge.source.problems == []
+        assert all("failures" not in json.loads(entry) for entry in bridge.cursor.values())
 
 
 # --- discovery --------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -9,9 +10,9 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from bridge.errors import BridgeError, Transient
+from bridge.errors import BridgeError, LeaseLost, Transient, Unauthorized
 from bridge.providers import reading
-from bridge.providers.http import Answer, Client, Failed, Params, Throttled
+from bridge.providers.http import Answer, Client, Failed, Params, Refused, Throttled, Vanished
 
 _MESSAGE = re.compile(r"(/messages/([a-z]+)/([^/?#]+))(?:/recipients/([^/?#]+))?/?")
 _FAILURES_IN_A_ROW = 3
@@ -24,26 +25,45 @@ class Health:
         self._answers = 0
         self._in_a_row = 0
         self._last: BridgeError | None = None
+        self._root: bool | None = None
+        self.asking = asyncio.Lock()
+        """Held while the root is asked, so that several who fail at once ask it once."""
 
     @property
     def alive(self) -> bool:
         """Whether anything was answered so far."""
         return self._answers > 0
 
+    @property
+    def doubtful(self) -> bool:
+        """Whether so many requests failed in a row that it may not be the resources."""
+        return self._in_a_row >= _FAILURES_IN_A_ROW
+
+    @property
+    def root(self) -> bool | None:
+        """Whether the root answered since the last answer from anywhere; None where it was not asked."""
+        return self._root
+
     def answered(self) -> None:
         """Count an answer."""
         self._answers += 1
         self._in_a_row = 0
+        self._root = None
 
-    def failed(self, error: Failed) -> bool:
-        """Count a failure; True where so many in a row say that it is not the resource."""
+    def failed(self, error: BridgeError) -> None:
+        """Count a failure."""
         self._last = error
         self._in_a_row += 1
-        return self._in_a_row >= _FAILURES_IN_A_ROW
 
     def refused(self, error: BridgeError) -> None:
-        """Note that a list of the account was refused, which is no matter of a single resource."""
+        """Note that a request was refused: nothing to count, unless nothing else is answered at all."""
         self._last = error
+
+    def told(self, *, lives: bool) -> None:
+        """Note what the root said; where it lives, the failures so far were the resources' own."""
+        self._root = lives
+        if lives:
+            self._in_a_row = 0
 
     def check(self) -> None:
         """Raise the last failure if there was no answer at all."""
@@ -53,6 +73,14 @@ class Health:
 
 class Outage(Transient):
     """The provider fails as a whole: the sweep ends, and the caller backs off."""
+
+
+class ShutOut(Unauthorized):
+    """The provider refuses the credentials for more than one resource: the sweep ends."""
+
+
+ENDS_SWEEP = (ShutOut, Throttled, Outage, LeaseLost)
+"""What is no matter of the resource that was asked for; all else is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,14 +146,47 @@ class Api:
                 raise answer.refused(f"the provider answered no {wanted}")  # noqa: TRY301 - a torn answer counts like one that never came
         except Throttled:
             raise
-        except Failed as error:
+        except Vanished:
+            raise
+        except Refused as error:
+            self.health.refused(error)
+            raise
+        except (Failed, Unauthorized) as error:
             failure = error
         else:
             self.health.answered()
             return answer, value
-        if self.health.failed(failure):
-            raise Outage(f"several requests in a row failed; the last: {failure}", retry_after=failure.retry_after)
+        self.health.failed(failure)
+        await self._acquit(failure)
         raise failure
+
+    async def _acquit(self, failure: Failed | Unauthorized) -> None:
+        """Return where the failure may be the resource's own; raises one of `ENDS_SWEEP` where it is not.
+
+        One failure says nothing of the provider. Refused credentials do, unless something else was answered with them.
+        """
+        health = self.health
+        refused = isinstance(failure, Unauthorized)
+        async with health.asking:
+            suspicious = health.doubtful or (refused and not health.alive and not health.root)
+            if not suspicious or (health.root is not False and await self._lives()):
+                return
+        if refused:
+            raise ShutOut(str(failure), retry_after=failure.retry_after)
+        raise Outage(f"several requests in a row failed; the last: {failure}", retry_after=failure.retry_after)
+
+    async def _lives(self) -> bool:
+        """Ask the root whether the provider answers us at all; a refusal is an answer where others were had."""
+        try:
+            lives = isinstance((await self._client.get("/", ready_only=False)).json(), dict)
+        except (Throttled, LeaseLost):
+            raise
+        except Refused:
+            lives = self.health.alive
+        except BridgeError:
+            lives = False
+        self.health.told(lives=lives)
+        return lives
 
 
 def provider_clock(answer: Answer) -> float | None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from bridge.clock import Clock
-from bridge.providers.govdelivery.api import Api
+from bridge.errors import BridgeError
+from bridge.providers.govdelivery.api import ENDS_SWEEP, Api
 from bridge.providers.govdelivery.lifecycles import DETAILS
 from bridge.providers.govdelivery.sweeping import MAX_PAGES, observations
-from bridge.providers.http import Vanished
+from bridge.providers.http import Refused
 from bridge.source import Kind, Observation
 
 _REMEMBERED_CALLS = 50_000
 _REMEMBERED_WALKS = 8
+_REMEMBERED_FAILURES = 10_000
+_TRIES = 3
 _FRESH_SHARE = 3.0
 _FRESH_AT_LEAST = 2.0
 
@@ -33,19 +36,45 @@ class Details:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._walks: OrderedDict[tuple[str, str], _Walk] = OrderedDict()
+        self._failures: OrderedDict[tuple[str, str], int] = OrderedDict()
 
-    async def complete(self, api: Api, news: Sequence[Observation]) -> list[Observation]:
-        """Return `news` in the same order, with the details that were found; raises as `Client.get` does."""
+    async def complete(self, api: Api, news: Sequence[Observation], report: Callable[[str], None]) -> list[Observation]:
+        """Return `news` in the same order, with the details that were found.
+
+        Raises as `Client.get` does, a few times; then what cannot be looked up goes without, and `report` hears of it:
+        nothing of what is committed after it may wait for a detail.
+        """
         wanted: dict[tuple[str, str], tuple[Kind, set[str]]] = {}
         for one in news:
             status = one.kind.lifecycle.names.get(one.status, "")
             if one.detail is None and one.kind.channel == "voice" and status in DETAILS:
                 wanted.setdefault((one.scope, status), (one.kind, set()))[1].add(one.key)
         found: dict[tuple[str, str], str] = {}
+        failure: BridgeError | None = None
         for (message, status), (kind, keys) in wanted.items():
-            details = await self._of(api, kind, message, status, keys)
-            found |= {(message, key): detail for key, detail in details.items()}
+            try:
+                details = await self._of(api, kind, message, status, keys)
+            except ENDS_SWEEP:
+                raise
+            except BridgeError as error:
+                if self._tries_again(message, status):
+                    failure = error
+                    continue
+                report(f"{error}; calls stay without this detail")
+            else:
+                self._failures.pop((message, status), None)
+                found |= {(message, key): detail for key, detail in details.items()}
+        if failure is not None:
+            raise failure
         return [replace(one, detail=found.get((one.scope, one.key), one.detail), awaits_detail=False) for one in news]
+
+    def _tries_again(self, message: str, status: str) -> bool:
+        """Count a failure, and decide whether what was news is worth waiting for another try."""
+        failures = self._failures.pop((message, status), 0) + 1
+        self._failures[message, status] = failures
+        if len(self._failures) > _REMEMBERED_FAILURES:
+            self._failures.popitem(last=False)
+        return failures < _TRIES
 
     async def _of(self, api: Api, kind: Kind, message: str, status: str, keys: set[str]) -> dict[str, str]:
         walk = self._walks.get((message, status))
@@ -68,7 +97,7 @@ class Details:
     async def _collection(
         self, api: Api, kind: Kind, message: str, detail: str, missing: set[str], details: dict[str, str]
     ) -> None:
-        """Read a collection until all that is missing was found or it ends; a collection that is not there is empty.
+        """Read a collection until all that is missing was found or it ends; one that is refused or not there is empty.
 
         A page that shows nobody new is its end too.
         """
@@ -82,7 +111,7 @@ class Details:
             visited.add(target)
             try:
                 listing = await api.listing(target)
-            except Vanished:
+            except Refused:
                 return
             for one in observations(kind, message, listing.items, detail):
                 if one.detail is not None:

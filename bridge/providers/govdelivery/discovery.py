@@ -10,7 +10,7 @@ from typing import Any
 
 from bridge.providers import reading
 from bridge.providers.govdelivery.api import Api, Listing, message_path
-from bridge.providers.govdelivery.following import Followed, Listed, epoch, stamp
+from bridge.providers.govdelivery.following import Followed, Listed, epoch, past, stamp
 from bridge.providers.govdelivery.lifecycles import MESSAGE, counts
 from bridge.providers.govdelivery.scheduling import SELDOM
 from bridge.source import Page
@@ -186,9 +186,8 @@ class Walk:
         wanted = self._wanted(item, created)
         hint = _hint(item)
         if known is None:
-            return (
-                Followed(due=stamp(self._now), found=stamp(self._now), created=created, hint=hint) if wanted else None
-            )
+            now, made = stamp(self._now), past(item.get("created_at"), self._now)
+            return Followed(due=now, found=now, created=made, hint=hint) if wanted else None
         if known.over is not None:
             if not wanted:
                 return None

@@ -167,6 +167,12 @@ def epoch(value: Any) -> float | None:
     return None if found is None else found.timestamp()
 
 
+def past(value: Any, now: float) -> float | None:
+    """Read a time as `epoch` does; one that is yet to come, of what is said to have happened, is None."""
+    found = epoch(value)
+    return None if found is None or found > now else found
+
+
 @dataclass(frozen=True, slots=True)
 class Listed:
     """What the cursor remembers of the list of one channel's messages."""

@@ -11,6 +11,7 @@ from bridge.lifecycle import Lifecycle
 from bridge.providers import reading
 from bridge.source import Facts, Kind, Observation
 
+_COUNT_AT_MOST = 10**12
 MESSAGE_KEY = "@"
 """The message's own key inside its scope; recipients have their ids."""
 
@@ -92,9 +93,9 @@ def _fitting(lifecycle: Lifecycle, statuses: Mapping[str, str]) -> dict[str, str
 
 
 def counts(value: Any) -> dict[str, int] | None:
-    """Return counts by name without those that are no numbers; None where there are none at all."""
-    found = {name: count for name, raw in reading.mapping(value).items() if (count := reading.integer(raw)) is not None}
-    return found or None
+    """Return counts by name without those that cannot be numbers of people; None where there are none at all."""
+    found = {name: reading.integer(raw) for name, raw in reading.mapping(value).items()}
+    return {name: count for name, count in found.items() if count is not None and 0 <= count <= _COUNT_AT_MOST} or None
 
 
 def describe_message(observation: Observation) -> Facts:

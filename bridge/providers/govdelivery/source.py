@@ -15,10 +15,10 @@ from pydantic import Field, model_validator
 from yarl import URL
 
 from bridge.clock import Clock
-from bridge.errors import BridgeError, LeaseLost, NotReady, Permanent, Unauthorized
+from bridge.errors import BridgeError, NotReady, Permanent, Unauthorized
 from bridge.providers import reading
 from bridge.providers.govdelivery import accounts
-from bridge.providers.govdelivery.api import Api, Health, Outage, canonical, channel_of, message_path
+from bridge.providers.govdelivery.api import ENDS_SWEEP, Api, Health, canonical, channel_of, message_path
 from bridge.providers.govdelivery.details import Details
 from bridge.providers.govdelivery.discovery import MessageList, Walk, created_between, list_key
 from bridge.providers.govdelivery.familiar import Familiar
@@ -27,7 +27,7 @@ from bridge.providers.govdelivery.lifecycles import MESSAGE, RECIPIENT, kinds
 from bridge.providers.govdelivery.pacing import Pace, pace_key
 from bridge.providers.govdelivery.scheduling import ABANDONED, RARELY, SELDOM, choose
 from bridge.providers.govdelivery.sweeping import Look, Plan
-from bridge.providers.http import Client, Limits, Origin, Throttled, Tls, Vanished, account_key, shared_limiter
+from bridge.providers.http import Client, Limits, Origin, Tls, Vanished, account_key, shared_limiter
 from bridge.settings import Duration, Secret
 from bridge.source import Counted, Observation, Page, Probe, SourceSettings
 
@@ -224,7 +224,9 @@ class GovDelivery:
 
     async def complete(self, observations: Sequence[Observation]) -> Sequence[Observation]:
         """Look up the details of calls; see `bridge.source.Source.complete`."""
-        return await self._details.complete(Api(self._client(), Health()), observations)
+        health = Health()
+        health.answered()  # what is news was answered just now
+        return await self._details.complete(Api(self._client(), health), observations, self.problems.append)
 
     def resource(self, text: str) -> str:
         """Return the canonical path of what an operator named; see `resource`."""
@@ -331,7 +333,7 @@ class GovDelivery:
                 async with aclosing(walk.pages()) as pages:
                     async for page in pages:
                         yield page
-            except (LeaseLost, Unauthorized, Throttled, Outage):
+            except ENDS_SWEEP:
                 raise
             except NotReady:
                 continue

@@ -8,15 +8,15 @@ from typing import Any
 
 from bridge import retry
 from bridge.clock import Clock
-from bridge.errors import BridgeError, LeaseLost, NotReady, Unauthorized
+from bridge.errors import BridgeError, NotReady, Permanent
 from bridge.providers import reading
-from bridge.providers.govdelivery.api import Api, Listing, Outage, channel_of, provider_clock, recipient_key
+from bridge.providers.govdelivery.api import ENDS_SWEEP, Api, Listing, channel_of, provider_clock, recipient_key
 from bridge.providers.govdelivery.familiar import Familiar, Reading
-from bridge.providers.govdelivery.following import Followed, Sweep, epoch, moment, stamp
+from bridge.providers.govdelivery.following import Followed, Sweep, epoch, moment, past, stamp
 from bridge.providers.govdelivery.lifecycles import DETAILS, MESSAGE_KEY, STATUS_OF_DETAIL, counts
 from bridge.providers.govdelivery.pacing import Pace, changes
 from bridge.providers.govdelivery.scheduling import SELDOM, must_reread, pays, price
-from bridge.providers.http import Failed, Throttled, Vanished
+from bridge.providers.http import Failed, Vanished
 from bridge.source import Kind, Observation, Page
 
 MAX_PAGES = 20_000
@@ -25,7 +25,6 @@ _SPARE_PAGES = 20
 _MESSAGE_FIELDS = frozenset({"_links", "id", "status", "created_at", "completed_at", "recipient_counts"})
 _GIVE_UP_MISSING = 6
 _LONGEST_BACKOFF = 900.0
-_STOPS_EVERYTHING = (LeaseLost, Unauthorized, Throttled, Outage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +74,7 @@ class Look:
         return self._handed_over
 
     async def pages(self) -> AsyncGenerator[Page, None]:
-        """Yield the message, then its recipients; raises only what concerns the provider as a whole.
+        """Yield the message, then its recipients; raises only what is no matter of this message.
 
         Until the last page of recipients was read, the cursor's entry does not say that they were: a crash or a failure
         in the middle repeats pages and never skips any.
@@ -83,7 +82,7 @@ class Look:
         try:
             async for page in self._look():
                 yield page
-        except _STOPS_EVERYTHING:
+        except ENDS_SWEEP:
             raise
         except NotReady as error:
             if self._plan.once:
@@ -92,6 +91,10 @@ class Look:
             yield self._note(self._entry.later(self._clock.epoch() + wait))
         except BridgeError as error:
             yield self._note(self._failed(error))
+        except Exception as error:  # noqa: BLE001 - one odd answer must not keep the others from being looked at
+            # Its own text may quote the answer.
+            told = f"{self._path}: its answer cannot be taken in ({type(error).__name__})"
+            yield self._note(self._failed(Permanent(told)))
 
     def _note(self, entry: Followed) -> Page:
         return Page((), by=self._clock.now(), cursor={self._path: entry.dump()})
@@ -157,16 +160,14 @@ class Look:
     ) -> Followed:
         entry = self._entry
         lifecycle = self._message.lifecycle
-        completed = epoch(item.get("completed_at"))
+        completed = None
         if lifecycle.names.get(status or "") in lifecycle.finals:
             # Without a time of its own, it was completed when that was first seen.
-            completed = completed or entry.completed or began
-        else:
-            completed = None
+            completed = past(item.get("completed_at"), began) or entry.completed or began
         return replace(
             entry,
             status=status,
-            created=epoch(item.get("created_at")) or entry.created or entry.found,
+            created=past(item.get("created_at"), began) or entry.created or entry.found,
             completed=completed,
             changed=began if moved and entry.looked is not None else entry.changed,
             looked=began,
