@@ -881,6 +881,41 @@ async def test_a_collection_of_calls_that_is_refused_costs_the_detail_alone(tms,
     assert [one.detail for one in await bridge.source.complete(news)] == [None, "no_answer"]
 
 
+@pytest.mark.parametrize("broken", [400, 500, 302, 202, 204, 403])
+async def test_a_broken_collection_of_calls_does_not_keep_recipients_from_being_read(tms, open_bridge, broken):
+    tms.message(V1, recipient_detail_counts={"human": 1, "machine": 0, "busy": 1, "no_answer": 0})
+    ended = stamp(START - timedelta(minutes=1))
+    people = [person(V1, 1, "sent", completed_at=ended), person(V1, 2, "failed", completed_at=ended)]
+    tms.people(V1, *people)
+    tms.at |= {f"{V1}/recipients/{detail}": [] for detail in ("machine", "no_answer", "could_not_connect")}
+    tms.at |= {f"{V1}/recipients/human": people[:1], f"{V1}/recipients/busy": lambda: web.Response(status=broken)}
+    bridge = open_bridge(messages=[V1], interval="10s")
+    told = []
+    for _ in range(70):
+        await bridge.poll()
+        told += bridge.source.problems
+        bridge.later(10)
+    assert sorted(topic for topic, *_ in bridge.events) == [
+        "voice.message.sending", "voice.recipient.failed", "voice.recipient.sent.human",
+    ]  # fmt: skip
+    assert any("recipients/busy: " in line and "stay without this detail" in line for line in told)
+
+
+async def test_a_page_that_keeps_failing_does_not_keep_those_before_it_from_being_read_again(tms, open_bridge):
+    tms.message(S1, recipient_counts={"total": 2})
+    tms.at[f"{S1}/recipients"] = ([person(S1, 1)], '<?page=2>; rel="next"')
+    tms.at[f"{S1}/recipients?page=2"] = 500
+    bridge = open_bridge(messages=[S1], interval="10s")
+    await bridge.poll()
+    tms.at[f"{S1}/recipients"] = ([person(S1, 1, "failed")], '<?page=2>; rel="next"')
+    found = []
+    for _ in range(20):
+        bridge.later(10)
+        found += await bridge.poll()
+    assert found == [("sms.recipient.failed", f"{S1}/recipients/1")]
+    assert "swept" not in json.loads(bridge.cursor[S1])
+
+
 async def test_a_lost_lease_ends_the_poll_and_blames_no_message(tms, time, open_bridge):
     tms.message(S1)
     tms.people(S1)

@@ -29,7 +29,7 @@ class Sweep:
     counts: Mapping[str, int] | None = None
     details: Mapping[str, int] | None = None
     settled: tuple[str, ...] = ()
-    """Details whose collections were read, or did not move, since the start."""
+    """Details whose collections were read, did not move, or were given up, since the start."""
     listed: int = 0
     pages: int = 0
     held: int = 0

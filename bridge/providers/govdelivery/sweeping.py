@@ -16,7 +16,7 @@ from bridge.providers.govdelivery.following import Followed, Sweep, epoch, momen
 from bridge.providers.govdelivery.lifecycles import DETAILS, MESSAGE_KEY, STATUS_OF_DETAIL, counts
 from bridge.providers.govdelivery.pacing import Pace, changes
 from bridge.providers.govdelivery.scheduling import SELDOM, must_reread, pays, price
-from bridge.providers.http import Failed, Vanished
+from bridge.providers.http import Failed, Refused, Vanished
 from bridge.source import Kind, Observation, Page
 
 MAX_PAGES = 20_000
@@ -25,6 +25,9 @@ _SPARE_PAGES = 20
 _MESSAGE_FIELDS = frozenset({"_links", "id", "status", "created_at", "completed_at", "recipient_counts"})
 _GIVE_UP_MISSING = 6
 _LONGEST_BACKOFF = 900.0
+_FRESH_START_EVERY = 3
+_DETAIL_TRIES = 3
+_DETAIL_PATIENCE = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +113,9 @@ class Look:
         )
         what = str(error) if self._path in str(error) else f"{self._path}: {error}"
         self._plan.report(f"{what}; {then}")
-        # A page that is refused may be one that is no more: the next try starts at the first.
-        sweep = entry.sweep if isinstance(error, Failed) else None
+        # A page that is refused may be one that is no more: the next try starts at the first. So does now and then one
+        # after a page that fails: it must not keep those before it from being read again.
+        sweep = entry.sweep if isinstance(error, Failed) and failures % _FRESH_START_EVERY else None
         entry = entry.later(due, failures=failures, sweep=sweep)
         if not isinstance(error, Vanished) or not self._api.health.alive:
             return entry  # a provider that knows nothing at all says nothing of this message
@@ -228,7 +232,6 @@ class Look:
             visited.add(target)
             listing = await self._collection(detail, target, notes.digest(target))
             if listing is None:
-                self._entry = replace(self._entry, sweep=replace(sweep, todo=sweep.todo[1:]))
                 continue
             observations, held = self._read(listing, detail, sweep)
             familiar = notes.recipients(target) if listing.familiar else 0
@@ -251,11 +254,28 @@ class Look:
     async def _collection(self, detail: str, target: str, known: int | None) -> Listing | None:
         try:
             return await self._api.listing(target, known=known)
-        except Vanished as error:
-            if not detail:
+        except ENDS_SWEEP:
+            raise
+        except BridgeError as error:
+            if not detail or self._hopes(error):
                 raise
             self._plan.report(f"{error}; calls stay without this detail")
+            self._pass_over(detail, refused=isinstance(error, Refused))
             return None
+
+    def _pass_over(self, detail: str, *, refused: bool) -> None:
+        """Go on behind a collection that cannot be had; what was refused is asked for once more where it is news."""
+        if (sweep := self._entry.sweep) is not None:
+            settled = sweep.settled if refused else (*sweep.settled, detail)
+            self._entry = replace(self._entry, sweep=replace(sweep, todo=sweep.todo[1:], settled=settled))
+
+    def _hopes(self, error: BridgeError) -> bool:
+        """Whether recipients wait for another try at the collection of a detail."""
+        sweep = self._entry.sweep
+        if sweep is None or isinstance(error, Refused):
+            return False
+        tired = self._clock.epoch() - sweep.started >= _DETAIL_PATIENCE
+        return self._plan.once or not (self._entry.failures >= _DETAIL_TRIES or tired)
 
     def _onward(self, link: str | None, visited: set[str], sweep: Sweep, detail: str) -> Sweep:
         """Return the sweep after one page: at the next one, or at the next collection."""
