@@ -18,7 +18,7 @@ from weakref import WeakValueDictionary
 
 import aiohttp
 from aiohttp import hdrs
-from multidict import CIMultiDictProxy
+from multidict import CIMultiDict, CIMultiDictProxy
 from pydantic import AfterValidator
 from yarl import URL
 
@@ -34,6 +34,7 @@ _PATIENCE = 5.0
 _GUARD = 1.12
 _EVEN_UP_TO = 100.0
 _PATH_SHOWN = 120
+_SETTLED_AFTER = 60.0
 
 Headers = Callable[[], Awaitable[Mapping[str, str]]]
 Params = Mapping[str, str | int]
@@ -319,8 +320,26 @@ class _Memory:
 
 
 def _validators(answer: Answer) -> dict[str, str]:
+    if hdrs.ETAG not in answer.headers and not _settled(answer):
+        return {}
     pairs = ((hdrs.IF_NONE_MATCH, hdrs.ETAG), (hdrs.IF_MODIFIED_SINCE, hdrs.LAST_MODIFIED))
     return {asked: answer.headers[given] for asked, given in pairs if given in answer.headers}
+
+
+def _settled(answer: Answer) -> bool:
+    """Whether its `Last-Modified` stands for this answer alone.
+
+    It counts in seconds: what changed again in the same one would be taken for unchanged for ever (RFC 9110, 8.8.2.2).
+    """
+    modified, date = (reading.http_date(answer.headers.get(name)) for name in (hdrs.LAST_MODIFIED, hdrs.DATE))
+    return modified is not None and date is not None and (date - modified).total_seconds() >= _SETTLED_AFTER
+
+
+def _confirmed(known: Answer, answer: Answer) -> Answer:
+    """Return what HTTP 304 stands for: the earlier body, under the headers as they are now (RFC 9111, 4.3.4)."""
+    headers = CIMultiDict(known.headers)
+    headers.update(answer.headers)
+    return replace(known, asked=answer.asked, at=answer.at, headers=CIMultiDictProxy(headers), unchanged=True)
 
 
 # --- the wire ---------------------------------------------------------------------------------------------------------
@@ -401,10 +420,10 @@ _DEFAULT_LIMITS = Limits()
 class Client:
     """Asks one origin, politely, with credentials that never leave it.
 
-    `headers` is awaited for each try, so that secrets rotate. A path in `origin` is put before every target that is a
-    path. Every failure is one of `bridge.errors` or of this module; its text names the method and the path, and neither
-    queries nor bodies nor headers. Once the lease under which it is used has ended, nothing is asked: it raises
-    `LeaseLost`. Construction has no side effects. Close it when done.
+    `headers` is awaited for each try, so that secrets rotate. A path in `origin` is put before every target, links too,
+    that does not begin with it. Every failure is one of `bridge.errors` or of this module; its text names the method
+    and the path, and neither queries nor bodies nor headers. Once the lease under which it is used has ended, nothing
+    is asked: it raises `LeaseLost`. Construction has no side effects. Close it when done.
     """
 
     def __init__(
@@ -448,10 +467,12 @@ class Client:
 
     def _url(self, target: str, params: Params | None) -> URL:
         base = self.origin.raw_path.rstrip("/")
-        path = target.startswith("/") and not target.startswith(("//", f"{base}/", f"{base}?"))
         try:
-            url = self.origin.join(URL(f"{base}{target}" if path and base else target))
+            url = self.origin.join(URL(target))
             foreign = _place(url) != _place(self.origin)
+            if base and not f"{url.raw_path}/".startswith(f"{base}/"):
+                # Whoever stands before the provider need not put the path into the links that the provider writes.
+                url = url.with_path(f"{base}{url.raw_path}", encoded=True, keep_query=True)
             url = url.update_query(params) if params else url
         except ValueError:
             foreign = True
@@ -489,7 +510,7 @@ class Client:
         if isinstance(answer, Failure):
             return answer
         if known is not None and answer.status == 304:  # noqa: PLR2004 - HTTP's own figure
-            return replace(known, asked=answer.asked, at=answer.at, unchanged=True)
+            return _confirmed(known, answer)
         failure = self._judge(answer, ready_only=ready_only)
         if failure is None and method == hdrs.METH_GET:
             return self._memory.put(url, answer)

@@ -26,7 +26,7 @@ _LARGEST = 10**LONGEST_NUMBER
 _E164 = re.compile(r"\+[1-9]\d{6,14}")
 _CODE = re.compile(r"\d{1,6}|[a-z][a-z_]{0,39}")
 _CODE_KEYS = ("errorcode", "errorCode", "error_code", "code", "error")
-_LINK = re.compile(r"<\s*([^>]*?)\s*>([^<]*)")
+_LINK = re.compile(r"<([^<>]*)>([^<]*)")
 _REL = re.compile(r";\s*rel\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s;,\"']+))", re.IGNORECASE)
 _LARGEST_ERROR_BODY = 65536
 _LONGEST_TIME = 64
@@ -165,10 +165,10 @@ def links(headers: Iterable[str]) -> dict[str, str]:
     for header in headers:
         for target, parameters in _LINK.findall(header):
             relation = _REL.search(parameters)
-            if relation is None or not target:
+            if relation is None or not target.strip():
                 continue
             for word in (relation[1] or relation[2] or relation[3] or "").lower().split():
-                found.setdefault(word, target)
+                found.setdefault(word, target.strip())
     return found
 
 

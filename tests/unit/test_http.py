@@ -329,17 +329,28 @@ async def test_a_link_with_a_name_before_the_host_is_judged_by_the_host(far, ope
 @pytest.mark.parametrize(
     ("target", "path"),
     [
-        ("/messages/sms?page=2", "/tms/messages/sms"),
+        ("/messages/sms?page=2", "/tms/messages/sms?page=2"),
         ("/tms/messages/sms", "/tms/messages/sms"),
         ("messages/sms", "/tms/messages/sms"),
         ("/", "/tms/"),
         ("/tmsx", "/tms/tmsx"),
+        ("/tms", "/tms"),
+        ("{url}messages/sms", "/tms/messages/sms"),
+        ("{url}tms/messages/sms", "/tms/messages/sms"),
+        ("{url}messages/sms%2F1?a=%2F", "/tms/messages/sms%2F1?a=/"),
     ],
 )
 async def test_a_path_in_the_configured_address_stands_before_every_path(far, open_client, target, path):
     far.says(text="{}")
-    await open_client(f"{far.url}tms/").get(target)
-    assert far.requests[0].path == path
+    await open_client(f"{far.url}tms/").get(target.format(url=far.url))
+    assert far.requests[0].raw_path == path
+
+
+async def test_a_link_without_the_configured_path_leads_to_the_next_page_all_the_same(far, open_client):
+    far.says(text="[]", headers={"Link": '</messages/sms?page=2>; rel="next"'})
+    client = open_client(f"{far.url}tms")
+    await client.get((await client.get("/messages/sms")).link("next"))
+    assert far.requests[1].path_qs == "/tms/messages/sms?page=2"
 
 
 async def test_the_next_page_is_found_however_its_link_is_written(far, open_client):
@@ -537,6 +548,43 @@ async def test_a_client_without_a_memory_makes_no_conditional_request(far, open_
     for _ in range(2):
         await client.get("/a")
     assert not any("If-None-Match" in request.headers for request in far.requests)
+
+
+async def test_a_page_that_stands_as_before_has_the_time_and_the_links_of_now(far, open_client):
+    far.says(
+        web.Response(
+            text="[1]", headers={"ETag": '"1"', "Date": "Wed, 01 May 2024 12:00:00 GMT", "Link": "</2>;rel=next"}
+        ),
+        web.Response(status=304, headers={"Date": "Wed, 01 May 2024 12:05:00 GMT"}),
+        web.Response(status=304, headers={"Date": "Wed, 01 May 2024 12:06:00 GMT", "Link": "</3>;rel=next"}),
+    )
+    client = open_client()
+    _, second, third = [await client.get("/a") for _ in range(3)]
+    assert (second.headers["Date"], second.link("next")) == ("Wed, 01 May 2024 12:05:00 GMT", f"{far.url}2")
+    assert (third.headers["Date"], third.link("next")) == ("Wed, 01 May 2024 12:06:00 GMT", f"{far.url}3")
+    assert third.json() == [1]
+
+
+async def test_what_changes_twice_in_one_second_is_not_taken_for_unchanged(far, open_client):
+    modified = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
+    body, date = ["first"], [modified]
+
+    async def answer(request: web.Request) -> web.Response:
+        headers = {
+            name: format_datetime(when, usegmt=True) for name, when in (("Date", date[0]), ("Last-Modified", modified))
+        }
+        if request.headers.get("If-Modified-Since") == headers["Last-Modified"]:
+            return web.Response(status=304, headers=headers)
+        return web.Response(body=body[0], headers=headers)
+
+    far.answer = answer
+    client = open_client()
+    assert (await client.get("/a")).body == b"first"
+    body[0] = "second"
+    date[0] += timedelta(seconds=60)
+    assert (await client.get("/a")).body == b"second"
+    again = await client.get("/a")
+    assert (again.body, again.unchanged) == (b"second", True)
 
 
 async def test_what_is_remembered_is_bounded_in_bytes(far, open_client):

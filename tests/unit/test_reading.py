@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as standard_json
 from datetime import UTC, datetime, timedelta, timezone
+from time import monotonic
 
 import pytest
 from hypothesis import given
@@ -53,6 +54,15 @@ NOON = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
 )
 def test_a_link_header_is_read_in_every_form(headers, found):
     assert reading.links(headers) == found
+
+
+@pytest.mark.parametrize(
+    "header", ["<" + " " * 50_000 + "x", "<" * 50_000, "<x>;" + " " * 50_000 + "x", "<x>" + ";" * 50_000]
+)
+def test_no_link_header_holds_up_the_others(header):
+    started = monotonic()
+    assert reading.links([header]) == {}
+    assert monotonic() - started < 1.0
 
 
 @given(st.lists(st.text(alphabet="<>;,=\"' relnext/?&\\", max_size=80)))
