@@ -246,7 +246,7 @@ class Intake:
     ) -> None:
         completed = iter(await self._source.complete([one for _, late in deferred for one in late]))
         for page, late in deferred:
-            again = Page([next(completed) for _ in late], page.by, page.after)
+            again = replace(page, observations=[next(completed) for _ in late], cursor={}, familiar=0)
             await self._commit(lease, [again], result, meanwhile, silent=silent, final=True)
 
     async def _commit(
@@ -362,6 +362,8 @@ class Intake:
             event = self._event(one, change, sight)
             if event is not None:
                 statuses[key] = StatusChange(key, before, change.trail)
+                if self._baseline and page.backlog and trail is None:
+                    continue
                 decided.events.append(event)
                 if change.transition in _BACK and before is not None and one.mark is None:
                     decided.back.append((key, event))

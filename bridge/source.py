@@ -83,6 +83,12 @@ class Page:
     """Entries of the cursor to set, or with None to remove, once all that came before is committed."""
     familiar: int = 0
     """How many resources the answer showed beside these, all just as they were when they were last committed."""
+    backlog: bool = False
+    """Whether its resources belong to what a first start found, read only now: a list failed, or the poll ended early.
+
+    With `first_sight: baseline`, those never seen before are recorded and not published. The pages of the first poll
+    that came to its end need not say so.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +238,7 @@ class SourceSettings(Settings):
     stall_after: Duration = Field(default=300.0, gt=0)
     """Failing for longer than this publishes SourceStalled."""
     first_sight: Literal["emit", "baseline"] = "emit"
-    """With `baseline`, what a first start finds is recorded and not published."""
+    """With `baseline`, what a first start finds is recorded and not published, also where it is read only later."""
     statuses: dict[str, str] = Field(default_factory=dict)
     """Further provider's values, mapped to statuses that the tables know."""
 

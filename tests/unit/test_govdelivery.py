@@ -142,6 +142,8 @@ class Bridge:
     events: list[tuple] = field(default_factory=list)
     observed: int = 0
     pages: int = 0
+    baseline: bool = False
+    started: bool = False
 
     async def poll(self, *watched: str) -> list[tuple]:
         """Poll once; return the events that came of it as (topic, subject)."""
@@ -150,6 +152,7 @@ class Bridge:
             async for page in pages:
                 self.pages += 1
                 await self._commit(page)
+        self.started = True
         return [event[:2] for event in self.events[before:]]
 
     async def _commit(self, page) -> None:
@@ -157,9 +160,10 @@ class Bridge:
         for one in page.observations:
             self.observed += 1
             key = (one.scope, one.key)
+            silent = self.baseline and (not self.started or (page.backlog and key not in self.trails))
             change = classify(one.kind.lifecycle, self.trails.get(key), one.status)
             if change is not None:
-                news.append((one, change))
+                news += [] if silent else [(one, change)]
                 self.trails[key] = change.trail
         awaiting = [one for one, _ in news if one.awaits_detail]
         completed = dict(zip(map(id, awaiting), await self.source.complete(awaiting), strict=True))
@@ -1168,6 +1172,65 @@ async def test_a_past_range_is_read_beside_the_live_cursor(tms, open_bridge):
     ]
     assert bridge.cursor == {}
     assert tms.count("/messages/sms") == 9
+
+
+async def first_start(tms: Tms, open_bridge, trouble: str, **settings) -> Bridge:
+    """Start with a backlog of five messages, of which the first poll cannot read all, and poll until it is read."""
+    people = {
+        path: person(path, 1, "sending") for path in (*(f"/messages/sms/{n}" for n in range(1, 6)), "/messages/voice/9")
+    }
+    for path, one in people.items():
+        tms.message(path)
+        tms.people(path, one)
+    well = {
+        "/messages/sms": [tms.at[path] for path in people if "sms" in path],
+        "/messages/voice": [tms.at["/messages/voice/9"]],
+    }
+    well["/messages/sms/3"] = tms.at["/messages/sms/3"]
+    tms.at |= well | {path: int(status) for path, status in [trouble.split()]}
+    bridge = open_bridge(first_sight="baseline", interval="10s", concurrency=1, **settings)
+    bridge.baseline = True
+    try:
+        await bridge.poll()
+    except (Throttled, errors.Transient):
+        assert trouble.endswith("429")
+        bridge.started = True  # the next poll hands over half-way, and the one after it goes on with what is left
+    tms.at |= well
+    for _ in range(3):
+        bridge.later(30)
+        await bridge.poll()
+    assert len(bridge.trails) == (12 if "discover" in settings else 10)
+    return bridge
+
+
+@pytest.mark.parametrize(
+    "trouble", ["/messages/sms 202", "/messages/voice 500", "/messages/sms/3 500", "/messages/sms/3 429"]
+)
+async def test_with_baseline_a_backlog_is_not_published_though_the_first_poll_could_not_read_it(
+    tms, open_bridge, trouble
+):
+    bridge = await first_start(tms, open_bridge, trouble, discover=True)
+    assert bridge.events == []
+    tms.people("/messages/sms/3", person("/messages/sms/3", 1, "sent"), person("/messages/sms/3", 2))
+    tms.message("/messages/sms/8")
+    tms.people("/messages/sms/8")
+    tms.at["/messages/sms"].append(tms.at["/messages/sms/8"])
+    bridge.later(30)
+    assert topics(await bridge.poll()) == [
+        "/messages/sms/3/recipients/1",
+        "/messages/sms/3/recipients/2",
+        "/messages/sms/8",
+    ]
+
+
+@pytest.mark.parametrize("trouble", ["/messages/sms/3 500", "/messages/sms/3 429"])
+async def test_with_baseline_named_messages_are_a_backlog_at_the_first_start_only(tms, open_bridge, trouble):
+    bridge = await first_start(
+        tms, open_bridge, trouble, messages=[f"/messages/sms/{number}" for number in range(1, 6)]
+    )
+    assert bridge.events == []
+    bridge.later(30)
+    assert topics(await bridge.poll("/messages/voice/9")) == ["/messages/voice/9", "/messages/voice/9/recipients/1"]
 
 
 # --- size, order and time ---------------------------------------------------------------------------------------------

@@ -141,6 +141,31 @@ async def test_with_baseline_what_a_first_start_finds_is_recorded_and_not_publis
     assert said(await journal(store)) == [("1", "sending", "advance"), ("2", "new", "first")]
 
 
+async def test_with_baseline_what_a_first_start_found_and_read_later_is_recorded_and_not_published(store) -> None:
+    def late(*observations):
+        return replace(page(*observations), backlog=True)
+
+    source = ScriptedSource(
+        [
+            [page(observe("1", "new"))],
+            [late(observe("1", "sending"), observe("2", "new"), observe("3", "odd")), page(observe("4", "new"))],
+            [late(observe("2", "sent"), replace(observe("5", "failed"), awaits_detail=True))],
+            [page(observe("3", "new"))],
+        ]
+    )
+    await run(store, source, baseline=True)
+    assert [one[:2] for one in said(await journal(store))] == [
+        ("1", "sending"), ("4", "new"), ("2", "sent"), ("3", "new"),
+    ]  # fmt: skip
+    assert source.completed == ["5"]
+
+
+async def test_without_baseline_what_a_first_start_found_and_read_later_is_published(store) -> None:
+    source = ScriptedSource([[page(observe("1", "new"))], [replace(page(observe("2", "new")), backlog=True)]])
+    await run(store, source)
+    assert said(await journal(store)) == [("1", "new", "first"), ("2", "new", "first")]
+
+
 async def test_an_unknown_status_is_published_with_the_providers_own_value(store) -> None:
     await run(store, ScriptedSource([[page(observe("1", "new"))], [page(observe("1", "paused"))]]))
     event = (await journal(store))[-1]

@@ -187,7 +187,7 @@ class Walk:
         hint = _hint(item)
         if known is None:
             now, made = stamp(self._now), past(item.get("created_at"), self._now)
-            return Followed(due=now, found=now, created=made, hint=hint) if wanted else None
+            return Followed(due=now, found=now, created=made, hint=hint, backlog=self._first) if wanted else None
         if known.over is not None:
             if not wanted:
                 return None

@@ -68,6 +68,8 @@ class Followed:
     over: float | None = None
     """No longer followed; when it was last seen in a list, or ended."""
     sweep: Sweep | None = None
+    backlog: bool = False
+    """Whether a first start found it, and its recipients were not read whole since."""
 
     def dump(self) -> str:
         """Return the cursor's entry: what differs from the defaults, as short JSON."""

@@ -140,17 +140,22 @@ class GovDelivery:
         forgotten = [path for path, entry in followed.items() if not self._keeps(path, entry, named, now)]
         for path in forgotten:
             del followed[path]
+        first = not cursor
         for path in named:
             known = followed.get(path)
             if known is None or known.over is not None:
-                followed[path] = Followed(due=stamp(now), found=stamp(now))
-        if forgotten:
-            yield Page((), by=self._clock.now(), cursor=dict.fromkeys(forgotten))
+                followed[path] = Followed(due=stamp(now), found=stamp(now), backlog=first)
+        changes: dict[str, str | None] = dict.fromkeys(forgotten)
+        if first and self.settings.first_sight == "baseline":
+            # Should this poll end early, the next one has to know them from those that are named later.
+            changes |= {path: entry.dump() for path, entry in followed.items()}
+        if changes:
+            yield Page((), by=self._clock.now(), cursor=changes)
         if self.settings.discover:
             async with aclosing(self._discover(api, cursor, followed, now)) as found:
                 async for page in found:
                     yield page
-        plan = self._plan(now, named, self._paces(cursor, now), first=not cursor)
+        plan = self._plan(now, named, self._paces(cursor, now), first=first)
         due = self._due(followed, plan)
         async with aclosing(self._sweep(api, followed, due, plan)) as swept:
             async for page in swept:

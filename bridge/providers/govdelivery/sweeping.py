@@ -136,7 +136,8 @@ class Look:
         self._entry = entry = self._seen(item, status, began, moved=moved, seen=now_counts)
         if before.looked is not None and before.latest is not None and now_counts is not None:
             self._pace.learn(before.latest, now_counts, (entry.age(before.looked), entry.age(began)))
-        page = Page(self._observed(item, status), by=answer.at, after=moment(before.looked))
+        after = moment(before.looked)
+        page = Page(self._observed(item, status), by=answer.at, after=after, backlog=entry.backlog)
         if entry.sweep is None:
             if not self._reads(before, now_counts, moved=moved):
                 yield replace(page, cursor={self._path: self._end(entry).dump()})
@@ -241,7 +242,7 @@ class Look:
             onward = self._onward(listing.next, visited, sweep, detail)
             listed = sweep.listed + (0 if detail else shown)
             self._entry = replace(self._entry, sweep=replace(onward, held=sweep.held + held, listed=listed))
-            yield Page(observations, by=listing.at, after=after, familiar=familiar)
+            yield Page(observations, by=listing.at, after=after, familiar=familiar, backlog=self._entry.backlog)
         if sweep is not None:
             self._plan.familiar.end(self._path, notes)
             yield self._note(self._complete(sweep))
@@ -325,7 +326,9 @@ class Look:
         if sweep.listed < total:
             self._plan.report(f"{self._path}: {sweep.listed} recipients are listed, {total} are counted")
         took = stamp(max(0.0, self._clock.epoch() - sweep.started))
-        entry = replace(self._entry, sweep=None, swept=sweep.started, took=took, pages=sweep.pages, failures=0)
+        entry = replace(
+            self._entry, sweep=None, swept=sweep.started, took=took, pages=sweep.pages, failures=0, backlog=False
+        )
         if sweep.held:
             # Counts that are unknown differ from whatever the next look finds.
             return entry.later(self._plan.now + self._plan.interval, counts=None, seen=entry.latest)
