@@ -1224,6 +1224,53 @@ async def test_with_baseline_a_backlog_is_not_published_though_the_first_poll_co
 
 
 @pytest.mark.parametrize("trouble", ["/messages/sms/3 500", "/messages/sms/3 429"])
+async def test_a_message_that_begins_long_after_it_was_made_is_followed(tms, open_bridge):
+    tms.message(S1, "queued", created_at=stamp(START - timedelta(days=40)))
+    tms.people(S1, person(S1, 1))
+    tms.at["/messages/sms"] = [tms.at[S1]]
+    bridge = open_bridge(discover=True, channels=["sms"])
+    await bridge.poll()
+    for status in ("sending", "sent"):
+        bridge.later(3600)
+        tms.people(S1, person(S1, 1, status))
+        assert await bridge.poll() == [(f"sms.recipient.{status}", f"{S1}/recipients/1")]
+
+
+async def test_a_message_that_ended_by_a_status_of_the_operators_is_old_too(tms, open_bridge):
+    old, young = made(2, 100 * HOUR, "done", completed_at=stamp(START - timedelta(hours=99))), made(3, HOUR, "done")
+    put(tms, old, young)
+    tms.at["/messages/sms"] = [young, old]
+    bridge = open_bridge(discover=True, channels=["sms"], statuses={"done": "completed"})
+    assert await bridge.poll() == [("sms.message.completed", "/messages/sms/3")]
+
+
+async def test_a_list_that_is_being_built_for_ever_is_reported(tms, open_bridge):
+    tms.message(S1)
+    tms.people(S1)
+    tms.at |= {"/messages/sms": 202}
+    bridge = open_bridge(discover=True, channels=["sms"], messages=[S1], stall_after="5m")
+    told = []
+    for _ in range(12):
+        await bridge.poll()
+        told.append(len(bridge.source.problems))
+        bridge.later(30)
+    assert told == [0] * 10 + [1] * 2
+    assert "still building" in bridge.source.problems[0]
+    lonely = open_bridge(discover=True, channels=["sms"], stall_after="5m")
+    await lonely.poll()
+    bridge.later(300)
+    with pytest.raises(errors.NotReady):
+        await lonely.poll()
+
+
+async def test_a_message_may_be_named_by_a_link_that_is_an_object(tms, open_bridge):
+    message = made(3, HOUR)
+    put(tms, message)
+    tms.at["/messages/sms"] = [message | {"_links": {"self": {"href": "/messages/sms/3"}}}]
+    bridge = open_bridge(discover=True, channels=["sms"])
+    assert topics(await bridge.poll()) == ["/messages/sms/3"]
+
+
 async def test_with_baseline_named_messages_are_a_backlog_at_the_first_start_only(tms, open_bridge, trouble):
     bridge = await first_start(
         tms, open_bridge, trouble, messages=[f"/messages/sms/{number}" for number in range(1, 6)]

@@ -232,3 +232,5 @@ def _parts(text: Any) -> re.Match[str] | None:
     # An address may have the path of a proxy before the provider's own.
     start = path.find("/messages/")
     return _MESSAGE.fullmatch(path, start) if start >= 0 else None
+    if isinstance(text, dict):
+        text = text.get("href")

@@ -8,10 +8,11 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
+from bridge.lifecycle import Lifecycle
 from bridge.providers import reading
 from bridge.providers.govdelivery.api import Api, Listing, message_path
 from bridge.providers.govdelivery.following import Followed, Listed, epoch, past, stamp
-from bridge.providers.govdelivery.lifecycles import MESSAGE, counts
+from bridge.providers.govdelivery.lifecycles import counts
 from bridge.providers.govdelivery.scheduling import SELDOM
 from bridge.source import Page
 
@@ -123,6 +124,7 @@ class Walk:
         key: str,
         listed: Listed,
         followed: MutableMapping[str, Followed],
+        lifecycle: Lifecycle,
         *,
         now: float,
         follow_for: float,
@@ -131,6 +133,7 @@ class Walk:
         self._key = key
         self._listed = listed
         self._followed = followed
+        self._lifecycle = lifecycle
         self._now = now
         self._follow_for = follow_for
         self._first = listed.until is None
@@ -191,9 +194,11 @@ class Walk:
         if known.over is not None:
             if not wanted:
                 return None
-            if known.missing and (hint != known.hint or self._now - known.over >= SELDOM):
-                # It was not there when it was looked at, and the list shows it all the same: another look decides.
-                return replace(known, over=None, missing=known.missing - 1, hint=hint, due=stamp(self._now))
+            news = hint != known.hint
+            if news or (known.missing and self._now - known.over >= SELDOM):
+                # It was left alone, for it was not there or did not begin, and the list shows it: another look decides.
+                missing = max(0, known.missing - 1)
+                return replace(known, over=None, missing=missing, hint=hint, hinted=news, due=stamp(self._now))
             stale = self._now - known.over >= _SEEN_AGAIN
             return replace(known, over=stamp(self._now)) if stale else known
         # A list may lag behind the message, so what it says is a reason to look and never an observation.
@@ -205,7 +210,7 @@ class Walk:
 
     def _wanted(self, item: Mapping[str, Any], created: float | None) -> bool:
         """Whether a message is worth following; not what ended long ago, unless it was made since the last walk."""
-        if reading.text(item.get("status")) not in MESSAGE.finals:
+        if self._lifecycle.names.get(reading.text(item.get("status")) or "") not in self._lifecycle.finals:
             return True
         ended = epoch(item.get("completed_at")) or created
         if ended is None or self._now < ended + self._follow_for:

@@ -123,6 +123,7 @@ class GovDelivery:
         self._kinds = {channel: kinds(channel, settings.statuses) for channel in ("sms", "voice")}
         self._details = Details(clock)
         self._familiar = Familiar()
+        self._not_ready: dict[str, float] = {}
         self._opened: Client | None = None
 
     async def pages(self, cursor: Mapping[str, str], watched: Sequence[str]) -> AsyncGenerator[Page, None]:
@@ -332,20 +333,26 @@ class GovDelivery:
         for channel in self.settings.channels:
             key = list_key(channel)
             listed = Listed.load(cursor.get(key))
-            follow_for = self.settings.follow_for
-            walk = Walk(self._list(api, channel), key, listed, followed, now=now, follow_for=follow_for)
+            lifecycle, follow_for = self._kinds[channel][0].lifecycle, self.settings.follow_for
+            walk = Walk(self._list(api, channel), key, listed, followed, lifecycle, now=now, follow_for=follow_for)
             try:
                 async with aclosing(walk.pages()) as pages:
                     async for page in pages:
                         yield page
             except ENDS_SWEEP:
                 raise
-            except NotReady:
-                continue
+            except NotReady as error:
+                if now - self._not_ready.setdefault(channel, now) >= self.settings.stall_after:
+                    self._unlisted(api, channel, error)
             except BridgeError as error:
-                api.health.refused(error)
-                what = str(error) if f"/messages/{channel}" in str(error) else f"/messages/{channel}: {error}"
-                self.problems.append(f"{what}; new messages of this channel wait for the next poll")
+                self._unlisted(api, channel, error)
+            else:
+                self._not_ready.pop(channel, None)
+
+    def _unlisted(self, api: Api, channel: str, error: BridgeError) -> None:
+        api.health.refused(error)
+        what = str(error) if f"/messages/{channel}" in str(error) else f"/messages/{channel}: {error}"
+        self.problems.append(f"{what}; new messages of this channel wait for the next poll")
 
     def _list(self, api: Api, channel: str) -> MessageList:
         return MessageList(api, channel, self.settings.page_size, self.problems.append)
