@@ -351,6 +351,53 @@ async def test_every_detail_of_a_call_is_in_the_topic_and_makes_no_second_event(
     assert len(bridge.events) == 2
 
 
+async def test_a_call_that_stands_in_two_collections_gets_the_detail_of_its_own_status(tms, open_bridge):
+    tms.message(V1, recipient_detail_counts={"human": 1, "machine": 0, "busy": 1, "no_answer": 0})
+    one = person(V1, 7, "failed", completed_at=stamp(START - timedelta(minutes=1)))
+    tms.people(V1, one)
+    tms.at |= {f"{V1}/recipients/human": [one], f"{V1}/recipients/busy": [one]}
+    bridge = open_bridge(messages=[V1])
+    assert ("voice.recipient.failed.busy", f"{V1}/recipients/7") in await bridge.poll()
+    assert len(bridge.events) == 2
+
+
+async def test_a_status_is_read_without_the_blanks_around_it(tms, open_bridge):
+    tms.message(S1, " sending ")
+    tms.people(S1, person(S1, 7, "sent "), person(S1, 8, " "))
+    bridge = open_bridge(messages=[S1])
+    assert await bridge.poll() == [("sms.message.sending", S1), ("sms.recipient.sent", f"{S1}/recipients/7")]
+    assert bridge.source.problems == [f"{S1}: 1 recipients of a page have no status or no identity: passed over"]
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "provider"),
+    [
+        (" busy ", "busy", {}),
+        (17, "17", {}),
+        (None, None, {}),
+        (" ", None, {}),
+        ({"code": 5}, None, {"error_message": {"code": 5}}),
+        (["busy"], None, {"error_message": ["busy"]}),
+    ],
+)
+async def test_an_error_message_is_never_lost(tms, open_bridge, given, error, provider):
+    tms.message(S1)
+    tms.people(S1, person(S1, 7, "failed", error_message=given))
+    bridge = open_bridge(messages=[S1])
+    await bridge.poll()
+    data = bridge.events[-1][3]
+    assert (data.error, data.provider) == (error, provider)
+
+
+async def test_a_recipient_may_have_the_name_that_its_message_has_in_the_ledger(tms, open_bridge):
+    tms.message(S1)
+    tms.people(S1, person(S1, 7, "sent") | {"_links": {"self": f"{S1}/recipients/@"}})
+    bridge = open_bridge(messages=[S1])
+    assert await bridge.poll() == [("sms.message.sending", S1), ("sms.recipient.sent", f"{S1}/recipients/@")]
+    bridge.later(900)
+    assert await bridge.poll() == []
+
+
 async def test_a_status_that_nobody_knows_passes_through(tms, open_bridge):
     tms.message(S1, "paused")
     tms.people(S1, person(S1, 7, "teleported"), person(S1, 8, 4), person(S1, 9, "delivered"))
@@ -419,6 +466,16 @@ async def test_looking_up_details_again_and_again_is_spared(tms, time, open_brid
             [Observation(kind, f"/messages/voice/{number}", "1", "sent", {}, awaits_detail=True)]
         )
     assert len(bridge.source._details._walks) == 8
+
+
+async def test_calls_behind_those_that_were_looked_up_before_keep_their_details(tms, open_bridge):
+    bridge = open_bridge(messages=[V1])
+    kind = bridge.source._kinds["voice"][1]
+    tms.at[f"{V1}/recipients/busy"] = ([person(V1, 1, "failed")], '<?page=2>; rel="next"')
+    tms.at[f"{V1}/recipients/busy?page=2"] = [person(V1, 2, "failed")]
+    for key in ("1", "2"):
+        (one,) = await bridge.source.complete([Observation(kind, V1, key, "failed", {}, awaits_detail=True)])
+        assert one.detail == "busy"
 
 
 # --- what is read, and when -------------------------------------------------------------------------------------------
@@ -885,6 +942,67 @@ async def test_a_collection_of_calls_that_is_refused_costs_the_detail_alone(tms,
     assert [one.detail for one in await bridge.source.complete(news)] == [None, "no_answer"]
 
 
+@pytest.mark.parametrize("broken", [404, 500, 202])
+async def test_a_message_whose_recipients_are_never_to_be_had_is_left_alone_when_its_time_is_over(
+    tms, open_bridge, broken
+):
+    tms.message(S1, "completed", completed_at=stamp(START))
+    tms.message(S2)
+    tms.people(S2)
+    tms.at |= {f"{S1}/recipients": broken, "/messages/sms": [tms.at[S1]]}
+    bridge = open_bridge(discover=True, channels=["sms"], messages=[S2], follow_for="4h")
+    told = []
+    for _ in range(36):
+        await bridge.poll()
+        told += bridge.source.problems
+        bridge.later(600)
+    assert "no longer followed" in told[-1]
+    asked = tms.count(S1)
+    bridge.later(3600)
+    await bridge.poll()
+    assert tms.count(S1) == asked
+
+
+async def test_a_total_that_is_too_small_cuts_no_list(tms, open_bridge):
+    tms.message(S1, recipient_counts={"total": 0})
+    for page in range(1, 41):
+        name = f"{S1}/recipients" + (f"?page={page}" if page > 1 else "")
+        tms.at[name] = ([person(S1, page)], f'<?page={page + 1}>; rel="next"' if page < 40 else "")
+    assert len(await open_bridge(messages=[S1]).poll()) == 41
+
+
+async def test_a_list_that_shows_the_same_people_for_ever_has_an_end(tms, open_bridge):
+    fresh = iter(range(2, 1000))
+
+    def same() -> web.Response:
+        return web.json_response([person(S1, 1)], headers={"Link": f'<?page={next(fresh)}>; rel="next"'})
+
+    tms.message(S1)
+    tms.at[f"{S1}/recipients"] = same
+    bridge = open_bridge(messages=[S1])
+    assert len(await bridge.poll()) == 2
+    assert tms.count(f"{S1}/recipients") == 11
+    assert bridge.source.problems == [
+        f"{S1}: the list's next link has led to nobody new for 10 pages; taken for its end"
+    ]
+    assert "swept" in json.loads(bridge.cursor[S1])
+
+
+@pytest.mark.parametrize(("relation", "read"), [("last", True), ("prev", True), ("next", False)])
+async def test_a_link_that_cannot_be_read_hides_nobody_on_its_page(tms, open_bridge, relation, read):
+    link = f'<http://[::1>; rel="{relation}"'
+    tms.message(S1)
+    tms.people(S1, person(S1, 1))
+    tms.at[f"{S1}/recipients"] = ([person(S1, 1)], link)
+    tms.message(S2)
+    tms.people(S2)
+    tms.at["/messages/sms"] = ([tms.at[S2]], link)
+    bridge = open_bridge(messages=[S1], discover=True, channels=["sms"])
+    assert topics(await bridge.poll()) == [S1, f"{S1}/recipients/1", S2]
+    assert len(bridge.source.problems) == (0 if read else 2)
+    assert ("swept" in json.loads(bridge.cursor[S1]), "list:sms" in bridge.cursor) == (read, read)
+
+
 @pytest.mark.parametrize("broken", [400, 500, 302, 202, 204, 403])
 async def test_a_broken_collection_of_calls_does_not_keep_recipients_from_being_read(tms, open_bridge, broken):
     tms.message(V1, recipient_detail_counts={"human": 1, "machine": 0, "busy": 1, "no_answer": 0})
@@ -1106,6 +1224,53 @@ async def test_a_list_that_tells_news_makes_its_message_due(tms, open_bridge):
     assert await bridge.poll() == [("sms.message.completed", "/messages/sms/1")]
 
 
+async def test_a_message_that_begins_long_after_it_was_made_is_followed(tms, open_bridge):
+    tms.message(S1, "queued", created_at=stamp(START - timedelta(days=40)))
+    tms.people(S1, person(S1, 1))
+    tms.at["/messages/sms"] = [tms.at[S1]]
+    bridge = open_bridge(discover=True, channels=["sms"])
+    await bridge.poll()
+    for status in ("sending", "sent"):
+        bridge.later(3600)
+        tms.people(S1, person(S1, 1, status))
+        assert await bridge.poll() == [(f"sms.recipient.{status}", f"{S1}/recipients/1")]
+
+
+async def test_a_message_that_ended_by_a_status_of_the_operators_is_old_too(tms, open_bridge):
+    old, young = made(2, 100 * HOUR, "done", completed_at=stamp(START - timedelta(hours=99))), made(3, HOUR, "done")
+    put(tms, old, young)
+    tms.at["/messages/sms"] = [young, old]
+    bridge = open_bridge(discover=True, channels=["sms"], statuses={"done": "completed"})
+    assert await bridge.poll() == [("sms.message.completed", "/messages/sms/3")]
+
+
+async def test_a_list_that_is_being_built_for_ever_is_reported(tms, open_bridge):
+    tms.message(S1)
+    tms.people(S1)
+    tms.at |= {"/messages/sms": 202}
+    bridge = open_bridge(discover=True, channels=["sms"], messages=[S1], stall_after="5m")
+    told = []
+    for _ in range(12):
+        await bridge.poll()
+        told.append(len(bridge.source.problems))
+        bridge.later(30)
+    assert told == [0] * 10 + [1] * 2
+    assert "still building" in bridge.source.problems[0]
+    lonely = open_bridge(discover=True, channels=["sms"], stall_after="5m")
+    await lonely.poll()
+    bridge.later(300)
+    with pytest.raises(errors.NotReady):
+        await lonely.poll()
+
+
+async def test_a_message_may_be_named_by_a_link_that_is_an_object(tms, open_bridge):
+    message = made(3, HOUR)
+    put(tms, message)
+    tms.at["/messages/sms"] = [message | {"_links": {"self": {"href": "/messages/sms/3"}}}]
+    bridge = open_bridge(discover=True, channels=["sms"])
+    assert topics(await bridge.poll()) == ["/messages/sms/3"]
+
+
 async def test_listed_messages_without_identity_are_reported_and_passed_over(tms, open_bridge):
     tms.at |= {
         "/messages/sms": [
@@ -1224,53 +1389,6 @@ async def test_with_baseline_a_backlog_is_not_published_though_the_first_poll_co
 
 
 @pytest.mark.parametrize("trouble", ["/messages/sms/3 500", "/messages/sms/3 429"])
-async def test_a_message_that_begins_long_after_it_was_made_is_followed(tms, open_bridge):
-    tms.message(S1, "queued", created_at=stamp(START - timedelta(days=40)))
-    tms.people(S1, person(S1, 1))
-    tms.at["/messages/sms"] = [tms.at[S1]]
-    bridge = open_bridge(discover=True, channels=["sms"])
-    await bridge.poll()
-    for status in ("sending", "sent"):
-        bridge.later(3600)
-        tms.people(S1, person(S1, 1, status))
-        assert await bridge.poll() == [(f"sms.recipient.{status}", f"{S1}/recipients/1")]
-
-
-async def test_a_message_that_ended_by_a_status_of_the_operators_is_old_too(tms, open_bridge):
-    old, young = made(2, 100 * HOUR, "done", completed_at=stamp(START - timedelta(hours=99))), made(3, HOUR, "done")
-    put(tms, old, young)
-    tms.at["/messages/sms"] = [young, old]
-    bridge = open_bridge(discover=True, channels=["sms"], statuses={"done": "completed"})
-    assert await bridge.poll() == [("sms.message.completed", "/messages/sms/3")]
-
-
-async def test_a_list_that_is_being_built_for_ever_is_reported(tms, open_bridge):
-    tms.message(S1)
-    tms.people(S1)
-    tms.at |= {"/messages/sms": 202}
-    bridge = open_bridge(discover=True, channels=["sms"], messages=[S1], stall_after="5m")
-    told = []
-    for _ in range(12):
-        await bridge.poll()
-        told.append(len(bridge.source.problems))
-        bridge.later(30)
-    assert told == [0] * 10 + [1] * 2
-    assert "still building" in bridge.source.problems[0]
-    lonely = open_bridge(discover=True, channels=["sms"], stall_after="5m")
-    await lonely.poll()
-    bridge.later(300)
-    with pytest.raises(errors.NotReady):
-        await lonely.poll()
-
-
-async def test_a_message_may_be_named_by_a_link_that_is_an_object(tms, open_bridge):
-    message = made(3, HOUR)
-    put(tms, message)
-    tms.at["/messages/sms"] = [message | {"_links": {"self": {"href": "/messages/sms/3"}}}]
-    bridge = open_bridge(discover=True, channels=["sms"])
-    assert topics(await bridge.poll()) == ["/messages/sms/3"]
-
-
 async def test_with_baseline_named_messages_are_a_backlog_at_the_first_start_only(tms, open_bridge, trouble):
     bridge = await first_start(
         tms, open_bridge, trouble, messages=[f"/messages/sms/{number}" for number in range(1, 6)]

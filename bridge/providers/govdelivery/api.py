@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -88,9 +88,7 @@ class Listing:
     """A page of a list."""
 
     items: list[Any]
-    next: str | None
-    prev: str | None
-    last: str | None
+    answer: Answer = field(repr=False)
     at: datetime
     date: float | None
     """The provider's own clock, in seconds since 1970."""
@@ -98,6 +96,27 @@ class Listing:
     """What tells its bytes from others, in this process."""
     familiar: bool = False
     """Whether its bytes are those that the caller knew; it has no items then."""
+
+    @property
+    def next(self) -> str | None:
+        """The next page; raises `Failed` where the link cannot be read, so take the items first."""
+        return self.answer.link("next")
+
+    @property
+    def prev(self) -> str | None:
+        """The page before; None too where the link cannot be read."""
+        return self._optional("prev")
+
+    @property
+    def last(self) -> str | None:
+        """The last page; None too where the link cannot be read."""
+        return self._optional("last")
+
+    def _optional(self, relation: str) -> str | None:
+        try:
+            return self.answer.link(relation)
+        except Failed:
+            return None
 
 
 class Api:
@@ -127,8 +146,7 @@ class Api:
             target, params, lambda value: isinstance(value, list), "JSON array", known=known
         )
         digest = hash(answer.body)
-        next_, prev, last = answer.links("next", "prev", "last")
-        return Listing(value, next_, prev, last, answer.at, provider_clock(answer), digest, digest == known)
+        return Listing(value, answer, answer.at, provider_clock(answer), digest, digest == known)
 
     async def _ask(
         self,
@@ -223,6 +241,8 @@ def channel_of(path: str) -> str:
 
 
 def _parts(text: Any) -> re.Match[str] | None:
+    if isinstance(text, dict):
+        text = text.get("href")
     if not isinstance(text, str):
         return None
     try:
@@ -232,5 +252,3 @@ def _parts(text: Any) -> re.Match[str] | None:
     # An address may have the path of a proxy before the provider's own.
     start = path.find("/messages/")
     return _MESSAGE.fullmatch(path, start) if start >= 0 else None
-    if isinstance(text, dict):
-        text = text.get("href")

@@ -24,7 +24,7 @@ _FRESH_AT_LEAST = 2.0
 
 @dataclass(frozen=True, slots=True)
 class _Walk:
-    """What a walk through all collections of a status found; good until `until` on the monotonic clock."""
+    """What a walk through the collections of a status found; that it found no more holds until `until`, monotonic."""
 
     until: float
     details: dict[str, str]
@@ -87,8 +87,9 @@ class Details:
         for detail in DETAILS[status]:
             await self._collection(api, kind, message, detail, missing - details.keys(), details)
         now = self._clock.monotonic()
-        until = now + max(_FRESH_AT_LEAST, _FRESH_SHARE * (now - started))
-        self._walks[message, status] = _Walk(until, details if len(details) <= _REMEMBERED_CALLS else {})
+        # A walk that found all it looked for has ended there, and says nothing of others.
+        fresh = max(_FRESH_AT_LEAST, _FRESH_SHARE * (now - started)) if missing - details.keys() else 0.0
+        self._walks[message, status] = _Walk(now + fresh, details if len(details) <= _REMEMBERED_CALLS else {})
         self._walks.move_to_end((message, status))
         if len(self._walks) > _REMEMBERED_WALKS:
             self._walks.popitem(last=False)

@@ -11,7 +11,7 @@ from typing import Any
 
 from bridge.providers import reading
 from bridge.providers.govdelivery.pacing import Pace, changes, worth, worthwhile_after
-from bridge.providers.govdelivery.scheduling import Candidate, next_look, price
+from bridge.providers.govdelivery.scheduling import ABANDONED, Candidate, next_look, price
 
 _PEOPLE_IN_A_PAGE = 50
 _PAGES_BEFORE_COUNTS = 2
@@ -112,6 +112,12 @@ class Followed:
         moved = max(self.found if self.created is None else self.created, self.changed or 0.0)
         quiet = 0.0 if self.looked is None else self.looked - moved
         return pace.expected(self.latest, self.age(now), quiet, running=self.completed is None)
+
+    def ended(self, now: float, follow_for: float) -> bool:
+        """Whether nothing more is expected of the message: it completed long ago, or has not moved for long."""
+        if self.completed is not None:
+            return now >= self.completed + follow_for
+        return now - max(self.found, self.changed or 0.0) >= ABANDONED
 
     def length(self) -> int:
         """Return how many pages of recipients are to be expected."""

@@ -126,16 +126,19 @@ def describe_recipient(observation: Observation) -> Facts:
     created, completed = reading.time(item.get("created_at")), reading.time(item.get("completed_at"))
     lifecycle = observation.kind.lifecycle
     status = lifecycle.names.get(observation.status)
+    error = item.get("error_message")
+    # One that is no text is not lost: it is told as any field that nobody knows.
+    is_text = not error or isinstance(error, str) or reading.text(error) is not None
     return Facts(
         subject=recipient_path(observation.scope, observation.key),
         time=completed if status in lifecycle.finals else created if status == "new" else None,
         fields={
             "message": observation.scope,
             "phone": reading.phone(item.get("formatted_phone"), item.get("phone")),
-            "error": reading.text(item.get("error_message")),
+            "error": reading.text(error),
             "created_at": created,
             "completed_at": completed,
-            "provider": _others(item, _RECIPIENT_FIELDS),
+            "provider": _others(item, _RECIPIENT_FIELDS if is_text else _RECIPIENT_FIELDS - {"error_message"}),
         },
         model=event.RecipientData,
         raw_status=observation.status,

@@ -21,10 +21,11 @@ from bridge.source import Kind, Observation, Page
 
 MAX_PAGES = 20_000
 """A list of recipients with more pages is taken for a circle."""
-_SPARE_PAGES = 20
+_BARREN_PAGES = 10
 _MESSAGE_FIELDS = frozenset({"_links", "id", "status", "created_at", "completed_at", "recipient_counts"})
 _GIVE_UP_MISSING = 6
 _LONGEST_BACKOFF = 900.0
+_GRACE = 6 * _LONGEST_BACKOFF
 _FRESH_START_EVERY = 3
 _DETAIL_TRIES = 3
 _DETAIL_PATIENCE = 600.0
@@ -91,7 +92,7 @@ class Look:
             if self._plan.once:
                 self._plan.report(f"{error}; run the backfill again for it")
             wait = max(self._plan.interval, error.retry_after or 0.0)
-            yield self._note(self._entry.later(self._clock.epoch() + wait))
+            yield self._note(self._outlived(self._entry.later(self._clock.epoch() + wait)))
         except BridgeError as error:
             yield self._note(self._failed(error))
         except Exception as error:  # noqa: BLE001 - one odd answer must not keep the others from being looked at
@@ -117,13 +118,26 @@ class Look:
         # after a page that fails: it must not keep those before it from being read again.
         sweep = entry.sweep if isinstance(error, Failed) and failures % _FRESH_START_EVERY else None
         entry = entry.later(due, failures=failures, sweep=sweep)
-        if not isinstance(error, Vanished) or not self._api.health.alive:
-            return entry  # a provider that knows nothing at all says nothing of this message
+        # A provider that knows nothing at all says nothing of this message.
+        if isinstance(error, Vanished) and self._api.health.alive:
+            entry = self._missed(entry)
+        return self._outlived(entry)
+
+    def _missed(self, entry: Followed) -> Followed:
+        """Return the entry of a message that was not there, which is over if that was so at too many looks."""
         entry = replace(entry, missing=entry.missing + 1)
-        if entry.missing >= _GIVE_UP_MISSING and self._path not in self._plan.named:
-            self._plan.report(f"{self._path}: not there for {entry.missing} looks, no longer followed")
-            entry = replace(entry, over=stamp(self._clock.epoch()), sweep=None)
-        return entry
+        if entry.missing < _GIVE_UP_MISSING or self._path in self._plan.named:
+            return entry
+        self._plan.report(f"{self._path}: not there for {entry.missing} looks, no longer followed")
+        return replace(entry, over=stamp(self._clock.epoch()), sweep=None)
+
+    def _outlived(self, entry: Followed) -> Followed:
+        """Return the entry, which is over if its time was over a while ago: its last look was tried often enough."""
+        late = entry.ended(self._clock.epoch() - _GRACE, self._plan.follow_for)
+        if not late or entry.over is not None or self._plan.once or self._path in self._plan.named:
+            return entry
+        self._plan.report(f"{self._path}: it cannot be read, and its time is over: no longer followed")
+        return replace(entry, over=stamp(self._clock.epoch()), sweep=None)
 
     async def _look(self) -> AsyncGenerator[Page, None]:
         began = stamp(self._clock.epoch())
@@ -222,6 +236,7 @@ class Look:
 
     async def _recipients(self) -> AsyncGenerator[Page, None]:
         visited: set[str] = set()
+        met = _Met()
         after = moment(self._entry.swept)
         notes = self._notes()
         while (sweep := self._entry.sweep) is not None and sweep.todo:
@@ -239,10 +254,10 @@ class Look:
             shown = len(listing.items) + familiar
             if len(observations) + familiar == shown:
                 notes.note(target, listing.digest, shown)
-            onward = self._onward(listing.next, visited, sweep, detail)
+            yield Page(observations, by=listing.at, after=after, familiar=familiar, backlog=self._entry.backlog)
+            onward = self._onward(listing.next, visited, sweep, detail, barren=met.barren(listing.digest))
             listed = sweep.listed + (0 if detail else shown)
             self._entry = replace(self._entry, sweep=replace(onward, held=sweep.held + held, listed=listed))
-            yield Page(observations, by=listing.at, after=after, familiar=familiar, backlog=self._entry.backlog)
         if sweep is not None:
             self._plan.familiar.end(self._path, notes)
             yield self._note(self._complete(sweep))
@@ -278,14 +293,10 @@ class Look:
         tired = self._clock.epoch() - sweep.started >= _DETAIL_PATIENCE
         return self._plan.once or not (self._entry.failures >= _DETAIL_TRIES or tired)
 
-    def _onward(self, link: str | None, visited: set[str], sweep: Sweep, detail: str) -> Sweep:
+    def _onward(self, link: str | None, visited: set[str], sweep: Sweep, detail: str, *, barren: bool) -> Sweep:
         """Return the sweep after one page: at the next one, or at the next collection."""
         pages = sweep.pages + 1
-        total = (sweep.counts or {}).get("total")
-        # However small its pages are, a list shows somebody on each; a call's recipients stand in two lists.
-        most = MAX_PAGES if total is None else min(MAX_PAGES, _SPARE_PAGES + 2 * max(0, total))
-        if link is not None and (link in visited or pages >= most):
-            what = "leads back to a page that was read" if link in visited else f"leads beyond {most} pages"
+        if link is not None and (what := _astray(again=link in visited, barren=barren, pages=pages)):
             self._plan.report(f"{self._path}: the list's next link {what}; taken for its end")
             link = None
         if link is not None:
@@ -303,10 +314,14 @@ class Look:
         unread = len(listing.items) - len(found)
         if unread:
             self._plan.report(f"{self._path}: {unread} recipients of a page have no status or no identity: passed over")
-        if detail or not self._voice:
+        if not self._voice:
             return found, 0
-        kept = []
         names = self._recipient.lifecycle.names
+        if detail:
+            # Who ended otherwise than this collection tells is shown by `recipients`, to be looked up elsewhere.
+            finals = self._recipient.lifecycle.finals
+            return [one for one in found if one.detail or names.get(one.status) not in finals], 0
+        kept = []
         for observation in found:
             details = DETAILS.get(names.get(observation.status, ""))
             if details is None:
@@ -349,6 +364,29 @@ class Look:
         return replace(entry, over=stamp(self._clock.epoch()))
 
 
+class _Met:
+    """Which pages a reading has met: whatever the links are called, a circle shows the same people again."""
+
+    def __init__(self) -> None:
+        self._pages: set[int] = set()
+        self._in_a_row = 0
+
+    def barren(self, digest: int) -> bool:
+        """Take in a page, and say whether too many in a row have shown nobody new."""
+        self._in_a_row = self._in_a_row + 1 if digest in self._pages else 0
+        self._pages.add(digest)
+        return self._in_a_row >= _BARREN_PAGES
+
+
+def _astray(*, again: bool, barren: bool, pages: int) -> str | None:
+    """Return where a link leads that is not followed; None for one that is."""
+    if again:
+        return "leads back to a page that was read"
+    if barren:
+        return f"has led to nobody new for {_BARREN_PAGES} pages"
+    return f"leads beyond {MAX_PAGES} pages" if pages >= MAX_PAGES else None
+
+
 def _during(completed: float | None, since: float | None, until: float | None) -> bool:
     """Whether something ended between two times of the provider's clock, which it gives in whole seconds."""
     return completed is not None and since is not None and until is not None and since <= completed <= until + 1
@@ -363,7 +401,7 @@ def observations(kind: Kind, message: str, items: Iterable[Any], detail: str | N
         if not isinstance(item, dict):
             continue
         status = item.get("status")
-        if type(status) is not str or not status:
+        if type(status) is not str or status not in names:
             status = reading.text(status)
         key = _key(item, prefix, message)
         if key is None or status is None:
@@ -377,4 +415,5 @@ def _key(item: Mapping[str, Any], prefix: str, message: str) -> str | None:
     itself = links.get("self") if isinstance(links, dict) else None
     if isinstance(itself, str) and itself.startswith(prefix) and (key := itself[len(prefix) :]).isalnum():
         return key
-    return recipient_key(itself, message) or reading.text(item.get("id"))
+    found = recipient_key(itself, message) or reading.text(item.get("id"))
+    return f"{prefix}{found}" if found == MESSAGE_KEY else found
