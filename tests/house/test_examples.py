@@ -20,7 +20,7 @@ YAML = re.compile(r"^ *```ya?ml\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 WHOLE = re.compile(r"^sources:", re.MULTILINE)
 FILES = [path for folder in ("config", "docs/examples") for path in sorted((ROOT / folder).glob("*.yaml"))]
 VALUES = {"store": "redis://redis:6379/0", "broker": "amqp://rabbitmq:5672//", "url": "https://example.com/hooks"}
-A_SECRET = "whsec_" + "c2VjcmV0IG9mIDI0IGJ5dGVzISEh"
+A_SECRET = "whsec_" + "c2VjcmV0IG9mIDI0IGJ5dGVzISEhISEh"
 
 
 def examples() -> dict[str, str]:

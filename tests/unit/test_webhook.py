@@ -145,18 +145,28 @@ def test_each_signature_is_the_one_the_judge_makes(body, key):
     assert signatures([key], "id-1", str(int(at.timestamp())), text.encode()) == expected
 
 
-@given(st.binary(min_size=1, max_size=64))
+@given(st.binary(min_size=24, max_size=64))
 def test_a_secret_is_read_with_and_without_its_prefix_and_padding(key):
     text = base64.b64encode(key).decode()
     assert keys_of([f"whsec_{text}", text, text.rstrip("="), f"whsec_{text.rstrip('=')}"]) == (key,) * 4
 
 
+@pytest.mark.parametrize("length", [1, 23, 65])
+def test_a_secret_that_is_too_short_or_too_long_to_be_safe_is_refused(length):
+    with pytest.raises(
+        ValueError, match=rf"is a key of {length} bytes; write whsec_ and the base64 of 24 to 64 random"
+    ):
+        keys_of(["whsec_" + base64.b64encode(b"k" * length).decode()])
+
+
 @pytest.mark.parametrize(
     ("values", "problem"),
-    [({"secret": "whsec_canary!"}, "is no webhook secret"), ({"secret": "whsec_"}, "is no webhook secret"),
+    [({"secret": "whsec_canary!"}, "is no webhook secret"), ({"secret": "whsec_"}, "is a prefix without a key"),
+     ({"secret": "canary"}, "is a key of 4 bytes"), ({"secret": []}, "leave the key out to send unsigned"),
      ({"secret": "whsk_" + "canary00"}, "asymmetric"), ({"secret": [NEW, "canary!"]}, "is no webhook secret"),
      ({"secret": ""}, "is empty"), ({"secret": 12}, "list"), ({"secret": {}}, "list"),
      ({"url": "canary"}, "is not a URL"), ({"url": "file:///canary"}, "is not a URL"),
+     ({"url": "https://canary@crm.example.com"}, "as a header"), ({"url": "https://u:canary@crm.example.com"}, "as a header"),
      ({"headers": {"webhook-id": "canary"}}, "set by the sink"), ({"headers": {"Content-Type": "canary"}}, "set by the sink"),
      ({"headers": {"X Y": "canary"}}, "name of a header"), ({"headers": {"X": "canary\r\nY: 1"}}, "line break"),
      ({"key_file": __file__}, "without cert_file"), ({"ca_file": "/nowhere/canary.pem"}, "does not point to a file"),
@@ -186,8 +196,7 @@ def test_the_schema_offers_one_secret_or_several_or_a_file():
 
 @pytest.mark.parametrize(
     ("values", "text"),
-    [({}, "unsigned"), ({"secret": NEW}, "signed with 1 secret"), ({"secret": [OLD, NEW]}, "signed with 2 secrets"),
-     ({"secret": base64.b64encode(b"short").decode()}, "shorter than the 24 bytes")],
+    [({}, "unsigned"), ({"secret": NEW}, "signed with 1 secret"), ({"secret": [OLD, NEW]}, "signed with 2 secrets")],
 )  # fmt: skip
 async def test_a_check_says_where_events_go_and_whether_they_are_signed(receiver, values, text):
     sink = plugin.build("crm", settings_of(f"{receiver.url}/canary", allow_private=True, **values), Clock())

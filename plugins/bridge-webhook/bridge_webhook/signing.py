@@ -8,6 +8,8 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterable
 
 PREFIX = "whsec_"
+LENGTHS = range(24, 65)
+"""How many bytes a key may have; what Standard Webhooks asks for."""
 
 
 def keys_of(secrets: Iterable[str]) -> tuple[bytes, ...]:
@@ -21,13 +23,16 @@ def keys_of(secrets: Iterable[str]) -> tuple[bytes, ...]:
 def _key(secret: str) -> bytes:
     if secret.startswith("whsk_"):
         raise ValueError("is an asymmetric key (whsk_); give a symmetric one: whsec_ and base64")
+    asked = f"the base64 of {LENGTHS[0]} to {LENGTHS[-1]} random bytes"
     text = secret.removeprefix(PREFIX)
+    if not text:  # said without the prefix: a configuration's problem shows nothing that equals the secret
+        raise ValueError(f"is a prefix without a key; write {asked} behind it")
     try:
         key = b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError):
-        key = b""
-    if not key:
-        raise ValueError(f"is no webhook secret; write {PREFIX} and the base64 of 24 to 64 random bytes")
+        raise ValueError(f"is no webhook secret; write {PREFIX} and {asked}") from None
+    if len(key) not in LENGTHS:
+        raise ValueError(f"is a key of {len(key)} bytes; write {PREFIX} and {asked}")
     return key
 
 

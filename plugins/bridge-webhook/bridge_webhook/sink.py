@@ -20,7 +20,6 @@ log = structlog.get_logger()
 
 _OWN_HEADERS = frozenset({"host", "content-length", "content-type", "transfer-encoding", "connection"})
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_MIN_KEY = 24  # bytes; what Standard Webhooks asks for
 
 
 def _listed(value: Any) -> Any:
@@ -41,7 +40,8 @@ class WebhookSettings(SinkSettings):
     url: SecretUrl = Field(repr=False)
     """Where events are posted."""
     secret: Secrets = Field(default_factory=list)
-    """`whsec_` and base64; during rotation a list, or a file with one a line: each signs. Unset, nothing is signed."""
+    """`whsec_` and the base64 of 24 to 64 random bytes; during rotation a list, or a file with one a line: each signs.
+    Unset, nothing is signed."""
     allow_private: bool = False
     """Whether the URL may lead to a private, loopback or link-local address."""
     headers: dict[str, Secret] = Field(default_factory=dict)
@@ -53,9 +53,19 @@ class WebhookSettings(SinkSettings):
     key_file: FilePath | None = None
     """Its key (PEM), where it is not in `cert_file`."""
 
+    @field_validator("url")
+    @classmethod
+    def _no_login(cls, url: str) -> str:
+        read = Endpoint.of(url).url
+        if read.user or read.password:
+            raise ValueError("has a login in it; give it as a header: headers: {Authorization: …}")
+        return url
+
     @field_validator("secret")
     @classmethod
     def _usable_secrets(cls, secrets: list[Secret]) -> list[Secret]:
+        if not secrets:
+            raise ValueError("is an empty list; give a secret, or leave the key out to send unsigned")
         _some_keys(tuple(secret.reveal() for secret in secrets))
         return secrets
 
@@ -129,9 +139,7 @@ class Webhook:
         keys = self._signing_keys()
         if not keys:
             return "unsigned: receivers cannot tell who sent it; give a secret"
-        count = "signed with 1 secret" if len(keys) == 1 else f"signed with {len(keys)} secrets"
-        short = min(map(len, keys)) < _MIN_KEY
-        return f"{count}, one of them shorter than the {_MIN_KEY} bytes that are asked for" if short else count
+        return "signed with 1 secret" if len(keys) == 1 else f"signed with {len(keys)} secrets"
 
     def _signing_keys(self) -> tuple[bytes, ...]:
         """Return the keys; a file is read again when it changed, and one that broke leaves the keys as they were."""
