@@ -51,7 +51,7 @@ class Assembly:
         self.clock = clock or Clock()
 
     def store(self) -> Store:
-        """Return the store, not yet opened."""
+        """Return the store, not yet opened; raises `ConfigError` where its adapter cannot read the URL after all."""
         url = self.config.store_url
         if url.startswith("sqlite:"):
             from bridge.adapters.sqlite_store import SqliteStore
@@ -59,17 +59,23 @@ class Assembly:
             return SqliteStore(Path(sqlite_path(url)), clock=self.clock)
         from bridge.adapters.redis_store import RedisStore
 
-        return RedisStore(url, clock=self.clock)
+        try:
+            return RedisStore(url, clock=self.clock)
+        except ValueError as error:
+            raise self.config.problem(("store",), str(error)) from None
 
     def broker(self) -> OpenBroker:
-        """Return the broker, not yet opened."""
+        """Return the broker, not yet opened; raises `ConfigError` where its adapter cannot read the URL after all."""
         if self.config.broker_url == EMBEDDED:
             from bridge.adapters.sqlite_broker import SqliteBroker
 
             return SqliteBroker(self.config.state / "broker.db", clock=self.clock)
         from bridge.adapters.kombu_broker import KombuBroker
 
-        return KombuBroker(self.config.broker_url, exchange=self.config.exchange, clock=self.clock)
+        try:
+            return KombuBroker(self.config.broker_url, exchange=self.config.exchange, clock=self.clock)
+        except ValueError as error:
+            raise self.config.problem(("broker",), str(error)) from None
 
     def source(self, name: str) -> Source:
         """Return one source; raises `ConfigError` where its plugin refuses the settings after all."""

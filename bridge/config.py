@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -141,9 +141,30 @@ def _url(known: tuple[str, ...], example: str) -> Callable[[Secret], Secret]:
             raise ValueError(f"its host or port cannot be read; write one such as {example}") from None
         if base == "sqlite" and not sqlite_path(url):
             raise ValueError("names no file; write one after it, with four slashes where its path is absolute")
+        if not all(map(_has_database, url.split(";"))):
+            raise ValueError("names a database that is no number; Redis has numbers, such as redis://localhost:6379/0")
         return secret
 
     return check
+
+
+_DATABASE = {
+    r"(redis|rediss|sentinel)": r"/*\d*/*",
+    r"rediss?\+sentinel": r"[^/]*(/\d*)?",
+    r"rediss?\+cluster": r"0?",
+}
+"""What the path of a Redis URL may be, by scheme; its libraries take a word for database 0, or fail later."""
+
+
+def _has_database(url: str) -> bool:
+    scheme, _, rest = url.partition("://")
+    plain, _, query = rest.partition("?")
+    path = plain.partition("/")[2]
+    form = next((form for schemes, form in _DATABASE.items() if re.fullmatch(schemes, scheme.lower())), None)
+    if form is not None and not re.fullmatch(form, path, re.ASCII):
+        return False
+    of_redis = form is not None or scheme.lower() == "unix"
+    return not of_redis or all(number.isdecimal() for number in parse_qs(query).get("db", ()))
 
 
 def sqlite_path(url: str) -> str:

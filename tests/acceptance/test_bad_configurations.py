@@ -107,6 +107,8 @@ CASES = [
     ("store that is no URL", f"{SOURCES}store: localhost:6379\n", 6, "store", "write one such as redis://"),
     ("store of an unknown sort", f"{SOURCES}store: mysql://h/db\n", 6, "store", "write one such as redis://"),
     ("store without a file", f"{SOURCES}store: sqlite://\n", 6, "store", "four slashes"),
+    ("store with a word for a database", f"{SOURCES}store: redis://h/orders\n", 6, "store", "database that is no number"),
+    ("broker with a word for a database", f"{SOURCES}broker: redis://h/x\n", 6, "broker", "database that is no number"),
     ("broker with a typing error", f"{SOURCES}broker: ampq://h//\n", 6, "broker", "did you mean 'amqp'"),
     ("broker with a bad port", f"{SOURCES}broker: amqp://u:p@h:port//\n", 6, "broker", "port cannot be read"),
     ("webhook secret that is easy to guess", f"{SINK}    secret: changeme\n", 11, "sinks.crm.secret", "24 to 64 random bytes"),

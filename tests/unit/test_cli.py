@@ -542,6 +542,16 @@ def test_a_store_that_is_away_is_told_without_its_password(bridge, file) -> None
     assert "canary" not in done.out + done.err
 
 
+@pytest.mark.parametrize("key", ["store", "broker"])
+def test_an_address_that_only_its_library_cannot_read_is_a_problem_of_the_file(bridge, file, key) -> None:
+    url = {"store": "redis://h/0?socket_timeout=x", "broker": "amqp://h//?ssl_cert_reqs=canary"}[key]
+    file.write_text(f"{file.read_text()}{key}: {url}\n")
+    done = bridge("tail" if key == "broker" else "sources", "-c", file)
+    assert done.code == Exit.CONFIG
+    assert re.match(rf".*bridge\.yaml:\d+: {key}: ", done.err)
+    assert "canary" not in done.err
+
+
 def test_a_command_that_needs_the_store_ends_with_4_without_it(bridge, file) -> None:
     file.write_text(f"{file.read_text()}store: redis://:canary@127.0.0.1:1/0\n")
     done = bridge("sources", "-c", file)

@@ -395,7 +395,7 @@ def test_stores_are_known_by_their_scheme(tmp_path, url) -> None:
 @pytest.mark.parametrize(
     "url",
     ["embedded", "amqp://guest:guest@h:5672//", "amqps://h", "redis://h/1", "sentinel://h:1;sentinel://i:2",
-     "sqla+sqlite:///a.db", "memory://"],
+     "redis://h//", "redis+socket:///run/redis.sock", "sqla+sqlite:///a.db", "memory://"],
 )  # fmt: skip
 def test_brokers_are_known_by_their_scheme(tmp_path, url) -> None:
     assert load(write(tmp_path, f"{LAMP}broker: {url}\n"), environ={}).broker_url == url
@@ -405,6 +405,32 @@ def test_brokers_are_known_by_their_scheme(tmp_path, url) -> None:
 def test_a_url_with_a_broken_host_is_refused(tmp_path, url) -> None:
     (said,) = refused(write(tmp_path, f"{LAMP}store: '{url}'\n"))
     assert "host or port cannot be read" in said
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://h", "redis://h/", "redis://h/0", "rediss://u:p@h:1/15", "redis://h?db=3", "unix:///run/redis.sock?db=1",
+     "redis+sentinel://h:1,i:2/primary/3", "redis+cluster://h:1,i:2", "redis+cluster://h/0"],
+)  # fmt: skip
+def test_a_redis_database_is_named_by_its_number(tmp_path, url) -> None:
+    assert load(write(tmp_path, f"{LAMP}store: {url}\n"), environ={}).store_url == url
+
+
+@pytest.mark.parametrize("key", ["store", "broker"])
+@pytest.mark.parametrize(
+    "url", ["redis://h/x", "rediss://u:p@h:1/orders", "redis://h/0/1", "redis://h/-1", "redis://h?db=x"]
+)
+def test_a_redis_database_that_is_no_number_is_refused_instead_of_taken_for_0(tmp_path, key, url) -> None:
+    (said,) = refused(write(tmp_path, f"{LAMP}{key}: {url}\n"))
+    assert said.startswith(f"2: {key}: names a database that is no number; Redis has numbers, such as redis://")
+
+
+@pytest.mark.parametrize(
+    "url", ["redis+sentinel://h:1,i:2/primary/x", "redis+cluster://h:1/1", "unix:///run/redis.sock?db=x"]
+)
+def test_no_way_to_a_redis_takes_a_word_for_its_database(tmp_path, url) -> None:
+    (said,) = refused(write(tmp_path, f"{LAMP}store: {url}\n"))
+    assert said.startswith("2: store: names a database that is no number")
 
 
 def test_the_path_of_sqlite_is_absolute_with_a_fourth_slash() -> None:
