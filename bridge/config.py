@@ -29,10 +29,10 @@ from bridge.sink import SinkSettings
 from bridge.source import SourceSettings
 from bridge.validation import validate
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
 _SIZES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
-_SIZE = re.compile(r"(\d+)\s*([kKMGT]i?)?B")
-_HOST = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]*)):(?P<port>\d{1,5})")
+_SIZE = re.compile(r"(\d+)\s*([kKMGT]i?)?B", re.ASCII)
+_HOST = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]*)):(?P<port>\d{1,5})", re.ASCII)
 _EXCHANGE = re.compile(r"[A-Za-z0-9._:-]{1,127}")
 STORES = ("redis", "rediss", "unix", "sqlite")
 BROKERS = (
@@ -360,7 +360,7 @@ def _part(kind: plugins.Kind, name: str, values: Any, text: Document) -> Setting
         return []
     problems = []
     if not _NAME.fullmatch(name):
-        what = "a name has lower-case letters, digits, '-' and '_', and begins with a letter or digit"
+        what = "a name has up to 100 lower-case letters, digits, '-' and '_', and begins with a letter or digit"
         problems.append(text.problem(place, what))
     if not isinstance(values, dict):
         what = f"must be a mapping; give the {kind} a `type:` and its settings"

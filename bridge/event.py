@@ -21,6 +21,7 @@ from pydantic import (
 )
 from pydantic_core import to_json
 
+from bridge import topics
 from bridge.errors import Permanent
 
 SCHEMAS = "urn:bridge:schemas/"
@@ -215,7 +216,8 @@ class Event(Model):
     """One status transition of one resource, as a CloudEvent 1.0.
 
     `id` is a function of the occurrence: the same occurrence seen again, by another replica or after a crash, has the
-    same id. Subclasses name the transition; they are made of three words: the channels, the entity and the status.
+    same id. Subclasses name the transition; they are made of three words: the channels, the entity and the status. A
+    class whose words are not lower snake case cannot be made: no subscription could name its topic.
     """
 
     channels: ClassVar[tuple[str, ...]] = ()
@@ -237,6 +239,14 @@ class Event(Model):
     datacontenttype: Literal["application/json"] = "application/json"
     dataschema: str
     data: Data
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        details = [word for words in cls.details.values() for word in words]
+        for word in (*cls.channels, cls.entity, cls.status, *details):
+            if word and not topics.is_word(word):
+                raise ValueError(f"{cls.__name__}: {word!r} cannot stand in a topic; use lower snake case")
 
     @classmethod
     def schema_name(cls) -> str:

@@ -22,8 +22,10 @@ from pydantic_core import CoreSchema, core_schema
 from bridge import topics
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_RATE = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*(s|m|h)")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", re.ASCII)
+_RATE = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*(s|m|h)", re.ASCII)
+_LONGEST = 3650 * 86400.0
+"""Seconds that a setting may ask for: beyond any use, and short enough to be counted with dates."""
 MASK = "********"
 
 
@@ -43,7 +45,10 @@ def format_duration(seconds: float) -> str:
 
 
 def _duration(value: Any) -> float:
-    return float(value) if isinstance(value, float) else parse_duration(value)
+    seconds = value if isinstance(value, float) else parse_duration(value)
+    if seconds > _LONGEST:
+        raise ValueError(f"is too long; the longest duration is {format_duration(_LONGEST)}, ten years")
+    return seconds
 
 
 Duration = Annotated[

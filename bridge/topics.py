@@ -6,19 +6,28 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
-_WORD = re.compile(r"[A-Za-z0-9_-]+|\*")
+_WORD = re.compile(r"[a-z0-9_]+")
+_LONGEST = 255
+"""Bytes of a routing key, which a pattern is when a queue is bound."""
+
+
+def is_word(text: str) -> bool:
+    """Say whether `text` may stand in a topic: lower snake case."""
+    return _WORD.fullmatch(text) is not None
 
 
 def check(pattern: str) -> str:
     """Return `pattern` unchanged, or raise `ValueError` that says which word is wrong."""
+    if len(pattern) > _LONGEST:
+        raise ValueError(f"topic {pattern[:20]!r}… has {len(pattern)} characters; no broker takes more than {_LONGEST}")
     words = pattern.split(".")
     for index, word in enumerate(words):
         if word == "#":
             if index != len(words) - 1:
                 raise ValueError(f"topic {pattern!r}: '#' may only be the last word")
-        elif not _WORD.fullmatch(word):
+        elif word != "*" and not is_word(word):
             raise ValueError(
-                f"topic {pattern!r}: {word!r} is not a word; words are letters, digits, '_', '-', or one '*'"
+                f"topic {pattern!r}: {word!r} is not a word; words are lower-case letters, digits and '_', or one '*'"
             )
     return pattern
 

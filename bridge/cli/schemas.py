@@ -110,7 +110,7 @@ def config_schema() -> tuple[dict[str, Any], list[str]]:
             parts.append(f"{kind}.{name}")
         schema["properties"][f"{kind}s"] |= {
             "additionalProperties": _by_type(parts),
-            "propertyNames": {"pattern": "^[a-z0-9][a-z0-9_-]*$"},
+            "propertyNames": {"pattern": "^[a-z0-9][a-z0-9_-]{0,99}$"},
         }
     schema["required"] = [*schema.get("required", []), "sources"]
     schema["properties"].pop("type", None)

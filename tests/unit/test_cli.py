@@ -21,7 +21,7 @@ import pytest
 import structlog
 import yaml
 
-from bridge import __version__
+from bridge import __version__, topics
 from bridge.assembly import Assembly
 from bridge.cli import COMMANDS, cli, main
 from bridge.cli.common import Exit, ago, complain, parse_moment, print_table
@@ -252,6 +252,7 @@ def test_the_shell_completes_commands_without_importing_them() -> None:
 @pytest.mark.parametrize(
     "arguments",
     [("nothing",), ("check",), ("check", "--nope"), ("replay", "crm", "-c", "x"), ("tail", "a.#.b", "-c", "x"),
+     ("tail", "Voice.x", "-c", "x"),
      ("events", "schema", "Nope"), ("plugins", "schema", "nope")],
 )  # fmt: skip
 def test_wrong_usage_is_told_and_ends_with_2(bridge, arguments) -> None:
@@ -423,6 +424,22 @@ def test_the_catalogue_of_events_is_listed(bridge) -> None:
     assert rows["UnknownStatus"]["topic"] == "<channel>.<entity>.unknown"
     assert all(row["meaning"] for row in rows.values())
     assert re.search(r"^RecipientSent +<sms\|voice>\.recipient\.sent", bridge("events", "list").out, re.MULTILINE)
+
+
+def test_every_topic_that_the_catalogue_shows_can_be_subscribed_to(bridge) -> None:
+    shown = [topic for row in bridge("events", "list", "--json").json for topic in row["topics"]]
+    assert [topics.check(topic) for topic in shown] == shown
+
+
+def test_a_plugins_event_that_nobody_could_subscribe_to_is_told_with_its_distribution(bridge, site) -> None:
+    with (site / "acme_cli.py").open("a") as module:
+        module.write(
+            "from bridge.event import Event\nclass LampOn(Event):\n    channels = ('Lamp',)\n    status = 'on'\n"
+        )
+    done = bridge("events", "list")
+    assert done.code == Exit.DONE
+    assert "left out: installed plugins: the source 'lamp' of acme-lamps 1.2" in done.err
+    assert "LampOn: 'Lamp' cannot stand in a topic; use lower snake case" in done.err
 
 
 def test_a_source_that_cannot_be_imported_does_not_hide_the_others_events(bridge, site) -> None:

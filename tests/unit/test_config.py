@@ -303,7 +303,7 @@ def test_a_problem_that_shows_itself_later_still_knows_its_line(tmp_path) -> Non
         ("sources: ", "1: sources: is empty; give each source a name"),
         ("sources: [a]", "1: sources: must be a mapping; give each source a name"),
         ("sources:\n  a: {type: lamp, token: t}\n  b:\n", "3: sources.b: must be a mapping; give the source a `type:`"),
-        ("sources:\n  A: {type: lamp, token: t}\n", "2: sources.A: a name has lower-case letters"),
+        ("sources:\n  A: {type: lamp, token: t}\n", "2: sources.A: a name has up to 100 lower-case letters"),
         ("sources:\n  a: {token: t}\n", "2: sources.a.type: is missing; installed sources: "),
         ("sources:\n  a:\n    type: 5\n", "3: sources.a.type: must be the name of a plugin; installed sources: "),
         ("sources:\n  a:\n    type: lmap\n", "3: sources.a.type: no source 'lmap' is installed"),
@@ -341,6 +341,33 @@ def test_a_file_that_cannot_be_used_at_all_is_told(tmp_path, name, said) -> None
 
 
 # --- the words ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["9999999999h", "87601h", "3651d", f"{'9' * 400}s"])
+def test_a_duration_that_no_clock_can_count_is_refused(tmp_path, text) -> None:
+    (said,) = refused(write(tmp_path, f"{LAMP}lease: {text}\n"))
+    assert said == "2: lease: is too long; the longest duration is 87600h, ten years"
+    assert load(write(tmp_path, f"{LAMP}lease: 3650d\n"), environ={}).lease == 3650 * 86400.0
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [("lease: ３0s", "is not a duration"), ("journal: {max_bytes: ３GB}", "is not a size"),  # noqa: RUF001 - full-width
+     ("http: {listen: 'h:８０'}", "is not HOST:PORT")],  # noqa: RUF001 - full-width
+)  # fmt: skip
+def test_digits_of_another_script_are_no_number(tmp_path, line, said) -> None:
+    (problem,) = refused(write(tmp_path, f"{LAMP}{line}\n"))
+    assert said in problem
+
+
+@pytest.mark.parametrize("name", ["a" * 101, "Drops", "-a", "a b"])
+@pytest.mark.parametrize(
+    "text", ["sources: {%s: {type: lamp, token: t}}\n", LAMP + "sinks: {%s: {type: bell, topics: ['#']}}\n"]
+)
+def test_a_name_that_cannot_name_a_queue_is_refused(tmp_path, name, text) -> None:
+    (said,) = refused(write(tmp_path, text % name))
+    assert "a name has up to 100 lower-case letters" in said
+    assert load(write(tmp_path, text % ("a" * 100)), environ={}).sources
 
 
 @pytest.mark.parametrize(

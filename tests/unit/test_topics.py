@@ -43,5 +43,17 @@ def test_a_pattern_that_would_mean_something_else_elsewhere_is_refused(pattern: 
         topics.check(pattern)
 
 
+@pytest.mark.parametrize("pattern", ["Voice.#", "-a", "voice.recipient.no-answer", "vöice.#", "*.recipient.Failed"])
+def test_a_pattern_that_no_topic_can_ever_match_is_refused(pattern: str) -> None:
+    with pytest.raises(ValueError, match="is not a word; words are lower-case letters, digits and '_'"):
+        topics.check(pattern)
+
+
+def test_a_pattern_is_as_long_as_a_broker_takes_it() -> None:
+    assert topics.check("a" * 255) == "a" * 255
+    with pytest.raises(ValueError, match=r"topic 'aaaaaaaaaaaaaaaaaaaa'… has 256 characters; no broker takes more"):
+        topics.check("a" * 256)
+
+
 def test_binding_keys_add_the_stem_that_virtual_transports_miss() -> None:
     assert topics.bindings(["a.#", "b.*", "#"]) == ["a.#", "b.*", "#", "a"]
