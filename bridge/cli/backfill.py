@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ _BACKLOG = 50_000
 _PROBLEMS_SHOWN = 20
 _LINE_EVERY = 10.0
 _LEAST = 0.001
+_FIRST = datetime(1970, 1, 1, tzinfo=UTC)
+"""No provider is older, and clocks can be counted back from here."""
 
 
 @click.command(
@@ -66,6 +68,8 @@ def backfill(
     if source not in parts.config.sources:
         known = ", ".join(parts.config.sources)
         raise click.UsageError(f"there is no source {source!r} in the configuration; there is {known}")
+    if start < _FIRST:
+        raise click.UsageError(f"--start {rfc3339(start)} is older than any provider; begin at {rfc3339(_FIRST)} or later")
     now = parts.clock.now()
     span = start, min(end or now, now)
     if span[0] >= span[1]:

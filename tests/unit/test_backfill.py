@@ -495,6 +495,7 @@ async def test_the_command_asks_at_the_rate_that_it_is_given(world) -> None:
         (["backfill", "nobody", "--start", "2h"], "there is no source 'nobody'"),
         (["backfill", "drops", "--start", "2h", "--end", "3h"], "is not before --end"),
         (["backfill", "drops", "--start", "2099-01-01T00:00:00Z"], "is not before --end"),
+        (["backfill", "drops", "--start", "0001-01-01T00:00:00Z"], "begin at 1970-01-01T00:00:00Z or later"),
         (["backfill", "drops", "--start", "2h", "--rate", "fast"], "--rate: 'fast' is not a rate"),
         (["backfill", "drops"], "--start"),
     ],
