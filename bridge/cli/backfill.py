@@ -69,7 +69,7 @@ def backfill(
         known = ", ".join(parts.config.sources)
         raise click.UsageError(f"there is no source {source!r} in the configuration; there is {known}")
     if start < _FIRST:
-        raise click.UsageError(f"--start {rfc3339(start)} is older than any provider; begin at {rfc3339(_FIRST)} or later")
+        raise click.UsageError(f"--start {rfc3339(start)} is before any provider; begin at {rfc3339(_FIRST)} or later")
     now = parts.clock.now()
     span = start, min(end or now, now)
     if span[0] >= span[1]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ import click
 
 from bridge.assembly import Assembly, Store
 from bridge.cli.common import Exit, Group, ago, assembly, config_option, json_option, print_json, print_table, run
+from bridge.cli.disabled import Disabled, disabled
 from bridge.cli.journal import find, line_of
-from bridge.event import Position, milliseconds, rfc3339
+from bridge.errors import Permanent
+from bridge.event import Entry, Position, milliseconds, rfc3339
+from bridge.privacy import apply
 from bridge.settlement import Delivery
 
 _ALL = 1_000_000
@@ -44,15 +48,17 @@ def deliveries() -> None:
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many of a sink.")
 @json_option
 def list_(sink: str | None, config_file: Path, limit: int, *, dead: bool, as_json: bool) -> Exit:
-    """List what waits, and dead letters: of one sink, or of all."""
+    """List what waits, and dead letters: of one sink, or of all; and say which of these sinks are disabled."""
     parts = assembly(config_file)
-    found = run(_list(parts, sink, _states(dead=dead), limit))
+    found, gone = run(_list(parts, sink, _states(dead=dead), limit))
     if as_json:
         print_json(found)
         return Exit.DONE
     now = parts.clock.now()
     headers = ["sink", "position", "topic", "subject", "state", "tries", "due", "last error"]
     print_table(headers, [_row(each, now) for each in found])
+    for each in gone:
+        click.echo(f"{each.sink}: {each}")
     return Exit.DONE
 
 
@@ -67,18 +73,34 @@ def list_(sink: str | None, config_file: Path, limit: int, *, dead: bool, as_jso
 @config_option
 @json_option
 def show(sink: str, event: str, config_file: Path, *, as_json: bool) -> Exit:
-    """Show one delivery with the history of its tries, and the event itself."""
+    """Show one delivery with the history of its tries, and the event itself.
+
+    Of phones, addresses and keys in the event the last four characters are shown; --json has them in full.
+    """
     parts = assembly(config_file)
-    found = run(_show(parts, sink, event))
+    found, entry, gone = run(_show(parts, sink, event))
     if as_json:
         print_json(found)
         return Exit.DONE
     for key in ("sink", "position", "id", "topic", "subject", "state", "reason", "due"):
         if found[key]:
             click.echo(f"{key + ':':<10} {found[key]}")
+    if gone is not None:
+        click.echo(f"{'note:':<10} {gone}")
     for number, attempt in enumerate(found["attempts"], 1):
         click.echo(f"try {number}:     {attempt['at']}  {attempt['kind']}: {attempt['error']}")
+    click.echo(f"event:     {_masked(entry)}")
     return Exit.DONE
+
+
+def _masked(entry: Entry | None) -> str:
+    if entry is None:
+        return "the journal has it no more"
+    try:
+        body = apply("last4", entry.event, b"").body
+    except Permanent:
+        return "cannot be read"
+    return json.dumps(json.loads(body), ensure_ascii=False, indent=2)
 
 
 @deliveries.command(
@@ -96,12 +118,12 @@ def show(sink: str, event: str, config_file: Path, *, as_json: bool) -> Exit:
 def redrive(sink: str | None, events: tuple[str, ...], config_file: Path, *, dead: bool, everything: bool) -> Exit:
     """Make deliveries due now, with the count of tries starting again.
 
-    A sink that was disabled, because its endpoint said that it is gone, is enabled again by this.
+    A sink that was disabled, because its endpoint said that it is gone, is enabled again by this. Exits with 1 if an
+    event that is named neither waits nor is a dead letter.
     """
     _selects(sink, events, dead=dead, everything=everything)
     parts = assembly(config_file)
-    run(_redrive(parts, sink, events, _states(dead=dead)))
-    return Exit.DONE
+    return run(_redrive(parts, sink, events, _states(dead=dead)))
 
 
 @deliveries.command(
@@ -119,7 +141,10 @@ def redrive(sink: str | None, events: tuple[str, ...], config_file: Path, *, dea
 def discard(
     sink: str | None, events: tuple[str, ...], config_file: Path, *, dead: bool, everything: bool, yes: bool
 ) -> Exit:
-    """End deliveries without sending them. The events stay in the journal: `bridge replay` brings them back."""
+    """End deliveries without sending them. The events stay in the journal: `bridge replay` brings them back.
+
+    Exits with 1 if an event that is named neither waits nor is a dead letter.
+    """
     _selects(sink, events, dead=dead, everything=everything)
     parts = assembly(config_file)
     return run(_discard(parts, sink, events, _states(dead=dead), ask=not yes))
@@ -146,21 +171,26 @@ async def _sinks(parts: Assembly, store: Store, sink: str | None) -> list[str]:
     return [sink]
 
 
-async def _list(parts: Assembly, sink: str | None, states: Collection[str], limit: int) -> list[dict[str, Any]]:
+async def _list(
+    parts: Assembly, sink: str | None, states: Collection[str], limit: int
+) -> tuple[list[dict[str, Any]], list[Disabled]]:
     found: list[dict[str, Any]] = []
     async with parts.opened_store() as store:
-        for name in await _sinks(parts, store, sink):
-            found += await _described(store, await store.deliveries(name, states=states, limit=limit))
-    return found
+        gone = await disabled(store)
+        names = await _sinks(parts, store, sink)
+        for name in names:
+            found += await _described(store, await store.deliveries(name, states=states, limit=limit), gone)
+    return found, [gone[name] for name in names if name in gone]
 
 
-async def _described(store: Store, found: Sequence[Delivery]) -> list[dict[str, Any]]:
+async def _described(store: Store, found: Sequence[Delivery], gone: Mapping[str, Disabled]) -> list[dict[str, Any]]:
     entries = await store.entries([one.position for one in found]) if found else ()
     described = []
     for one, entry in zip(found, entries, strict=True):
         line = None if entry is None else line_of(entry)
         described.append({
             "sink": one.sink,
+            "disabled": gone[one.sink].plain() if one.sink in gone else None,
             "position": str(one.position),
             "id": line and line.event.id,
             "topic": line and line.event.topic,
@@ -180,6 +210,8 @@ def _time(seconds: float) -> str:
 def _row(one: dict[str, Any], now: datetime) -> list[Any]:
     state = f"dead: {one['reason']}" if one["state"] == "dead" else one["state"]
     due = one["due"] and ago(datetime.fromisoformat(one["due"]), now)
+    if due and one["disabled"]:
+        due = "when enabled"
     tries = one["attempts"]
     return [
         one["sink"], one["position"], one["topic"], one["subject"], state, len(tries), due,
@@ -194,53 +226,69 @@ async def _position(store: Store, text: str) -> Position:
     try:
         return Position.parse(text)
     except ValueError:
-        raise click.ClickException(f"the journal has no event {text!r} (any more)") from None
+        raise click.ClickException(_absent(text)) from None
 
 
-async def _show(parts: Assembly, sink: str, event: str) -> dict[str, Any]:
+def _absent(event: str) -> str:
+    return f"the journal has no event {event!r} (any more)"
+
+
+async def _show(parts: Assembly, sink: str, event: str) -> tuple[dict[str, Any], Entry | None, Disabled | None]:
     async with parts.opened_store() as store:
         await _sinks(parts, store, sink)
         position = await _position(store, event)
         delivery = await store.delivery(sink, position)
         entry = (await store.entries([position]))[0]
+        gone = await disabled(store)
         if delivery is None:
             settled = await store.settled(sink, position)
+            if not settled and entry is None:
+                raise click.ClickException(_absent(event))
             state = "taken, or discarded" if settled else "never offered to this sink"
             delivery = Delivery(sink, position, due=0.0, state=state)
-        found = (await _described(store, [delivery]))[0]
+        found = (await _described(store, [delivery], gone))[0]
         if delivery.state not in ("waiting", "dead"):
             found["due"] = None
         found["event"] = entry and line_of(entry).body
-        return found
+        return found, entry, gone.get(sink)
 
 
 async def _chosen(
     parts: Assembly, store: Store, sink: str | None, events: tuple[str, ...], states: Collection[str]
-) -> dict[str, list[Position]]:
+) -> tuple[dict[str, list[Position]], Exit]:
+    """Return what to work on, by sink; `FAILED` with it if an event that was named is no delivery."""
     if events and sink is not None:
         await _sinks(parts, store, sink)
-        return {sink: [await _position(store, text) for text in events]}
-    return {
+        named = [await _position(store, text) for text in events]
+        present = [position for position in named if await store.delivery(sink, position) is not None]
+        for position in named:
+            if position not in present:
+                click.echo(f"bridge: {sink}: {position} neither waits nor is a dead letter", err=True)
+        return {sink: present}, Exit.DONE if present == named else Exit.FAILED
+    found = {
         name: [one.position for one in await store.deliveries(name, states=states, limit=_ALL)]
         for name in await _sinks(parts, store, sink)
     }
+    return found, Exit.DONE
 
 
-async def _redrive(parts: Assembly, sink: str | None, events: tuple[str, ...], states: Collection[str]) -> None:
+async def _redrive(parts: Assembly, sink: str | None, events: tuple[str, ...], states: Collection[str]) -> Exit:
     async with parts.opened_store() as store:
-        for name, positions in (await _chosen(parts, store, sink, events, states)).items():
+        chosen, code = await _chosen(parts, store, sink, events, states)
+        for name, positions in chosen.items():
             again = await store.redrive(name, positions, parts.clock.epoch()) if positions else 0
-            enabled = (await store.notes("sink/")).get(f"sink/{name}", {}).get("disabled")
+            enabled = name in await disabled(store)
             # Deliveries first: a crash in between leaves a disabled sink, which the same command mends.
             await store.note(f"sink/{name}", {"disabled": ""})
             click.echo(f"{name}: {again} due again{'; the sink is enabled again' if enabled else ''}")
+    return code
 
 
 async def _discard(
     parts: Assembly, sink: str | None, events: tuple[str, ...], states: Collection[str], *, ask: bool
 ) -> Exit:
     async with parts.opened_store() as store:
-        chosen = await _chosen(parts, store, sink, events, states)
+        chosen, code = await _chosen(parts, store, sink, events, states)
         count = sum(map(len, chosen.values()))
         if ask and count and not click.confirm(f"Discard {count} deliveries without sending them?", err=True):
             click.echo("nothing was discarded")
@@ -248,4 +296,4 @@ async def _discard(
         for name, positions in chosen.items():
             gone = await store.discard(name, positions) if positions else 0
             click.echo(f"{name}: {gone} discarded")
-    return Exit.DONE
+    return code

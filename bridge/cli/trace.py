@@ -13,11 +13,12 @@ import click
 from bridge import topics
 from bridge.assembly import Assembly, Store
 from bridge.cli.common import Command, assembly, config_option, json_option, print_json, run
+from bridge.cli.disabled import disabled
 from bridge.cli.journal import Line, find, lines
 from bridge.cli.tail import mask_phones
 from bridge.event import milliseconds, rfc3339
 from bridge.settings import format_duration
-from bridge.settlement import Attempt
+from bridge.settlement import Attempt, Tally
 
 
 @click.command(
@@ -138,13 +139,19 @@ async def _fate(parts: Assembly, store: Store, sink: str, line: Line, *, confirm
     count = f"after {tries} {'try' if tries == 1 else 'tries'}"
     if delivery.state == "dead":
         return _Fate(sink, "dead", f"dead letter, {delivery.reason}, {count}", delivery.attempts)
-    return _Fate(sink, "waiting", f"waits {count}; due {_time(delivery.due)}", delivery.attempts)
+    gone = (await disabled(store)).get(sink)
+    due = f"due {_time(delivery.due)}" if gone is None else str(gone)
+    return _Fate(sink, "waiting", f"waits {count}; {due}", delivery.attempts)
 
 
 async def _undelivered(parts: Assembly, store: Store, sink: str, line: Line, *, confirmed: bool) -> _Fate:
     wanted = parts.config.sinks[sink].topics
     if await store.settled(sink, line.position):
-        return _Fate(sink, "taken", "taken (or discarded by an operator)")
+        # The books say of one event only that it is settled; that it was sent is sure where nothing was discarded.
+        book = (await store.tally(sink)).get(line.position.source, Tally())
+        if book.discarded:
+            return _Fate(sink, "settled", "taken, or discarded by an operator")
+        return _Fate(sink, "taken", "taken")
     if not topics.matches(wanted, line.event.topic):
         return _Fate(sink, "filtered", f"not sent: its topics are {', '.join(wanted)}")
     if line.position.seq <= await store.floor(sink, line.position.source):

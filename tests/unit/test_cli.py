@@ -704,9 +704,27 @@ def test_a_delivery_is_shown_by_position_or_event_id(bridge, seeded, name) -> No
     assert "permanent: HTTP 400" in bridge("deliveries", "show", "crm", name, "-c", seeded).out
 
 
-@pytest.mark.parametrize(
-    ("name", "state"), [("lamps:1", "taken, or discarded"), ("lamps:5", "never offered"), ("lamps:99", "never offered")]
-)
+def test_a_delivery_is_shown_with_its_event_and_without_its_phone(bridge, seeded) -> None:
+    done = bridge("deliveries", "show", "crm", "lamps:3", "-c", seeded)
+    shown = json.loads(done.out.partition("\nevent:     ")[2])
+    assert (shown["id"], shown["data"]["status"], shown["data"]["phone"]) == (EVENTS[2].id, "failed", "…1000")
+    assert "555" not in done.out
+
+
+@pytest.mark.parametrize("command", ["show", "redrive", "discard"])
+def test_a_delivery_that_is_not_there_is_told_so_and_nothing_is_done(bridge, seeded, command) -> None:
+    done = bridge("deliveries", command, "crm", "lamps:99", "-c", seeded)
+    assert done.code == Exit.FAILED
+    assert "has no event 'lamps:99'" in done.err or "crm: lamps:99 neither waits nor is a dead letter" in done.err
+
+
+def test_of_several_deliveries_those_that_are_there_are_redriven(bridge, seeded) -> None:
+    done = bridge("deliveries", "redrive", "crm", "lamps:1", "lamps:3", "-c", seeded)
+    assert (done.code, done.out) == (Exit.FAILED, "crm: 1 due again\n")
+    assert done.err == "bridge: crm: lamps:1 neither waits nor is a dead letter\n"
+
+
+@pytest.mark.parametrize(("name", "state"), [("lamps:1", "taken, or discarded"), ("lamps:5", "never offered")])
 def test_what_is_no_delivery_any_more_or_yet_is_told_so(bridge, seeded, name, state) -> None:
     assert state in bridge("deliveries", "show", "crm", name, "-c", seeded).out
 
@@ -724,6 +742,27 @@ def test_an_event_that_is_not_in_the_journal_is_told_so(bridge, seeded) -> None:
 )  # fmt: skip
 def test_deliveries_have_to_be_named(bridge, seeded, arguments) -> None:
     assert bridge("deliveries", *arguments, "-c", seeded).code == Exit.USAGE
+
+
+@pytest.mark.parametrize(
+    "arguments", [("trace", TWO), ("deliveries", "list"), ("deliveries", "show", "crm", "lamps:2")]
+)
+def test_what_waits_for_a_disabled_sink_says_why_and_what_enables_it(bridge, seeded, arguments) -> None:
+    async def disable() -> None:
+        async with Assembly(load(seeded)).opened_store() as store:
+            await store.note(
+                "sink/crm", {"disabled": "https://crm.example: 410", "disabled_at": "2026-03-15T21:00:00Z"}
+            )
+
+    asyncio.run(disable())
+    said = "the sink is disabled since 2026-03-15T21:00:00Z: https://crm.example: 410; `bridge deliveries redrive crm --all`"
+    assert said in bridge(*arguments, "-c", seeded).out
+    if arguments[0] == "deliveries":
+        found = bridge(*arguments, "-c", seeded, "--json").json
+        one = found if isinstance(found, dict) else next(each for each in found if each["position"] == "lamps:2")
+        assert one["disabled"] == {"answered": "https://crm.example: 410", "since": "2026-03-15T21:00:00Z"}
+    bridge("deliveries", "redrive", "crm", "--all", "-c", seeded)
+    assert "disabled" not in bridge(*arguments, "-c", seeded).out
 
 
 def test_dead_letters_are_redriven_and_the_sink_is_enabled_again(bridge, seeded) -> None:
@@ -794,6 +833,16 @@ def test_a_trace_tells_each_change_and_what_each_sink_did(bridge, seeded) -> Non
     assert "permanent: HTTP 400" in out
     assert "line …1000 busy" in out
     assert "-> ops: not sent: its topics are *.recipient.failed.#" in out
+
+
+def test_a_trace_calls_an_event_taken_only_where_no_operator_may_have_discarded_it(bridge, seeded) -> None:
+    def crm() -> tuple[str, str]:
+        sinks = bridge("trace", ONE, "-c", seeded, "--json").json[0]["sinks"]
+        return next((each["state"], each["said"]) for each in sinks if each["sink"] == "crm")
+
+    assert crm() == ("taken", "taken")
+    bridge("deliveries", "discard", "crm", "lamps:2", "--yes", "-c", seeded)
+    assert crm() == ("settled", "taken, or discarded by an operator")
 
 
 @pytest.mark.parametrize(
