@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from bridge.event import milliseconds, rfc3339
 from bridge.privacy import last4
 from bridge.reconcile import Reconciler
 from bridge.settings import parse_duration
+from bridge.source import Source
 
 _SHOWN = 50
 _POLLS = 2
@@ -54,7 +54,7 @@ _SAID = {
 )
 @click.argument("source")
 @config_option
-@click.option("--resource", help="Compare this message or recipient only, by id or path.")
+@click.option("--resource", help="Compare this message or recipient only: its path, or its id if that is clear.")
 @click.option("--deep", is_flag=True, help="Read every resource, also where the counts agree or there are none.")
 @click.option("--all", "everything", is_flag=True, help="Take in messages that are followed no longer.")
 @click.option(
@@ -116,9 +116,7 @@ async def _reconcile(
         source = await paced(parts, store, name)
         try:
             if resource is not None:
-                # A source that follows everything has no names to give; a path is what it is.
-                with suppress(ValueError):
-                    resource = source.resource(resource)
+                resource = _path(source, resource)
             wanted = Wanted(resource, deep=deep, everything=everything, patience=patience)
             reconciler = Reconciler(name, source, store, parts.clock, published=settings.first_sight == "emit")
             report = await reconciler.compare(wanted, _told())
@@ -126,6 +124,16 @@ async def _reconcile(
             await source.close()
         await reconciler.settle(report, wanted, store, {sink: each.topics for sink, each in parts.config.sinks.items()})
         return report
+
+
+def _path(source: Source, text: str) -> str:
+    try:
+        return source.resource(text)
+    except ValueError as error:
+        # A source that follows everything has no names to give; a path is what it is.
+        if text.startswith("/"):
+            return text
+        raise click.UsageError(f"--resource: {error}") from None
 
 
 def _told() -> Callable[[str], None]:

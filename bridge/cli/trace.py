@@ -25,7 +25,7 @@ from bridge.settlement import Attempt, Tally
     cls=Command,
     examples="""
     bridge trace /messages/voice/10507/recipients/364898 -c bridge.yaml
-    bridge trace 10507 -c bridge.yaml                                by an id, as `bridge watch` reads it
+    bridge trace 10507 -c bridge.yaml                                by an id: all resources that have it
     bridge trace 5f0c6d1be2a94d2c8f6a3f0e9d8c7b6a -c bridge.yaml     all of the resource of one event
     """,
 )
@@ -35,7 +35,7 @@ from bridge.settlement import Attempt, Tally
 def trace(resource: str, config_file: Path, *, as_json: bool) -> None:
     """Tell one resource's life: each change, when it was seen, whether the broker has it, and what each sink did.
 
-    RESOURCE is a path as in an event's `subject`, or what a source makes of a shorter name; EVENT-ID is an event's id.
+    RESOURCE is a path as in an event's `subject`, or its last part; EVENT-ID is an event's id.
     """
     parts = assembly(config_file)
     found = run(_trace(parts, resource))
@@ -102,10 +102,17 @@ async def _subjects(parts: Assembly, store: Store, resource: str) -> list[str]:
             names[source.resource(resource)] = None
         await source.close()
     if "/" not in resource:
+        # A source may not know which of several resources an id means; the journal knows those that there were.
+        named = [line.subject async for line in lines(store, resource.encode()) if _is_called(line.subject, resource)]
+        names |= dict.fromkeys(named)
         event = await find(store, resource)
         if event is not None:
             names[event.subject] = None
     return list(names)
+
+
+def _is_called(subject: str, name: str) -> bool:
+    return subject.rpartition("/")[2] == name
 
 
 async def _life(parts: Assembly, store: Store, line: Line) -> dict[str, Any]:

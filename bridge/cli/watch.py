@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from bridge.assembly import Assembly
 from bridge.cli.common import Exit, Group, assembly, config_option, json_option, print_json, print_table, run
+from bridge.source import Source
 
 
 @click.group(
@@ -24,15 +26,18 @@ def watch() -> None:
 
 @watch.command(
     examples="""
-    bridge watch add city-voice 10507 -c bridge.yaml                    by id
-    bridge watch add city-voice /messages/voice/10507 -c bridge.yaml    by path
+    bridge watch add city-voice /messages/voice/10507 -c bridge.yaml
+    bridge watch add city-voice /messages/voice/10507 /messages/sms/2101 -c bridge.yaml
     """
 )
 @click.argument("source")
 @click.argument("resources", nargs=-1, required=True, metavar="RESOURCE...")
 @config_option
 def add(source: str, resources: tuple[str, ...], config_file: Path) -> Exit:
-    """Follow resources of a source from its next poll on."""
+    """Follow resources of a source from its next poll on.
+
+    RESOURCE is a path. An id alone will do where the source follows one channel only.
+    """
     parts = assembly(config_file)
     run(_change(parts, source, resources, add=True))
     return Exit.DONE
@@ -47,7 +52,10 @@ def add(source: str, resources: tuple[str, ...], config_file: Path) -> Exit:
 @click.argument("resources", nargs=-1, required=True, metavar="RESOURCE...")
 @config_option
 def remove(source: str, resources: tuple[str, ...], config_file: Path) -> Exit:
-    """Follow resources no longer; what a source finds by itself is followed all the same."""
+    """Follow resources no longer; what a source finds by itself is followed all the same.
+
+    RESOURCE is a path, or the id of what `bridge watch list` shows. Exits with 1 if one of them was not followed.
+    """
     parts = assembly(config_file)
     known = run(_change(parts, source, resources, add=False))
     return Exit.DONE if known else Exit.FAILED
@@ -87,18 +95,30 @@ def _names(parts: Assembly) -> str:
 
 async def _change(parts: Assembly, source: str, resources: tuple[str, ...], *, add: bool) -> bool:
     reader = parts.source(_known(parts, source))
+    changed = []
     try:
-        paths = [reader.resource(text) for text in resources]
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
+        async with parts.opened_store() as store:
+            followed = () if add else await store.watched(source)
+            paths = [_path(reader, text, followed) for text in resources]
+            for path in paths:
+                changed.append(await (store.watch if add else store.unwatch)(source, path))
+                click.echo(f"{path}: {_SAID[add, changed[-1]]}")
     finally:
         await reader.close()
-    changed = []
-    async with parts.opened_store() as store:
-        for path in paths:
-            changed.append(await (store.watch if add else store.unwatch)(source, path))
-            click.echo(f"{path}: {_SAID[add, changed[-1]]}")
     return all(changed)
+
+
+def _path(reader: Source, text: str, followed: Sequence[str]) -> str:
+    """Return the path that an operator means: what the source reads, else what is followed and has that path or id."""
+    try:
+        return reader.resource(text)
+    except ValueError as error:
+        meant = [path for path in followed if text in (path, path.rpartition("/")[2])]
+        if len(meant) > 1:
+            raise click.UsageError(f"{text!r} may be {' or '.join(meant)}; give the path") from None
+        if not meant:
+            raise click.UsageError(str(error)) from None
+        return meant[0]
 
 
 _SAID = {

@@ -63,16 +63,20 @@ class LampSettings(SourceSettings):
     token: Secret
     """Opens the lamp."""
     fault: str = ""
+    channels: int = 1
 
 
 class Lamp:
     retention = 60.0
 
-    def __init__(self, fault):
+    def __init__(self, fault, channels=1):
         self.fault = ERRORS[fault]
+        self.channels = channels
         self.problems = []
 
     def resource(self, text):
+        if text.isdigit() and self.channels > 1:
+            raise ValueError(f"{text!r} may be of several channels; give its path")
         if text.isdigit():
             return f"/messages/voice/{text}"
         if text.startswith("/messages/"):
@@ -127,7 +131,7 @@ class TorchSettings(SourceSettings):
 
 
 torch = SourcePlugin(TorchSettings, lambda name, settings, clock: Lamp(""))
-lamp = SourcePlugin(LampSettings, lambda name, settings, clock: Lamp(settings.fault))
+lamp = SourcePlugin(LampSettings, lambda name, settings, clock: Lamp(settings.fault, settings.channels))
 bell = SinkPlugin(BellSettings, lambda name, settings, clock: Bell(settings.fault))
 '''
 POINTS = "[bridge.sources]\nlamp = acme_cli:lamp\ntorch = acme_cli:torch\n[bridge.sinks]\nbell = acme_cli:bell\n"
@@ -671,6 +675,41 @@ def test_messages_are_followed_by_id_or_path_until_they_are_removed(bridge, file
     assert bridge("watch", "remove", "lamps", "10507", "-c", file).code == Exit.DONE
     done = bridge("watch", "remove", "lamps", "10507", "-c", file)
     assert (done.code, done.out) == (Exit.FAILED, "/messages/voice/10507: was not followed\n")
+
+
+@pytest.fixture
+def channels(file) -> Path:
+    """Give a configuration whose source has resources of two channels, so that an id alone does not name one."""
+    file.write_text(file.read_text().replace("token: canary", "token: canary, channels: 2"))
+    return file
+
+
+def test_what_is_followed_is_removed_by_its_id_also_where_a_source_has_several_channels(bridge, channels) -> None:
+    done = bridge("watch", "add", "lamps", "99999", "-c", channels)
+    assert done.code == Exit.USAGE
+    assert "'99999' may be of several channels" in done.err
+    bridge("watch", "add", "lamps", "/messages/voice/99999", "/messages/voice/7", "/messages/sms/7", "-c", channels)
+    done = bridge("watch", "remove", "lamps", "99999", "-c", channels)
+    assert (done.code, done.out) == (Exit.DONE, "/messages/voice/99999: is followed no longer\n")
+    done = bridge("watch", "remove", "lamps", "7", "-c", channels)
+    assert done.code == Exit.USAGE
+    assert "'7' may be /messages/sms/7 or /messages/voice/7; give the path" in done.err
+    assert bridge("watch", "remove", "lamps", "99999", "-c", channels).code == Exit.USAGE
+
+
+def test_an_ambiguous_id_is_traced_to_every_resource_that_has_it(bridge, seeded) -> None:
+    seeded.write_text(seeded.read_text().replace("token: canary", "token: canary, channels: 2"))
+    found = bridge("trace", "1", "-c", seeded, "--json").json
+    assert [(each["subject"], each["topic"]) for each in found] == [
+        (ONE, "voice.recipient.sending"), (ONE, "voice.recipient.failed.busy"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("resource", ["nope nope", "99999"])
+def test_books_of_a_resource_that_cannot_be_named_are_wrong_usage(bridge, channels, resource) -> None:
+    done = bridge("reconcile", "lamps", "--resource", resource, "-c", channels)
+    assert done.code == Exit.USAGE
+    assert "--resource: " in done.err
 
 
 @pytest.mark.parametrize(
