@@ -15,6 +15,7 @@ from bridge.assembly import Assembly, Store
 from bridge.cli.common import Command, assembly, config_option, json_option, print_json, run
 from bridge.cli.disabled import disabled
 from bridge.cli.journal import Line, find, lines
+from bridge.cli.recorded import Recorded, baselines, recorded
 from bridge.cli.tail import mask_phones
 from bridge.event import milliseconds, rfc3339
 from bridge.settings import format_duration
@@ -35,21 +36,30 @@ from bridge.settlement import Attempt, Tally
 def trace(resource: str, config_file: Path, *, as_json: bool) -> None:
     """Tell one resource's life: each change, when it was seen, whether the broker has it, and what each sink did.
 
-    RESOURCE is a path as in an event's `subject`, or its last part; EVENT-ID is an event's id.
+    RESOURCE is a path as in an event's `subject`, or its last part; EVENT-ID is an event's id. Of a resource without
+    any event, the last known status is told where the bridge has one.
     """
     parts = assembly(config_file)
-    found = run(_trace(parts, resource))
-    if not found:
-        kept = format_duration(parts.config.journal.keep)
-        raise click.ClickException(
-            f"the journal has nothing of {resource!r}: it was not seen, did not change, or changed longer than {kept} "
-            "ago (journal.keep)"
-        )
+    found, known = run(_trace(parts, resource))
+    if not found and not known:
+        raise click.ClickException(_nothing(parts, resource))
     if as_json:
-        print_json(found)
+        print_json(found or [one.plain() for one in known])
         return
+    for one in known:
+        click.echo(f"{one.subject}: {one}")
     for change in found:
         _print(change)
+
+
+def _nothing(parts: Assembly, resource: str) -> str:
+    kept = format_duration(parts.config.journal.keep)
+    silent = baselines(parts)
+    first = f", or was there at the first start of {' or '.join(silent)} (first_sight: baseline)" if silent else ""
+    return (
+        f"the journal has nothing of {resource!r}: it was not seen, did not change, or changed longer than {kept} "
+        f"ago (journal.keep){first}"
+    )
 
 
 def _print(change: dict[str, Any]) -> None:
@@ -85,14 +95,16 @@ class _Fate:
         return {"sink": self.sink, "state": self.state, "said": self.said, "attempts": attempts}
 
 
-async def _trace(parts: Assembly, resource: str) -> list[dict[str, Any]]:
+async def _trace(parts: Assembly, resource: str) -> tuple[list[dict[str, Any]], list[Recorded]]:
     async with parts.opened_store() as store:
         found: list[Line] = []
         for subject in await _subjects(parts, store, resource):
             needle = subject.encode()
             found += [line async for line in lines(store, needle) if line.subject == subject]
         found.sort(key=lambda line: (line.recorded or datetime.min.replace(tzinfo=UTC), line.position))
-        return [await _life(parts, store, line) for line in found]
+        if not found:
+            return [], await recorded(parts, store, resource)
+        return [await _life(parts, store, line) for line in found], []
 
 
 async def _subjects(parts: Assembly, store: Store, resource: str) -> list[str]:

@@ -150,6 +150,33 @@ async def test_a_trace_tells_the_whole_life_of_one_recipient_and_of_nobody_else(
     assert "was not seen, did not change, or changed longer than 168h ago" in nothing.stderr
 
 
+async def test_a_trace_tells_of_what_a_first_start_recorded_without_publishing_it(tmp_path):
+    async with world(tmp_path) as (simulator, config, *_receivers):
+        values = yaml.safe_load(config.read_text())
+        for source in values["sources"].values():
+            source["first_sight"] = "baseline"
+        config.write_text(yaml.safe_dump(values))
+        message = simulator.world.add_message("voice", 1)
+        for path in (message.path, *message.recipients):
+            simulator.world.move(path, "sending")
+        assert (await ask(tmp_path, "run", "--once", "-c", config.name)).returncode == 0
+        said = "recorded at a first start (first_sight: baseline), status sending, not published"
+        for resource, path in (
+            (message.recipients[0],) * 2,
+            (message.path,) * 2,
+            (message.path.split("/")[-1], message.path),
+        ):
+            told = await ask(tmp_path, "trace", resource, "-c", config.name)
+            assert (told.returncode, told.stdout) == (0, f"{path}: {said}\n")
+        told = await ask(tmp_path, "trace", message.path, "--json", "-c", config.name)
+        assert json.loads(told.stdout) == [
+            {"subject": message.path, "source": "city", "status": "sending", "said": said}
+        ]
+        nothing = await ask(tmp_path, "trace", "/j/voicemail_drop_records/1", "-c", config.name)
+        assert nothing.returncode == 1
+        assert "was there at the first start of city or drops or journeys" in nothing.stderr
+
+
 async def test_a_replay_goes_to_one_sink_only_with_the_ids_that_the_events_had(story):
     before = {request.headers["webhook-id"]: request.body for request in story.crm.requests}
     story.crm.requests.clear()
