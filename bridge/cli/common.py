@@ -140,16 +140,45 @@ def assembly(config_file: Path) -> Assembly:
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run an asynchronous command to its end; a thread that is stuck in a call does not hold that up."""
+    """Run an asynchronous command to its end; SIGTERM interrupts it as Ctrl-C does: it gives back what it holds.
+
+    What the command itself does about signals goes before. A thread that is stuck in a call does not hold the end up.
+    """
     import asyncio
 
     from bridge.threads import DaemonThreads
 
     async def main() -> T:
         asyncio.get_running_loop().set_default_executor(DaemonThreads())
-        return await work
+        return await _interrupted_by_sigterm(work)
 
     return asyncio.run(main())
+
+
+async def _interrupted_by_sigterm(work: Coroutine[Any, Any, T]) -> T:
+    import asyncio
+    import signal
+    from contextlib import suppress
+
+    loop = asyncio.get_running_loop()
+    working = asyncio.current_task()
+    asked = False
+
+    def ask() -> None:
+        nonlocal asked
+        asked = True
+        loop.remove_signal_handler(signal.SIGTERM)  # a second one ends the process at once
+        if working is not None:
+            working.cancel()
+
+    with suppress(ValueError, RuntimeError):  # on another thread than the first there are no signals
+        loop.add_signal_handler(signal.SIGTERM, ask)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if asked:
+            raise KeyboardInterrupt from None
+        raise
 
 
 def logs_to_stderr() -> None:

@@ -88,7 +88,8 @@ def run(
     lost by that either. Several processes may run on one configuration: each source is polled by one of them at a time.
 
     With --once the outcome is printed on stdout, or on stderr where a sink prints its events on stdout; it exits with 1
-    if a source failed, and with 4 if the store or the broker cannot be reached.
+    if a source failed, and with 4 if the store or the broker cannot be reached. SIGTERM or Ctrl-C ends it early, with
+    130; what it has in hand is finished or handed back.
 
     With --record, the answers from which the events are made are kept as well: ids, statuses, counts and times as they
     are; of phones, keys, names and texts, stand-ins that nobody can trace back; of tokens nothing. `bridge replay-tape`

@@ -46,7 +46,7 @@ _NOWHERE = Position("-", 0)
 def tail(
     topics: tuple[str, ...], config_file: Path, count: int | None, since: datetime | None, *, as_json: bool
 ) -> Exit:
-    """Print events as they are published, until Ctrl-C.
+    """Print events as they are published, until Ctrl-C or SIGTERM.
 
     Topics are exact words, `*` for one word and a final `#` for none or more; without any, everything is printed. A
     line for a person shows the last four characters of a phone. When the broker goes away, a note on stderr says so,

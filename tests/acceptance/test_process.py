@@ -33,7 +33,7 @@ from harness import (
 from prometheus_client.parser import text_string_to_metric_families
 
 from bridge.simulator import Simulator, SimulatorSettings
-from bridge.testing.receiver import Receiver, silence
+from bridge.testing.receiver import Receiver, reply, silence
 from bridge.testing.servers import RabbitMQServer, RedisServer
 
 pytestmark = pytest.mark.acceptance
@@ -160,6 +160,34 @@ async def test_a_second_signal_ends_it_at_once_and_nothing_is_lost_by_that(tmp_p
             assert len(told.ids) == len({*told.ids})
         check_log(process)
         check_log(again)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_a_single_round_which_hands_back_what_it_holds(number, tmp_path):
+    async with Simulator(SimulatorSettings.still()) as simulator, Receiver(default=silence()) as receiver:
+        sinks = {"crm": webhook(receiver)}
+        config = write_config(tmp_path, simulator, sinks=sinks, drain_timeout="1s", claim="100s", lease="100s")
+        drop = simulator.world.add_drop()
+        with bridge(tmp_path, "run", "--once", "-c", str(config), name="first") as process:
+            await receiver.arrived(1, within=30)
+            assert await ended(process, number, within=20) == 130
+        assert "Traceback" not in process.err.read_text()
+        receiver.default = reply()
+        # Neither a lease nor a claim of 100 seconds stands in the way of the next one.
+        again = await asyncio.wait_for(ask(tmp_path, "run", "--once", "--json", "-c", str(config)), 20)
+        assert (again.returncode, json.loads(again.stdout)["sinks"]["crm"]["taken"]) == (0, 1)
+        assert {json.loads(request.body)["subject"] for request in receiver.requests} == {drop.path}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_is_how_a_tail_ends_well(number, tmp_path):
+    async with Simulator(SimulatorSettings.still()) as simulator:
+        config = write_config(tmp_path, simulator)
+        with bridge(tmp_path, "tail", "-c", str(config), name="tail") as process:
+            await until((tmp_path / "state" / "broker.db").exists, "tail opens the broker")
+            await until(lambda: taps(tmp_path) > 0, "tail subscribes")
+            assert await ended(process, number, within=10) == 0
+        assert process.err.read_text() == ""
 
 
 # --- waiting ----------------------------------------------------------------------------------------------------------
