@@ -34,6 +34,10 @@ class Unavailable(Transient):
     """The store or the broker cannot be reached now; nothing was half done that a second try would not mend."""
 
 
+class AccessRefused(Unavailable):
+    """The store or the broker refuses our credentials: trying again is harmless, but an operator has to look."""
+
+
 class NotReady(Transient):
     """The provider is still building the answer (HTTP 202): ask later, and take nothing for empty."""
 

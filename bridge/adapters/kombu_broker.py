@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -20,15 +19,17 @@ from bridge.adapters.kombu_address import Address, addresses
 from bridge.adapters.kombu_amqp import AmqpLink, HeldUp
 from bridge.adapters.kombu_redis import RedisLink
 from bridge.adapters.kombu_virtual import VirtualLink
+from bridge.adapters.system import system_reason
 from bridge.adapters.worker import Worker, wait_readable
 from bridge.broker import Inbox, Received
 from bridge.clock import Clock
-from bridge.errors import BridgeError, Unavailable
+from bridge.errors import AccessRefused, BridgeError, Unavailable
 from bridge.event import Entry
 
 T = TypeVar("T")
 log = structlog.get_logger()
 
+_REFUSED = (amqp.exceptions.AccessRefused, redis.AuthenticationError)
 _SPARE = 10.0
 """Seconds beyond its own time limits after which a call is given up from outside."""
 
@@ -99,7 +100,8 @@ class Line:
             raise
         except Exception as error:
             self._drop()
-            raise Unavailable(f"{self._label}: {reason(error)}") from error
+            kind = AccessRefused if isinstance(error, _REFUSED) else Unavailable
+            raise kind(f"{self._label}: {reason(error)}") from error
 
     def _rest(self, wake: int) -> None:
         link = self._link
@@ -137,7 +139,9 @@ def reason(error: Exception) -> str:
     match error:
         case HeldUp():
             text = str(error)
-        case amqp.exceptions.AccessRefused() | redis.AuthenticationError():
+        case ModuleNotFoundError() if error.name:
+            text = f"the Python module {error.name} is not installed; kombu's extra for it brings it, as in kombu[sqs]"
+        case _ if isinstance(error, _REFUSED):
             text = "the credentials were refused; see user and password in the broker's URL"
         case amqp.exceptions.ConsumerCancelled():
             text = "the queue was deleted while it was being consumed; it has to be declared again"
@@ -148,21 +152,9 @@ def reason(error: Exception) -> str:
             text = f"Redis refused a command ({code if code.isupper() else type(error).__name__})"
         case TimeoutError() | redis.TimeoutError():
             text = "no answer in time"
-        case socket.gaierror():
-            text = "its host name is not known"
         case _:
-            text = _system_reason(error) or f"the connection was lost ({type(error).__name__})"
+            text = system_reason(error) or f"the connection was lost ({type(error).__name__})"
     return text
-
-
-def _system_reason(error: BaseException) -> str | None:
-    """Return the operating system's own words, from the error itself or what was behind it."""
-    behind: BaseException | None = error
-    while behind is not None:
-        if isinstance(behind, OSError) and behind.strerror:
-            return behind.strerror.lower()
-        behind = behind.__cause__ or behind.__context__
-    return None
 
 
 class Subscription:

@@ -21,7 +21,8 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 
-from bridge.errors import Unavailable
+from bridge.adapters.system import system_reason
+from bridge.errors import AccessRefused, Unavailable
 
 Client = Redis | RedisCluster
 _SCHEMES = re.compile(r"(rediss?)(\+sentinel|\+cluster)?://(.*)|(unix)://(.*)", re.DOTALL)
@@ -60,6 +61,7 @@ _KINDS: tuple[tuple[type[Exception], str], ...] = (
     (OSError, "CONNECTION"),
 )
 """The library takes the code off the text of the errors that it knows; the first that fits counts."""
+_REFUSED = frozenset({"NOPERM", "NOAUTH", "WRONGPASS"})
 
 
 def describe(url: str) -> str:
@@ -161,16 +163,23 @@ class RedisLink:
         except (failures.RedisError, failures.RedisClusterException, OSError, TimeoutError) as error:
             if task is not None and task.cancelling() > before:
                 raise asyncio.CancelledError from error
-            raise Unavailable(f"{self.place} {self._reason(error)}") from error
+            code = _code(error)
+            kind = AccessRefused if code in _REFUSED else Unavailable
+            raise kind(f"{self.place} {self._reason(code, error)}") from error
         if task is not None and task.cancelling() > before:
             raise asyncio.CancelledError
 
-    def _reason(self, error: Exception) -> str:
-        code = _CODE.search(str(error))
-        known = code[1] if code is not None else next((name for kind, name in _KINDS if isinstance(error, kind)), "")
-        if not known:
+    def _reason(self, code: str, error: Exception) -> str:
+        if not code:
             return f"answered with an error ({str(error).partition(' ')[0]})"
-        return _MEANING[known].format(timeout=self._timeout)
+        told = _MEANING[code].format(timeout=self._timeout)
+        why = system_reason(error) if code == "CONNECTION" else None
+        return f"{told}: {why}" if why else told
+
+
+def _code(error: Exception) -> str:
+    found = _CODE.search(str(error))
+    return found[1] if found is not None else next((name for kind, name in _KINDS if isinstance(error, kind)), "")
 
 
 class _Packing:

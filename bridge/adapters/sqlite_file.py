@@ -184,6 +184,8 @@ class SqliteFile:
 
     def connect(self) -> sqlite3.Connection:
         """Open the file, making it and its folder if need be; nobody else may read it, for it holds phone numbers."""
+        if self.path.is_dir():
+            raise IsADirectoryError
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # Only a file that is not there yet is opened by us: closing it would end this process's locks on it (fcntl).
         with suppress(FileExistsError):
@@ -206,6 +208,8 @@ class SqliteFile:
         match error:
             case NewerFileError() | ForeignFileError():
                 return Unavailable(f"the store {self.path} {error}")
+            case IsADirectoryError():
+                return Unavailable(f"the store {self.path} is a directory; name a file in it")
             case OSError():
                 return Unavailable(f"the store {self.path} cannot be opened: {error.strerror}")
             case sqlite3.Error():

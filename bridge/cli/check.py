@@ -12,7 +12,7 @@ import click
 
 from bridge.assembly import Assembly
 from bridge.cli.common import Command, Exit, assembly, config_option, json_option, print_json, print_table, run
-from bridge.errors import BridgeError, ConfigError, Transient, Unauthorized
+from bridge.errors import AccessRefused, BridgeError, ConfigError, Transient, Unauthorized
 from bridge.sink import Sink
 from bridge.source import Source
 
@@ -116,7 +116,7 @@ async def _finding(part: str, asked: Awaitable[tuple[str, float | None]]) -> Fin
     except TimeoutError:
         return Finding(part, "unreachable", f"no answer within {_TIMEOUT:g} s")
     except BridgeError as error:
-        unreachable = isinstance(error, Transient) and not isinstance(error, Unauthorized)
+        unreachable = isinstance(error, Transient) and not isinstance(error, Unauthorized | AccessRefused)
         return Finding(part, "unreachable" if unreachable else "refused", str(error))
     except Exception as error:  # noqa: BLE001 - a plugin's defect is a finding like any other; its text may quote secrets
         return Finding(part, "refused", f"a defect: unexpected {type(error).__name__}")

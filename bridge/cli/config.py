@@ -66,8 +66,34 @@ def show(config_file: Path, *, as_json: bool) -> None:
 @click.option("--source", "sources", multiple=True, metavar="NAME", help="An installed source; may be repeated.")
 @click.option("--sink", "sinks", multiple=True, metavar="NAME", help="An installed sink; may be repeated.")
 def new(sources: tuple[str, ...], sinks: tuple[str, ...]) -> None:
-    """Write a commented file to start from; it is valid as soon as the variables it names are set."""
+    """Write a commented file to start from; it is valid as soon as the variables it names are set.
+
+    Without --source and --sink it has everything that is installed, and says on stderr what cannot be used.
+    """
+    for name in sources:
+        _known("source", name)
+    for name in sinks:
+        _known("sink", name)
     if not sinks and not sources:
-        sinks = tuple(plugins.installed("sink"))
-    sources = sources or tuple(plugins.installed("source"))
+        sinks = _usable("sink")
+    sources = sources or _usable("source")
     click.echo(starter(list(dict.fromkeys(sources)), list(dict.fromkeys(sinks))), nl=False)
+
+
+def _known(kind: plugins.Kind, name: str) -> None:
+    known = plugins.installed(kind)
+    if name not in known:
+        raise click.UsageError(f"no {kind} {name!r} is installed; installed: {', '.join(known) or 'none'}")
+
+
+def _usable(kind: plugins.Kind) -> tuple[str, ...]:
+    """Return the installed plugins that a configuration may name; says on stderr which it may not."""
+    found = []
+    for name in plugins.installed(kind):
+        try:
+            plugins.load(kind, name)
+        except plugins.PluginError as error:
+            click.echo(f"left out: {error}", err=True)
+        else:
+            found.append(name)
+    return tuple(found)

@@ -11,6 +11,7 @@ from bridge import topics as patterns
 from bridge.assembly import Assembly, Store
 from bridge.cli.common import MOMENT, Command, Exit, assembly, config_option, json_option, print_json, run
 from bridge.cli.journal import lines
+from bridge.event import rfc3339
 from bridge.settlement import Arrival
 
 _BATCH = 1000
@@ -47,6 +48,8 @@ def replay(
             patterns.check(topic)
         except ValueError as error:
             raise click.UsageError(str(error)) from None
+    if until is not None and since >= until:
+        raise click.UsageError(f"--since {rfc3339(since)} is not before --until {rfc3339(until)}")
     selected, again = run(_replay(parts, sink, since, until, topics))
     if as_json:
         print_json({"sink": sink, "selected": selected, "replayed": again})

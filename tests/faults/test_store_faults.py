@@ -19,7 +19,7 @@ import redis
 from bridge.adapters.redis_store import RedisStore
 from bridge.adapters.sqlite_store import SqliteStore
 from bridge.clock import Clock
-from bridge.errors import Conflict, Unavailable
+from bridge.errors import AccessRefused, Conflict, Unavailable
 from bridge.ledger import Commit, Key, Ledger
 from bridge.settlement import Tally
 from bridge.testing.ledger_suite import Store, change, event, events, held, trails
@@ -176,7 +176,7 @@ class TestRedis:
                 admin.config_set("requirepass", "secret-canary")
             for url in (f"redis://:wrong-canary@127.0.0.1:{server.port}/0", server.url):
                 store = RedisStore(url, clock=Clock(), begin=0)
-                with pytest.raises(Unavailable) as caught:
+                with pytest.raises(AccessRefused) as caught:
                     await store.open()
                 assert "password" in str(caught.value)
                 assert "canary" not in str(caught.value)

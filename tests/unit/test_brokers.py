@@ -9,6 +9,7 @@ import sqlite3
 import ssl
 import stat
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -32,7 +33,7 @@ from bridge.adapters.sqlite_broker import SqliteBroker
 from bridge.adapters.worker import Worker, wait_readable
 from bridge.broker import Broker
 from bridge.clock import Clock
-from bridge.errors import Unavailable
+from bridge.errors import AccessRefused, Unavailable
 from bridge.event import Position
 from bridge.testing.broker_suite import QUEUE, collect, entry, ids, nothing_more
 from bridge.testing.relay import TcpRelay
@@ -393,6 +394,15 @@ async def test_a_broker_that_is_not_there_is_unavailable_and_no_password_is_told
                 pass
 
 
+async def test_a_broker_whose_client_library_is_missing_names_the_module(
+    make: Callable[..., KombuBroker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pymongo", None)
+    with pytest.raises(Unavailable, match=r"the Python module pymongo\S* is not installed; kombu's") as error:
+        await make("mongodb://user:pass-word@h").ping()
+    assert "pass-word" not in str(error.value)
+
+
 async def test_a_refused_password_is_said_so(
     rabbitmq_server: RabbitMQServer, redis_url: str, make: Callable[..., KombuBroker]
 ) -> None:
@@ -402,7 +412,7 @@ async def test_a_refused_password_is_said_so(
             f"amqp://guest:wrong-word@127.0.0.1:{rabbitmq_server.port}//",
             redis_url.replace("//", "//someone:wrong-word@"),
         ):
-            with pytest.raises(Unavailable, match="credentials were refused") as error:
+            with pytest.raises(AccessRefused, match="credentials were refused") as error:
                 await make(url).ping()
             assert "wrong-word" not in str(error.value)
         client.acl_deluser("someone")

@@ -503,7 +503,24 @@ def test_a_starter_file_loads_once_its_variables_are_set(bridge, site, tmp_path)
     path.write_text(every)
     assert load(path, environ={"LAMP_TOKEN": "x", "PRIVACY_KEY": "x"}).exchange == "bridge.events"
     assert "sinks: {}" in bridge("config", "new", "--source", "lamp").out
-    assert bridge("config", "new", "--source", "nope").code == Exit.CONFIG
+    done = bridge("config", "new", "--source", "nope")
+    assert done.code == Exit.USAGE  # nothing is wrong with a configuration: there is none yet
+    assert "no source 'nope' is installed; installed: " in done.err
+
+
+def test_a_starter_file_leaves_out_what_is_broken_or_in_conflict_and_says_so(bridge, site) -> None:
+    (site / "acme_cli.py").write_text("import not_there\n")
+    info = site / "zeta_lamps-3.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: zeta-lamps\nVersion: 3\n")
+    (info / "entry_points.txt").write_text("[bridge.sinks]\nbell = zeta:bell\n")
+    done = bridge("config", "new")
+    assert done.code == Exit.DONE
+    assert "left out: installed plugins: the source 'lamp' of acme-lamps 1.2 cannot be imported" in done.err
+    assert "left out: installed plugins: the sink 'bell' is announced by acme-lamps 1.2 and zeta-lamps 3" in done.err
+    assert "type: govdelivery" in done.out
+    assert "type: lamp" not in done.out
+    assert bridge("config", "new", "--source", "lamp").code == Exit.CONFIG
 
 
 def test_a_starter_file_has_examples_and_just_the_secrets_that_are_needed(bridge, site, tmp_path) -> None:
@@ -558,8 +575,8 @@ def test_a_store_that_is_away_is_told_without_its_password(bridge, file) -> None
     file.write_text(f"{file.read_text()}store: redis://:canary@127.0.0.1:1/0\nbroker: redis://:canary@127.0.0.1:1/1\n")
     done = bridge("check", "-c", file)
     assert done.code == Exit.UNREACHABLE
-    assert re.search(r"^store +unreachable", done.out, re.MULTILINE)
-    assert re.search(r"^broker +unreachable", done.out, re.MULTILINE)
+    assert re.search(r"^store +unreachable .* cannot be reached: connection refused", done.out, re.MULTILINE)
+    assert re.search(r"^broker +unreachable .* connection refused", done.out, re.MULTILINE)
     assert "canary" not in done.out + done.err
 
 
@@ -571,6 +588,17 @@ def test_an_address_that_only_its_library_cannot_read_is_a_problem_of_the_file(b
     assert done.code == Exit.CONFIG
     assert re.match(rf".*bridge\.yaml:\d+: {key}: ", done.err)
     assert "canary" not in done.err
+
+
+def test_a_store_and_a_broker_that_refuse_the_password_are_refused_and_not_unreachable(bridge, file) -> None:
+    with RedisServer() as server:
+        url = server.url.replace("//", "//nobody:canary@")
+        file.write_text(f"{file.read_text()}store: {url}\nbroker: {url}\n")
+        done = bridge("check", "-c", file)
+    assert done.code == Exit.FAILED
+    assert re.search(r"^store +refused .* refuses the credentials", done.out, re.MULTILINE)
+    assert re.search(r"^broker +refused .* credentials were refused", done.out, re.MULTILINE)
+    assert "canary" not in done.out + done.err
 
 
 def test_a_command_that_needs_the_store_ends_with_4_without_it(bridge, file) -> None:
@@ -858,6 +886,9 @@ def test_a_replay_says_what_it_left_alone(bridge, seeded) -> None:
     assert bridge("replay", "nope", "--since", "24h", "-c", seeded).code == Exit.USAGE
     assert bridge("replay", "crm", "--since", "24h", "--topic", "#.a", "-c", seeded).code == Exit.USAGE
     assert bridge("replay", "crm", "--since", "noon", "-c", seeded).code == Exit.USAGE
+    done = bridge("replay", "crm", "--since", "1h", "--until", "2h", "-c", seeded)
+    assert done.code == Exit.USAGE
+    assert re.search(r"--since \S+ is not before --until \S+", done.err)
 
 
 def test_a_trace_tells_each_change_and_what_each_sink_did(bridge, seeded) -> None:

@@ -398,6 +398,12 @@ async def test_dropping_an_old_token_leaves_the_new_one_alone(vendor, bridge) ->
             "400 .code invalid_request.*account_id",
         ),
         (400, "cl13nt-s3cr3t", errors.Unauthorized, "refused with 400: check"),
+        (
+            301,
+            "cl13nt-s3cr3t",
+            errors.Unauthorized,
+            "301, a redirect: not followed, the token stays here: check auth_url",
+        ),
         (404, "<html>cl13nt-s3cr3t", errors.Permanent, "check auth_url"),
         (500, "cl13nt-s3cr3t", errors.Transient, "POST /v2/token: 500"),
         (200, "<html>cl13nt-s3cr3t", errors.Transient, "HTML"),

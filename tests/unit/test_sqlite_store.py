@@ -49,6 +49,11 @@ async def test_nothing_is_made_before_the_first_use(path: Path) -> None:
     assert not path.parent.exists()
 
 
+async def test_a_directory_in_the_place_of_the_file_is_told_so(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="is a directory; name a file in it"):
+        await SqliteStore(tmp_path, clock=Clock()).open()
+
+
 async def test_only_its_owner_may_read_the_file(store: SqliteStore, path: Path) -> None:
     await store.commit(None, Commit("city", events=events(1)))
     for file in path.parent.iterdir():

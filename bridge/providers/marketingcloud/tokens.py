@@ -18,6 +18,7 @@ _ASSUMED = 600.0
 _LONGEST = 86400.0
 _EARLY = 60.0
 _EARLY_AT_MOST = 0.2
+_REDIRECTS = range(300, 400)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,8 @@ class Tokens:
                 retry_after=error.retry_after,
             ) from None
         except Refused as error:
+            if error.status in _REDIRECTS:
+                raise Unauthorized(f"{error}: check auth_url") from None
             told = f" (code {error.code})" if error.code else ""
             raise Unauthorized(
                 f"the token request was refused with {error.status}{told}: "
