@@ -63,6 +63,9 @@ SOURCES = f"sources:\n{DROPS}"
 SINK = f"{SOURCES}sinks:\n  crm:\n    type: webhook\n    url: https://crm.example.com/hooks\n    topics: ['#']\n"
 """Ten lines that are right."""
 
+CITY = "sources:\n  city:\n    type: govdelivery\n    token: ${TOKEN}\n"
+"""Four lines that are right."""
+
 # What it is, the file, the line and key that have to be named, and words of what is wrong and what to do.
 CASES = [
     ("unknown key", f"{SOURCES}brokr: redis://h/0\n", 6, "brokr", "did you mean 'broker'"),
@@ -96,6 +99,14 @@ CASES = [
     ),
     ("secret given twice", f"{SOURCES}    token_file: /x\n", 5, "sources.drops.token", "keep one"),
     ("key given twice", f"{SOURCES}    token: y\n", 6, "sources.drops.token", "first in line 5; keep one"),
+    (
+        "message of a channel that there is not",
+        f"{CITY}    messages:\n      - /messages/sms/1\n      - /messages/fax/1\n", 7, "sources.city.messages[1]", "is not of the channels sms, voice",
+    ),
+    (
+        "message of a channel that is not read", f"{CITY}    channels: [sms, sms]\n    messages: [/messages/voice/1]\n",
+        6, "sources.city.messages[0]", "is not of the channels sms$",
+    ),
     ("no sources", "sinks: {}\n", 1, "sources", "`bridge config new`"),
     ("sources left empty", "sources:\n", 1, "sources", "give each source a name"),
     ("a source that is only a name", "sources:\n  drops:\n", 2, "sources.drops", "give the source a `type:`"),

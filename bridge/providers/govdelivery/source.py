@@ -9,9 +9,9 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 from yarl import URL
 
 from bridge.clock import Clock
@@ -41,6 +41,12 @@ _UNSEEN = 30 * _DAY
 _RETENTION_BEYOND = ABANDONED + 7 * _DAY
 
 
+def _nameable(text: str, info: ValidationInfo) -> str:
+    if "channels" in info.data:  # else these are wrong themselves, and that is told
+        resource(text, info.data["channels"])
+    return text
+
+
 class GovDeliverySettings(SourceSettings):
     """One GovDelivery TMS account."""
 
@@ -48,11 +54,13 @@ class GovDeliverySettings(SourceSettings):
     """The root of the service; staging is https://stage-tms.govdelivery.com."""
     token: Secret
     """The account's authentication token, sent as X-AUTH-TOKEN."""
-    channels: list[Channel] = Field(default=["sms", "voice"], min_length=1)
+    channels: Annotated[list[Channel], AfterValidator(lambda found: list(dict.fromkeys(found)))] = Field(
+        default=["sms", "voice"], min_length=1
+    )
     """Which kinds of messages."""
     discover: bool = True
     """Whether new messages of the account are found and followed."""
-    messages: list[str] = Field(default_factory=list)
+    messages: list[Annotated[str, AfterValidator(_nameable)]] = Field(default_factory=list)
     """Messages to follow in any case, by path: /messages/voice/10507."""
     follow_for: Duration = Field(default=259200.0, ge=0)
     """For how long a message is looked at after its completion; older messages are not followed at a first start."""
@@ -73,8 +81,6 @@ class GovDeliverySettings(SourceSettings):
 
     @model_validator(mode="after")
     def _named(self) -> Self:
-        for text in self.messages:
-            resource(text, self.channels)
         known = {*MESSAGE.codes, *RECIPIENT.codes}
         for value, status in self.statuses.items():
             if status not in known:
