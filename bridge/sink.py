@@ -86,5 +86,10 @@ class SinkPlugin:
     build: Callable[[str, Any, Clock], Sink]
     """Called with the sink's name, its validated settings and the clock; has no side effects."""
     summary: str = ""
-    prints: bool = False
-    """Whether it writes on standard output: a command's own answer then goes to standard error."""
+    prints: Callable[[Any], bool] | bool = False
+    """Whether it writes on standard output, or what tells that from its validated settings: a command's own answer then
+    goes to standard error."""
+
+    def is_printing(self, settings: Any) -> bool:
+        """Say whether a sink with these settings writes on standard output."""
+        return self.prints(settings) if callable(self.prints) else self.prints

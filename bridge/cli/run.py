@@ -108,7 +108,8 @@ def run(
             run_to_end(_serve(service, assembly))
             return Exit.DONE
         report = run_to_end(service.once())
-    printing = any(plugins.load_sink(sink.type).prints for sink in config.sinks.values())
+    delivers = "sink" in (roles or ROLES)
+    printing = delivers and any(plugins.load_sink(one.type).is_printing(one) for one in config.sinks.values())
     _show(report, as_json=as_json, to=sys.stderr if printing else sys.stdout)
     return Exit.FAILED if report.failures else Exit.DONE
 

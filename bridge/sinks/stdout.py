@@ -106,5 +106,8 @@ def _line(event: Event) -> str:
 
 
 plugin = SinkPlugin(
-    settings=StdoutSettings, build=Stdout, summary="writes one event a line to standard output", prints=True
+    settings=StdoutSettings,
+    build=Stdout,
+    summary="writes one event a line to standard output",
+    prints=lambda settings: settings.path is None or settings.path == Path("/dev/stdout"),
 )

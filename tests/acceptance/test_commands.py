@@ -292,6 +292,22 @@ async def test_simulated_providers_of_a_process_of_their_own_are_polled_by_the_c
     assert report["sinks"]["screen"]["taken"] == len(events)
 
 
+async def test_a_round_answers_on_standard_output_where_its_sinks_write_elsewhere(tmp_path):
+    async with Simulator(SimulatorSettings.still()) as simulator:
+        simulator.world.add_drop()
+        lines = tmp_path / "events.jsonl"
+        sinks = {"file": {"type": "stdout", "topics": ["#"], "path": str(lines)}}
+        config = write_config(tmp_path, simulator, sinks=sinks)
+        done = await ask(tmp_path, "run", "--once", "--json", "-c", config.name)
+        assert (done.returncode, json.loads(done.stdout)["sinks"]["file"]["taken"]) == (0, 1)
+        assert len(lines.read_text().splitlines()) == 1
+        # A sink that prints, but not in this round.
+        sinks["screen"] = {"type": "stdout", "topics": ["#"]}
+        config = write_config(tmp_path, simulator, sinks=sinks)
+        done = await ask(tmp_path, "run", "--once", "--json", "--role", "poll", "-c", config.name)
+        assert json.loads(done.stdout)["published"] == 0
+
+
 # --- what the events are ----------------------------------------------------------------------------------------------
 
 
