@@ -56,7 +56,8 @@ class Round:
 
     observed: int = 0
     events: int = 0
-    by_topic: dict[str, int] = field(default_factory=dict)
+    by_type: dict[str, int] = field(default_factory=dict)
+    """How many of the events have which CloudEvents type."""
     lags: list[float] = field(default_factory=list)
     """Seconds from the provider's own time of a transition to its observation, where the provider gave one."""
     problems: list[str] = field(default_factory=list)
@@ -417,9 +418,8 @@ class Intake:
     def _count(result: Round, events: Sequence[_Made]) -> None:
         result.events += len(events)
         result.lags += [event.lag for event in events if event.lag is not None]
-        for topic, count in Counter(event.wire.topic for event in events).items():
-            stem = ".".join(topic.split(".", 3)[:3])
-            result.by_topic[stem] = result.by_topic.get(stem, 0) + count
+        for kind, count in Counter(event.wire.type for event in events).items():
+            result.by_type[kind] = result.by_type.get(kind, 0) + count
 
 
 def _together(pages: Sequence[Page]) -> Iterator[list[Page]]:

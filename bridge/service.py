@@ -377,8 +377,8 @@ class Service(Watcher):
         metrics.polls.labels(source, "partial" if outcome.problems else "ok").inc()
         metrics.poll_seconds.labels(source).observe(seconds)
         metrics.observations.labels(source).inc(outcome.observed)
-        for stem, count in outcome.by_topic.items():
-            metrics.events.labels(source, stem).inc(count)
+        for kind, count in outcome.by_type.items():
+            metrics.events.labels(source, kind).inc(count)
         for lag in outcome.lags:
             metrics.observed_lag.labels(source).observe(max(0.0, lag))
 

@@ -84,6 +84,19 @@ def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")(command)
 
 
+class Amount(click.FloatRange):
+    """A number within bounds that can be counted with: neither `nan`, which no bound stops, nor `inf`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read the value, or fail as wrong usage."""
+        import math
+
+        found = float(super().convert(value, param, ctx))
+        if not math.isfinite(found):
+            self.fail(f"{value!r} is no number to count with", param, ctx)
+        return found
+
+
 class Moment(_TimeType):
     """A point in time: RFC 3339, or a duration back from now."""
 

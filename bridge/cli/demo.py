@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bridge.cli.common import Command, Exit, print_table
+from bridge.cli.common import Amount, Command, Exit, print_table
 from bridge.cli.common import run as run_to_end
 from bridge.cli.run import stop_on_signals
 
@@ -39,7 +39,7 @@ _COLOURS = {
     """,
 )
 @click.argument("topics", nargs=-1, metavar="[TOPIC]...")
-@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="End after so long.")
+@click.option("--seconds", type=Amount(min=0, min_open=True), help="End after so long.")
 @click.option("--json", "as_json", is_flag=True, help="Print one CloudEvent a line.")
 @click.option("--seed", type=int, help="Which simulated world; by default another one each time.")
 def demo(topics: tuple[str, ...], *, seconds: float | None, as_json: bool, seed: int | None) -> Exit:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bridge.cli.common import Command, print_json, print_table
+from bridge.cli.common import Amount, Command, print_json, print_table
 from bridge.cli.common import run as run_to_end
 from bridge.cli.run import stop_on_signals
 
@@ -33,7 +33,7 @@ _MARK = "# Written by `bridge simulate`;"
 @click.option("--separate-ports", is_flag=True, help="One port for each provider, from PORT on.")
 @click.option(
     "--speed",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Amount(min=0, min_open=True),
     default=60.0,
     show_default=True,
     help="Simulated seconds in a real one: how much faster lives go.",
@@ -41,7 +41,7 @@ _MARK = "# Written by `bridge simulate`;"
 @click.option("--seed", type=int, help="The same seed gives the same world; by default another one each time.")
 @click.option(
     "--messages-per-minute",
-    type=click.FloatRange(min=0),
+    type=Amount(min=0),
     default=2.0,
     show_default=True,
     help="GovDelivery messages in a simulated minute; the other providers keep step.",

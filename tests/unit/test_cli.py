@@ -257,6 +257,7 @@ def test_the_shell_completes_commands_without_importing_them() -> None:
     "arguments",
     [("nothing",), ("check",), ("check", "--nope"), ("replay", "crm", "-c", "x"), ("tail", "a.#.b", "-c", "x"),
      ("tail", "Voice.x", "-c", "x"),
+     ("demo", "--seconds", "nan"), ("demo", "--seconds", "inf"), ("simulate", "--speed", "nan"), ("demo", "--seconds", "0"),
      ("events", "schema", "Nope"), ("plugins", "schema", "nope")],
 )  # fmt: skip
 def test_wrong_usage_is_told_and_ends_with_2(bridge, arguments) -> None:

@@ -160,7 +160,7 @@ async def test_a_process_that_works_is_ready_and_its_figures_add_up(world: World
             assert (answer.status, await answer.json()) == (200, {"status": "ready"})
         await until(lambda: b'bridge_deliveries_total{result="taken",sink="crm"} 3.0' in service.metrics.text())
         text = service.metrics.text().decode()
-        assert 'bridge_events_total{source="city",type="sms.recipient.failed"} 1.0' in text
+        assert 'bridge_events_total{source="city",type="bridge.sms.recipient.failed"} 1.0' in text
         assert 'bridge_confirmed_total{source="city"} 3.0' in text
 
 
