@@ -95,7 +95,7 @@ def configuration() -> str:
 _INTRODUCTION = """One YAML file. `${NAME}` and `${NAME:-default}` expand from the environment, only inside values; an
 unset variable without a default is an error, and `$${` stands for the characters themselves. A key marked *secret* may
 be given as `KEY_file: PATH` instead, which is read again whenever the file changes. Unknown keys are errors. Durations
-are `500ms`, `30s`, `5m`, `72h`, `7d`; rates `4/s`, `100/m`; sizes `500MB`, `2GiB`.
+are `500ms`, `30s`, `5m`, `72h`, `7d`, at most ten years; rates `4/s`, `100/m`; sizes `500MB`, `2GiB`.
 
 | command | for |
 | --- | --- |
