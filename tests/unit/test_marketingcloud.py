@@ -1141,3 +1141,19 @@ def test_the_defaults_are_the_documented_ones() -> None:
     assert (values.page_size, values.start, values.interval, values.kinds) == (50, "earliest", 60.0, ["sms"])
     assert URL(values.auth_url).host == "sub.auth.marketingcloudapis.com"
     assert SECRET not in repr(values)
+
+
+async def test_with_baseline_the_backlog_of_a_feed_that_failed_at_the_first_start_is_not_published(
+    vendor, bridge, time
+):
+    vendor.events = [sent(number) for number in range(1, 6)]
+    one = bridge(kinds=["sms", "email"])
+    intake = Intake("journeys", "marketingcloud", one.source, one.memory, time.clock, baseline=True)
+    vendor.refused = {PATH}
+    await intake.poll(Lease("journeys", "me", 1, 30))
+    vendor.refused = set()
+    await intake.poll(Lease("journeys", "me", 1, 30))
+    assert one.memory.numbers == []
+    vendor.events.append(sent(6))
+    await intake.poll(Lease("journeys", "me", 1, 30))
+    assert one.memory.numbers == [6, 6], "one of each feed"

@@ -222,7 +222,8 @@ class MarketingCloud:
             shown = [observe(listing.name, listing.kind, event) for event in batch.events]
             unreadable += shown.count(None)
             news = [one for one in shown if one is not None and not drain.swallows(event_id(one.item))]
-            yield Page(news, batch.at, after, changes)
+            # Until a feed was walked whole once, what it shows is what there was before us.
+            yield Page(news, batch.at, after, changes, backlog=after is None)
         # Where the watermark stands still, the next poll would read the same pages: it has time.
         self.behind |= place.onward and place.watermark != last
         if unreadable:
