@@ -27,7 +27,8 @@ class Relay:
     """Publishes what the journal has beyond its mark.
 
     The mark moves only when the broker has confirmed a whole batch: a crash in between repeats events of that batch,
-    with the same ids, and never loses one. What is `fresh` is not read back from the journal.
+    with the same ids, and never loses one. While the store takes no mark, nothing is repeated: what was published is
+    remembered, and marked first. What is `fresh` is not read back from the journal.
     """
 
     def __init__(self, ledger: Ledger, broker: Broker, *, batch: int = BATCH, fresh: Fresh | None = None) -> None:
@@ -35,10 +36,14 @@ class Relay:
         self._broker = broker
         self._batch = batch
         self._fresh = fresh
+        self._unmarked: dict[str, tuple[Sequence[Entry], int]] = {}
+        """By source: what the broker holds though the mark could not be moved, and how many no queue wanted."""
 
     async def drain(self, lease: Lease, source: str) -> Relayed:
         """Publish until nothing is left; raises `Unavailable` or `LeaseLost`, with all marks where they belong."""
-        done = Relayed(upto=(await self._ledger.journal(source)).confirmed)
+        done = Relayed()
+        await self._mark_held(lease, source, done)
+        done.upto = (await self._ledger.journal(source)).confirmed
         entries = await self._read(source, done.upto)
         while entries:
             # While the broker confirms one batch, the next is read.
@@ -60,8 +65,23 @@ class Relay:
     async def _publish(self, lease: Lease, source: str, entries: Sequence[Entry], done: Relayed) -> None:
         unroutable = await self._broker.publish(entries)
         # A crash here publishes this batch again, with the same ids.
+        self._unmarked[source] = entries, unroutable
+        await self._mark(lease, source, done)
+
+    async def _mark_held(self, lease: Lease, source: str, done: Relayed) -> None:
+        """Mark what was published when the store took no mark, unless the journal has other events there by now."""
+        if source in self._unmarked:
+            last = self._unmarked[source][0][-1]
+            if list(await self._ledger.entries([last.position])) == [last]:
+                await self._mark(lease, source, done)
+            else:
+                del self._unmarked[source]
+
+    async def _mark(self, lease: Lease, source: str, done: Relayed) -> None:
+        entries, unroutable = self._unmarked[source]
         upto = entries[-1].position.seq
         await self._ledger.confirm(lease, source, upto, unroutable)
+        del self._unmarked[source]
         done.published += len(entries)
         done.unroutable += unroutable
         done.upto = upto

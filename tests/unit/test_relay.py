@@ -19,9 +19,15 @@ from bridge.relay import Relay
 
 
 class Reader(SqliteStore):
-    """A store that counts how often its journal was read."""
+    """A store that counts how often its journal was read, and takes no mark when it is told so."""
 
     reads = 0
+    full = False
+
+    async def confirm(self, lease: Lease, source: str, upto: int, unroutable: int = 0) -> None:
+        if self.full:
+            raise Unavailable("the disk is full")
+        await super().confirm(lease, source, upto, unroutable)
 
     async def read(self, source: str, after: int, limit: int) -> Sequence[Entry]:
         self.reads += 1
@@ -100,6 +106,33 @@ async def test_what_a_broker_did_not_take_is_published_when_it_is_back(store: Re
     await relay.drain(lease, "city")
     assert [one.event.id for one in broker.held] == ["1", "2", "3", "4"]
     assert (await store.journal("city")).backlog == 0
+
+
+async def test_a_store_that_takes_no_mark_has_nothing_published_twice(store: Reader) -> None:
+    broker, lease = Broker(), await lease_of(store)
+    relay = Relay(store, broker, batch=2)
+    await commit(store, 1, 2, 3, 4)
+    store.full = True
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            await relay.drain(lease, "city")
+    store.full = False
+    assert (await relay.drain(lease, "city")).published == 4
+    assert [one.event.id for one in broker.held] == ["1", "2", "3", "4"]
+    assert (await store.journal("city")).backlog == 0
+
+
+async def test_what_a_restored_store_commits_anew_is_published_though_its_number_was(store: Reader) -> None:
+    broker, lease = Broker(), await lease_of(store)
+    relay = Relay(store, broker)
+    await commit(store, 1, 2)
+    store.full = True
+    with pytest.raises(Unavailable):
+        await relay.drain(lease, "city")
+    await store._file.writer.do(lambda db: db.execute("UPDATE journal SET id = '9' WHERE id = '2'"))
+    store.full = False
+    await relay.drain(lease, "city")
+    assert [one.event.id for one in broker.held] == ["1", "2", "1", "9"]
 
 
 steps = st.lists(
