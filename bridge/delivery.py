@@ -76,7 +76,8 @@ class Delivery:
     `_receive` moves messages from the queue into the store, under a claim, and only then acknowledges them: from there
     on the store is the truth and the queue may forget. `_claim_due` brings again what is due. `_send` gives events to
     the sink, `_settle` writes down what was taken, many at once. A crash anywhere leaves claims that run out; what the
-    far side had taken by then and we had not written down comes a second time, with the same id.
+    far side had taken by then and we had not written down comes a second time, with the same id. A process that slept,
+    or was cut off from the store, for longer than its claims begins to send nothing of what it had in hand.
     """
 
     def __init__(
@@ -108,7 +109,10 @@ class Delivery:
         self._circuit = Circuit(clock.random)
         self._hold = claim
         self._room = max(_ROOM, 4 * settings.concurrency)
-        self._hand: dict[Position, Claimed] = {}
+        self._hand: dict[Position, float] = {}
+        """What is in our hands, and until when our claim on it surely holds, by the monotonic clock."""
+        self._claims_from = float("-inf")
+        self._store_answered = clock.monotonic()
         self._ready: deque[Claimed] = deque()
         self._sent: list[Position] = []
         self._senders: set[asyncio.Task[None]] = set()
@@ -199,14 +203,14 @@ class Delivery:
                 continue
             events[position] = one.event
             arrivals.append(Arrival(position, lane_of(one.event) if self._settings.ordered else None))
-        now = self._clock.epoch()
         for position, problem in malformed.items():
             await self._bury_malformed(position, problem)
+        now, sure = self._clock.epoch(), self._clock.monotonic() + self._hold
         if self.paused:
             await self._settlements.offer(self.name, arrivals, now)
         elif arrivals:
             for position in await self._settlements.take(self.name, arrivals, now + self._hold):
-                self._accept(Claimed(position, events[position], 0))
+                self._accept(Claimed(position, events[position], 0), sure)
         # A crash before this line: the queue brings the batch again, and the store says that it is known.
         await inbox.ack(batch)
 
@@ -225,8 +229,7 @@ class Delivery:
         while True:
             try:
                 await self._until_room()
-                limit = min(self._room - len(self._hand), _BATCH)
-                limit = 0 if self.disabled else self._circuit.room(self._clock.monotonic(), limit)
+                limit = self._claimable()
                 if not limit:
                     await self._nap(_TICK)
                 elif not await self._claim(limit):
@@ -241,6 +244,20 @@ class Delivery:
                     consequence="deliveries that are due wait longer",
                 )  # fmt: skip
                 await self._clock.sleep(wait)
+                self._store_was_away()
+
+    def _claimable(self) -> int:
+        now = self._clock.monotonic()
+        if self.disabled or now < self._claims_from:
+            return 0
+        return self._circuit.room(now, min(self._room - len(self._hand), _BATCH))
+
+    def _store_was_away(self) -> None:
+        # Claims may have run out meanwhile, also those on what was sent: each process first writes down what it sent,
+        # and renews the claims on what it is sending, before anybody claims what looks abandoned.
+        now = self._clock.monotonic()
+        if now - self._store_answered >= self._hold / 3:
+            self._claims_from = now + max(self._hold, RECONNECT)
 
     async def _nap(self, seconds: float) -> None:
         # Never longer than a tick: another process may make something due (a redrive, a replay, a lane that moved).
@@ -254,12 +271,12 @@ class Delivery:
         self._wake.clear()
 
     async def _claim(self, limit: int) -> bool:
-        now = self._clock.epoch()
-        due = [
-            one
-            for one in await self._settlements.claim(self.name, now, now + self._hold, limit)
-            if one.position not in self._hand
-        ]
+        now, sure = self._clock.epoch(), self._clock.monotonic() + self._hold
+        claimed = await self._settlements.claim(self.name, now, now + self._hold, limit)
+        self._store_answered = self._clock.monotonic()
+        due = [one for one in claimed if one.position not in self._hand]
+        # Our own claims that had run out, on what we still send.
+        self._hand.update((one.position, sure) for one in claimed if one.position in self._hand)
         entries = await self._ledger.entries([one.position for one in due]) if due else ()
         for one, entry in zip(due, entries, strict=True):
             if entry is None:
@@ -273,13 +290,13 @@ class Delivery:
                 attempt = Attempt(now, "not a CloudEvent", "permanent")
                 await self._settlements.bury(self.name, one.position, "malformed", attempt)
             else:
-                self._accept(Claimed(one.position, entry.event, len(one.attempts)))
+                self._accept(Claimed(one.position, entry.event, len(one.attempts)), sure)
         return bool(due)
 
     # sending
 
-    def _accept(self, claimed: Claimed) -> None:
-        self._hand[claimed.position] = claimed
+    def _accept(self, claimed: Claimed, sure: float) -> None:
+        self._hand[claimed.position] = sure
         self._ready.append(claimed)
         if self._active < self._settings.concurrency:
             self._active += 1
@@ -302,6 +319,9 @@ class Delivery:
         while self._ready:
             claimed = self._ready.popleft()
             started = self._clock.monotonic()
+            if not self._is_ours(claimed.position, started):
+                self._release(claimed.position)
+                continue
             if self.disabled or not self._circuit.room(started, 1):
                 await self._written(partial(self._postpone, claimed, 0.0, None))
                 continue
@@ -398,6 +418,10 @@ class Delivery:
             self._wake.set()
         self._release(claimed.position)
 
+    def _is_ours(self, position: Position, now: float) -> bool:
+        # Beyond that it is due in the store, or another process has it in hand and may have sent it.
+        return now < self._hand[position]
+
     def _release(self, position: Position) -> None:
         self._hand.pop(position, None)
         self._freed.set()
@@ -438,17 +462,35 @@ class Delivery:
         self._freed.set()
 
     async def _renew(self) -> None:
+        failures = 0
         while True:
-            await self._clock.sleep(self._hold / 3)
-            if not self._hand:
-                continue
+            wait = backoff(failures, self._clock.random, cap=self._hold / 3) if failures else self._hold / 3
+            await self._clock.sleep(wait)
+            now = self._clock.monotonic()
+            self._let_go(now)
             try:
-                await self._settlements.extend(self.name, list(self._hand), self._clock.epoch() + self._hold)
+                if self._hand:
+                    await self._extend(list(self._hand), now + self._hold)
+                failures = 0
             except Unavailable as error:
+                failures += 1
                 log.warning(
                     "sink.cannot_renew_claims", sink=self.name, reason=str(error),
                     consequence="another process may send the same events, with the same ids",
                 )  # fmt: skip
+                self._store_was_away()
+
+    async def _extend(self, positions: Sequence[Position], sure: float) -> None:
+        await self._settlements.extend(self.name, positions, self._clock.epoch() + self._hold)
+        self._store_answered = self._clock.monotonic()
+        self._hand.update((position, sure) for position in positions if position in self._hand)
+
+    def _let_go(self, now: float) -> None:
+        # What is being sent, or was sent and is not settled, is renewed all the same.
+        gone = [one for one in self._ready if not self._is_ours(one.position, now)]
+        self._ready = deque(one for one in self._ready if self._is_ours(one.position, now))
+        for one in gone:
+            self._release(one.position)
 
     async def _hand_back(self) -> None:
         try:
@@ -456,7 +498,7 @@ class Delivery:
                 await self._settle_batch(list(self._sent))
                 self._sent.clear()
             now = self._clock.epoch()
-            for position in list(self._hand):
+            for position in [one for one in self._hand if self._is_ours(one, self._clock.monotonic())]:
                 await self._settlements.postpone(self.name, position, now, None)
         except Unavailable as error:
             log.warning(

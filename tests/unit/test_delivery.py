@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,11 +16,13 @@ from bridge.adapters.sqlite_broker import SqliteBroker
 from bridge.adapters.sqlite_store import SqliteStore
 from bridge.audit import Audit
 from bridge.clock import Clock
-from bridge.delivery import Delivery, Outcome, Stores, lane_of
-from bridge.errors import EndpointGone, Permanent, Transient
+from bridge.delivery import CLAIM, Delivery, Outcome, Stores, lane_of
+from bridge.errors import EndpointGone, Permanent, Transient, Unavailable
 from bridge.event import Entry, Event, Position, WireEvent
 from bridge.ledger import Commit
 from bridge.relay import Relay
+from bridge.settlement import Arrival
+from bridge.settlement import Delivery as Waiting
 from bridge.sink import Outgoing, SinkSettings
 from bridge.testing.doubles import KeepingSink
 
@@ -30,10 +32,21 @@ def event(number: int, *, lane: str = "/r/1", topic: str = "sms.recipient.failed
     return WireEvent(f"e{number}", topic, 1_700_000_000, body)
 
 
+class Store(SqliteStore):
+    """A store that can be away for those who claim."""
+
+    away = False
+
+    async def claim(self, sink: str, now: float, until: float, limit: int) -> Sequence[Waiting]:
+        if self.away:
+            raise Unavailable("the store is away")
+        return await super().claim(sink, now, until, limit)
+
+
 class World:
     """A store, a broker and one sink, driven by a test."""
 
-    def __init__(self, store: SqliteStore, broker: SqliteBroker) -> None:
+    def __init__(self, store: Store, broker: SqliteBroker) -> None:
         self.store = store
         self.broker = broker
         self.sink = KeepingSink()
@@ -42,7 +55,11 @@ class World:
         self.disabled: list[str] = []
         self.told: list[str] = []
         self.offset = 0.0
-        self.clock = Clock(now=lambda: datetime.fromtimestamp(datetime.now(UTC).timestamp() + self.offset, UTC))
+        self.slept = 0.0
+        self.clock = Clock(
+            now=lambda: datetime.fromtimestamp(datetime.now(UTC).timestamp() + self.offset, UTC),
+            monotonic=lambda: time.monotonic() + self.slept,
+        )
 
     def set(self, **changes) -> None:
         self.settings = SinkSettings.model_validate(
@@ -106,7 +123,7 @@ class World:
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     clock = Clock()
-    store, broker = SqliteStore(tmp_path / "bridge.db", clock=clock), SqliteBroker(tmp_path / "broker.db", clock=clock)
+    store, broker = Store(tmp_path / "bridge.db", clock=clock), SqliteBroker(tmp_path / "broker.db", clock=clock)
     await store.open()
     await broker.open()
     yield World(store, broker)
@@ -414,6 +431,50 @@ async def test_what_hangs_when_told_to_stop_is_cancelled_and_due_at_once(world: 
     (waiting,) = await world.store.deliveries("crm")
     assert waiting.due <= world.clock.epoch()
     assert waiting.attempts == ()
+
+
+async def test_a_process_that_slept_longer_than_its_claims_sends_nothing_of_what_it_had_in_hand(world: World) -> None:
+    world.set(concurrency=1, ordered=True)
+    world.sink.gate = asyncio.Event()
+    await world.publish(*(event(number, lane=f"/r/{number}") for number in range(10)))
+    async with world.running() as delivery:
+        await world.until(lambda: world.sink.tries == 1)
+        world.slept = 16.0
+        world.sink.gate.set()
+        await world.taken(1)
+        await world.until(lambda: not delivery.busy)
+        assert world.sink.tries == 1
+        world.offset = 16.0
+        delivery.wake()
+        await world.taken(10)
+    assert sorted(one.wire.id for one in world.sink.taken) == sorted(f"e{number}" for number in range(10))
+
+
+async def test_a_process_that_slept_hands_back_nothing_that_another_one_may_have(world: World) -> None:
+    world.set(concurrency=1)
+    world.sink.gate = asyncio.Event()
+    await world.publish(*map(event, range(5)))
+    async with world.running(grace=0.01):
+        await world.until(lambda: world.sink.tries == 1)
+        world.slept = 16.0
+    assert all(one.due > world.clock.epoch() for one in await world.store.deliveries("crm"))
+
+
+@pytest.mark.parametrize(("away", "waits"), [(8.0, True), (0.5, False)], ids=["a long one", "a short one"])
+async def test_after_a_long_outage_of_the_store_whoever_holds_a_claim_may_first_write_down_what_it_sent(
+    world: World, away: float, waits: bool
+) -> None:
+    world.clock = faster(5)
+    await world.store.commit(None, Commit("city", events=[event(1)]))
+    async with world.running() as delivery:
+        world.store.away = True
+        await world.store.offer("crm", [Arrival((await world.positions())[0])], world.clock.epoch())
+        delivery.wake()
+        await world.clock.sleep(away)
+        world.store.away = False
+        back = world.clock.monotonic()
+        await world.taken(1)
+        assert (world.clock.monotonic() - back > CLAIM) == waits
 
 
 async def test_a_lost_queue_loses_nothing_the_audit_offers_it_again(world: World, tmp_path: Path) -> None:
