@@ -258,7 +258,6 @@ class Service(Watcher):
         while not stop.is_set():
             try:
                 await self._parts.open()
-                await self._parts.store.ping()
                 await self._open_books()
             except Unavailable as error:
                 failures += 1
@@ -610,11 +609,12 @@ class Service(Watcher):
             marks.append((now.timestamp(), state.committed))
         if old:
             marks.insert(0, (now.timestamp() - limits.journal_keep, max(old)))
-        await store.note(name, {"marks": json.dumps(marks)})
         if before > state.first and (forgotten := await store.trim(source, before)):
             for sink in self._parts.sinks:
                 await store.forget(source, before)
                 log.debug("journal.trimmed", source=source, sink=sink, events=forgotten)
+        # Last: a store without memory takes no note, and trimming gives it back.
+        await store.note(name, {"marks": json.dumps(marks)})
 
     # health
 

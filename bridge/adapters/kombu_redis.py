@@ -13,7 +13,7 @@ import json
 import re
 import uuid
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import redis
@@ -42,6 +42,8 @@ _serials = itertools.count(1)
 
 # A consumer's messages are in a hash by tag, and, for the moment between a blocking move and the next claim, in a list.
 # Whoever claims next gives back what dead consumers had: what was claimed first ends up where it is popped first.
+# Both scripts write a removal first, be it of nothing: a server without memory allows that, and from there on lets the
+# script finish. Else nobody could take anything out of it.
 _GIVE_BACK = """
 local function give_back(queue, unacked, arriving)
   for _, payload in ipairs(redis.call('LRANGE', arriving, 0, -1)) do redis.call('RPUSH', queue, payload) end
@@ -59,6 +61,7 @@ local consumers, unacked, arriving, queue = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local me, ttl, limit, tag = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('ZREM', consumers, me)
 redis.call('ZADD', consumers, now + ttl, me)
 local returned = 0
 for _, dead in ipairs(redis.call('ZRANGEBYSCORE', consumers, '-inf', now)) do
@@ -129,9 +132,21 @@ class RedisLink:
         """Bind a queue; Redis itself makes it with its first message."""
         members = self._members(queue, topics)
         self._mine.update(dict.fromkeys(members))
-        with self._redis.pipeline() as pipe:
-            pipe.sadd(self._bindings, *members)
-            pipe.sadd(self._permanent, *members)
+        self._bind(members, self._bindings, self._permanent)
+
+    def _bind(self, members: Collection[str], *sets: str) -> None:
+        """Add what is missing. Looked for first: a server without memory refuses to add even what is there.
+
+        It refuses transactions, too; whoever adds to one set and not to the other does so again.
+        """
+        if not members:
+            return
+        with self._redis.pipeline(transaction=False) as pipe:
+            for key in sets:
+                pipe.smismember(key, list(members))
+            for key, found in zip(sets, pipe.execute(), strict=True):
+                if not all(found):
+                    pipe.sadd(key, *members)
             pipe.execute()
 
     def depth(self, queue: str) -> int:
@@ -316,12 +331,9 @@ class RedisLink:
             return
         self._kept = now
         bindings = [*self._tapped] or [member for member in self._mine if _queue_of(member, self._channel.sep) == queue]
-        with self._redis.pipeline() as pipe:
-            if self._tapped:
-                pipe.set(self._alive(queue), 1, px=self._lease_ms)
-            if bindings:
-                pipe.sadd(self._bindings, *bindings)
-            pipe.execute()
+        if self._tapped:
+            self._redis.set(self._alive(queue), 1, px=self._lease_ms)
+        self._bind(bindings, self._bindings)
 
     def _block(self, queue: str) -> None:
         """Have Redis answer as soon as there is a message; it moves to our own list with the same stroke."""
@@ -338,7 +350,10 @@ class RedisLink:
         wait_readable(descriptor, wake, seconds=self._answer_within)
         if wait_readable(descriptor, seconds=0):
             self._blocking_since = None
-            self._blocking.read_response()
+            try:
+                self._blocking.read_response()
+            except redis.exceptions.OutOfMemoryError:  # it moves nothing then; claiming does, and is tried again soon
+                wait_readable(wake, seconds=self._look_again)
         elif (
             self._blocking_since is not None
             and self._clock.monotonic() - self._blocking_since > self._look_again + self._answer_within

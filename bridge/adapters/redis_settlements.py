@@ -22,7 +22,7 @@ def _script(name: str) -> Script:
 
 _TAKE, _CLAIM, _SETTLE, _POSTPONE, _BURY = map(_script, ("take", "claim", "settle", "postpone", "bury"))
 _REDRIVE, _DISCARD, _REPLAY, _FORGET = map(_script, ("redrive", "discard", "replay", "forget"))
-_UNACCOUNTED, _ADOPT, _FLOOR = map(_script, ("unaccounted", "adopt", "floor"))
+_UNACCOUNTED, _ADOPT, _FLOOR, _EXTEND = map(_script, ("unaccounted", "adopt", "floor", "extend"))
 _BATCH = 1000
 """Positions in one script call: Lua unpacks a few thousand values at most, and others want their turn."""
 _ADOPTED_FOR = 30 * 86400.0
@@ -48,11 +48,14 @@ class RedisSettlements:
     async def _known(self, sink: str) -> None:
         """Write a sink's name down before its first mark: `forget` goes through all sinks.
 
-        Now and then once more, should the server have been emptied meanwhile.
+        Now and then once more, should the server have been emptied meanwhile. It is looked for first: a server without
+        memory refuses to add even what is there.
         """
         now = self._clock.monotonic()
         if now - self._sinks.get(sink, float("-inf")) > _NAMED_FOR:
-            await self._link.command("SADD", self._keys.common("sinks"), sink)
+            names = self._keys.common("sinks")
+            if not await self._link.command("SISMEMBER", names, sink):
+                await self._link.command("SADD", names, sink)
             self._sinks[sink] = now
 
     async def take(self, sink: str, arrivals: Sequence[Arrival], until: float) -> Sequence[Position]:
@@ -82,9 +85,8 @@ class RedisSettlements:
 
     async def extend(self, sink: str, positions: Sequence[Position], until: float) -> None:
         """Hold the claims on these until `until`; what is not waiting any more is left alone."""
-        key, score = f"{self._keys.sink(sink)}:due", repr(until)
         for batch in _batches(positions):
-            await self._link.command("ZADD", key, "XX", *(word for one in batch for word in (score, str(one))))
+            await self._run(_EXTEND, sink, repr(until), *map(str, batch))
 
     async def settle(self, sink: str, positions: Sequence[Position]) -> int:
         """Note that the far side took these; return how many deliveries behind them in a lane became due by that."""

@@ -372,6 +372,24 @@ async def test_an_exchange_deleted_behind_our_back_is_made_again(
     assert await broker.depth(QUEUE) == 2
 
 
+async def test_a_full_redis_is_emptied_by_its_consumers_also_by_those_that_start_now(
+    make: Callable[..., KombuBroker],
+) -> None:
+    with RedisServer() as server:
+        broker = make(server.url)
+        await broker.declare(QUEUE, ["#"])
+        await broker.publish([entry(n) for n in range(50)])
+        with redis.Redis(port=server.port) as admin:
+            admin.config_set("maxmemory", "1mb")
+        with pytest.raises(Unavailable):
+            await broker.publish([entry(99)])
+        late = make(server.url)
+        await late.declare(QUEUE, ["#"])
+        async with late.inbox(QUEUE) as inbox:
+            assert len(await everything(inbox)) == 50
+        assert await broker.depth(QUEUE) == 0
+
+
 async def test_an_emptied_redis_gets_its_bindings_back(redis_url: str, make: Callable[..., KombuBroker]) -> None:
     """From the publisher that declared them, and from a consumer that did."""
     broker, sinks, sources = make(redis_url), make(redis_url), make(redis_url)

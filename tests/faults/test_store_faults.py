@@ -21,7 +21,7 @@ from bridge.adapters.sqlite_store import SqliteStore
 from bridge.clock import Clock
 from bridge.errors import AccessRefused, Conflict, Unavailable
 from bridge.ledger import Commit, Key, Ledger
-from bridge.settlement import Tally
+from bridge.settlement import Attempt, Tally
 from bridge.testing.ledger_suite import Store, change, event, events, held, trails
 from bridge.testing.servers import RedisServer, free_port, wait_for
 from bridge.testing.settlement_suite import arrivals, at, later
@@ -121,6 +121,30 @@ class TestRedis:
             await store.take("crm", arrivals(4), later())
         await store.settle("crm", at(1))
         assert await store.tally("crm") == {"city": Tally(taken=1, waiting=2)}
+
+    async def test_a_server_out_of_memory_can_be_emptied_by_the_bridge_also_by_one_that_starts_now(
+        self, own_redis: RedisServer, store: RedisStore
+    ) -> None:
+        await store.commit(None, Commit("city", events=events(*range(1, 9))))
+        await store.take("crm", arrivals(1, 2), later())
+        await store.offer("crm", arrivals(3, 4, 5, 6), 1.0)
+        await store._link.client.config_set("maxmemory", "1mb")
+        late = RedisStore(own_redis.url, clock=Clock(), begin=0, timeout=0.5)
+        await late.open()
+        assert len(await late.claim("crm", 2.0, later(), 9)) == 4
+        await late.extend("crm", at(3, 4), later())
+        await late.postpone("crm", at(3)[0], later(), Attempt(1.0, "busy"))
+        await late.bury("crm", at(4)[0], "permanent", Attempt(2.0, "no"))
+        await late.redrive("crm", at(4), later())
+        await late.discard("crm", at(5))
+        await late.settle("crm", at(1, 2, 3, 4, 6))
+        assert await late.tally("crm") == {"city": Tally(taken=5, discarded=1)}
+        await late.confirm(await held(late, "relay/city"), "city", 8)
+        await late.raise_floor("crm", "city", 6)
+        assert await late.trim("city", 7) == 6
+        await late.forget("city", 7)
+        assert await late.floor("crm", "city") == 6
+        await late.close()
 
     async def test_a_primary_that_became_a_replica_takes_no_writes(self, store: RedisStore) -> None:
         admin = store._link.client

@@ -289,3 +289,24 @@ async def test_what_is_old_and_settled_leaves_the_journal_and_nothing_else_does(
                 await asyncio.sleep(0.01)
         await operator.close()
     assert world.taken == ["new", "failed", "sending"]
+
+
+async def test_a_journal_at_its_bound_is_trimmed_though_the_store_takes_no_notes(world: World) -> None:
+    world.limits = replace(world.limits, journal_bytes=100, look_every=0.05, books_every=0.05, trim_every=0.05)
+    world.source.polls = [[Page([observe(str(number), "new") for number in range(8)], AT)]]
+    service, stop = world.service(), asyncio.Event()
+    store = service._parts.store
+    note = store.note
+
+    async def refuse(name: str, values: dict[str, str]) -> None:
+        if name.startswith("journal/"):
+            raise Unavailable("out of memory")
+        await note(name, values)
+
+    store.note = refuse
+    running = asyncio.ensure_future(service.run(stop))
+    async with asyncio.timeout(10):
+        while (await store.journal("city")).bytes > 1000 or not world.sink.taken:
+            await asyncio.sleep(0.01)
+    stop.set()
+    await running

@@ -1,6 +1,8 @@
 -- What every script of a sink's books begins with. KEYS[1] is the sink's base: all its keys lie in one hash slot.
 -- A place is a position's text. Due: claimable from its score on. Held: behind another one in its lane. Dead: given up.
 -- Scores stay the texts they came as: Lua would round them.
+-- What ends deliveries, or moves them on, writes a removal first, be it of nothing: a server without memory allows that, and
+-- from there on lets the script finish. Else nothing would ever give memory back.
 local base = KEYS[1]
 local DUE, HELD, DEAD = base .. ':due', base .. ':held', base .. ':dead'
 local WHY, LANE, TRIES, BOOKS = base .. ':why', base .. ':lane', base .. ':tries', base .. ':books'

@@ -3,8 +3,8 @@
 local place = ARGV[2] .. ':' .. ARGV[3]
 local from = where(place)
 if not from or from == DEAD then return 0 end
-redis.call('ZADD', DEAD, ARGV[1], place)
 redis.call('ZREM', from, place)
+redis.call('ZADD', DEAD, ARGV[1], place)
 redis.call('HSET', WHY, place, ARGV[4])
 tried(place, ARGV[5])
 count(ARGV[2], 'w', -1)

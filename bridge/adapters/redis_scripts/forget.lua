@@ -1,7 +1,12 @@
 -- Drop the settled marks of a source's numbers below one. ARGV: source, number.
 local before = tonumber(ARGV[2])
 local chunk = math.floor(before / 65536)
-local low = tonumber(redis.call('HGET', base .. ':low', ARGV[1]) or chunk)
+local known = redis.call('HGET', base .. ':low', ARGV[1])
+local low = tonumber(known or chunk)
+if known then
+  redis.call('HDEL', base .. ':low', ARGV[1])
+  redis.call('HSET', base .. ':low', ARGV[1], string.format('%d', math.max(chunk, low)))
+end
 for each = low, chunk - 1 do
   redis.call('DEL', base .. ':m:' .. ARGV[1] .. ':' .. string.format('%d', each))
 end
@@ -11,7 +16,6 @@ if redis.call('EXISTS', key) == 1 then
   if whole > 0 then redis.call('SETRANGE', key, 0, string.rep('\0', whole)) end
   for each = whole * 8, offset - 1 do redis.call('SETBIT', key, each, 0) end
 end
-if chunk > low then redis.call('HSET', base .. ':low', ARGV[1], string.format('%d', chunk)) end
 for _, seq in ipairs(redis.call('SMEMBERS', base .. ':x:' .. ARGV[1])) do
   if tonumber(seq) < before then redis.call('SREM', base .. ':x:' .. ARGV[1], seq) end
 end

@@ -1,5 +1,4 @@
 -- The far side took these. ARGV: now; then source and number of each. Answers how many behind them became due.
--- The first write is a removal, which a server without memory allows: settling is what gives memory back.
 local places = {}
 for i = 2, #ARGV, 2 do places[#places + 1] = ARGV[i] .. ':' .. ARGV[i + 1] end
 local due = redis.call('ZMSCORE', DUE, unpack(places))
