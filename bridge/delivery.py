@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -90,13 +91,15 @@ class Delivery:
         *,
         send: Callable[[Claimed], Awaitable[None]],
         outcome: Callable[[Outcome], None],
-        changed: Callable[[str, str], Awaitable[None]],
+        changed: Callable[[str, str, datetime], Awaitable[None]],
         claim: float = CLAIM,
     ) -> None:
         self.name = name
         self.queue = QUEUE_PREFIX + name
         self.disabled = False
         """An endpoint that said it is gone gets nothing until an operator re-enables it; its deliveries wait."""
+        self.noted = False
+        """Whether the store knows that it is disabled: before that, a store that does not say so means nothing."""
         self._settings = settings
         self._sink = sink
         self._ledger = stores.ledger
@@ -135,6 +138,11 @@ class Delivery:
     def wake(self) -> None:
         """Look at once for deliveries that are due."""
         self._wake.set()
+
+    def enable(self) -> None:
+        """Send again, and at once what waited."""
+        self.disabled = self.noted = False
+        self.wake()
 
     async def run(self, stop: asyncio.Event, *, grace: float) -> None:
         """Deliver until `stop` is set; then take nothing new, and give what is being sent `grace` seconds to end.
@@ -346,13 +354,8 @@ class Delivery:
         # Only our own errors promise a text that is fit for a log.
         text = str(error) if isinstance(error, BridgeError) else f"the sink failed with {type(error).__name__}"
         if isinstance(error, EndpointGone):
-            self.disabled = True
-            log.error(
-                "sink.disabled", sink=self.name, reason=text,
-                consequence=f"its events wait until `bridge deliveries redrive {self.name} --all`",
-            )  # fmt: skip
             self._circuit.abandoned()
-            await self._written(partial(self._changed, "gone", text))
+            await self._disable(text)
             await self._written(partial(self._postpone, claimed, 0.0, None))
             return "disabled"
         tells = await self._count(error, text)
@@ -387,10 +390,24 @@ class Delivery:
         await self._written(partial(self._bury, claimed, reason, attempt))
         return "dead"
 
+    async def _disable(self, text: str) -> None:
+        if self.disabled:
+            return  # of those that were being sent together, the first one tells
+        self.disabled, self.noted = True, False
+        log.error(
+            "sink.disabled", sink=self.name, reason=text,
+            consequence=f"its events wait until `bridge deliveries redrive {self.name} --all`",
+        )  # fmt: skip
+        await self._tell("gone", text)
+        self.noted = True
+
+    async def _tell(self, state: str, text: str) -> None:
+        await self._written(partial(self._changed, state, text, self._clock.now()))
+
     async def _answered(self) -> None:
         if self._circuit.succeeded():
             log.info("sink.recovers", sink=self.name, consequence="what waited is sent now")
-            await self._written(partial(self._changed, "recovered", ""))
+            await self._tell("recovered", "")
             self._wake.set()
 
     async def _count(self, error: Exception, text: str) -> bool:
@@ -406,7 +423,7 @@ class Delivery:
                 "sink.pauses", sink=self.name, reason=text, failures=self._circuit.failures,
                 consequence="it is probed now and then; no event spends its tries on it until it answers",
             )  # fmt: skip
-            await self._written(partial(self._changed, "disabled", text))
+            await self._tell("disabled", text)
         return True
 
     async def _postpone(self, claimed: Claimed, after: float, attempt: Attempt | None) -> None:

@@ -9,6 +9,7 @@ import socket
 import uuid
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -483,10 +484,10 @@ class Service(Watcher):
         async def send(claimed: Claimed) -> None:
             await part.sink.send(Outgoing(part.mask(claimed.event), claimed.attempts + 1, self._parts.read))
 
-        async def changed(state: str, reason: str) -> None:
+        async def changed(state: str, reason: str, at: datetime) -> None:
             if state == "gone":
-                await store.note(f"sink/{name}", {"disabled": reason, "disabled_at": self._stamp()})
-            await self._tell_of_sink(name, SinkRecovered if state == "recovered" else SinkDisabled, reason)
+                await store.note(f"sink/{name}", {"disabled": reason, "disabled_at": rfc3339(milliseconds(at))})
+            await self._tell_of_sink(name, SinkRecovered if state == "recovered" else SinkDisabled, reason, at)
 
         seconds = metrics.delivery_seconds.labels(name)  # finding a series costs more than counting in it
         results = {result: metrics.deliveries.labels(name, result) for result in RESULTS}
@@ -501,9 +502,9 @@ class Service(Watcher):
             send=send, outcome=outcome, changed=changed, claim=self._parts.limits.claim,
         )  # fmt: skip
 
-    async def _tell_of_sink(self, name: str, cls: type[SinkEvent], reason: str) -> None:
-        """Publish what became of a sink, by a journal that belongs to no source."""
-        now = milliseconds(self._clock.now())
+    async def _tell_of_sink(self, name: str, cls: type[SinkEvent], reason: str, at: datetime) -> None:
+        """Publish what became of a sink, by a journal that belongs to no source; told again, it is the same event."""
+        now = milliseconds(at)
         subject = f"/sinks/{name}"
         event = cls.of(
             id=occurrence_id("/bridge/sinks", subject, cls.status, rfc3339(now)),
@@ -524,6 +525,7 @@ class Service(Watcher):
         self._committed.setdefault(OWN_JOURNAL, asyncio.Event()).set()
 
     async def _ask_whether_disabled(self, name: str, delivery: Delivery) -> None:
+        noted = delivery.noted  # before the notes are read: a 410 may come meanwhile
         notes = (await self._parts.store.notes(f"sink/{name}")).get(f"sink/{name}", {})
         if "since" not in notes:
             # Else the next start would take the sink for a new one, and what it is owed for delivered.
@@ -533,12 +535,12 @@ class Service(Watcher):
             )  # fmt: skip
             topics = json.dumps(self._parts.sinks[name].settings.topics)
             await self._parts.store.note(f"sink/{name}", {"since": self._stamp(), "topics": topics})
-        disabled = bool(notes.get("disabled"))
-        if delivery.disabled and not disabled:
+        if notes.get("disabled"):
+            delivery.disabled = delivery.noted = True
+        elif noted:
             log.info("sink.enabled", sink=name, consequence="what waited is sent now")
-            await self._tell_of_sink(name, SinkRecovered, "")
-            delivery.wake()
-        delivery.disabled = disabled
+            await self._tell_of_sink(name, SinkRecovered, "", self._clock.now())
+            delivery.enable()
 
     def _audit_of(self, name: str) -> Callable[[], Awaitable[None]]:
         settings = self._parts.sinks[name].settings

@@ -54,6 +54,8 @@ class World:
         self.outcomes: list[str] = []
         self.disabled: list[str] = []
         self.told: list[str] = []
+        self.moments: list[datetime] = []
+        self.untold = 0
         self.offset = 0.0
         self.slept = 0.0
         self.clock = Clock(
@@ -72,7 +74,11 @@ class World:
                 Outgoing(claimed.event, claimed.attempts + 1, lambda body: Event.model_construct(id=body))
             )
 
-        async def changed(state: str, reason: str) -> None:
+        async def changed(state: str, reason: str, at: datetime) -> None:
+            self.moments.append(at)
+            if self.untold:
+                self.untold -= 1
+                raise Unavailable("the store is away")
             self.disabled.append(reason)
             self.told.append(state)
 
@@ -231,9 +237,36 @@ async def test_an_endpoint_that_is_gone_gets_nothing_more_and_no_try_is_spent(wo
         assert [len(one.attempts) for one in waiting] == [0] * 5
         assert world.sink.tries == 1
         world.sink.answer = lambda _: None
-        delivery.disabled = False
-        delivery.wake()
+        delivery.enable()
         await world.taken(5)
+
+
+async def test_of_many_events_that_find_the_endpoint_gone_one_tells(world: World) -> None:
+    world.sink.gate = asyncio.Event()
+    world.sink.answer = lambda _: (_ for _ in ()).throw(EndpointGone("HTTP 410"))
+    world.set(concurrency=16)
+    await world.publish(*map(event, range(40)))
+    async with world.running() as delivery:
+        await world.until(lambda: world.sink.tries == 16)
+        world.sink.gate.set()
+        await world.until(lambda: delivery.noted and not delivery.busy)
+        assert world.told == ["gone"]
+        assert world.outcomes == ["disabled"] * 16
+
+
+async def test_what_became_of_a_sink_is_told_until_the_store_has_it_and_always_as_the_same_moment(
+    world: World,
+) -> None:
+    world.untold = 2
+    world.sink.answer = lambda _: (_ for _ in ()).throw(EndpointGone("HTTP 410"))
+    await world.publish(event(1))
+    async with world.running() as delivery:
+        await world.until(lambda: delivery.disabled)
+        assert not delivery.noted
+        await world.until(lambda: delivery.noted)
+    assert world.told == ["gone"]
+    assert len(world.moments) == 3
+    assert len(set(world.moments)) == 1
 
 
 async def test_what_arrives_while_the_endpoint_is_gone_waits_in_the_store(world: World) -> None:

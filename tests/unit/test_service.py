@@ -259,6 +259,32 @@ async def test_an_operator_re_enables_a_sink_by_clearing_its_note(world: World) 
         await operator.close()
 
 
+async def test_a_look_at_the_notes_does_not_enable_a_sink_whose_410_is_being_noted(world: World) -> None:
+    world.limits = replace(world.limits, books_every=0.01)
+    world.sink.answer = lambda _: (_ for _ in ()).throw(EndpointGone("HTTP 410"))
+    world.says("new")
+    service, stop = world.service(), asyncio.Event()
+    store, noted = service._parts.store, asyncio.Event()
+    note = store.note
+
+    async def late(name: str, values: dict[str, str]) -> None:
+        if "disabled" in values:
+            await noted.wait()
+        await note(name, values)
+
+    store.note = late
+    running = asyncio.ensure_future(service.run(stop))
+    await until(lambda: world.sink.tries == 1)
+    await asyncio.sleep(0.2)
+    noted.set()
+    await until(lambda: service._deliveries["crm"].noted)
+    told = [one.event.topic for one in await store.read("_bridge", 0, 10)]
+    stop.set()
+    await running
+    assert told == ["bridge.sink.disabled"]
+    assert world.sink.tries == 1
+
+
 async def test_what_is_old_and_settled_leaves_the_journal_and_nothing_else_does(world: World) -> None:
     world.limits = replace(world.limits, journal_keep=0.001, look_every=0.05, books_every=0.05, trim_every=0.05)
     failing = True
