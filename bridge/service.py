@@ -542,13 +542,22 @@ class Service(Watcher):
             await self._tell_of_sink(name, SinkRecovered, "", self._clock.now())
             delivery.enable()
 
-    def _audit_of(self, name: str) -> Callable[[], Awaitable[None]]:
-        settings = self._parts.sinks[name].settings
+    async def _owed(self, name: str) -> SinkSettings:
+        """Return a sink's settings with the topics of whichever process started last beside its own.
 
+        While one process after the other gets a new configuration, those with the former one drop what only the new one
+        wants; an audit by the former topics alone would take that for complete.
+        """
+        settings = self._parts.sinks[name].settings
+        notes = (await self._parts.store.notes(f"sink/{name}")).get(f"sink/{name}", {})
+        topics = dict.fromkeys([*settings.topics, *json.loads(notes.get("topics", "[]"))])
+        return settings.model_copy(update={"topics": list(topics)})
+
+    def _audit_of(self, name: str) -> Callable[[], Awaitable[None]]:
         async def work() -> None:
             while not await pause(self._stop, self._clock, self._parts.limits.look_every):
                 try:
-                    found = await self._audit.look(name, settings)
+                    found = await self._audit.look(name, await self._owed(name))
                 except Unavailable as error:
                     log.debug("audit.waits", sink=name, reason=str(error))
                     continue

@@ -285,6 +285,20 @@ async def test_a_look_at_the_notes_does_not_enable_a_sink_whose_410_is_being_not
     assert world.sink.tries == 1
 
 
+async def test_while_a_sinks_topics_are_widened_process_by_process_nothing_that_the_new_ones_want_is_lost(
+    world: World,
+) -> None:
+    world.limits = replace(world.limits, look_every=0.05)
+    world.sink_settings = SinkSettings(type="keeping", topics=["*.recipient.new"])
+    async with world.running(roles=("relay", "sink")) as former:
+        await until(lambda: "crm" in former._deliveries)
+        world.sink_settings = SinkSettings(type="keeping", topics=["*.recipient.#"])
+        world.says("new", "sending", "failed")
+        async with world.running(roles=("poll",)):
+            await until(lambda: len(world.sink.taken) == 3)
+    assert sorted(world.taken) == ["failed", "new", "sending"]
+
+
 async def test_what_is_old_and_settled_leaves_the_journal_and_nothing_else_does(world: World) -> None:
     world.limits = replace(world.limits, journal_keep=0.001, look_every=0.05, books_every=0.05, trim_every=0.05)
     failing = True
