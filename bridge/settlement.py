@@ -87,7 +87,10 @@ class Settlements(Protocol):
         ...
 
     async def postpone(self, sink: str, position: Position, due: float, attempt: Attempt | None) -> None:
-        """Wait until `due`; `attempt` is added to the history (None for a claim handed back unused)."""
+        """Wait until `due`; `attempt` is added to the history (None for a claim handed back unused).
+
+        Told twice in a row, because the answer was lost, an attempt is one attempt.
+        """
         ...
 
     async def bury(self, sink: str, position: Position, reason: str, attempt: Attempt | None) -> int:
@@ -124,8 +127,13 @@ class Settlements(Protocol):
         """Say whether the far side took it, or an operator discarded it."""
         ...
 
-    async def redrive(self, sink: str, positions: Sequence[Position], due: float) -> int:
-        """Make dead or waiting deliveries due at `due`, with the count of tries starting again; return how many."""
+    async def redrive(self, sink: str, positions: Sequence[Position], due: float, hold: float = 0.0) -> int:
+        """Make dead or waiting deliveries due at `due`, with the count of tries starting again; return how many.
+
+        A claim ends, and a wait is over, at a time, and the store does not tell one from the other. One whose time
+        comes within `hold` seconds after `due` therefore keeps it: with `hold` at least as long as claims last, nothing
+        is given to a second process while a first one sends it.
+        """
         ...
 
     async def discard(self, sink: str, positions: Sequence[Position]) -> int:

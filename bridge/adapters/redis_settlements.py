@@ -93,9 +93,9 @@ class RedisSettlements:
         await self._known(sink)
         return await self._each(_SETTLE, sink, positions, self._clock.epoch())
 
-    async def _each(self, script: Script, sink: str, positions: Sequence[Position], time: float) -> int:
-        different = list(dict.fromkeys(positions))
-        return sum([await self._run(script, sink, repr(time), *_flat(batch)) for batch in _batches(different)])
+    async def _each(self, script: Script, sink: str, positions: Sequence[Position], *times: float) -> int:
+        different, head = list(dict.fromkeys(positions)), [repr(time) for time in times]
+        return sum([await self._run(script, sink, *head, *_flat(batch)) for batch in _batches(different)])
 
     async def postpone(self, sink: str, position: Position, due: float, attempt: Attempt | None) -> None:
         """Wait until `due`; `attempt` is added to the history (None for a claim handed back unused)."""
@@ -175,12 +175,13 @@ class RedisSettlements:
         chunk, offset = divmod(position.seq, _CHUNK)
         return bool(await self._link.command("GETBIT", f"{self._keys.sink(sink)}:m:{position.source}:{chunk}", offset))
 
-    async def redrive(self, sink: str, positions: Sequence[Position], due: float) -> int:
+    async def redrive(self, sink: str, positions: Sequence[Position], due: float, hold: float = 0.0) -> int:
         """Make dead or waiting deliveries due at `due`, with the count of tries starting again; return how many.
 
-        One that was dead joins the end of its lane, if it had one.
+        One that was dead joins the end of its lane, if it had one. One that is due by itself within `hold` seconds
+        after `due` keeps its time.
         """
-        return await self._each(_REDRIVE, sink, positions, due)
+        return await self._each(_REDRIVE, sink, positions, due, due + hold)
 
     async def discard(self, sink: str, positions: Sequence[Position]) -> int:
         """End waiting or dead deliveries without sending them; return how many."""

@@ -175,11 +175,16 @@ class SqliteSettlements:
 
         return await self._file.reader.do(work)
 
-    async def redrive(self, sink: str, positions: Sequence[Position], due: float) -> int:
+    async def redrive(self, sink: str, positions: Sequence[Position], due: float, hold: float = 0.0) -> int:
         """Make dead or waiting deliveries due at `due`, with the count of tries starting again; return how many.
 
-        One that was dead joins the end of its lane, if it had one.
+        One that was dead joins the end of its lane, if it had one. One that is due by itself within `hold` seconds
+        after `due` keeps its time.
         """
+        statement = (
+            "UPDATE delivery SET tries = NULL, "
+            "due = CASE WHEN state = 0 AND due > ? AND due <= ? THEN due ELSE ? END WHERE book = ? AND seq = ?"
+        )
 
         def work(db: Connection) -> int:
             number = 0
@@ -191,8 +196,7 @@ class SqliteSettlements:
                         _delete(db, book, rows)
                         _insert(db, sink, book, seq, lane, due, due)
                         _count(db, book, dead=-1, waiting=1)
-                    statement = "UPDATE delivery SET due = ?, tries = NULL WHERE book = ? AND seq = ?"
-                    number += db.execute(statement, (due, book, seq)).rowcount
+                    number += db.execute(statement, (due, due + hold, due, book, seq)).rowcount
             return number
 
         return await self._file.writer.do(work)
@@ -413,10 +417,12 @@ def _release(db: Connection, sink: str, lanes: Iterable[str], now: float) -> int
 
 
 def _tried(db: Connection, book: int, seq: int, attempt: Attempt | None) -> None:
+    """Add a try to the history; one that is told again, because its telling seemed to fail, is one try."""
     if attempt is not None:
         written = json.dumps([attempt.at, attempt.error, attempt.kind])
         db.execute(
-            "UPDATE delivery SET tries = coalesce(tries || char(10), '') || ? WHERE book = ? AND seq = ?",
+            "UPDATE delivery SET tries = coalesce(tries || char(10), '') || ?1 WHERE book = ?2 AND seq = ?3 "
+            "AND substr(coalesce(tries, ''), -length(?1)) <> ?1",
             (written, book, seq),
         )
 

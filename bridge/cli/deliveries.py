@@ -118,8 +118,9 @@ def _masked(entry: Entry | None) -> str:
 def redrive(sink: str | None, events: tuple[str, ...], config_file: Path, *, dead: bool, everything: bool) -> Exit:
     """Make deliveries due now, with the count of tries starting again.
 
-    A sink that was disabled, because its endpoint said that it is gone, is enabled again by this. Exits with 1 if an
-    event that is named neither waits nor is a dead letter.
+    What is due within seconds by itself, or is being sent at this moment, keeps its time. A sink that was disabled,
+    because its endpoint said that it is gone, is enabled again by this. Exits with 1 if an event that is named neither
+    waits nor is a dead letter.
     """
     _selects(sink, events, dead=dead, everything=everything)
     parts = assembly(config_file)
@@ -276,7 +277,9 @@ async def _redrive(parts: Assembly, sink: str | None, events: tuple[str, ...], s
     async with parts.opened_store() as store:
         chosen, code = await _chosen(parts, store, sink, events, states)
         for name, positions in chosen.items():
-            again = await store.redrive(name, positions, parts.clock.epoch()) if positions else 0
+            # Twice the time of a claim: the clocks of two machines differ.
+            now, hold = parts.clock.epoch(), 2 * parts.config.claim
+            again = await store.redrive(name, positions, now, hold) if positions else 0
             enabled = name in await disabled(store)
             # Deliveries first: a crash in between leaves a disabled sink, which the same command mends.
             await store.note(f"sink/{name}", {"disabled": ""})

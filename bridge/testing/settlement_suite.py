@@ -183,6 +183,14 @@ class ClaimingSuite(StoreFixtures):
         until = later()
         assert list(await second.claim("crm", 70.0, until, 9)) == [Delivery("crm", at(1)[0], until, tries)]
 
+    async def test_a_failed_try_that_is_told_twice_is_one_try(self, store: Store, second: Store) -> None:
+        """Whoever did not hear that a try was written down tells it again; a later one is another one."""
+        await store.take("crm", arrivals(1), later())
+        for number, moment in ((1, 1.5), (2, 1.5), (3, 2.5), (4, 2.5)):
+            await (store, second)[number % 2].postpone("crm", at(1)[0], 40.0 + number, Attempt(moment, "caf\u00e9"))
+        tries = (Attempt(1.5, "caf\u00e9"), Attempt(2.5, "caf\u00e9"))
+        assert await store.delivery("crm", at(1)[0]) == Delivery("crm", at(1)[0], 44.0, tries)
+
     async def test_only_what_waits_is_postponed(self, store: Store) -> None:
         """A worker that comes late changes nothing about what is unknown, settled or dead."""
         await store.take("crm", arrivals(1, 2), later())
@@ -272,6 +280,18 @@ class EndingSuite(StoreFixtures):
         assert await tally(store) == Tally(taken=1, waiting=2)
         claimed = await store.claim("crm", 40.0, 90.0, 9)
         assert sorted(claimed, key=lambda one: one.position) == [Delivery("crm", at(seq)[0], 90.0) for seq in (1, 2)]
+
+    async def test_redriving_leaves_alone_what_somebody_has_in_hand(self, store: Store, second: Store) -> None:
+        """What is claimed is not claimed by a second one; what waits for hours, first in its lane or not, is due."""
+        now = time.time()
+        await store.take("crm", arrivals(1), now + 15)
+        await store.take("crm", arrivals(2, 3, lane="a"), now + 15)
+        await store.offer("crm", arrivals(4, 5), now - 5)
+        await store.postpone("crm", at(4)[0], now + HOUR, Attempt(1.0, "why"))
+        assert await second.redrive("crm", at(1, 2, 3, 4, 5), now, 30.0) == 5
+        assert numbers(sorted(await second.claim("crm", now, now + 15, 9), key=lambda one: one.position)) == [4, 5]
+        assert await store.settle("crm", at(1, 2)) == 1
+        assert await due(store) == [3]
 
     async def test_replaying_makes_settled_events_due_once_more(self, store: Store) -> None:
         """Taken, discarded and unknown ones wait again and leave their old column; waiting and dead ones stay."""

@@ -162,7 +162,7 @@ class BooksMachine(RuleBasedStateMachine):
         if self.model.state(seq) == "waiting":
             row = self.model.rows[seq]
             row.due = self.now + wait
-            row.tries += [attempt] if attempt else []
+            row.tries += [attempt] if attempt and row.tries[-1:] != [attempt] else []
 
     @rule(seq=st.integers(1, 9), tried=st.booleans())
     def bury(self, seq: int, tried: bool) -> None:

@@ -70,9 +70,10 @@ local function leave(place, now)
   return behind
 end
 
+-- A try that is told again, because the answer to its telling was lost, is one try.
 local function tried(place, attempt)
-  if attempt ~= '' then
-    local before = redis.call('HGET', TRIES, place)
-    redis.call('HSET', TRIES, place, before and before .. '\n' .. attempt or attempt)
-  end
+  if attempt == '' then return end
+  local before = redis.call('HGET', TRIES, place)
+  if before and string.sub(before, -#attempt) == attempt then return end
+  redis.call('HSET', TRIES, place, before and before .. '\n' .. attempt or attempt)
 end

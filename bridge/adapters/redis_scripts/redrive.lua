@@ -1,6 +1,7 @@
--- Make dead or waiting ones due, their tries forgotten. ARGV: due; then source and number of each. Answers how many.
+-- Make dead or waiting ones due, their tries forgotten. ARGV: due, until when one that is due later keeps its time (it may be
+-- in somebody's hands); then source and number of each. Answers how many.
 local number = 0
-for i = 2, #ARGV, 2 do
+for i = 3, #ARGV, 2 do
   local source, place = ARGV[i], ARGV[i] .. ':' .. ARGV[i + 1]
   local from = where(place)
   if from then redis.call('HDEL', TRIES, place) end
@@ -11,7 +12,10 @@ for i = 2, #ARGV, 2 do
     count(source, 'd', -1)
     count(source, 'w', 1)
   elseif from then
-    redis.call('ZADD', from, ARGV[1], place)
+    local due = tonumber(redis.call('ZSCORE', from, place))
+    if from == HELD or due <= tonumber(ARGV[1]) or due > tonumber(ARGV[2]) then
+      redis.call('ZADD', from, ARGV[1], place)
+    end
   end
   if from then number = number + 1 end
 end
