@@ -164,13 +164,13 @@ class RedisLedger:
         if nonce is None:
             nonce = secrets.token_hex(6)
             try:
-                return int(await self._link.run(_COMMIT, keys, held, nonce, 0, *arguments))
+                return int(await self._link.run(_COMMIT, keys, held, nonce, *arguments))
             except Unavailable:
                 if len(doubts) > _DOUBTS_REMEMBERED:
                     doubts.clear()
                 if commit.events:
                     doubts[mark] = nonce
-        number = int(await self._link.run(_COMMIT, keys, held, nonce, 1, *arguments))
+        number = int(await self._link.run(_COMMIT, keys, held, nonce, *arguments))
         doubts.pop(mark, None)
         return number
 

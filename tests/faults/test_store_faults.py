@@ -295,6 +295,21 @@ class TestLostAnswers:
         # Only a repetition is one: the same events committed on purpose are written.
         assert await store.commit(None, Commit("city", events=events(1))) == 2
 
+    async def test_a_commit_that_arrives_after_its_own_repetition_is_written_once(self, store: RedisStore) -> None:
+        commit, sent = Commit("city", events=events(1)), []
+        run = store._link.run
+
+        async def keep_back(*words: object) -> object:
+            sent.append(words)
+            if len(sent) == 1:
+                raise Unavailable("the answer does not come")
+            return await run(*words)
+
+        store._link.run = keep_back
+        assert await store.commit(None, commit) == 1
+        assert await run(*sent[0]) == 1
+        assert len(await store.read("city", 0, 9)) == 1
+
     async def test_a_caller_that_reads_again_finds_what_was_written(self, store: RedisStore, cutter: Cutter) -> None:
         cutter.cuts = 2
         with pytest.raises(Unavailable):

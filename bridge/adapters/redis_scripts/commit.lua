@@ -1,22 +1,20 @@
 -- One page, all or nothing. Everything is checked before anything is written, and the first write is one that a server
 -- without memory refuses: from there on Redis lets a script finish, so nothing is ever half written.
 -- KEYS: the source's base; with a lease, its key.
--- ARGV: token and owner; nonce; whether this nonce was sent before; where a new journal begins; ttl in ms; how many bytes
--- of events; how many buckets, events and cursor entries follow. A bucket: scope, name, how many fields, the fields, what is expected of
+-- ARGV: token and owner; nonce; where a new journal begins; ttl in ms; how many bytes of events; how many buckets, events
+-- and cursor entries follow. A bucket: scope, name, how many fields, the fields, what is expected of
 -- each ('-' nothing, '=...' this), what it shall be. An event: id, topic, time, body. A cursor entry: name, '-' or '=...'.
-local base, nonce, ttl = KEYS[1], ARGV[2], tonumber(ARGV[5])
-local buckets, events, marks = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+local base, nonce, begin, ttl = KEYS[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local buckets, events, marks = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local state, journal, nonces = base .. ':s', base .. ':j', base .. ':n'
 
 if KEYS[2] and redis.call('GET', KEYS[2]) ~= ARGV[1] then return -1 end
-if ARGV[3] == '1' then
-  for _, done in ipairs(redis.call('LRANGE', nonces, 0, -1)) do
-    local number = string.match(done, '^' .. nonce .. '=(%d+)$')
-    if number then return tonumber(number) end
-  end
+-- Always: also the first sending may come late, after a second one that was thought to be needed.
+for _, done in ipairs(redis.call('LRANGE', nonces, 0, -1)) do
+  if string.sub(done, 1, #nonce + 1) == nonce .. '=' then return tonumber(string.sub(done, #nonce + 2)) end
 end
 
-local at = 10
+local at = 9
 for _ = 1, buckets do
   local count = tonumber(ARGV[at + 2])
   local found = redis.call('HMGET', base .. ':b:' .. ARGV[at] .. ':' .. ARGV[at + 1], unpack(ARGV, at + 3, at + 2 + count))
@@ -29,7 +27,7 @@ end
 local known = redis.call('HGET', state, 'c')
 local last = tonumber(known or 0)
 if events > 0 then
-  if not known then last = tonumber(ARGV[4]) end
+  if not known then last = tonumber(begin) end
   local begins = last
   for i = 1, events do
     redis.call('XADD', journal, string.format('%d-0', last + i), 'i', ARGV[at], 't', ARGV[at + 1], 'w', ARGV[at + 2], 'b', ARGV[at + 3])
@@ -38,15 +36,15 @@ if events > 0 then
   last = last + events
   redis.call('HSET', state, 'c', string.format('%d', last))
   if not known then
-    redis.call('HSET', state, 'z', ARGV[4], 'r', ARGV[4], 'f', string.format('%d', begins + 1))
+    redis.call('HSET', state, 'z', begin, 'r', begin, 'f', string.format('%d', begins + 1))
   end
-  redis.call('HINCRBY', state, 'b', ARGV[6])
+  redis.call('HINCRBY', state, 'b', ARGV[5])
 end
 
 local function keep(key)
   if redis.call('PTTL', key) < ttl then redis.call('PEXPIRE', key, ttl) end
 end
-local from = 10
+local from = 9
 for _ = 1, buckets do
   local scope, bucket, count = ARGV[from], ARGV[from + 1], tonumber(ARGV[from + 2])
   local values = {}
