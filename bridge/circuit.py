@@ -12,6 +12,7 @@ LASTS = 5.0
 """Seconds: ten events that nobody can take may well come together, and say nothing of the far side."""
 _FIRST_WAIT = 2.0
 _LONGEST_WAIT = 15.0
+_LONGEST_REST = 60.0
 
 
 @dataclass(slots=True)
@@ -20,7 +21,7 @@ class Circuit:
 
     Closed, everything may be sent. After `opens_after` failures in `lasts` seconds or more, without a success between
     them, it opens: nothing goes out for a while that doubles with each opening. Then one delivery is let through: its
-    success closes the circuit, its failure opens it anew.
+    success closes the circuit, its failure opens it anew. A far side that asks for patience gets it, open or closed.
     """
 
     dice: random.Random
@@ -32,7 +33,7 @@ class Circuit:
     opened: int = 0
     """How many times in a row it has opened; 0 while it is closed."""
     until: float = 0.0
-    """When the next probe may go out."""
+    """Nothing goes out before."""
     probing: bool = field(default=False)
 
     @property
@@ -40,9 +41,13 @@ class Circuit:
         """Whether the far side is taken for well."""
         return self.opened == 0
 
+    def lets(self, now: float) -> bool:
+        """Whether all that comes now may be begun."""
+        return self.closed and now >= self.until
+
     def room(self, now: float, wanted: int) -> int:
         """Return how many of `wanted` deliveries may be begun now."""
-        if self.closed:
+        if self.lets(now):
             return wanted
         return min(wanted, 1) if now >= self.until and not self.probing else 0
 
@@ -55,11 +60,23 @@ class Circuit:
         """Note that a delivery ended without an answer worth counting."""
         self.probing = False
 
+    def asked(self, now: float, seconds: float) -> bool:
+        """Note that the far side asks for patience: nothing goes out for so long, up to a minute; say whether at first.
+
+        While the circuit is open it is never less than the first wait: else one probe would follow the other.
+        """
+        self.probing = False
+        first = now >= self.until
+        self.until = max(self.until, now + min(max(seconds, 0.0 if self.closed else _FIRST_WAIT), _LONGEST_REST))
+        return first
+
     def succeeded(self) -> bool:
         """Note an answer; say whether that closed the circuit."""
         closes = not self.closed
         self.failures = self.opened = 0
         self.probing = False
+        if closes:
+            self.until = 0.0
         return closes
 
     def failed(self, now: float) -> bool:
@@ -72,6 +89,7 @@ class Circuit:
         opens = self.closed
         if opens or self.probing:
             self.opened += 1
-            self.until = now + backoff(self.opened, self.dice, base=_FIRST_WAIT, cap=_LONGEST_WAIT)
+            wait = backoff(self.opened, self.dice, base=_FIRST_WAIT, cap=_LONGEST_WAIT)
+            self.until = max(self.until, now + wait)
         self.probing = False
         return opens

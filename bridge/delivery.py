@@ -128,7 +128,7 @@ class Delivery:
     @property
     def paused(self) -> bool:
         """Whether nothing is sent now, but for a probe: new events go to the store and wait there."""
-        return self.disabled or not self._circuit.closed
+        return self.disabled or not self._circuit.lets(self._clock.monotonic())
 
     @property
     def busy(self) -> bool:
@@ -331,7 +331,7 @@ class Delivery:
                 self._release(claimed.position)
                 continue
             if self.disabled or not self._circuit.room(started, 1):
-                await self._written(partial(self._postpone, claimed, 0.0, None))
+                await self._put_back(claimed)
                 continue
             probe = self._circuit.begins()
             try:
@@ -358,16 +358,17 @@ class Delivery:
             await self._disable(text)
             await self._written(partial(self._postpone, claimed, 0.0, None))
             return "disabled"
+        if isinstance(error, Transient) and not error.spends:
+            self._circuit.abandoned()  # the far side was not asked at all
+            wait = min(max(error.retry_after or 0.0, _TICK), RETRY_AFTER_CAP)
+            log.debug("delivery.waits_its_turn", sink=self.name, id=claimed.event.id, after=round(wait, 1), reason=text)
+            await self._written(partial(self._postpone, claimed, wait, None))
+            return "waits"
         tells = await self._count(error, text)
         if probe and tells:
             # It was the far side's failure and not this event's: no try is spent, and the next probe is another one.
             wait = max(0.0, self._circuit.until - self._clock.monotonic())
             log.info("sink.is_still_away", sink=self.name, reason=text, again_in=round(wait, 1))
-            await self._written(partial(self._postpone, claimed, wait, None))
-            return "waits"
-        if isinstance(error, Transient) and not error.spends:
-            wait = min(max(error.retry_after or 0.0, _TICK), RETRY_AFTER_CAP)
-            log.debug("delivery.waits_its_turn", sink=self.name, id=claimed.event.id, after=round(wait, 1), reason=text)
             await self._written(partial(self._postpone, claimed, wait, None))
             return "waits"
         attempts = claimed.attempts + 1
@@ -415,9 +416,13 @@ class Delivery:
         if isinstance(error, Permanent):
             await self._answered()  # it refuses this event, and it is there
             return False
-        if isinstance(error, Transient) and (error.retry_after or not error.spends):
-            self._circuit.abandoned()  # it asks for patience, and it is there; or it was not asked at all
-            return False
+        if isinstance(error, Transient) and error.retry_after:
+            if self._circuit.asked(self._clock.monotonic(), error.retry_after):
+                log.info(
+                    "sink.asks_for_patience", sink=self.name, reason=text, seconds=round(error.retry_after, 1),
+                    consequence="nothing is sent to it for so long, up to a minute",
+                )  # fmt: skip
+            return False  # it is there
         if self._circuit.failed(self._clock.monotonic()):
             log.error(
                 "sink.pauses", sink=self.name, reason=text, failures=self._circuit.failures,
@@ -425,6 +430,18 @@ class Delivery:
             )  # fmt: skip
             await self._tell("disabled", text)
         return True
+
+    async def _put_back(self, claimed: Claimed) -> None:
+        """Have this one, and all that is ready beside it, wait in the store; no try is spent."""
+        self._let_go(self._clock.monotonic())
+        unsent = [claimed.position, *(one.position for one in self._ready)]
+        self._ready.clear()
+        await self._written(partial(self._give_back, unsent))
+
+    async def _give_back(self, positions: Sequence[Position]) -> None:
+        await self._settlements.extend(self.name, positions, self._clock.epoch())
+        for position in positions:
+            self._release(position)
 
     async def _postpone(self, claimed: Claimed, after: float, attempt: Attempt | None) -> None:
         await self._settlements.postpone(self.name, claimed.position, self._clock.epoch() + after, attempt)
@@ -514,9 +531,8 @@ class Delivery:
             if self._sent:
                 await self._settle_batch(list(self._sent))
                 self._sent.clear()
-            now = self._clock.epoch()
-            for position in [one for one in self._hand if self._is_ours(one, self._clock.monotonic())]:
-                await self._settlements.postpone(self.name, position, now, None)
+            now = self._clock.monotonic()
+            await self._give_back([position for position in self._hand if self._is_ours(position, now)])
         except Unavailable as error:
             log.warning(
                 "sink.cannot_hand_back", sink=self.name, reason=str(error), deliveries=len(self._hand),

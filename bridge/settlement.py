@@ -79,7 +79,10 @@ class Settlements(Protocol):
         ...
 
     async def extend(self, sink: str, positions: Sequence[Position], until: float) -> None:
-        """Hold the claims on these until `until`; what is not waiting any more is left alone."""
+        """Hold the claims on these until `until`; what is not waiting any more is left alone.
+
+        With a time that has come, they are given back: due at once, and no try is counted.
+        """
         ...
 
     async def settle(self, sink: str, positions: Sequence[Position]) -> int:

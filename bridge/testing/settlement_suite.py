@@ -152,6 +152,17 @@ class ClaimingSuite(StoreFixtures):
         assert numbers(await second.claim("crm", until + 61, until + 199, 9)) == [1]
         assert (await store.tally("crm"))["city"] == Tally(taken=1, waiting=2)
 
+    async def test_claims_that_are_given_back_are_due_at_once(self, store: Store, second: Store) -> None:
+        """All in one call, with the tries that they had; what waits for its turn in a lane goes on waiting."""
+        await store.take("crm", [*arrivals(1, 2), *arrivals(3, 4, lane="a")], later())
+        await store.postpone("crm", at(1)[0], later(), Attempt(1.0, "why"))
+        await store.extend("crm", at(1, 2, 3, 4, 9), time.time())
+        assert await due(second) == [1, 2, 3]
+        first = await store.delivery("crm", at(1)[0])
+        assert first is not None
+        assert first.attempts == (Attempt(1.0, "why"),)
+        assert await tally(store) == Tally(waiting=4)
+
     async def test_the_oldest_that_waits_is_known_for_each_source(self, store: Store) -> None:
         """Due, claimed or held in a lane: the journal is kept for it; dead and settled ones do not count."""
         assert await store.oldest("crm", "city") is None

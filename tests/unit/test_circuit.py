@@ -52,6 +52,28 @@ def test_it_says_which_one_is_the_probe() -> None:
     assert circuit.begins()
 
 
+def test_a_far_side_that_asks_for_patience_gets_it_and_no_more_than_a_minute() -> None:
+    circuit = Circuit(random.Random(1))
+    assert circuit.asked(100.0, 20.0)
+    assert not circuit.asked(101.0, 10.0)
+    assert [circuit.room(now, 50) for now in (119.9, 120.0)] == [0, 50]
+    assert circuit.asked(130.0, 86_400.0)
+    assert not circuit.succeeded()
+    assert [circuit.lets(now) for now in (189.9, 190.0)] == [False, True]
+
+
+def test_while_open_a_probe_that_is_asked_for_patience_is_not_followed_at_once_by_another() -> None:
+    circuit = opened()
+    probed = circuit.until
+    assert circuit.begins()
+    assert circuit.asked(probed, 0.1)
+    assert circuit.room(probed + 1.9, 50) == 0
+    assert circuit.room(probed + 2.0, 50) == 1
+    assert circuit.begins()
+    assert circuit.succeeded()
+    assert circuit.room(probed, 50) == 50
+
+
 def test_while_open_nothing_is_sent_and_then_one_probe_at_a_time() -> None:
     circuit = opened()
     assert circuit.room(circuit.until - 0.01, 50) == 0

@@ -137,6 +137,24 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     await store.close()
 
 
+async def test_a_far_side_that_asks_for_patience_is_left_alone_and_what_was_not_sent_spends_no_try(
+    world: World,
+) -> None:
+    world.sink.answer = lambda _: (_ for _ in ()).throw(Transient("HTTP 429", retry_after=20.0))
+    world.set(concurrency=4)
+    await world.publish(*map(event, range(40)))
+    async with world.running() as delivery:
+        await world.until(lambda: world.sink.tries >= 4 and not delivery.busy)
+        assert world.sink.tries == 4
+        assert delivery.paused
+        tries = [len(one.attempts) for one in await world.store.deliveries("crm")]
+        assert sorted(tries) == [0] * 36 + [1] * 4
+        world.sink.answer = lambda _: None
+        world.slept = 20.0
+        delivery.wake()
+        await world.taken(36)
+
+
 async def test_what_is_published_is_sent_and_settled_and_the_queue_forgets_it(world: World) -> None:
     await world.publish(*map(event, range(50)))
     async with world.running():
