@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bridge import topics
 from bridge.broker import QUEUE_PREFIX, Broker
 from bridge.clock import Clock
 from bridge.delivery import lane_of
+from bridge.errors import Unavailable
 from bridge.event import Entry
 from bridge.ledger import Ledger
 from bridge.settlement import Arrival, Settlements
@@ -25,6 +27,18 @@ class Account:
     """Events that the sink should have and nobody knows of: still in its queue, or lost there."""
     offered: int = 0
     """How many of them are taken for lost and were put to the store's deliveries, due at once."""
+    arrived: int = 0
+    """The highest number that the sink's books know, of those looked at."""
+
+
+@dataclass(slots=True)
+class _Look:
+    """What one look saw, for the next one."""
+
+    empty: bool = False
+    """Whether the sink's queue was."""
+    confirmed: dict[str, int] = field(default_factory=dict)
+    arrived: dict[str, int] = field(default_factory=dict)
 
 
 class Audit:
@@ -32,7 +46,8 @@ class Audit:
 
     A queue that was purged, a broker that lost its memory, a queue that was not bound yet: whatever became of an event
     on its way, the journal still has it. Only what the broker had confirmed by the time of the look before is looked
-    at, and of that what is overdue: later events of the same source have arrived, or the queue is empty.
+    at, and of that what is overdue: by that time, later events of the same source had arrived, or the queue was empty,
+    and it still is. What had left the queue by then has had all the time between two looks to reach the store.
     """
 
     def __init__(self, ledger: Ledger, settlements: Settlements, broker: Broker, clock: Clock) -> None:
@@ -40,7 +55,7 @@ class Audit:
         self._settlements = settlements
         self._broker = broker
         self._clock = clock
-        self._confirmed: dict[tuple[str, str], int] = {}
+        self._looks: dict[str, _Look] = {}
 
     async def open_books(self, sink: str) -> None:
         """Start the books of a sink that is new to the store: events from now on are its own."""
@@ -49,18 +64,30 @@ class Audit:
 
     async def look(self, sink: str, settings: SinkSettings) -> Account:
         """Look through all sources once; call it at intervals longer than a message needs from broker to store."""
+        before, now = self._looks.get(sink, _Look()), _Look(empty=await self._is_empty(sink))
         total = Account()
         for source in await self._ledger.sources():
-            key = (sink, source)
-            confirmed = (await self._ledger.journal(source)).confirmed
-            settled_by_now, self._confirmed[key] = self._confirmed.get(key, 0), confirmed
-            found = await self.account(sink, settings, source, settled_by_now, offer=True)
+            now.confirmed[source] = (await self._ledger.journal(source)).confirmed
+            # A queue keeps the order of one source: what is missing before something that arrived will not arrive.
+            overdue = math.inf if before.empty and now.empty else before.arrived.get(source, 0)
+            upto = before.confirmed.get(source, 0)
+            found = await self.account(sink, settings, source, upto, overdue=overdue)
+            now.arrived[source] = found.arrived
             total.missing += found.missing
             total.offered += found.offered
+        self._looks[sink] = now
         return total
 
-    async def account(self, sink: str, settings: SinkSettings, source: str, upto: int, *, offer: bool) -> Account:
-        """Account for everything of `source` up to `upto`, and with `offer` put what is lost among the deliveries."""
+    async def _is_empty(self, sink: str) -> bool:
+        try:
+            return await self._broker.depth(QUEUE_PREFIX + sink) == 0
+        except Unavailable:
+            return False
+
+    async def account(
+        self, sink: str, settings: SinkSettings, source: str, upto: int, *, overdue: float = 0
+    ) -> Account:
+        """Account for everything of `source` up to `upto`; what is missing below `overdue` is put to the deliveries."""
         found = Account()
         after = await self._settlements.floor(sink, source)
         complete = True
@@ -70,30 +97,25 @@ class Audit:
                 break
             wanted = [one for one in entries if topics.matches(settings.topics, one.event.topic)]
             missing = await self._missing(sink, source, wanted)
+            lost = [one for one in wanted if one.position.seq in missing and one.position.seq < overdue]
             found.missing += len(missing)
-            if missing and offer:
-                lost = await self._lost(sink, wanted, missing)
-                now = self._clock.epoch()
-                found.offered += await self._settlements.offer(
-                    sink, [Arrival(one.position, lane_of(one.event) if settings.ordered else None) for one in lost], now
-                )
-                complete = complete and len(lost) == len(missing)
-            elif missing:
-                complete = False
+            found.offered += await self._offer(sink, settings, lost)
+            found.arrived = max(
+                (one.position.seq for one in wanted if one.position.seq not in missing), default=found.arrived
+            )
+            complete = complete and len(lost) == len(missing)
             after = entries[-1].position.seq
             if complete:
                 await self._settlements.raise_floor(sink, source, after)
         return found
 
+    async def _offer(self, sink: str, settings: SinkSettings, lost: Sequence[Entry]) -> int:
+        if not lost:
+            return 0
+        arrivals = [Arrival(one.position, lane_of(one.event) if settings.ordered else None) for one in lost]
+        return await self._settlements.offer(sink, arrivals, self._clock.epoch())
+
     async def _missing(self, sink: str, source: str, wanted: Sequence[Entry]) -> set[int]:
         if not wanted:
             return set()
         return set(await self._settlements.unaccounted(sink, source, [one.position.seq for one in wanted]))
-
-    async def _lost(self, sink: str, wanted: Sequence[Entry], missing: set[int]) -> list[Entry]:
-        overdue = [one for one in wanted if one.position.seq in missing]
-        if await self._broker.depth(QUEUE_PREFIX + sink) == 0:
-            return overdue
-        # A queue keeps the order of one source: what is missing before something that arrived will not arrive.
-        arrived = max((one.position.seq for one in wanted if one.position.seq not in missing), default=0)
-        return [one for one in overdue if one.position.seq < arrived]

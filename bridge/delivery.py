@@ -31,6 +31,9 @@ CLAIM = 15.0
 _TICK = 1.0
 _BATCH = 500
 _ROOM = 256
+_KEEPS = 2.0
+"""Seconds for which what the queue has brought may wait for room in our hands; then it waits in the store. An audit,
+another process's too, takes what has left the queue and does not reach the store for lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,11 +179,12 @@ class Delivery:
                 await self._broker.declare(self.queue, self._settings.topics)
                 async with self._broker.inbox(self.queue, prefetch=min(self._room, 2000)) as inbox:
                     while True:
-                        await self._until_room()
-                        batch = await inbox.get(min(self._room - len(self._hand), _BATCH), _TICK)
+                        roomy = await self._has_room()
+                        limit = min(self._room - len(self._hand), _BATCH) if roomy else _BATCH
+                        batch = await inbox.get(limit, _TICK)
                         failures = 0
                         if batch:
-                            await self._take(inbox, batch)
+                            await self._take(inbox, batch, claim=roomy)
             except Unavailable as error:
                 failures += 1
                 wait = backoff(failures, self._clock.random, cap=RECONNECT)
@@ -196,7 +200,15 @@ class Delivery:
             self._freed.clear()
             await self._freed.wait()
 
-    async def _take(self, inbox: Inbox, batch: Sequence[Received]) -> None:
+    async def _has_room(self) -> bool:
+        try:
+            async with asyncio.timeout(_KEEPS):
+                await self._until_room()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _take(self, inbox: Inbox, batch: Sequence[Received], *, claim: bool) -> None:
         arrivals: list[Arrival] = []
         events: dict[Position, WireEvent] = {}
         malformed: dict[Position, str] = {}
@@ -214,7 +226,7 @@ class Delivery:
         for position, problem in malformed.items():
             await self._bury_malformed(position, problem)
         now, sure = self._clock.epoch(), self._clock.monotonic() + self._hold
-        if self.paused:
+        if self.paused or not claim:
             await self._settlements.offer(self.name, arrivals, now)
         elif arrivals:
             for position in await self._settlements.take(self.name, arrivals, now + self._hold):
@@ -239,6 +251,8 @@ class Delivery:
                 await self._until_room()
                 limit = self._claimable()
                 if not limit:
+                    if self._clock.monotonic() < self._claims_from:
+                        await self._settlements.next_due(self.name)  # the wait counts from the end of the outage
                     await self._nap(_TICK)
                 elif not await self._claim(limit):
                     due = await self._settlements.next_due(self.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import socket
 import uuid
@@ -787,9 +788,11 @@ class Service(Watcher):
             missing = 0
             # Long after everything else has arrived, what is still missing was lost by the broker.
             patience_over = self._clock.monotonic() - started > _LOST_AFTER
+            lost = patience_over and await self._parts.broker.depth(QUEUE_PREFIX + name) == 0
+            overdue = math.inf if lost else 0
             for source in await store.sources():
                 confirmed = (await store.journal(source)).confirmed
-                found = await self._audit.account(name, settings, source, confirmed, offer=patience_over)
+                found = await self._audit.account(name, settings, source, confirmed, overdue=overdue)
                 missing += found.missing
             due = await store.next_due(name)
             quiet = delivery.disabled or due is None or due > self._clock.epoch()

@@ -37,6 +37,11 @@ class Store(SqliteStore):
 
     away = False
 
+    async def next_due(self, sink: str) -> float | None:
+        if self.away:
+            raise Unavailable("the store is away")
+        return await super().next_due(sink)
+
     async def claim(self, sink: str, now: float, until: float, limit: int) -> Sequence[Waiting]:
         if self.away:
             raise Unavailable("the store is away")
@@ -511,7 +516,7 @@ async def test_a_process_that_slept_hands_back_nothing_that_another_one_may_have
     assert all(one.due > world.clock.epoch() for one in await world.store.deliveries("crm"))
 
 
-@pytest.mark.parametrize(("away", "waits"), [(8.0, True), (0.5, False)], ids=["a long one", "a short one"])
+@pytest.mark.parametrize(("away", "waits"), [(18.0, True), (0.5, False)], ids=["a long one", "a short one"])
 async def test_after_a_long_outage_of_the_store_whoever_holds_a_claim_may_first_write_down_what_it_sent(
     world: World, away: float, waits: bool
 ) -> None:
@@ -552,6 +557,39 @@ async def test_the_audit_leaves_alone_what_still_stands_in_the_queue(world: Worl
     await audit.look("crm", world.settings)
     found = await audit.look("crm", world.settings)
     assert (found.missing, found.offered) == (5, 0)
+
+
+async def test_the_audit_takes_nothing_for_lost_that_a_slow_sinks_process_has_in_its_inbox(world: World) -> None:
+    world.set(concurrency=2)
+    world.sink.gate = asyncio.Event()
+    audit = Audit(world.store, world.store, world.broker, world.clock)
+    await world.publish(*map(event, range(600)))
+    async with world.running(grace=0.01) as delivery:
+        await world.until(lambda: world.sink.tries == 2)
+        await audit.look("crm", world.settings)
+        await audit.look("crm", world.settings)
+
+        async def all_known() -> bool:
+            return (await world.store.tally("crm"))["city"].waiting == 600
+
+        await world.until(all_known)
+        found = await audit.look("crm", world.settings)
+        assert (found.missing, found.offered) == (0, 0)
+        assert delivery.busy
+        assert await world.broker.depth("bridge.sink.crm") == 0
+        world.sink.gate.set()
+        await world.taken(600)
+    assert world.sink.tries == 600
+
+
+async def test_the_audit_gives_what_was_overtaken_the_time_until_its_next_look(world: World) -> None:
+    await world.publish(*map(event, range(5)))
+    audit = Audit(world.store, world.store, world.broker, world.clock)
+    await audit.look("crm", world.settings)
+    await world.store.take("crm", [Arrival((await world.positions())[3])], world.clock.epoch() + CLAIM)
+    first, second = [await audit.look("crm", world.settings) for _ in range(2)]
+    assert (first.missing, first.offered) == (4, 0)
+    assert (second.missing, second.offered) == (4, 3)
 
 
 async def test_a_sink_that_is_new_owes_nothing_of_the_past(world: World) -> None:
