@@ -34,6 +34,8 @@ _LOOK_EVERY = 0.05
 _BUSY_MS = 5_000
 _TAP_PREFETCH = 1000
 _WITHIN = 30.0
+_LONGEST_LEASE = 120.0
+"""Seconds; what seems to hold for longer is of a time before the clock was set back, and over."""
 _SCHEMA_VERSION = 1
 # Deleting a queue deletes its items; deleting a consumer frees what it had claimed; the last item takes the body along.
 _SCHEMA = """
@@ -443,8 +445,9 @@ class _Subscription:
             return []
         with writing(db):
             db.execute(
-                "DELETE FROM consumers WHERE until < ? AND id <> ? AND queue = (SELECT id FROM queues WHERE name = ?)",
-                (now, self._owner, self._queue),
+                "DELETE FROM consumers WHERE until NOT BETWEEN ? AND ? AND id <> ? "
+                "AND queue = (SELECT id FROM queues WHERE name = ?)",
+                (now, now + _LONGEST_LEASE, self._owner, self._queue),
             )
             rows = db.execute(
                 "SELECT items.id, event, topic, time, position, bodies.body FROM items "
@@ -460,9 +463,9 @@ class _Subscription:
         """Look without a lock: at first whether anybody has written at all."""
         (version,) = db.execute("PRAGMA data_version").fetchone()
         (expired,) = db.execute(
-            "SELECT EXISTS (SELECT 1 FROM consumers WHERE until < ? "
+            "SELECT EXISTS (SELECT 1 FROM consumers WHERE until NOT BETWEEN ? AND ? "
             "AND queue = (SELECT id FROM queues WHERE name = ?))",
-            (now, self._queue),
+            (now, now + _LONGEST_LEASE, self._queue),
         ).fetchone()
         if version == self._seen and not expired:
             return False

@@ -22,6 +22,8 @@ _SWEEP_EVERY = 1.0
 _SWEEP_STEP = 500
 """Statuses deleted at once: a commit should not wait for more."""
 _TRIM_STEP = 5000
+_LONGEST_LEASE = 120.0
+"""Seconds; one that seems to hold for longer, and for twice its time, is of a time before the clock was set back."""
 _OVERHEAD = 48
 """Roughly what a row adds to an event's own bytes."""
 _DIGITS = 18
@@ -46,7 +48,7 @@ class SqliteLedger:
         def work(db: Connection) -> int | None:
             now = self._clock.epoch()
             row = db.execute("SELECT owner, token, expires FROM lease WHERE name = ?", (name,)).fetchone()
-            held = row is not None and row[2] > now
+            held = row is not None and _holds(row[2], now, ttl)
             if held and row[0] != owner:
                 return None
             token = int(row[1]) if held else (row[1] if row else 0) + 1
@@ -79,10 +81,9 @@ class SqliteLedger:
         return None if row is None else str(row[0])
 
     def _check(self, db: Connection, lease: Lease) -> None:
-        where = (lease.name, lease.owner, lease.token, self._clock.epoch())
-        if not db.execute(
-            "SELECT 1 FROM lease WHERE name = ? AND owner = ? AND token = ? AND expires > ?", where
-        ).fetchone():
+        where = (lease.name, lease.owner, lease.token)
+        row = db.execute("SELECT expires FROM lease WHERE name = ? AND owner = ? AND token = ?", where).fetchone()
+        if row is None or not _holds(row[0], self._clock.epoch(), lease.ttl):
             raise LeaseLost(f"the lease {lease.name} has ended or another replica holds it; nothing was written")
 
     # statuses, cursor
@@ -322,6 +323,11 @@ class SqliteLedger:
 
     async def _one(self, query: str, values: tuple[Any, ...]) -> Any:
         return await self._file.reader.do(lambda db: db.execute(query, values).fetchone())
+
+
+def _holds(expires: float, now: float, ttl: float) -> bool:
+    """Say whether a lease is held; that of a killed process not for hours because the clock was set back by hours."""
+    return now < expires <= now + max(2 * ttl, _LONGEST_LEASE)
 
 
 def _stored(name: str) -> str | int:

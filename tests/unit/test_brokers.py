@@ -563,6 +563,19 @@ def _count(folder: Path, table: str) -> int:
     return int(count)
 
 
+async def test_what_a_dead_process_had_comes_back_though_the_clock_was_set_back(
+    embedded: SqliteBroker, tmp_path: Path
+) -> None:
+    await embedded.declare(QUEUE, ["#"])
+    await embedded.publish([entry(1), entry(2)])
+    db = sqlite3.connect(tmp_path / "broker.db", isolation_level=None)
+    db.execute("INSERT INTO consumers SELECT 'dead', id, ? FROM queues", (time.time() + 3 * 3600,))
+    db.execute("UPDATE items SET owner = 'dead'")
+    db.close()
+    async with embedded.inbox(QUEUE) as inbox:
+        assert ids(await collect(inbox, 2)) == ["event-1", "event-2"]
+
+
 async def test_what_a_dead_process_had_comes_back_and_its_taps_go(embedded: SqliteBroker, tmp_path: Path) -> None:
     await embedded.declare(QUEUE, ["#"])
     await embedded.publish([entry(1), entry(2)])

@@ -18,7 +18,7 @@ import pytest
 from bridge.adapters import sqlite_ledger
 from bridge.adapters.sqlite_store import SqliteStore
 from bridge.clock import Clock
-from bridge.errors import Conflict, Unavailable
+from bridge.errors import Conflict, LeaseLost, Unavailable
 from bridge.ledger import Commit, JournalState, Key
 from bridge.settlement import Arrival
 from bridge.testing.ledger_suite import MONTH, change, event, events, trails
@@ -206,6 +206,23 @@ async def test_scopes_that_are_over_are_deleted_a_few_statuses_at_a_time(
         left.append((await rows(store, "SELECT count(*) FROM status"))[0][0])
     assert left == [7, 3, 1, 1]
     assert await rows(store, "SELECT name FROM scope") == [("/kept",)]
+    await store.close()
+
+
+async def test_a_killed_process_does_not_keep_its_lease_for_hours_because_the_clock_was_set_back(path: Path) -> None:
+    now = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    store = SqliteStore(path, clock=Clock(now=lambda: now))
+    killed = await store.acquire("source/city", "killed", 15.0)
+    assert killed is not None
+    now -= timedelta(seconds=5)
+    assert await store.acquire("source/city", "next", 15.0) is None
+    now -= timedelta(hours=3)
+    taken = await store.acquire("source/city", "next", 15.0)
+    assert taken is not None
+    assert taken.token > killed.token
+    with pytest.raises(LeaseLost):
+        await store.renew(killed)
+    await store.renew(taken)
     await store.close()
 
 
