@@ -290,6 +290,20 @@ class Service(Watcher):
                     "sink.queue_cannot_be_declared", sink=name, reason=str(error),
                     consequence="tried again; what is published until then is offered from the journal",
                 )  # fmt: skip
+        for name in sorted(known.keys() - {f"sink/{name}" for name in self._parts.sinks}):
+            await self._look_at_former(name.removeprefix("sink/"))
+
+    async def _look_at_former(self, sink: str) -> None:
+        """Say that a sink which left the configuration has left a queue that fills."""
+        try:
+            messages = await self._parts.broker.depth(QUEUE_PREFIX + sink)
+        except Unavailable:
+            return
+        if messages:
+            log.warning(
+                "sink.is_no_longer_configured", sink=sink, messages=messages,
+                consequence="its queue stays bound, and fills until it is deleted",
+            )  # fmt: skip
 
     async def _close(self) -> None:
         closers: list[tuple[str, Callable[[], Awaitable[None]]]] = [

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from structlog.testing import capture_logs
 
 from bridge.adapters.sqlite_broker import SqliteBroker
 from bridge.adapters.sqlite_store import SqliteStore
@@ -168,7 +169,7 @@ async def test_a_second_process_on_one_address_works_without_pages_and_has_them_
     world.says("new")
     first, stop = world.service(), asyncio.Event()
     running = asyncio.ensure_future(first.run(stop, listen=("127.0.0.1", 0)))
-    await until(lambda: first.pages.port)
+    await until(lambda: first.pages.port and first.states.get("city") == "ok")
     async with world.running(listen=("127.0.0.1", first.pages.port)) as second:
         await until(lambda: second.states.get("city") == "standby")
         assert second.pages.port == 0
@@ -297,6 +298,18 @@ async def test_while_a_sinks_topics_are_widened_process_by_process_nothing_that_
         async with world.running(roles=("poll",)):
             await until(lambda: len(world.sink.taken) == 3)
     assert sorted(world.taken) == ["failed", "new", "sending"]
+
+
+async def test_a_sink_that_left_the_configuration_with_a_queue_that_fills_is_named(world: World) -> None:
+    await world.service(roles=("relay",)).once()
+    world.says("new")
+    with capture_logs() as logs:
+        for _ in range(2):  # the queue of the first start was empty
+            service = world.service(roles=("poll", "relay"))
+            parts = replace(service._parts, sinks={})
+            await Service(parts, Clock(), roles=("poll", "relay")).once()
+    told = [line for line in logs if line["event"] == "sink.is_no_longer_configured"]
+    assert [(line["sink"], line["messages"]) for line in told] == [("crm", 1)]
 
 
 async def test_what_is_old_and_settled_leaves_the_journal_and_nothing_else_does(world: World) -> None:
