@@ -74,7 +74,8 @@ class _Sight:
 
     @classmethod
     def of(cls, page: Page, now: datetime) -> _Sight:
-        after = None if page.after is None else milliseconds(page.after)
+        # A clock that was set back, or another process's, may have written a later time than that of the answer.
+        after = None if page.after is None else milliseconds(min(page.after, page.by))
         return cls(Observed(after=after, by=milliseconds(page.by)), milliseconds(now))
 
 

@@ -200,6 +200,7 @@ async def test_a_400_is_a_dead_letter_that_can_be_looked_at_and_sent_again(tmp_p
         assert re.fullmatch(r"drops:\d+", dead["position"])
         assert dead == {
             "sink": "crm",
+            "disabled": None,
             "position": dead["position"],
             "id": event["id"],
             "topic": "voicemail.drop.sent",

@@ -1474,14 +1474,16 @@ async def test_asked_twice_from_one_cursor_it_yields_the_same(tms, open_bridge):
     assert await all_pages() == await all_pages()
 
 
-async def test_a_clock_set_back_puts_nothing_off(tms, open_bridge):
+@pytest.mark.parametrize("hours", [30 * 24, 2, 0.1])
+async def test_a_clock_set_back_puts_nothing_off(tms, open_bridge, hours):
     tms.message(S1)
-    tms.people(S1)
+    tms.people(S1, person(S1, 1, "sending"))
     bridge = open_bridge(messages=[S1])
     await bridge.poll()
-    bridge.later(-30 * 24 * HOUR)
+    bridge.later(-hours * HOUR)
     tms.at[S1]["status"] = "completed"
-    assert await bridge.poll() == [("sms.message.completed", S1)]
+    tms.people(S1, person(S1, 1, "sent"))
+    assert await bridge.poll() == [("sms.message.completed", S1), ("sms.recipient.sent", f"{S1}/recipients/1")]
 
 
 # --- settings, names, the probe ---------------------------------------------------------------------------------------

@@ -103,6 +103,11 @@ class Followed:
         """The counts as of the last look."""
         return self.counts if self.seen is None else self.seen
 
+    @property
+    def begun(self) -> float:
+        """Return when it was last looked at, or was found."""
+        return self.found if self.looked is None else self.looked
+
     def age(self, now: float) -> float:
         """Return for how many seconds the message has existed."""
         return now - (self.found if self.created is None else self.created)

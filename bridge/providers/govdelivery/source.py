@@ -26,7 +26,7 @@ from bridge.providers.govdelivery.following import Followed, Listed, stamp
 from bridge.providers.govdelivery.lifecycles import MESSAGE, RECIPIENT, kinds
 from bridge.providers.govdelivery.pacing import Pace, pace_key
 from bridge.providers.govdelivery.scheduling import ABANDONED, RARELY, SELDOM, choose
-from bridge.providers.govdelivery.sweeping import Look, Plan
+from bridge.providers.govdelivery.sweeping import CLOCKS, Look, Plan
 from bridge.providers.http import Client, Limits, Origin, Tls, Vanished, account_key, shared_limiter
 from bridge.settings import Duration, Secret
 from bridge.source import Counted, Observation, Page, Probe, SourceSettings
@@ -369,7 +369,9 @@ class GovDelivery:
         # Nothing is ever put off by so much: the clock was set back.
         never = plan.now + 2 * max(RARELY, plan.interval)
         present = {path: entry for path, entry in followed.items() if entry.over is None}
-        paths = [path for path, entry in present.items() if not soon < entry.due < never]
+        paths = [
+            path for path, entry in present.items() if not soon < entry.due < never or entry.begun > plan.now + CLOCKS
+        ]
         healthy = [path for path, entry in present.items() if not entry.failures]
         if healthy and not self.settings.discover and all(present[path].failures for path in paths):
             # Without an answer from anywhere, a bad resource could not be told from a provider that is down.
