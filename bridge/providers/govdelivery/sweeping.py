@@ -24,7 +24,7 @@ MAX_PAGES = 20_000
 _BARREN_PAGES = 10
 _MESSAGE_FIELDS = frozenset({"_links", "id", "status", "created_at", "completed_at", "recipient_counts"})
 _GIVE_UP_MISSING = 6
-CLOCKS = 60.0
+CLOCKS = 5.0
 """Seconds by which two processes' clocks may differ; what was written later than that from now was by one set ahead."""
 _LONGEST_BACKOFF = 900.0
 _GRACE = 6 * _LONGEST_BACKOFF

@@ -1,0 +1,166 @@
+"""Two replicas whose clocks jump and whose networks are cut: never two events for one transition, and none missed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from faults.witness import Witness
+from harness import consuming_rabbitmq, differences, until
+
+from bridge.adapters.redis_store import RedisStore
+from bridge.assembly import Assembly
+from bridge.clock import Clock
+from bridge.config import load
+from bridge.service import Service, build
+from bridge.simulator import Simulator, SimulatorSettings
+from bridge.simulator.snippet import sources
+from bridge.testing.relay import TcpRelay
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(200)]
+
+RECIPIENTS = 30
+LEASE = 2.0
+JUMPS = [7200, -7200, 86_400, -86_400, 40, -40, -10_800, 10_800]
+"""Seconds; each replica's wall clock is set so, one after the other."""
+
+
+@dataclass
+class Set:
+    """A wall clock that is set by hand; what counts seconds goes on as ever."""
+
+    seconds: float = 0.0
+    clock: Clock = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.clock = Clock(now=lambda: datetime.now(UTC) + timedelta(seconds=self.seconds))
+
+
+@dataclass
+class Replica:
+    """A service in this process, with a clock and a way to the store of its own."""
+
+    service: Service
+    wall: Set
+    relay: TcpRelay
+
+    def polls(self) -> bool:
+        return "ok" in self.service.states.values()
+
+
+@asynccontextmanager
+async def replica(folder: Path, name: str, store: str, **config: Any) -> AsyncIterator[Replica]:
+    wall = Set()
+    async with TcpRelay(int(store.rpartition(":")[2].partition("/")[0])) as relay:
+        path = folder / f"{name}.yaml"
+        own = {"store": f"redis://127.0.0.1:{relay.port}/0", "http": {"listen": None}}
+        path.write_text(yaml.safe_dump({**own, **config}))
+        service, stop = Service(build(Assembly(load(path), wall.clock)), wall.clock), asyncio.Event()
+        task = asyncio.ensure_future(service.run(stop))
+        try:
+            yield Replica(service, wall, relay)
+        finally:
+            relay.refuse(refuse=False)
+            relay.resume()
+            stop.set()
+            await task
+
+
+class Play:
+    """What happens at the provider, and what has to be heard of it before anything else happens."""
+
+    def __init__(self, simulator: Simulator, consumer: Any, witness: Witness) -> None:
+        self._simulator, self._consumer, self._witness = simulator, consumer, witness
+        world = simulator.world
+        self._message = world.add_message("sms", RECIPIENTS, status="sending", recipient_status="sending")
+        self._statuses = ("sent", "failed", "sending")
+        self._step = 0
+
+    async def goes_on(self) -> None:
+        """Let every recipient move, a record and an event come, and wait until all of it was told."""
+        world, status = self._simulator.world, self._statuses[self._step % 3]
+        self._step += 1
+        for index in range(RECIPIENTS):
+            world.move(self._message.recipient(index), status)
+        world.add_send_event()
+        await until(lambda: not self._simulator.unseen(), "all was looked at", within=40)
+        await until(lambda: not differences(self._simulator, self._consumer), "all is on the broker", within=20)
+        await until(lambda: not self._witness.missing(self._simulator), "all was delivered", within=20)
+
+
+async def test_two_replicas_whose_clocks_jump_and_whose_networks_are_cut_tell_each_transition_once(
+    tmp_path, redis_url, rabbitmq_url, capfd
+):
+    began = time.monotonic()
+    async with AsyncExitStack() as stack:
+        simulator = await stack.enter_async_context(Simulator(SimulatorSettings.still()))
+        consumer = await stack.enter_async_context(consuming_rabbitmq(rabbitmq_url))
+        witness = await stack.enter_async_context(Witness())
+        polled = sources(simulator.urls, simulator.settings, interval="200ms")
+        del polled["drops"]  # its window goes by the wall clock: hours from now there is nothing to see
+        for source in polled.values():
+            source["rate"] = "200/s"
+        config = {
+            "broker": rabbitmq_url, "lease": f"{LEASE:g}s", "claim": "3s", "audit": "1s",
+            "sources": polled, "sinks": {"crm": witness.sink()},
+        }  # fmt: skip
+        pair = [await stack.enter_async_context(replica(tmp_path, name, redis_url, **config)) for name in ("a", "b")]
+        play = Play(simulator, consumer, witness)
+        await play.goes_on()
+        for number, jump in enumerate(JUMPS):
+            pair[number % 2].wall.seconds += jump
+            await play.goes_on()
+        takeovers = 0
+        for number in range(6):
+            holder = pair[0] if pair[0].polls() else pair[1]
+            other = pair[1] if holder is pair[0] else pair[0]
+            if number % 2:
+                holder.relay.stall()
+            else:
+                holder.relay.refuse()
+                holder.relay.cut()
+            await until(other.polls, "the other one takes over", within=LEASE + 15)
+            takeovers += 1
+            await play.goes_on()
+            holder.relay.resume()
+            holder.relay.refuse(refuse=False)
+            await play.goes_on()
+        await until(lambda: _balanced(redis_url), "the books balance")
+        told = len(set(consumer.ids))
+    with capfd.disabled():
+        print(
+            f"\n{told} events under {len(JUMPS)} jumps of a clock and {takeovers} cuts of a network; "
+            f"{len(consumer.ids) - told} of them twice on the broker, {sum(witness.repeated.values()) - len(witness.repeated)} "
+            f"at the sink; {time.monotonic() - began:.0f} s"
+        )
+    transitions = {
+        (event["subject"], event["data"]["status"], event["data"]["previous"], event["id"]) for event in consumer.events
+    }
+    assert len(transitions) == told
+    assert {event["id"] for event in witness.events} >= {
+        event["id"] for event in consumer.events if event["data"]["channel"] != "bridge"
+    }
+    assert not witness.changed
+    for event in consumer.events:
+        observed = event["data"]["observed"]
+        assert observed["after"] is None or observed["after"] <= observed["by"] or "." in observed["by"]
+
+
+async def _balanced(url: str) -> bool:
+    store = RedisStore(url, clock=Clock())
+    try:
+        books = await store.tally("crm")
+        journals = {name: (await store.journal(name)).events for name in await store.sources()}
+    finally:
+        await store.close()
+    return {name: (one.taken, one.waiting, one.dead) for name, one in books.items()} == {
+        name: (events, 0, 0) for name, events in journals.items() if events
+    }
