@@ -54,6 +54,7 @@ ROLES = ("poll", "relay", "sink")
 OWN_JOURNAL = "_bridge"
 """The journal of events about the bridge itself; no source can be called so."""
 _BACKLOG = 50_000
+_NEARLY = 0.9
 _LOST_AFTER = 10.0
 _ASK_JOURNAL = {True: 2.0, False: 0.25}
 _ANSWER_WITHIN = 3.0
@@ -590,20 +591,22 @@ class Service(Watcher):
     # the books
 
     async def _keep_books(self) -> None:
-        trimmed = self._clock.monotonic()
+        trimmed = float("-inf")  # at once: a process that is killed each minute would never come to it
         while not await pause(self._stop, self._clock, self._parts.limits.books_every):
             try:
                 for name, delivery in self._deliveries.items():
                     await self._ask_whether_disabled(name, delivery)
                     await self._show_sink(name)
+                overdue = self._clock.monotonic() - trimmed >= self._parts.limits.trim_every
                 for source in await self._parts.store.sources():
                     state = await self._parts.store.journal(source)
                     self.metrics.backlog.labels(source).set(state.backlog)
                     self.metrics.journal_bytes.labels(source).set(state.bytes)
-                if "relay" in self._roles and self._clock.monotonic() - trimmed >= self._parts.limits.trim_every:
-                    trimmed = self._clock.monotonic()
-                    for source in await self._parts.store.sources():
+                    # A journal that is nearly full is not made to wait: polling stops when it is.
+                    if "relay" in self._roles and (overdue or state.bytes > self._parts.limits.journal_bytes * _NEARLY):
                         await self._trim(source)
+                if overdue:
+                    trimmed = self._clock.monotonic()
             except Unavailable as error:
                 log.debug("books.wait", reason=str(error))
 
@@ -623,7 +626,7 @@ class Service(Watcher):
         old = [upto for at, upto in marks if now.timestamp() - at > limits.journal_keep]
         before = max(old, default=0) + 1
         kept = state.committed - state.first + 1
-        if state.bytes > limits.journal_bytes * 0.9 and kept > 0:
+        if state.bytes > limits.journal_bytes * _NEARLY and kept > 0:
             # Enough to come down to three quarters of the bound, should the books allow it.
             before = max(before, state.first + int(kept * (1 - limits.journal_bytes * 0.75 / state.bytes)))
         for sink in self._parts.sinks:

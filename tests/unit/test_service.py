@@ -344,6 +344,17 @@ async def test_what_is_old_and_settled_leaves_the_journal_and_nothing_else_does(
     assert world.taken == ["new", "failed", "sending"]
 
 
+async def test_a_journal_that_is_nearly_full_is_trimmed_without_waiting_for_its_time(world: World) -> None:
+    world.limits = replace(world.limits, journal_bytes=100, look_every=0.05, books_every=0.05, trim_every=3600.0)
+    async with world.running() as service:
+        await until(lambda: service.states.get("city") == "ok")
+        world.source.polls += [[Page([observe(str(number), "new") for number in range(8)], AT)]]
+        await until(lambda: len(world.sink.taken) == 8)
+        async with asyncio.timeout(10):
+            while (await service._parts.store.journal("city")).bytes > 1000:
+                await asyncio.sleep(0.01)
+
+
 async def test_a_journal_at_its_bound_is_trimmed_though_the_store_takes_no_notes(world: World) -> None:
     world.limits = replace(world.limits, journal_bytes=100, look_every=0.05, books_every=0.05, trim_every=0.05)
     world.source.polls = [[Page([observe(str(number), "new") for number in range(8)], AT)]]
