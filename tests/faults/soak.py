@@ -50,6 +50,8 @@ CLAIM = 2.0
 CONCURRENCY = 32
 IN_HAND = 2 * CONCURRENCY
 """What a sink's process holds at most: so many may come twice when it is killed."""
+ON_ITS_WAY = 0.5
+"""Seconds for which the far side may still find requests of a process that is dead."""
 ROLES = {"poller": ("poll", "relay"), "sink": ("sink",)}
 VICTIMS = {"poller": 8, "sink": 8, "redis": 3, "rabbitmq": 1}
 """How often each is killed, compared with the others; RabbitMQ takes long to come back."""
@@ -373,7 +375,7 @@ def judge(provider: Provider, far: FarSide, troupe: Troupe) -> Result:
     deaths = [at for at, name in troupe.kills if name == "sink"]
     after: Counter[float] = Counter()
     for first, again in far.repeats:
-        between = [at for at in deaths if first <= at <= again]
+        between = [at for at in deaths if first - ON_ITS_WAY <= at <= again]
         if between:
             after[between[0]] += 1
         else:
