@@ -28,7 +28,6 @@ from bridge.providers.http import (
     account_key,
     shared_limiter,
 )
-from bridge.providers.reading import http_date
 from bridge.providers.spacivox.records import LIFECYCLE, RECORDS, RecordType, Unreadable, kind_of, observe, scope_of
 from bridge.providers.spacivox.window import (
     SMALLEST,
@@ -363,9 +362,8 @@ class Spacivox:
         return scope_of(sort, key, data["timestamp"]), key
 
     def _is_ours(self, team: Any) -> bool:
-        teams = self._settings.team
-        ours = teams if isinstance(teams, list) else [] if teams is None else [teams]
-        return not ours or str(team) in map(str, ours)
+        ours = {str(listing.params["team"]) for listing in self._listings if listing.params}
+        return not ours or str(team) in ours
 
     async def members(self, group: str, cursor: Mapping[str, str]) -> AsyncGenerator[Page, None]:
         """Read all records of the last `lookback`; see `bridge.source.Countable`."""
@@ -430,7 +428,7 @@ def _listings(settings: SpacivoxSettings) -> Iterator[Listing]:
 
 def _ahead(answer: Answer) -> timedelta:
     """Return by how much the provider's clock is ahead of ours; zero where it is not, or says nothing of use."""
-    theirs = http_date(answer.headers.get("Date"))
+    theirs = reading.http_date(answer.headers.get("Date"))
     ahead = timedelta(0) if theirs is None else theirs - answer.at
     return ahead if timedelta(0) < ahead <= _SKEW_AT_MOST else timedelta(0)
 
