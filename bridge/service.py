@@ -604,7 +604,7 @@ class Service(Watcher):
                     self.metrics.journal_bytes.labels(source).set(state.bytes)
                     # A journal that is nearly full is not made to wait: polling stops when it is.
                     if "relay" in self._roles and (overdue or state.bytes > self._parts.limits.journal_bytes * _NEARLY):
-                        await self._trim(source)
+                        await self._trim(source, state)
                 if overdue:
                     trimmed = self._clock.monotonic()
             except Unavailable as error:
@@ -615,10 +615,9 @@ class Service(Watcher):
         self.metrics.waiting.labels(name).set(sum(one.waiting for one in tallies))
         self.metrics.dead.labels(name).set(sum(one.dead for one in tallies))
 
-    async def _trim(self, source: str) -> None:
+    async def _trim(self, source: str, state: JournalState) -> None:
         """Forget what is older than the journal's bounds, never what was not confirmed and settled everywhere."""
         store, limits = self._parts.store, self._parts.limits
-        state = await store.journal(source)
         now = self._clock.now()
         name = f"journal/{source}"
         notes = (await store.notes(name)).get(name, {})
