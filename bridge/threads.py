@@ -37,7 +37,7 @@ class DaemonThreads(ThreadPoolExecutor):
             if self._ending:
                 raise RuntimeError("the threads have been told to end")
             self._unfinished += 1
-            self._calls.put(partial(_make, future, partial(fn, *args, **kwargs)))
+            self._calls.put(partial(self._make, future, partial(fn, *args, **kwargs)))
             if self._begun < min(self._unfinished, self._most):
                 self._begun += 1
                 threading.Thread(target=self._work, daemon=True).start()
@@ -55,16 +55,21 @@ class DaemonThreads(ThreadPoolExecutor):
         while call := self._calls.get():
             call()
             del call  # an idle thread keeps nothing alive
-            with self._counting:
-                self._unfinished -= 1
 
-
-def _make(future: Future[T], call: Callable[[], T]) -> None:
-    if not future.set_running_or_notify_cancel():
-        return
-    try:
-        result = call()
-    except BaseException as error:  # noqa: BLE001 - it is raised where the call came from
-        future.set_exception(error)
-    else:
-        future.set_result(result)
+    def _make(self, future: Future[T], call: Callable[[], T]) -> None:
+        result: T
+        failure: BaseException | None = None
+        if wanted := future.set_running_or_notify_cancel():
+            try:
+                result = call()
+            except BaseException as error:  # noqa: BLE001 - it is raised where the call came from
+                failure = error
+        with self._counting:
+            self._unfinished -= 1  # before the result is told: who has it finds this thread free for the next call
+        if not wanted:
+            return
+        if failure is None:
+            future.set_result(result)
+        else:
+            future.set_exception(failure)
+            del future, failure  # with the traceback, which holds this frame, they would keep each other alive
