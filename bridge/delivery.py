@@ -20,6 +20,7 @@ from bridge.clock import Clock
 from bridge.errors import BridgeError, EndpointGone, Permanent, Transient, Unavailable
 from bridge.event import Position, WireEvent
 from bridge.ledger import Ledger
+from bridge.patience import Patience
 from bridge.retry import RECONNECT, RETRY_AFTER_CAP, Again, backoff, decide
 from bridge.settlement import Arrival, Attempt, Settlements
 from bridge.sink import Sink, SinkSettings
@@ -31,6 +32,8 @@ CLAIM = 15.0
 _TICK = 1.0
 _BATCH = 500
 _ROOM = 256
+_GATHERS = 0.005
+"""Seconds for which a settlement waits for others while more is being sent: it costs the store as much as fifty do."""
 _KEEPS = 2.0
 """Seconds for which what the queue has brought may wait for room in our hands; then it waits in the store. An audit,
 another process's too, takes what has left the queue and does not reach the store for lost."""
@@ -122,6 +125,7 @@ class Delivery:
         self._ready: deque[Claimed] = deque()
         self._sent: list[Position] = []
         self._senders: set[asyncio.Task[None]] = set()
+        self._patience = Patience(settings.send_timeout)
         self._active = 0
         self._defect: asyncio.Future[None] | None = None
         self._something_sent = asyncio.Event()
@@ -349,8 +353,7 @@ class Delivery:
                 continue
             probe = self._circuit.begins()
             try:
-                async with asyncio.timeout(self._settings.send_timeout):
-                    await self._give(claimed)
+                await self._patience.wait_for(self._give(claimed))
             except TimeoutError:
                 error: Exception = Transient(f"no answer within {self._settings.send_timeout:g} s")
             except Exception as raised:  # noqa: BLE001 - whatever a plugin raises, the event is kept and tried again
@@ -497,6 +500,8 @@ class Delivery:
         while True:
             await self._something_sent.wait()
             self._something_sent.clear()
+            if self._ready:
+                await self._clock.sleep(_GATHERS)
             while self._sent:
                 batch = self._sent[:_BATCH]
                 await self._written(partial(self._settle_batch, batch))

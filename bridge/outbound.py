@@ -22,6 +22,7 @@ from yarl import URL
 
 from bridge.clock import Clock
 from bridge.errors import BridgeError, EndpointGone, Permanent, Transient
+from bridge.patience import Patience
 from bridge.settings import MASK
 
 ANSWER_LIMIT = 64 * 1024
@@ -256,6 +257,7 @@ class Outbound:
     ) -> None:
         self._clock = clock
         self._timeout = timeout
+        self._patience = Patience(timeout)
         self._connections = connections
         self._tls = tls or Tls()
         self._resolver = resolver
@@ -276,7 +278,7 @@ class Outbound:
                 keepalive_timeout=_KEEPALIVE,
                 resolver=self._resolver,
             ),
-            timeout=aiohttp.ClientTimeout(total=self._timeout, sock_connect=CONNECT_TIMEOUT),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
             auto_decompress=False,
@@ -299,16 +301,23 @@ class Outbound:
         if self._session is None:
             raise Transient(f"{endpoint.name}: the connections are closed")
         with _translated(endpoint.name):
-            async with self._session.post(endpoint.url, data=body, headers=headers, allow_redirects=False) as response:
-                content = response.content
-                text = content.read_nowait() if content.is_eof() else await _read(content)
-                asked = response.headers.get("Retry-After")
-                return Answer(
-                    endpoint.name,
-                    response.status,
-                    text[:ANSWER_LIMIT],
-                    parse_retry_after(asked, self._clock.now()) if asked else None,
-                )
+            return await self._patience.wait_for(self._exchange(self._session, endpoint, body, headers))
+
+    async def _exchange(
+        self, session: aiohttp.ClientSession, endpoint: Endpoint, body: bytes, headers: Mapping[str, str]
+    ) -> Answer:
+        # Ready as a payload, it need not be looked for among all types of data that can be posted.
+        data = aiohttp.BytesPayload(body)
+        async with session.post(endpoint.url, data=data, headers=headers, allow_redirects=False) as response:
+            content = response.content
+            text = content.read_nowait() if content.is_eof() else await _read(content)
+            asked = response.headers.get("Retry-After")
+            return Answer(
+                endpoint.name,
+                response.status,
+                text[:ANSWER_LIMIT],
+                parse_retry_after(asked, self._clock.now()) if asked else None,
+            )
 
     async def reach(self, endpoint: Endpoint) -> None:
         """Connect and shake hands, sending nothing; raises as `post` does."""

@@ -1,16 +1,20 @@
-"""An event as the bytes that RabbitMQ is sent: method, properties and body, ready to be written with many others."""
+"""An event as the bytes that RabbitMQ is sent, and brings: method, properties and body, many at once."""
 
 from __future__ import annotations
 
+import struct
 from struct import Struct
+from typing import NamedTuple
 
 from bridge.adapters import message
 from bridge.event import Entry
 
 _METHOD, _HEADER, _BODY = 1, 2, 3
 _END = b"\xce"
+_END_BYTE = _END[0]
 _FRONT = Struct(">BHI")
 _BASIC_PUBLISH = Struct(">HHH").pack(60, 40, 0)
+_BASIC_DELIVER = Struct(">HH").pack(60, 60)
 _MANDATORY = b"\x01"
 _CONTENT = Struct(">HHQH")
 # Which properties follow, the highest bit first: content type, content encoding, headers, delivery mode; then message
@@ -20,6 +24,15 @@ _LENGTH = Struct(">I")
 _TIME = Struct(">Q")
 _FRAMING = 8
 _TOPICS_KEPT = 4096
+
+
+def _short(text: str) -> bytes:
+    data = text.encode()
+    return bytes([len(data)]) + data
+
+
+_FORM = _short(message.CONTENT_TYPE) + _short(message.ENCODING)
+_POSITION = _short(message.POSITION_HEADER) + b"S"
 
 
 class Frames:
@@ -35,8 +48,8 @@ class Frames:
         self._publish = _BASIC_PUBLISH + _short(exchange)
         self._piece = frame_max - _FRAMING
         self._topics: dict[str, tuple[bytes, bytes]] = {}
-        self._front = _short(message.CONTENT_TYPE) + _short(message.ENCODING)
-        self._position = _short(message.POSITION_HEADER) + b"S"
+        self._front = _FORM
+        self._position = _POSITION
         self._persistent = bytes([message.PERSISTENT])
 
     def of(self, entry: Entry) -> bytes:
@@ -74,6 +87,86 @@ class Frames:
         return _FRONT.pack(kind, self._channel, len(payload)) + payload + _END
 
 
-def _short(text: str) -> bytes:
-    data = text.encode()
-    return bytes([len(data)]) + data
+class Delivered(NamedTuple):
+    """A message that a queue brought, taken apart."""
+
+    tag: int
+    topic: str
+    id: str
+    timestamp: int
+    position: str
+    body: bytes
+
+
+class Deliveries:
+    """Takes the messages of one consumer off what a connection has read, as long as they are such as `Frames` writes.
+
+    What is anything else is left to the library, from its first byte on: other methods, other properties, a message
+    that is not there to its end, or that is large. Reading a message by it costs as much as sending one to a webhook.
+    """
+
+    def __init__(self, channel: int, consumer: str) -> None:
+        self._channel = channel
+        self._method = _BASIC_DELIVER + _short(consumer)
+
+    def take(self, data: bytes, most: int) -> tuple[list[Delivered], int]:
+        """Return up to `most` messages from the front of `data`, and how many bytes they take."""
+        taken: list[Delivered] = []
+        end = 0
+        while len(taken) < most:
+            try:
+                one = self._one(data, end)
+            except (IndexError, ValueError, struct.error):
+                break
+            if one is None:
+                break
+            delivered, end = one
+            taken.append(delivered)
+        return taken, end
+
+    def _one(self, data: bytes, start: int) -> tuple[Delivered, int] | None:
+        method, method_end = self._frame(data, start, _METHOD)
+        if not data.startswith(self._method, method):
+            return None
+        header, header_end = self._frame(data, method_end + 1, _HEADER)
+        body, body_end = self._frame(data, header_end + 1, _BODY)
+        at = method + len(self._method)
+        (tag,) = _TIME.unpack_from(data, at)
+        at += 9  # behind it, whether it is brought again
+        _, at = _word(data, at)
+        topic, at = _word(data, at)
+        _, _, size, flags = _CONTENT.unpack_from(data, header)
+        header += _CONTENT.size
+        if at != method_end or flags != _FLAGS or size != body_end - body or not data.startswith(_FORM, header):
+            return None
+        header += len(_FORM)
+        (table,) = _LENGTH.unpack_from(data, header)
+        header += 4
+        at = header + len(_POSITION)
+        (length,) = _LENGTH.unpack_from(data, at)
+        after = at + 4 + length
+        if not data.startswith(_POSITION, header) or after != header + table:
+            return None
+        identity, at_time = _word(data, after + 1)  # behind the delivery mode
+        (timestamp,) = _TIME.unpack_from(data, at_time)
+        _, last = _word(data, at_time + 8)
+        if last != header_end:
+            return None
+        position = data[at + 4 : after].decode()
+        return Delivered(tag, topic.decode(), identity.decode(), timestamp, position, data[body:body_end]), body_end + 1
+
+    def _frame(self, data: bytes, start: int, wanted: int) -> tuple[int, int]:
+        """Return where the payload of a frame begins and ends; raises `ValueError` where there is no such frame."""
+        kind, channel, size = _FRONT.unpack_from(data, start)
+        begin = start + _FRONT.size
+        end: int = begin + size
+        if kind != wanted or channel != self._channel or data[end] != _END_BYTE:
+            raise ValueError("another frame")
+        return begin, end
+
+
+def _word(data: bytes, at: int) -> tuple[bytes, int]:
+    """Return the short string at a place, and where it ends."""
+    begin = at + 1
+    end = begin + data[at]
+    return data[begin:end], end

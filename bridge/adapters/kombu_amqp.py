@@ -16,7 +16,7 @@ import structlog
 from amqp.method_framing import frame_handler
 
 from bridge.adapters import message
-from bridge.adapters.amqp_frames import Frames
+from bridge.adapters.amqp_frames import Deliveries, Frames
 from bridge.adapters.kombu_address import Address
 from bridge.adapters.worker import wait_readable
 from bridge.broker import Received
@@ -32,9 +32,11 @@ TAP_KEEPS = 10_000
 """Messages that wait for a slow tap; then the oldest are dropped."""
 
 _TICK = 5.0
+_MOMENT = 0.05
 _AT_ONCE = 500
 _WRITTEN_AT_ONCE = 64
 _READ_AHEAD = 16_384
+_READ_AT_ONCE = 131_072
 _HEADER_FRAME = 2
 _HEADER_FIXED_PART = 12
 _NO_PROPERTIES = b"\0\0"
@@ -66,6 +68,7 @@ class AmqpLink:
         self._clock = clock
         self._confirm_within = confirm_within
         self._frames: Frames | None = None
+        self._deliveries: Deliveries | None = None
         self._lowest = 1
         self._differing = differing
         self._blocked = False
@@ -203,6 +206,7 @@ class AmqpLink:
         """Have the queue's messages delivered, up to `prefetch` ahead of their acknowledgement."""
         self._channel.basic_qos(0, prefetch, False)
         self._channel.basic_consume(queue=queue, consumer_tag=consumer, callback=self._on_message)
+        self._deliveries = Deliveries(self._channel.channel_id, consumer)
 
     def tap(self, topics: Sequence[str], prefetch: int) -> None:
         """Have what is published from now on delivered, by a queue that goes with this connection."""
@@ -224,17 +228,52 @@ class AmqpLink:
         return arrived
 
     def _read_what_came(self, sock: int) -> None:
-        for _ in range(_AT_ONCE):
-            if not (self._at_hand() or wait_readable(sock, seconds=0)):
+        while len(self._arrived) < _AT_ONCE:
+            if self._take_ahead():
+                continue
+            readable = self._pending() or wait_readable(sock, seconds=0)
+            if not (readable or self._transport._read_buffer):  # noqa: SLF001 - as below
                 return
             try:
-                self._connection.drain_events(timeout=0.05)
+                if not (readable and self._read_more()):
+                    self._connection.drain_events(timeout=_MOMENT)
             except TimeoutError:  # half a frame, or a heartbeat
                 return
 
+    def _take_ahead(self) -> bool:
+        """Take what was read ahead, as far as it is messages of our own making; say whether there were any."""
+        ahead = self._transport._read_buffer  # noqa: SLF001 - as below
+        if self._deliveries is None or not ahead:
+            return False
+        taken, length = self._deliveries.take(ahead, _AT_ONCE)
+        if not taken:
+            return False
+        self._transport._read_buffer = ahead[length:]  # noqa: SLF001 - as below
+        self._connection.bytes_recv += len(taken)  # py-amqp's count of frames, by which it knows that RabbitMQ lives
+        for one in taken:
+            self._unacked[one.tag] = None
+            properties = {"message_id": one.id, "timestamp": one.timestamp}
+            headers = {message.POSITION_HEADER: one.position}
+            self._arrived.append(message.received(one.topic, one.body, properties, headers, (self._serial, one.tag)))
+        return True
+
+    def _read_more(self) -> bool:
+        """Read on into what was read ahead, if the library would not have to make sense of that first."""
+        transport = self._transport
+        ahead = transport._read_buffer  # noqa: SLF001 - as below
+        if self._deliveries is None or len(ahead) >= _READ_AT_ONCE:
+            return False
+        with transport.having_timeout(_MOMENT):
+            more = transport._quick_recv(_READ_AT_ONCE)  # noqa: SLF001 - as below
+        transport._read_buffer = ahead + more  # noqa: SLF001 - as below
+        return bool(more)  # at its end, the library says what that means
+
+    def _pending(self) -> bool:
+        return bool(self._tls and self._socket.pending())
+
     def _at_hand(self) -> bool:
         """Say whether there are bytes that the socket would not tell of: read ahead, or decrypted already."""
-        return bool(self._transport._read_buffer) or bool(self._tls and self._socket.pending())  # noqa: SLF001 - the only place that knows
+        return bool(self._transport._read_buffer) or self._pending()  # noqa: SLF001 - the only place that knows
 
     def _on_message(self, delivered: Any) -> None:
         info = delivered.delivery_info

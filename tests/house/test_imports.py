@@ -14,7 +14,19 @@ ROOT = Path(__file__).parents[2]
 
 # Each room and the modules in it; a module that no room claims fails, so that a new one is placed on purpose.
 ROOMS = {
-    "vocabulary": {"", "clock", "errors", "event", "lifecycle", "retry", "circuit", "settings", "threads", "topics"},
+    "vocabulary": {
+        "",
+        "clock",
+        "errors",
+        "event",
+        "lifecycle",
+        "patience",
+        "retry",
+        "circuit",
+        "settings",
+        "threads",
+        "topics",
+    },
     "protocols": {"broker", "ledger", "settlement", "sink", "source"},
     "observe": {"observe"},
     "steps": {

@@ -1,4 +1,4 @@
-"""The frames that we write ourselves are those that py-amqp would have written."""
+"""The frames that we write and read ourselves are those that py-amqp would have written and read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.adapters import message
-from bridge.adapters.amqp_frames import Frames
+from bridge.adapters.amqp_frames import Deliveries, Frames
 from bridge.adapters.kombu_broker import KombuBroker
 from bridge.clock import Clock
 from bridge.event import Entry, Position, WireEvent
@@ -50,6 +50,92 @@ def by_the_library(entry: Entry, channel: int, exchange: str) -> bytes:
     arguments = dumps("Bssbb", (0, exchange, event.topic, True, False))
     frame_writer(connection, transport)(1, channel, spec.Basic.Publish, arguments, content)
     return b"".join(written)
+
+
+def brought(entry: Entry, channel: int, consumer: str, tag: int, **differing: object) -> bytes:
+    """Return what RabbitMQ sends to a consumer, as the library writes it."""
+    written: list[bytes] = []
+    transport = SimpleNamespace(write=lambda data: written.append(bytes(data)))
+    event = entry.event
+    properties = {
+        "content_type": message.CONTENT_TYPE, "content_encoding": message.ENCODING,
+        "application_headers": message.headers(entry), **message.properties(event), **differing,
+    }  # fmt: skip
+    content = amqp.Message(event.body, **properties)
+    arguments = dumps("sLbss", (consumer, tag, False, "bridge.events", event.topic))
+    frame_writer(SimpleNamespace(frame_max=2**20, bytes_sent=0), transport)(
+        1, channel, spec.Basic.Deliver, arguments, content
+    )
+    return b"".join(written)
+
+
+def whole(some: list[Entry], sizes: list[int], upto: int) -> int:
+    """Return how many messages at the front lie before a place, none of them empty."""
+    count = end = 0
+    for entry, size in zip(some, sizes, strict=True):
+        end += size
+        if end > upto or not entry.event.body:
+            break
+        count += 1
+    return count
+
+
+@given(st.lists(entries, max_size=5), st.integers(1, 2047), words, st.data())
+def test_what_frames_wrote_is_read_wherever_it_is_cut_off(
+    some: list[Entry], channel: int, consumer: str, data: st.DataObject
+) -> None:
+    pieces = [brought(one, channel, consumer, tag) for tag, one in enumerate(some, 7)]
+    stream = b"".join(pieces)
+    cut = data.draw(st.integers(0, len(stream)))
+    taken, end = Deliveries(channel, consumer).take(stream[:cut], 500)
+    count = whole(some, [*map(len, pieces)], cut)
+    assert end == sum(map(len, pieces[:count]))
+    assert [(one.tag, one.topic, one.id, one.timestamp, one.position, one.body) for one in taken] == [
+        (tag, one.event.topic, one.event.id, message.stamp(one.event), str(one.position), one.event.body)
+        for tag, one in enumerate(some[:count], 7)
+    ]
+
+
+SOME = Entry(Position("a", 1), WireEvent("i", "sms.recipient.sent", 1_000_000_000, b"{}"))
+OTHERS = {
+    "another consumer": brought(SOME, 1, "else", 1),
+    "another channel": brought(SOME, 2, "us", 1),
+    "no position": brought(SOME, 1, "us", 1, application_headers={}),
+    "one header more": brought(
+        SOME, 1, "us", 1, application_headers={**message.headers(SOME), "x-delivery-count": 1}
+    ),
+    "a position that is a number": brought(SOME, 1, "us", 1, application_headers={message.POSITION_HEADER: 7}),
+    "another content type": brought(SOME, 1, "us", 1, content_type="text/plain"),
+    "one property more": brought(SOME, 1, "us", 1, priority=1),
+    "an id that is not UTF-8": brought(SOME, 1, "us", 1).replace(b"\x01i\0", b"\x01\xff\0"),
+    "a frame without its end": brought(SOME, 1, "us", 1)[:-1] + b"\0",
+    "a heartbeat": b"\x08\0\0\0\0\0\0\xce",
+    "nothing": b"",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_is_anything_else_is_left_to_the_library_and_what_lies_before_it_is_not(name: str) -> None:
+    deliveries, ours = Deliveries(1, "us"), brought(SOME, 1, "us", 1)
+    assert deliveries.take(OTHERS[name], 500) == ([], 0)
+    assert deliveries.take(OTHERS[name] + ours, 500)[1] == (0 if OTHERS[name] else len(ours))
+    taken, end = deliveries.take(ours + ours + OTHERS[name], 500)
+    assert (len(taken), end) == (2, 2 * len(ours))
+
+
+@given(st.binary(max_size=200), st.integers(0, 200))
+def test_no_bytes_make_reading_fail(noise: bytes, at: int) -> None:
+    ours = brought(SOME, 1, "us", 1)
+    Deliveries(1, "us").take(noise, 500)
+    taken, end = Deliveries(1, "us").take(ours[:at] + noise + ours[at:], 500)
+    assert end <= len(ours) + len(noise)
+    assert (end == 0) == (not taken)
+
+
+def test_no_more_is_taken_than_was_asked_for() -> None:
+    ours = brought(SOME, 1, "us", 1)
+    taken, end = Deliveries(1, "us").take(ours * 5, 3)
+    assert (len(taken), end) == (3, 3 * len(ours))
 
 
 @given(st.lists(entries, max_size=5), st.integers(1, 2047), words)
@@ -96,6 +182,42 @@ async def test_a_batch_of_large_and_small_bodies_arrives_whole_and_in_order(rabb
     assert {(one.type, one.content_type, one.delivery_mode) for one in arrived} == {
         ("bridge.sms.recipient.sent", "application/cloudevents+json", 2)
     }
+
+
+async def test_ours_and_others_and_large_ones_arrive_in_the_order_in_which_they_were_published(
+    rabbitmq_url: str,
+) -> None:
+    broker = KombuBroker(rabbitmq_url, exchange="bridge.events", clock=Clock())
+    connection = await aio_pika.connect(rabbitmq_url)
+    expected: list[str] = []
+    try:
+        await broker.declare("mixed", ["#"])
+        channel = await connection.channel()
+        exchange = await channel.get_exchange("bridge.events")
+        for number in range(120):
+            body = b'{"fill":"%s"}' % (b"x" * (400_000 if number % 40 == 7 else 900))
+            batch = [
+                Entry(Position("a", number * 9 + n), WireEvent(f"{number}.{n}", "sms.recipient.sent", 1, body))
+                for n in range(1, 1 + number % 9)
+            ]
+            await broker.publish(batch)
+            foreign = aio_pika.Message(b'{"id":"f"}', message_id=f"{number}.f", priority=number % 3 or None)
+            await exchange.publish(foreign, routing_key="another.publisher.here")
+            expected += [*(one.event.id for one in batch), f"{number}.f"]
+        arrived: list[tuple[str, int]] = []
+        async with asyncio.timeout(30), broker.inbox("mixed", prefetch=64) as inbox:
+            while len(arrived) < len(expected):
+                got = await inbox.get(50, 5)
+                arrived += [(one.event.id, len(one.event.body)) for one in got]
+                assert all((one.position is None) == one.event.id.endswith("f") for one in got)
+                assert all(one.problem is None for one in got)
+                await inbox.ack(got)
+        assert await broker.depth("mixed") == 0
+    finally:
+        await connection.close()
+        await broker.close()
+    assert [name for name, _ in arrived] == expected
+    assert sum(length > 400_000 for _, length in arrived) == sum(number % 9 for number in range(7, 120, 40))
 
 
 @pytest.mark.parametrize("event", [WireEvent("i" * 256, "a.b.c", 0, b""), WireEvent("i", "a" * 256, 0, b"")])
