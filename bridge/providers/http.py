@@ -11,13 +11,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import partial
-from types import SimpleNamespace
+from functools import lru_cache, partial
 from typing import Annotated, Any, Protocol
 from weakref import WeakValueDictionary
 
 import aiohttp
 from aiohttp import hdrs
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
 from multidict import CIMultiDict, CIMultiDictProxy
 from pydantic import AfterValidator
 from yarl import URL
@@ -35,6 +36,7 @@ _GUARD = 1.12
 _EVEN_UP_TO = 100.0
 _PATH_SHOWN = 120
 _SETTLED_AFTER = 60.0
+_URLS_KEPT = 4096
 
 Headers = Callable[[], Awaitable[Mapping[str, str]]]
 Params = Mapping[str, str | int]
@@ -269,9 +271,15 @@ class Answer:
         if target is None:
             return None
         try:
-            return str(self.url.join(URL(target)))
+            return _joined(self.url, target)
         except ValueError:
             raise self.refused(f"the link {relation!r} cannot be read") from None
+
+
+@lru_cache(maxsize=_URLS_KEPT)
+def _joined(base: URL, target: str) -> str:
+    """Return a link's absolute target; raises `ValueError`. The same pages are read again and again."""
+    return str(base.join(URL(target)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -452,35 +460,20 @@ class Client:
 
         With `ready_only`, 202 raises `NotReady`. A conditional request is made where the last answer gave a validator.
         """
-        url = self._url(target, params)
+        url = _url(self.origin, target)
+        if params:
+            url = url.update_query(params)
         return await self._request(hdrs.METH_GET, url, ready_only=ready_only)
 
     async def post_json(self, target: str, value: Any, *, ready_only: bool = True) -> Answer:
         """Send `value` as JSON; only for requests that do no harm when they arrive twice."""
-        return await self._request(hdrs.METH_POST, self._url(target, None), value, ready_only=ready_only)
+        return await self._request(hdrs.METH_POST, _url(self.origin, target), value, ready_only=ready_only)
 
     async def close(self) -> None:
         """Give back connections; a later request opens new ones."""
         session, self._session = self._session, None
         if session is not None:
             await session.close()
-
-    def _url(self, target: str, params: Params | None) -> URL:
-        base = self.origin.raw_path.rstrip("/")
-        try:
-            url = self.origin.join(URL(target))
-            foreign = _place(url) != _place(self.origin)
-            if base and not f"{url.raw_path}/".startswith(f"{base}/"):
-                # Whoever stands before the provider need not put the path into the links that the provider writes.
-                url = url.with_path(f"{base}{url.raw_path}", encoded=True, keep_query=True)
-            url = url.update_query(params) if params else url
-        except ValueError:
-            foreign = True
-        if foreign:
-            raise ForeignLink(
-                "a link leads to another origin than the configured one: not followed, the token stays here"
-            )
-        return url.with_user(None).with_fragment(None)
 
     async def _request(self, method: str, url: URL, value: Any = None, *, ready_only: bool) -> Answer:
         retries = self._limits.retries
@@ -522,8 +515,9 @@ class Client:
         asked = self._clock.now()
         try:
             self._check_tenure()
+            _TURN.set(turn)
             async with session.request(
-                request.method, request.url, headers=headers, json=value, allow_redirects=False, trace_request_ctx=turn
+                request.method, request.url, headers=headers, json=value, allow_redirects=False
             ) as response:
                 body = await self._read(response)
         except Exception as error:  # noqa: BLE001 - `_mishap` hands on what it does not know
@@ -536,7 +530,8 @@ class Client:
         return Answer(request.what, response.status, body, asked, self._clock.now(), request.url, response.headers)
 
     def _judge(self, answer: Answer, *, ready_only: bool) -> Failure | None:
-        after = reading.retry_after(answer.headers.get(hdrs.RETRY_AFTER), self._clock.now())
+        asked = answer.headers.get(hdrs.RETRY_AFTER)
+        after = None if asked is None else reading.retry_after(asked, self._clock.now())
         after = after if after is None else min(after, RETRY_AFTER_CAP)
         failure = _judge(answer, after, ready_only=ready_only)
         if failure is not None and isinstance(failure.error, Failed) and after is not None:
@@ -547,24 +542,14 @@ class Client:
         if (tenure := TENURE.get()) is not None:
             tenure.check(self._clock.monotonic())
 
-    def _tracing(self) -> aiohttp.TraceConfig:
-        """Return what hears that a request has its connection and is about to leave."""
-
-        async def leaves(_: Any, context: SimpleNamespace, __: Any) -> None:
-            self._check_tenure()
-            context.trace_request_ctx.leaves()
-
-        config = aiohttp.TraceConfig()
-        config.on_connection_create_end.append(leaves)
-        config.on_connection_reuseconn.append(leaves)
-        return config
-
     async def _read(self, response: aiohttp.ClientResponse) -> bytes | None:
         """Return the body, or None as soon as it is known to be too large."""
-        cap = self._limits.body
-        if (response.content_length or 0) > cap:
+        cap, length = self._limits.body, response.content_length
+        if (length or 0) > cap:
             response.close()
             return None
+        if length is not None and hdrs.CONTENT_ENCODING not in response.headers:
+            return await response.read()  # it ends where it said
         pieces: list[bytes] = []
         size = 0
         async for piece in response.content.iter_any():
@@ -580,8 +565,12 @@ class Client:
             limits = self._limits
             secure: ssl.SSLContext | bool = self._tls.context() if self.origin.scheme == "https" else True
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    ssl=secure, limit=limits.connections, keepalive_timeout=limits.keepalive, ttl_dns_cache=60
+                connector=_Connector(
+                    self._check_tenure,
+                    ssl=secure,
+                    limit=limits.connections,
+                    keepalive_timeout=limits.keepalive,
+                    ttl_dns_cache=60,
                 ),
                 timeout=aiohttp.ClientTimeout(
                     total=limits.total, connect=None, sock_connect=limits.connect, sock_read=limits.read
@@ -592,11 +581,57 @@ class Client:
                     hdrs.USER_AGENT: self._user_agent,
                 },
                 cookie_jar=aiohttp.DummyCookieJar(),
-                trace_configs=[self._tracing()],
             )
             # aiohttp would repeat a request by itself on a connection that died while idle, past the budget's back.
             self._session._retry_connection = False  # noqa: SLF001 - it offers no public switch; its own TestClient does this
         return self._session
+
+
+_TURN: ContextVar[Turn] = ContextVar("_TURN")
+"""The turn of the request that this task makes."""
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Hears that a request has its connection and is about to leave; `check` may still raise.
+
+    The library's own traces tell it, too, and cost a request as much again in their other signals.
+    """
+
+    def __init__(self, check: Callable[[], None], **options: Any) -> None:
+        super().__init__(**options)
+        self._check = check
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - its signature
+    ) -> Connection:
+        connection = await super().connect(req, traces, timeout)
+        try:
+            self._check()
+        except BaseException:
+            connection.release()
+            raise
+        _TURN.get().leaves()
+        return connection
+
+
+@lru_cache(maxsize=_URLS_KEPT)
+def _url(origin: URL, target: str) -> URL:
+    """Return the address of a path or a link at an origin; raises `ForeignLink` where it leads elsewhere."""
+    base = origin.raw_path.rstrip("/")
+    try:
+        url = origin.join(URL(target))
+        foreign = _place(url) != _place(origin)
+        if base and not f"{url.raw_path}/".startswith(f"{base}/"):
+            # Whoever stands before the provider need not put the path into the links that the provider writes.
+            url = url.with_path(f"{base}{url.raw_path}", encoded=True, keep_query=True)
+    except ValueError:
+        foreign = True
+    if foreign:
+        raise ForeignLink("a link leads to another origin than the configured one: not followed, the token stays here")
+    return url.with_user(None).with_fragment(None)
 
 
 def _place(url: URL) -> tuple[str, str | None, int | None]:
