@@ -48,6 +48,8 @@ class Transition(StrEnum):
 
 
 def _utc(moment: datetime) -> datetime:
+    if moment.tzinfo is UTC:
+        return moment  # and the same object, whose hash is known by now
     if moment.tzinfo is None:
         raise ValueError("a time needs an offset from UTC")
     return moment.astimezone(UTC)
