@@ -58,8 +58,6 @@ class Round:
     events: int = 0
     by_type: dict[str, int] = field(default_factory=dict)
     """How many of the events have which CloudEvents type."""
-    lags: list[float] = field(default_factory=list)
-    """Seconds from the provider's own time of a transition to its observation, where the provider gave one."""
     problems: list[str] = field(default_factory=list)
     left: int = 0
     """How many steps back were not taken, for somebody else (a backfill, or the poller) may have the newer answer."""
@@ -112,7 +110,8 @@ class Intake:
 
     Read, decide, write: the commit is the deduplication. An event exists once because its transition was committed
     once; a crash before the commit leaves nothing behind, a crash after it loses nothing. `committed` hears after each
-    commit with events the number of the last one, and the events.
+    commit with events the number of the last one, and the events; `lagged`, for how many seconds transitions had been
+    true by the provider's own clock when they were observed, where it told.
     """
 
     def __init__(
@@ -125,6 +124,7 @@ class Intake:
         *,
         baseline: bool = False,
         committed: Callable[[int, Sequence[WireEvent]], None] = lambda _, __: None,
+        lagged: Callable[[Sequence[float]], None] = lambda _: None,
     ) -> None:
         self.name = name
         self.uri = f"/{kind}/{name}"
@@ -133,6 +133,7 @@ class Intake:
         self._clock = clock
         self._baseline = baseline
         self._committed = committed
+        self._lagged = lagged
 
     @property
     def behind(self) -> bool:
@@ -297,7 +298,7 @@ class Intake:
                 continue
             self._count(result, events)
             result.left += left
-            meanwhile.wrote([event.id for event in wires], last)
+            meanwhile.wrote(len(wires), last)
             if events:
                 self._committed(last, wires)
             return decided.deferred
@@ -415,10 +416,9 @@ class Intake:
         )
         return _Made(wire, facts.subject, None if time is None or time == by else (by - time).total_seconds())
 
-    @staticmethod
-    def _count(result: Round, events: Sequence[_Made]) -> None:
+    def _count(self, result: Round, events: Sequence[_Made]) -> None:
         result.events += len(events)
-        result.lags += [event.lag for event in events if event.lag is not None]
+        self._lagged([event.lag for event in events if event.lag is not None])
         for kind, count in Counter(event.wire.type for event in events).items():
             result.by_type[kind] = result.by_type.get(kind, 0) + count
 

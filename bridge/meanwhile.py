@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection
 from datetime import datetime, timedelta
 
@@ -26,7 +27,8 @@ class Meanwhile:
         self._ledger = ledger
         self._source = source
         self._after = after
-        self._own: set[str] = set()
+        self._own: deque[range] = deque()
+        """The numbers of our own events behind `after`, in order: a poll may write a million of them."""
         self._looked: dict[str, datetime] = {}
 
     @classmethod
@@ -34,12 +36,17 @@ class Meanwhile:
         """Begin behind everything that is in the journal by now, before anything is asked."""
         return cls(ledger, source, (await ledger.journal(source)).committed)
 
-    def wrote(self, ids: Collection[str], last: int) -> None:
-        """Note our own events, the last of which has the number `last`."""
-        if self._after + len(ids) == last:
+    def wrote(self, count: int, last: int) -> None:
+        """Note as many events of our own, the last of which has the number `last`."""
+        if not count:
+            return
+        first = last - count + 1
+        if first == self._after + 1:
             self._after = last  # nobody else's stand between
+        elif self._own and first == self._own[-1].stop:
+            self._own[-1] = range(self._own[-1].start, last + 1)
         else:
-            self._own.update(ids)
+            self._own.append(range(first, last + 1))
 
     async def newer(self, subjects: Collection[str], by: datetime) -> set[str]:
         """Return those of `subjects` of which somebody else had an answer that may be newer than ours, of `by`.
@@ -54,13 +61,19 @@ class Meanwhile:
             return
         while entries := await self._ledger.read(self._source, self._after, _BATCH):
             for entry in entries:
-                self._note(entry)
+                if not self._is_own(entry.position.seq):
+                    self._note(entry)
             self._after = entries[-1].position.seq
+            if self._is_own(self._after + 1):
+                self._after = self._own.popleft()[-1]
+
+    def _is_own(self, seq: int) -> bool:
+        """Say whether a number is one of ours; they are asked for in order."""
+        while self._own and self._own[0].stop <= seq:
+            self._own.popleft()
+        return bool(self._own) and seq in self._own[0]
 
     def _note(self, entry: Entry) -> None:
-        if entry.event.id in self._own:
-            self._own.discard(entry.event.id)
-            return
         body = from_json(entry.event.body)
         if body["data"]["channel"] == OWN_CHANNEL:  # it tells of the bridge, and of no resource's status
             return

@@ -353,9 +353,15 @@ class Service(Watcher):
                 self._fresh[name].put(last, events)
             wake.set()
 
+        observed_lag = self.metrics.observed_lag.labels(name)
+
+        def lagged(lags: Sequence[float]) -> None:
+            for lag in lags:
+                observed_lag.observe(max(0.0, lag))
+
         intake = Intake(
             name, part.kind, part.source, store, self._clock,
-            baseline=part.settings.first_sight == "baseline", committed=committed,
+            baseline=part.settings.first_sight == "baseline", committed=committed, lagged=lagged,
         )  # fmt: skip
         return Poller(
             name, part.settings, intake, store, self._clock,
@@ -395,8 +401,6 @@ class Service(Watcher):
         metrics.observations.labels(source).inc(outcome.observed)
         for kind, count in outcome.by_type.items():
             metrics.events.labels(source, kind).inc(count)
-        for lag in outcome.lags:
-            metrics.observed_lag.labels(source).observe(max(0.0, lag))
 
     def failed(self, source: str) -> None:
         """Count a poll that failed."""

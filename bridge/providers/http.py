@@ -36,7 +36,7 @@ _GUARD = 1.12
 _EVEN_UP_TO = 100.0
 _PATH_SHOWN = 120
 _SETTLED_AFTER = 60.0
-_URLS_KEPT = 4096
+_URLS_KEPT = 2048
 
 Headers = Callable[[], Awaitable[Mapping[str, str]]]
 Params = Mapping[str, str | int]

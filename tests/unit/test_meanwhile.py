@@ -1,0 +1,74 @@
+"""What others wrote while a poll was under way, told apart from what the poll wrote itself."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from bridge.adapters.sqlite_store import SqliteStore
+from bridge.clock import Clock
+from bridge.event import WireEvent
+from bridge.ledger import Commit
+from bridge.meanwhile import Meanwhile
+
+AT = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def event(subject: str, by: datetime = AT) -> WireEvent:
+    told = by.isoformat().replace("+00:00", "Z")
+    body = f'{{"id":"i","subject":"{subject}","recordedtime":"{told}","data":{{"channel":"sms","observed":{{"by":"{told}"}}}}}}'
+    return WireEvent("i", "sms.recipient.sent", 0, body.encode())
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    store = SqliteStore(tmp_path / "bridge.db", clock=Clock())
+    await store.open()
+    yield store
+    await store.close()
+
+
+async def write(store: SqliteStore, *subjects: str) -> tuple[int, int]:
+    return len(subjects), await store.commit(None, Commit("city", events=[event(one) for one in subjects]))
+
+
+async def test_only_what_others_wrote_is_told(store: SqliteStore) -> None:
+    meanwhile = await Meanwhile.from_now(store, "city")
+    everything = set()
+    for number in range(30):
+        ours, theirs = [f"/ours/{number}/{one}" for one in range(number % 4)], [f"/theirs/{number}"] * (number % 3)
+        everything |= {*ours, *theirs}
+        if theirs:
+            await write(store, *theirs)
+        if ours:
+            meanwhile.wrote(*await write(store, *ours))
+        if number % 7 == 6:
+            assert await meanwhile.newer(everything, AT) == {one for one in everything if one.startswith("/theirs")}
+    assert await meanwhile.newer(everything, AT) == {one for one in everything if one.startswith("/theirs")}
+
+
+async def test_an_answer_that_is_older_than_ours_is_not_newer(store: SqliteStore) -> None:
+    meanwhile = await Meanwhile.from_now(store, "city")
+    await write(store, "/a")
+    assert await meanwhile.newer({"/a"}, AT + timedelta(seconds=29)) == {"/a"}
+    assert await meanwhile.newer({"/a"}, AT + timedelta(seconds=31)) == set()
+
+
+async def test_a_commit_without_events_is_nothing_to_remember(store: SqliteStore) -> None:
+    meanwhile = await Meanwhile.from_now(store, "city")
+    await write(store, "/theirs")
+    meanwhile.wrote(0, 77)
+    meanwhile.wrote(*await write(store, "/ours"))
+    assert await meanwhile.newer({"/ours", "/theirs"}, AT) == {"/theirs"}
+
+
+async def test_a_million_events_of_our_own_take_no_memory(store: SqliteStore) -> None:
+    meanwhile = await Meanwhile.from_now(store, "city")
+    _, last = await write(store, "/theirs")
+    for number in range(1, 2001):
+        meanwhile.wrote(500, last + 500 * number)
+    assert len(meanwhile._own) == 1
+    assert meanwhile._own[0] == range(last + 1, last + 1_000_001)
