@@ -55,7 +55,7 @@ def _utc(moment: datetime) -> datetime:
     return moment.astimezone(UTC)
 
 
-@lru_cache(maxsize=4096)  # the times of one page, and those of one wave of a provider, are mostly the same
+@lru_cache(maxsize=2048)  # the times of one page, and those of one wave of a provider, are mostly the same
 def rfc3339(moment: datetime) -> str:
     """Return `moment` in UTC as RFC 3339 text, with as much of a second as it has: `2013-03-15T21:11:20.114Z`."""
     moment = moment.astimezone(UTC)

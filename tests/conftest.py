@@ -15,7 +15,7 @@ from bridge.testing.servers import RabbitMQServer, RedisServer
 
 # A gate gives the same answer for the same tree; new examples are sought by hand, with HYPOTHESIS_PROFILE=long.
 hypothesis.settings.register_profile("default", deadline=None, print_blob=True, derandomize=True)
-hypothesis.settings.register_profile("long", deadline=None, max_examples=10_000, stateful_step_count=50)
+hypothesis.settings.register_profile("long", deadline=None, max_examples=10_000, stateful_step_count=30)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 

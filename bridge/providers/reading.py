@@ -119,7 +119,7 @@ def time(value: Any, *, assume: timezone = UTC) -> datetime | None:
     return _time(value, assume) if isinstance(value, str) and len(value) <= _LONGEST_TIME else None
 
 
-@lru_cache(maxsize=8192)  # a wave of messages has few different times, and each is read for many recipients
+@lru_cache(maxsize=2048)  # a wave of messages has few different times, and each is read for many recipients
 def _time(text: str, assume: timezone) -> datetime | None:
     found = _TIME.fullmatch(text.strip())
     if found is None:
