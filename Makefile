@@ -24,17 +24,18 @@ run: $(RUN) ## See the main job at once: simulated providers, events as they hap
 	@$(BIN)/bridge demo $(ARGS)
 
 # Coverage is counted on the floors that run in the tests' own process; counting it slows them down threefold, and the
-# floors above them are real commands and simulated providers, in real time. ARGS choose tests, and no coverage.
-PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+# floors above them are real commands and simulated providers, in real time, which wait more than they work. ARGS choose
+# tests, and no coverage.
+PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 COUNTED := --cov --cov-report=json:build/coverage.json --cov-report=term-missing:skip-covered
 test: $(DEV) servers ## Run every test against real servers, with a floor of 90 % under line and branch coverage
 	@mkdir -p build
 	@$(BIN)/coverage erase
 ifneq ($(ARGS),)
-	$(PYTEST) $(ARGS)
+	$(PYTEST) -n 3 $(ARGS)
 else
-	$(PYTEST) $(COUNTED) --junitxml=build/floors.xml tests/unit tests/contract tests/house
-	$(PYTEST) --junitxml=build/whole.xml tests/acceptance tests/faults
+	$(PYTEST) -n 3 $(COUNTED) --junitxml=build/floors.xml tests/unit tests/contract tests/house
+	$(PYTEST) -n 4 --junitxml=build/whole.xml tests/acceptance tests/faults
 	@$(BIN)/python .ci/judge.py build/coverage.json build/floors.xml build/whole.xml
 endif
 
