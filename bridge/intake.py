@@ -157,11 +157,13 @@ class Intake:
             async for read in reading:
                 for pages in _together(read):
                     full = sum(len(late) for _, late in deferred) >= _DEFER_AT_MOST
-                    if deferred and (full or any(page.cursor for page in pages)):
+                    before = 0 if full else _without_cursor(pages) if deferred else len(pages)
+                    if before:
+                        deferred += await self._commit(lease, pages[:before], result, meanwhile, silent=silent)
+                    if before < len(pages):
                         # A cursor may only move once everything before it is safe, also what still lacks its details.
                         await self._complete(lease, deferred, result, meanwhile, silent=silent)
-                        deferred = []
-                    deferred += await self._commit(lease, pages, result, meanwhile, silent=silent)
+                        deferred = await self._commit(lease, pages[before:], result, meanwhile, silent=silent)
         if deferred:
             await self._complete(lease, deferred, result, meanwhile, silent=silent)
         if _STARTED not in cursor:
@@ -249,7 +251,7 @@ class Intake:
     ) -> None:
         completed = iter(await self._source.complete([one for _, late in deferred for one in late]))
         for page, late in deferred:
-            again = replace(page, observations=[next(completed) for _ in late], cursor={}, familiar=0)
+            again = replace(page, observations=[next(completed) for _ in late], familiar=0)
             await self._commit(lease, [again], result, meanwhile, silent=silent, final=True)
 
     async def _commit(
@@ -275,6 +277,8 @@ class Intake:
                 by = min(page.by for page in pages)
                 newer = await meanwhile.newer({event.subject for _, event in decided.back}, by)
                 left = decided.leave({key for key, event in decided.back if event.subject in newer})
+            if decided.deferred:
+                cursor = {}  # it moves with what this page still lacks
             events = [] if silent else decided.events
             if not (decided.statuses or cursor):
                 result.left += left
@@ -421,6 +425,14 @@ class Intake:
         self._lagged([event.lag for event in events if event.lag is not None])
         for kind, count in Counter(event.wire.type for event in events).items():
             result.by_type[kind] = result.by_type.get(kind, 0) + count
+
+
+def _without_cursor(pages: Sequence[Page]) -> int:
+    """Return how many pages stand before the first one that moves the cursor.
+
+    In whichever portions the pages were read, events are committed in the same order.
+    """
+    return next((index for index, page in enumerate(pages) if page.cursor), len(pages))
 
 
 def _together(pages: Sequence[Page]) -> Iterator[list[Page]]:

@@ -91,6 +91,32 @@ async def test_pages_that_came_while_one_was_committed_are_committed_together(st
     ]
 
 
+@pytest.mark.parametrize("bunch", [1, 2, 3, 500])
+async def test_events_are_committed_in_one_order_in_whichever_portions_their_pages_came(
+    store, bunch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages: list[Page] = []
+    for number in range(30):
+        one = observe(str(number), "failed")
+        pages.append(
+            page(
+                replace(one, awaits_detail=True) if number % 4 == 1 else one, **({"c": "x"} if number % 5 == 3 else {})
+            )
+        )
+
+    async def portions(read):
+        everything = [one async for one in read]
+        for start in range(0, len(everything), bunch):
+            yield everything[start : start + bunch]
+
+    monkeypatch.setattr("bridge.intake.bunches", portions)
+    await run(store, ScriptedSource([pages], details={str(number): "busy" for number in range(30)}))
+    # What waits for its details comes before the next page that moves the cursor, and behind those that do not.
+    assert [int(one) for one, _, _ in said(await journal(store))] == [
+        0, 2, 1, 3, 4, 6, 7, 5, 8, 10, 11, 12, 9, 14, 15, 16, 13, 17, 18, 19, 20, 22, 21, 23, 24, 26, 27, 25, 28, 29,
+    ]  # fmt: skip
+
+
 async def test_the_event_says_in_which_interval_the_change_happened(store) -> None:
     source = ScriptedSource([[page(observe("1", "new"))], [page(observe("1", "sending"), minute=5, after=AT)]])
     await run(store, source)
@@ -198,6 +224,26 @@ async def test_the_cursor_does_not_move_before_what_awaits_its_details_is_commit
         await intake.poll(lease)
     assert "swept" not in await store.cursor("city")
     assert await journal(store) == []
+
+
+async def test_a_cursor_on_the_page_that_awaits_its_details_waits_with_them(store) -> None:
+    waiting = replace(observe("1", "failed"), awaits_detail=True)
+    source = ScriptedSource([[page(waiting, observe("2", "new"), swept="yes")]] * 2, details={"1": "busy"})
+    complete = source.complete
+
+    async def fail(_):
+        raise Transient("no details now")
+
+    source.complete = fail
+    intake = Intake("city", "govdelivery", source, store, Clock())
+    lease = await store.acquire("source/city", "me", 30)
+    with pytest.raises(Transient):
+        await intake.poll(lease)
+    assert "swept" not in await store.cursor("city")
+    source.complete = complete
+    await intake.poll(lease)
+    assert (await store.cursor("city"))["swept"] == "yes"
+    assert said(await journal(store)) == [("2", "new", "first"), ("1", "failed", "first")]
 
 
 async def test_a_resource_that_cannot_be_described_does_not_stop_the_others(store) -> None:
