@@ -32,8 +32,6 @@ CLAIM = 15.0
 _TICK = 1.0
 _BATCH = 500
 _ROOM = 256
-_GATHERS = 0.005
-"""Seconds for which a settlement waits for others while more is being sent: it costs the store as much as fifty do."""
 _KEEPS = 2.0
 """Seconds for which what the queue has brought may wait for room in our hands; then it waits in the store. An audit,
 another process's too, takes what has left the queue and does not reach the store for lost."""
@@ -168,6 +166,7 @@ class Delivery:
                     task.result()  # only a defect ends a loop: the supervisor says so and starts us again
             await _end(taking)
             self._ready.clear()
+            self._freed.set()  # whoever waits to send finds nothing left
             if self._senders:
                 await asyncio.wait(self._senders, timeout=grace)
         finally:
@@ -343,6 +342,11 @@ class Delivery:
 
     async def _send_ready(self) -> None:
         while self._ready:
+            if len(self._sent) >= self._settings.concurrency:
+                # What is sent and not settled comes twice after a crash: no more than twice `concurrency` in all.
+                self._freed.clear()
+                await self._freed.wait()
+                continue
             claimed = self._ready.popleft()
             started = self._clock.monotonic()
             if not self._is_ours(claimed.position, started):
@@ -500,8 +504,6 @@ class Delivery:
         while True:
             await self._something_sent.wait()
             self._something_sent.clear()
-            if self._ready:
-                await self._clock.sleep(_GATHERS)
             while self._sent:
                 batch = self._sent[:_BATCH]
                 await self._written(partial(self._settle_batch, batch))

@@ -33,9 +33,15 @@ def event(number: int, *, lane: str = "/r/1", topic: str = "sms.recipient.failed
 
 
 class Store(SqliteStore):
-    """A store that can be away for those who claim."""
+    """A store that can be away for those who claim, and for those who settle."""
 
     away = False
+    settles = True
+
+    async def settle(self, sink: str, positions: Sequence[Position]) -> int:
+        if not self.settles:
+            raise Unavailable("the store is away")
+        return await super().settle(sink, positions)
 
     async def next_due(self, sink: str) -> float | None:
         if self.away:
@@ -158,6 +164,29 @@ async def test_a_far_side_that_asks_for_patience_is_left_alone_and_what_was_not_
         world.slept = 20.0
         delivery.wake()
         await world.taken(36)
+
+
+async def test_nothing_is_begun_while_as_many_wait_for_their_settlement_as_are_sent_at_once(world: World) -> None:
+    world.set(concurrency=3)
+    world.store.settles = False
+    async with world.running() as delivery:
+        await world.publish(*(event(number, lane=f"/r/{number}") for number in range(20)))
+        await world.until(lambda: len(delivery._sent) >= 3)
+        for _ in range(200):  # whoever was being sent ends; whoever wanted to begin had every turn to do so
+            await asyncio.sleep(0)
+        assert 3 <= len(world.sink.taken) < 2 * 3
+        world.store.settles = True
+        await world.taken(20)
+    assert sorted(one.wire.id for one in world.sink.taken) == sorted(f"e{number}" for number in range(20))
+
+
+async def test_whoever_waits_for_a_settlement_does_not_hold_up_the_end(world: World) -> None:
+    world.set(concurrency=3)
+    world.store.settles = False
+    async with asyncio.timeout(20), world.running(grace=60.0) as delivery:
+        await world.publish(*(event(number, lane=f"/r/{number}") for number in range(20)))
+        await world.until(lambda: len(delivery._sent) >= 3)
+    assert len(world.sink.taken) < 2 * 3
 
 
 async def test_what_is_published_is_sent_and_settled_and_the_queue_forgets_it(world: World) -> None:
