@@ -48,8 +48,6 @@ class Frames:
         self._publish = _BASIC_PUBLISH + _short(exchange)
         self._piece = frame_max - _FRAMING
         self._topics: dict[str, tuple[bytes, bytes]] = {}
-        self._front = _FORM
-        self._position = _POSITION
         self._persistent = bytes([message.PERSISTENT])
 
     def of(self, entry: Entry) -> bytes:
@@ -60,10 +58,10 @@ class Frames:
             known = self._learn(event.topic, event.type)
         method, kind = known
         position = str(entry.position).encode()
-        table = self._position + _LENGTH.pack(len(position)) + position
+        table = _POSITION + _LENGTH.pack(len(position)) + position
         body = event.body
         header = b"".join((
-            _CONTENT.pack(60, 0, len(body), _FLAGS), self._front, _LENGTH.pack(len(table)), table, self._persistent,
+            _CONTENT.pack(60, 0, len(body), _FLAGS), _FORM, _LENGTH.pack(len(table)), table, self._persistent,
             _short(event.id), _TIME.pack(message.stamp(event)), kind,
         ))  # fmt: skip
         pieces = [method, self._frame(_HEADER, header)]
@@ -115,19 +113,17 @@ class Deliveries:
         end = 0
         while len(taken) < most:
             try:
-                one = self._one(data, end)
+                one, end = self._one(data, end)
             except (IndexError, ValueError, struct.error):
                 break
-            if one is None:
-                break
-            delivered, end = one
-            taken.append(delivered)
+            taken.append(one)
         return taken, end
 
-    def _one(self, data: bytes, start: int) -> tuple[Delivered, int] | None:
+    def _one(self, data: bytes, start: int) -> tuple[Delivered, int]:
+        """Return the message that begins at a place, and where it ends; raises where there is none such as ours."""
         method, method_end = self._frame(data, start, _METHOD)
         if not data.startswith(self._method, method):
-            return None
+            raise ValueError("another message")
         header, header_end = self._frame(data, method_end + 1, _HEADER)
         body, body_end = self._frame(data, header_end + 1, _BODY)
         at = method + len(self._method)
@@ -138,7 +134,7 @@ class Deliveries:
         _, _, size, flags = _CONTENT.unpack_from(data, header)
         header += _CONTENT.size
         if at != method_end or flags != _FLAGS or size != body_end - body or not data.startswith(_FORM, header):
-            return None
+            raise ValueError("another message")
         header += len(_FORM)
         (table,) = _LENGTH.unpack_from(data, header)
         header += 4
@@ -146,12 +142,12 @@ class Deliveries:
         (length,) = _LENGTH.unpack_from(data, at)
         after = at + 4 + length
         if not data.startswith(_POSITION, header) or after != header + table:
-            return None
+            raise ValueError("another message")
         identity, at_time = _word(data, after + 1)  # behind the delivery mode
         (timestamp,) = _TIME.unpack_from(data, at_time)
         _, last = _word(data, at_time + 8)
         if last != header_end:
-            return None
+            raise ValueError("another message")
         position = data[at + 4 : after].decode()
         return Delivered(tag, topic.decode(), identity.decode(), timestamp, position, data[body:body_end]), body_end + 1
 

@@ -8,7 +8,7 @@ import socket
 import ssl
 import struct
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import amqp
@@ -251,10 +251,8 @@ class AmqpLink:
         self._transport._read_buffer = ahead[length:]  # noqa: SLF001 - as below
         self._connection.bytes_recv += len(taken)  # py-amqp's count of frames, by which it knows that RabbitMQ lives
         for one in taken:
-            self._unacked[one.tag] = None
             properties = {"message_id": one.id, "timestamp": one.timestamp}
-            headers = {message.POSITION_HEADER: one.position}
-            self._arrived.append(message.received(one.topic, one.body, properties, headers, (self._serial, one.tag)))
+            self._arrive(one.tag, one.topic, one.body, properties, {message.POSITION_HEADER: one.position})
         return True
 
     def _read_more(self) -> bool:
@@ -276,19 +274,13 @@ class AmqpLink:
         return bool(self._transport._read_buffer) or self._pending()  # noqa: SLF001 - the only place that knows
 
     def _on_message(self, delivered: Any) -> None:
-        info = delivered.delivery_info
-        tag = info["delivery_tag"]
+        info, properties = delivered.delivery_info, delivered.properties
+        body, headers = bytes(delivered.body or b""), properties.get("application_headers")
+        self._arrive(info["delivery_tag"], info["routing_key"], body, properties, headers)
+
+    def _arrive(self, tag: int, topic: str, body: bytes, properties: Mapping[str, Any], headers: object) -> None:
         self._unacked[tag] = None
-        properties = delivered.properties
-        self._arrived.append(
-            message.received(
-                info["routing_key"],
-                bytes(delivered.body or b""),
-                properties,
-                properties.get("application_headers"),
-                (self._serial, tag),
-            )
-        )
+        self._arrived.append(message.received(topic, body, properties, headers, (self._serial, tag)))
 
     def ack(self, tags: Sequence[tuple[int, int]]) -> None:
         """Acknowledge those tags that this connection gave out; the queue has taken the others back by itself."""

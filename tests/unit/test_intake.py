@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,14 +18,6 @@ from bridge.source import Facts, Kind, Page
 from bridge.testing.doubles import KIND, LIFECYCLE, ScriptedSource, observe
 
 AT = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(tmp_path / "bridge.db", clock=Clock())
-    await store.open()
-    yield store
-    await store.close()
 
 
 def page(*observations, minute: int = 0, after=None, **cursor):
@@ -210,18 +201,24 @@ async def test_details_are_asked_for_only_where_they_become_events(store) -> Non
     assert events["1"]["data"]["detail"] == "busy"
 
 
-async def test_the_cursor_does_not_move_before_what_awaits_its_details_is_committed(store) -> None:
-    waiting = replace(observe("1", "failed"), awaits_detail=True)
-    source = ScriptedSource([[page(waiting), page(swept="yes")]], details={"1": "busy"})
+async def poll_without_details(store: SqliteStore, source: ScriptedSource) -> None:
+    """Poll once while the source cannot look up any details."""
 
     async def fail(_):
         raise Transient("no details now")
 
-    source.complete = fail
     intake = Intake("city", "govdelivery", source, store, Clock())
     lease = await store.acquire("source/city", "me", 30)
-    with pytest.raises(Transient):
-        await intake.poll(lease)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(source, "complete", fail)
+        with pytest.raises(Transient):
+            await intake.poll(lease)
+
+
+async def test_the_cursor_does_not_move_before_what_awaits_its_details_is_committed(store) -> None:
+    waiting = replace(observe("1", "failed"), awaits_detail=True)
+    source = ScriptedSource([[page(waiting), page(swept="yes")]], details={"1": "busy"})
+    await poll_without_details(store, source)
     assert "swept" not in await store.cursor("city")
     assert await journal(store) == []
 
@@ -229,19 +226,9 @@ async def test_the_cursor_does_not_move_before_what_awaits_its_details_is_commit
 async def test_a_cursor_on_the_page_that_awaits_its_details_waits_with_them(store) -> None:
     waiting = replace(observe("1", "failed"), awaits_detail=True)
     source = ScriptedSource([[page(waiting, observe("2", "new"), swept="yes")]] * 2, details={"1": "busy"})
-    complete = source.complete
-
-    async def fail(_):
-        raise Transient("no details now")
-
-    source.complete = fail
-    intake = Intake("city", "govdelivery", source, store, Clock())
-    lease = await store.acquire("source/city", "me", 30)
-    with pytest.raises(Transient):
-        await intake.poll(lease)
+    await poll_without_details(store, source)
     assert "swept" not in await store.cursor("city")
-    source.complete = complete
-    await intake.poll(lease)
+    await run(store, source, polls=1)
     assert (await store.cursor("city"))["swept"] == "yes"
     assert said(await journal(store)) == [("2", "new", "first"), ("1", "failed", "first")]
 

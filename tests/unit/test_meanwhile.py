@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-
-import pytest
 
 from bridge.adapters.sqlite_store import SqliteStore
-from bridge.clock import Clock
 from bridge.event import WireEvent
 from bridge.ledger import Commit
 from bridge.meanwhile import Meanwhile
@@ -21,14 +16,6 @@ def event(subject: str, by: datetime = AT) -> WireEvent:
     told = by.isoformat().replace("+00:00", "Z")
     body = f'{{"id":"i","subject":"{subject}","recordedtime":"{told}","data":{{"channel":"sms","observed":{{"by":"{told}"}}}}}}'
     return WireEvent("i", "sms.recipient.sent", 0, body.encode())
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(tmp_path / "bridge.db", clock=Clock())
-    await store.open()
-    yield store
-    await store.close()
 
 
 async def write(store: SqliteStore, *subjects: str) -> tuple[int, int]:
