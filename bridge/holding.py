@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import structlog
 
 from bridge.clock import Clock
-from bridge.errors import LeaseLost, Unavailable
+from bridge.errors import BridgeError, LeaseLost, Unavailable
 from bridge.ledger import TENURE, Lease, Ledger, Tenure
 from bridge.retry import RECONNECT, backoff
 
@@ -38,6 +40,65 @@ def under(tenure: Tenure, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]
     context = contextvars.copy_context()
     context.run(TENURE.set, tenure)
     return asyncio.get_running_loop().create_task(work, context=context)
+
+
+@asynccontextmanager
+async def held(
+    ledger: Ledger,
+    clock: Clock,
+    name: str,
+    owner: str,
+    ttl: float,
+    *,
+    patience: float,
+    lapses: float = 0.0,
+    waiting: Callable[[], object] = lambda: None,
+) -> AsyncIterator[Lease]:
+    """Hold a lease for one piece of work, all tasks of which know until when; raises `BridgeError` if it stays taken.
+
+    Waits for it for `patience` seconds, and calls `waiting` once before. Afterwards nobody has it for `lapses` seconds.
+    """
+    lease, until = await _taken(ledger, clock, name, owner, ttl, patience, waiting)
+    tenure = Tenure(name, until, TENURE.get())
+    before = TENURE.set(tenure)
+    renewing = asyncio.ensure_future(_renewing(ledger, clock, lease, tenure))
+    try:
+        yield lease
+    finally:
+        TENURE.reset(before)
+        renewing.cancel()
+        await asyncio.gather(renewing, return_exceptions=True)
+        with suppress(Unavailable, LeaseLost):  # it ends by itself
+            await (ledger.renew(replace(lease, ttl=lapses)) if lapses else ledger.release(lease))
+
+
+async def _taken(
+    ledger: Ledger, clock: Clock, name: str, owner: str, ttl: float, patience: float, waiting: Callable[[], object]
+) -> tuple[Lease, float]:
+    deadline = clock.monotonic() + patience
+    told = False
+    while True:
+        asked = clock.monotonic()
+        lease = await ledger.acquire(name, owner, ttl)
+        if lease is not None:
+            return lease, asked + ttl
+        if asked > deadline:
+            raise BridgeError(f"{name}: another process holds the lease; it does this work")
+        if not told:
+            waiting()
+            told = True
+        await clock.sleep(0.5)
+
+
+async def _renewing(ledger: Ledger, clock: Clock, lease: Lease, tenure: Tenure) -> None:
+    while True:
+        await clock.sleep(lease.ttl / 3)
+        asked = clock.monotonic()
+        try:
+            await ledger.renew(lease)
+        except Unavailable:
+            continue
+        tenure.until = asked + lease.ttl
 
 
 class Holder:
@@ -78,7 +139,7 @@ class Holder:
                 standby()
                 await pause(stop, self._clock, self._ttl / 5)
                 continue
-            await self._hold(lease, work, Tenure(name, asked + self._ttl))
+            await self._hold(lease, work, Tenure(name, asked + self._ttl, TENURE.get()))
 
     async def _hold(self, lease: Lease, work: Callable[[Lease], Coroutine[Any, Any, None]], tenure: Tenure) -> None:
         working = under(tenure, work(lease))

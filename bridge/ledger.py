@@ -43,15 +43,31 @@ class Tenure:
     name: str
     until: float
     """By the monotonic clock: when the lease was last asked for, and its ttl, which the store counts from later on."""
+    within: Tenure | None = None
+    """Another one without which this one is worth nothing."""
 
     def check(self, now: float) -> None:
-        """Raise `LeaseLost` when it is over."""
+        """Raise `LeaseLost` when it, or what it is within, is over."""
+        if self.within is not None:
+            self.within.check(now)
         if now >= self.until:
             raise LeaseLost(f"the lease {self.name} was not renewed in time: nothing is done under it any more")
 
 
 TENURE: ContextVar[Tenure | None] = ContextVar("TENURE", default=None)
 """The lease under which the present task works; None is under none."""
+
+
+class Share(Protocol):
+    """How much of an account's budget of requests is this process's, while others may use the account as well."""
+
+    async def allowed(self) -> float:
+        """Return how many requests a second may be made at most; infinite is: as many as the budget has."""
+        ...
+
+
+SHARE: ContextVar[Share | None] = ContextVar("SHARE", default=None)
+"""The share by which the present task asks its provider; None is all of the budget."""
 
 
 class StatusChange(NamedTuple):

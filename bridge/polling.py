@@ -14,15 +14,15 @@ from bridge.errors import BridgeError, LeaseLost, Transient, Unavailable
 from bridge.event import milliseconds, rfc3339
 from bridge.holding import Holder, pause
 from bridge.intake import Intake, Round
-from bridge.ledger import Lease, Ledger
+from bridge.ledger import SHARE, Lease, Ledger
 from bridge.retry import RECONNECT, backoff, idle
+from bridge.sharing import Shared, quiet
 from bridge.source import SourceSettings
 
 log = structlog.get_logger()
 
 _JITTER = 0.05
 _REST = 0.1
-_WINDOW = 1.12  # seconds: the one for which a budget of requests is given, and what a network may add
 _PROBLEMS_TOLD = 5
 _RETRY_AFTER_CAP = 3600.0
 
@@ -65,6 +65,7 @@ class Poller:
         watcher: Watcher,
         held_back: Callable[[str], Awaitable[str | None]],
         look: Callable[[Lease], Awaitable[None]] | None = None,
+        share: Shared | None = None,
     ) -> None:
         self.name = name
         self._settings = settings
@@ -74,6 +75,7 @@ class Poller:
         self._watcher = watcher
         self._held_back = held_back
         self._look = look
+        self._share = share
         self._failures = 0
         self._quiet = 0
         self._failing_since: datetime | None = None
@@ -85,7 +87,7 @@ class Poller:
 
         async def work(lease: Lease) -> None:
             await self._remember()
-            await pause(stop, self._clock, self.quiet(lease))
+            await pause(stop, self._clock, await self._enter(lease))
             while not stop.is_set():
                 wait = await self.step(lease)
                 await self._look_at_books(lease)
@@ -93,13 +95,15 @@ class Poller:
 
         await holder.run(f"source/{self.name}", work, stop, standby=lambda: self._move("standby"))
 
-    def quiet(self, lease: Lease) -> float:
-        """Return for how many seconds whoever has just taken the lease asks nothing.
+    async def _enter(self, lease: Lease) -> float:
+        """Ask by the share from now on; return for how many seconds whoever has just taken the lease asks nothing.
 
         The holder before may have asked until the very end, in another process with a budget of its own: the account's
-        budget is kept over both. The first holder of all need not wait.
+        budget is kept over both. The first holder of all need not wait, unless a command asks beside it.
         """
-        return 0.0 if lease.token <= 1 else _WINDOW * max(1.0, 1.0 / self._settings.rate)
+        SHARE.set(self._share)
+        beside = await self._share.entry() if self._share is not None else 0.0
+        return max(beside, quiet(self._settings.rate) if lease.token > 1 else 0.0)
 
     async def step(self, lease: Lease) -> float:
         """Poll once, or hold back; return how many seconds to wait. Raises `LeaseLost` only."""
@@ -145,7 +149,7 @@ class Poller:
 
     async def once(self, lease: Lease) -> Round:
         """Poll once and raise whatever goes wrong."""
-        await self._clock.sleep(self.quiet(lease))
+        await self._clock.sleep(await self._enter(lease))
         outcome = await self._intake.poll(lease)
         await self._well(lease, outcome, 0.0)
         return outcome

@@ -8,10 +8,10 @@ import math
 import os
 import socket
 import uuid
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 import structlog
 
@@ -37,14 +37,15 @@ from bridge.event import (
     rfc3339,
 )
 from bridge.fresh import Fresh
-from bridge.holding import Holder, pause, under
+from bridge.holding import Holder, held, pause
 from bridge.intake import Intake, Round
-from bridge.ledger import Commit, JournalState, Lease, Tenure
+from bridge.ledger import Commit, JournalState, Lease
 from bridge.observe import Health, Metrics, Pages
 from bridge.polling import Poller, Watcher, defect
 from bridge.reconcile import Reconciler
 from bridge.relay import Relay
 from bridge.retry import RECONNECT, backoff
+from bridge.sharing import Shared, accounts, polled_by, quiet
 from bridge.sink import Outgoing, Sink, SinkSettings
 from bridge.source import Countable, Source, SourceSettings
 
@@ -341,9 +342,42 @@ class Service(Watcher):
     # polling
 
     def _polling(self) -> list[Awaitable[None]]:
-        return [self._supervised(f"source/{name}", self._poll_of(name)) for name in self._parts.sources]
+        return [self._supervised(polled_by(names), self._polls_of(names)) for names in self._accounts()]
 
-    def _poller(self, name: str) -> Poller:
+    def _accounts(self) -> Sequence[tuple[str, ...]]:
+        return accounts({name: part.source for name, part in self._parts.sources.items()})
+
+    def _rate(self, names: Sequence[str]) -> float:
+        return min(self._parts.sources[name].settings.rate for name in names)
+
+    def _share(self, names: Sequence[str]) -> Shared:
+        return Shared.of_service(self._parts.store, self._clock, names, self._rate(names))
+
+    def _quiet(self, names: Sequence[str], lease: Lease) -> float:
+        """Return for how many seconds an account that another process had is left alone."""
+        return quiet(self._rate(names)) if lease.token > 1 else 0.0
+
+    def _polls_of(self, names: Sequence[str]) -> Callable[[], Awaitable[None]]:
+        """Return what polls the sources of an account: in one process all of them, for there the budget is kept."""
+        share = self._share(names)
+        polls = {f"source/{name}": self._poll_of(name, share) for name in names}
+        if len(names) == 1:
+            return polls[polled_by(names)]
+
+        async def work(lease: Lease) -> None:
+            await pause(self._stop_taking, self._clock, self._quiet(names, lease))
+            await asyncio.gather(*(self._supervised(name, poll) for name, poll in polls.items()))
+
+        def standby() -> None:
+            for name in names:
+                self.state(name, "standby", None)
+
+        async def run() -> None:
+            await self._holder.run(polled_by(names), work, self._stop_taking, standby=standby)
+
+        return run
+
+    def _poller(self, name: str, share: Shared) -> Poller:
         part = self._parts.sources[name]
         store = self._parts.store
         wake = self._committed.setdefault(name, asyncio.Event())
@@ -365,7 +399,7 @@ class Service(Watcher):
         )  # fmt: skip
         return Poller(
             name, part.settings, intake, store, self._clock,
-            watcher=self, held_back=self._held_back, look=self._books_of(name, intake, wake),
+            watcher=self, held_back=self._held_back, look=self._books_of(name, intake, wake), share=share,
         )  # fmt: skip
 
     def _books_of(self, name: str, intake: Intake, wake: asyncio.Event) -> Callable[[Lease], Awaitable[None]] | None:
@@ -377,9 +411,9 @@ class Service(Watcher):
             name, intake.uri, reconciler, self._parts.store, self._clock, every=every, committed=lambda _: wake.set()
         ).look
 
-    def _poll_of(self, name: str) -> Callable[[], Awaitable[None]]:
+    def _poll_of(self, name: str, share: Shared) -> Callable[[], Awaitable[None]]:
         async def work() -> None:
-            await self._poller(name).run(self._holder, self._stop_taking)
+            await self._poller(name, share).run(self._holder, self._stop_taking)
 
         return work
 
@@ -711,7 +745,7 @@ class Service(Watcher):
             await self._parts.open()
             await self._open_books()
             if "poll" in self._roles:
-                await asyncio.gather(*(self._once_poll(name, report) for name in self._parts.sources))
+                await asyncio.gather(*(self._once_account(names, report) for names in self._accounts()))
             if "relay" in self._roles:
                 for name in await self._parts.store.sources():
                     await self._once_relay(name, report)
@@ -721,43 +755,32 @@ class Service(Watcher):
             await self._close()
         return report
 
-    async def _once_lease(self, name: str) -> tuple[Lease, Tenure]:
+    def _once_held(self, name: str) -> AbstractAsyncContextManager[Lease]:
         ttl = self._parts.limits.lease
-        deadline = self._clock.monotonic() + ttl + 1
-        while True:
-            asked = self._clock.monotonic()
-            lease = await self._parts.store.acquire(name, self.owner, ttl)
-            if lease is not None:
-                return lease, Tenure(name, asked + ttl)
-            if asked > deadline:
-                raise BridgeError(f"{name}: another process holds the lease; it does this work")
-            await self._clock.sleep(0.5)
+        return held(self._parts.store, self._clock, name, self.owner, ttl, patience=ttl + 1)
 
-    async def _once_under(self, name: str, work: Callable[[Lease], Coroutine[Any, Any, None]]) -> None:
-        lease, tenure = await self._once_lease(name)
-        renewing = asyncio.ensure_future(self._renewing(lease, tenure))
+    async def _once_account(self, names: Sequence[str], report: Report) -> None:
+        """Poll the sources of one account, in this process all of them or none."""
+        async with AsyncExitStack() as stack:
+            try:
+                if len(names) > 1:
+                    lease = await stack.enter_async_context(self._once_held(polled_by(names)))
+                    await self._clock.sleep(self._quiet(names, lease))
+            except Unavailable:
+                raise
+            except BridgeError as error:
+                for name in names:
+                    report.failures[name] = str(error)
+                    log.error("source.fails", source=name, reason=str(error))  # noqa: TRY400 - our errors say it all
+                return
+            share = self._share(names)
+            await asyncio.gather(*(self._once_poll(name, report, share) for name in names))
+
+    async def _once_poll(self, name: str, report: Report, share: Shared) -> None:
+        poller = self._poller(name, share)
         try:
-            await under(tenure, work(lease))
-        finally:
-            renewing.cancel()
-            await asyncio.gather(renewing, return_exceptions=True)
-            await self._parts.store.release(lease)
-
-    async def _renewing(self, lease: Lease, tenure: Tenure) -> None:
-        while True:
-            await self._clock.sleep(lease.ttl / 3)
-            asked = self._clock.monotonic()
-            await self._parts.store.renew(lease)
-            tenure.until = asked + lease.ttl
-
-    async def _once_poll(self, name: str, report: Report) -> None:
-        poller = self._poller(name)
-
-        async def work(lease: Lease) -> None:
-            report.rounds[name] = await poller.once(lease)
-
-        try:
-            await self._once_under(f"source/{name}", work)
+            async with self._once_held(f"source/{name}") as lease:
+                report.rounds[name] = await poller.once(lease)
         except Unavailable:
             raise
         except BridgeError as error:
@@ -770,12 +793,10 @@ class Service(Watcher):
     async def _once_relay(self, name: str, report: Report) -> None:
         relay = Relay(self._parts.store, self._parts.broker)
 
-        async def work(lease: Lease) -> None:
+        async with self._once_held(f"relay/{name}") as lease:
             done = await relay.drain(lease, name)
             report.published += done.published
             report.unroutable += done.unroutable
-
-        await self._once_under(f"relay/{name}", work)
 
     async def _once_deliver(self, name: str, report: Report) -> None:
         await self._parts.sinks[name].sink.open()

@@ -159,6 +159,19 @@ class Stepwise(Protocol):
     """For how many seconds of the past one step asks."""
 
 
+@runtime_checkable
+class Accounted(Protocol):
+    """A source that knows whose account it asks: those with the same one share its budget of requests.
+
+    Any other source has an account of its own.
+    """
+
+    @property
+    def account(self) -> str:
+        """Return a name of the account from which no secret can be read; the same in every process."""
+        ...
+
+
 Expects = Callable[[str, Mapping[str, Any]], tuple[str, str] | None]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Iterator
 
 import hypothesis
@@ -18,6 +19,10 @@ hypothesis.settings.register_profile("default", deadline=None, print_blob=True, 
 hypothesis.settings.register_profile("long", deadline=None, max_examples=10_000, stateful_step_count=30)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # So began whoever started the tests in the background, and every command that they start would ignore Ctrl-C, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LONGEST = ("test_crash_matrix", "test_main_job", "test_outages", "test_tape", "test_canaries", "test_budget")
 FLOORS = ("faults", "acceptance", "contract", "house", "unit")

@@ -41,7 +41,7 @@ _FIRST = datetime(1970, 1, 1, tzinfo=UTC)
 @click.option(
     "--rate",
     metavar="RATE",
-    help="Requests, such as 1/s; by default the source's own rate, and half of it while a service polls the source.",
+    help="Requests, such as 1/s; at most the source's own rate, and half of it while a service polls the source.",
 )
 @click.option("--restart", is_flag=True, help="Read again what an interrupted run of the last day has read.")
 @json_option
@@ -61,8 +61,9 @@ def backfill(
     published again, as long as the ledger remembers it. A first start's baseline counts as known. After Ctrl-C the same
     command goes on where it stood. The events go the way of all others: a running service publishes and delivers them.
 
-    The service has its own budget of requests. Together the two ask at most half as much again as `rate` says; --rate
-    makes that less. Exits with 1 when something could not be read; the same command then reads that alone.
+    The two keep within the account's budget of requests: while a service polls the source, each has half of it. --rate
+    makes the command's part less. Exits with 1 when something could not be read; the same command then reads that
+    alone.
     """
     parts = assembly(config_file)
     if source not in parts.config.sources:
@@ -124,15 +125,12 @@ async def _backfill(
     parts: Assembly, name: str, span: tuple[datetime, datetime], rate: float | None, *, restart: bool
 ) -> tuple[Filled, bool]:
     async with parts.opened_store() as store:
-        source = await paced(parts, store, name, rate)
-        try:
+        async with paced(parts, store, name, rate) as source:
             with _telling(parts.clock.monotonic) as tell:
                 intake = Intake(name, parts.config.sources[name].type, source, store, parts.clock)
                 room = _room(parts, store, name)
                 work = Backfill(name, intake, source, store, parts.clock, room=room, tell=tell)
                 filled = await work.run(*span, restart=restart)
-        finally:
-            await source.close()
         return filled, await store.holder(f"relay/{name}") is not None
 
 

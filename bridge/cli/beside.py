@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import click
+
 from bridge.assembly import Assembly
-from bridge.ledger import Ledger
+from bridge.holding import held
+from bridge.ledger import SHARE, Ledger
+from bridge.sharing import Shared, accounts, asked_beside, quiet
 from bridge.source import Source
+
+_LEASE = 15.0
+_PATIENCE = 12 * 3600.0
 
 
 async def is_polled(store: Ledger, name: str) -> bool:
@@ -12,13 +25,37 @@ async def is_polled(store: Ledger, name: str) -> bool:
     return await store.holder(f"source/{name}") is not None
 
 
-async def paced(parts: Assembly, store: Ledger, name: str, rate: float | None = None) -> Source:
-    """Return a source that asks at `rate`; by default at its own, and at half of it while a service polls it.
+@asynccontextmanager
+async def paced(parts: Assembly, store: Ledger, name: str, rate: float | None = None) -> AsyncIterator[Source]:
+    """Give a source that asks within what a service leaves of the account's budget, and no faster than `rate`.
 
-    Budgets are kept in each process, so that the two together ask at most half as much again as the settings say.
+    Of two commands that ask by one account the second waits for the first.
     """
-    settings = parts.config.sources[name]
-    if rate is None:
-        rate = settings.rate / 2 if await is_polled(store, name) else settings.rate
-    slower = {**parts.config.sources, name: settings.model_copy(update={"rate": rate})}
-    return Assembly(parts.config.model_copy(update={"sources": slower}), parts.clock).source(name)
+    configured = parts.config.sources
+    names = _account(parts, name)
+    budget = min(configured[each].rate for each in names)
+    share = Shared.of_command(store, parts.clock, names, budget)
+    owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:6]}"
+    own = configured[name].model_copy(update={"rate": min(budget, rate or budget)})
+    source = Assembly(parts.config.model_copy(update={"sources": {**configured, name: own}}), parts.clock).source(name)
+    try:
+        async with held(
+            store, parts.clock, asked_beside(names), owner, _LEASE,
+            patience=_PATIENCE, lapses=quiet(budget), waiting=_tell_of_another,
+        ):  # fmt: skip
+            await parts.clock.sleep(await share.entry())
+            before = SHARE.set(share)
+            try:
+                yield source
+            finally:
+                SHARE.reset(before)
+    finally:
+        await source.close()
+
+
+def _account(parts: Assembly, name: str) -> Sequence[str]:
+    return next(names for names in accounts(parts.sources()) if name in names)
+
+
+def _tell_of_another() -> None:
+    click.echo("bridge: waits for another command that asks by the same account", err=True)

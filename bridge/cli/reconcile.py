@@ -113,15 +113,12 @@ async def _reconcile(
         if patience is None:
             polled = await is_polled(store, name)
             patience = min(_POLLS * settings.interval + _PATIENCE_MORE, _PATIENCE_AT_MOST) if polled else 0.0
-        source = await paced(parts, store, name)
-        try:
+        async with paced(parts, store, name) as source:
             if resource is not None:
                 resource = _path(source, resource)
             wanted = Wanted(resource, deep=deep, everything=everything, patience=patience)
             reconciler = Reconciler(name, source, store, parts.clock, published=settings.first_sight == "emit")
             report = await reconciler.compare(wanted, _told())
-        finally:
-            await source.close()
         await reconciler.settle(report, wanted, store, {sink: each.topics for sink, each in parts.config.sinks.items()})
         return report
 

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import math
 import ssl
+from bisect import insort
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
@@ -26,13 +27,16 @@ from yarl import URL
 from bridge import __version__
 from bridge.clock import Clock
 from bridge.errors import BridgeError, NotReady, Permanent, Transient, Unauthorized
-from bridge.ledger import TENURE
+from bridge.ledger import SHARE, TENURE, Share
 from bridge.providers import reading
 
 MIB = 1024 * 1024
 RETRY_AFTER_CAP = 3600.0
 _PATIENCE = 5.0
-_GUARD = 1.12
+_GUARD = 1.01
+"""Clocks may differ by this: the second is counted by the far side's."""
+_UNDER_WAY = 1.0
+"""Seconds after which a request counts as arrived, answered or not: two losses of a packet in a row take less."""
 _EVEN_UP_TO = 100.0
 _PATH_SHOWN = 120
 _SETTLED_AFTER = 60.0
@@ -111,22 +115,33 @@ Origin = Annotated[str, AfterValidator(origin)]
 
 
 class Turn:
-    """One request's place in a budget: it was granted, and counts as starting now until it is on its way."""
+    """One request's place in a budget: granted, then on its way, then answered. What is said twice is said once."""
 
-    def __init__(self, left: Callable[[Turn], None]) -> None:
-        self._left = left
+    def __init__(self, limiter: Limiter) -> None:
+        self._limiter = limiter
 
     def leaves(self) -> None:
-        """Note that the request is on its way, or given up; said twice is said once."""
-        self._left(self)
+        """Note that the request is on its way."""
+        self._limiter._leaves(self)  # noqa: SLF001 - the two are one thing
+
+    def answered(self) -> None:
+        """Note that it has arrived, for the answer has begun."""
+        self._limiter._answered(self)  # noqa: SLF001 - the two are one thing
+
+    def ends(self) -> None:
+        """Note that nobody waits for it any more; what has left without an answer may arrive still."""
+        self._limiter._ends(self)  # noqa: SLF001 - the two are one thing
 
 
 class Limiter:
-    """A budget of request starts, first come first served, for all that use one account.
+    """A budget of requests, first come first served, for all that use one account.
 
-    In no window of one second there are more than `rate` starts (of a rate with a fraction: never more than its next
-    whole number, and below 1/s one start in 1/`rate` seconds). Up to 100/s the starts are evenly spaced. A request
-    starts when it leaves: opening a connection may take longer than those need that come after it and find one.
+    In no window of one second do more than `rate` requests arrive (of a rate with a fraction: never more than its next
+    whole number, and below 1/s one in 1/`rate` seconds). Up to 100/s they are evenly spaced. When a request arrived is
+    the far side's to know: it is after it left, which is after its connection was opened, and before its answer came.
+    So a second goes by between one's answer and the leaving of the one that takes its place, and a packet that the
+    network lost, or a process that was stopped for a moment, moves nothing into a second that is full. An answer may
+    take its time, though: a request on its way counts as arrived after one second.
     """
 
     def __init__(self, rate: float, clock: Clock) -> None:
@@ -135,69 +150,103 @@ class Limiter:
         self._clock = clock
         self._turn = asyncio.Lock()
         self._quiet_until = -math.inf
-        self._starts: deque[float] = deque()
-        self._pending: set[Turn] = set()
-        self._freed = asyncio.Event()
         self._granted = -math.inf
-        self._set(rate)
-
-    def _set(self, rate: float) -> None:
+        self._freed = asyncio.Event()
+        self._share = math.inf
+        self._pending: set[Turn] = set()
+        self._under_way: dict[Turn, float] = {}
+        """When each left, oldest first."""
+        self._arrivals: deque[float] = deque()
+        """When the others arrived at the latest, oldest first; those that matter still."""
         self.rate = rate
+        self._reckon()
+
+    def _reckon(self) -> None:
+        rate = min(self.rate, self._share)
         self._capacity = max(1, int(rate))
-        # The guard keeps the bound true for a far side that counts by arrival, a little off from when we started.
         self._window = self._capacity / rate * _GUARD
         self._spacing = 1 / rate if rate <= _EVEN_UP_TO else 0.0
-        self._starts = deque(self._starts, maxlen=self._capacity)
 
     def slow_to(self, rate: float) -> None:
         """Lower the budget to `rate` if it is higher: of several users of an account the most careful one decides."""
         if rate < self.rate:
-            self._set(rate)
+            self.rate = rate
+            self._reckon()
 
     def pause(self, seconds: float) -> None:
         """Start nothing for `seconds`: the far side asked for quiet."""
         self._quiet_until = max(self._quiet_until, self._clock.monotonic() + seconds)
 
     async def start(self) -> None:
-        """Return when a request may start, and count it; raises as `turn` does."""
-        (await self.turn()).leaves()
+        """Return when a request may start, and count it as arrived at once; raises as `turn` does."""
+        (await self.turn()).ends()
 
-    async def turn(self) -> Turn:
-        """Return when a request may be begun; its turn is to be told when it leaves, in any case.
+    async def turn(self, share: Share | None = None) -> Turn:
+        """Return when a request may be begun; its turn is to be told when it leaves and, in any case, its end.
 
-        Raises `Throttled` at once instead of waiting out a pause of more than a few seconds.
+        No more than the `share` is used meanwhile. Raises `Throttled` at once instead of waiting out a pause of more
+        than a few seconds.
         """
         async with self._turn:
-            while (wait := self._wait()) > 0:
+            while (wait := await self._wait_within(share)) > 0:
                 if math.isinf(wait):
                     self._freed.clear()
                     await self._freed.wait()
                 else:
                     await self._clock.sleep(wait)
             self._granted = self._clock.monotonic()
-            turn = Turn(self._left)
+            turn = Turn(self)
             self._pending.add(turn)
             return turn
 
-    def _left(self, turn: Turn) -> None:
+    def _leaves(self, turn: Turn) -> None:
         if turn in self._pending:
             self._pending.remove(turn)
-            self._starts.append(self._clock.monotonic())
+            self._under_way[turn] = self._clock.monotonic()
             self._freed.set()
 
+    def _answered(self, turn: Turn) -> None:
+        if self._under_way.pop(turn, None) is not None:
+            self._arrivals.append(self._clock.monotonic())
+
+    def _ends(self, turn: Turn) -> None:
+        if turn in self._pending:
+            self._leaves(turn)
+            self._answered(turn)
+
+    async def _wait_within(self, share: Share | None) -> float:
+        if share is not None and (allowed := await share.allowed()) != self._share:
+            self._share = allowed
+            self._reckon()
+        return self._wait()
+
     def _wait(self) -> float:
-        """Return for how many seconds nothing may be begun; infinite until one that is pending has left."""
+        """Return for how many seconds nothing can be begun; infinite until one that is pending has left.
+
+        It is the least that is known now: while one is under way, the second behind it has not begun.
+        """
         now = self._clock.monotonic()
         quiet = self._quiet_until - now
         if quiet > _PATIENCE:
             raise Throttled("the account was asked for quiet: no request until then", retry_after=quiet)
-        room = self._capacity - len(self._pending)
-        if room <= 0:
-            return math.inf
+        self._look_back(now)
         wait = max(quiet, self._granted + self._spacing - now)
-        if len(self._starts) >= room:
-            wait = max(wait, self._starts[-room] + self._window - now)
-        return wait
+        ahead = len(self._arrivals) + len(self._under_way) + len(self._pending) - self._capacity
+        if ahead < 0:
+            return wait
+        if ahead < len(self._arrivals):
+            return max(wait, self._arrivals[ahead] + self._window - now)
+        if ahead < len(self._arrivals) + len(self._under_way):
+            return max(wait, self._window)
+        return math.inf
+
+    def _look_back(self, now: float) -> None:
+        """Count as arrived what is long under way, and forget what no window reaches any more."""
+        while self._under_way and (left := next(iter(self._under_way.values()))) <= now - _UNDER_WAY:
+            del self._under_way[next(iter(self._under_way))]
+            insort(self._arrivals, left + _UNDER_WAY)
+        while self._arrivals and self._arrivals[0] <= now - self._window:
+            self._arrivals.popleft()
 
 
 _limiters: WeakValueDictionary[tuple[str, Clock], Limiter] = WeakValueDictionary()
@@ -511,7 +560,7 @@ class Client:
 
     async def _ask(self, request: Request, headers: Mapping[str, str], value: Any) -> Answer | Failure:
         session = self._open()
-        turn = await self.limiter.turn()
+        turn = await self.limiter.turn(SHARE.get())
         asked = self._clock.now()
         try:
             self._check_tenure()
@@ -519,11 +568,12 @@ class Client:
             async with session.request(
                 request.method, request.url, headers=headers, json=value, allow_redirects=False
             ) as response:
+                turn.answered()
                 body = await self._read(response)
         except Exception as error:  # noqa: BLE001 - `_mishap` hands on what it does not know
             return _mishap(request.what, error)
         finally:
-            turn.leaves()
+            turn.ends()
         if body is None:
             size = self._limits.body // MIB
             return Failure(TooLarge(f"{request.what}: the answer is larger than {size} MiB; ask for less at once"))

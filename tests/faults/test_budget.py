@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import AsyncExitStack, suppress
@@ -12,13 +13,13 @@ from typing import Any
 
 import pytest
 import yaml
-from harness import Process, bridge, until, write_config
+from harness import Process, ask, bridge, until, write_config
 from inprocess import Jumping, Polled, polling
 
 from bridge.clock import Clock
 from bridge.errors import LeaseLost
 from bridge.holding import under
-from bridge.ledger import Tenure
+from bridge.ledger import Share, Tenure
 from bridge.providers.http import Limiter, Turn
 from bridge.simulator import Simulator, SimulatorSettings
 
@@ -113,9 +114,9 @@ async def test_every_request_that_arrives_was_counted_before_it_began(fault, tmp
     counted = 0
     turn = Limiter.turn
 
-    async def count(self: Limiter) -> Turn:
+    async def count(self: Limiter, share: Share | None = None) -> Turn:
         nonlocal counted
-        found = await turn(self)
+        found = await turn(self, share)
         counted += 1
         return found
 
@@ -183,13 +184,14 @@ def shared_config(folder: Path, simulator: Simulator, redis_url: str) -> Path:
 
 
 class Crowd:
-    """What all providers have been asked, by whomever."""
+    """What the providers have been asked, by whomever."""
 
-    def __init__(self, simulator: Simulator) -> None:
+    def __init__(self, simulator: Simulator, *sources: str) -> None:
         self.simulator = simulator
+        self.providers = [PROVIDERS[source] for source in sources or PROVIDERS]
 
     def counts(self) -> list[int]:
-        return [len(self.simulator.traffic[provider].times) for provider in PROVIDERS.values()]
+        return [len(self.simulator.traffic[provider].times) for provider in self.providers]
 
     async def asked(self, more: int, what: str) -> None:
         """Wait until each provider was asked so many times more."""
@@ -197,10 +199,10 @@ class Crowd:
         await until(lambda: all(now >= was + more for now, was in zip(self.counts(), before, strict=True)), what, 40)
 
     def check(self) -> None:
-        for source, provider in PROVIDERS.items():
+        for provider in self.providers:
             times = self.simulator.traffic[provider].times
             spans = [after - before for before, after in zip(times, times[RATE:], strict=False)]
-            assert min(spans) > 1.0, f"{source}: {RATE + 1} requests within {min(spans):.3f} s"
+            assert min(spans) > 1.0, f"{provider}: {RATE + 1} requests within {min(spans):.3f} s"
             assert len(times) > 20, "there was no pressure"
 
 
@@ -254,6 +256,54 @@ async def test_a_process_that_was_paused_and_wakes_asks_nothing_beside_its_succe
                         sleeper.process.send_signal(signal.SIGCONT)
                     await crowd.asked(8, "both are awake")
                     sleeper, waker = waker, sleeper
+        crowd.check()
+
+
+@pytest.mark.acceptance
+async def test_sources_of_one_account_are_polled_within_its_budget_however_many_processes_there_are(
+    tmp_path, redis_url
+):
+    async with world() as simulator:
+        crowd = Crowd(simulator, "drops", "journeys")
+        config = shared_config(tmp_path, simulator, redis_url)
+        written = yaml.safe_load(config.read_text())
+        del written["sources"]["city"]
+        written["sources"] |= {f"{name}-too": dict(source) for name, source in written["sources"].items()}
+        config.write_text(yaml.safe_dump(written))
+        with (
+            bridge(tmp_path, "run", "-c", str(config), name="first") as first,
+            bridge(tmp_path, "run", "-c", str(config), name="second") as second,
+        ):
+
+            async def all_are_held() -> bool:
+                states = await ask(tmp_path, "sources", "-c", str(config), "--json")
+                assert states.returncode == 0, states.stderr
+                return all(one["holder"] for one in json.loads(states.stdout))
+
+            await until(all_are_held, "somebody has each source")
+            await is_killed(first)
+            await crowd.asked(12, "the second polls all")
+            await is_killed(second)
+        crowd.check()
+
+
+@pytest.mark.acceptance
+async def test_commands_beside_the_service_keep_within_what_it_leaves_of_the_budget(tmp_path, redis_url):
+    async with world() as simulator:
+        crowd = Crowd(simulator)
+        config = shared_config(tmp_path, simulator, redis_url)
+        with bridge(tmp_path, "run", "-c", str(config), name="service"):
+            await crowd.asked(8, "the service polls")
+            filled, compared, other = await asyncio.gather(
+                ask(tmp_path, "backfill", "drops", "--start", "12h", "-c", str(config)),
+                ask(tmp_path, "reconcile", "drops", "--patience", "0s", "-c", str(config)),
+                ask(tmp_path, "reconcile", "journeys", "--patience", "0s", "-c", str(config)),
+            )
+            assert filled.returncode == 0, filled.stderr
+            assert compared.returncode in {0, 1}, compared.stderr
+            assert other.returncode in {0, 1}, other.stderr
+            assert "waits for another command" in filled.stderr + compared.stderr
+            await crowd.asked(20, "the service polls alone again")
         crowd.check()
 
 

@@ -44,6 +44,7 @@ ROOMS = {
         "privacy",
         "reconcile",
         "relay",
+        "sharing",
     },
     "outbound": {"outbound"},
     "adapters": {"adapters"},

@@ -1574,8 +1574,11 @@ async def test_a_rotated_token_is_used_at_once_and_a_lost_one_is_said_so(tms, ti
     assert set(tms.tokens) == {"one", "another"}
     await source.close()
     fresh = GovDeliverySettings.model_validate({"type": "x", "url": tms.url, "token_file": str(file), "messages": [S1]})
+    assert GovDelivery("y", fresh, time.clock).account == source.account
     object.__setattr__(fresh.token, "_stamp", None)
     file.unlink()
+    lost = GovDelivery("y", fresh, time.clock).account
+    assert lost == GovDelivery("z", fresh, time.clock).account != source.account
     with pytest.raises(errors.Unauthorized, match="the token's file cannot be read"):
         await Bridge(tms, GovDelivery("x", fresh, time.clock)).poll()
 

@@ -267,12 +267,20 @@ class GovDelivery:
         if client is not None:
             await client.close()
 
+    @property
+    def account(self) -> str:
+        """Return a name of the token at its origin; see `bridge.source.Accounted`."""
+        try:
+            return account_key(self.settings.url, self._token())
+        except Unauthorized:
+            return account_key(self.settings.url, f"file {self.settings.token.path}")
+
     def _client(self) -> Client:
         if self._opened is None:
             settings = self.settings
             self._opened = Client(
                 settings.url,
-                limiter=shared_limiter(account_key(settings.url, self._token()), settings.rate, self._clock),
+                limiter=shared_limiter(self.account, settings.rate, self._clock),
                 clock=self._clock,
                 headers=self._headers,
                 limits=Limits(read=settings.timeout, total=4 * settings.timeout, connections=settings.concurrency),

@@ -178,9 +178,9 @@ class MarketingCloud:
             _Listing(kind, FEEDS[kind], FEEDS[kind].kind(settings.statuses)) for kind in dict.fromkeys(settings.kinds)
         ]
         account = None if settings.account_id is None else str(settings.account_id)
-        self._limiter = shared_limiter(
-            account_key(settings.auth_url, f"{settings.client_id} {account}"), settings.rate, clock
-        )
+        self.account = account_key(settings.auth_url, f"{settings.client_id} {account}")
+        """See `bridge.source.Accounted`."""
+        self._limiter = shared_limiter(self.account, settings.rate, clock)
         self._auth = Client(settings.auth_url, limiter=self._limiter, clock=clock, limits=_LIMITS)
         credentials = Credentials(settings.client_id, settings.client_secret, account)
         self._tokens = Tokens(self._auth, credentials, clock, settings.rest_url)

@@ -166,7 +166,9 @@ class Spacivox:
         self._reach = {listing.name: Reach(self._size) for listing in self._listings}
         self._ahead = timedelta(0)
         self._newest_first = False
-        limiter = shared_limiter(account_key(settings.url, settings.token.reveal()), settings.rate, clock)
+        self.account = account_key(settings.url, settings.token.reveal())
+        """See `bridge.source.Accounted`."""
+        limiter = shared_limiter(self.account, settings.rate, clock)
         self._client = Client(settings.url, limiter=limiter, clock=clock, headers=self._headers, limits=_LIMITS)
 
     async def _headers(self) -> Mapping[str, str]:
