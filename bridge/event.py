@@ -19,7 +19,6 @@ from pydantic import (
     PlainSerializer,
     ValidationError,
 )
-from pydantic_core import to_json
 
 from bridge import topics
 from bridge.errors import Permanent
@@ -285,75 +284,22 @@ class Event(Model):
             data=data,
         )
 
-    @classmethod
-    def wire(
-        cls,
-        *,
-        id: str,  # noqa: A002 - the attribute's name in CloudEvents
-        source: str,
-        subject: str,
-        time: datetime,
-        recordedtime: datetime,
-        data: Data,
-    ) -> WireEvent:
-        """Return what `of(...).to_wire()` returns, byte for byte, and raise where it raises.
-
-        An event is written once and seldom looked at. Of what that costs, making and checking an object for the frame
-        around the data is the greater part; the data itself was checked when it was made.
-        """
-        frame = _frame(cls, data.channel)
-        if type(data) is not frame.data or type(subject) is not str or time.tzinfo is None:
-            event = cls.of(id=id, source=source, subject=subject, time=time, recordedtime=recordedtime, data=data)
-            return event.to_wire()
-        named = to_json(subject)
-        body = (
-            b'{"specversion":"1.0","id":%b,"source":%b,"type":%b,"subject":%b,"time":"%b","recordedtime":"%b",'
-            b'"partitionkey":%b,"datacontenttype":"application/json","dataschema":%b,"data":%b}'
-        ) % (
-            to_json(id), to_json(source), frame.type, named, rfc3339(time).encode(),
-            rfc3339(milliseconds(recordedtime)).encode(), named, frame.schema, data.model_dump_json().encode(),
-        )  # fmt: skip
-        topic = f"{frame.stem}.{data.detail}" if data.detail else frame.stem
-        return WireEvent(id=id, topic=topic, time=_seconds(time), body=body)
-
     def to_wire(self) -> WireEvent:
         """Return the event as it travels; the bytes are the same on every broker and in every webhook."""
-        return WireEvent(id=self.id, topic=self.topic, time=_seconds(self.time), body=self.model_dump_json().encode())
+        return WireEvent(
+            id=self.id, topic=self.topic, time=unix_seconds(self.time), body=self.model_dump_json().encode()
+        )
 
 
-def _seconds(moment: datetime) -> int:
+@lru_cache(maxsize=2048)
+def unix_seconds(moment: datetime) -> int:
     """Return whole seconds since 1970, and 0 before: AMQP knows no earlier time."""
     return max(0, int(moment.timestamp()))
 
 
-class _Frame(NamedTuple):
-    """What all events of one class and channel have in common."""
-
-    data: type[Any] | None
-    """The class of data that may be written without making the event; None where the class adds to the frame."""
-    stem: str
-    type: bytes
-    schema: bytes
-
-
-@lru_cache(maxsize=1024)
-def _frame(cls: type[Event], channel: str) -> _Frame:
-    changes = {"of", "to_wire", "topic", "schema_name", "model_dump_json"}
-    heirs = [each for each in cls.__mro__ if each is not Event and issubclass(each, Event)]
-    plain = cls.model_fields.keys() == Event.model_fields.keys() and all(map(changes.isdisjoint, map(vars, heirs)))
-    data: Any = cls.model_fields["data"].annotation
-    stem = f"{channel}.{cls.entity or 'resource'}.{cls.status}"
-    return _Frame(
-        data if plain else None,
-        stem,
-        to_json(f"bridge.{stem}"),
-        to_json(f"{SCHEMAS}{cls.schema_name()}/{cls.version}"),
-    )
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, which would make each three times as dear: there is one for each event
 class WireEvent:
-    """An event as it travels: the bytes, and what routing needs of them without reading them."""
+    """An event as it travels: the bytes, and what routing needs of them; nobody changes it afterwards."""
 
     id: str
     topic: str
@@ -364,8 +310,13 @@ class WireEvent:
 
     @property
     def type(self) -> str:
-        """The CloudEvents type: the topic's first three words."""
-        return "bridge." + ".".join(self.topic.split(".", 3)[:3])
+        """Return the CloudEvents type: the topic's first three words."""
+        return type_of(self.topic)
+
+
+def type_of(topic: str) -> str:
+    """Return the CloudEvents type of the events of a topic."""
+    return "bridge." + ".".join(topic.split(".", 3)[:3])
 
 
 class Position(NamedTuple):
@@ -386,9 +337,9 @@ class Position(NamedTuple):
         return cls(source, int(seq))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: see `WireEvent`
 class Entry:
-    """One line of the journal."""
+    """One line of the journal; nobody changes it afterwards."""
 
     position: Position
     event: WireEvent

@@ -17,7 +17,6 @@ from bridge.clock import Clock
 from bridge.errors import Conflict, Unavailable
 from bridge.event import (
     Data,
-    Event,
     Observed,
     SourceData,
     SourceEvent,
@@ -29,13 +28,15 @@ from bridge.event import (
     milliseconds,
     occurrence_id,
     rfc3339,
+    type_of,
     unknown_status,
 )
 from bridge.ledger import TENURE, Commit, Key, Lease, Ledger, StatusChange
 from bridge.lifecycle import UNKNOWN, Change, classify
 from bridge.meanwhile import Meanwhile
+from bridge.mould import Mould, Sight
 from bridge.retry import backoff
-from bridge.source import Observation, Page, Source
+from bridge.source import Kind, Observation, Page, Source
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -47,6 +48,7 @@ _STALLED = f"{OWN}stalled"
 _FIRST = Transition.FIRST  # looked up once: an enumeration's members cost more than all else in a line
 _DEFER_AT_MOST = 2000
 _TRIES = 5
+_MOULDS_KEPT = 1000
 _BACK = frozenset({Transition.REGRESS, Transition.REOPEN, Transition.UNKNOWN})
 
 
@@ -61,20 +63,6 @@ class Round:
     problems: list[str] = field(default_factory=list)
     left: int = 0
     """How many steps back were not taken, for somebody else (a backfill, or the poller) may have the newer answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Sight:
-    """What all events of one page have in common."""
-
-    observed: Observed
-    recorded: datetime
-
-    @classmethod
-    def of(cls, page: Page, now: datetime) -> _Sight:
-        # A clock that was set back, or another process's, may have written a later time than that of the answer.
-        after = None if page.after is None else milliseconds(min(page.after, page.by))
-        return cls(Observed(after=after, by=milliseconds(page.by)), milliseconds(now))
 
 
 class _Made(NamedTuple):
@@ -134,6 +122,7 @@ class Intake:
         self._baseline = baseline
         self._committed = committed
         self._lagged = lagged
+        self._moulds: dict[tuple[Kind, str, str | None, str | None, type[Data]], Mould] = {}
 
     @property
     def behind(self) -> bool:
@@ -347,7 +336,7 @@ class Intake:
     def _decide_page(
         self, page: Page, keys: Sequence[Key], seen: Sequence[str | None], decided: _Decided, *, final: bool
     ) -> list[Observation]:
-        sight: _Sight | None = None
+        sight: Sight | None = None
         late: list[Observation] = []
         statuses = decided.statuses
         for one, key, before in zip(page.observations, keys, seen, strict=True):
@@ -365,7 +354,7 @@ class Intake:
             if one.awaits_detail and not final:
                 late.append(one)
                 continue
-            sight = sight or _Sight.of(page, self._clock.now())
+            sight = sight or self._sight(page)
             event = self._event(one, change, sight)
             if event is not None:
                 statuses[key] = StatusChange(key, before, change.trail)
@@ -376,7 +365,7 @@ class Intake:
                     decided.back.append((key, event))
         return late
 
-    def _event(self, one: Observation, change: Change, sight: _Sight) -> _Made | None:
+    def _event(self, one: Observation, change: Change, sight: Sight) -> _Made | None:
         try:
             return self._build(one, change, sight)
         except Exception as error:  # noqa: BLE001 - a plugin's fault in one resource must not stop the sweep
@@ -389,41 +378,51 @@ class Intake:
             )
             return None
 
-    def _build(self, one: Observation, change: Change, sight: _Sight) -> _Made:
-        kind = one.kind
+    def _build(self, one: Observation, change: Change, sight: Sight) -> _Made:
+        kind, status = one.kind, change.status
         facts = kind.describe(one)
-        unknown = change.status == UNKNOWN
-        raw = one.status if facts.raw_status is None else facts.raw_status
-        cls: type[Event] = unknown_status(kind.entity) if unknown else kind.events[change.status]
-        model: type[Data] = UnknownData if unknown else facts.model
-        data = model(
-            channel=kind.channel,
-            status=change.status,
-            previous=change.previous,
-            detail=None if unknown else one.detail,
-            transition=change.transition,
-            observed=sight.observed,
-            **({"provider_status": raw} if unknown else {}),
-            **facts.fields,
-        )
+        fields = facts.fields
         first = facts.first_time if change.transition is _FIRST else None
         time, by = facts.time or first, sight.observed.by
-        wire = cls.wire(
-            id=occurrence_id(
-                self.uri, facts.subject, f"{UNKNOWN}:{one.status}" if unknown else change.status, change.occurrence
-            ),
-            source=self.uri,
-            subject=facts.subject,
-            time=time or by,
-            recordedtime=sight.recorded,
-            data=data,
+        if status == UNKNOWN:
+            raw = one.status if facts.raw_status is None else facts.raw_status
+            fields = {"provider_status": raw, **fields}
+            status = f"{UNKNOWN}:{one.status}"
+        mould = self._mould(kind, change, one.detail, facts.model)
+        wire = mould.cast(
+            occurrence_id(self.uri, facts.subject, status, change.occurrence), facts.subject, time or by, sight, fields
         )
         return _Made(wire, facts.subject, None if time is None or time == by else (by - time).total_seconds())
+
+    def _sight(self, page: Page) -> Sight:
+        # A clock that was set back, or another process's, may have written a later time than that of the answer.
+        return Sight(None if page.after is None else min(page.after, page.by), page.by, self._clock.now())
+
+    def _mould(self, kind: Kind, change: Change, detail: str | None, model: type[Data]) -> Mould:
+        unknown = change.status == UNKNOWN
+        case = (kind, change.status, change.previous, detail, model)
+        mould = self._moulds.get(case)
+        if mould is None:
+            if len(self._moulds) >= _MOULDS_KEPT:  # a provider that makes up a detail for each resource
+                self._moulds.clear()
+            mould = self._moulds[case] = Mould(
+                unknown_status(kind.entity) if unknown else kind.events[change.status],
+                UnknownData if unknown else model,
+                self.uri,
+                channel=kind.channel,
+                status=change.status,
+                previous=change.previous,
+                detail=None if unknown else detail,
+                transition=change.transition,
+            )
+        return mould
 
     def _count(self, result: Round, events: Sequence[_Made]) -> None:
         result.events += len(events)
         self._lagged([event.lag for event in events if event.lag is not None])
-        for kind, count in Counter(event.wire.type for event in events).items():
+        topics = Counter(event.wire.topic for event in events)
+        for topic, count in topics.items():
+            kind = type_of(topic)
             result.by_type[kind] = result.by_type.get(kind, 0) + count
 
 

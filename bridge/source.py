@@ -28,11 +28,11 @@ class Kind:
     """Reads an observation's facts; pure, and called only for those that became events."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Observation:
-    """A resource had this status when we looked.
+    """A resource had this status when we looked; nobody changes it afterwards.
 
-    Cheap on purpose: most observations turn out to be no news. `item` is the provider's answer as it was read.
+    Cheap on purpose: most observations turn out to be no news. (`frozen` would make each three times as dear.) `item` is the provider's answer as it was read.
     """
 
     kind: Kind
@@ -50,9 +50,9 @@ class Observation:
     """Whether `Source.complete` may add facts, at the price of further requests, should this become an event."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: see `Observation`
 class Facts:
-    """What an event says beyond its transition."""
+    """What an event says beyond its transition; nobody changes it afterwards."""
 
     subject: str
     """The resource's path at the provider."""

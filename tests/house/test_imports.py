@@ -20,6 +20,7 @@ ROOMS = {
         "errors",
         "event",
         "lifecycle",
+        "mould",
         "patience",
         "retry",
         "circuit",
