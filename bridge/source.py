@@ -32,7 +32,8 @@ class Kind:
 class Observation:
     """A resource had this status when we looked; nobody changes it afterwards.
 
-    Cheap on purpose: most observations turn out to be no news. (`frozen` would make each three times as dear.) `item` is the provider's answer as it was read.
+    Cheap on purpose: most observations turn out to be no news, and `frozen` would make each three times as dear. `item`
+    is the provider's answer as it was read.
     """
 
     kind: Kind
