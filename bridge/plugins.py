@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Literal, overload
 
@@ -67,9 +69,16 @@ def _with_rivals(rivals: Sequence[Installed]) -> Installed:
     return Installed(first.kind, first.name, first.distribution, first.version, first.value, labels)
 
 
+@lru_cache(maxsize=8)
+def _known(kind: Kind, path: tuple[str, ...], points: Callable[..., Iterable[EntryPoint]]) -> dict[str, Installed]:
+    """Return what is installed, looked up once for a path: that opens the metadata of each distribution there is."""
+    del path
+    return installed(kind, points(group=_GROUPS[kind]))
+
+
 def find(kind: Kind, name: str) -> Installed:
     """Return the installed plugin of that name; raises `PluginError` when there is none, or more than one."""
-    known = installed(kind)
+    known = _known(kind, tuple(sys.path), entry_points)
     if name not in known:
         raise PluginError(f"no {kind} {name!r} is installed; {_suggestion(name, known)}")
     plugin = known[name]
