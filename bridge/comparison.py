@@ -16,7 +16,7 @@ from bridge.event import OWN_CHANNEL
 from bridge.ledger import JournalState, Key, Ledger
 from bridge.lifecycle import UNKNOWN, Trail
 from bridge.settlement import Tally
-from bridge.source import Countable, Counted, Expects, Kind, Observation
+from bridge.source import Countable, Counted, Expects, Kind, Observation, Survey, Surveyable
 
 _BATCH = 1000
 _ASK_AGAIN = 0.5
@@ -78,6 +78,8 @@ class Report:
     """Where the provider contradicts itself: its own difference, not ours."""
     remarks: list[str] = field(default_factory=list)
     """What could not be compared, and why."""
+    surveys: list[Survey] = field(default_factory=list)
+    """What the provider counts over all groups; where that differs from what is known, nobody can say by whom."""
     failures: dict[str, str] = field(default_factory=dict)
     """The groups that could not be asked for, and why."""
     journal: JournalState = field(default_factory=JournalState)
@@ -211,10 +213,20 @@ class Comparison:
                 report.remarks.append(f"{group}: not compared: {error}")
             except BridgeError as error:
                 report.failures[group] = str(error)
+        if wanted.resource is None and not wanted.thrifty and isinstance(self._source, Surveyable):
+            await self._survey(self._source)
         await self._be_patient()
         report.differences += [suspect.difference for suspect in self._suspects]
         self._remark_on_events()
         return report
+
+    async def _survey(self, source: Surveyable) -> None:
+        try:
+            self._report.surveys += await source.surveys(self._cursor)
+        except Unavailable:
+            raise
+        except BridgeError as error:
+            self._report.remarks.append(f"the provider's statistics: {error}")
 
     async def _groups(self, watched: Sequence[str]) -> list[str]:
         wanted = self._wanted

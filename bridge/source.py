@@ -208,6 +208,35 @@ class Counted:
     """What cannot be compared, and why: a line each."""
 
 
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a provider counts of everything that began in a stretch of time, whether we know of it or not."""
+
+    label: str
+    """Channel and entity of the resources, such as `sms recipient`."""
+    start: datetime
+    end: datetime
+    """The first moment that is not in it."""
+    total: int
+    """How many resources the provider counts."""
+    known: int
+    """How many there are, by the provider's own counts, in the groups of that time that we know of."""
+    groups: int
+    """How many groups those are."""
+
+
+@runtime_checkable
+class Surveyable(Protocol):
+    """A source whose provider also counts over all groups: that tells of a group that it has listed to nobody."""
+
+    async def surveys(self, cursor: Mapping[str, str]) -> Sequence[Survey]:
+        """Ask for what is counted; empty where the provider has no such counts, or they cover nothing that is known.
+
+        Raises as `Source.pages` does.
+        """
+        ...
+
+
 @runtime_checkable
 class Countable(Protocol):
     """A source whose provider can be asked once more, so that its own account can be held against ours.

@@ -27,7 +27,7 @@ from bridge.event import milliseconds, rfc3339
 from bridge.privacy import last4
 from bridge.reconcile import Reconciler
 from bridge.settings import parse_duration
-from bridge.source import Source
+from bridge.source import Source, Survey
 
 _SHOWN = 50
 _POLLS = 2
@@ -162,6 +162,17 @@ def plain(report: Report) -> dict[str, Any]:
         "differences": [_plain_difference(one) for one in report.differences],
         "provider_contradicts_itself": report.contradictions,
         "not_compared": report.remarks,
+        "surveys": [
+            {
+                "of": one.label,
+                "start": rfc3339(one.start),
+                "end": rfc3339(one.end),
+                "provider": one.total,
+                "known": one.known,
+                "groups": one.groups,
+            }
+            for one in report.surveys
+        ],
         "failures": {mask_path(group): reason for group, reason in report.failures.items()},
         "groups": [
             {"group": one.group, "of": one.label, "provider": one.provider, "ledger": one.ledger, "events": one.events}
@@ -216,11 +227,19 @@ def _print(report: Report) -> None:
     click.echo()
     for line in report.contradictions:
         click.echo(f"the provider contradicts itself: {line}")
+    for survey in report.surveys:
+        click.echo(_surveyed(survey))
     for line in report.remarks:
         click.echo(f"not compared: {line}")
     for group, reason in report.failures.items():
         click.echo(f"failed: {mask_path(group)}: {reason}")
     click.echo(_verdict(report))
+
+
+def _surveyed(one: Survey) -> str:
+    counted = f"{one.total:,} {one.label}s, {one.known:,} in {one.groups:,} known messages"
+    told = f"the provider's statistics, {rfc3339(one.start)} to {rfc3339(one.end)}: {counted}"
+    return told if one.total == one.known else f"{told}; is there one that no list shows? `bridge watch` takes it in"
 
 
 def _verdict(report: Report) -> str:

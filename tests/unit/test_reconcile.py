@@ -30,7 +30,7 @@ from bridge.providers.govdelivery.lifecycles import kinds
 from bridge.reconcile import Reconciler
 from bridge.settlement import Arrival
 from bridge.simulator import Simulator, SimulatorSettings
-from bridge.source import Counted, Observation, Page
+from bridge.source import Counted, Observation, Page, Survey
 from bridge.testing.doubles import KIND, ScriptedSource, observe
 
 AT = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
@@ -304,6 +304,78 @@ async def test_a_group_that_fails_stops_none_of_the_others(books) -> None:
     report = await books.compare()
     assert report.balanced
     assert report.remarks == [f"{GROUP}: not compared: still being built"]
+
+
+class Surveyed(Accounts):
+    """A source whose provider counts over all groups as well."""
+
+    surveyed: Survey | Exception
+
+    async def surveys(self, cursor: Mapping[str, str]) -> Sequence[Survey]:
+        if isinstance(self.surveyed, Exception):
+            raise self.surveyed
+        return [self.surveyed]
+
+
+SURVEY = Survey("sms recipient", AT - timedelta(hours=71), AT, total=1204, known=1204, groups=31)
+
+
+@pytest.mark.parametrize("total", [1204, 1207])
+async def test_what_the_provider_counts_over_all_groups_is_told_beside_what_is_known(books, capsys, total) -> None:
+    books.source = Surveyed()
+    books.source.surveyed = replace(SURVEY, total=total)
+    report = await books.settle()
+    assert report.balanced, "nobody can be named, and what the hours mean is not documented"
+    assert plain(report)["surveys"] == [{
+        "of": "sms recipient", "start": "2026-02-26T13:00:00Z", "end": "2026-03-01T12:00:00Z", "provider": total,
+        "known": 1204, "groups": 31,
+    }]  # fmt: skip
+    _print(report)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "statistics" in line]
+    assert f"{total:,} sms recipients, 1,204 in 31 known messages" in line
+    assert ("bridge watch" in line) is (total != 1204)
+    assert (await books.compare(resource=GROUP)).surveys == []
+    assert (await books.compare(thrifty=True)).surveys == []
+
+
+async def test_statistics_that_cannot_be_had_are_said_so_and_stop_nothing(books) -> None:
+    books.source = Surveyed()
+    for error in (Transient("HTTP 500"), Unauthorized("HTTP 403")):
+        books.source.surveyed = error
+        report = await books.compare()
+        assert report.remarks == [f"the provider's statistics: {error}"]
+        assert (report.balanced, len(report.groups)) == (True, 1)
+    books.source.surveyed = Unavailable("the store is away")
+    with pytest.raises(Unavailable):
+        await books.compare()
+
+
+async def test_the_accounts_statistics_are_held_against_the_messages_of_the_same_hours(tmp_path) -> None:
+    time = Jumping()
+    async with (
+        Simulator(SimulatorSettings.still(), time.world) as simulator,
+        polling("city", simulator, tmp_path, time.clock, interval="1m") as city,
+    ):
+        hour = simulator.time.now() // 3600 * 3600
+        for hours, recipients in ((2, 3), (5, 4), (-1, 9), (100, 7)):
+            # One of this hour, which is not over, and one that is older than what is followed, are in no survey.
+            at = hour - hours * 3600 + 5 if hours > 0 else simulator.time.now()
+            simulator.world.add_message("sms", recipients, status="completed", recipient_status="sent", at=at)
+        await city.poll()
+        cursor = await city.store.cursor("city")
+        (survey,) = await city.source.surveys(cursor)
+        assert (survey.label, survey.total, survey.known, survey.groups) == ("sms recipient", 7, 7, 2)
+        assert survey.end.timestamp() == hour
+        assert survey.end - survey.start == timedelta(hours=71)
+
+        simulator.world.add_message("sms", 2, status="completed", recipient_status="failed", at=hour - 3600)
+        (survey,) = await city.source.surveys(cursor)
+        assert (survey.total, survey.known) == (9, 7)
+
+        assert not await city.source.surveys({}), "nothing is known of these hours"
+        simulator.switch_on("http_410", path="/statistics")
+        assert not await city.source.surveys(cursor), "this account has none"
+        assert simulator.board.struck["http_410"] == 1
 
 
 @pytest.mark.parametrize("error", [Unauthorized("the token was refused"), Unavailable("the store is away")])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
 
+from bridge.event import rfc3339
 from bridge.lifecycle import UNKNOWN
 from bridge.providers import reading
 from bridge.providers.govdelivery.api import Api
@@ -14,7 +15,7 @@ from bridge.providers.govdelivery.following import Followed, moment
 from bridge.providers.govdelivery.lifecycles import DETAILS, MESSAGE_KEY, counts, recipient_path
 from bridge.providers.govdelivery.sweeping import MAX_PAGES, observations
 from bridge.providers.http import Vanished
-from bridge.source import Counted, Kind, Observation, Page
+from bridge.source import Counted, Kind, Observation, Page, Survey
 
 _TOTAL = "total"
 _COLLECTIONS = ("failed", "sent")
@@ -72,6 +73,30 @@ def _contradictions(ours: Mapping[str, int], total: int | None, details: Mapping
         if present and (few or sum(present) > ours.get(status, 0)):
             told.append(f"counts {ours.get(status, 0)} {status} and {sum(present)} in their details")
     return told
+
+
+async def surveyed(
+    api: Api, recipient: Kind, span: tuple[datetime, datetime], messages: Collection[Followed]
+) -> Survey | None:
+    """Ask for what is counted of all messages of some whole hours; None where the account has no statistics.
+
+    `messages` are those of these hours that are known. One whose counts are not known makes it pointless to ask.
+    """
+    totals = [(entry.latest or {}).get(_TOTAL) for entry in messages]
+    known = [total for total in totals if total is not None]
+    if not known or len(known) < len(totals):
+        return None
+    start, end = span
+    target = f"/reports/messages/{recipient.channel}/statistics?start={rfc3339(start)}&end={rfc3339(end)}"
+    try:
+        answer, item = await api.object(target, having=("recipients",))
+    except Vanished:
+        return None
+    found = counts(item.get("recipients"))
+    if found is None:
+        raise answer.refused("the provider's statistics are no counts")
+    total = found.get(_TOTAL, sum(found.values()))
+    return Survey(f"{recipient.channel} {recipient.entity}", start, end, total, sum(known), len(known))
 
 
 async def listed(api: Api, recipient: Kind, path: str) -> AsyncGenerator[Page, None]:

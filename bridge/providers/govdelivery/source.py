@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
@@ -29,7 +29,7 @@ from bridge.providers.govdelivery.scheduling import ABANDONED, RARELY, SELDOM, c
 from bridge.providers.govdelivery.sweeping import CLOCKS, Look, Plan
 from bridge.providers.http import Client, Limits, Origin, Tls, Vanished, account_key, shared_limiter
 from bridge.settings import Duration, Secret
-from bridge.source import Counted, Observation, Page, Probe, SourceSettings
+from bridge.source import Counted, Observation, Page, Probe, SourceSettings, Survey
 
 Channel = Literal["sms", "voice"]
 
@@ -225,6 +225,22 @@ class GovDelivery:
         if not ask and entry is not None and not entry.missing:
             return accounts.remembered(of_channel, path, entry)
         return await accounts.asked(Api(self._client(), Health()), of_channel, path, self._clock.now())
+
+    async def surveys(self, cursor: Mapping[str, str]) -> Sequence[Survey]:
+        """Return what the account's statistics count, of SMS alone; see `bridge.source.Surveyable`.
+
+        They are of whole hours, of messages that were created then [guess], and only of those within `follow_for`:
+        older ones may be forgotten. Where messages are not discovered there is nothing to hold against them.
+        """
+        now = self._clock.now()
+        end = now.replace(minute=0, second=0, microsecond=0)
+        start = end - timedelta(hours=self.settings.follow_for // 3600 - 1)
+        if not self.settings.discover or "sms" not in self.settings.channels or start >= end:
+            return ()
+        entries = [Followed.load(text) for path, text in cursor.items() if path.startswith("/messages/sms/")]
+        born = [one for one in entries if start.timestamp() <= (one.created or -1.0) < end.timestamp()]
+        found = await accounts.surveyed(Api(self._client(), Health()), self._kinds["sms"][1], (start, end), born)
+        return () if found is None else (found,)
 
     async def members(self, group: str, cursor: Mapping[str, str]) -> AsyncGenerator[Page, None]:
         """Read all recipients of a message; see `bridge.source.Countable`."""
