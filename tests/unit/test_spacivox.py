@@ -662,6 +662,38 @@ async def test_a_record_that_one_answer_shows_in_two_states_is_told_once(vendor,
     assert one.memory.said == [("1", "voicemail.drop.sent", "first"), ("2", "voicemail.drop.sent", "first")]
 
 
+async def test_with_baseline_records_in_a_slice_that_failed_at_the_first_start_are_not_published(
+    vendor, bridge, time
+) -> None:
+    one = bridge(first_sight="baseline", lookback="3d")
+    intake = Intake("drops", "spacivox", one.source, one.memory, time.clock, baseline=True)
+
+    async def poll() -> list[tuple[str, str | None]]:
+        before = len(one.memory.events)
+        time.passes(hours=1)
+        await intake.poll(Lease("drops", "me", 1, 30))
+        return [(event.subject.rpartition("/")[2], event.data.status) for event in one.memory.events[before:]]
+
+    yesterday, today = NOW - timedelta(days=1), NOW
+    vendor.records = [record(1, 0, yesterday), record(2, 1, today)]
+    vendor.broken = {f"{yesterday:%Y-%m-%d}"}
+    assert await poll() == []
+    assert one.source.problems
+    vendor.records += [record(3, 0, NOW + timedelta(hours=1, minutes=30))]
+    vendor.broken = set()
+    assert await poll() == [("3", "sent")], "what came since is news, and what was there is not"
+    vendor.records[0] |= {"state": 2}
+    vendor.records += [record(4, 0, yesterday)]
+    assert await poll() == [("1", "failed"), ("4", "sent")], (
+        "a change is news, and so is what turns up where all was read"
+    )
+    assert "voicemail_drop.begun" in one.memory.entries
+    time.passes(days=4)
+    await poll()
+    await poll()
+    assert "voicemail_drop.begun" not in one.memory.entries
+
+
 async def test_a_big_answer_is_committed_in_pages_and_the_cursor_moves_behind_the_last(vendor, bridge) -> None:
     vendor.records = [record(number) for number in range(1, 1202)]
     one = bridge(lookback="1h")

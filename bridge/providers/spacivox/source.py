@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Se
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import groupby
 from typing import Any, Literal
 from urllib.parse import quote, unquote
 
@@ -213,6 +214,7 @@ class Spacivox:
     async def _poll(self, listing: Listing, cursor: Mapping[str, str], sweep: _Sweep) -> AsyncIterator[Page]:
         now = self._clock.now()
         progress, changes = self._resume(listing, cursor, now)
+        begun = self._begun(listing, cursor, progress, changes, now)
         self._reach[listing.name].begin()
         sweep.last = {}
         parts = self._due(progress, now)
@@ -220,8 +222,9 @@ class Spacivox:
             part, after = parts.pop(-1 if self._newest_first or sweep.unheard else 0)
             started = self._clock.now()
             held: Page | None = None
+            found_then = None if part.grid in progress.read else begun
             try:
-                async for page in self._pages(listing, part, after, sweep):
+                async for page in self._pages(listing, part, after, sweep, found_then):
                     if held is not None:
                         yield held
                     held = page
@@ -235,6 +238,25 @@ class Spacivox:
                 progress.read[part.grid] = started
                 yield replace(held or Page((), by=started), cursor=changes | self._moved(listing, progress, part))
                 changes = {}
+
+    @staticmethod
+    def _begun(
+        listing: Listing,
+        cursor: Mapping[str, str],
+        progress: Progress,
+        changes: dict[str, str | None],
+        now: datetime,
+    ) -> datetime | None:
+        """Return when the listing was polled first, as long as what is older than that may not have been read."""
+        entries = listing.entries
+        if entries.floor not in cursor:
+            changes[entries.begun] = moment(now)
+            return now
+        begun = reading.time(cursor.get(entries.begun))
+        if entries.begun in cursor and (begun is None or progress.floor >= begun):
+            changes[entries.begun] = None
+            return None
+        return begun
 
     def _due(self, progress: Progress, now: datetime) -> list[tuple[Slice, datetime | None]]:
         """Return the slices to read now, each with a time at which its records had been looked at or did not exist."""
@@ -267,12 +289,15 @@ class Spacivox:
         changes |= {entries.read(grid): None for grid in progress.advance(self._size, self._lookback)}
         return changes | {entries.floor: moment(progress.floor)}
 
-    async def _pages(self, listing: Listing, part: Slice, after: datetime | None, sweep: _Sweep) -> AsyncIterator[Page]:
-        """Read one slice whole."""
+    async def _pages(
+        self, listing: Listing, part: Slice, after: datetime | None, sweep: _Sweep, begun: datetime | None = None
+    ) -> AsyncIterator[Page]:
+        """Read one slice whole; records from before the first poll, which `begun` then, are its backlog."""
         async for answer in self._answers(listing, part):
             observations = list(self._news(listing, _records(answer), sweep))
-            for start in range(0, max(1, len(observations)), _PAGE):
-                yield Page(observations[start : start + _PAGE], answer.at, after)
+            for backlog, some in _parted(observations, begun):
+                for start in range(0, max(1, len(some)), _PAGE):
+                    yield Page(some[start : start + _PAGE], answer.at, after, backlog=backlog)
         sweep.answered = True
 
     async def _answers(self, listing: Listing, part: Slice) -> AsyncIterator[Answer]:
@@ -426,6 +451,19 @@ def _listings(settings: SpacivoxSettings) -> Iterator[Listing]:
             name = sort if team is None else f"{sort}@{team}"
             params = {} if team is None else {"team": team}
             yield Listing(name, sort, record, kind, params, Entries(name, timedelta(seconds=settings.slice)))
+
+
+def _parted(observations: Sequence[Observation], begun: datetime | None) -> Iterator[tuple[bool, list[Observation]]]:
+    """Yield the records in their order, those from before the first poll apart, as a backlog."""
+
+    def is_old(one: Observation) -> bool:
+        when = reading.time(one.item.get("timestamp"))
+        return begun is not None and when is not None and when <= begun
+
+    if not observations:
+        yield False, []
+    for old, some in groupby(observations, key=is_old):
+        yield old, list(some)
 
 
 def _ahead(answer: Answer) -> timedelta:

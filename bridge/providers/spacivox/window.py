@@ -118,6 +118,11 @@ class Entries:
         """Return the name of the entry that holds the floor."""
         return f"{self.listing}.floor"
 
+    @property
+    def begun(self) -> str:
+        """Return the name of the entry that says when the listing was polled first, until its window has left that."""
+        return f"{self.listing}.begun"
+
     def read(self, grid: datetime) -> str:
         """Return the name of the entry that says when a slice was last read; a new size has new slices."""
         return f"{self.listing}.read.{grid:%Y-%m-%dT%H:%M:%SZ}+{self.size.total_seconds():g}s"
