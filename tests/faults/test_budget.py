@@ -148,7 +148,10 @@ async def test_sources_of_one_account_share_the_most_careful_budget(source, tmp_
             )
             for rate in (str(RATE), "50", "200")
         ]
-        await asyncio.gather(*(press(one) for one in polled))
+        # The most careful one comes last: it is heeded before it has asked for anything.
+        swift = [asyncio.ensure_future(press(one)) for one in polled[1:]]
+        await until(lambda: len(simulator.traffic[PROVIDERS[source]].times) > RATE, "the others have asked")
+        await asyncio.gather(press(polled[0]), *swift)
         traffic = simulator.traffic[PROVIDERS[source]]
         assert traffic.most_in(1.0) <= RATE
         assert len(traffic.times) > 0.8 * RATE * PRESSED_FOR

@@ -131,6 +131,8 @@ class GovDelivery:
         self._familiar = Familiar()
         self._not_ready: dict[str, float] = {}
         self._opened: Client | None = None
+        # From the start, so that no other source of the account goes faster until this one polls.
+        self._limiter = shared_limiter(self.account, settings.rate, clock)
 
     async def pages(self, cursor: Mapping[str, str], watched: Sequence[str]) -> AsyncGenerator[Page, None]:
         """Poll once; see `bridge.source.Source.pages`.
@@ -294,9 +296,11 @@ class GovDelivery:
     def _client(self) -> Client:
         if self._opened is None:
             settings = self.settings
+            # Once more: where the token's file could not be read before, the account was not known.
+            self._limiter = shared_limiter(self.account, settings.rate, self._clock)
             self._opened = Client(
                 settings.url,
-                limiter=shared_limiter(self.account, settings.rate, self._clock),
+                limiter=self._limiter,
                 clock=self._clock,
                 headers=self._headers,
                 limits=Limits(read=settings.timeout, total=4 * settings.timeout, connections=settings.concurrency),
