@@ -36,6 +36,7 @@ class World:
         self.sink = KeepingSink()
         self.settings = SourceSettings(type="scripted", interval="20ms", stall_after="100ms")
         self.sink_settings = SinkSettings(type="keeping", topics=["#"])
+        self.more_sources: dict[str, SourcePart] = {}
         self.store_fails = False
         self.limits = Limits(lease=2.0, drain=3.0)
 
@@ -53,7 +54,7 @@ class World:
         parts = Parts(
             store=store,
             broker=broker,
-            sources={"city": SourcePart("scripted", self.settings, self.source)},
+            sources={"city": SourcePart("scripted", self.settings, self.source), **self.more_sources},
             sinks={"crm": SinkPart(self.sink_settings, self.sink, lambda wire: wire)},
             read=Catalogue(CATALOGUE).read,
             open=opening,
@@ -124,6 +125,49 @@ async def test_roles_split_over_processes_do_the_same_work(world: World) -> None
     world.says("new", "sending")
     async with world.running(roles=("poll",)), world.running(roles=("relay",)), world.running(roles=("sink",)):
         await until(lambda: len(world.sink.taken) == 2)
+
+
+class Accounted(ScriptedSource):
+    """A source that knows whose account it asks."""
+
+    account = "https://tms.example.com 5f0c"
+
+
+def share_an_account(world: World) -> Accounted:
+    """Give the world two sources of one account; return the second one."""
+    world.source, town = Accounted(), Accounted()
+    world.more_sources = {"town": SourcePart("scripted", world.settings, town)}
+    return town
+
+
+async def test_sources_of_one_account_are_all_polled_by_whichever_process_has_it(world: World) -> None:
+    town = share_an_account(world)
+    async with world.running() as first, world.running() as second:
+        await until(lambda: len(first.states) == len(second.states) == 2)
+        holds, waits = (first, second) if first.states["city"] != "standby" else (second, first)
+        assert "standby" not in holds.states.values()
+        assert set(waits.states.values()) == {"standby"}
+        world.says("new")
+        town.polls.append([Page([observe("2", "new")], AT)])
+        await until(lambda: len(world.sink.taken) == 2)
+
+
+async def test_one_round_polls_the_sources_of_one_account_or_says_that_another_process_does(world: World) -> None:
+    town = share_an_account(world)
+    world.says("new")
+    town.polls.append([Page([observe("2", "new")], AT)])
+    report = await world.service().once()
+    assert (report.events, report.failures) == (2, {})
+
+    world.limits = replace(world.limits, lease=0.2)
+    store = SqliteStore(world.folder / "bridge.db", clock=Clock())
+    await store.open()
+    assert await store.acquire("account/city", "another", 60)
+    report = await world.service().once()
+    await store.close()
+    said = "account/city: another process holds the lease; it does this work"
+    assert report.failures == {"city": said, "town": said}
+    assert report.events == 0
 
 
 async def test_a_source_that_fails_too_long_is_said_to_be_stalled_and_to_have_recovered(world: World) -> None:
