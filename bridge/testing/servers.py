@@ -214,7 +214,7 @@ class RabbitMQServer(_Server):
         """Run `rabbitmqctl` on this node and return what it printed; takes a second or two."""
         done = subprocess.run(  # noqa: S603 - the server under test
             [str(_RABBITMQ_BIN / "rabbitmqctl"), "-q", *arguments],
-            env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
+            env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=150, check=False,
         )  # fmt: skip
         if done.returncode:
             raise RuntimeError(f"rabbitmqctl {arguments[0]}: {done.stderr.strip() or done.stdout.strip()}")

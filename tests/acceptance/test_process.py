@@ -85,7 +85,7 @@ def logged(process: Process, event: str) -> bool:
 
 async def address(process: Process) -> str:
     """Return where a process that listens on any free port serves its pages."""
-    await until(lambda: logged(process, "http.listens"), "the process listens", within=20)
+    await until(lambda: logged(process, "http.listens"), "the process listens", within=60)
     return "http://" + next(line["address"] for line in process.log if line["event"] == "http.listens")
 
 
@@ -108,13 +108,13 @@ async def test_a_signal_in_full_work_ends_it_within_the_drain_timeout_and_a_rest
     async with Simulator(LIVELY) as simulator, Receiver() as receiver:
         config = write_config(tmp_path, simulator, sinks={"crm": webhook(receiver)}, drain_timeout="8s")
         with bridge(tmp_path, "run", "-c", str(config), name="first") as process:
-            await receiver.arrived(100, within=30)
+            await receiver.arrived(100, within=60)
             assert await ended(process, number, within=8) == 0
         told = len(receiver.requests)
         assert logged(process, "bridge.drains")
         assert process.log[-1]["event"] == "bridge.ended"
         with bridge(tmp_path, "run", "-c", str(config), name="second") as again:
-            await receiver.arrived(told + 50, within=30)
+            await receiver.arrived(told + 50, within=60)
             # A poll that was cut off in the middle has seen what nobody will see again: see `missing`.
             await agreed(simulator, Told(receiver).now, missing)
             assert await ended(again, number, within=8) == 0
@@ -133,7 +133,7 @@ async def test_a_pipe_that_nobody_reads_does_not_keep_it_from_ending_within_the_
         sinks = {"unread": unread, "crm": webhook(receiver)}
         config = write_config(tmp_path, simulator, sinks=sinks, drain_timeout="8s")
         with bridge(tmp_path, "run", "-c", str(config)) as process:
-            await receiver.arrived(100, within=30)
+            await receiver.arrived(100, within=60)
             assert await ended(process, signal.SIGTERM, within=9) == 0
         assert process.log[-1]["event"] == "bridge.ended"
 
@@ -144,9 +144,9 @@ async def test_a_second_signal_ends_it_at_once_and_nothing_is_lost_by_that(tmp_p
             tmp_path, simulator, sinks={"crm": webhook(receiver)}, drain_timeout="100s", claim="1s", lease="1s"
         )
         with bridge(tmp_path, "run", "-c", str(config), name="first") as process:
-            await receiver.arrived(16, within=30)
+            await receiver.arrived(16, within=60)
             process.process.send_signal(signal.SIGTERM)
-            await until(lambda: logged(process, "bridge.drains"), "it drains", within=10)
+            await until(lambda: logged(process, "bridge.drains"), "it drains", within=60)
             assert await ended(process, signal.SIGTERM, within=10) == -signal.SIGTERM
         unanswered = [json.loads(request.body)["id"] for request in receiver.requests]
         await receiver.stop()
@@ -155,7 +155,7 @@ async def test_a_second_signal_ends_it_at_once_and_nothing_is_lost_by_that(tmp_p
             with bridge(tmp_path, "run", "-c", str(config), name="second") as again:
                 told = Told(well)
                 await agreed(simulator, told.now, missing)
-                await until(lambda: {*unanswered} <= {*told.now().ids}, "what was in hand is told", within=30)
+                await until(lambda: {*unanswered} <= {*told.now().ids}, "what was in hand is told", within=60)
                 assert await ended(again, signal.SIGTERM, within=20) == 0
             assert len(told.ids) == len({*told.ids})
         check_log(process)
@@ -169,7 +169,7 @@ async def test_a_signal_ends_a_single_round_which_hands_back_what_it_holds(numbe
         config = write_config(tmp_path, simulator, sinks=sinks, drain_timeout="1s", claim="100s", lease="100s")
         drop = simulator.world.add_drop()
         with bridge(tmp_path, "run", "--once", "-c", str(config), name="first") as process:
-            await receiver.arrived(1, within=30)
+            await receiver.arrived(1, within=60)
             assert await ended(process, number, within=20) == 130
         assert "Traceback" not in process.err.read_text()
         receiver.default = reply()
@@ -204,19 +204,19 @@ async def test_a_store_and_a_broker_that_are_not_up_yet_are_waited_for(tmp_path)
         try:
             with bridge(tmp_path, "run", "-c", str(config)) as process:
                 url = await address(process)
-                await until(lambda: logged(process, "bridge.waits_for_store"), "it waits for the store", within=20)
+                await until(lambda: logged(process, "bridge.waits_for_store"), "it waits for the store", within=60)
                 assert (await page(f"{url}/livez"))[0] == 200
                 status, text = await page(f"{url}/readyz")
                 assert status == 503
                 assert json.loads(text)["problems"].keys() >= {"store"}
                 await asyncio.to_thread(redis.start)
-                await until(lambda: logged(process, "relay.waits"), "polled, and waiting for the broker", within=30)
+                await until(lambda: logged(process, "relay.waits"), "polled, and waiting for the broker", within=60)
                 assert json.loads((await page(f"{url}/readyz"))[1])["problems"].keys() >= {"broker"}
                 assert receiver.requests == []
                 await asyncio.to_thread(rabbitmq.start)
                 (request,) = await receiver.arrived(1, within=60)
                 assert json.loads(request.body)["subject"] == drop.path
-                await until(lambda: _ready(url), "the process is ready", within=30)
+                await until(lambda: _ready(url), "the process is ready", within=60)
                 assert await ended(process, signal.SIGTERM, within=30) == 0
             check_log(process)
             assert "guest" not in process.err.read_text()
@@ -267,7 +267,7 @@ async def test_the_pages_of_a_live_process_tell_its_state_and_no_persons(tmp_pat
         config = write_config(tmp_path, simulator, sinks={"crm": webhook(receiver)}, http={"listen": "127.0.0.1:0"})
         with bridge(tmp_path, "run", "-c", str(config)) as process:
             url = await address(process)
-            await receiver.arrived(150, within=30)
+            await receiver.arrived(150, within=60)
             assert await page(f"{url}/readyz") == (200, '{"status": "ready"}\n')
             status, alive = await page(f"{url}/livez")
             assert (status, json.loads(alive)["status"]) == (200, "alive")
@@ -303,9 +303,9 @@ async def test_an_address_that_is_taken_costs_the_pages_only_and_is_listened_on_
             config = write_config(tmp_path, simulator, http={"listen": listen})
             async with consuming_tail(tmp_path, config) as consumer:
                 with bridge(tmp_path, "run", "-c", str(config)) as process:
-                    await until(lambda: logged(process, "http.cannot_listen"), "it says so", within=20)
+                    await until(lambda: logged(process, "http.cannot_listen"), "it says so", within=60)
                     simulator.world.add_drop()
-                    await until(lambda: len(consumer.events) == 1, "an event all the same", within=20)
+                    await until(lambda: len(consumer.events) == 1, "an event all the same", within=60)
                     other.close()
                     assert (await page(f"{await address(process)}/readyz"))[0] == 200
                     assert await asyncio.to_thread(process.stop) == 0
@@ -318,12 +318,12 @@ async def test_tail_prints_for_a_person_what_its_topics_select_and_no_whole_phon
         selected = ("tail", "voicemail.drop.#", "sms.message.not_sent", "--count", "3", "-c", str(config))
         async with consuming_tail(tmp_path, config) as consumer:
             with bridge(tmp_path, *selected, name="selected") as tail, bridge(tmp_path, "run", "-c", str(config)):
-                await until(lambda: taps(tmp_path) == 2, "both subscribe", within=20)
+                await until(lambda: taps(tmp_path) == 2, "both subscribe", within=60)
                 world = simulator.world
                 world.add_message("sms", 2)
                 drops = [world.add_drop(state=state) for state in (1, 3)]
                 send = world.add_send_event(code=45)
-                await until(lambda: len(consumer.events) == 6, "everything is published", within=20)
+                await until(lambda: len(consumer.events) == 6, "everything is published", within=60)
                 assert await asyncio.to_thread(tail.wait, 20) == 0
         told = tail.said.splitlines()
         assert len(told) == 3

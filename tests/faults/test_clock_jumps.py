@@ -91,9 +91,9 @@ class Play:
         for index in range(RECIPIENTS):
             world.move(self._message.recipient(index), status)
         world.add_send_event()
-        await until(lambda: not self._simulator.unseen(), "all was looked at", within=40)
-        await until(lambda: not differences(self._simulator, self._consumer), "all is on the broker", within=20)
-        await until(lambda: not self._witness.missing(self._simulator), "all was delivered", within=20)
+        await until(lambda: not self._simulator.unseen(), "all was looked at", within=60)
+        await until(lambda: not differences(self._simulator, self._consumer), "all is on the broker", within=60)
+        await until(lambda: not self._witness.missing(self._simulator), "all was delivered", within=60)
 
 
 async def test_two_replicas_whose_clocks_jump_and_whose_networks_are_cut_tell_each_transition_once(

@@ -64,15 +64,15 @@ class Scene:
     async def complete(self, *, died: bool = False) -> None:
         """Stop the world and wait until all is told; a process that `died` may have been shown what it did not write."""
         self.simulator.time.freeze()
-        await until(lambda: not self.simulator.unseen(), "every resource was looked at", within=40)
+        await until(lambda: not self.simulator.unseen(), "every resource was looked at", within=60)
         if died:
             await until(
-                lambda: not broken(self.consumer.events, self.simulator), "the consumer has heard all", within=30
+                lambda: not broken(self.consumer.events, self.simulator), "the consumer has heard all", within=60
             )
-            await until(lambda: not self.witness.broken(self.simulator), "the far side has heard all", within=30)
+            await until(lambda: not self.witness.broken(self.simulator), "the far side has heard all", within=60)
         else:
-            await until(lambda: not differences(self.simulator, self.consumer), "the consumer has heard all", within=30)
-            await until(lambda: not self.witness.missing(self.simulator), "the far side has heard all", within=30)
+            await until(lambda: not differences(self.simulator, self.consumer), "the consumer has heard all", within=60)
+            await until(lambda: not self.witness.missing(self.simulator), "the far side has heard all", within=60)
             assert len(set(self.consumer.ids)) == self.shown()
 
     async def holders(self) -> dict[str, str | None]:
@@ -129,19 +129,19 @@ async def test_a_replica_that_was_stopped_past_its_lease_writes_nothing_stale_wh
             with play.replica("second") as second:
                 for _ in range(3):
                     before = lost(first), lost(second)
-                    await until(lambda: play.holds_all(first), "the first polls everything", within=20)
+                    await until(lambda: play.holds_all(first), "the first polls everything", within=60)
                     await play.goes_on(20)
                     first.process.send_signal(signal.SIGSTOP)
                     await until(lambda: play.holds_all(second), "the second has taken over", within=LEASE + MARGIN + 5)
                     await play.goes_on()
                     first.process.send_signal(signal.SIGCONT)
-                    await until(lambda before=before: lost(first) > before[0], "the first finds out", within=10)
+                    await until(lambda before=before: lost(first) > before[0], "the first finds out", within=60)
                     await play.goes_on()
                     # And back, so that the first is stopped in other moments of its work too.
                     second.process.send_signal(signal.SIGSTOP)
                     await until(lambda: play.holds_all(first), "the first has taken over", within=LEASE + MARGIN + 5)
                     second.process.send_signal(signal.SIGCONT)
-                    await until(lambda before=before: lost(second) > before[1], "the second finds out", within=10)
+                    await until(lambda before=before: lost(second) > before[1], "the second finds out", within=60)
                 await play.complete(died=True)
                 assert await asyncio.to_thread(first.stop) == 0
                 assert await asyncio.to_thread(second.stop) == 0
@@ -169,7 +169,7 @@ async def test_another_replica_takes_over_within_the_lease_or_at_once_from_one_t
                 heard = len(play.consumer.events)
                 await until(lambda: play.holds_all(second), "the second has taken over", within=LEASE + MARGIN + 5)
                 taken = time.monotonic() - gone
-                await until(lambda: len(play.consumer.events) > heard, "events go on", within=20)
+                await until(lambda: len(play.consumer.events) > heard, "events go on", within=60)
                 going = time.monotonic() - gone
                 record_property("seconds to take over", round(taken, 2))
                 record_property("seconds to the next event", round(going, 2))
