@@ -12,7 +12,7 @@ from bridge.event import Entry, Position, WireEvent
 QUEUE_PREFIX = "bridge.sink."
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, as there is one for each event: see `WireEvent`
 class Received:
     """A message that a queue brought; it stays the queue's until it is acknowledged."""
 

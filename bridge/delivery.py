@@ -37,7 +37,7 @@ _KEEPS = 2.0
 another process's too, takes what has left the queue and does not reach the store for lost."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, as there is one for each event: see `WireEvent`
 class Claimed:
     """A delivery in our hands."""
 
@@ -50,7 +50,7 @@ class Claimed:
 RESULTS = ("taken", "waits", "dead", "disabled")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, as there is one for each event: see `WireEvent`
 class Outcome:
     """How one try ended."""
 

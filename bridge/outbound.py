@@ -7,8 +7,7 @@ import ipaddress
 import math
 import socket
 import ssl
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -144,7 +143,7 @@ SecretUrl = Annotated[str, AfterValidator(_checked), PlainSerializer(_masked, re
 """A setting that holds a URL; dumped, its path and query are masked, for many services keep a token there."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, as there is one for each event: see `WireEvent`
 class Answer:
     """What the far side said; `body` is at most `ANSWER_LIMIT` bytes long and never fit for a log."""
 
@@ -282,7 +281,6 @@ class Outbound:
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
             auto_decompress=False,
-            skip_auto_headers=("Accept-Encoding", "User-Agent"),
             headers={"User-Agent": "bridge", "Accept-Encoding": "identity"},
         )
 
@@ -300,8 +298,10 @@ class Outbound:
         """
         if self._session is None:
             raise Transient(f"{endpoint.name}: the connections are closed")
-        with _translated(endpoint.name):
+        try:
             return await self._patience.wait_for(self._exchange(self._session, endpoint, body, headers))
+        except _RAISED as error:
+            raise _translated(endpoint.name, error) from None
 
     async def _exchange(
         self, session: aiohttp.ClientSession, endpoint: Endpoint, body: bytes, headers: Mapping[str, str]
@@ -323,14 +323,16 @@ class Outbound:
         """Connect and shake hands, sending nothing; raises as `post` does."""
         context = self._context if endpoint.url.scheme == "https" else None
         host, port = endpoint.url.raw_host, endpoint.url.port
-        with _translated(endpoint.name):
+        try:
             async with asyncio.timeout(min(self._timeout, CONNECT_TIMEOUT)):
                 loop = asyncio.get_running_loop()
                 found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
                 admitted = [address for *_, address in found if self._admits(str(address[0]))]
                 if not admitted:
-                    raise _RefusedAddressError
+                    raise _RefusedAddressError  # noqa: TRY301 - as the socket factory raises it
                 await _touch(admitted, context, host)
+        except _RAISED as error:
+            raise _translated(endpoint.name, error) from None
 
     def _socket(self, found: AddrInfo) -> socket.socket:
         """Make the socket for an address that was resolved: the last place before the connection is made."""
@@ -368,24 +370,26 @@ async def _read(content: aiohttp.StreamReader) -> bytes:
     return b"".join(parts)
 
 
-@contextmanager
-def _translated(name: str) -> Iterator[None]:
-    """Turn what the library raises into what the caller does next; the texts name the host and nothing else."""
-    try:
-        yield
-    except (aiohttp.ClientConnectorError, _RefusedAddressError) as error:
-        cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-        if isinstance(cause, _RefusedAddressError):
-            raise Permanent(
+_RAISED = (aiohttp.ClientError, OSError)
+"""What the library raises where no answer comes, a `TimeoutError` among it."""
+
+
+def _translated(name: str, error: BaseException) -> BridgeError:
+    """Return what the caller does next about one of `_RAISED`; the texts name the host and nothing else."""
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            text = f"{name} cannot be reached: {_reason(error.certificate_error)}"
+        case _RefusedAddressError() | aiohttp.ClientConnectorError(os_error=_RefusedAddressError()):
+            return Permanent(
                 f"{name} leads to a private, loopback, link-local or reserved address, so nothing was sent; "
                 "set allow_private: true where that is meant"
-            ) from None
-        raise Transient(f"{name} cannot be reached: {_reason(cause)}") from None
-    except aiohttp.ClientConnectorCertificateError as error:
-        raise Transient(f"{name} cannot be reached: {_reason(error.certificate_error)}") from None
-    except TimeoutError:
-        raise Transient(f"{name} did not answer in time") from None
-    except aiohttp.InvalidURL:
-        raise Permanent(f"{name}: the URL cannot be used; give the host by name or in dotted form") from None
-    except (aiohttp.ClientError, OSError) as error:
-        raise Transient(f"{name} broke the connection off: {_reason(error)}") from None
+            )
+        case aiohttp.ClientConnectorError():
+            text = f"{name} cannot be reached: {_reason(error.os_error)}"
+        case TimeoutError():
+            text = f"{name} did not answer in time"
+        case aiohttp.InvalidURL():
+            return Permanent(f"{name}: the URL cannot be used; give the host by name or in dotted form")
+        case _:
+            text = f"{name} broke the connection off: {_reason(error)}"
+    return Transient(text)

@@ -16,7 +16,7 @@ RETRY_SCHEDULE = (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0
 Privacy = Literal["full", "last4", "token"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, as there is one for each event: see `WireEvent`
 class Outgoing:
     """One event on its way to one sink, as far as the sink may see it.
 
