@@ -11,7 +11,8 @@ from bridge.event import Entry
 from bridge.fresh import Fresh
 from bridge.ledger import Lease, Ledger
 
-BATCH = 500
+BATCH = 1000
+"""As many as wait are published with one wait for the confirms, and come again after a crash in between."""
 
 
 @dataclass(slots=True)
