@@ -254,6 +254,16 @@ class Event(Model):
         """Return the last part of `dataschema`: `recipient-failed`."""
         return kebab(cls.__name__)
 
+    @classmethod
+    def schema_uri(cls) -> str:
+        """Return what events of this class have as `dataschema`."""
+        return f"{SCHEMAS}{cls.schema_name()}/{cls.version}"
+
+    @classmethod
+    def type_on(cls, channel: str) -> str:
+        """Return what events of this class have as `type` in a channel."""
+        return f"bridge.{channel}.{cls.entity or 'resource'}.{cls.status}"
+
     @property
     def topic(self) -> str:
         """The routing key: the type without its prefix, and the detail where there is one."""
@@ -275,12 +285,12 @@ class Event(Model):
         return cls(
             id=id,
             source=source,
-            type=f"bridge.{data.channel}.{cls.entity or 'resource'}.{cls.status}",
+            type=cls.type_on(data.channel),
             subject=subject,
             time=time,
             recordedtime=milliseconds(recordedtime),
             partitionkey=subject,
-            dataschema=f"{SCHEMAS}{cls.schema_name()}/{cls.version}",
+            dataschema=cls.schema_uri(),
             data=data,
         )
 

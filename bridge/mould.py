@@ -20,7 +20,6 @@ from pydantic.fields import FieldInfo
 from pydantic_core import to_json
 
 from bridge.event import (
-    SCHEMAS,
     Data,
     Event,
     Model,
@@ -37,6 +36,7 @@ _Write = Callable[[Any], bytes | None]
 """Returns a value as JSON; nothing where it is left out, None where only its class can tell."""
 _CHANGES = frozenset({
     "__init__", "__new__", "model_post_init", "model_dump_json", "of", "to_wire", "topic", "schema_name",
+    "schema_uri", "type_on",
 })  # fmt: skip
 """What a class may not have of its own if its events are to be written without it."""
 
@@ -86,13 +86,14 @@ class Mould:
         self._common = {
             "channel": channel, "status": status, "previous": previous, "detail": detail, "transition": transition,
         }  # fmt: skip
-        stem = f"{channel}.{cls.entity or 'resource'}.{cls.status}"
+        kind = cls.type_on(channel)
+        stem = kind.removeprefix("bridge.")
         self._topic = f"{stem}.{detail}" if detail else stem
         self._fields = _fields(model) if _is_plain(cls, model) else None
         if self._fields is not None:
             data = Data.model_validate(self._common).model_dump_json(exclude={"observed"}).encode()
-            self._after_id = b',"source":%b,"type":%b,"subject":' % (to_json(source), to_json(f"bridge.{stem}"))
-            schema = to_json(f"{SCHEMAS}{cls.schema_name()}/{cls.version}")
+            self._after_id = b',"source":%b,"type":%b,"subject":' % (to_json(source), to_json(kind))
+            schema = to_json(cls.schema_uri())
             self._after_key = b',"datacontenttype":"application/json","dataschema":%b,"data":%b,"observed":' % (
                 schema, data.removesuffix(b"}"),
             )  # fmt: skip

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from bridge import plugins
 from bridge.config import Config
 from bridge.errors import ConfigError
-from bridge.event import SCHEMAS, Event
+from bridge.event import Event
 from bridge.settings import Settings
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -35,7 +35,7 @@ def event_schema(event: type[Event]) -> dict[str, Any]:
         schema["properties"]["detail"]["examples"] = sorted({word for each in event.details.values() for word in each})
     description = " ".join((event.__doc__ or "").split())
     return {
-        "$schema": DIALECT, "$id": f"{SCHEMAS}{event.schema_name()}/{event.version}",
+        "$schema": DIALECT, "$id": event.schema_uri(),
         **schema, "title": event.__name__, "description": description,
     }  # fmt: skip
 

@@ -76,10 +76,6 @@ def outcome(act: Callable[[], object]) -> object:
         return "refused"
 
 
-def written_by_its_class(mould: Mould, *arguments: Any) -> object:
-    return outcome(lambda: mould.make(*arguments).to_wire())
-
-
 @given(st.data(), st.sampled_from([*CATALOGUE, unknown_status("recipient"), Event]), moments, moments)
 def test_an_event_is_written_in_the_same_bytes_whether_it_is_made_or_not(
     some: st.DataObject, cls: type[Event], time: datetime, recorded: datetime
@@ -93,7 +89,7 @@ def test_an_event_is_written_in_the_same_bytes_whether_it_is_made_or_not(
     sight = Sight(some.draw(st.none() | st.just(NOW)), NOW, recorded)
     when = some.draw(st.just(time) | st.just(time.replace(tzinfo=None)))
     arguments = (some.draw(texts), some.draw(texts), when, sight, some.draw(fields(model)))
-    expected = written_by_its_class(mould, *arguments)
+    expected = outcome(lambda: mould.make(*arguments).to_wire())
     found = outcome(lambda: mould.cast(*arguments))
     assert found == expected or (isinstance(expected, list) and found == "refused")
 
