@@ -82,6 +82,7 @@ def reconcile(
 
     \b
     govdelivery    the counts of each followed message; where they differ, its recipients one by one
+                   and, where the account has statistics, what they count of SMS in all
     spacivox       every record of the last `lookback`
     marketingcloud what lies beyond the watermark; with --deep every event that the provider still has
     """  # noqa: D205, D301 - click wraps the paragraphs, and its mark for lines to be kept is the control character
