@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
+import socket
+import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -17,6 +20,11 @@ from bridge.ledger import TENURE, Lease, Ledger, Tenure
 from bridge.retry import RECONNECT, backoff
 
 log = structlog.get_logger()
+
+
+def new_owner() -> str:
+    """Return a name for this process, or a part of it, that nobody else has, and that tells an operator where it is."""
+    return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:6]}"
 
 
 async def pause(stop: asyncio.Event, clock: Clock, seconds: float, wake: asyncio.Event | None = None) -> bool:
@@ -61,7 +69,7 @@ async def held(
     lease, until = await _taken(ledger, clock, name, owner, ttl, patience, waiting)
     tenure = Tenure(name, until, TENURE.get())
     before = TENURE.set(tenure)
-    renewing = asyncio.ensure_future(_renewing(ledger, clock, lease, tenure))
+    renewing = asyncio.ensure_future(_renew(ledger, clock, lease, tenure))
     try:
         yield lease
     finally:
@@ -90,15 +98,21 @@ async def _taken(
         await clock.sleep(0.5)
 
 
-async def _renewing(ledger: Ledger, clock: Clock, lease: Lease, tenure: Tenure) -> None:
+async def _renew(ledger: Ledger, clock: Clock, lease: Lease, tenure: Tenure) -> None:
+    """Renew until it fails for good; returning means that the lease is lost."""
     while True:
         await clock.sleep(lease.ttl / 3)
         asked = clock.monotonic()
         try:
             await ledger.renew(lease)
-        except Unavailable:
-            continue
-        tenure.until = asked + lease.ttl
+            tenure.until = asked + lease.ttl
+        except LeaseLost:
+            log.warning("lease.lost", lease=lease.name, consequence="nothing more is written under it")
+            return
+        except Unavailable as error:
+            if clock.monotonic() >= tenure.until:
+                log.warning("lease.lost", lease=lease.name, reason=str(error), consequence="work stops")
+                return
 
 
 class Holder:
@@ -143,7 +157,7 @@ class Holder:
 
     async def _hold(self, lease: Lease, work: Callable[[Lease], Coroutine[Any, Any, None]], tenure: Tenure) -> None:
         working = under(tenure, work(lease))
-        renewing = asyncio.ensure_future(self._renew(lease, tenure))
+        renewing = asyncio.ensure_future(_renew(self._ledger, self._clock, lease, tenure))
         try:
             await asyncio.wait([working, renewing], return_when=asyncio.FIRST_COMPLETED)
             if working.done():
@@ -161,19 +175,3 @@ class Holder:
                     "lease.cannot_be_given_back", lease=lease.name, reason=str(error),
                     consequence=f"it ends by itself within {self._ttl:g} s",
                 )  # fmt: skip
-
-    async def _renew(self, lease: Lease, tenure: Tenure) -> None:
-        """Renew until it fails for good; returning means that the lease is lost."""
-        while True:
-            await self._clock.sleep(self._ttl / 3)
-            asked = self._clock.monotonic()
-            try:
-                await self._ledger.renew(lease)
-                tenure.until = asked + self._ttl
-            except LeaseLost:
-                log.warning("lease.lost", lease=lease.name, consequence="nothing more is written under it")
-                return
-            except Unavailable as error:
-                if self._clock.monotonic() >= tenure.until:
-                    log.warning("lease.lost", lease=lease.name, reason=str(error), consequence="work stops")
-                    return

@@ -16,7 +16,7 @@ from bridge.holding import Holder, pause
 from bridge.intake import Intake, Round
 from bridge.ledger import SHARE, Lease, Ledger
 from bridge.retry import RECONNECT, backoff, idle
-from bridge.sharing import Shared, quiet
+from bridge.sharing import Shared, quiet_after_others
 from bridge.source import SourceSettings
 
 log = structlog.get_logger()
@@ -98,12 +98,11 @@ class Poller:
     async def _enter(self, lease: Lease) -> float:
         """Ask by the share from now on; return for how many seconds whoever has just taken the lease asks nothing.
 
-        The holder before may have asked until the very end, in another process with a budget of its own: the account's
-        budget is kept over both. The first holder of all need not wait, unless a command asks beside it.
+        Whoever is the first holder of all need not wait, unless a command asks beside it.
         """
         SHARE.set(self._share)
         beside = await self._share.entry() if self._share is not None else 0.0
-        return max(beside, quiet(self._settings.rate) if lease.token > 1 else 0.0)
+        return max(beside, quiet_after_others(lease, self._settings.rate))
 
     async def step(self, lease: Lease) -> float:
         """Poll once, or hold back; return how many seconds to wait. Raises `LeaseLost` only."""

@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import os
-import socket
-import uuid
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
@@ -37,7 +34,7 @@ from bridge.event import (
     rfc3339,
 )
 from bridge.fresh import Fresh
-from bridge.holding import Holder, held, pause
+from bridge.holding import Holder, held, new_owner, pause
 from bridge.intake import Intake, Round
 from bridge.ledger import Commit, JournalState, Lease
 from bridge.observe import Health, Metrics, Pages
@@ -45,7 +42,7 @@ from bridge.polling import Poller, Watcher, defect
 from bridge.reconcile import Reconciler
 from bridge.relay import Relay
 from bridge.retry import RECONNECT, backoff
-from bridge.sharing import Shared, accounts, polled_by, quiet
+from bridge.sharing import Shared, accounts, polled_by, quiet_after_others
 from bridge.sink import Outgoing, Sink, SinkSettings
 from bridge.source import Countable, Source, SourceSettings
 
@@ -188,7 +185,7 @@ class Service(Watcher):
     def __init__(self, parts: Parts, clock: Clock, *, roles: Collection[str] = ROLES) -> None:
         self.metrics = Metrics()
         self.health = Health()
-        self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:6]}"
+        self.owner = new_owner()
         self._parts = parts
         self._clock = clock
         self._roles = frozenset(roles)
@@ -353,10 +350,6 @@ class Service(Watcher):
     def _share(self, names: Sequence[str]) -> Shared:
         return Shared.of_service(self._parts.store, self._clock, names, self._rate(names))
 
-    def _quiet(self, names: Sequence[str], lease: Lease) -> float:
-        """Return for how many seconds an account that another process had is left alone."""
-        return quiet(self._rate(names)) if lease.token > 1 else 0.0
-
     def _polls_of(self, names: Sequence[str]) -> Callable[[], Awaitable[None]]:
         """Return what polls the sources of an account: in one process all of them, for there the budget is kept."""
         share = self._share(names)
@@ -365,7 +358,7 @@ class Service(Watcher):
             return polls[polled_by(names)]
 
         async def work(lease: Lease) -> None:
-            await pause(self._stop_taking, self._clock, self._quiet(names, lease))
+            await pause(self._stop_taking, self._clock, quiet_after_others(lease, self._rate(names)))
             await asyncio.gather(*(self._supervised(name, poll) for name, poll in polls.items()))
 
         def standby() -> None:
@@ -765,7 +758,7 @@ class Service(Watcher):
             try:
                 if len(names) > 1:
                     lease = await stack.enter_async_context(self._once_held(polled_by(names)))
-                    await self._clock.sleep(self._quiet(names, lease))
+                    await self._clock.sleep(quiet_after_others(lease, self._rate(names)))
             except Unavailable:
                 raise
             except BridgeError as error:

@@ -14,17 +14,24 @@ from collections.abc import Mapping, Sequence
 
 from bridge.clock import Clock
 from bridge.errors import Unavailable
-from bridge.ledger import Ledger
-from bridge.source import Accounted, Source
+from bridge.ledger import Lease, Ledger
+from bridge.source import SECOND, UNDER_WAY, Accounted, Source
 
 _KNOWN_FOR = 1.0
-_SECOND = 1.01  # the one that a budget is for, and by how much two clocks may count it differently
-_ON_ITS_WAY = 1.0  # for how long a request that has left may be about to arrive
 
 
 def quiet(rate: float) -> float:
     """Return after how many seconds nothing that was asked before counts any more in a budget of `rate` a second."""
-    return _SECOND * max(1.0, 1.0 / rate) + _ON_ITS_WAY
+    return SECOND * max(1.0, 1.0 / rate) + UNDER_WAY
+
+
+def quiet_after_others(lease: Lease, rate: float) -> float:
+    """Return for how many seconds whoever has just taken a lease asks nothing.
+
+    The holder before may have asked until the very end, in another process with a budget of its own: the account's
+    budget is kept over both. The first holder of all need not wait.
+    """
+    return quiet(rate) if lease.token > 1 else 0.0
 
 
 def accounts(sources: Mapping[str, Source]) -> Sequence[tuple[str, ...]]:

@@ -14,6 +14,11 @@ from bridge.event import Data, Event
 from bridge.lifecycle import Lifecycle
 from bridge.settings import Duration, Rate, Settings
 
+SECOND = 1.01
+"""Seconds that a budget of requests takes for one: the far side counts it by its own clock."""
+UNDER_WAY = 1.0
+"""Seconds after which a request counts as arrived, answered or not: two losses of a packet in a row take less."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Kind:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import click
 
 from bridge.assembly import Assembly
-from bridge.holding import held
+from bridge.holding import held, new_owner
 from bridge.ledger import SHARE, Ledger
 from bridge.sharing import Shared, accounts, asked_beside, quiet
 from bridge.source import Source
@@ -35,12 +32,11 @@ async def paced(parts: Assembly, store: Ledger, name: str, rate: float | None = 
     names = _account(parts, name)
     budget = min(configured[each].rate for each in names)
     share = Shared.of_command(store, parts.clock, names, budget)
-    owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:6]}"
     own = configured[name].model_copy(update={"rate": min(budget, rate or budget)})
     source = Assembly(parts.config.model_copy(update={"sources": {**configured, name: own}}), parts.clock).source(name)
     try:
         async with held(
-            store, parts.clock, asked_beside(names), owner, _LEASE,
+            store, parts.clock, asked_beside(names), new_owner(), _LEASE,
             patience=_PATIENCE, lapses=quiet(budget), waiting=_tell_of_another,
         ):  # fmt: skip
             await parts.clock.sleep(await share.entry())

@@ -29,14 +29,11 @@ from bridge.clock import Clock
 from bridge.errors import BridgeError, NotReady, Permanent, Transient, Unauthorized
 from bridge.ledger import SHARE, TENURE, Share
 from bridge.providers import reading
+from bridge.source import SECOND, UNDER_WAY
 
 MIB = 1024 * 1024
 RETRY_AFTER_CAP = 3600.0
 _PATIENCE = 5.0
-_GUARD = 1.01
-"""Clocks may differ by this: the second is counted by the far side's."""
-_UNDER_WAY = 1.0
-"""Seconds after which a request counts as arrived, answered or not: two losses of a packet in a row take less."""
 _EVEN_UP_TO = 100.0
 _PATH_SHOWN = 120
 _SETTLED_AFTER = 60.0
@@ -164,7 +161,7 @@ class Limiter:
     def _reckon(self) -> None:
         rate = min(self.rate, self._share)
         self._capacity = max(1, int(rate))
-        self._window = self._capacity / rate * _GUARD
+        self._window = self._capacity / rate * SECOND
         self._spacing = 1 / rate if rate <= _EVEN_UP_TO else 0.0
 
     def slow_to(self, rate: float) -> None:
@@ -242,9 +239,9 @@ class Limiter:
 
     def _look_back(self, now: float) -> None:
         """Count as arrived what is long under way, and forget what no window reaches any more."""
-        while self._under_way and (left := next(iter(self._under_way.values()))) <= now - _UNDER_WAY:
+        while self._under_way and (left := next(iter(self._under_way.values()))) <= now - UNDER_WAY:
             del self._under_way[next(iter(self._under_way))]
-            insort(self._arrivals, left + _UNDER_WAY)
+            insort(self._arrivals, left + UNDER_WAY)
         while self._arrivals and self._arrivals[0] <= now - self._window:
             self._arrivals.popleft()
 
