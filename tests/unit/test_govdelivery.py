@@ -49,6 +49,8 @@ class Time:
     """A clock that moves only when somebody sleeps or a test says so."""
 
     seconds: float = 0.0
+    set_to: float = 0.0
+    """By how much the wall clock was set, which what counts seconds does not know of."""
 
     async def sleep(self, seconds: float) -> None:
         self.seconds += max(0.0, seconds)
@@ -56,7 +58,7 @@ class Time:
 
     @property
     def now(self) -> datetime:
-        return START + timedelta(seconds=self.seconds)
+        return START + timedelta(seconds=self.seconds + self.set_to)
 
     @cached_property
     def clock(self) -> Clock:
@@ -1484,6 +1486,28 @@ async def test_a_clock_set_back_puts_nothing_off(tms, open_bridge, hours):
     tms.at[S1]["status"] = "completed"
     tms.people(S1, person(S1, 1, "sent"))
     assert await bridge.poll() == [("sms.message.completed", S1), ("sms.recipient.sent", f"{S1}/recipients/1")]
+
+
+async def test_a_clock_set_back_in_the_middle_of_a_poll_puts_nothing_off(tms, time, open_bridge):
+    tms.message(S1)
+    tms.people(S1, person(S1, 1, "sending"))
+    tms.at["/messages/sms"] = []
+    bridge = open_bridge(messages=[S1], discover=True, channels=["sms"])
+    await bridge.poll()
+
+    def set_back() -> list[object]:
+        time.set_to -= 2 * HOUR
+        tms.at["/messages/sms"] = []
+        return []
+
+    tms.at["/messages/sms"] = set_back
+    bridge.later(60)
+    tms.people(S1, person(S1, 1, "failed"))
+    assert await bridge.poll() == [("sms.recipient.failed", f"{S1}/recipients/1")]
+    assert tms.at["/messages/sms"] == []
+    bridge.later(60)
+    tms.people(S1, person(S1, 1, "sent"))
+    assert await bridge.poll() == [("sms.recipient.sent", f"{S1}/recipients/1")]
 
 
 # --- settings, names, the probe ---------------------------------------------------------------------------------------

@@ -72,6 +72,8 @@ class Look:
         self._plan = plan
         self._path = path
         self._entry = entry
+        self._now = plan.now
+        """From when on the next look is reckoned: not later than this one, whenever the clock was set back."""
         self._handed_over = False
 
     @property
@@ -143,6 +145,7 @@ class Look:
 
     async def _look(self) -> AsyncGenerator[Page, None]:
         began = stamp(self._clock.epoch())
+        self._now = min(self._plan.now, began)
         answer, item = await self._api.object(self._path, having=_MESSAGE_FIELDS)
         before = self._entry
         status = reading.text(item.get("status"))
@@ -350,12 +353,12 @@ class Look:
         )
         if sweep.held:
             # Counts that are unknown differ from whatever the next look finds.
-            return entry.later(self._plan.now + self._plan.interval, counts=None, seen=entry.latest)
+            return entry.later(self._now + self._plan.interval, counts=None, seen=entry.latest)
         seen = None if entry.latest == sweep.counts else entry.latest
         return self._end(replace(entry, counts=sweep.counts, details=sweep.details, seen=seen))
 
     def _next(self, entry: Followed) -> float | None:
-        return entry.next(self._plan.now, self._plan.interval, self._plan.follow_for, self._pace)
+        return entry.next(self._now, self._plan.interval, self._plan.follow_for, self._pace)
 
     def _end(self, entry: Followed) -> Followed:
         """Return the entry after a complete look: due later, or over."""
@@ -364,7 +367,7 @@ class Look:
         if due is not None:
             return entry.later(due)
         if self._path in self._plan.named:
-            return entry.later(self._plan.now + max(self._plan.interval, SELDOM))
+            return entry.later(self._now + max(self._plan.interval, SELDOM))
         return replace(entry, over=stamp(self._clock.epoch()))
 
 
