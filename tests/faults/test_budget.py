@@ -277,6 +277,7 @@ async def test_sources_of_one_account_are_polled_within_its_budget_however_many_
             bridge(tmp_path, "run", "-c", str(config), name="first") as first,
             bridge(tmp_path, "run", "-c", str(config), name="second") as second,
         ):
+            await crowd.asked(12, "somebody polls")
 
             async def all_are_held() -> bool:
                 states = await ask(tmp_path, "sources", "-c", str(config), "--json")
