@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import NamedTuple, TypeVar
 
 import structlog
+from pydantic_core import from_json
 
 from bridge.ahead import bunches
 from bridge.clock import Clock
@@ -50,6 +51,10 @@ _DEFER_AT_MOST = 2000
 _TRIES = 5
 _MOULDS_KEPT = 1000
 _BACK = frozenset({Transition.REGRESS, Transition.REOPEN, Transition.UNKNOWN})
+_TICK = timedelta(milliseconds=1)
+"""What two recorded times of one resource differ by at least: as much as is written."""
+_SET_BACK = timedelta(minutes=1)
+"""A clock that was set back by more was wrong before, and is believed at once."""
 
 
 @dataclass(slots=True)
@@ -83,6 +88,8 @@ class _Decided:
     deferred: list[tuple[Page, list[Observation]]] = field(default_factory=list)
     back: list[tuple[Key, _Made]] = field(default_factory=list)
     """The events that are steps back, which an answer that is out of date looks like; not of marked occurrences."""
+    recorded: datetime | None = None
+    """When the last event was recorded."""
 
     def leave(self, keys: set[Key]) -> int:
         """Decide nothing of these resources after all; return how many events that takes away."""
@@ -91,6 +98,30 @@ class _Decided:
         for key in keys:
             del self.statuses[key]
         return len(gone)
+
+
+class _Recording:
+    """Gives the times at which a source's events are recorded: each one later than those before it.
+
+    Consumers are told to keep of each resource what was recorded last. Two commits may fall into one millisecond, one
+    commit may have two transitions of a resource, and clocks are set back.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._last: datetime | None = None
+
+    def next(self) -> datetime:
+        """Return what the clock says, and at least a millisecond more than the time before."""
+        now = milliseconds(self._clock.now())
+        if self._last is not None and now <= self._last <= now + _SET_BACK:
+            now = self._last + _TICK
+        self._last = now
+        return now
+
+    def follow(self, other: datetime) -> None:
+        """Give only times after `other`, which is what another process's clock said."""
+        self._last = other if self._last is None else max(self._last, other)
 
 
 class Intake:
@@ -123,6 +154,9 @@ class Intake:
         self._committed = committed
         self._lagged = lagged
         self._moulds: dict[tuple[Kind, str, str | None, str | None, type[Data]], Mould] = {}
+        self._recording = _Recording(clock)
+        self._written = 0
+        """The number of the last event that is known to be before what we write next."""
 
     @property
     def behind(self) -> bool:
@@ -140,7 +174,7 @@ class Intake:
         silent = self._baseline and _STARTED not in cursor
         result = Round()
         deferred: list[tuple[Page, list[Observation]]] = []
-        meanwhile = await Meanwhile.from_now(self._ledger, self.name)
+        meanwhile = await self._from_now()
         own = {key: value for key, value in cursor.items() if not key.startswith(OWN)}
         async with aclosing(bunches(self._source.pages(own, watched))) as reading:
             async for read in reading:
@@ -173,7 +207,7 @@ class Intake:
         ledger raise; all pages committed before stay.
         """
         result = Round()
-        meanwhile = await Meanwhile.from_now(self._ledger, self.name)
+        meanwhile = await self._from_now()
         async for page in self._source.backfill(start, end):
             bare = replace(page, cursor={})
             if late := await self._commit(None, [bare], result, meanwhile, silent=False):
@@ -207,7 +241,7 @@ class Intake:
         reason: str | None,
         cursor: dict[str, str | None],
     ) -> None:
-        now = milliseconds(self._clock.now())
+        now = self._recording.next()
         subject = f"/sources/{self.name}"
         event = cls.of(
             id=occurrence_id(self.uri, subject, cls.status, rfc3339(since)),
@@ -227,7 +261,22 @@ class Intake:
             ),
         )
         wire = [event.to_wire()]
-        self._committed(await self._ledger.commit(lease, Commit(self.name, events=wire, cursor=cursor)), wire)
+        last = await self._ledger.commit(lease, Commit(self.name, events=wire, cursor=cursor))
+        self._wrote(1, last)
+        self._committed(last, wire)
+
+    def _wrote(self, count: int, last: int) -> None:
+        if self._written == last - count:  # else the next poll looks at what somebody else wrote in between
+            self._written = last
+
+    async def _from_now(self) -> Meanwhile:
+        """Follow what others write from now on, and have our events recorded after what they wrote by now."""
+        meanwhile = await Meanwhile.from_now(self._ledger, self.name)
+        if meanwhile.after != self._written:
+            for entry in await self._ledger.read(self.name, meanwhile.after - 1, 1):
+                self._recording.follow(datetime.fromisoformat(from_json(entry.event.body)["recordedtime"]))
+            self._written = meanwhile.after
+        return meanwhile
 
     async def _complete(
         self,
@@ -293,6 +342,7 @@ class Intake:
             result.left += left
             meanwhile.wrote(len(wires), last)
             if events:
+                self._wrote(len(wires), last)
                 self._committed(last, wires)
             return decided.deferred
         raise AssertionError("unreachable")  # pragma: no cover - the last try returns or raises
@@ -341,8 +391,9 @@ class Intake:
         statuses = decided.statuses
         for one, key, before in zip(page.observations, keys, seen, strict=True):
             lifecycle = one.kind.lifecycle
-            if key in statuses:
-                trail: str | None = statuses[key].trail  # the same resource twice in one commit
+            again = key in statuses  # the same resource twice in one commit
+            if again:
+                trail: str | None = statuses[key].trail
             else:
                 trail = before
                 code = lifecycle.code_of.get(one.status)
@@ -354,7 +405,9 @@ class Intake:
             if one.awaits_detail and not final:
                 late.append(one)
                 continue
-            sight = sight or self._sight(page)
+            if decided.recorded is None or (again and one.mark is None):
+                decided.recorded, sight = self._recording.next(), None
+            sight = sight or _sight(page, decided.recorded)
             event = self._event(one, change, sight)
             if event is not None:
                 statuses[key] = StatusChange(key, before, change.trail)
@@ -394,10 +447,6 @@ class Intake:
         )
         return _Made(wire, facts.subject, None if time is None or time == by else (by - time).total_seconds())
 
-    def _sight(self, page: Page) -> Sight:
-        # A clock that was set back, or another process's, may have written a later time than that of the answer.
-        return Sight(None if page.after is None else min(page.after, page.by), page.by, self._clock.now())
-
     def _mould(self, kind: Kind, change: Change, detail: str | None, model: type[Data]) -> Mould:
         unknown = change.status == UNKNOWN
         case = (kind, change.status, change.previous, detail, model)
@@ -424,6 +473,11 @@ class Intake:
         for topic, count in topics.items():
             kind = type_of(topic)
             result.by_type[kind] = result.by_type.get(kind, 0) + count
+
+
+def _sight(page: Page, recorded: datetime) -> Sight:
+    # A clock that was set back, or another process's, may have written a later time than that of the answer.
+    return Sight(None if page.after is None else min(page.after, page.by), page.by, recorded)
 
 
 def _without_cursor(pages: Sequence[Page]) -> int:

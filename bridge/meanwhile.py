@@ -26,7 +26,8 @@ class Meanwhile:
     def __init__(self, ledger: Ledger, source: str, after: int) -> None:
         self._ledger = ledger
         self._source = source
-        self._after = after
+        self.after = after
+        """The number of the last event that is not told of: it was there before, or is ours."""
         self._own: deque[range] = deque()
         """The numbers of our own events behind `after`, in order: a poll may write a million of them."""
         self._looked: dict[str, datetime] = {}
@@ -41,8 +42,8 @@ class Meanwhile:
         if not count:
             return
         first = last - count + 1
-        if first == self._after + 1:
-            self._after = last  # nobody else's stand between
+        if first == self.after + 1:
+            self.after = last  # nobody else's stand between
         elif self._own and first == self._own[-1].stop:
             self._own[-1] = range(self._own[-1].start, last + 1)
         else:
@@ -57,15 +58,15 @@ class Meanwhile:
         return {one for one in subjects if one in self._looked and self._looked[one] > by - _LATE}
 
     async def _catch_up(self) -> None:
-        if (await self._ledger.journal(self._source)).committed == self._after:
+        if (await self._ledger.journal(self._source)).committed == self.after:
             return
-        while entries := await self._ledger.read(self._source, self._after, _BATCH):
+        while entries := await self._ledger.read(self._source, self.after, _BATCH):
             for entry in entries:
                 if not self._is_own(entry.position.seq):
                     self._note(entry)
-            self._after = entries[-1].position.seq
-            if self._is_own(self._after + 1):
-                self._after = self._own.popleft()[-1]
+            self.after = entries[-1].position.seq
+            if self._is_own(self.after + 1):
+                self.after = self._own.popleft()[-1]
 
     def _is_own(self, seq: int) -> bool:
         """Say whether a number is one of ours; they are asked for in order."""

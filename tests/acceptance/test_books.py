@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -433,13 +434,14 @@ def present(here: Setting, name: str) -> dict[str, str]:
 
 
 async def check_ids(polled: Polled) -> dict[str, str]:
-    """Hold every event's id and previous status against those before it: none is repeated, and none is missing.
+    """Hold every event's id, previous status and recorded time against those before it: none is repeated or missing.
 
     Returns the status that was told last of each resource.
     """
     before: dict[str, str] = {}
     entered: defaultdict[str, Counter[str]] = defaultdict(Counter)
     ids = set()
+    recorded: dict[str, datetime] = {}
     for event in await polled.events():
         data = event.data
         if data.channel == "bridge":
@@ -453,6 +455,8 @@ async def check_ids(polled: Polled) -> dict[str, str]:
                 status = f"unknown:{data.provider_status}"
             assert event.id == occurrence_id(event.source, event.subject, status, entered[event.subject][status])
             entered[event.subject][status] += 1
+            assert event.subject not in recorded or recorded[event.subject] < event.recordedtime
+            recorded[event.subject] = event.recordedtime
         before[event.subject] = data.status
     return before
 

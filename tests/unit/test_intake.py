@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import tempfile
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bridge.adapters.sqlite_store import SqliteStore
 from bridge.clock import Clock
@@ -64,6 +69,78 @@ async def test_the_same_resource_on_two_pages_that_are_committed_together_is_one
     events = await journal(store)
     assert said(events) == [("1", "new", "first"), ("1", "sending", "advance")]
     assert [event["data"]["observed"]["by"] for event in events] == ["2026-03-01T12:00:00Z", "2026-03-01T12:01:00Z"]
+
+
+def recorded(events: list[dict]) -> list[timedelta]:
+    """Return how long after the beginning each was recorded."""
+    return [datetime.fromisoformat(event["recordedtime"]) - AT for event in events]
+
+
+async def test_of_a_resource_that_moved_twice_within_a_commit_the_latest_is_recorded_last(store) -> None:
+    one = [observe("1", "new"), observe("2", "new")]
+    other = [observe("2", "sending"), observe("1", "sending"), observe("2", "failed")]
+    await run(store, ScriptedSource([[page(*one), page(*other, minute=1)]]))
+    events = await journal(store)
+    assert [name for name, _, _ in said(events)] == ["1", "2", "2", "1", "2"]
+    times = recorded(events)
+    assert times[0] == times[1] == timedelta(0)  # two resources: what is recorded at once needs no order
+    assert times[1] < times[2]
+    assert times[0] < times[3]
+    assert times[2] < times[4]
+
+
+@given(st.lists(st.integers(-59_000, 2_000), max_size=30))
+def test_however_little_a_clock_goes_on_or_is_set_back_a_later_commit_is_recorded_later(steps) -> None:
+    now = AT
+
+    async def tell(folder: Path) -> list[dict]:
+        nonlocal now
+        store = SqliteStore(folder / "bridge.db", clock=Clock())
+        await store.open()
+        try:
+            polls = [[page(observe("1", "failed" if number % 2 else "sending"))] for number in range(len(steps))]
+            intake = Intake("city", "govdelivery", ScriptedSource(polls), store, Clock(now=lambda: now))
+            lease = await store.acquire("source/city", "me", 3000)
+            for step in steps:
+                await intake.poll(lease)
+                now = max(now + timedelta(milliseconds=step), AT)
+            return await journal(store)
+        finally:
+            await store.close()
+
+    with tempfile.TemporaryDirectory() as folder:
+        times = recorded(asyncio.run(tell(Path(folder))))
+    assert len(times) == len(steps)
+    assert all(one < other for one, other in pairwise(times))
+
+
+async def test_what_follows_another_process_is_recorded_after_what_that_one_recorded(store) -> None:
+    lease = await store.acquire("source/city", "me", 30)
+    sources = [
+        ScriptedSource([[page(observe("1", "new"))], [page(observe("1", "failed"))]]),
+        ScriptedSource([[page(observe("1", "sending"))]]),
+    ]
+    early, late = (
+        Intake("city", "govdelivery", source, store, Clock(now=lambda after=after: AT + timedelta(seconds=after)))
+        for source, after in zip(sources, (0, 20), strict=True)
+    )
+    await early.poll(lease)
+    await late.poll(lease)
+    await early.poll(lease)
+    events = await journal(store)
+    assert [status for _, status, _ in said(events)] == ["new", "sending", "failed"]
+    assert recorded(events) == [timedelta(0), timedelta(seconds=20), timedelta(seconds=20, milliseconds=1)]
+
+
+async def test_a_clock_that_is_set_back_by_more_than_a_minute_is_believed(store) -> None:
+    now = AT + timedelta(hours=1)
+    source = ScriptedSource([[page(observe("1", "new"))], [page(observe("1", "failed"))]])
+    intake = Intake("city", "govdelivery", source, store, Clock(now=lambda: now))
+    lease = await store.acquire("source/city", "me", 30)
+    await intake.poll(lease)
+    now = AT
+    await intake.poll(lease)
+    assert recorded(await journal(store)) == [timedelta(hours=1), timedelta(0)]
 
 
 async def test_pages_that_came_while_one_was_committed_are_committed_together(store) -> None:

@@ -198,7 +198,7 @@ async def test_the_page_of_those_who_could_not_be_reached_is_a_failed_recipient_
         "type": "bridge.voice.recipient.failed",
         "subject": "/messages/voice/10507/recipients/364898",
         "time": "2013-03-15T21:11:02Z",
-        "recordedtime": "2013-03-15T21:11:20.114Z",
+        "recordedtime": "2013-03-15T21:11:20.115Z",  # its message was recorded a millisecond before
         "partitionkey": "/messages/voice/10507/recipients/364898",
         "datacontenttype": "application/json",
         "dataschema": "urn:bridge:schemas/recipient-failed/1",
