@@ -88,8 +88,6 @@ class _Decided:
     deferred: list[tuple[Page, list[Observation]]] = field(default_factory=list)
     back: list[tuple[Key, _Made]] = field(default_factory=list)
     """The events that are steps back, which an answer that is out of date looks like; not of marked occurrences."""
-    recorded: datetime | None = None
-    """When the last event was recorded."""
 
     def leave(self, keys: set[Key]) -> int:
         """Decide nothing of these resources after all; return how many events that takes away."""
@@ -101,10 +99,10 @@ class _Decided:
 
 
 class _Recording:
-    """Gives the times at which a source's events are recorded: each one later than those before it.
+    """Gives the times at which a source's pages are recorded: each one later than those before it.
 
-    Consumers are told to keep of each resource what was recorded last. Two commits may fall into one millisecond, one
-    commit may have two transitions of a resource, and clocks are set back.
+    Consumers are told to keep of each resource what was recorded last. Pages that are committed together fall into one
+    millisecond, and clocks are set back.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -387,13 +385,13 @@ class Intake:
         self, page: Page, keys: Sequence[Key], seen: Sequence[str | None], decided: _Decided, *, final: bool
     ) -> list[Observation]:
         sight: Sight | None = None
+        told: set[Key] = set()
         late: list[Observation] = []
         statuses = decided.statuses
         for one, key, before in zip(page.observations, keys, seen, strict=True):
             lifecycle = one.kind.lifecycle
-            again = key in statuses  # the same resource twice in one commit
-            if again:
-                trail: str | None = statuses[key].trail
+            if key in statuses:
+                trail: str | None = statuses[key].trail  # the same resource twice in one commit
             else:
                 trail = before
                 code = lifecycle.code_of.get(one.status)
@@ -405,9 +403,10 @@ class Intake:
             if one.awaits_detail and not final:
                 late.append(one)
                 continue
-            if decided.recorded is None or (again and one.mark is None):
-                decided.recorded, sight = self._recording.next(), None
-            sight = sight or _sight(page, decided.recorded)
+            if sight is None or (key in told and one.mark is None):
+                # By the page and not by the commit, so that a replay in other portions gives the same times.
+                sight = _sight(page, self._recording.next())
+            told.add(key)
             event = self._event(one, change, sight)
             if event is not None:
                 statuses[key] = StatusChange(key, before, change.trail)
