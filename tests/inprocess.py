@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
-import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,32 +19,6 @@ from bridge.simulator import Simulator
 from bridge.simulator.snippet import sources
 
 History = list[tuple[str, str | None, str | None]]
-
-
-@dataclass
-class Jumping:
-    """A clock that runs, and jumps over every wait: what would take hours is done at once, in the right order."""
-
-    ahead: float = 0.0
-    clock: Clock = field(init=False)
-    """For what is polled: its waits are jumps."""
-    world: Clock = field(init=False)
-    """For the provider: it shows the same time, and its waits are real."""
-
-    def __post_init__(self) -> None:
-        dice = random.Random(7)
-        self.clock = Clock(now=self.now, monotonic=self.monotonic, sleep=self.sleep, random=dice)
-        self.world = Clock(now=self.now, monotonic=self.monotonic)
-
-    def now(self) -> datetime:
-        return datetime.now(UTC) + timedelta(seconds=self.ahead)
-
-    def monotonic(self) -> float:
-        return time.monotonic() + self.ahead
-
-    async def sleep(self, seconds: float) -> None:
-        self.ahead += max(0.0, seconds)
-        await asyncio.sleep(0)
 
 
 class Overheard(Intake):

@@ -1,11 +1,13 @@
-"""Doubles for tests of what stands around sources and sinks: a scripted provider, a sink that keeps."""
+"""Doubles for tests of what stands around sources and sinks: a scripted provider, a sink that keeps, clocks."""
 
 from __future__ import annotations
 
 import asyncio
+import random
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from bridge.clock import Clock
 from bridge.event import RecipientData, RecipientFailed, RecipientNew, RecipientSending, RecipientSent
@@ -127,6 +129,35 @@ class KeepingSink:
 
     async def close(self) -> None:
         """Do nothing."""
+
+
+@dataclass
+class Jumping:
+    """A clock that runs, and jumps over every wait: what would take hours is done at once, in the right order."""
+
+    ahead: float = 0.0
+    clock: Clock = field(init=False)
+    """For what is polled: its waits are jumps."""
+    world: Clock = field(init=False)
+    """For the provider: it shows the same time, and its waits are real."""
+
+    def __post_init__(self) -> None:
+        dice = random.Random(7)
+        self.clock = Clock(now=self.now, monotonic=self.monotonic, sleep=self.sleep, random=dice)
+        self.world = Clock(now=self.now, monotonic=self.monotonic)
+
+    def now(self) -> datetime:
+        """Return the time, and what was jumped over."""
+        return datetime.now(UTC) + timedelta(seconds=self.ahead)
+
+    def monotonic(self) -> float:
+        """Return the same in seconds that only grow."""
+        return time.monotonic() + self.ahead
+
+    async def sleep(self, seconds: float) -> None:
+        """Jump over it."""
+        self.ahead += max(0.0, seconds)
+        await asyncio.sleep(0)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""A real HTTP server for tests of sinks: it writes down what it gets, and answers or fails as it is told."""
+"""A real HTTP server for tests of sinks and sources: it writes down what it gets; it answers or fails as it is told."""
 
 from __future__ import annotations
 
@@ -151,6 +151,10 @@ class Receiver:
     def answer(self, *steps: Step) -> None:
         """Answer the next requests so, one after the other."""
         self._answers.extend(steps)
+
+    def forget(self) -> None:
+        """Answer what comes next as by default, whatever was to be answered before."""
+        self._answers.clear()
 
     async def arrived(self, count: int, within: float = 5.0) -> list[Received]:
         """Wait until `count` requests have come in all, and return them; raises `TimeoutError`."""

@@ -21,7 +21,7 @@ import structlog
 from harness import bridge, consuming_tail, expected, until, write_config
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
-from inprocess import Jumping, Polled, polling
+from inprocess import Polled, polling
 
 from bridge.cli import main
 from bridge.comparison import Report, Wanted
@@ -29,6 +29,7 @@ from bridge.event import occurrence_id
 from bridge.reconcile import Reconciler
 from bridge.simulator import Simulator, SimulatorSettings
 from bridge.simulator.truth import word
+from bridge.testing.doubles import Jumping
 
 pytestmark = pytest.mark.acceptance
 

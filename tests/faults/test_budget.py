@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from harness import Process, ask, bridge, until, write_config
-from inprocess import Jumping, Polled, polling
+from inprocess import Polled, polling
 
 from bridge.clock import Clock
 from bridge.errors import LeaseLost
@@ -22,6 +22,7 @@ from bridge.holding import under
 from bridge.ledger import Share, Tenure
 from bridge.providers.http import Limiter, Turn
 from bridge.simulator import Simulator, SimulatorSettings
+from bridge.testing.doubles import Jumping
 
 pytestmark = pytest.mark.faults
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from harness import expected
-from inprocess import History, Jumping, Polled, polling
+from inprocess import History, Polled, polling
 from structlog.testing import capture_logs
 
 from bridge.errors import BridgeError, Permanent, Transient, Unauthorized
@@ -28,6 +28,7 @@ from bridge.providers.marketingcloud import source as marketingcloud
 from bridge.providers.spacivox import source as spacivox
 from bridge.simulator import Simulator, SimulatorSettings
 from bridge.simulator.faults import FAULTS
+from bridge.testing.doubles import Jumping
 
 pytestmark = pytest.mark.faults
 

@@ -70,7 +70,7 @@ SEES = {
     "providers": _LOWEST,
     "sinks": {*_LOWEST, "outbound"},
     "simulator": {"vocabulary"},
-    "testing": {*_LOWEST, "simulator", "steps"},
+    "testing": {*_LOWEST, "adapters", "simulator", "steps"},
     "assembly": {*_LOWEST, "adapters", "observe", "outbound", "steps"},
     "tape": {*_LOWEST, "adapters", "assembly", "providers", "steps"},
     "service": {*_LOWEST, "assembly", "observe", "steps"},

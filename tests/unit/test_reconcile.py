@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from inprocess import Jumping, polling
+from inprocess import polling
 
 from bridge.adapters.sqlite_store import SqliteStore
 from bridge.bookkeeping import Bookkeeper, Suspicion, judge
@@ -31,7 +31,7 @@ from bridge.reconcile import Reconciler
 from bridge.settlement import Arrival
 from bridge.simulator import Simulator, SimulatorSettings
 from bridge.source import Counted, Observation, Page, Survey
-from bridge.testing.doubles import KIND, ScriptedSource, observe
+from bridge.testing.doubles import KIND, Jumping, ScriptedSource, observe
 
 AT = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 GROUP = "/messages/sms/1"

@@ -20,7 +20,6 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from inprocess import Jumping
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
@@ -40,7 +39,7 @@ from bridge.tape.files import sources as tapes
 from bridge.tape.redaction import GRANTED, JSON, TORN, Redactor
 from bridge.tape.standstill import standing_clock
 from bridge.tape.taped import Taped
-from bridge.testing.doubles import ScriptedSource, observe
+from bridge.testing.doubles import Jumping, ScriptedSource, observe
 
 NOW = datetime(2026, 3, 15, 21, 11, 2, 123456, tzinfo=UTC)
 GIB = 1 << 30

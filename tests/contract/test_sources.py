@@ -1,0 +1,117 @@
+"""The sources that come with the bridge, held against the promises of every source."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+from bridge import plugins
+from bridge.clock import Clock
+from bridge.simulator import Simulator, SimulatorSettings
+from bridge.simulator.snippet import sources
+from bridge.testing.source_suite import PHONE, Account, SourceSuite
+
+SETTINGS = SimulatorSettings.still()
+_OF_A_CONNECTION = {"Host", "Connection", "Content-Length", "Transfer-Encoding", "Server"}
+
+
+class Simulated(Account):
+    """An account of a simulated provider."""
+
+    provider = ""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self.simulator = Simulator(SETTINGS, Clock(now=clock.now, monotonic=clock.monotonic))
+
+    async def open(self) -> None:
+        await self.simulator.start()
+        self._session = aiohttp.ClientSession(self.simulator.urls[self.provider], auto_decompress=False)
+
+    async def close(self) -> None:
+        await self._session.close()
+        await self.simulator.stop()
+
+    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        headers = {name: value for name, value in request.headers.items() if name not in _OF_A_CONNECTION}
+        asked = self._session.request(
+            request.method, request.path_qs, data=await request.read(), headers=headers, allow_redirects=False
+        )
+        async with asked as answer:
+            kept = {name: value for name, value in answer.headers.items() if name not in _OF_A_CONNECTION}
+            return web.Response(status=answer.status, body=await answer.read(), headers=kept)
+
+
+class SimulatedSuite(SourceSuite):
+    name = ""
+
+    def values(self, url: str) -> dict[str, Any]:
+        urls = dict.fromkeys(("govdelivery", "spacivox", "marketingcloud"), url)
+        return sources(urls, SETTINGS)[self.name]
+
+
+class City(Simulated):
+    provider = "govdelivery"
+
+    def add(self) -> str:
+        world = self.simulator.world
+        channel = ("sms", "voice")[sum(map(len, world.messages.values())) % 2]
+        message = world.add_message(channel, [PHONE], status="sending", recipient_status="sending")
+        return message.recipient(0)
+
+    def move(self, subject: str) -> None:
+        self.simulator.world.move(subject, "failed", error=f"nobody at {PHONE}")
+
+
+class TestGovDelivery(SimulatedSuite):
+    name = "city"
+    plugin = plugins.load_source("govdelivery")
+    secrets = (SETTINGS.govdelivery_token,)
+    several = 30
+
+    def account(self, clock: Clock) -> Account:
+        return City(clock)
+
+
+class Drops(Simulated):
+    provider = "spacivox"
+
+    def add(self) -> str:
+        return self.simulator.world.add_drop().path
+
+    def move(self, subject: str) -> None:
+        records = self.simulator.world.records["voicemail_drop"]
+        self.simulator.world.move_drop(next(one for one in records if one.path == subject), 3)
+
+
+class TestSpacivox(SimulatedSuite):
+    name = "drops"
+    plugin = plugins.load_source("spacivox")
+    secrets = (SETTINGS.spacivox_token,)
+
+    def account(self, clock: Clock) -> Account:
+        return Drops(clock)
+
+
+class Journeys(Simulated):
+    provider = "marketingcloud"
+
+    def add(self) -> str:
+        return self.simulator.world.add_send_event().path
+
+    def move(self, subject: str) -> None:
+        self.simulator.world.add_send_event(message_key=subject.rpartition("/")[2])
+
+
+class TestMarketingCloud(SimulatedSuite):
+    name = "journeys"
+    plugin = plugins.load_source("marketingcloud")
+    secrets = (SETTINGS.client_secret, "simulated-access")
+
+    def values(self, url: str) -> dict[str, Any]:
+        return {**super().values(url), "rest_url": url}
+
+    def account(self, clock: Clock) -> Account:
+        return Journeys(clock)
