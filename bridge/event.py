@@ -63,6 +63,12 @@ def rfc3339(moment: datetime) -> str:
     return moment.replace(tzinfo=None).isoformat(timespec=timespec) + "Z"
 
 
+def sortable(moment: datetime) -> str:
+    """Return `moment` as `rfc3339` does, and always with milliseconds: such texts sort as their times do."""
+    text = rfc3339(moment)
+    return text if "." in text else f"{text.removesuffix('Z')}.000Z"
+
+
 def milliseconds(moment: datetime) -> datetime:
     """Return `moment` cut to milliseconds: more is noise in a time of ours."""
     beyond = moment.microsecond % 1000
@@ -70,6 +76,7 @@ def milliseconds(moment: datetime) -> datetime:
 
 
 Time = Annotated[datetime, AfterValidator(_utc), PlainSerializer(rfc3339, when_used="json")]
+RecordedTime = Annotated[datetime, AfterValidator(_utc), PlainSerializer(sortable, when_used="json")]
 
 
 class Model(BaseModel):
@@ -235,7 +242,7 @@ class Event(Model):
     type: str
     subject: str
     time: Time
-    recordedtime: Time
+    recordedtime: RecordedTime
     partitionkey: str
     datacontenttype: Literal["application/json"] = "application/json"
     dataschema: str

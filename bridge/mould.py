@@ -29,6 +29,7 @@ from bridge.event import (
     WireEvent,
     milliseconds,
     rfc3339,
+    sortable,
     unix_seconds,
 )
 
@@ -50,7 +51,7 @@ class Sight:
         self.observed = Observed(after=None if after is None else milliseconds(after), by=milliseconds(by))
         self.recorded = milliseconds(recorded)
         self.observed_json = self.observed.model_dump_json().encode()
-        self.recorded_json = _quoted(self.recorded)
+        self.recorded_json = b'"%b"' % sortable(self.recorded).encode()
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,6 +97,7 @@ def broken(events: list[dict[str, Any]], simulator: Simulator) -> dict[str, Any]
     what it comes from, and every resource's last status is told.
     """
     told: dict[str, list[tuple[str, str | None]]] = defaultdict(list)
+    # As texts, which is how many a consumer will compare them.
     for event in sorted({each["id"]: each for each in events}.values(), key=lambda each: each["recordedtime"]):
         if event["data"]["channel"] != "bridge":
             told[event["subject"]].append((event["data"]["status"], event["data"]["previous"]))

@@ -24,8 +24,10 @@ from bridge.event import (
     UnknownData,
     UnknownStatus,
     kebab,
+    milliseconds,
     occurrence_id,
     rfc3339,
+    sortable,
     unknown_status,
 )
 
@@ -194,3 +196,20 @@ def test_what_is_no_position_is_refused(text: str) -> None:
 )
 def test_times_are_written_in_utc_with_as_much_of_a_second_as_they_have(moment: datetime, text: str) -> None:
     assert rfc3339(moment) == text
+
+
+@given(st.lists(st.datetimes(timezones=st.just(UTC)), min_size=2, max_size=8))
+def test_recorded_times_sort_as_text_as_they_do_in_time(moments) -> None:
+    texts = [sortable(milliseconds(moment)) for moment in moments]
+    assert sorted(texts) == [sortable(moment) for moment in sorted(map(milliseconds, moments))]
+    assert [datetime.fromisoformat(text) for text in texts] == [milliseconds(moment) for moment in moments]
+
+
+def test_a_recorded_time_at_a_full_second_has_its_milliseconds() -> None:
+    data = RecipientData(channel="sms", status="failed", transition="first", message="/messages/sms/1")
+    event = RecipientFailed.of(
+        id="1", source="/x/y", subject="/z", time=NOW.replace(microsecond=0), recordedtime=NOW.replace(microsecond=999),
+        data=data,
+    )  # fmt: skip
+    body = json.loads(event.to_wire().body)
+    assert (body["time"], body["recordedtime"]) == ("2013-03-15T21:11:20Z", "2013-03-15T21:11:20.000Z")
