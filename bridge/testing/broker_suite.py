@@ -282,16 +282,18 @@ class BrokerSuite:
     # waiting
 
     async def test_a_waiting_consumer_hears_of_a_message_at_once(self, broker: Broker, second: Broker) -> None:
-        """Milliseconds, not seconds; the second one as well as the first."""
+        """Milliseconds, not seconds; the later ones as well as the first. A busy machine may be late now and then."""
         await broker.declare(QUEUE, ["#"])
+        took = []
         async with broker.inbox(QUEUE) as inbox:
-            for seq in (1, 2, 3):
+            for seq in range(1, 6):
                 waiting = asyncio.create_task(inbox.get(10, WITHIN))
                 await asyncio.sleep(0.1)  # it has begun to wait, with nothing there
                 started = asyncio.get_running_loop().time()
                 await second.publish([entry(seq)])
                 assert ids(await waiting) == [f"event-{seq}"]
-                assert asyncio.get_running_loop().time() - started < 0.9
+                took.append(asyncio.get_running_loop().time() - started)
+        assert sum(each < 0.5 for each in took) >= 3, took
 
     async def test_a_get_that_was_cancelled_takes_nothing_with_it(self, broker: Broker) -> None:
         """Whatever was on its way to the cancelled call comes to the next one."""

@@ -58,7 +58,7 @@ def own_redis() -> Iterator[RedisServer]:
 
 @pytest.fixture
 async def store(own_redis: RedisServer) -> AsyncIterator[RedisStore]:
-    made = RedisStore(own_redis.url, clock=Clock(), begin=0, timeout=0.5)
+    made = RedisStore(own_redis.url, clock=Clock(), begin=0, timeout=2.0)
     await made.open()
     yield made
     await made.close()
@@ -129,7 +129,7 @@ class TestRedis:
         await store.take("crm", arrivals(1, 2), later())
         await store.offer("crm", arrivals(3, 4, 5, 6), 1.0)
         await store._link.client.config_set("maxmemory", "1mb")
-        late = RedisStore(own_redis.url, clock=Clock(), begin=0, timeout=0.5)
+        late = RedisStore(own_redis.url, clock=Clock(), begin=0, timeout=2.0)
         await late.open()
         assert len(await late.claim("crm", 2.0, later(), 9)) == 4
         await late.extend("crm", at(3, 4), later())
@@ -170,9 +170,9 @@ class TestRedis:
     ) -> None:
         own_redis.pause()
         started = time.monotonic()
-        with pytest.raises(Unavailable, match=r"did not answer within 0\.5 s"):
+        with pytest.raises(Unavailable, match=r"did not answer within 2 s"):
             await store.commit(None, page(1))
-        assert time.monotonic() - started < 4
+        assert time.monotonic() - started < 12
         own_redis.resume()
         # The server runs what it was sent while it hung: sent again, the page is known by its nonce.
         assert await store.commit(None, page(1)) == 1

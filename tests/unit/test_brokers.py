@@ -703,7 +703,7 @@ async def test_a_call_that_takes_too_long_is_interrupted() -> None:
 
     worker = Worker("bridge-test", rest=resting, interrupt=interrupted.set)
     with pytest.raises(Unavailable, match="the far side: no answer within"):
-        await worker.call(hang, within=0.05, what="the far side")
+        await worker.call(hang, within=0.5, what="the far side")
     assert stuck.is_set()
     assert await worker.call(lambda: "again", within=5, what="") == "again"
     await worker.close()

@@ -896,7 +896,8 @@ def test_a_trace_tells_each_change_and_what_each_sink_did(bridge, seeded) -> Non
     first, second = bridge("trace", ONE, "-c", seeded, "--json").json
     assert [first["topic"], second["topic"]] == ["voice.recipient.sending", "voice.recipient.failed.busy"]
     assert (second["previous"], second["transition"], second["confirmed"]) == ("sending", "advance", True)
-    assert second["observed"]["after"] < second["observed"]["by"]
+    after, by = (datetime.fromisoformat(second["observed"][edge]) for edge in ("after", "by"))
+    assert after < by
     assert {each["sink"]: each["state"] for each in first["sinks"]} == {"crm": "taken", "ops": "filtered"}
     assert {each["sink"]: each["state"] for each in second["sinks"]} == {"crm": "dead", "ops": "before"}
     out = bridge("trace", ONE, "-c", seeded).out

@@ -97,7 +97,7 @@ async def test_a_line_whose_time_ran_out_before_it_was_begun_is_never_written(tm
     sink = sink_of(path=str(path))
     for number in (1, 2):
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.1):
+            async with asyncio.timeout(0.5):
                 await sink.send(outgoing(sample(number)))
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     await sink.send(outgoing(sample(3)))
