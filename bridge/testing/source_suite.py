@@ -162,8 +162,9 @@ class Work:
         self.source = self.suite.make(self.provider.url, self.time.clock)
         self.sources.append(self.source)
         kind = self.suite.values(self.provider.url)["type"]
-        source = cast("Source", _Apart(self.source)) if apart else self.source  # both pass on what they do not
-        ledger = cast("Ledger", self.ledger)  # change
+        # Both stand-ins pass on what they do not change.
+        source = cast("Source", _Apart(self.source)) if apart else self.source
+        ledger = cast("Ledger", self.ledger)
         self.intake = Intake(NAME, kind, source, ledger, self.time.clock, baseline=self.baseline)
 
     def add(self, count: int = 1) -> list[str]:
@@ -177,11 +178,16 @@ class Work:
         self.account.move(subject)
         self.wanted[subject] += 1
 
+    async def lease(self) -> Lease:
+        """Return the lease under which it is polled."""
+        lease = await self.store.acquire(f"source/{NAME}", "suite", 1e9)
+        assert lease is not None
+        return lease
+
     async def poll(self) -> BridgeError | None:
         """Poll once, an interval after the last time; return what it failed with, which is fit for a log."""
         self.time.ahead += self.suite.interval
-        lease = await self.store.acquire(f"source/{NAME}", "suite", 1e9)
-        assert lease is not None
+        lease = await self.lease()
         error: BridgeError | None = None
         try:
             async with asyncio.timeout(_WITHIN):
@@ -219,9 +225,9 @@ class Work:
             assert await self.poll() is None
         assert await self.told() == self.wanted
 
-    async def pages(self, cursor: dict[str, str] | None = None) -> list[Page]:
-        """Return what one poll yields, without writing anything down."""
-        return [page async for page in self.source.pages(dict(cursor or {}), ())]
+    async def pages(self) -> list[Page]:
+        """Return what a first poll yields, without writing anything down."""
+        return [page async for page in self.source.pages({}, ())]
 
 
 @dataclass
@@ -570,9 +576,7 @@ class SourceSuite:
     async def test_a_provider_that_never_comes_to_an_end_can_be_left(self, work: Work, step: Step) -> None:
         work.add(2)
         work.provider.default = step
-        lease = await work.store.acquire(f"source/{NAME}", "suite", 1e9)
-        assert lease is not None
-        polling = asyncio.ensure_future(work.intake.poll(lease))
+        polling = asyncio.ensure_future(work.intake.poll(await work.lease()))
         await work.provider.arrived(1)
         polling.cancel()
         await asyncio.wait([polling], timeout=_WITHIN)
