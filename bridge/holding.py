@@ -136,7 +136,10 @@ class Holder:
         *,
         standby: Callable[[], object] = lambda: None,
     ) -> None:
-        """Do `work` while the lease `name` is ours; `standby` is called whenever somebody else has it."""
+        """Do `work` while the lease `name` is ours; `standby` is called whenever it is found not to be.
+
+        Somebody else has it then, or the store cannot be asked who has.
+        """
         failures = 0
         while not stop.is_set():
             asked = self._clock.monotonic()
@@ -146,6 +149,7 @@ class Holder:
                 failures += 1
                 wait = backoff(failures, self._clock.random, cap=RECONNECT)
                 log.warning("lease.cannot_be_taken", lease=name, reason=str(error), again_in=round(wait, 1))
+                standby()
                 await pause(stop, self._clock, wait)
                 continue
             failures = 0

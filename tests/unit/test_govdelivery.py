@@ -1153,13 +1153,18 @@ async def test_a_message_that_hides_behind_known_ones_is_found(tms, open_bridge)
     assert topics(await bridge.poll()) == ["/messages/sms/2"]
 
 
-async def test_a_long_list_is_read_as_far_as_it_may_hold_news_and_now_and_then_further(tms, open_bridge):
-    pages = [[made(100 - page, page * 10 * HOUR)] for page in range(40)]
+def put_pages(tms: Tms, count: int) -> None:
+    """Put a list of as many pages, each with one message that was made ten hours before that of the page before."""
+    pages = [[made(100 - page, page * 10 * HOUR)] for page in range(count)]
     put(tms, *(page[0] for page in pages))
     for number, page in enumerate(pages):
         path = f"/messages/sms?page={number}" if number else "/messages/sms"
-        tms.at[path] = (page, f'</messages/sms?page={number + 1}>; rel="next"' if number < 39 else "")
+        tms.at[path] = (page, f'</messages/sms?page={number + 1}>; rel="next"' if number < count - 1 else "")
     tms.at["/messages/voice"] = []
+
+
+async def test_a_long_list_is_read_as_far_as_it_may_hold_news_and_now_and_then_further(tms, open_bridge):
+    put_pages(tms, 40)
     bridge = open_bridge(discover=True)
     await bridge.poll()
     walked = tms.count("/messages/sms")
@@ -1171,6 +1176,22 @@ async def test_a_long_list_is_read_as_far_as_it_may_hold_news_and_now_and_then_f
     bridge.later(7 * HOUR)
     await bridge.poll()
     assert tms.count("/messages/sms") - walked == 26  # the page on the very bound is beyond it by now
+
+
+async def test_after_a_walk_by_a_clock_that_was_ahead_the_list_is_read_far_again(tms, time, open_bridge):
+    put_pages(tms, 40)
+    bridge = open_bridge(discover=True)
+    await bridge.poll()
+    time.set_to += 2 * HOUR
+    await bridge.poll()
+    time.set_to = 0.0
+    counts = []
+    for _ in range(2):
+        tms.asked.clear()
+        bridge.later(30)
+        await bridge.poll()
+        counts.append(tms.count("/messages/sms"))
+    assert counts == [26, 3]  # the page on the very bound is beyond it by now
 
 
 async def test_a_walk_that_broke_off_is_walked_again_as_far(tms, open_bridge):
@@ -1508,6 +1529,42 @@ async def test_a_clock_set_back_in_the_middle_of_a_poll_puts_nothing_off(tms, ti
     bridge.later(60)
     tms.people(S1, person(S1, 1, "sent"))
     assert await bridge.poll() == [("sms.recipient.sent", f"{S1}/recipients/1")]
+
+
+@pytest.mark.parametrize("hours", [0.5, 23, 46, 29 * 24])
+async def test_a_clock_set_ahead_puts_nothing_off(tms, time, open_bridge, hours):
+    tms.message(S1)
+    tms.people(S1, person(S1, 1, "sending"))
+    bridge = open_bridge(messages=[S1], discover=False, interval="10s")
+    for _ in range(3):
+        await bridge.poll()
+        bridge.later(10)
+    time.set_to += hours * HOUR
+    await bridge.poll()
+    bridge.later(5)
+    tms.people(S1, person(S1, 1, "failed"))
+    looks = 0
+    while not await bridge.poll():
+        bridge.later(5)
+        looks += 1
+        assert looks < 10
+
+
+@pytest.mark.parametrize(("status", "days"), [("completed", 5), ("sending", 40)])
+async def test_what_was_over_by_a_clock_that_was_ahead_is_taken_up_again(tms, time, open_bridge, status, days):
+    listed = tms.message(S1, status, **({"completed_at": stamp(START)} if status == "completed" else {}))
+    tms.at["/messages/sms"] = [dict(listed)]
+    tms.people(S1, person(S1, 1, "sent"))
+    bridge = open_bridge(discover=True, channels=["sms"])
+    await bridge.poll()
+    time.set_to += days * 24 * HOUR
+    await bridge.poll()
+    assert json.loads(bridge.cursor[S1])["over"] > START.timestamp() + days * 24 * HOUR - 1
+    bridge.later(60)
+    time.set_to = 0.0
+    tms.people(S1, person(S1, 1, "failed"))
+    assert await bridge.poll() == [("sms.recipient.failed", f"{S1}/recipients/1")]
+    assert "over" not in json.loads(bridge.cursor[S1])
 
 
 # --- settings, names, the probe ---------------------------------------------------------------------------------------

@@ -231,6 +231,30 @@ async def test_a_store_that_is_away_at_the_start_is_waited_for(world: World) -> 
         await until(lambda: len(world.sink.taken) == 1)
 
 
+async def test_a_source_is_not_shown_as_ok_by_a_process_whose_lease_ended_while_the_store_was_away(
+    world: World, monkeypatch
+) -> None:
+    away = asyncio.Event()
+
+    def cut(method):
+        async def asked(*args, **kwargs):
+            if away.is_set():
+                raise Unavailable("the store is away")
+            return await method(*args, **kwargs)
+
+        return asked
+
+    for name in ("acquire", "renew"):
+        monkeypatch.setattr(SqliteStore, name, cut(getattr(SqliteStore, name)))
+    world.limits = replace(world.limits, lease=0.3)
+    async with world.running() as service:
+        await until(lambda: service.states.get("city") == "ok")
+        away.set()
+        await until(lambda: service.states.get("city") == "standby")
+        away.clear()
+        await until(lambda: service.states.get("city") == "ok")
+
+
 async def test_a_second_process_waits_for_the_lease_and_takes_over_when_it_is_given_back(world: World) -> None:
     first, stop = world.service(), asyncio.Event()
     running = asyncio.ensure_future(first.run(stop))

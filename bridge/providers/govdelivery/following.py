@@ -13,6 +13,8 @@ from bridge.providers import reading
 from bridge.providers.govdelivery.pacing import Pace, changes, worth, worthwhile_after
 from bridge.providers.govdelivery.scheduling import ABANDONED, Candidate, next_look, price
 
+CLOCKS = 5.0
+"""Seconds by which two processes' clocks may differ; what was written later than that from now was by one set ahead."""
 _PEOPLE_IN_A_PAGE = 50
 _PAGES_BEFORE_COUNTS = 2
 
@@ -108,6 +110,11 @@ class Followed:
         """Return when it was last looked at, or was found."""
         return self.found if self.looked is None else self.looked
 
+    @property
+    def put_off(self) -> float:
+        """Return for how many seconds the last look put off the next one; infinite where nobody ever looked."""
+        return math.inf if self.looked is None else self.due - self.looked
+
     def age(self, now: float) -> float:
         """Return for how many seconds the message has existed."""
         return now - (self.found if self.created is None else self.created)
@@ -150,8 +157,11 @@ class Followed:
         cost = 1.0 + pages * -math.expm1(-rate * waited)
         return Candidate(path, self.due, worth(rate, waited, pages), cost, created)
 
-    def next(self, now: float, interval: float, follow_for: float, pace: Pace) -> float | None:
-        """Return when the message is due after a look at `now`; None is never again."""
+    def next(self, now: float, interval: float, follow_for: float, pace: Pace, before: float) -> float | None:
+        """Return when the message is due after a look at `now`; None is never again.
+
+        `before` is what `put_off` said before this look.
+        """
         then = next_look(
             datetime.fromtimestamp(now, UTC),
             moment(self.created),
@@ -160,6 +170,7 @@ class Followed:
             interval,
             follow_for,
             worthwhile_after(self.expected(now, pace), self.length(), price(interval)),
+            before,
         )
         return None if then is None else then.timestamp()
 

@@ -17,6 +17,7 @@ ABANDONED = 30 * 86400.0
 _QUIET_SHARE = 0.05
 _QUIET_SHARE_AT_MOST = 0.2
 _QUIET_SHARE_GROWS_FROM = 120.0
+_GROWTH = 2.0
 _PRICE_SHARE = 0.1
 _OVERDUE_INTERVALS = 10.0
 _OVERDUE_TURN = 5
@@ -41,15 +42,19 @@ def next_look(
     interval: float,
     follow_for: float,
     worthwhile: float = math.inf,
+    before: float = math.inf,
 ) -> datetime | None:
     """Decide when a message is looked at next; None is never again.
 
     As soon as that is worth it, in `worthwhile` seconds, but never before `interval` seconds and never after the
     longest wait; a completed one until `follow_for` seconds after its completion, with a last look at that very time.
+    `before` is for how many seconds the look before this one put it off: at most twice as long from one look to the
+    next, or a clock set ahead by a day would make a busy message one that was quiet for a day.
     """
     moved = max((moment for moment in (created_at, completed_at, last_change) if moment is not None), default=now)
     quiet = max(0.0, (now - moved).total_seconds())
     longest = longest_wait(quiet, interval, completed=completed_at is not None)
+    longest = min(longest, _GROWTH * max(interval, before))
     then = now + timedelta(seconds=max(interval, min(worthwhile, longest)))
     if completed_at is None:
         return then if quiet < ABANDONED else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -22,11 +22,11 @@ from bridge.providers.govdelivery.api import ENDS_SWEEP, Api, Health, canonical,
 from bridge.providers.govdelivery.details import Details
 from bridge.providers.govdelivery.discovery import MessageList, Walk, created_between, list_key
 from bridge.providers.govdelivery.familiar import Familiar
-from bridge.providers.govdelivery.following import Followed, Listed, stamp
+from bridge.providers.govdelivery.following import CLOCKS, Followed, Listed, stamp
 from bridge.providers.govdelivery.lifecycles import MESSAGE, RECIPIENT, kinds
 from bridge.providers.govdelivery.pacing import Pace, pace_key
 from bridge.providers.govdelivery.scheduling import ABANDONED, RARELY, SELDOM, choose
-from bridge.providers.govdelivery.sweeping import CLOCKS, Look, Plan
+from bridge.providers.govdelivery.sweeping import Look, Plan
 from bridge.providers.http import Client, Limits, Origin, Tls, Vanished, account_key, shared_limiter
 from bridge.settings import Duration, Secret
 from bridge.source import Counted, Observation, Page, Probe, SourceSettings, Survey
@@ -150,10 +150,7 @@ class GovDelivery:
         for path in forgotten:
             del followed[path]
         first = not cursor
-        for path in named:
-            known = followed.get(path)
-            if known is None or known.over is not None:
-                followed[path] = Followed(due=stamp(now), found=stamp(now), backlog=first)
+        _take_up(followed, named, now, first=first)
         changes: dict[str, str | None] = dict.fromkeys(forgotten)
         if first and self.settings.first_sight == "baseline":
             # Should this poll end early, the next one has to know them from those that are named later.
@@ -445,6 +442,17 @@ class GovDelivery:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _take_up(followed: dict[str, Followed], named: Iterable[str], now: float, *, first: bool) -> None:
+    """Begin to follow what an operator named, and go on with what was over by a clock that was ahead."""
+    for path in named:
+        known = followed.get(path)
+        if known is None or known.over is not None:
+            followed[path] = Followed(due=stamp(now), found=stamp(now), backlog=first)
+    for path, entry in followed.items():
+        if entry.over is not None and entry.over > now + CLOCKS:
+            followed[path] = replace(entry, over=None, due=stamp(now))
 
 
 def _offered(links: Any) -> set[str]:

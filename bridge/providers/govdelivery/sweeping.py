@@ -12,7 +12,7 @@ from bridge.errors import BridgeError, NotReady, Permanent
 from bridge.providers import reading
 from bridge.providers.govdelivery.api import ENDS_SWEEP, Api, Listing, channel_of, provider_clock, recipient_key
 from bridge.providers.govdelivery.familiar import Familiar, Reading
-from bridge.providers.govdelivery.following import Followed, Sweep, epoch, moment, past, stamp
+from bridge.providers.govdelivery.following import CLOCKS, Followed, Sweep, epoch, moment, past, stamp
 from bridge.providers.govdelivery.lifecycles import DETAILS, MESSAGE_KEY, STATUS_OF_DETAIL, counts
 from bridge.providers.govdelivery.pacing import Pace, changes
 from bridge.providers.govdelivery.scheduling import SELDOM, must_reread, pays, price
@@ -24,8 +24,6 @@ MAX_PAGES = 20_000
 _BARREN_PAGES = 10
 _MESSAGE_FIELDS = frozenset({"_links", "id", "status", "created_at", "completed_at", "recipient_counts"})
 _GIVE_UP_MISSING = 6
-CLOCKS = 5.0
-"""Seconds by which two processes' clocks may differ; what was written later than that from now was by one set ahead."""
 _LONGEST_BACKOFF = 900.0
 _GRACE = 6 * _LONGEST_BACKOFF
 _FRESH_START_EVERY = 3
@@ -74,6 +72,7 @@ class Look:
         self._entry = entry
         self._now = plan.now
         """From when on the next look is reckoned: not later than this one, whenever the clock was set back."""
+        self._put_off = entry.put_off
         self._handed_over = False
 
     @property
@@ -358,7 +357,7 @@ class Look:
         return self._end(replace(entry, counts=sweep.counts, details=sweep.details, seen=seen))
 
     def _next(self, entry: Followed) -> float | None:
-        return entry.next(self._now, self._plan.interval, self._plan.follow_for, self._pace)
+        return entry.next(self._now, self._plan.interval, self._plan.follow_for, self._pace, self._put_off)
 
     def _end(self, entry: Followed) -> Followed:
         """Return the entry after a complete look: due later, or over."""
