@@ -46,15 +46,15 @@ class Process:
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(30)
+        self.process.wait(60)
 
-    def stop(self, within: float = 40) -> int:
+    def stop(self, within: float = 90) -> int:
         """Ask it to end, as a container engine would; return its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait(within)
 
-    def wait(self, within: float = 60) -> int:
+    def wait(self, within: float = 120) -> int:
         return self.process.wait(within)
 
     @property
@@ -95,7 +95,7 @@ async def ask(folder: Path, *arguments: str, **environ: str) -> subprocess.Compl
     )
 
 
-async def until(condition: Callable[[], Any], what: str, within: float = 60.0) -> None:
+async def until(condition: Callable[[], Any], what: str, within: float = 120.0) -> None:
     """Return as soon as `condition` holds; it may be asynchronous.
 
     A condition that is costly is looked at less often: the simulator is served by the same loop.

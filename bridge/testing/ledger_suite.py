@@ -66,7 +66,7 @@ def change(name: str, expected: str | None, trail: str, scope: str = "/messages/
     return StatusChange(Key(scope, name), expected, trail)
 
 
-async def eventually(holds: Callable[[], Awaitable[bool]], within: float = 10.0) -> None:
+async def eventually(holds: Callable[[], Awaitable[bool]], within: float = 60.0) -> None:
     """Return as soon as `holds` answers True."""
     deadline = time.monotonic() + within
     while not await holds():

@@ -156,7 +156,7 @@ class Receiver:
         """Answer what comes next as by default, whatever was to be answered before."""
         self._answers.clear()
 
-    async def arrived(self, count: int, within: float = 5.0) -> list[Received]:
+    async def arrived(self, count: int, within: float = 30.0) -> list[Received]:
         """Wait until `count` requests have come in all, and return them; raises `TimeoutError`."""
         async with asyncio.timeout(within), self._arrived:
             await self._arrived.wait_for(lambda: len(self.requests) >= count)

@@ -18,7 +18,7 @@ from typing import Self
 import redis
 
 _RABBITMQ_BIN = Path("/usr/lib/rabbitmq/bin")
-_STARTS_WITHIN = 60.0
+_STARTS_WITHIN = 120.0
 
 
 class MissingServerError(RuntimeError):

@@ -80,18 +80,18 @@ async def story(tmp_path) -> AsyncIterator[Story]:
         story.drop = drop.path
         story.phones = [*message.addresses, drop.address]
         with bridge(tmp_path, "run", "-c", str(config)) as process:
-            await crm.arrived(4, within=60)
+            await crm.arrived(4, within=120)
             story.moved.append(datetime.now(UTC))
             for path in (message.path, *message.recipients):
                 simulator.world.move(path, "sending")
-            await crm.arrived(7, within=60)
+            await crm.arrived(7, within=120)
             story.moved.append(datetime.now(UTC))
             simulator.world.move(story.failed, "failed", detail="busy", error="SIP 486")
             simulator.world.move(story.sent, "sent", detail="human")
             simulator.world.move_drop(drop, 3)
             simulator.world.add_send_event(code=45)
-            await crm.arrived(11, within=60)
-            await audit.arrived(2, within=60)
+            await crm.arrived(11, within=120)
+            await audit.arrived(2, within=120)
             assert await asyncio.to_thread(process.stop) == 0
         yield story
 
@@ -188,8 +188,8 @@ async def test_a_replay_goes_to_one_sink_only_with_the_ids_that_the_events_had(s
     waiting = await story.json("deliveries", "list")
     assert {each["subject"] for each in waiting} == {story.failed, story.drop}
     with bridge(story.folder, "run", "-c", str(story.config)) as process:
-        await story.crm.arrived(3, within=60)
-        await until(lambda: _none(story), "nothing waits any more", within=60)
+        await story.crm.arrived(3, within=120)
+        await until(lambda: _none(story), "nothing waits any more", within=120)
         assert await asyncio.to_thread(process.stop) == 0
     assert sorted(story.told(story.crm)) == sorted(
         [(story.failed, "failed"), (story.drop, "sent"), (story.drop, "rejected")]
@@ -236,15 +236,15 @@ async def test_a_message_that_an_operator_names_is_followed_though_nothing_is_di
         story = Story(tmp_path, config, simulator, crm, crm)
         with bridge(tmp_path, "run", "-c", str(config)) as process:
             drop = simulator.world.add_drop()
-            await crm.arrived(1, within=60)
+            await crm.arrived(1, within=120)
             assert story.told(crm) == [(drop.path, "sent")]
             said = await story.command("watch", "add", "city", messages[1].path)
             assert said == f"{messages[1].path}: is followed from the next poll on\n"
             assert await story.json("watch", "list") == [{"source": "city", "resource": messages[1].path}]
-            await crm.arrived(3, within=60)
+            await crm.arrived(3, within=120)
             simulator.world.move(messages[1].recipient(), "sending")
             simulator.world.move(messages[0].recipient(), "sending")
-            await crm.arrived(4, within=60)
+            await crm.arrived(4, within=120)
             assert await story.command("watch", "remove", "city", messages[1].path) == (
                 f"{messages[1].path}: is followed no longer\n"
             )
@@ -274,7 +274,7 @@ async def test_the_configuration_is_shown_with_its_defaults_and_without_its_secr
 async def test_simulated_providers_of_a_process_of_their_own_are_polled_by_the_configuration_it_writes(tmp_path):
     arguments = ("simulate", "--listen", "127.0.0.1:0", "--seed", "4", "--speed", "60", "--messages-per-minute", "4")
     with bridge(tmp_path, *arguments, "--write-config", "demo.yaml", "--json", name="simulate") as simulate:
-        await until(lambda: simulate.said.endswith("\n"), "it says where it is", within=60)
+        await until(lambda: simulate.said.endswith("\n"), "it says where it is", within=120)
         said = json.loads(simulate.said)
         assert (said["seed"], said["config"]) == (4, "demo.yaml")
         checked = await ask(tmp_path, "check", "--json", "-c", "demo.yaml")

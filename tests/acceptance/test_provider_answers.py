@@ -65,7 +65,7 @@ def check_log(process: Process) -> None:
 
 async def address(process: Process) -> str:
     """Return where a process that listens on any free port serves its pages."""
-    await until(lambda: any(line["event"] == "http.listens" for line in process.log), "the process listens", within=60)
+    await until(lambda: any(line["event"] == "http.listens" for line in process.log), "the process listens", within=120)
     return "http://" + next(line["address"] for line in process.log if line["event"] == "http.listens")
 
 
@@ -102,19 +102,19 @@ async def test_a_bad_answer_is_one_line_for_each_poll_and_costs_no_event_and_hol
                     await until(
                         lambda before=before: len(lines(process, source, "source.backs_off")) > before,
                         f"a poll fails by {fault}",
-                        within=60,
+                        within=120,
                     )
                     for each in others:
                         await until(
                             lambda each=each, asked=asked: requests(simulator, each) > asked[each] + 1,
                             f"{each} is asked during {fault}",
-                            within=60,
+                            within=120,
                         )
                     simulator.switch_off(fault)
                     await until(
                         lambda recovered=recovered: len(lines(process, source, "source.recovers")) > recovered,
                         f"a poll ends well after {fault}",
-                        within=60,
+                        within=120,
                     )
                     told = lines(process, source, "source.backs_off")[before]["reason"]
                     assert word in told
@@ -144,7 +144,9 @@ async def test_wrong_credentials_are_said_to_be_wrong_and_never_repeated(tmp_pat
         parts = {part["part"]: part for part in json.loads(checked.stdout)["parts"]}
         with bridge(tmp_path, "run", "-c", str(config)) as process:
             for source in PATHS:
-                await until(lambda source=source: lines(process, source, "source.backs_off"), "a poll fails", within=60)
+                await until(
+                    lambda source=source: lines(process, source, "source.backs_off"), "a poll fails", within=120
+                )
             assert await asyncio.to_thread(process.stop) == 0
         for source in PATHS:
             reason = lines(process, source, "source.backs_off")[0]["reason"]
@@ -163,11 +165,11 @@ async def test_one_bad_message_is_one_line_and_stops_none_of_the_others(tmp_path
         async with consuming_tail(tmp_path, config) as consumer:
             with bridge(tmp_path, "run", "-c", str(config)) as process:
                 well = {messages[0].path, messages[2].path, *messages[0].recipients, *messages[2].recipients}
-                await until(lambda: {*consumer.histories} >= well, "the others are told of", within=60)
-                await until(lambda: lines(process, "city", "source.resource_fails"), "the bad one is named", within=60)
+                await until(lambda: {*consumer.histories} >= well, "the others are told of", within=120)
+                await until(lambda: lines(process, "city", "source.resource_fails"), "the bad one is named", within=120)
                 assert {*consumer.histories} == well
                 simulator.switch_off()
-                await until(lambda: len(consumer.histories) == 9, "the third message is told of as well", within=60)
+                await until(lambda: len(consumer.histories) == 9, "the third message is told of as well", within=120)
                 assert await asyncio.to_thread(process.stop) == 0
         assert lines(process, "city", "source.backs_off") == []
         reasons = [line["reason"] for line in lines(process, "city", "source.resource_fails")]
@@ -185,20 +187,20 @@ async def test_a_source_that_fails_for_long_is_told_of_as_an_event_and_makes_the
         async with consuming_tail(tmp_path, config) as consumer:
             with bridge(tmp_path, "run", "-c", str(config)) as process:
                 url = await address(process)
-                await until(lambda: _is(url, 200), "the process is ready", within=60)
+                await until(lambda: _is(url, 200), "the process is ready", within=120)
                 simulator.switch_on("http_503", path=PATHS["city"])
-                await until(lambda: consumer.events, "SourceStalled arrives", within=60)
-                await until(lambda: _is(url, 503), "the process is not ready", within=60)
+                await until(lambda: consumer.events, "SourceStalled arrives", within=120)
+                await until(lambda: _is(url, 503), "the process is not ready", within=120)
                 status, text = await page(f"{url}/readyz")
                 assert status == 503
                 assert json.loads(text)["problems"].keys() == {"source/city"}
                 assert json.loads(text)["problems"]["source/city"].startswith("stalled: ")
                 assert (await page(f"{url}/livez"))[0] == 200
                 drop = simulator.world.add_drop()
-                await until(lambda: drop.path in consumer.histories, "the other sources go on", within=60)
+                await until(lambda: drop.path in consumer.histories, "the other sources go on", within=120)
                 simulator.switch_off()
-                await until(lambda: len(consumer.events) == 3, "SourceRecovered arrives", within=60)
-                await until(lambda: _is(url, 200), "the process is ready again", within=60)
+                await until(lambda: len(consumer.events) == 3, "SourceRecovered arrives", within=120)
+                await until(lambda: _is(url, 200), "the process is ready again", within=120)
                 assert await asyncio.to_thread(process.stop) == 0
         stalled, _, recovered = consumer.events
         assert (stalled["type"], stalled["source"]) == ("bridge.bridge.source.stalled", "/govdelivery/city")

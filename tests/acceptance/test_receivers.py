@@ -143,7 +143,7 @@ async def test_every_event_arrives_once_as_it_travels_and_signed_with_each_secre
 async def test_a_body_that_was_changed_on_the_way_does_not_verify_nor_does_another_secret(tmp_path):
     async with Receiver() as receiver, running(tmp_path, crm=webhook(receiver, secret=NEW)) as setting:
         setting.drops()
-        request = (await receiver.arrived(1, within=60))[0]
+        request = (await receiver.arrived(1, within=120))[0]
         assert verified(request, NEW)["data"]["status"] == "sent"
         changed = request.body.replace(b'"status":"sent"', b'"status":"gone"')
         assert changed != request.body
@@ -156,7 +156,7 @@ async def test_an_ordered_sink_gets_one_resource_in_the_order_in_which_it_happen
     async with Receiver() as receiver, running(tmp_path, crm=webhook(receiver, ordered=True)) as setting:
         receiver.answer(reply(503), reply(503))
         drop = setting.simulator.world.add_drop()
-        await receiver.arrived(1, within=60)
+        await receiver.arrived(1, within=120)
         setting.simulator.world.move_drop(drop, 1)
         await until(lambda: len(receiver.requests) >= 4, "three tries of the first, one of the second")
         told = [json.loads(request.body)["data"]["status"] for request in receiver.requests]
@@ -170,13 +170,13 @@ async def test_an_answer_of_500_is_tried_again_with_the_same_id_and_the_same_byt
     async with Receiver() as receiver, running(tmp_path, crm=webhook(receiver)) as setting:
         receiver.answer(reply(500), reply(502))
         setting.drops()
-        first, second, third = (await receiver.arrived(3, within=60))[:3]
+        first, second, third = (await receiver.arrived(3, within=120))[:3]
         assert first.body == second.body == third.body
         assert {request.headers["webhook-id"] for request in (first, second, third)} == {json.loads(first.body)["id"]}
         waits = setting.logged("delivery.waits")
         assert [(line["sink"], line["attempt"]) for line in waits] == [("crm", 1), ("crm", 2)]
         assert all(0.2 <= line["after"] <= 0.3 for line in waits)
-        await until(lambda: _none(setting), "nothing waits any more", within=60)
+        await until(lambda: _none(setting), "nothing waits any more", within=120)
         assert len(receiver.requests) == 3
 
 
@@ -184,7 +184,7 @@ async def test_a_429_waits_as_long_as_the_receiver_asks_though_the_schedule_is_s
     async with Receiver() as receiver, running(tmp_path, crm=webhook(receiver)) as setting:
         receiver.answer(reply(429, headers={"Retry-After": "2"}))
         setting.drops()
-        await receiver.arrived(2, within=60)
+        await receiver.arrived(2, within=120)
         assert setting.waited() > 1.9
         assert [line["after"] for line in setting.logged("delivery.waits")] == [2.0]
 
@@ -193,7 +193,7 @@ async def test_a_400_is_a_dead_letter_that_can_be_looked_at_and_sent_again(tmp_p
     async with Receiver() as receiver, running(tmp_path, crm=webhook(receiver)) as setting:
         receiver.answer(reply(400))
         (path,) = setting.drops()
-        await until(setting.deliveries, "a dead letter is listed", within=60)
+        await until(setting.deliveries, "a dead letter is listed", within=120)
         (dead,) = await setting.deliveries("crm", "--dead")
         assert len(receiver.requests) == 1
         event = json.loads(receiver.requests[0].body)
@@ -222,9 +222,9 @@ async def test_a_400_is_a_dead_letter_that_can_be_looked_at_and_sent_again(tmp_p
         assert re.search(r"^state: +dead$", said, re.MULTILINE)
         assert re.search(r"^try 1: .* permanent: .* answered 400$", said, re.MULTILINE)
         assert await setting.command("deliveries", "redrive", "crm", dead["position"]) == "crm: 1 due again\n"
-        await receiver.arrived(2, within=60)
+        await receiver.arrived(2, within=120)
         assert receiver.requests[1].body == receiver.requests[0].body
-        await until(lambda: _none(setting), "nothing is left", within=60)
+        await until(lambda: _none(setting), "nothing is left", within=120)
 
 
 async def _none(setting: Setting) -> bool:
@@ -236,7 +236,7 @@ async def test_tries_that_are_spent_make_a_dead_letter_with_their_history(tmp_pa
         crm = webhook(receiver, retry=["200ms", "200ms"])
         async with running(tmp_path, crm=crm) as setting:
             setting.drops()
-            await until(lambda: setting.logged("delivery.dead_letter"), "the tries are spent", within=60)
+            await until(lambda: setting.logged("delivery.dead_letter"), "the tries are spent", within=120)
             (dead,) = await setting.deliveries("--dead")
             assert (dead["reason"], [attempt["kind"] for attempt in dead["attempts"]]) == (
                 "exhausted",
@@ -254,16 +254,16 @@ async def test_a_410_disables_its_sink_alone_until_an_operator_enables_it_while_
         sinks = {"gone": webhook(gone), "other": webhook(other)}
         async with running(tmp_path, **sinks) as setting:
             setting.drops()
-            await until(lambda: setting.logged("sink.disabled"), "the sink is disabled", within=60)
+            await until(lambda: setting.logged("sink.disabled"), "the sink is disabled", within=120)
             more = setting.drops(5)
-            await other.arrived(6, within=60)
-            await until(lambda: _waiting(setting, "gone", 6), "six wait for the operator", within=60)
+            await other.arrived(6, within=120)
+            await until(lambda: _waiting(setting, "gone", 6), "six wait for the operator", within=120)
             assert len(gone.requests) == 1
             assert set(more) < set(subjects(other))
             gone.default = reply()
             said = await setting.command("deliveries", "redrive", "gone", "--all")
             assert said == "gone: 6 due again; the sink is enabled again\n"
-            await gone.arrived(7, within=60)
+            await gone.arrived(7, within=120)
             assert sorted(subjects(gone)[1:]) == sorted(subjects(other))
             assert [line["sink"] for line in setting.logged("sink.enabled")] == ["gone"]
             assert len(other.requests) == 6
@@ -286,7 +286,7 @@ async def test_a_receiver_that_hangs_and_one_that_is_not_there_hold_up_no_other(
         }
         async with running(tmp_path, **sinks) as setting:
             paths = setting.drops(300)
-            await healthy.arrived(300, within=60)
+            await healthy.arrived(300, within=120)
             assert sorted(subjects(healthy)) == sorted(paths)
             assert len(hanging.requests) == 2
             waits = {line["sink"] for line in setting.logged("delivery.waits")}
@@ -294,19 +294,19 @@ async def test_a_receiver_that_hangs_and_one_that_is_not_there_hold_up_no_other(
             # Once somebody listens there, all of it arrives, and once only.
             await absent.start(port)
             try:
-                await absent.arrived(300, within=60)
+                await absent.arrived(300, within=120)
                 assert sorted(subjects(absent)) == sorted(paths)
             finally:
                 await absent.stop()
             began = time.monotonic()
             assert await setting.stop() == 0
-            assert time.monotonic() - began < 25
+            assert time.monotonic() - began < 50  # a send that hangs has 60 s
 
 
 async def test_a_private_address_is_refused_and_said_to_be_unless_it_is_allowed(tmp_path):
     async with Receiver() as receiver, running(tmp_path, crm=webhook(receiver, allow_private=False)) as setting:
         setting.drops()
-        await until(lambda: setting.logged("delivery.dead_letter"), "it is given up", within=60)
+        await until(lambda: setting.logged("delivery.dead_letter"), "it is given up", within=120)
         (line,) = setting.logged("delivery.dead_letter")
         assert "leads to a private, loopback, link-local or reserved address, so nothing was sent" in line["reason"]
         assert "set allow_private: true" in line["reason"]
@@ -342,12 +342,12 @@ async def test_300_failures_of_one_message_are_a_handful_of_posts_that_count_the
         async with running(tmp_path, ops=slack) as setting:
             world = setting.simulator.world
             message = world.add_message("sms", 300, status="sending", recipient_status="sending")
-            await until(lambda: not setting.simulator.unseen(), "the bridge follows all recipients", within=60)
+            await until(lambda: not setting.simulator.unseen(), "the bridge follows all recipients", within=120)
             for step in range(6):
                 for path in message.recipients[50 * step : 50 * step + 50]:
                     world.move(path, "failed", error="The handset is unreachable.")
-                await until(lambda: not setting.simulator.unseen(), "the bridge has seen them fail", within=60)
-            await until(lambda: sum(map(counted, _posts(receiver))) >= 300, "300 failures are told of", within=60)
+                await until(lambda: not setting.simulator.unseen(), "the bridge has seen them fail", within=120)
+            await until(lambda: sum(map(counted, _posts(receiver))) >= 300, "300 failures are told of", within=120)
             posts = _posts(receiver)
             assert sum(map(counted, posts)) == 300
             assert 2 <= len(posts) <= 6
@@ -375,9 +375,9 @@ async def test_slack_that_asks_for_patience_gets_it_and_nothing_is_lost(tmp_path
         }  # fmt: skip
         async with running(tmp_path, ops=slack) as setting:
             drop = setting.simulator.world.add_drop(state=3)
-            await receiver.arrived(2, within=60)
+            await receiver.arrived(2, within=120)
             assert setting.waited() > 1.9
             first, second = _posts(receiver)
             assert first == check_message(second)
             assert drop.path in second["text"]
-            await until(lambda: _none(setting), "nothing waits any more", within=60)
+            await until(lambda: _none(setting), "nothing waits any more", within=120)

@@ -255,7 +255,7 @@ def check_noise(process: Process, *events: str) -> None:
 
 
 @pytest.mark.acceptance
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 async def test_nothing_private_is_written_by_a_process_with_its_own_store_and_broker(tmp_path):
     answers = quoting(cycle([200, 500, 400, 429, 302, 200, 404]))
     async with Simulator(WORLD) as simulator, Receiver(default=answers) as receiver:
@@ -276,7 +276,7 @@ async def test_nothing_private_is_written_by_a_process_with_its_own_store_and_br
 
 
 @pytest.mark.acceptance
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 async def test_nothing_private_is_written_when_redis_and_rabbitmq_die_and_come_back(tmp_path):
     user = ("--user", "bridge", "on", f">{SECRETS['redis_password']}", "~*", "&*", "+@all")
     answers = quoting(cycle([200, 200, 500, 400]))

@@ -25,7 +25,7 @@ from bridge.simulator import Simulator, SimulatorSettings
 from bridge.simulator.snippet import sources
 from bridge.testing.relay import TcpRelay
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
 RECIPIENTS = 30
 LEASE = 2.0
@@ -92,9 +92,9 @@ class Play:
         for index in range(RECIPIENTS):
             world.move(self._message.recipient(index), status)
         world.add_send_event()
-        await until(lambda: not self._simulator.unseen(), "all was looked at", within=60)
-        await until(lambda: not differences(self._simulator, self._consumer), "all is on the broker", within=60)
-        await until(lambda: not self._witness.missing(self._simulator), "all was delivered", within=60)
+        await until(lambda: not self._simulator.unseen(), "all was looked at", within=120)
+        await until(lambda: not differences(self._simulator, self._consumer), "all is on the broker", within=120)
+        await until(lambda: not self._witness.missing(self._simulator), "all was delivered", within=120)
 
 
 async def test_two_replicas_whose_clocks_jump_and_whose_networks_are_cut_tell_each_transition_once(
@@ -128,7 +128,7 @@ async def test_two_replicas_whose_clocks_jump_and_whose_networks_are_cut_tell_ea
             else:
                 holder.relay.refuse()
                 holder.relay.cut()
-            await until(other.polls, "the other one takes over", within=60)
+            await until(other.polls, "the other one takes over", within=120)
             takeovers += 1
             await play.goes_on()
             holder.relay.resume()

@@ -36,7 +36,7 @@ from bridge.testing.crash import NOTHING, POINTS, Point
 from bridge.testing.receiver import Receiver
 from bridge.testing.servers import RabbitMQServer, RedisServer
 
-pytestmark = [pytest.mark.faults, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.faults, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(400)]
 
 STORES = ("redis", "sqlite")
 BROKERS = ("rabbitmq", "redis", "embedded")
@@ -337,12 +337,12 @@ async def die(run: Run, measured: Measured) -> None:
     cell = run.cell
     if roles := BEFORE.get(cell.point.step):
         before = run.start(0, "--once", *(word for role in roles for word in ("--role", role)))
-        await until(lambda: before.ended is not None, f"{cell}: one round ends", within=60)
+        await until(lambda: before.ended is not None, f"{cell}: one round ends", within=120)
         assert before.ended == 0, before.err.read_text()
     if cell.point.step == "audit":
         await run.purge()
     first = run.far.victim = run.start(1, point=None if cell.point.by_far_side else cell.point.name)
-    await until(lambda: first.ended is not None, f"{cell}: the process dies", within=60)
+    await until(lambda: first.ended is not None, f"{cell}: the process dies", within=120)
     assert first.killed, first.err.read_text()
     mark = first.mark
     assert cell.point.by_far_side or (mark is not None and mark["point"] == cell.point.name)
@@ -360,9 +360,9 @@ async def recover(run: Run, consumer: Consumer, measured: Measured) -> None:
     for again in (False, True):
         if again:
             move_on(simulator)
-        await until(lambda: not simulator.unseen(), f"{cell}: the second life polls", within=60)
-        await until(lambda: told(far, simulator, ordered=cell.ordered), f"{cell}: all is told", within=60)
-    await until(lambda: not differences(simulator, consumer), f"{cell}: the consumer hears all", within=60)
+        await until(lambda: not simulator.unseen(), f"{cell}: the second life polls", within=120)
+        await until(lambda: told(far, simulator, ordered=cell.ordered), f"{cell}: all is told", within=120)
+    await until(lambda: not differences(simulator, consumer), f"{cell}: the consumer hears all", within=120)
     async with run.opened_store() as store:
         measured.transitions = len(await store.read(SOURCE, 0, 1000))
         dead = len(far.refused_for_good)
@@ -371,9 +371,9 @@ async def recover(run: Run, consumer: Consumer, measured: Measured) -> None:
             books = (await store.tally(cell.sink)).get(SOURCE)
             return books == Tally(taken=measured.transitions - dead, dead=dead)
 
-        await until(balanced, f"{cell}: the books balance", within=60)
+        await until(balanced, f"{cell}: the books balance", within=120)
     second.terminate()
-    await until(lambda: second.ended is not None, f"{cell}: the second life ends", within=60)
+    await until(lambda: second.ended is not None, f"{cell}: the second life ends", within=120)
     assert second.ended == 0, second.err.read_text()
 
 

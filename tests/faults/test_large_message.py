@@ -17,7 +17,7 @@ from bridge.simulator import Simulator, SimulatorSettings
 from bridge.simulator.fate import State
 from bridge.simulator.world import Message
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
 RECIPIENTS = 200_000
 SMALL = 5_000

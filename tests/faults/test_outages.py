@@ -26,7 +26,7 @@ from bridge.simulator import Simulator, SimulatorSettings
 from bridge.testing.relay import TcpRelay
 from bridge.testing.servers import RabbitMQServer, RedisServer, free_port
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
 LIVELY = SimulatorSettings(
     seed=5,
@@ -92,7 +92,7 @@ class Scene:
         heard = len(self.witness.bodies)
         await until(lambda: len(self.witness.bodies) >= heard + more, f"{more} more events arrive")
 
-    async def all_told(self, within: float = 45, *, store_was_away: bool = False) -> None:
+    async def all_told(self, within: float = 120, *, store_was_away: bool = False) -> None:
         """Stop the world, and wait until everything that was shown has arrived."""
         wrong = self.witness.broken if store_was_away else self.witness.missing
         self.simulator.time.freeze()
@@ -112,7 +112,7 @@ class Scene:
                 journals = {name: (await store.journal(name)).events for name in await store.sources()}
                 return books == {name: Tally(taken=events) for name, events in journals.items() if events}
 
-            await until(balances, "the books balance", within=60)
+            await until(balances, "the books balance", within=120)
         finally:
             await store.close()
 
@@ -202,8 +202,8 @@ async def test_servers_killed_and_started_again_cost_no_event_and_need_no_hand(
             for name in killed:
                 await asyncio.to_thread(servers[name].kill)
             part = "store" if "redis" in killed else "broker"
-            await until(lambda: play.says(part), f"/readyz names the {part}", within=60)
-            await until(lambda: says_what_is_away(running, killed), "the log says what is away", within=60)
+            await until(lambda: play.says(part), f"/readyz names the {part}", within=120)
+            await until(lambda: says_what_is_away(running, killed), "the log says what is away", within=120)
             for name in killed:
                 await asyncio.to_thread(servers[name].start)
             await until(play.well, "/readyz is well again")
@@ -254,7 +254,7 @@ async def test_a_network_that_is_cut_and_comes_back_costs_no_event(part, tmp_pat
                 await play.goes_on(30)
                 relay.refuse()
                 relay.cut()
-                await until(lambda: play.says(part), f"/readyz names the {part}", within=60)
+                await until(lambda: play.says(part), f"/readyz names the {part}", within=120)
                 relay.refuse(refuse=False)
                 await until(play.well, "/readyz is well again")
                 await play.goes_on(30)
@@ -275,7 +275,7 @@ async def test_a_server_that_hangs_is_named_and_what_waits_goes_on_when_it_answe
             with bridge(tmp_path, "run", "-c", str(play.config)) as running:
                 await play.goes_on()
                 relay.stall()
-                await until(lambda: play.says(part), f"/readyz names the {part}", within=60)
+                await until(lambda: play.says(part), f"/readyz names the {part}", within=120)
                 relay.resume()
                 await until(play.well, "/readyz is well again")
                 await play.goes_on()

@@ -62,7 +62,7 @@ async def test_while_a_commit_lasts_the_next_pages_are_read_and_come_together() 
     provider = Pages([10] * 20)
     async with aclosing(bunches(provider.read(), bunch=55, ahead=1000)) as reading:
         assert len(await anext(reading)) == 1
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while provider.asked < 20:
                 await asyncio.sleep(0)
         assert len(await anext(reading)) == 5

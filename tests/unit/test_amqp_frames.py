@@ -171,7 +171,7 @@ async def test_a_batch_of_large_and_small_bodies_arrives_whole_and_in_order(rabb
         assert await broker.publish(batch) == 0
         channel = await connection.channel()
         queue = await channel.get_queue("whole")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             arrived = [await queue.get(no_ack=True) for _ in batch]
     finally:
         await connection.close()
@@ -205,7 +205,7 @@ async def test_ours_and_others_and_large_ones_arrive_in_the_order_in_which_they_
             await exchange.publish(foreign, routing_key="another.publisher.here")
             expected += [*(one.event.id for one in batch), f"{number}.f"]
         arrived: list[tuple[str, int]] = []
-        async with asyncio.timeout(30), broker.inbox("mixed", prefetch=64) as inbox:
+        async with asyncio.timeout(60), broker.inbox("mixed", prefetch=64) as inbox:
             while len(arrived) < len(expected):
                 got = await inbox.get(50, 5)
                 arrived += [(one.event.id, len(one.event.body)) for one in got]

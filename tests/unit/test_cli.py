@@ -1023,12 +1023,12 @@ def test_a_tail_survives_its_broker_and_ends_well_on_an_interrupt(file, site, tm
         try:
             published(file, out, 0)
             server.kill()
-            wait_for(lambda: "trying again" in err.read_text(), "the note that the broker is gone", within=20)
+            wait_for(lambda: "trying again" in err.read_text(), "the note that the broker is gone", within=60)
             server.start()
             published(file, out, 1)
             assert "the broker is back" in err.read_text()
             tail.send_signal(signal.SIGINT)
-            assert tail.wait(timeout=20) == 0
+            assert tail.wait(timeout=60) == 0
             assert "Traceback" not in err.read_text()
         finally:
             tail.kill()
@@ -1042,7 +1042,7 @@ def published(file: Path, out: Path, number: int) -> None:
         return EVENTS[number].id in out.read_text()
 
     async def publish() -> None:
-        async with asyncio.timeout(20), Assembly(load(file)).opened_broker() as broker:
+        async with asyncio.timeout(60), Assembly(load(file)).opened_broker() as broker:
             while not seen():
                 await broker.publish([Entry(at(number + 1), EVENTS[number].to_wire())])
                 await asyncio.sleep(0.05)

@@ -120,7 +120,7 @@ class World:
     async def positions(self) -> list[Position]:
         return [entry.position for entry in await self.store.read("city", 0, 1000)]
 
-    async def until(self, condition: Callable[[], object], within: float = 10.0) -> None:
+    async def until(self, condition: Callable[[], object], within: float = 60.0) -> None:
         async with asyncio.timeout(within):
             while True:
                 found = condition()
@@ -183,7 +183,7 @@ async def test_nothing_is_begun_while_as_many_wait_for_their_settlement_as_are_s
 async def test_whoever_waits_for_a_settlement_does_not_hold_up_the_end(world: World) -> None:
     world.set(concurrency=3)
     world.store.settles = False
-    async with asyncio.timeout(20), world.running(grace=60.0) as delivery:
+    async with asyncio.timeout(60), world.running(grace=60.0) as delivery:
         await world.publish(*(event(number, lane=f"/r/{number}") for number in range(20)))
         await world.until(lambda: len(delivery._sent) >= 3)
     assert len(world.sink.taken) < 2 * 3

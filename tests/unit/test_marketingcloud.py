@@ -345,7 +345,7 @@ async def test_one_token_request_is_in_flight_for_all(vendor, bridge) -> None:
     vendor.hold = asyncio.Event()
     tokens = bridge().source._tokens
     waiting = [asyncio.ensure_future(tokens.get()) for _ in range(5)]
-    await asyncio.wait_for(vendor.asked.wait(), 5)
+    await asyncio.wait_for(vendor.asked.wait(), 60)
     vendor.hold.set()
     assert len({id(token) for token in await asyncio.gather(*waiting)}) == 1
     assert len(vendor.tokens) == 1

@@ -231,7 +231,7 @@ async def test_an_event_whose_answer_was_torn_after_its_status_is_taken(receiver
 
 
 async def test_silence_ends_with_the_timeout(receiver):
-    outbound = Outbound(allow_private=True, clock=Clock(), timeout=0.1)
+    outbound = Outbound(allow_private=True, clock=Clock(), timeout=0.5)
     await outbound.open()
     receiver.answer(silence())
     with pytest.raises(Transient, match="did not answer in time"):

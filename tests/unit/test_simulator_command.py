@@ -21,7 +21,7 @@ def call(*args):
 
 
 def control(url, page):
-    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=10)
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
     try:
         connection.request("GET", f"/_simulator/{page}")
         return json.load(connection.getresponse())
@@ -45,7 +45,7 @@ class Running:
 
     def interrupt(self):
         self.process.send_signal(signal.SIGINT)
-        out, err = self.process.communicate(timeout=20)
+        out, err = self.process.communicate(timeout=60)
         return self.process.returncode, out, err
 
 
@@ -81,7 +81,7 @@ def test_a_port_that_is_taken_is_one_line_and_a_failure():
     with Running("--json") as running:
         url = json.loads(running.process.stdout.readline())["url"]
         command = [sys.executable, "-m", "bridge", "simulate", "--listen", url.removeprefix("http://")]
-        second = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert second.returncode == 1
     assert second.stderr.startswith("bridge: cannot listen on 127.0.0.1:")
     assert second.stderr.count("\n") == 1
@@ -93,7 +93,7 @@ def test_only_a_file_of_its_own_is_written_over(tmp_path, text):
     file.write_text(text)
     with Running("--json", "--write-config", str(file)) as running:
         ours = running.process.stdout.readline() != ""
-        code, _, err = running.interrupt() if ours else (running.process.wait(20), "", running.process.stderr.read())
+        code, _, err = running.interrupt() if ours else (running.process.wait(60), "", running.process.stderr.read())
     assert ours == text.startswith("#")
     assert (code, file.read_text() == text) == ((0, False) if ours else (1, True))
     assert ours or "left as it is" in err

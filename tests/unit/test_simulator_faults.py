@@ -15,7 +15,7 @@ import pytest_asyncio
 from bridge.simulator import FaultRule, Simulator, SimulatorSettings
 from bridge.simulator.faults import FAULTS
 
-DEADLINE = 5.0
+DEADLINE = 60.0
 
 
 @dataclass

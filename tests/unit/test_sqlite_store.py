@@ -109,7 +109,7 @@ async def test_writes_that_wait_at_the_same_time_share_one_commit(store: SqliteS
     def slow(db: sqlite3.Connection) -> None:
         db.set_trace_callback(lambda statement: commits.append(1) if statement == "COMMIT" else None)
         entered.set()
-        assert go.wait(10)
+        assert go.wait(60)
 
     first = asyncio.create_task(store._file.writer.do(slow))
     await asyncio.to_thread(entered.wait, 10)
@@ -162,7 +162,7 @@ async def test_closing_loses_no_write_that_was_asked_for(path: Path) -> None:
 
 async def test_a_write_whose_caller_gave_up_before_its_turn_is_not_made(store: SqliteStore) -> None:
     entered, go = threading.Event(), threading.Event()
-    blocking = asyncio.create_task(store._file.writer.do(lambda _: (entered.set(), go.wait(10))))
+    blocking = asyncio.create_task(store._file.writer.do(lambda _: (entered.set(), go.wait(60))))
     await asyncio.to_thread(entered.wait, 10)
     writing = asyncio.create_task(store.commit(None, Commit("city", events=events(1))))
     await asyncio.sleep(0)
@@ -179,7 +179,7 @@ def test_a_write_outlives_the_loop_that_asked_for_it(path: Path) -> None:
     entered, go = threading.Event(), threading.Event()
 
     async def ask() -> None:
-        asking = asyncio.create_task(store._file.writer.do(lambda _: (entered.set(), go.wait(10))))
+        asking = asyncio.create_task(store._file.writer.do(lambda _: (entered.set(), go.wait(60))))
         await asyncio.to_thread(entered.wait, 10)
         asking.cancel()
 

@@ -143,7 +143,7 @@ def test_a_reader_that_never_comes_does_not_keep_the_process_from_ending(tmp_pat
     path = tmp_path / "pipe"
     os.mkfifo(path)
     done = subprocess.run(
-        [sys.executable, "-c", STUCK, str(path)], capture_output=True, text=True, timeout=30, check=True
+        [sys.executable, "-c", STUCK, str(path)], capture_output=True, text=True, timeout=60, check=True
     )
     assert (done.stdout, done.stderr) == ("nobody reads\n", "")
 
