@@ -14,6 +14,8 @@ from typing import Self
 
 from aiohttp import web
 
+from bridge.testing.ports import free_port
+
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER of zero seconds: closing sends RST
 
 
@@ -168,7 +170,8 @@ class Receiver:
             web.Server(self._handle, handler_cancellation=True, access_log=None), shutdown_timeout=0.1
         )
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", port, ssl_context=self._tls).start()
+        # Not one that the system chooses: while this one is stopped, it might choose the port again.
+        await web.TCPSite(self._runner, "127.0.0.1", port or free_port(), ssl_context=self._tls).start()
         self.port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:

@@ -17,19 +17,17 @@ from typing import Self
 
 import redis
 
+from bridge.testing.ports import free_port
+
 _RABBITMQ_BIN = Path("/usr/lib/rabbitmq/bin")
 _STARTS_WITHIN = 120.0
+_STARTS_AT_MOST = 3
+_TOLD = 4000
+"""Characters of what a server said that are shown where it does not start."""
 
 
 class MissingServerError(RuntimeError):
     """A server program is not installed; the text says which Debian package has it."""
-
-
-def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for(condition: Callable[[], bool], what: str, *, within: float = _STARTS_WITHIN) -> None:
@@ -163,6 +161,7 @@ class RabbitMQServer(_Server):
         )
         (self.folder / "enabled_plugins").write_text("[].\n")
         self._cookie = uuid.uuid4().hex
+        self._said = self.folder / "said.txt"
 
     @property
     def url(self) -> str:
@@ -191,18 +190,30 @@ class RabbitMQServer(_Server):
         }
 
     def start(self) -> None:
-        """Start the node and wait until it accepts a log-in."""
-        self.process = subprocess.Popen(  # noqa: S603 - the server under test
-            [str(_RABBITMQ_BIN / "rabbitmq-server")],
-            env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )  # fmt: skip
-        wait_for(self._answers, f"rabbitmq-server {self.node}")
+        """Start the node and wait until it accepts a log-in.
+
+        On a machine that is short of time, a node may give up while it boots: it has a few tries.
+        """
+        for attempt in range(1, _STARTS_AT_MOST + 1):
+            with self._said.open("wb") as said:
+                self.process = subprocess.Popen(  # noqa: S603 - the server under test
+                    [str(_RABBITMQ_BIN / "rabbitmq-server")],
+                    env=self.environment, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
+                    cwd=self.folder,
+                )  # fmt: skip
+            wait_for(lambda: self._ended or self._answers(), f"rabbitmq-server {self.node}")
+            if not self._ended:
+                return
+            text = self._said.read_text(errors="replace")[-_TOLD:]
+            if attempt == _STARTS_AT_MOST:
+                raise RuntimeError(f"rabbitmq-server {self.node} ended {attempt} times while starting:\n{text}")
+
+    @property
+    def _ended(self) -> bool:
+        return self.process is None or self.process.poll() is not None
 
     def _answers(self) -> bool:
         # The listener opens last in a node's boot: a protocol greeting means that it is up.
-        if self.process is None or self.process.poll() is not None:
-            raise RuntimeError(f"rabbitmq-server {self.node} ended while starting")
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=2) as probe:
                 probe.sendall(b"AMQP\x00\x00\x09\x01")

@@ -18,8 +18,8 @@ import yaml
 from harness import ask, bridge, until, write_config
 
 from bridge.simulator import Simulator, SimulatorSettings
+from bridge.testing.ports import free_port
 from bridge.testing.receiver import Receiver, reply
-from bridge.testing.servers import free_port
 
 pytestmark = pytest.mark.acceptance
 

@@ -20,8 +20,8 @@ from harness import Process, agreed, ask, bridge, consuming_tail, until, write_c
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from bridge.simulator import Simulator, SimulatorSettings
+from bridge.testing.ports import free_port
 from bridge.testing.receiver import Received, Receiver, reply, silence
-from bridge.testing.servers import free_port
 
 pytestmark = pytest.mark.acceptance
 

@@ -25,8 +25,9 @@ from bridge.cli import _run as cli_run
 from bridge.clock import Clock
 from bridge.simulator import Simulator, SimulatorSettings
 from bridge.simulator.faults import FAULTS
+from bridge.testing.ports import free_port
 from bridge.testing.receiver import Receiver
-from bridge.testing.servers import RabbitMQServer, RedisServer, free_port
+from bridge.testing.servers import RabbitMQServer, RedisServer
 
 pytestmark = pytest.mark.faults
 

@@ -23,8 +23,9 @@ from bridge.adapters.redis_store import RedisStore
 from bridge.clock import Clock
 from bridge.settlement import Tally
 from bridge.simulator import Simulator, SimulatorSettings
+from bridge.testing.ports import free_port
 from bridge.testing.relay import TcpRelay
-from bridge.testing.servers import RabbitMQServer, RedisServer, free_port
+from bridge.testing.servers import RabbitMQServer, RedisServer
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 

@@ -23,7 +23,8 @@ from bridge.errors import AccessRefused, Conflict, Unavailable
 from bridge.ledger import Commit, Key, Ledger
 from bridge.settlement import Attempt, Tally
 from bridge.testing.ledger_suite import Store, change, event, events, held, trails
-from bridge.testing.servers import RedisServer, free_port, wait_for
+from bridge.testing.ports import free_port
+from bridge.testing.servers import RedisServer, wait_for
 from bridge.testing.settlement_suite import arrivals, at, later
 
 pytestmark = pytest.mark.faults

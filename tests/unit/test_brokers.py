@@ -36,8 +36,9 @@ from bridge.clock import Clock
 from bridge.errors import AccessRefused, Unavailable
 from bridge.event import Position
 from bridge.testing.broker_suite import QUEUE, collect, entry, ids, nothing_more
+from bridge.testing.ports import free_port
 from bridge.testing.relay import TcpRelay
-from bridge.testing.servers import RabbitMQServer, free_port
+from bridge.testing.servers import RabbitMQServer
 
 EXCHANGE = "bridge.events"
 

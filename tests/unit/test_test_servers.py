@@ -1,0 +1,34 @@
+"""The servers that tests start: where they listen, and what is said when one does not come up."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from bridge.testing import servers
+from bridge.testing.ports import free_port
+from bridge.testing.servers import RabbitMQServer
+
+
+def test_a_free_port_is_none_that_the_system_gives_away_by_itself():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        given = probe.getsockname()[1]
+    settings = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    lowest = int(settings.read_text().split()[0]) if settings.exists() else given
+    ports = {free_port() for _ in range(200)}
+    assert len(ports) > 180
+    assert 1024 < min(ports) < max(ports) < lowest
+
+
+def test_a_node_that_does_not_come_up_is_told_of_with_what_it_said(monkeypatch):
+    monkeypatch.setattr(servers, "_STARTS_AT_MOST", 2)
+    node = RabbitMQServer()
+    node.config.write_text("listeners.tcp.1 = nowhere\n")
+    try:
+        with pytest.raises(RuntimeError, match=r"(?s)ended 2 times while starting:.*nowhere"):
+            node.start()
+    finally:
+        node.remove()
