@@ -167,12 +167,17 @@ async def subscribed(url: str) -> AsyncIterator[Callable[[], Awaitable[list[dict
 
     async def read() -> list[dict[str, Any]]:
         connection = await aio_pika.connect(url)
-        found = []
+        found: list[dict[str, Any]] = []
+
+        async def take(message: aio_pika.abc.AbstractIncomingMessage) -> None:
+            found.append(json.loads(message.body))
+
         async with connection, connection.channel() as channel:
+            # All at once: asked for one by one on a busy machine, they take minutes.
             queue = await channel.get_queue("service")
-            while message := await queue.get(fail=False):
-                await message.ack()
-                found.append(json.loads(message.body))
+            await queue.consume(take, no_ack=True)
+            count = queue.declaration_result.message_count or 0
+            await until(lambda: len(found) >= count, "the service has read its queue")
         return found
 
     yield read
