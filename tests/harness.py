@@ -90,7 +90,7 @@ async def ask(folder: Path, *arguments: str, **environ: str) -> subprocess.Compl
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
 

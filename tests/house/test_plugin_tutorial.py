@@ -58,7 +58,7 @@ def run(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=200,
             check=False,
         )
 
