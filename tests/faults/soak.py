@@ -329,7 +329,7 @@ async def soak(
         seconds = time.monotonic() - started
         result = judge(provider, far, troupe)
         result.seconds = seconds
-        await _read_books(store, result, within=30)
+        await _read_books(store, result, within=120)
         codes = await troupe.stop()
         assert codes == [0, 0], codes
     return result

@@ -200,7 +200,7 @@ class Crowd:
     async def asked(self, more: int, what: str) -> None:
         """Wait until each provider was asked so many times more."""
         before = self.counts()
-        await until(lambda: all(now >= was + more for now, was in zip(self.counts(), before, strict=True)), what, 40)
+        await until(lambda: all(now >= was + more for now, was in zip(self.counts(), before, strict=True)), what)
 
     def check(self) -> None:
         for provider in self.providers:
