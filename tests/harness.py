@@ -92,6 +92,7 @@ async def ask(folder: Path, *arguments: str, **environ: str) -> subprocess.Compl
         text=True,
         timeout=180,
         check=False,
+        start_new_session=True,  # of which Linux gives each its share of the processors
     )
 
 
