@@ -134,7 +134,7 @@ async def test_a_second_replica_makes_no_second_event_and_takes_over_when_the_fi
             await until(lambda: len(consumer.events) > 200, "200 events")
             await asyncio.to_thread(first.kill)
             heard = len(consumer.events)
-            await until(lambda: len(consumer.events) > heard + 100, "the second goes on")
+            await until(lambda: len(consumer.events) > heard + 100, "the second goes on", within=15)
             await complete(simulator, consumer, missing)
             assert await asyncio.to_thread(second.stop) == 0
         occurrences = {(event["subject"], event["data"]["status"], event["id"]) for event in consumer.events}

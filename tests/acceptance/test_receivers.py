@@ -300,7 +300,7 @@ async def test_a_receiver_that_hangs_and_one_that_is_not_there_hold_up_no_other(
                 await absent.stop()
             began = time.monotonic()
             assert await setting.stop() == 0
-            assert time.monotonic() - began < 50  # a send that hangs has 60 s
+            assert time.monotonic() - began < 25
 
 
 async def test_a_private_address_is_refused_and_said_to_be_unless_it_is_allowed(tmp_path):

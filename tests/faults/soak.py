@@ -50,7 +50,7 @@ CLAIM = 2.0
 CONCURRENCY = 32
 IN_HAND = 2 * CONCURRENCY
 """What a sink's process holds at most: so many may come twice when it is killed."""
-ON_ITS_WAY = 2.0
+ON_ITS_WAY = 0.5
 """Seconds for which the far side may still find requests of a process that is dead."""
 ROLES = {"poller": ("poll", "relay"), "sink": ("sink",)}
 VICTIMS = {"poller": 8, "sink": 8, "redis": 3, "rabbitmq": 1}

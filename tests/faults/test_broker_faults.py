@@ -125,7 +125,7 @@ async def test_a_broker_that_died_between_two_batches_loses_nothing(
         with pytest.raises(Unavailable):
             await inbox.get(1, 10)
         await inbox.ack(unacknowledged[4:])  # moot, and silently so
-        assert elapsed() < PATIENCE
+        assert elapsed() < 5
         await asyncio.to_thread(server.start)
         await until_it_works(lambda: broker.publish([entry(11)]))
         await until_it_works(lambda: inbox.get(0, 0))
@@ -205,12 +205,12 @@ async def test_a_broker_that_hangs_is_unavailable_in_bounded_time_and_closing_en
             elapsed = timed()
             with pytest.raises(Unavailable, match=r"no answer in time|not confirmed within 1 s"):
                 await broker.publish([entry(1)])
-            assert elapsed() < PATIENCE
+            assert elapsed() < 4
             with pytest.raises(Unavailable):
                 await broker.depth(QUEUE)
             elapsed = timed()
         await leaving.close()
-        assert elapsed() < PATIENCE
+        assert elapsed() < 12
         relay.resume()
         assert await until_it_works(lambda: broker.publish([entry(2)])) == 0
 
@@ -289,7 +289,7 @@ async def test_a_memory_alarm_makes_rabbitmq_unavailable_until_it_is_over(
             elapsed = timed()
             with pytest.raises(Unavailable, match="alarm"):
                 await broker.publish([entry(2)])
-            assert elapsed() < PATIENCE
+            assert elapsed() < 5
     finally:
         await asyncio.to_thread(rabbit.ctl, "set_vm_memory_high_watermark", "absolute", "2GB")
     await until_it_works(lambda: broker.publish([entry(3)]))
@@ -519,7 +519,7 @@ async def test_a_locked_file_is_unavailable_in_bounded_time(tmp_path: Path) -> N
     elapsed = timed()
     with pytest.raises(Unavailable, match=r"broker\.db: database is locked"):
         await broker.publish([entry(1)])
-    assert elapsed() < PATIENCE
+    assert elapsed() < 10
     hog.execute("ROLLBACK")
     hog.close()
     assert await broker.publish([entry(1)]) == 0

@@ -39,7 +39,7 @@ LIVELY = SimulatorSettings(
     late_share=0.05,
 )
 LEASE = 2.0
-MARGIN = 10.0
+MARGIN = 3.0
 """What a takeover may take beyond the lease: looking for it, asking nothing for a moment, and a busy machine."""
 
 
@@ -169,7 +169,7 @@ async def test_another_replica_takes_over_within_the_lease_or_at_once_from_one_t
                 asked = time.monotonic()
                 await asyncio.to_thread(first.kill if end == "kill" else first.stop)
                 gone = time.monotonic()
-                assert gone - asked < 20, "it ends as soon as its work in hand is done"
+                assert gone - asked < 10, "it ends as soon as its work in hand is done"
                 heard = len(play.consumer.events)
                 await until(lambda: play.holds_all(second), "the second has taken over", within=120)
                 taken = time.monotonic() - gone
@@ -196,7 +196,7 @@ async def test_a_rolling_restart_leaves_no_gap_and_makes_nothing_twice(tmp_path,
                 fresh.append(new)
                 await until(lambda new=new: "bridge.starts" in new.err.read_text(), "the new one is there")
                 assert await asyncio.to_thread(old.stop) == 0
-                await play.goes_on(30)
+                await play.goes_on(30, within=15)
             await play.complete()
             for new in fresh:
                 assert await asyncio.to_thread(new.stop) == 0

@@ -173,7 +173,7 @@ class TestRedis:
         started = time.monotonic()
         with pytest.raises(Unavailable, match=r"did not answer within 2 s"):
             await store.commit(None, page(1))
-        assert time.monotonic() - started < 60
+        assert time.monotonic() - started < 12
         own_redis.resume()
         # The server runs what it was sent while it hung: sent again, the page is known by its nonce.
         assert await store.commit(None, page(1)) == 1

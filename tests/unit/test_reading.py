@@ -62,7 +62,7 @@ def test_a_link_header_is_read_in_every_form(headers, found):
 def test_no_link_header_holds_up_the_others(header):
     started = monotonic()
     assert reading.links([header]) == {}
-    assert monotonic() - started < 20  # a quadratic reader takes minutes
+    assert monotonic() - started < 1.0
 
 
 @given(st.lists(st.text(alphabet="<>;,=\"' relnext/?&\\", max_size=80)))
