@@ -7,11 +7,11 @@ import secrets
 import socket
 
 _PORTS = range(10_240, 32_768)
-"""What systems leave alone when they choose a port themselves: for a listener on port 0, or a connection's near end."""
+"""What Linux by default leaves alone when it chooses a port: for a listener on port 0, or a connection's near end."""
 
 
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that was free a moment ago, and that no system gives away by itself meanwhile."""
+    """Return a TCP port of 127.0.0.1 that was free a moment ago, and that Linux by default does not give away."""
     while True:
         port = secrets.choice(_PORTS)
         with socket.socket() as probe, contextlib.suppress(OSError):
