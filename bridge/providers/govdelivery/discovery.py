@@ -11,7 +11,7 @@ from typing import Any
 from bridge.lifecycle import Lifecycle
 from bridge.providers import reading
 from bridge.providers.govdelivery.api import Api, Listing, message_path
-from bridge.providers.govdelivery.following import CLOCKS, Followed, Listed, epoch, past, stamp
+from bridge.providers.govdelivery.following import Followed, Listed, ahead, epoch, past, stamp
 from bridge.providers.govdelivery.lifecycles import counts
 from bridge.providers.govdelivery.scheduling import SELDOM
 from bridge.source import Page
@@ -138,9 +138,7 @@ class Walk:
         self._follow_for = follow_for
         self._first = listed.until is None
         self._since = (listed.until or now) - _MARGIN
-        # A walk that is said to have begun later than now went by a clock set ahead: when it was, nobody knows.
-        ahead = (listed.until or 0.0) > now + CLOCKS
-        self._deep = self._first or ahead or now - listed.deep >= _DEEP_EVERY
+        self._deep = self._first or ahead(listed.until, now) or now - listed.deep >= _DEEP_EVERY
         self._floor = now - follow_for - _DEPTH_BEYOND if self._deep else self._since
 
     async def pages(self) -> AsyncGenerator[Page, None]:

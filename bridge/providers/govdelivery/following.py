@@ -13,8 +13,8 @@ from bridge.providers import reading
 from bridge.providers.govdelivery.pacing import Pace, changes, worth, worthwhile_after
 from bridge.providers.govdelivery.scheduling import ABANDONED, Candidate, next_look, price
 
-CLOCKS = 5.0
-"""Seconds by which two processes' clocks may differ; what was written later than that from now was by one set ahead."""
+_CLOCKS = 5.0
+"""Seconds by which two processes' clocks may differ."""
 _PEOPLE_IN_A_PAGE = 50
 _PAGES_BEFORE_COUNTS = 2
 
@@ -173,6 +173,11 @@ class Followed:
             before,
         )
         return None if then is None else then.timestamp()
+
+
+def ahead(written: float | None, now: float) -> bool:
+    """Whether a time in the cursor is by a clock that was set ahead: how long ago that was, nobody knows."""
+    return written is not None and written > now + _CLOCKS
 
 
 def stamp(seconds: float) -> float:

@@ -22,7 +22,7 @@ from bridge.providers.govdelivery.api import ENDS_SWEEP, Api, Health, canonical,
 from bridge.providers.govdelivery.details import Details
 from bridge.providers.govdelivery.discovery import MessageList, Walk, created_between, list_key
 from bridge.providers.govdelivery.familiar import Familiar
-from bridge.providers.govdelivery.following import CLOCKS, Followed, Listed, stamp
+from bridge.providers.govdelivery.following import Followed, Listed, ahead, stamp
 from bridge.providers.govdelivery.lifecycles import MESSAGE, RECIPIENT, kinds
 from bridge.providers.govdelivery.pacing import Pace, pace_key
 from bridge.providers.govdelivery.scheduling import ABANDONED, RARELY, SELDOM, choose
@@ -395,7 +395,7 @@ class GovDelivery:
         never = plan.now + 2 * max(RARELY, plan.interval)
         present = {path: entry for path, entry in followed.items() if entry.over is None}
         paths = [
-            path for path, entry in present.items() if not soon < entry.due < never or entry.begun > plan.now + CLOCKS
+            path for path, entry in present.items() if not soon < entry.due < never or ahead(entry.begun, plan.now)
         ]
         healthy = [path for path, entry in present.items() if not entry.failures]
         if healthy and not self.settings.discover and all(present[path].failures for path in paths):
@@ -451,7 +451,7 @@ def _take_up(followed: dict[str, Followed], named: Iterable[str], now: float, *,
         if known is None or known.over is not None:
             followed[path] = Followed(due=stamp(now), found=stamp(now), backlog=first)
     for path, entry in followed.items():
-        if entry.over is not None and entry.over > now + CLOCKS:
+        if ahead(entry.over, now):
             followed[path] = replace(entry, over=None, due=stamp(now))
 
 

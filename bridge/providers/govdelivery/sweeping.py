@@ -12,7 +12,7 @@ from bridge.errors import BridgeError, NotReady, Permanent
 from bridge.providers import reading
 from bridge.providers.govdelivery.api import ENDS_SWEEP, Api, Listing, channel_of, provider_clock, recipient_key
 from bridge.providers.govdelivery.familiar import Familiar, Reading
-from bridge.providers.govdelivery.following import CLOCKS, Followed, Sweep, epoch, moment, past, stamp
+from bridge.providers.govdelivery.following import Followed, Sweep, ahead, epoch, moment, past, stamp
 from bridge.providers.govdelivery.lifecycles import DETAILS, MESSAGE_KEY, STATUS_OF_DETAIL, counts
 from bridge.providers.govdelivery.pacing import Pace, changes
 from bridge.providers.govdelivery.scheduling import SELDOM, must_reread, pays, price
@@ -203,8 +203,8 @@ class Look:
         """Decide whether the recipients are read now."""
         if before.counts is None or now_counts is None or before.swept is None:
             return True
-        if before.swept > self._plan.now + CLOCKS:
-            return True  # by a clock that was ahead: how long ago that was, nobody knows
+        if ahead(before.swept, self._plan.now):
+            return True
         pending = max(1, changes(before.counts, now_counts)) if moved else 0
         waited = self._plan.now - before.swept
         return pays(pending, waited, before.length(), price(self._plan.interval)) or self._rereads(self._entry)
