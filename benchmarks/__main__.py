@@ -27,7 +27,7 @@ from benchmarks import (
 )
 from benchmarks.report import Goal, Row, as_json, rate, ratio, table
 from benchmarks.rig import Rig, Scale
-from bridge.observe import configure_logging
+from bridge.observability.logging import configure_logging
 
 MIB = 1024 * 1024
 

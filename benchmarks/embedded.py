@@ -11,8 +11,8 @@ from pathlib import Path
 from benchmarks.far_side import STATUSES
 from benchmarks.ingest import BATCH, bodies
 from benchmarks.rig import Rig, Sides, until
-from bridge.adapters.sqlite_store import SqliteStore
-from bridge.clock import Clock
+from bridge.adapters.sqlite.store import SqliteStore
+from bridge.domain.clock import Clock
 
 _MESSAGES = 4
 
@@ -53,7 +53,7 @@ async def ours(rig: Rig, recipients: int, sides: Sides) -> None:
 
     async def settled(number: int) -> None:
         async def done() -> bool:
-            return sum(one.taken for one in (await store.tally("out")).values()) >= number
+            return sum(one.taken for one in (await store.counts("out")).values()) >= number
 
         await until(done, f"{number} events settled", look=0.02)
 

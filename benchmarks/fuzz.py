@@ -70,7 +70,7 @@ def with_atheris(name: str, seconds: float) -> None:
     """Hand one target to libFuzzer for so many seconds; it ends the process, with 77 when something was found."""
     import atheris
 
-    with atheris.instrument_imports(include=["bridge.providers", "bridge.lifecycle", "bridge.intake", "bridge.event"]):
+    with atheris.instrument_imports(include=["bridge.sources", "bridge.domain", "bridge.http", "bridge.ingest"]):
         function, strategy = targets()[name]
     test = given(strategy)(settings(database=None, deadline=None)(counted(function, Counter(), name)))
     atheris.Setup(

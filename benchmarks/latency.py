@@ -16,13 +16,13 @@ import kombu
 
 from benchmarks.ingest import bodies
 from benchmarks.rig import EXCHANGE, SECRET, Rig, until
-from bridge.assembly import Assembly
-from bridge.cli.run import calm_collector
-from bridge.clock import Clock
-from bridge.config import load
-from bridge.providers.govdelivery.lifecycles import kinds
-from bridge.service import Service, SourcePart, build
-from bridge.source import Observation, Page
+from bridge.cli.commands.run import tune_gc
+from bridge.config.loading import load
+from bridge.domain.clock import Clock
+from bridge.protocols.source import Observation, Page
+from bridge.runtime.assembly import Assembly
+from bridge.runtime.service import ConfiguredSource, Service, build
+from bridge.sources.govdelivery.lifecycles import kinds
 
 PAGE = 20
 
@@ -94,7 +94,7 @@ async def chain(rig: Rig, count: int, rate: float | None) -> tuple[float, list[f
     parts = build(assembly)
     part = parts.sources["a"]
     source: Any = Paced(count, rate)
-    service = Service(replace(parts, sources={"a": SourcePart(part.kind, part.settings, source)}), assembly.clock)
+    service = Service(replace(parts, sources={"a": ConfiguredSource(part.kind, part.settings, source)}), assembly.clock)
     before, stop = rig.far.posts(), asyncio.Event()
     rig.far.time(on=True)
     running = asyncio.ensure_future(service.run(stop))
@@ -163,7 +163,7 @@ def _shown(delays: Sequence[float]) -> tuple[float, float]:
 def _calm() -> Iterator[None]:
     """Collect garbage as `bridge run` does, which this process stands in for."""
     thresholds = gc.get_threshold()
-    calm_collector()
+    tune_gc()
     try:
         yield
     finally:

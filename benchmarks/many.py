@@ -11,10 +11,10 @@ from benchmarks.far_side import PAGE
 from benchmarks.peers import depth_of
 from benchmarks.rig import SECRET, Rig, resident, until
 from benchmarks.webhooks import events
-from bridge.adapters.kombu_broker import KombuBroker
-from bridge.clock import Clock
-from bridge.event import Entry, Position
-from bridge.ledger import Commit
+from bridge.adapters.kombu.broker import KombuBroker
+from bridge.domain.clock import Clock
+from bridge.domain.event import JournalEntry, Position
+from bridge.protocols.ledger import Commit
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +76,14 @@ async def sinks(rig: Rig, number: int, deliveries: int) -> Spread:
             for start in range(0, len(some), 500):
                 batch = some[start : start + 500]
                 first = await store.commit(None, Commit("a", events=batch)) - len(batch) + 1
-                await broker.publish([Entry(Position("a", first + index), one) for index, one in enumerate(batch)])
+                await broker.publish(
+                    [JournalEntry(Position("a", first + index), one) for index, one in enumerate(batch)]
+                )
         finally:
             await broker.close()
 
         async def settled() -> int:
-            tallies = [await store.tally(name) for name in names]
+            tallies = [await store.counts(name) for name in names]
             return sum(one.taken for tally in tallies for one in tally.values())
 
         total = len(some) * number

@@ -41,7 +41,7 @@ async def grow(rig: Rig, events: int) -> Growth:
 
         async def settled(number: int) -> None:
             async def done() -> bool:
-                return sum(one.taken for one in (await store.tally("out")).values()) >= number
+                return sum(one.taken for one in (await store.counts("out")).values()) >= number
 
             await until(done, f"{number} events settled", within=600, look=0.05)
 

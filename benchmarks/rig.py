@@ -21,8 +21,8 @@ import redis
 import yaml
 
 from benchmarks.far_side import Remote, far_side
-from bridge.adapters.redis_store import RedisStore
-from bridge.clock import Clock
+from bridge.adapters.redis.store import RedisStore
+from bridge.domain.clock import Clock
 from bridge.testing.servers import RabbitMQServer, RedisServer
 
 EXCHANGE = "bridge.events"

@@ -11,10 +11,10 @@ import aiohttp
 
 from benchmarks.far_side import PAGE
 from benchmarks.rig import Rig, Sides
-from bridge.clock import Clock
-from bridge.intake import Intake
-from bridge.providers.govdelivery import GovDelivery, GovDeliverySettings
-from bridge.settings import Secret
+from bridge.domain.clock import Clock
+from bridge.domain.settings import Secret
+from bridge.ingest.intake import Intake
+from bridge.sources.govdelivery import GovDelivery, GovDeliverySettings
 
 _MESSAGES = 8
 _AT_ONCE = 4

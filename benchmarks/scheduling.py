@@ -32,12 +32,13 @@ from urllib.parse import parse_qs, urlsplit
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from bridge.clock import Clock
-from bridge.providers.govdelivery import GovDelivery, GovDeliverySettings
-from bridge.providers.govdelivery.lifecycles import MESSAGE_KEY
-from bridge.providers.govdelivery.scheduling import must_reread
-from bridge.providers.http import Answer, Limiter
-from bridge.source import Page
+from bridge.domain.clock import Clock
+from bridge.http.limiter import Limiter
+from bridge.http.response import Response
+from bridge.protocols.source import Page
+from bridge.sources.govdelivery import GovDelivery, GovDeliverySettings
+from bridge.sources.govdelivery.lifecycles import MESSAGE_KEY
+from bridge.sources.govdelivery.scheduling import must_reread
 
 HOUR = 3600.0
 START = datetime(2024, 5, 1, tzinfo=UTC)
@@ -239,7 +240,7 @@ class Provider:
         self.found: dict[str, float] = {}
         """When each message was asked for the first time."""
 
-    async def get(self, target: str, *_: object) -> Answer:
+    async def get(self, target: str, *_: object) -> Response:
         await self.limiter.start()
         self.asked += 1
         parts = urlsplit(target)
@@ -259,7 +260,7 @@ class Provider:
         headers = CIMultiDict({"Link": f'<{parts.path}?page={page + 1}>; rel="next"'} if more else {})
         now = self._clock.now()
         url = URL(f"https://provider.example{parts.path}")
-        return Answer(f"GET {parts.path}", 200, body, now, now, url, CIMultiDictProxy(headers))
+        return Response(f"GET {parts.path}", 200, body, now, now, url, CIMultiDictProxy(headers))
 
     def _list(self, page: int, size: int = 100) -> tuple[bytes, bool]:
         while self._unborn and self._unborn[-1].born <= self._time.seconds:
@@ -438,11 +439,13 @@ def compare(scenario: Scenario, seed: int = 1) -> Comparison:
     left = mine.requests - provider.listed
 
     def rival(*, thrifty: bool) -> Outcome:
-        found = spending(lambda every: fixed(scenario, messages, provider.found, every, thrifty=thrifty), left)
+        found = spending(
+            lambda every: fixed(scenario, messages, provider.found, every, use_cached_counts=thrifty), left
+        )
         return replace(found, requests=found.requests + provider.listed)
 
     changes = sum(len(message.steps) for message in messages)
-    return Comparison(scenario, changes, mine, rival(thrifty=True), rival(thrifty=False))
+    return Comparison(scenario, changes, mine, rival(use_cached_counts=True), rival(use_cached_counts=False))
 
 
 # --- what is printed --------------------------------------------------------------------------------------------------

@@ -11,9 +11,9 @@ import redis
 
 from benchmarks.ingest import BATCH, bodies
 from benchmarks.rig import EXCHANGE, Rig, Sides
-from bridge.adapters.kombu_broker import KombuBroker
-from bridge.clock import Clock
-from bridge.event import Entry, Position, WireEvent
+from bridge.adapters.kombu.broker import KombuBroker
+from bridge.domain.clock import Clock
+from bridge.domain.event import JournalEntry, Position, WireEvent
 
 QUEUES = ("bench.a", "bench.b", "bench.c")
 """Of three queues, two want what is published."""
@@ -40,7 +40,7 @@ async def ours(url: str, events: Sequence[bytes]) -> float:
     """Publish the same through our broker; return events a second."""
     broker = KombuBroker(url, exchange=EXCHANGE, clock=Clock())
     entries = [
-        Entry(Position("bench", number), WireEvent("0" * 32, _TOPIC, 1_700_000_000, body))
+        JournalEntry(Position("bench", number), WireEvent("0" * 32, _TOPIC, 1_700_000_000, body))
         for number, body in enumerate(events, 1)
     ]
     try:

@@ -13,9 +13,9 @@ import redis
 from benchmarks.far_side import PAGE
 from benchmarks.rig import Rig
 from benchmarks.webhooks import events
-from bridge.adapters.redis_store import RedisStore
-from bridge.event import WireEvent
-from bridge.ledger import Commit, Key, StatusChange
+from bridge.adapters.redis.store import RedisStore
+from bridge.domain.event import WireEvent
+from bridge.protocols.ledger import Commit, Key, StatusChange
 from bridge.testing.servers import RedisServer
 
 RETENTION = 30 * 86400.0

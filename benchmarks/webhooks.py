@@ -9,10 +9,11 @@ from collections.abc import Sequence
 import aiohttp
 
 from benchmarks.rig import SECRET, Rig, Sides, until
-from bridge.adapters.kombu_broker import KombuBroker
-from bridge.clock import Clock
-from bridge.event import Entry, Observed, Position, RecipientData, RecipientSent, Transition, WireEvent, occurrence_id
-from bridge.ledger import Commit
+from bridge.adapters.kombu.broker import KombuBroker
+from bridge.domain.clock import Clock
+from bridge.domain.event import JournalEntry, Observed, Position, Transition, WireEvent, event_id
+from bridge.protocols.ledger import Commit
+from bridge.sources.govdelivery.events import RecipientData, RecipientSent
 
 CONCURRENCY = 16
 _HEADERS = {"Content-Type": "application/cloudevents+json", "webhook-id": "0" * 32, "webhook-timestamp": "1700000000"}
@@ -30,7 +31,7 @@ def events(count: int, *, source: str = "a", message: int = 1) -> list[WireEvent
             observed=Observed(after=now, by=now), message=path, phone=f"+1651{number:07d}", completed_at=now,
         )  # fmt: skip
         event = RecipientSent.of(
-            id=occurrence_id(uri, subject, "sent", 0),
+            id=event_id(uri, subject, "sent", 0),
             source=uri,
             subject=subject,
             time=now,
@@ -51,7 +52,9 @@ async def queue(rig: Rig, some: Sequence[WireEvent], sink: str) -> None:
                 batch = some[start : start + 500]
                 last = await store.commit(None, Commit("a", events=batch))
                 first = last - len(batch) + 1
-                await broker.publish([Entry(Position("a", first + index), one) for index, one in enumerate(batch)])
+                await broker.publish(
+                    [JournalEntry(Position("a", first + index), one) for index, one in enumerate(batch)]
+                )
     finally:
         await broker.close()
 
@@ -88,7 +91,7 @@ async def ours(rig: Rig, some: Sequence[WireEvent]) -> float:
     async with rig.store() as store:
 
         async def settled() -> int:
-            return sum(one.taken for one in (await store.tally("crm")).values())
+            return sum(one.taken for one in (await store.counts("crm")).values())
 
         async def begun() -> bool:
             return await settled() >= len(some) // 10

@@ -14,12 +14,13 @@ from typing import Any, Union, get_args, get_origin
 import click
 from pydantic import BaseModel
 
-from bridge import plugins
 from bridge.cli import cli
-from bridge.cli.schemas import event_topics, plain_default
-from bridge.config import Config
-from bridge.event import CATALOGUE, Data, Event, Transition
-from bridge.settings import Settings
+from bridge.cli.support.schemas import event_topics, plain_default
+from bridge.config import registry
+from bridge.config.model import Config
+from bridge.domain.catalogue import INTERNAL_EVENTS
+from bridge.domain.event import Data, Event, Transition
+from bridge.domain.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 HERE = ROOT / "docs" / "reference"
@@ -83,9 +84,9 @@ def configuration() -> str:
     for name, info in Config.model_fields.items():
         if isinstance(info.annotation, type) and issubclass(info.annotation, Settings):
             parts += [f"### `{name}`\n\n", _settings(info.annotation)]
-    for kind in plugins.KINDS:
+    for kind in registry.KINDS:
         for found in _ours(kind):
-            plugin = plugins.load(kind, found.name)
+            plugin = registry.load(kind, found.name)
             summary = plugin.summary[:1].upper() + plugin.summary[1:]
             parts.append(f"## {kind.capitalize()} `{found.name}`\n\n")
             parts += [f"{summary}. Distribution `{found.distribution}`.\n\n", _settings(plugin.settings)]
@@ -107,8 +108,8 @@ are `500ms`, `30s`, `5m`, `72h`, `7d`, at most ten years; rates `4/s`, `100/m`; 
 """
 
 
-def _ours(kind: plugins.Kind) -> list[plugins.Installed]:
-    return [found for found in plugins.installed(kind).values() if found.distribution in OURS]
+def _ours(kind: registry.Kind) -> list[registry.Installed]:
+    return [found for found in registry.installed(kind).values() if found.distribution in OURS]
 
 
 def _settings(model: type[Settings]) -> str:
@@ -145,8 +146,8 @@ def _written(value: Any) -> str:
 
 def events() -> str:
     """Return the page of all events: their topics, their attributes and their data."""
-    brought = [event for found in _ours("source") for event in plugins.load_source(found.name).events]
-    types = list(dict.fromkeys([*CATALOGUE, *brought]))
+    brought = [event for found in _ours("source") for event in registry.load_source(found.name).events]
+    types = list(dict.fromkeys([*brought, *INTERNAL_EVENTS]))
     parts = ["# Events\n\n", MADE, "| class | topics | provider | meaning |\n| --- | --- | --- | --- |\n"]
     parts += [
         f"| `{cls.__name__}` | {_topics(cls)} | {cls.provider or 'any'} | {_cell(cls.__doc__)} |\n" for cls in types

@@ -23,7 +23,7 @@ from cloudevents.core.bindings.http import HTTPMessage, from_http_event
 from cloudevents.core.formats.json import JSONFormat
 
 from bridge.simulator import Simulator
-from bridge.simulator.snippet import sources
+from bridge.simulator.config_snippet import sources
 
 EXCHANGE = "bridge.events"
 

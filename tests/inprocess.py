@@ -8,15 +8,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from bridge import plugins
-from bridge.adapters.sqlite_store import SqliteStore
-from bridge.clock import Clock
-from bridge.event import Catalogue, Event
-from bridge.intake import Intake, Round
-from bridge.ledger import Lease
-from bridge.polling import Poller, Watcher
+from bridge.adapters.sqlite.store import SqliteStore
+from bridge.config import registry
+from bridge.domain.catalogue import INTERNAL_EVENTS, Catalogue
+from bridge.domain.clock import Clock
+from bridge.domain.event import Event
+from bridge.ingest.intake import Intake, PollResult
+from bridge.ingest.poller import Poller, PollListener
+from bridge.protocols.ledger import Lease
 from bridge.simulator import Simulator
-from bridge.simulator.snippet import sources
+from bridge.simulator.config_snippet import sources
 
 History = list[tuple[str, str | None, str | None]]
 
@@ -25,9 +26,9 @@ class Overheard(Intake):
     """The intake, of which the test hears how the last poll ended."""
 
     error: Exception | None = None
-    round: Round | None = None
+    round: PollResult | None = None
 
-    async def poll(self, lease: Lease) -> Round:
+    async def poll(self, lease: Lease) -> PollResult:
         self.error, self.round = None, None
         try:
             self.round = await super().poll(lease)
@@ -41,11 +42,11 @@ async def _not_held_back(_: str) -> str | None:
     return None
 
 
-class Polled(Watcher):
+class Polled(PollListener):
     """One source as a running service has it, polled whenever the test says so."""
 
     def __init__(self, name: str, config: dict[str, Any], store: SqliteStore, clock: Clock) -> None:
-        plugin = plugins.load_source(config["type"])
+        plugin = registry.load_source(config["type"])
         self.name = name
         self.store = store
         self.clock = clock
@@ -53,10 +54,10 @@ class Polled(Watcher):
         self.source = plugin.build(name, self.settings, clock)
         self.intake = Overheard(name, config["type"], self.source, store, clock)
         self.poller = Poller(
-            name, self.settings, self.intake, store, clock, watcher=self, held_back=_not_held_back
+            name, self.settings, self.intake, store, clock, watcher=self, backpressure=_not_held_back
         )  # fmt: skip
         self.states: list[tuple[str, str | None]] = []
-        self.catalogue = Catalogue((*Catalogue().types, *plugin.events))
+        self.catalogue = Catalogue((*plugin.events, *INTERNAL_EVENTS))
 
     def state(self, source: str, state: str, reason: str | None) -> None:
         del source

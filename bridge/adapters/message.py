@@ -9,25 +9,25 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from bridge.broker import Received
-from bridge.event import CONTENT_TYPE, Entry, Position, WireEvent
+from bridge.domain.event import CONTENT_TYPE, JournalEntry, Position, WireEvent
+from bridge.protocols.broker import Received
 
 POSITION_HEADER = "bridge-position"
 ENCODING = "utf-8"
 PERSISTENT = 2
 
 
-def headers(entry: Entry) -> dict[str, str]:
+def headers(entry: JournalEntry) -> dict[str, str]:
     """Return the headers that an entry travels with."""
     return {POSITION_HEADER: str(entry.position)}
 
 
 def properties(event: WireEvent) -> dict[str, Any]:
     """Return the AMQP properties of an event, apart from content type and encoding."""
-    return {"message_id": event.id, "type": event.type, "timestamp": stamp(event), "delivery_mode": PERSISTENT}
+    return {"message_id": event.id, "type": event.type, "timestamp": amqp_timestamp(event), "delivery_mode": PERSISTENT}
 
 
-def stamp(event: WireEvent) -> int:
+def amqp_timestamp(event: WireEvent) -> int:
     """Return the AMQP property `timestamp`, which has no sign; journals of earlier versions hold times before 1970."""
     return max(0, event.time)
 
@@ -76,4 +76,13 @@ def _time(told: object, content: Mapping[str, Any] | None) -> int:
         return 0
 
 
-__all__ = ["CONTENT_TYPE", "ENCODING", "PERSISTENT", "POSITION_HEADER", "headers", "properties", "received", "stamp"]
+__all__ = [
+    "CONTENT_TYPE",
+    "ENCODING",
+    "PERSISTENT",
+    "POSITION_HEADER",
+    "amqp_timestamp",
+    "headers",
+    "properties",
+    "received",
+]

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from bridge import __version__
-from bridge.cli.common import Exit, Group, complain, guard_interpreter
+from bridge.cli.support.errors import report_error
+from bridge.cli.support.options import Exit, Group
+from bridge.cli.support.running import guard_interpreter
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -34,7 +36,7 @@ COMMANDS = {
     "events": "List the events, and their schemas.",
     "simulate": "Serve the simulated providers.",
 }
-"""Each command with its short help; `bridge.cli.NAME` has a command `NAME`, with `_` for each dash."""
+"""Each command with its short help; `bridge.cli.commands.NAME` has a command `NAME`, with `_` for each dash."""
 
 
 class _Lazy(Group):
@@ -49,7 +51,7 @@ class _Lazy(Group):
         if cmd_name not in COMMANDS:
             return None
         name = cmd_name.replace("-", "_")
-        command = getattr(import_module(f"bridge.cli.{name}"), name)
+        command = getattr(import_module(f"bridge.cli.commands.{name}"), name)
         return command if isinstance(command, click.Command) else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -110,5 +112,5 @@ def _run(args: Sequence[str] | None) -> int:
         error.show()
         return error.exit_code
     except Exception as error:  # noqa: BLE001 - the one place where every error becomes a line and an exit code
-        return complain(error)
+        return report_error(error)
     return int(result) if isinstance(result, int) else Exit.DONE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bridge.clock import Clock
+from bridge.domain.clock import Clock
 
 
 class WorldClock:

@@ -10,10 +10,10 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from bridge.simulator.clock import WorldClock
+from bridge.simulator.fault_injection import FaultRegistry
+from bridge.simulator.ground_truth import ShownTransition
+from bridge.simulator.request_log import RequestLog
 from bridge.simulator.settings import FaultRule
-from bridge.simulator.strike import FaultBoard
-from bridge.simulator.traffic import Traffic
-from bridge.simulator.truth import Shown
 from bridge.simulator.world import World, iso_millis
 
 _RULE = {each.name for each in fields(FaultRule)}
@@ -25,10 +25,10 @@ class Controlled(Protocol):
     urls: dict[str, str]
     world: World
     time: WorldClock
-    board: FaultBoard
-    traffic: dict[str, Traffic]
+    board: FaultRegistry
+    traffic: dict[str, RequestLog]
 
-    def truth(self, provider: str | None = None, *, without: Collection[str] = ()) -> list[Shown]:
+    def truth(self, provider: str | None = None, *, without: Collection[str] = ()) -> list[ShownTransition]:
         """Return what was shown."""
         ...
 

@@ -10,9 +10,9 @@ from typing import Any
 from urllib.parse import urlencode
 from weakref import WeakKeyDictionary
 
-from bridge.simulator.face import JSON, Answer, Ask, answer_json, path_of
-from bridge.simulator.fate import FINALS
-from bridge.simulator.truth import Sight
+from bridge.simulator.ground_truth import Sight
+from bridge.simulator.histories import FINALS
+from bridge.simulator.provider_api import JSON, SimRequest, SimResponse, answer_json, path_of
 from bridge.simulator.world import CALL_DETAILS, CHANNELS, COLLECTIONS, RECIPIENT_STATUSES, Message, World, iso
 
 RECIPIENTS_PAGE = 50
@@ -52,7 +52,7 @@ class GovDelivery:
             (name for name in ("recipient", "recipients") if found[name]), "message" if found["number"] else "messages"
         )
 
-    def answer(self, ask: Ask) -> Answer:
+    def answer(self, ask: SimRequest) -> SimResponse:
         """Return the true answer."""
         if ask.headers.get("X-AUTH-TOKEN") != self._settings.govdelivery_token:
             return answer_json({"error": "Invalid authentication token"}, 401)
@@ -65,7 +65,7 @@ class GovDelivery:
         found = _PATH.fullmatch(ask.path)
         return _not_found() if found is None else self._resource(ask, found)
 
-    def _resource(self, ask: Ask, found: re.Match[str]) -> Answer:
+    def _resource(self, ask: SimRequest, found: re.Match[str]) -> SimResponse:
         page = _page_number(found["page"] or ask.query.get("page"))
         if found["number"] is None:
             return self._messages(ask, found["channel"], page)
@@ -78,7 +78,7 @@ class GovDelivery:
             return self._recipients(ask, message, found["collection"], page)
         return answer_json(_message(message, counts=True), sights=[Sight(message.path, message.state.status)])
 
-    def sights(self, ask: Ask, payload: Any) -> list[Sight]:
+    def sights(self, ask: SimRequest, payload: Any) -> list[Sight]:
         """Return the statuses in a body, and in the collections of calls the detail that the path tells."""
         collection = ask.view.partition(".")[2]
         detail = collection if collection in CALL_DETAILS else None
@@ -96,7 +96,7 @@ class GovDelivery:
 
     # --- lists ----------------------------------------------------------------------------------------------------
 
-    def _messages(self, ask: Ask, channel: str, page: int) -> Answer:
+    def _messages(self, ask: SimRequest, channel: str, page: int) -> SimResponse:
         messages = self._world.settled(channel)
         size = self._settings.page_size
         if channel != "voice":
@@ -118,14 +118,14 @@ class GovDelivery:
         _link(answer, ask, page, len(messages), size)
         return answer
 
-    def _recipients(self, ask: Ask, message: Message, collection: str | None, page: int) -> Answer:
+    def _recipients(self, ask: SimRequest, message: Message, collection: str | None, page: int) -> SimResponse:
         if collection is not None and collection not in COLLECTIONS[message.channel]:
             return _not_found()
         if self._world.clock.now() < message.born + self._settings.builds_for:
-            return Answer(202, b"", {"Content-Type": JSON})
+            return SimResponse(202, b"", {"Content-Type": JSON})
         total = len(message.states) if collection is None else len(message.members[collection])
         body, sights = self._page(message, collection, page, ask.shift)
-        answer = Answer(200, body, {"Content-Type": JSON}, sights)
+        answer = SimResponse(200, body, {"Content-Type": JSON}, sights)
         _link(answer, ask, page, total, RECIPIENTS_PAGE)
         return answer
 
@@ -149,13 +149,13 @@ class GovDelivery:
         pages[collection, start] = (version, body, sights)
         return body, sights
 
-    def _recipient(self, message: Message, index: int) -> Answer:
+    def _recipient(self, message: Message, index: int) -> SimResponse:
         if not 0 <= index < len(message.states):
             return _not_found()
         sight = Sight(message.recipient(index), message.states[index].status)
-        return Answer(200, _recipient(message, index).encode(), {"Content-Type": JSON}, [sight])
+        return SimResponse(200, _recipient(message, index).encode(), {"Content-Type": JSON}, [sight])
 
-    def _statistics(self, ask: Ask) -> Answer:
+    def _statistics(self, ask: SimRequest) -> SimResponse:
         found = re.fullmatch(r"/reports/messages/(sms|email)/statistics/?", ask.path)
         if found is None:
             return _not_found()
@@ -220,7 +220,7 @@ def _recipient(message: Message, index: int) -> str:
     )
 
 
-def _link(answer: Answer, ask: Ask, page: int, total: int, size: int) -> None:
+def _link(answer: SimResponse, ask: SimRequest, page: int, total: int, size: int) -> None:
     last = max(1, -(-total // size))
     if last == 1 and page == 1:
         return
@@ -254,5 +254,5 @@ def _sort_key(message: Message, sort: str) -> tuple[Any, int]:
     return value, message.number
 
 
-def _not_found() -> Answer:
+def _not_found() -> SimResponse:
     return answer_json({"error": "Not Found"}, 404)

@@ -7,9 +7,9 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
-from bridge.clock import Clock
-from bridge.simulator.face import Answer, Ask, answer_json
-from bridge.simulator.truth import Sight
+from bridge.domain.clock import Clock
+from bridge.simulator.ground_truth import Sight
+from bridge.simulator.provider_api import SimRequest, SimResponse, answer_json
 from bridge.simulator.world import SendEvent, World
 
 _PATH = re.compile(r"/messaging/v1/(sms|email)/messages/?")
@@ -34,7 +34,7 @@ class MarketingCloud:
             return "token"
         return "events" if path.startswith("/messaging/") else None
 
-    def answer(self, ask: Ask) -> Answer:
+    def answer(self, ask: SimRequest) -> SimResponse:
         """Return the true answer."""
         if ask.view == "token":
             return self._token(ask)
@@ -50,7 +50,7 @@ class MarketingCloud:
             return answer_json({"message": "Invalid request", "errorcode": 10006, "documentation": ""}, 400)
         return self._events(found[1], int(last), min(int(size), _MOST))
 
-    def sights(self, ask: Ask, payload: Any) -> list[Sight]:
+    def sights(self, ask: SimRequest, payload: Any) -> list[Sight]:
         """Return the events in a body."""
         feed = "email" if "/email/" in ask.path else "sms"
         items = payload.get("messages") if isinstance(payload, dict) else None
@@ -69,7 +69,7 @@ class MarketingCloud:
         """Let every token that was given out be good for nothing from now on."""
         self._tokens.clear()
 
-    def _token(self, ask: Ask) -> Answer:
+    def _token(self, ask: SimRequest) -> SimResponse:
         try:
             asked = json.loads(ask.body)
         except ValueError:
@@ -96,7 +96,7 @@ class MarketingCloud:
             }
         )
 
-    def _events(self, feed: str, last: int, size: int) -> Answer:
+    def _events(self, feed: str, last: int, size: int) -> SimResponse:
         end = self._world.highest_event()
         events = self._world.sends[feed]
         start = self._world.sends_after(feed, last)

@@ -12,19 +12,19 @@ from typing import Any, Self
 import structlog
 from aiohttp import web
 
-from bridge.clock import Clock
+from bridge.domain.clock import Clock
 from bridge.simulator.clock import WorldClock
 from bridge.simulator.control import control
-from bridge.simulator.face import Answer, Ask, Face, answer_json
-from bridge.simulator.faults import FAULTS
+from bridge.simulator.fault_catalogue import FAULTS
+from bridge.simulator.fault_injection import Active, Fault, FaultContext, FaultRegistry, Stage
 from bridge.simulator.govdelivery import GovDelivery, detail_counts, recipient_counts
+from bridge.simulator.ground_truth import GroundTruth, ShownTransition
 from bridge.simulator.marketingcloud import MarketingCloud
+from bridge.simulator.provider_api import ProviderApi, SimRequest, SimResponse, answer_json
+from bridge.simulator.raw_response import TellingResponse, Wire, WireResponse
+from bridge.simulator.request_log import RequestLog
 from bridge.simulator.settings import SimulatorSettings
 from bridge.simulator.spacivox import Spacivox
-from bridge.simulator.strike import Active, Fault, FaultBoard, Stage, Strike
-from bridge.simulator.traffic import Traffic
-from bridge.simulator.truth import Shown, Truth
-from bridge.simulator.wire import TellingResponse, Wire, WireResponse
 from bridge.simulator.world import CHANNELS, FEEDS, RECIPIENT_STATUSES, RECORD_KINDS, World
 
 log = structlog.get_logger()
@@ -38,7 +38,7 @@ _BODY_LIMIT = 1 << 20
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
-class _Door:
+class _Listener:
     """One listening port, which can be shut for a while."""
 
     def __init__(self, handler: Handler, host: str, port: int, idle_close: float) -> None:
@@ -94,15 +94,15 @@ class Simulator:
         self.time = WorldClock(self.clock, begins_ago=self.settings.begins_ago, manual=self.settings.manual_clock)
         self.world = World(self.settings, self.time)
         self._cloud = MarketingCloud(self.world, self.clock)
-        self._faces: tuple[Face, ...] = (GovDelivery(self.world), Spacivox(self.world), self._cloud)
-        self._truths = {name: Truth(name) for name in PROVIDERS}
-        self.traffic = {name: Traffic() for name in PROVIDERS}
-        self.board = FaultBoard(FAULTS, self.settings.seed)
+        self._faces: tuple[ProviderApi, ...] = (GovDelivery(self.world), Spacivox(self.world), self._cloud)
+        self._truths = {name: GroundTruth(name) for name in PROVIDERS}
+        self.traffic = {name: RequestLog() for name in PROVIDERS}
+        self.board = FaultRegistry(FAULTS, self.settings.seed)
         for rule in self.settings.faults:
             self.board.switch_on(rule)
         self.urls: dict[str, str] = {}
         """The origin of each provider, once started."""
-        self._doors: dict[str, _Door] = {}
+        self._doors: dict[str, _Listener] = {}
         self._stopped = asyncio.Event()
         self._ticker: asyncio.Task[None] | None = None
 
@@ -117,7 +117,7 @@ class Simulator:
         self._stopped.clear()
         groups = [(name,) for name in PROVIDERS] if self.settings.separate_ports else [PROVIDERS]
         for number, group in enumerate(groups):
-            door = _Door(self._handler(group), host, port + number if port else 0, self.settings.idle_close)
+            door = _Listener(self._handler(group), host, port + number if port else 0, self.settings.idle_close)
             for name in group:
                 self._doors[name] = door
             try:
@@ -168,7 +168,7 @@ class Simulator:
         """Switch one fault off, or all."""
         self.board.switch_off(name)
 
-    def truth(self, provider: str | None = None, *, without: Collection[str] = ()) -> list[Shown]:
+    def truth(self, provider: str | None = None, *, without: Collection[str] = ()) -> list[ShownTransition]:
         """Return every change of status that complete answers have shown, in order of time.
 
         `without` names kinds of answers to leave out, for a client that does not read statuses from them.
@@ -242,12 +242,12 @@ class Simulator:
 
         return handle
 
-    async def _provide(self, face: Face, view: str, request: web.BaseRequest) -> web.StreamResponse:
+    async def _provide(self, face: ProviderApi, view: str, request: web.BaseRequest) -> web.StreamResponse:
         traffic = self.traffic[face.provider]
         traffic.begin(view, self.clock.monotonic())
         status = 0
         try:
-            ask = Ask(
+            ask = SimRequest(
                 method=request.method,
                 path=request.path,
                 query=dict(request.query),
@@ -281,14 +281,14 @@ class Simulator:
 
         return WireResponse(deliver)
 
-    def _answer(self, face: Face, ask: Ask) -> tuple[Answer, tuple[Active, Strike] | None]:
+    def _answer(self, face: ProviderApi, ask: SimRequest) -> tuple[SimResponse, tuple[Active, FaultContext] | None]:
         """Return the answer to a question after all faults that strike it, and the one that strikes its delivery."""
         chosen = self.board.choose(ask)
         if not chosen:
             return face.answer(ask), None
         before = [each for each in chosen if each.fault.stage is Stage.WORLD]
-        struck = self._strike(face, ask, Answer(), before)[1]
-        answer = Answer()
+        struck = self._strike(face, ask, SimResponse(), before)[1]
+        answer = SimResponse()
         instead: list[Fault] = []
         for each in (each for each in chosen if each.fault.stage is Stage.INSTEAD):
             answer, instead = self._strike(face, ask, answer, [each])
@@ -311,7 +311,9 @@ class Simulator:
         self.board.count(wires[0])
         return answer, (wires[0], self._new_strike(face, ask, answer, wires[0]))
 
-    def _strike(self, face: Face, ask: Ask, answer: Answer, chosen: list[Active]) -> tuple[Answer, list[Fault]]:
+    def _strike(
+        self, face: ProviderApi, ask: SimRequest, answer: SimResponse, chosen: list[Active]
+    ) -> tuple[SimResponse, list[Fault]]:
         struck = []
         for active in chosen:
             strike = self._new_strike(face, ask, answer, active)
@@ -323,8 +325,8 @@ class Simulator:
                     answer = strike.answer
         return answer, struck
 
-    def _new_strike(self, face: Face, ask: Ask, answer: Answer, active: Active) -> Strike:
-        return Strike(
+    def _new_strike(self, face: ProviderApi, ask: SimRequest, answer: SimResponse, active: Active) -> FaultContext:
+        return FaultContext(
             ask=ask,
             answer=answer,
             value=active.value,

@@ -6,8 +6,8 @@ import re
 from datetime import datetime
 from typing import Any
 
-from bridge.simulator.face import Answer, Ask, answer_json
-from bridge.simulator.truth import Sight
+from bridge.simulator.ground_truth import Sight
+from bridge.simulator.provider_api import SimRequest, SimResponse, answer_json
 from bridge.simulator.world import Record, World, iso_millis
 
 _PATH = re.compile(r"/j/(voicemail_drop|text|email)_records/?")
@@ -25,7 +25,7 @@ class Spacivox:
         """Return `records`."""
         return "records" if path.startswith("/j/") else None
 
-    def answer(self, ask: Ask) -> Answer:
+    def answer(self, ask: SimRequest) -> SimResponse:
         """Return the true answer."""
         if ask.headers.get("Authorization") != f"Bearer {self._world.settings.spacivox_token}":
             return answer_json({"error": "Forbidden"}, 403)
@@ -46,7 +46,7 @@ class Spacivox:
         sights = [Sight(record.path, record.state(now).status) for record in records]
         return answer_json([_record(record, now) for record in records], sights=sights)
 
-    def sights(self, ask: Ask, payload: Any) -> list[Sight]:
+    def sights(self, ask: SimRequest, payload: Any) -> list[Sight]:
         """Return the states in a body."""
         path = ask.path.rstrip("/")
         return [
@@ -58,7 +58,7 @@ class Spacivox:
         ]
 
 
-def window(ask: Ask) -> tuple[float, float]:
+def window(ask: SimRequest) -> tuple[float, float]:
     """Return start and end of a question in seconds since 1970; raises `KeyError` or `ValueError`."""
     start, end = (datetime.fromisoformat(ask.query[name]) for name in ("start", "end"))
     if start.tzinfo is None or end.tzinfo is None:

@@ -14,7 +14,7 @@ from typing import Literal
 from uuid import UUID
 
 from bridge.simulator.clock import WorldClock
-from bridge.simulator.fate import NEW, REASONS, Fate, State, Step, mobile, phone, pick
+from bridge.simulator.histories import NEW, REASONS, HistoryGenerator, State, Step, mobile, phone, pick
 from bridge.simulator.settings import SimulatorSettings
 
 RECIPIENT_STATUSES = ("new", "sending", "inconclusive", "blacklisted", "canceled", "sent", "failed")
@@ -202,7 +202,7 @@ class World:
         self.sends: dict[str, list[SendEvent]] = {feed: [] for feed in FEEDS}
         """In order of their ids."""
         self._by_number: dict[tuple[str, int], Message] = {}
-        self._fate = Fate(settings)
+        self._fate = HistoryGenerator(settings)
         self._ids = Random(f"{settings.seed}/ids")
         base = self._ids.randrange(10_000, 40_000_000, 1000)
         self._message_number = base

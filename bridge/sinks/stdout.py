@@ -10,11 +10,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from bridge.clock import Clock
-from bridge.errors import Transient
-from bridge.event import Event, rfc3339
-from bridge.sink import Outgoing, SinkPlugin, SinkSettings
-from bridge.threads import DaemonThreads
+from bridge.concurrency.daemon_executor import DaemonThreadExecutor
+from bridge.domain.clock import Clock
+from bridge.domain.errors import Transient
+from bridge.domain.event import Event
+from bridge.domain.times import rfc3339
+from bridge.protocols.sink import Outgoing, SinkPlugin, SinkSettings
 
 
 class StdoutSettings(SinkSettings):
@@ -40,7 +41,7 @@ class Stdout:
         self._file: BinaryIO | None = None
         self._half = False
         """Whether the last write ended inside a line."""
-        self._thread = DaemonThreads(1)
+        self._thread = DaemonThreadExecutor(1)
 
     @property
     def _where(self) -> str:

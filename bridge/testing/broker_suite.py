@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from bridge.broker import Broker, Inbox, Received
-from bridge.event import Entry, Position, WireEvent
+from bridge.domain.event import JournalEntry, Position, WireEvent
+from bridge.protocols.broker import Broker, Inbox, Received
 
 WITHIN = 60.0
 """Seconds that a message may take; most take milliseconds."""
@@ -17,11 +17,13 @@ QUEUE = "bridge.sink.suite"
 OTHER_QUEUE = "bridge.sink.suite-other"
 
 
-def entry(seq: int, topic: str = "voice.recipient.failed.busy", *, body: bytes | None = None) -> Entry:
+def entry(seq: int, topic: str = "voice.recipient.failed.busy", *, body: bytes | None = None) -> JournalEntry:
     """Return one line of a journal named `city`; its event's id is `event-SEQ`."""
     content = {"specversion": "1.0", "id": f"event-{seq}", "text": "Grüße ☎ \u0000", "data": {"n": seq}}
     data = body if body is not None else json.dumps(content, ensure_ascii=False).encode()
-    return Entry(Position("city", seq), WireEvent(id=f"event-{seq}", topic=topic, time=1_363_381_862 + seq, body=data))
+    return JournalEntry(
+        Position("city", seq), WireEvent(id=f"event-{seq}", topic=topic, time=1_363_381_862 + seq, body=data)
+    )
 
 
 def ids(received: Sequence[Received]) -> list[str]:

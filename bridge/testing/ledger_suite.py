@@ -9,15 +9,15 @@ from typing import Protocol
 
 import pytest
 
-from bridge.errors import Conflict, LeaseLost
-from bridge.event import Entry, Position, WireEvent
-from bridge.ledger import Commit, JournalState, Key, Lease, Ledger, StatusChange
-from bridge.settlement import Settlements
+from bridge.domain.errors import Conflict, LeaseLost
+from bridge.domain.event import JournalEntry, Position, WireEvent
+from bridge.protocols.deliveries import DeliveryStore
+from bridge.protocols.ledger import Commit, JournalState, Key, Lease, Ledger, StatusChange
 
 MONTH = 30 * 86400.0
 
 
-class Store(Ledger, Settlements, Protocol):
+class Store(Ledger, DeliveryStore, Protocol):
     """What the stores of the bridge are: both memories in one."""
 
     async def open(self) -> None:
@@ -232,7 +232,7 @@ class StatusSuite(StoreFixtures):
         told = await second.scope("city", "/messages/sms/1")
         # A long name may come as a digest.
         assert {long if name.startswith("#") else name: trail for name, trail in told.items()} == {
-            one.key.name: one.trail for one in changes
+            one.key.name: one.history for one in changes
         }
         assert dict(await store.scope("city", "/messages/sms/3")) == {}
         assert dict(await store.scope("nowhere", "/messages/sms/1")) == {}
@@ -354,8 +354,8 @@ class JournalSuite(StoreFixtures):
         odd = WireEvent("caf\u00e9", "a.b.c.d", 0, b"\x00\xff\n\r\n{}")
         await store.commit(None, Commit("city", events=[odd, event(2)]))
         assert await second.read("city", 0, 5) == [
-            Entry(Position("city", 1), odd),
-            Entry(Position("city", 2), event(2)),
+            JournalEntry(Position("city", 1), odd),
+            JournalEntry(Position("city", 2), event(2)),
         ]
 
     async def test_reading_goes_on_after_a_number(self, store: Store) -> None:
@@ -443,7 +443,7 @@ class JournalSuite(StoreFixtures):
         assert 0.5 * size < state.bytes < 0.9 * size
         gone, kept = await second.entries([Position("city", 3), Position("city", 4)])
         assert gone is None
-        assert kept == Entry(Position("city", 4), event(4))
+        assert kept == JournalEntry(Position("city", 4), event(4))
 
     async def test_a_journal_that_was_forgotten_whole_counts_on(self, store: Store) -> None:
         """Numbers are never used twice."""
@@ -489,16 +489,16 @@ class NotesSuite(StoreFixtures):
 
     async def test_what_parts_tell_is_read_by_others(self, store: Store, second: Store) -> None:
         """A value stands until its part tells another one; notes are found by the beginning of their names."""
-        await store.note("source/city", {"error": "refused", "polled": "1"})
-        await second.note("source/city", {"polled": "2", "error": ""})
-        await second.note("source/city", {"next": "3"})
-        await store.note("source/town", {"a:b": "c"})
-        await store.note("source/none", {})
-        await store.note("sink/crm", {"polled": "caf\u00e9"})
+        await store.set_status("source/city", {"error": "refused", "polled": "1"})
+        await second.set_status("source/city", {"polled": "2", "error": ""})
+        await second.set_status("source/city", {"next": "3"})
+        await store.set_status("source/town", {"a:b": "c"})
+        await store.set_status("source/none", {})
+        await store.set_status("sink/crm", {"polled": "caf\u00e9"})
         told = {"source/city": {"error": "", "next": "3", "polled": "2"}, "source/town": {"a:b": "c"}}
-        assert await second.notes("source/") == told
-        assert set(await second.notes("")) == {"source/city", "source/town", "sink/crm"}
-        assert await second.notes("source/city/") == {}
+        assert await second.statuses("source/") == told
+        assert set(await second.statuses("")) == {"source/city", "source/town", "sink/crm"}
+        assert await second.statuses("source/city/") == {}
 
     async def test_a_store_that_can_be_written_to_answers(self, store: Store) -> None:
         """A ping writes, and comes back."""
@@ -512,7 +512,7 @@ class NotesSuite(StoreFixtures):
         )
         await store.confirm(await held(store, "relay/city"), "city", 1, 1)
         await store.watch("city", "/messages/sms/1")
-        await store.note("source/city", {"a": "b"})
+        await store.set_status("source/city", {"a": "b"})
         before = await store.journal("city")
         await store.close()
         again = make()
@@ -524,7 +524,7 @@ class NotesSuite(StoreFixtures):
             assert await again.cursor("city") == {"p": "1"}
             assert [entry.event for entry in await again.read("city", 0, 9)] == events(1, 2)
             assert list(await again.watched("city")) == ["/messages/sms/1"]
-            assert await again.notes("") == {"source/city": {"a": "b"}}
+            assert await again.statuses("") == {"source/city": {"a": "b"}}
             assert await again.commit(None, Commit("city", [change("1", "n", "ns")], events(3))) == 3
         finally:
             await again.close()

@@ -17,7 +17,7 @@ from typing import Self
 
 import redis
 
-from bridge.testing.ports import free_port
+from bridge.testing.free_port import free_port
 
 _RABBITMQ_BIN = Path("/usr/lib/rabbitmq/bin")
 _STARTS_WITHIN = 120.0

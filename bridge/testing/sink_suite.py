@@ -13,10 +13,24 @@ from email.utils import format_datetime
 
 import pytest
 
-from bridge.errors import BridgeError, EndpointGone, Permanent, Transient
-from bridge.event import Catalogue, Event, RecipientData, RecipientFailed, Transition, WireEvent
-from bridge.sink import Outgoing, Sink
-from bridge.testing.receiver import Received, Receiver, Step, drip, flood, raw, redirect, reply, reset, silence, torn
+from bridge.domain.catalogue import Catalogue
+from bridge.domain.errors import BridgeError, EndpointGone, Permanent, Transient
+from bridge.domain.event import Event, Transition, WireEvent
+from bridge.protocols.sink import Outgoing, Sink
+from bridge.sources.govdelivery.events import EVENTS, RecipientData, RecipientFailed
+from bridge.testing.fake_endpoint import (
+    FakeEndpoint,
+    ReceivedRequest,
+    Step,
+    drip,
+    flood,
+    raw,
+    redirect,
+    reply,
+    reset,
+    silence,
+    torn,
+)
 
 PHONE = "+16515551000"
 EMAIL = "jane.roe@example.com"
@@ -68,7 +82,7 @@ def sample(number: int = 1, *, message: str | None = None) -> Event:
 def outgoing(event: Event | WireEvent, attempt: int = 1) -> Outgoing:
     """Return `event` as delivery hands it to a sink."""
     wire = event.to_wire() if isinstance(event, Event) else event
-    return Outgoing(wire, attempt, Catalogue().read)
+    return Outgoing(wire, attempt, Catalogue(EVENTS).read)
 
 
 class SinkSuite:
@@ -89,7 +103,7 @@ class SinkSuite:
         """Return the sink, not opened, that posts to `url`, with `send_timeout` of at most a few seconds."""
 
     @asynccontextmanager
-    async def sending_to(self, receiver: Receiver) -> AsyncIterator[Sink]:
+    async def sending_to(self, receiver: FakeEndpoint) -> AsyncIterator[Sink]:
         """Open a sink that may speak to `receiver`, and close it afterwards."""
         receiver.default = self.accepts
         sink = self.make(f"{receiver.url}{PATH}?{QUERY}", allow_private=True)
@@ -110,19 +124,19 @@ class SinkSuite:
         return caught.value
 
     @pytest.fixture
-    async def receiver(self) -> AsyncIterator[Receiver]:
+    async def receiver(self) -> AsyncIterator[FakeEndpoint]:
         """Start a far side that does as it is told."""
-        async with Receiver() as receiver:
+        async with FakeEndpoint() as receiver:
             yield receiver
 
-    async def test_an_event_that_was_answered_with_2xx_is_taken(self, receiver: Receiver) -> None:
+    async def test_an_event_that_was_answered_with_2xx_is_taken(self, receiver: FakeEndpoint) -> None:
         async with self.sending_to(receiver) as sink:
             await sink.send(outgoing(sample()))
         assert [one.method for one in receiver.requests] == ["POST"]
         assert receiver.requests[0].path.startswith(PATH)
 
     @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 599])
-    async def test_a_passing_failure_is_tried_again(self, receiver: Receiver, status: int) -> None:
+    async def test_a_passing_failure_is_tried_again(self, receiver: FakeEndpoint, status: int) -> None:
         async with self.sending_to(receiver) as sink:
             receiver.answer(reply(status, b"answer-canary " + PHONE.encode()))
             error = await self.refusal(sink)
@@ -130,19 +144,19 @@ class SinkSuite:
         assert error.retry_after is None or status == 429
 
     @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 413, 415, 422, 451])
-    async def test_a_refusal_is_permanent(self, receiver: Receiver, status: int) -> None:
+    async def test_a_refusal_is_permanent(self, receiver: FakeEndpoint, status: int) -> None:
         async with self.sending_to(receiver) as sink:
             receiver.answer(reply(status, b"answer-canary " + PHONE.encode()))
             error = await self.refusal(sink)
         assert isinstance(error, Permanent)
 
-    async def test_an_endpoint_that_is_gone_is_told_apart(self, receiver: Receiver) -> None:
+    async def test_an_endpoint_that_is_gone_is_told_apart(self, receiver: FakeEndpoint) -> None:
         async with self.sending_to(receiver) as sink:
             receiver.answer(reply(410))
             assert isinstance(await self.refusal(sink), EndpointGone)
 
     @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-    async def test_a_redirect_is_not_followed(self, receiver: Receiver, status: int) -> None:
+    async def test_a_redirect_is_not_followed(self, receiver: FakeEndpoint, status: int) -> None:
         async with self.sending_to(receiver) as sink:
             receiver.answer(redirect("/elsewhere", status))
             error = await self.refusal(sink)
@@ -150,14 +164,14 @@ class SinkSuite:
         assert len(receiver.requests) == 1
 
     @pytest.mark.parametrize("status", [429, 503])
-    async def test_a_wait_in_seconds_is_passed_on(self, receiver: Receiver, status: int) -> None:
+    async def test_a_wait_in_seconds_is_passed_on(self, receiver: FakeEndpoint, status: int) -> None:
         async with self.sending_to(receiver) as sink:
             receiver.answer(reply(status, headers={"Retry-After": "17"}))
             error = await self.refusal(sink)
         assert isinstance(error, Transient)
         assert error.retry_after == 17
 
-    async def test_a_wait_until_a_date_is_passed_on(self, receiver: Receiver) -> None:
+    async def test_a_wait_until_a_date_is_passed_on(self, receiver: FakeEndpoint) -> None:
         async with self.sending_to(receiver) as sink:
             date = format_datetime(datetime.now(UTC) + _DAY, usegmt=True)
             receiver.answer(reply(503, headers={"Retry-After": date}))
@@ -166,13 +180,13 @@ class SinkSuite:
         assert error.retry_after == pytest.approx(_DAY.total_seconds(), abs=60)
 
     @pytest.mark.parametrize("step", [reset(), raw(b"answer-canary, and not HTTP\r\n\r\n")], ids=["reset", "no HTTP"])
-    async def test_a_connection_that_breaks_is_tried_again(self, receiver: Receiver, step: Step) -> None:
+    async def test_a_connection_that_breaks_is_tried_again(self, receiver: FakeEndpoint, step: Step) -> None:
         async with self.sending_to(receiver) as sink:
             receiver.answer(step)
             assert isinstance(await self.refusal(sink), Transient)
             await sink.send(outgoing(sample(2)))
 
-    async def test_a_far_side_that_is_down_is_tried_again(self, receiver: Receiver) -> None:
+    async def test_a_far_side_that_is_down_is_tried_again(self, receiver: FakeEndpoint) -> None:
         async with self.sending_to(receiver) as sink:
             await receiver.stop()
             assert isinstance(await self.refusal(sink), Transient)
@@ -189,13 +203,13 @@ class SinkSuite:
             await sink.close()
 
     @pytest.mark.parametrize("step", [drip(500), flood(500), torn(500)], ids=["drips", "floods", "is torn"])
-    async def test_a_status_counts_even_if_its_body_never_ends(self, receiver: Receiver, step: Step) -> None:
+    async def test_a_status_counts_even_if_its_body_never_ends(self, receiver: FakeEndpoint, step: Step) -> None:
         async with self.sending_to(receiver) as sink:
             receiver.answer(step)
             assert isinstance(await self.refusal(sink), Transient)
             await sink.send(outgoing(sample(2)))
 
-    async def test_a_silent_far_side_can_be_left_and_the_next_event_is_sent(self, receiver: Receiver) -> None:
+    async def test_a_silent_far_side_can_be_left_and_the_next_event_is_sent(self, receiver: FakeEndpoint) -> None:
         async with self.sending_to(receiver) as sink:
             receiver.answer(silence())
             sending = asyncio.ensure_future(sink.send(outgoing(sample())))
@@ -207,7 +221,7 @@ class SinkSuite:
         assert len(receiver.requests) == 2
 
     @pytest.mark.parametrize("host", PRIVATE_HOSTS)
-    async def test_a_private_address_gets_nothing_unless_it_is_allowed(self, receiver: Receiver, host: str) -> None:
+    async def test_a_private_address_gets_nothing_unless_it_is_allowed(self, receiver: FakeEndpoint, host: str) -> None:
         sink = self.make(f"http://{host}:{receiver.port}{PATH}?{QUERY}", allow_private=False)
         await sink.open()
         try:
@@ -220,31 +234,31 @@ class SinkSuite:
         assert "allow_private" in str(error)
         assert receiver.requests == []
 
-    async def test_many_events_at_once_are_all_taken(self, receiver: Receiver) -> None:
+    async def test_many_events_at_once_are_all_taken(self, receiver: FakeEndpoint) -> None:
         async with self.sending_to(receiver) as sink:
             await asyncio.gather(*(sink.send(outgoing(sample(n))) for n in range(1, self.several + 1)))
         assert len(receiver.requests) == self.several
 
-    async def test_connections_are_used_again(self, receiver: Receiver) -> None:
+    async def test_connections_are_used_again(self, receiver: FakeEndpoint) -> None:
         async with self.sending_to(receiver) as sink:
             for number in range(1, 6):
                 await sink.send(outgoing(sample(number)))
         assert receiver.connections == 1
 
-    async def test_a_probe_sends_no_event_and_says_where_they_go(self, receiver: Receiver) -> None:
+    async def test_a_probe_sends_no_event_and_says_where_they_go(self, receiver: FakeEndpoint) -> None:
         async with self.sending_to(receiver) as sink:
             text = await sink.probe()
         assert [one for one in receiver.requests if self.is_event(one)] == []
         assert "\n" not in text
         assert [canary for canary in (*CANARIES, *self.secrets) if canary in text] == []
 
-    async def test_a_probe_of_a_far_side_that_is_down_says_so(self, receiver: Receiver) -> None:
+    async def test_a_probe_of_a_far_side_that_is_down_says_so(self, receiver: FakeEndpoint) -> None:
         async with self.sending_to(receiver) as sink:
             await receiver.stop()
             with pytest.raises(Transient):
                 await sink.probe()
 
-    async def test_a_closed_sink_can_be_closed_again_and_reopened(self, receiver: Receiver) -> None:
+    async def test_a_closed_sink_can_be_closed_again_and_reopened(self, receiver: FakeEndpoint) -> None:
         async with self.sending_to(receiver) as sink:
             await sink.send(outgoing(sample()))
             await sink.close()
@@ -253,6 +267,6 @@ class SinkSuite:
             await sink.send(outgoing(sample(2)))
         assert len(receiver.requests) == 2
 
-    def is_event(self, request: Received) -> bool:  # noqa: ARG002 - for those who override it
+    def is_event(self, request: ReceivedRequest) -> bool:  # noqa: ARG002 - for those who override it
         """Say whether a request carries an event; override it where a probe asks the far side something else."""
         return True

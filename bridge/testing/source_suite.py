@@ -19,15 +19,15 @@ from typing import Any, cast
 import pytest
 from aiohttp import web
 
-from bridge.adapters.sqlite_store import SqliteStore
-from bridge.clock import Clock
-from bridge.errors import BridgeError, LeaseLost, Transient, Unauthorized
-from bridge.event import Catalogue
-from bridge.intake import OWN, Intake
-from bridge.ledger import Commit, Lease, Ledger
-from bridge.source import Kind, Observation, Page, Source, SourcePlugin, SourceSettings
-from bridge.testing.doubles import Jumping
-from bridge.testing.receiver import Receiver, Step, drip, raw, redirect, reply, reset, silence, torn
+from bridge.adapters.sqlite.store import SqliteStore
+from bridge.domain.catalogue import INTERNAL_EVENTS, Catalogue
+from bridge.domain.clock import Clock
+from bridge.domain.errors import BridgeError, LeaseLost, Transient, Unauthorized
+from bridge.ingest.intake import INTERNAL_PREFIX, Intake
+from bridge.protocols.ledger import Commit, Lease, Ledger
+from bridge.protocols.source import Observation, Page, ResourceType, Source, SourcePlugin, SourceSettings
+from bridge.testing.fake_endpoint import FakeEndpoint, Step, drip, raw, redirect, reply, reset, silence, torn
+from bridge.testing.fakes import Jumping
 
 PHONE = "+16515551000"
 EMAIL = "jane.roe@example.com"
@@ -143,7 +143,7 @@ class Work:
     """A source at work, as the service has it: its intake, a ledger of its own, and a provider that can be harmed."""
 
     suite: SourceSuite
-    provider: Receiver
+    provider: FakeEndpoint
     account: Account
     store: SqliteStore
     time: Jumping
@@ -292,7 +292,7 @@ class SourceSuite:
     @property
     def catalogue(self) -> Catalogue:
         """All events that may come of it."""
-        return Catalogue((*Catalogue().types, *self.plugin.events))
+        return Catalogue((*self.plugin.events, *INTERNAL_EVENTS))
 
     def check_text(self, text: str, more: str = "") -> None:
         """Fail unless `text` is one line that is fit for a log."""
@@ -314,7 +314,7 @@ class SourceSuite:
         store = SqliteStore(folder / "suite.db", clock=time.clock)
         await store.open()
         await account.open()
-        async with Receiver(default=account.answer) as provider:
+        async with FakeEndpoint(default=account.answer) as provider:
             work = Work(self, provider, account, store, time, baseline=baseline)
             try:
                 yield work
@@ -452,9 +452,9 @@ class SourceSuite:
             assert began <= page.by <= ended
             assert page.by.tzinfo is not None
             assert page.after is None or page.after.tzinfo is not None
-            assert not [name for name in page.cursor if name.startswith(OWN)]
+            assert not [name for name in page.cursor if name.startswith(INTERNAL_PREFIX)]
             assert {type(value) for value in page.cursor.values()} <= {str, type(None)}
-            assert isinstance(page.familiar, int)
+            assert isinstance(page.unchanged, int)
             for one in page.observations:
                 assert {type(value) for value in (one.scope, one.key, one.status)} == {str}
                 assert "" not in (one.scope, one.key, one.status)
@@ -487,7 +487,7 @@ class SourceSuite:
 
     async def test_every_status_has_an_event_that_is_announced(self, work: Work) -> None:
         work.add(2)
-        kinds: list[Kind] = []
+        kinds: list[ResourceType] = []
         for page in await work.pages():
             kinds += [one.kind for one in page.observations if one.kind not in kinds]
         announced = set(self.catalogue.types)
@@ -568,7 +568,7 @@ class SourceSuite:
 
     @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
     async def test_a_redirect_brings_nobody_our_credentials(self, work: Work, status: int) -> None:
-        async with Receiver(default=reply(200, b"[]", _JSON)) as elsewhere:
+        async with FakeEndpoint(default=reply(200, b"[]", _JSON)) as elsewhere:
             assert (await self.harmed(work, redirect(f"{elsewhere.url}/elsewhere", status))).noticed
             assert elsewhere.requests == []
 

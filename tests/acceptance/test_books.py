@@ -24,12 +24,12 @@ from hypothesis import strategies as st
 from inprocess import Polled, polling
 
 from bridge.cli import main
-from bridge.comparison import Report, Wanted
-from bridge.event import occurrence_id
-from bridge.reconcile import Reconciler
+from bridge.domain.event import event_id
+from bridge.reconciliation.comparison import CompareOptions, Report
+from bridge.reconciliation.reconciler import Reconciler
 from bridge.simulator import Simulator, SimulatorSettings
-from bridge.simulator.truth import word
-from bridge.testing.doubles import Jumping
+from bridge.simulator.ground_truth import status_word
+from bridge.testing.fakes import Jumping
 
 pytestmark = pytest.mark.acceptance
 
@@ -69,7 +69,7 @@ class Setting:
 
     async def compare(self, name: str, **wanted: Any) -> Report:
         polled = self.sources[name]
-        return await Reconciler(name, polled.source, polled.store, self.time.clock).compare(Wanted(**wanted))
+        return await Reconciler(name, polled.source, polled.store, self.time.clock).compare(CompareOptions(**wanted))
 
     async def settle(self, rounds: int = 60) -> dict[str, Report]:
         """Poll hour by hour until nothing new is to be had, and return what a deep comparison finds."""
@@ -431,7 +431,7 @@ def present(here: Setting, name: str) -> dict[str, str]:
             found[path] = (message.state if index is None else message.states[index]).status
     for record in world.records["voicemail_drop"]:
         found[record.path] = record.state(now).status
-    return {path: word(SOURCES[name], path, status) for path, status in found.items()}
+    return {path: status_word(SOURCES[name], path, status) for path, status in found.items()}
 
 
 async def check_ids(polled: Polled) -> dict[str, str]:
@@ -454,7 +454,7 @@ async def check_ids(polled: Polled) -> dict[str, str]:
             status = data.status
             if status == "unknown":
                 status = f"unknown:{data.provider_status}"
-            assert event.id == occurrence_id(event.source, event.subject, status, entered[event.subject][status])
+            assert event.id == event_id(event.source, event.subject, status, entered[event.subject][status])
             entered[event.subject][status] += 1
             assert event.subject not in recorded or recorded[event.subject] < event.recordedtime
             recorded[event.subject] = event.recordedtime

@@ -18,8 +18,8 @@ import yaml
 from harness import ask, bridge, until, write_config
 
 from bridge.simulator import Simulator, SimulatorSettings
-from bridge.testing.ports import free_port
-from bridge.testing.receiver import Receiver, reply
+from bridge.testing.fake_endpoint import FakeEndpoint, reply
+from bridge.testing.free_port import free_port
 
 pytestmark = pytest.mark.acceptance
 
@@ -31,8 +31,8 @@ class Story:
     folder: Path
     config: Path
     simulator: Simulator
-    crm: Receiver
-    audit: Receiver
+    crm: FakeEndpoint
+    audit: FakeEndpoint
     failed: str = ""
     sent: str = ""
     drop: str = ""
@@ -48,7 +48,7 @@ class Story:
     async def json(self, *arguments: str) -> Any:
         return json.loads(await self.command(*arguments, "--json"))
 
-    def told(self, receiver: Receiver) -> list[tuple[str, str]]:
+    def told(self, receiver: FakeEndpoint) -> list[tuple[str, str]]:
         bodies = [json.loads(request.body) for request in receiver.requests]
         return [(body["subject"], body["data"]["status"]) for body in bodies]
 
@@ -60,8 +60,8 @@ class Story:
 
 
 @asynccontextmanager
-async def world(folder: Path, **settings: Any) -> AsyncIterator[tuple[Simulator, Path, Receiver, Receiver]]:
-    async with Simulator(SimulatorSettings.still()) as simulator, Receiver() as crm, Receiver() as audit:
+async def world(folder: Path, **settings: Any) -> AsyncIterator[tuple[Simulator, Path, FakeEndpoint, FakeEndpoint]]:
+    async with Simulator(SimulatorSettings.still()) as simulator, FakeEndpoint() as crm, FakeEndpoint() as audit:
         shared = {"type": "webhook", "allow_private": True, "retry": ["200ms"] * 5}
         sinks = {
             "crm": {**shared, "url": f"{crm.url}/hooks/s3cr3t", "topics": ["#"], "ordered": True},

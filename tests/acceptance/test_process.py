@@ -33,7 +33,7 @@ from harness import (
 from prometheus_client.parser import text_string_to_metric_families
 
 from bridge.simulator import Simulator, SimulatorSettings
-from bridge.testing.receiver import Receiver, reply, silence
+from bridge.testing.fake_endpoint import FakeEndpoint, reply, silence
 from bridge.testing.servers import RabbitMQServer, RedisServer
 
 pytestmark = pytest.mark.acceptance
@@ -54,7 +54,7 @@ LIVELY = SimulatorSettings(
 PROVIDERS = {"/govdelivery/city", "/spacivox/drops", "/marketingcloud/journeys"}
 
 
-def webhook(receiver: Receiver, **settings: Any) -> dict[str, Any]:
+def webhook(receiver: FakeEndpoint, **settings: Any) -> dict[str, Any]:
     again = ["200ms"] * 20
     return {"type": "webhook", "topics": ["#"], "url": receiver.url, "allow_private": True, "retry": again, **settings}
 
@@ -62,7 +62,7 @@ def webhook(receiver: Receiver, **settings: Any) -> dict[str, Any]:
 class Told(Consumer):
     """What a receiver was told, as a consumer of it would hold it."""
 
-    def __init__(self, receiver: Receiver) -> None:
+    def __init__(self, receiver: FakeEndpoint) -> None:
         super().__init__()
         self._receiver = receiver
 
@@ -105,7 +105,7 @@ async def ended(process: Process, number: int, within: float) -> int:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_in_full_work_ends_it_within_the_drain_timeout_and_a_restart_goes_on(number, tmp_path):
-    async with Simulator(LIVELY) as simulator, Receiver() as receiver:
+    async with Simulator(LIVELY) as simulator, FakeEndpoint() as receiver:
         config = write_config(tmp_path, simulator, sinks={"crm": webhook(receiver)}, drain_timeout="8s")
         with bridge(tmp_path, "run", "-c", str(config), name="first") as process:
             await receiver.arrived(100, within=120)
@@ -129,7 +129,7 @@ async def test_a_signal_in_full_work_ends_it_within_the_drain_timeout_and_a_rest
 async def test_a_pipe_that_nobody_reads_does_not_keep_it_from_ending_within_the_drain_timeout(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     unread = {"type": "stdout", "topics": ["#"], "path": str(tmp_path / "pipe"), "send_timeout": "500ms"}
-    async with Simulator(LIVELY) as simulator, Receiver() as receiver:
+    async with Simulator(LIVELY) as simulator, FakeEndpoint() as receiver:
         sinks = {"unread": unread, "crm": webhook(receiver)}
         config = write_config(tmp_path, simulator, sinks=sinks, drain_timeout="8s")
         with bridge(tmp_path, "run", "-c", str(config)) as process:
@@ -139,7 +139,7 @@ async def test_a_pipe_that_nobody_reads_does_not_keep_it_from_ending_within_the_
 
 
 async def test_a_second_signal_ends_it_at_once_and_nothing_is_lost_by_that(tmp_path):
-    async with Simulator(LIVELY) as simulator, Receiver(default=silence()) as receiver:
+    async with Simulator(LIVELY) as simulator, FakeEndpoint(default=silence()) as receiver:
         config = write_config(
             tmp_path, simulator, sinks={"crm": webhook(receiver)}, drain_timeout="100s", claim="1s", lease="1s"
         )
@@ -150,7 +150,7 @@ async def test_a_second_signal_ends_it_at_once_and_nothing_is_lost_by_that(tmp_p
             assert await ended(process, signal.SIGTERM, within=10) == -signal.SIGTERM
         unanswered = [json.loads(request.body)["id"] for request in receiver.requests]
         await receiver.stop()
-        async with Receiver() as well:
+        async with FakeEndpoint() as well:
             config.write_text(config.read_text().replace(receiver.url, well.url))
             with bridge(tmp_path, "run", "-c", str(config), name="second") as again:
                 told = Told(well)
@@ -164,7 +164,7 @@ async def test_a_second_signal_ends_it_at_once_and_nothing_is_lost_by_that(tmp_p
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_ends_a_single_round_which_hands_back_what_it_holds(number, tmp_path):
-    async with Simulator(SimulatorSettings.still()) as simulator, Receiver(default=silence()) as receiver:
+    async with Simulator(SimulatorSettings.still()) as simulator, FakeEndpoint(default=silence()) as receiver:
         sinks = {"crm": webhook(receiver)}
         config = write_config(tmp_path, simulator, sinks=sinks, drain_timeout="1s", claim="100s", lease="100s")
         drop = simulator.world.add_drop()
@@ -195,7 +195,7 @@ async def test_a_signal_is_how_a_tail_ends_well(number, tmp_path):
 
 async def test_a_store_and_a_broker_that_are_not_up_yet_are_waited_for(tmp_path):
     redis, rabbitmq = RedisServer(), RabbitMQServer()
-    async with Simulator(SimulatorSettings.still()) as simulator, Receiver() as receiver:
+    async with Simulator(SimulatorSettings.still()) as simulator, FakeEndpoint() as receiver:
         config = write_config(
             tmp_path, simulator, store=redis.url, broker=rabbitmq.url, sinks={"crm": webhook(receiver)},
             http={"listen": "127.0.0.1:0"},
@@ -235,7 +235,7 @@ async def _ready(url: str) -> bool:
 async def test_roles_in_processes_of_their_own_do_together_what_one_does(tmp_path, redis_url, rabbitmq_url):
     async with (
         Simulator(LIVELY) as simulator,
-        Receiver() as receiver,
+        FakeEndpoint() as receiver,
         consuming_rabbitmq(rabbitmq_url) as consumer,
     ):
         config = write_config(
@@ -263,7 +263,7 @@ async def test_roles_in_processes_of_their_own_do_together_what_one_does(tmp_pat
 
 
 async def test_the_pages_of_a_live_process_tell_its_state_and_no_persons(tmp_path):
-    async with Simulator(LIVELY) as simulator, Receiver() as receiver:
+    async with Simulator(LIVELY) as simulator, FakeEndpoint() as receiver:
         config = write_config(tmp_path, simulator, sinks={"crm": webhook(receiver)}, http={"listen": "127.0.0.1:0"})
         with bridge(tmp_path, "run", "-c", str(config)) as process:
             url = await address(process)

@@ -20,8 +20,8 @@ from harness import Process, agreed, ask, bridge, consuming_tail, until, write_c
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from bridge.simulator import Simulator, SimulatorSettings
-from bridge.testing.ports import free_port
-from bridge.testing.receiver import Received, Receiver, reply, silence
+from bridge.testing.fake_endpoint import FakeEndpoint, ReceivedRequest, reply, silence
+from bridge.testing.free_port import free_port
 
 pytestmark = pytest.mark.acceptance
 
@@ -42,7 +42,7 @@ OLD, NEW = ("whsec_" + b64encode(bytes([number]) * 32).decode() for number in (1
 PERSONAL = ("phone", "contact_key")
 
 
-def webhook(receiver: Receiver | str, **settings: Any) -> dict[str, Any]:
+def webhook(receiver: FakeEndpoint | str, **settings: Any) -> dict[str, Any]:
     """Return a webhook sink that tries again soon."""
     url = receiver if isinstance(receiver, str) else f"{receiver.url}/hooks/status"
     again = ["200ms"] * 5
@@ -96,7 +96,7 @@ async def running(folder: Path, **sinks: dict[str, Any]) -> AsyncIterator[Settin
             assert "Traceback" not in process.err.read_text()
 
 
-def subjects(receiver: Receiver) -> list[str]:
+def subjects(receiver: FakeEndpoint) -> list[str]:
     """Return the resources that a receiver was told of, in the order of the requests."""
     return [json.loads(request.body)["subject"] for request in receiver.requests]
 
@@ -104,13 +104,13 @@ def subjects(receiver: Receiver) -> list[str]:
 # --- what arrives -----------------------------------------------------------------------------------------------------
 
 
-def verified(request: Received, secret: str) -> dict[str, Any]:
+def verified(request: ReceivedRequest, secret: str) -> dict[str, Any]:
     """Return the event, if the judge of Standard Webhooks holds that `secret` signed it."""
     return Webhook(secret).verify(request.body, dict(request.headers))
 
 
 async def test_every_event_arrives_once_as_it_travels_and_signed_with_each_secret(tmp_path):
-    async with Simulator(LIVELY) as simulator, Receiver() as receiver, Receiver() as careful:
+    async with Simulator(LIVELY) as simulator, FakeEndpoint() as receiver, FakeEndpoint() as careful:
         crm = webhook(receiver, topics=["#"], secret=[NEW, OLD])
         masked = webhook(careful, topics=["#"], secret=OLD, privacy="last4")
         config = write_config(tmp_path, simulator, sinks={"crm": crm, "careful": masked})
@@ -141,7 +141,7 @@ async def test_every_event_arrives_once_as_it_travels_and_signed_with_each_secre
 
 
 async def test_a_body_that_was_changed_on_the_way_does_not_verify_nor_does_another_secret(tmp_path):
-    async with Receiver() as receiver, running(tmp_path, crm=webhook(receiver, secret=NEW)) as setting:
+    async with FakeEndpoint() as receiver, running(tmp_path, crm=webhook(receiver, secret=NEW)) as setting:
         setting.drops()
         request = (await receiver.arrived(1, within=120))[0]
         assert verified(request, NEW)["data"]["status"] == "sent"
@@ -153,7 +153,7 @@ async def test_a_body_that_was_changed_on_the_way_does_not_verify_nor_does_anoth
 
 
 async def test_an_ordered_sink_gets_one_resource_in_the_order_in_which_it_happened_though_the_first_try_fails(tmp_path):
-    async with Receiver() as receiver, running(tmp_path, crm=webhook(receiver, ordered=True)) as setting:
+    async with FakeEndpoint() as receiver, running(tmp_path, crm=webhook(receiver, ordered=True)) as setting:
         receiver.answer(reply(503), reply(503))
         drop = setting.simulator.world.add_drop()
         await receiver.arrived(1, within=120)
@@ -167,7 +167,7 @@ async def test_an_ordered_sink_gets_one_resource_in_the_order_in_which_it_happen
 
 
 async def test_an_answer_of_500_is_tried_again_with_the_same_id_and_the_same_bytes(tmp_path):
-    async with Receiver() as receiver, running(tmp_path, crm=webhook(receiver)) as setting:
+    async with FakeEndpoint() as receiver, running(tmp_path, crm=webhook(receiver)) as setting:
         receiver.answer(reply(500), reply(502))
         setting.drops()
         first, second, third = (await receiver.arrived(3, within=120))[:3]
@@ -181,7 +181,7 @@ async def test_an_answer_of_500_is_tried_again_with_the_same_id_and_the_same_byt
 
 
 async def test_a_429_waits_as_long_as_the_receiver_asks_though_the_schedule_is_shorter(tmp_path):
-    async with Receiver() as receiver, running(tmp_path, crm=webhook(receiver)) as setting:
+    async with FakeEndpoint() as receiver, running(tmp_path, crm=webhook(receiver)) as setting:
         receiver.answer(reply(429, headers={"Retry-After": "2"}))
         setting.drops()
         await receiver.arrived(2, within=120)
@@ -190,7 +190,7 @@ async def test_a_429_waits_as_long_as_the_receiver_asks_though_the_schedule_is_s
 
 
 async def test_a_400_is_a_dead_letter_that_can_be_looked_at_and_sent_again(tmp_path):
-    async with Receiver() as receiver, running(tmp_path, crm=webhook(receiver)) as setting:
+    async with FakeEndpoint() as receiver, running(tmp_path, crm=webhook(receiver)) as setting:
         receiver.answer(reply(400))
         (path,) = setting.drops()
         await until(setting.deliveries, "a dead letter is listed", within=120)
@@ -232,7 +232,7 @@ async def _none(setting: Setting) -> bool:
 
 
 async def test_tries_that_are_spent_make_a_dead_letter_with_their_history(tmp_path):
-    async with Receiver(default=reply(503)) as receiver:
+    async with FakeEndpoint(default=reply(503)) as receiver:
         crm = webhook(receiver, retry=["200ms", "200ms"])
         async with running(tmp_path, crm=crm) as setting:
             setting.drops()
@@ -250,7 +250,7 @@ async def test_tries_that_are_spent_make_a_dead_letter_with_their_history(tmp_pa
 
 
 async def test_a_410_disables_its_sink_alone_until_an_operator_enables_it_while_the_process_runs(tmp_path):
-    async with Receiver(default=reply(410)) as gone, Receiver() as other:
+    async with FakeEndpoint(default=reply(410)) as gone, FakeEndpoint() as other:
         sinks = {"gone": webhook(gone), "other": webhook(other)}
         async with running(tmp_path, **sinks) as setting:
             setting.drops()
@@ -275,8 +275,8 @@ async def _waiting(setting: Setting, sink: str, count: int) -> bool:
 
 
 async def test_a_receiver_that_hangs_and_one_that_is_not_there_hold_up_no_other(tmp_path):
-    async with Receiver(default=silence()) as hanging, Receiver() as healthy:
-        absent = Receiver()
+    async with FakeEndpoint(default=silence()) as hanging, FakeEndpoint() as healthy:
+        absent = FakeEndpoint()
         port = free_port()
         patient = ["500ms"] * 100
         sinks = {
@@ -304,7 +304,7 @@ async def test_a_receiver_that_hangs_and_one_that_is_not_there_hold_up_no_other(
 
 
 async def test_a_private_address_is_refused_and_said_to_be_unless_it_is_allowed(tmp_path):
-    async with Receiver() as receiver, running(tmp_path, crm=webhook(receiver, allow_private=False)) as setting:
+    async with FakeEndpoint() as receiver, running(tmp_path, crm=webhook(receiver, allow_private=False)) as setting:
         setting.drops()
         await until(lambda: setting.logged("delivery.dead_letter"), "it is given up", within=120)
         (line,) = setting.logged("delivery.dead_letter")
@@ -332,7 +332,7 @@ def counted(message: dict[str, Any]) -> int:
 
 
 async def test_300_failures_of_one_message_are_a_handful_of_posts_that_count_them_all_and_show_no_phone(tmp_path):
-    async with Receiver(default=reply(200, b"ok")) as receiver:
+    async with FakeEndpoint(default=reply(200, b"ok")) as receiver:
         slack = {
             "type": "slack",
             "topics": ["*.recipient.failed.#", "voicemail.drop.rejected"],
@@ -362,12 +362,12 @@ async def test_300_failures_of_one_message_are_a_handful_of_posts_that_count_the
         assert "s3cr3t" not in setting.process.err.read_text()
 
 
-def _posts(receiver: Receiver) -> list[dict[str, Any]]:
+def _posts(receiver: FakeEndpoint) -> list[dict[str, Any]]:
     return [json.loads(request.body) for request in receiver.requests]
 
 
 async def test_slack_that_asks_for_patience_gets_it_and_nothing_is_lost(tmp_path):
-    async with Receiver(default=reply(200, b"ok")) as receiver:
+    async with FakeEndpoint(default=reply(200, b"ok")) as receiver:
         receiver.answer(reply(429, b"rate_limited", {"Retry-After": "2"}))
         slack = {
             "type": "slack", "topics": ["voicemail.drop.rejected"], "webhook_url": f"{receiver.url}/services/s3cr3t",

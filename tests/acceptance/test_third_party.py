@@ -24,8 +24,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from bridge.errors import Permanent
-from bridge.sink import SinkPlugin, SinkSettings
+from bridge.domain.errors import Permanent
+from bridge.protocols.sink import SinkPlugin, SinkSettings
 
 
 class SpoolSettings(SinkSettings):
@@ -66,10 +66,10 @@ PARCELS = '''
 import json
 from pathlib import Path
 
-from bridge.errors import Transient
-from bridge.event import Data, Event
-from bridge.lifecycle import Lifecycle
-from bridge.source import Facts, Kind, Observation, Page, Probe, SourcePlugin, SourceSettings
+from bridge.domain.errors import Transient
+from bridge.domain.event import Data, Event
+from bridge.domain.lifecycle import Lifecycle
+from bridge.protocols.source import Facts, Kind, Observation, Page, Probe, SourcePlugin, SourceSettings
 
 
 class ParcelSettings(SourceSettings):
@@ -123,7 +123,7 @@ PARCEL = Kind(
     "post",
     "parcel",
     Lifecycle(
-        names={"P": "posted", "A": "arrived", "L": "lost"},
+        status_by_value={"P": "posted", "A": "arrived", "L": "lost"},
         follows={"posted": ("arrived", "lost")},
         finals=frozenset({"arrived", "lost"}),
     ),

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bridge.adapters.kombu_broker import KombuBroker
-from bridge.adapters.sqlite_broker import SqliteBroker
-from bridge.clock import Clock
+from bridge.adapters.kombu.broker import KombuBroker
+from bridge.adapters.sqlite.broker import SqliteBroker
+from bridge.domain.clock import Clock
 from bridge.testing.broker_suite import BrokerSuite
 
 

@@ -13,12 +13,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from bridge.adapters.redis_store import RedisStore
-from bridge.adapters.sqlite_store import SqliteStore
-from bridge.clock import Clock
-from bridge.errors import Conflict, LeaseLost
-from bridge.event import Entry, Position, WireEvent
-from bridge.ledger import Commit, Key, Lease, StatusChange
+from bridge.adapters.redis.store import RedisStore
+from bridge.adapters.sqlite.store import SqliteStore
+from bridge.domain.clock import Clock
+from bridge.domain.errors import Conflict, LeaseLost
+from bridge.domain.event import JournalEntry, Position, WireEvent
+from bridge.protocols.ledger import Commit, Key, Lease, StatusChange
 from bridge.testing.ledger_suite import LedgerSuite, Make, Store, event
 
 
@@ -135,7 +135,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert done is Conflict
         else:
             self.journal += new
-            self.trails.update({change.key.name: change.trail for change in changes})
+            self.trails.update({change.key.name: change.history for change in changes})
             self.cursor = {name: value for name, value in {**self.cursor, **cursor}.items() if value is not None}
             assert done == len(self.journal)
 
@@ -169,7 +169,9 @@ class LedgerMachine(RuleBasedStateMachine):
             assert (state.committed, state.confirmed, state.first, state.unroutable) == (
                 len(self.journal), self.confirmed, self.first, self.unroutable
             )  # fmt: skip
-            kept = [Entry(Position(self.source, n), one) for n, one in enumerate(self.journal, 1) if n >= self.first]
+            kept = [
+                JournalEntry(Position(self.source, n), one) for n, one in enumerate(self.journal, 1) if n >= self.first
+            ]
             assert list(self.runner.run(store.read(self.source, 0, 999))) == kept
             assert self.runner.run(store.cursor(self.source)) == self.cursor
             seen = self.runner.run(store.last_seen(self.source, [Key("s", name) for name in NAMES], 3600.0))

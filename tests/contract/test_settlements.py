@@ -16,11 +16,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from bridge.adapters.redis_store import RedisStore
-from bridge.adapters.sqlite_store import SqliteStore
-from bridge.clock import Clock
-from bridge.event import Position
-from bridge.settlement import Arrival, Attempt, Tally
+from bridge.adapters.redis.store import RedisStore
+from bridge.adapters.sqlite.store import SqliteStore
+from bridge.domain.clock import Clock
+from bridge.domain.event import Position
+from bridge.protocols.deliveries import Attempt, DeliveryCounts, NewDelivery
 from bridge.testing.ledger_suite import Make, Store
 from bridge.testing.settlement_suite import SettlementsSuite
 
@@ -109,8 +109,8 @@ class BooksMachine(RuleBasedStateMachine):
     def at(self, seqs: list[int]) -> list[Position]:
         return [Position(self.source, seq) for seq in seqs]
 
-    def arrivals(self, seqs: list[int]) -> list[Arrival]:
-        return [Arrival(Position(self.source, seq), LANES[seq]) for seq in seqs]
+    def arrivals(self, seqs: list[int]) -> list[NewDelivery]:
+        return [NewDelivery(Position(self.source, seq), LANES[seq]) for seq in seqs]
 
     def enter(self, seqs: list[int], due: float, held_due: float) -> tuple[int, list[int]]:
         new = [seq for seq in dict.fromkeys(seqs) if self.model.state(seq) == "unknown"]
@@ -122,12 +122,12 @@ class BooksMachine(RuleBasedStateMachine):
 
     @rule(seqs=SEQS, claim=st.integers(1, 60))
     def take(self, seqs: list[int], claim: int) -> None:
-        taken = self.runner.run(self.store.take(self.sink, self.arrivals(seqs), self.now + claim))
+        taken = self.runner.run(self.store.accept(self.sink, self.arrivals(seqs), self.now + claim))
         assert list(taken) == self.at(self.enter(seqs, self.now + claim, self.now)[1])
 
     @rule(seqs=SEQS, wait=st.integers(-60, 60))
     def offer(self, seqs: list[int], wait: int) -> None:
-        new = self.runner.run(self.store.offer(self.sink, self.arrivals(seqs), self.now + wait))
+        new = self.runner.run(self.store.enqueue(self.sink, self.arrivals(seqs), self.now + wait))
         assert new == self.enter(seqs, self.now + wait, self.now + wait)[0]
 
     @rule(limit=st.integers(1, 6), claim=st.integers(1, 60))
@@ -168,7 +168,7 @@ class BooksMachine(RuleBasedStateMachine):
     @rule(seq=st.integers(1, 9), tried=st.booleans())
     def bury(self, seq: int, tried: bool) -> None:
         attempt = Attempt(self.now, "refused", "permanent") if tried else None
-        freed = self.runner.run(self.store.bury(self.sink, self.at([seq])[0], "permanent", attempt))
+        freed = self.runner.run(self.store.dead_letter(self.sink, self.at([seq])[0], "permanent", attempt))
         became_due: set[int] = set()
         if self.model.state(seq) == "waiting":
             became_due = self.model.leave(seq, self.now)
@@ -214,8 +214,8 @@ class BooksMachine(RuleBasedStateMachine):
     @invariant()
     def the_books_add_up(self) -> None:
         count = self.model.count
-        tally = self.runner.run(self.store.tally(self.sink)).get(self.source, Tally())
-        assert tally == Tally(count("taken"), count("waiting"), count("dead"), count("discarded"))
+        tally = self.runner.run(self.store.counts(self.sink)).get(self.source, DeliveryCounts())
+        assert tally == DeliveryCounts(count("taken"), count("waiting"), count("dead"), count("discarded"))
 
     @invariant()
     def both_know_the_same(self) -> None:

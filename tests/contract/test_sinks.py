@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from itertools import count
 
-from bridge.clock import Clock
-from bridge.sink import Sink
-from bridge.testing.receiver import Received, reply
+from bridge.domain.clock import Clock
+from bridge.protocols.sink import Sink
+from bridge.testing.fake_endpoint import ReceivedRequest, reply
 from bridge.testing.sink_suite import SinkSuite
 from bridge_slack import Slack, SlackSettings
 from bridge_webhook import Webhook, WebhookSettings
@@ -66,5 +66,5 @@ class TestSlackBot(SinkSuite):
         }
         return Slack("ops", SlackSettings.model_validate(values), hurried())
 
-    def is_event(self, request: Received) -> bool:
+    def is_event(self, request: ReceivedRequest) -> bool:
         return request.path.endswith("/chat.postMessage")

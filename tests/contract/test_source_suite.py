@@ -13,12 +13,12 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from bridge.clock import Clock
-from bridge.errors import Permanent, Transient, Unauthorized
-from bridge.outbound import parse_retry_after
-from bridge.settings import Secret
-from bridge.source import Observation, Page, Probe, SourcePlugin, SourceSettings
-from bridge.testing.doubles import KIND
+from bridge.domain.clock import Clock
+from bridge.domain.errors import Permanent, Transient, Unauthorized
+from bridge.domain.settings import Secret
+from bridge.http.guarded import parse_retry_after
+from bridge.protocols.source import Observation, Page, Probe, SourcePlugin, SourceSettings
+from bridge.testing.fakes import KIND
 from bridge.testing.source_suite import NONSENSE, PHONE, SHAPES, Account, SourceSuite
 
 SECRET = "secret-canary"
@@ -159,7 +159,9 @@ class Shelf(Account):
 
 def plugin(*flaws: str) -> SourcePlugin:
     settings = Shown if "shows its secret" in flaws else Known
-    return SourcePlugin(settings, lambda _, values, clock: Things(set(flaws), values, clock))
+    return SourcePlugin(
+        settings, lambda _, values, clock: Things(set(flaws), values, clock), tuple(KIND.events.values())
+    )
 
 
 class TestOneThatKeepsThem(SourceSuite):

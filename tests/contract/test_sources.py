@@ -7,10 +7,10 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from bridge import plugins
-from bridge.clock import Clock
+from bridge.config import registry
+from bridge.domain.clock import Clock
 from bridge.simulator import Simulator, SimulatorSettings
-from bridge.simulator.snippet import sources
+from bridge.simulator.config_snippet import sources
 from bridge.testing.source_suite import PHONE, Account, SourceSuite
 
 SETTINGS = SimulatorSettings.still()
@@ -67,7 +67,7 @@ class City(Simulated):
 
 class TestGovDelivery(SimulatedSuite):
     name = "city"
-    plugin = plugins.load_source("govdelivery")
+    plugin = registry.load_source("govdelivery")
     secrets = (SETTINGS.govdelivery_token,)
     several = 30
 
@@ -88,7 +88,7 @@ class Drops(Simulated):
 
 class TestSpacivox(SimulatedSuite):
     name = "drops"
-    plugin = plugins.load_source("spacivox")
+    plugin = registry.load_source("spacivox")
     secrets = (SETTINGS.spacivox_token,)
 
     def account(self, clock: Clock) -> Account:
@@ -107,7 +107,7 @@ class Journeys(Simulated):
 
 class TestMarketingCloud(SimulatedSuite):
     name = "journeys"
-    plugin = plugins.load_source("marketingcloud")
+    plugin = registry.load_source("marketingcloud")
     secrets = (SETTINGS.client_secret, "simulated-access")
 
     def values(self, url: str) -> dict[str, Any]:

@@ -12,20 +12,20 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-import bridge.adapters.kombu_broker
-import bridge.adapters.redis_store
-import bridge.adapters.sqlite_broker
-import bridge.adapters.sqlite_store
+import bridge.adapters.kombu.broker
+import bridge.adapters.redis.store
+import bridge.adapters.sqlite.broker
+import bridge.adapters.sqlite.store
 import bridge.cli
-import bridge.cli.run
-import bridge.service
-from bridge import plugins
-from bridge.assembly import Assembly
-from bridge.testing.crash import MARK, KillSwitch
+import bridge.cli.commands.run
+import bridge.runtime.service
+from bridge.config import registry
+from bridge.runtime.assembly import Assembly
+from bridge.testing.kill_points import MARK, KillSwitch
 
 for _name in ("govdelivery", "spacivox", "marketingcloud"):
-    plugins.load_source(_name)
-plugins.load_sink("webhook")
+    registry.load_source(_name)
+registry.load_sink("webhook")
 
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(["faults.mortal"])

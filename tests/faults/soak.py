@@ -29,14 +29,14 @@ from typing import Any
 import yaml
 from aiohttp import web
 
-from bridge.adapters.redis_store import RedisStore
-from bridge.clock import Clock
-from bridge.errors import Unavailable
-from bridge.settlement import Tally
+from bridge.adapters.redis.store import RedisStore
+from bridge.domain.clock import Clock
+from bridge.domain.errors import Unavailable
+from bridge.protocols.deliveries import DeliveryCounts
 from bridge.simulator import Simulator, SimulatorSettings
-from bridge.simulator.snippet import sources
+from bridge.simulator.config_snippet import sources
 from bridge.simulator.world import Message
-from bridge.testing.receiver import Receiver
+from bridge.testing.fake_endpoint import FakeEndpoint
 from bridge.testing.servers import RabbitMQServer, RedisServer
 
 PATIENCE = 90.0
@@ -108,7 +108,7 @@ class FarSide:
 
     def __init__(self, dice: random.Random) -> None:
         self._dice = dice
-        self.receiver = Receiver(default=self._answer)
+        self.receiver = FakeEndpoint(default=self._answer)
         self.taken: dict[str, tuple[bytes, float]] = {}
         """Of each id, a digest of its bytes and when it was taken last."""
         self.told: Counter[tuple[str, str]] = Counter()
@@ -390,17 +390,17 @@ async def _read_books(store: RedisStore, result: Result, within: float) -> None:
     while True:
         try:
             journals = {name: await store.journal(name) for name in await store.sources()}
-            books = await store.tally("crm")
+            books = await store.counts("crm")
         except Unavailable:
             books, journals = {}, {}
         result.balanced = bool(books) and all(
-            books.get(name, Tally()) == Tally(taken=state.events) for name, state in journals.items()
+            books.get(name, DeliveryCounts()) == DeliveryCounts(taken=state.events) for name, state in journals.items()
         )
         if result.balanced or time.monotonic() > deadline:
             break
         await asyncio.sleep(0.2)
     for name, state in journals.items():
-        tally = books.get(name, Tally())
+        tally = books.get(name, DeliveryCounts())
         result.trimmed += state.first - state.base - 1
         result.books[name] = (
             f"{state.events:,} committed = {tally.taken:,} taken + {tally.waiting:,} waiting + {tally.dead:,} dead"

@@ -16,14 +16,14 @@ import kombu
 import pytest
 import redis
 
-from bridge.adapters.kombu_broker import KombuBroker
-from bridge.adapters.sqlite_broker import SqliteBroker
-from bridge.broker import Inbox
-from bridge.clock import Clock
-from bridge.errors import Unavailable
+from bridge.adapters.kombu.broker import KombuBroker
+from bridge.adapters.sqlite.broker import SqliteBroker
+from bridge.domain.clock import Clock
+from bridge.domain.errors import Unavailable
+from bridge.protocols.broker import Inbox
 from bridge.testing.broker_suite import QUEUE, collect, entry, ids, nothing_more
-from bridge.testing.relay import TcpRelay
 from bridge.testing.servers import RabbitMQServer, RedisServer
+from bridge.testing.tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.faults
 
@@ -68,7 +68,7 @@ async def make() -> AsyncIterator[Callable[..., KombuBroker]]:
     assert [each.name for each in left if each.name.startswith("bridge-")] == []
 
 
-def through(relay: TcpRelay, url: str) -> str:
+def through(relay: TcpProxy, url: str) -> str:
     """Return `url` with the relay in between."""
     front, _, rest = url.rpartition(":")
     return f"{front}:{relay.port}/{rest.partition('/')[2]}"
@@ -144,7 +144,7 @@ async def test_a_connection_cut_while_publishing_loses_nothing(
 ) -> None:
     """In the middle of a batch, near its end, and after its last byte, before the confirm."""
     url = request.getfixturevalue("rabbitmq_url" if kind == "rabbitmq" else "redis_url")
-    async with TcpRelay(int(url.rpartition(":")[2].partition("/")[0])) as relay:
+    async with TcpProxy(int(url.rpartition(":")[2].partition("/")[0])) as relay:
         broker = make(through(relay, url))
         await broker.declare(QUEUE, ["#"])
         await broker.publish([entry(1)])
@@ -170,7 +170,7 @@ async def test_an_inbox_whose_connection_was_cut_says_so_once_and_goes_on(
     request: pytest.FixtureRequest, make: Callable[..., KombuBroker], kind: str
 ) -> None:
     url = request.getfixturevalue("rabbitmq_url" if kind == "rabbitmq" else "redis_url")
-    async with TcpRelay(int(url.rpartition(":")[2].partition("/")[0])) as relay:
+    async with TcpProxy(int(url.rpartition(":")[2].partition("/")[0])) as relay:
         publisher = make(url)
         await publisher.declare(QUEUE, ["#"])
         async with make(through(relay, url), lease=1.0).inbox(QUEUE) as inbox:
@@ -196,7 +196,7 @@ async def test_a_broker_that_hangs_is_unavailable_in_bounded_time_and_closing_en
     request: pytest.FixtureRequest, make: Callable[..., KombuBroker], kind: str
 ) -> None:
     url = request.getfixturevalue("rabbitmq_url" if kind == "rabbitmq" else "redis_url")
-    async with TcpRelay(int(url.rpartition(":")[2].partition("/")[0])) as relay:
+    async with TcpProxy(int(url.rpartition(":")[2].partition("/")[0])) as relay:
         broker = make(through(relay, url), confirm_timeout=1.0, answer_timeout=1.0)
         await broker.declare(QUEUE, ["#"])
         leaving = make(through(relay, url), answer_timeout=1.0)
@@ -219,7 +219,7 @@ async def test_a_silent_connection_to_rabbitmq_is_kept_alive(
     rabbitmq_url: str, make: Callable[..., KombuBroker]
 ) -> None:
     """RabbitMQ ends a connection that misses two heartbeats; ours lives on, while nobody calls."""
-    async with TcpRelay(int(rabbitmq_url.rpartition(":")[2].partition("/")[0])) as relay:
+    async with TcpProxy(int(rabbitmq_url.rpartition(":")[2].partition("/")[0])) as relay:
         broker = make(through(relay, rabbitmq_url) + "?heartbeat=1")
         await broker.declare(QUEUE, ["#"])
         async with broker.inbox(QUEUE) as inbox:
@@ -233,7 +233,7 @@ async def test_a_silent_connection_to_rabbitmq_is_kept_alive(
 async def test_a_connection_to_rabbitmq_that_went_dead_without_a_word_is_noticed(
     rabbitmq_url: str, make: Callable[..., KombuBroker]
 ) -> None:
-    async with TcpRelay(int(rabbitmq_url.rpartition(":")[2].partition("/")[0])) as relay:
+    async with TcpProxy(int(rabbitmq_url.rpartition(":")[2].partition("/")[0])) as relay:
         await make(rabbitmq_url).declare(QUEUE, ["#"])
         async with make(through(relay, rabbitmq_url) + "?heartbeat=1").inbox(QUEUE) as inbox:
             relay.stall()
@@ -245,7 +245,7 @@ async def test_a_connection_to_rabbitmq_that_went_dead_without_a_word_is_noticed
 async def test_a_connection_to_redis_that_went_dead_without_a_word_is_noticed(
     redis_url: str, make: Callable[..., KombuBroker]
 ) -> None:
-    async with TcpRelay(int(redis_url.rpartition(":")[2].partition("/")[0])) as relay:
+    async with TcpProxy(int(redis_url.rpartition(":")[2].partition("/")[0])) as relay:
         await make(redis_url).declare(QUEUE, ["#"])
         async with make(through(relay, redis_url), lease=1.0, answer_timeout=0.5).inbox(QUEUE) as inbox:
             assert await inbox.get(1, 0.2) == []  # it waits inside Redis by now
@@ -258,7 +258,7 @@ async def test_a_connection_to_redis_that_went_dead_without_a_word_is_noticed(
 async def test_an_inbox_on_redis_that_is_opened_again_has_what_the_lost_one_had_at_once_and_in_order(
     redis_url: str, make: Callable[..., KombuBroker]
 ) -> None:
-    async with TcpRelay(int(redis_url.rpartition(":")[2].partition("/")[0])) as relay:
+    async with TcpProxy(int(redis_url.rpartition(":")[2].partition("/")[0])) as relay:
         broker = make(through(relay, redis_url), lease=60.0)
         await broker.declare(QUEUE, ["#"])
         await broker.publish([entry(seq) for seq in range(1, 4)])
@@ -418,9 +418,9 @@ async def test_an_emptied_redis_gets_its_bindings_back(redis_url: str, make: Cal
 CONSUMER = """
 import asyncio, sys
 from pathlib import Path
-from bridge.adapters.kombu_broker import KombuBroker
-from bridge.adapters.sqlite_broker import SqliteBroker
-from bridge.clock import Clock
+from bridge.adapters.kombu.broker import KombuBroker
+from bridge.adapters.sqlite.broker import SqliteBroker
+from bridge.domain.clock import Clock
 
 async def main(url):
     if "://" in url:
@@ -441,8 +441,8 @@ asyncio.run(main(sys.argv[1]))
 PUBLISHER = """
 import asyncio, sys
 from pathlib import Path
-from bridge.adapters.sqlite_broker import SqliteBroker
-from bridge.clock import Clock
+from bridge.adapters.sqlite.broker import SqliteBroker
+from bridge.domain.clock import Clock
 from bridge.testing.broker_suite import entry
 
 async def main(path):

@@ -16,13 +16,13 @@ import yaml
 from harness import Process, ask, bridge, until, write_config
 from inprocess import Polled, polling
 
-from bridge.clock import Clock
-from bridge.errors import LeaseLost
-from bridge.holding import under
-from bridge.ledger import Share, Tenure
-from bridge.providers.http import Limiter, Turn
+from bridge.coordination.leases import run_until_deadline
+from bridge.domain.clock import Clock
+from bridge.domain.errors import LeaseLost
+from bridge.http.limiter import Limiter, RequestSlot
+from bridge.protocols.request_context import LeaseDeadline, QuotaShare
 from bridge.simulator import Simulator, SimulatorSettings
-from bridge.testing.doubles import Jumping
+from bridge.testing.fakes import Jumping
 
 pytestmark = pytest.mark.faults
 
@@ -113,9 +113,9 @@ async def test_no_second_has_more_requests_than_the_budget_whatever_strikes(sour
 async def test_every_request_that_arrives_was_counted_before_it_began(fault, tmp_path, monkeypatch):
     # aiohttp repeats a request by itself when a kept-alive connection has died; that one would be nobody's.
     counted = 0
-    turn = Limiter.turn
+    turn = Limiter.acquire
 
-    async def count(self: Limiter, share: Share | None = None) -> Turn:
+    async def count(self: Limiter, share: QuotaShare | None = None) -> RequestSlot:
         nonlocal counted
         found = await turn(self, share)
         counted += 1
@@ -320,7 +320,7 @@ async def test_work_whose_lease_was_not_renewed_in_time_asks_nothing_more(tmp_pa
     ):
         await polled.poll()
         asked = len(simulator.traffic["govdelivery"].times)
-        tenure = Tenure("source/city", clock.monotonic() + 15)
+        tenure = LeaseDeadline("source/city", clock.monotonic() + 15)
 
         async def work() -> None:
             clock.ahead += 16  # the process was stopped for as long
@@ -328,7 +328,7 @@ async def test_work_whose_lease_was_not_renewed_in_time_asks_nothing_more(tmp_pa
                 pytest.fail("nothing may be asked")
 
         with pytest.raises(LeaseLost, match=r"source/city was not renewed in time"):
-            await under(tenure, work())
+            await run_until_deadline(tenure, work())
         assert len(simulator.traffic["govdelivery"].times) == asked
         await polled.poll()
         assert len(simulator.traffic["govdelivery"].times) > asked

@@ -19,14 +19,14 @@ import yaml
 from aiohttp import web
 from harness import Process, ask, bridge, until, write_config
 
-from bridge.adapters.redis_store import RedisStore
-from bridge.adapters.sqlite_store import SqliteStore
+from bridge.adapters.redis.store import RedisStore
+from bridge.adapters.sqlite.store import SqliteStore
 from bridge.cli import _run as cli_run
-from bridge.clock import Clock
+from bridge.domain.clock import Clock
 from bridge.simulator import Simulator, SimulatorSettings
-from bridge.simulator.faults import FAULTS
-from bridge.testing.ports import free_port
-from bridge.testing.receiver import Receiver
+from bridge.simulator.fault_catalogue import FAULTS
+from bridge.testing.fake_endpoint import FakeEndpoint
+from bridge.testing.free_port import free_port
 from bridge.testing.servers import RabbitMQServer, RedisServer
 
 pytestmark = pytest.mark.faults
@@ -142,7 +142,7 @@ def quoting(statuses: Iterator[int]) -> Any:
     return step
 
 
-def stage_config(folder: Path, simulator: Simulator, receiver: Receiver, **values: Any) -> Path:
+def stage_config(folder: Path, simulator: Simulator, receiver: FakeEndpoint, **values: Any) -> Path:
     retry = {"retry": ["50ms", "100ms"], "topics": ["#"], "allow_private": True}
     path = write_config(
         folder,
@@ -230,7 +230,7 @@ async def look_at_store(store: RedisStore | SqliteStore, witness: Witness) -> No
     """Read what the store keeps for operators: notes, cursors, and why deliveries wait or were given up."""
     errors = []
     try:
-        notes = {name: said for name, said in (await store.notes("")).items() if not name.startswith("secret/")}
+        notes = {name: said for name, said in (await store.statuses("")).items() if not name.startswith("secret/")}
         assert any(said.get("error") or said.get("state") for said in notes.values())
         witness.look("notes", json.dumps(notes))
         for sink in ("crm", "nowhere", "ops"):
@@ -259,7 +259,7 @@ def check_noise(process: Process, *events: str) -> None:
 @pytest.mark.timeout(400)
 async def test_nothing_private_is_written_by_a_process_with_its_own_store_and_broker(tmp_path):
     answers = quoting(cycle([200, 500, 400, 429, 302, 200, 404]))
-    async with Simulator(WORLD) as simulator, Receiver(default=answers) as receiver:
+    async with Simulator(WORLD) as simulator, FakeEndpoint(default=answers) as receiver:
         config = stage_config(tmp_path, simulator, receiver)
         with bridge(tmp_path, "run", "-c", str(config)) as running:
             await until(lambda: len(receiver.requests) > 50, "events arrive")
@@ -287,7 +287,7 @@ async def test_nothing_private_is_written_when_redis_and_rabbitmq_die_and_come_b
         await asyncio.to_thread(rabbitmq.ctl, "set_permissions", "bridge", ".*", ".*", ".*")
         store = f"redis://bridge:{SECRETS['redis_password']}@127.0.0.1:{redis.port}/0"
         broker = f"amqp://bridge:{password}@127.0.0.1:{rabbitmq.port}//"
-        async with Simulator(WORLD) as simulator, Receiver(default=answers) as receiver:
+        async with Simulator(WORLD) as simulator, FakeEndpoint(default=answers) as receiver:
             config = stage_config(tmp_path, simulator, receiver, store=store, broker=broker)
             witness = Witness(people(simulator))
             with bridge(tmp_path, "run", "-c", str(config)) as running:
@@ -376,8 +376,8 @@ def test_a_file_that_is_wrong_is_complained_of_without_quoting_a_secret(what, tm
 
 _SAYS = """
 import asyncio, concurrent.futures, gc, logging, sys, threading, warnings
-from bridge.cli.common import guard_interpreter
-from bridge.observe import configure_logging
+from bridge.cli.support.running import guard_interpreter
+from bridge.observability.logging import configure_logging
 guard_interpreter()
 configure_logging("debug", sys.argv[1])
 SECRET = sys.argv[2]

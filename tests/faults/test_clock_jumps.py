@@ -16,14 +16,14 @@ import yaml
 from faults.witness import Witness
 from harness import consuming_rabbitmq, differences, until
 
-from bridge.adapters.redis_store import RedisStore
-from bridge.assembly import Assembly
-from bridge.clock import Clock
-from bridge.config import load
-from bridge.service import Service, build
+from bridge.adapters.redis.store import RedisStore
+from bridge.config.loading import load
+from bridge.domain.clock import Clock
+from bridge.runtime.assembly import Assembly
+from bridge.runtime.service import Service, build
 from bridge.simulator import Simulator, SimulatorSettings
-from bridge.simulator.snippet import sources
-from bridge.testing.relay import TcpRelay
+from bridge.simulator.config_snippet import sources
+from bridge.testing.tcp_proxy import TcpProxy
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
@@ -50,7 +50,7 @@ class Replica:
 
     service: Service
     wall: Set
-    relay: TcpRelay
+    relay: TcpProxy
 
     def polls(self) -> bool:
         """Whether this one polls every source."""
@@ -60,7 +60,7 @@ class Replica:
 @asynccontextmanager
 async def replica(folder: Path, name: str, store: str, **config: Any) -> AsyncIterator[Replica]:
     wall = Set()
-    async with TcpRelay(int(store.rpartition(":")[2].partition("/")[0])) as relay:
+    async with TcpProxy(int(store.rpartition(":")[2].partition("/")[0])) as relay:
         path = folder / f"{name}.yaml"
         own = {"store": f"redis://127.0.0.1:{relay.port}/0", "http": {"listen": None}}
         path.write_text(yaml.safe_dump({**own, **config}))
@@ -160,7 +160,7 @@ async def test_two_replicas_whose_clocks_jump_and_whose_networks_are_cut_tell_ea
 async def _balanced(url: str) -> bool:
     store = RedisStore(url, clock=Clock())
     try:
-        books = await store.tally("crm")
+        books = await store.counts("crm")
         journals = {name: (await store.journal(name)).events for name in await store.sources()}
     finally:
         await store.close()

@@ -1,6 +1,6 @@
 """Killed by SIGKILL at every point of an event's way: nothing is lost, and only what the table says comes twice.
 
-The table is `bridge.testing.crash.POINTS`; every cell of it is a real `bridge run` that dies there, and another one that
+The table is `bridge.testing.kill_points.POINTS`; every cell of it is a real `bridge run` that dies there, and another one that
 goes on. `pytest tests/faults/test_crash_matrix.py -q` prints what was measured.
 """
 
@@ -25,15 +25,15 @@ from aiohttp import web
 from faults.mortal import Mortal
 from harness import Consumer, consuming_kombu, consuming_rabbitmq, differences, expected, until
 
-from bridge.adapters.redis_store import RedisStore
-from bridge.adapters.sqlite_broker import SqliteBroker
-from bridge.adapters.sqlite_store import SqliteStore
-from bridge.clock import Clock
-from bridge.settlement import Tally
+from bridge.adapters.redis.store import RedisStore
+from bridge.adapters.sqlite.broker import SqliteBroker
+from bridge.adapters.sqlite.store import SqliteStore
+from bridge.domain.clock import Clock
+from bridge.protocols.deliveries import DeliveryCounts
 from bridge.simulator import Simulator, SimulatorSettings
-from bridge.simulator.snippet import sources
-from bridge.testing.crash import NOTHING, POINTS, Point
-from bridge.testing.receiver import Receiver
+from bridge.simulator.config_snippet import sources
+from bridge.testing.fake_endpoint import FakeEndpoint
+from bridge.testing.kill_points import NOTHING, POINTS, Point
 from bridge.testing.servers import RabbitMQServer, RedisServer
 
 pytestmark = [pytest.mark.faults, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(400)]
@@ -101,7 +101,7 @@ class FarSide:
         self.bodies: dict[str, set[bytes]] = {}
         self.refused_for_good: set[str] = set()
         self.victim: Mortal | None = None
-        self.receiver = Receiver(default=self._answer)
+        self.receiver = FakeEndpoint(default=self._answer)
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         life, event_id, body = int(request.headers["x-life"]), request.headers["webhook-id"], await request.read()
@@ -344,7 +344,7 @@ async def die(run: Run, measured: Measured) -> None:
     first = run.far.victim = run.start(1, point=None if cell.point.by_far_side else cell.point.name)
     await until(lambda: first.ended is not None, f"{cell}: the process dies", within=120)
     assert first.killed, first.err.read_text()
-    mark = first.mark
+    mark = first.occurrence_id
     assert cell.point.by_far_side or (mark is not None and mark["point"] == cell.point.name)
     measured.batch = mark["count"] if mark else 1
     async with run.opened_store() as store:
@@ -368,8 +368,8 @@ async def recover(run: Run, consumer: Consumer, measured: Measured) -> None:
         dead = len(far.refused_for_good)
 
         async def balanced() -> bool:
-            books = (await store.tally(cell.sink)).get(SOURCE)
-            return books == Tally(taken=measured.transitions - dead, dead=dead)
+            books = (await store.counts(cell.sink)).get(SOURCE)
+            return books == DeliveryCounts(taken=measured.transitions - dead, dead=dead)
 
         await until(balanced, f"{cell}: the books balance", within=120)
     second.terminate()

@@ -11,10 +11,10 @@ import pytest
 from harness import Process, bridge, expected, until, write_config
 from pydantic_core import from_json
 
-from bridge.adapters.sqlite_store import SqliteStore
-from bridge.clock import Clock
+from bridge.adapters.sqlite.store import SqliteStore
+from bridge.domain.clock import Clock
 from bridge.simulator import Simulator, SimulatorSettings
-from bridge.simulator.fate import State
+from bridge.simulator.histories import State
 from bridge.simulator.world import Message
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]

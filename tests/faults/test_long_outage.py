@@ -19,13 +19,13 @@ import yaml
 from aiohttp import web
 from harness import until
 
-from bridge.assembly import Assembly
-from bridge.clock import Clock
-from bridge.config import load
-from bridge.service import Service, build
+from bridge.config.loading import load
+from bridge.domain.clock import Clock
+from bridge.runtime.assembly import Assembly
+from bridge.runtime.service import Service, build
 from bridge.simulator import Simulator, SimulatorSettings
-from bridge.simulator.snippet import sources
-from bridge.testing.receiver import Receiver, reply, silence
+from bridge.simulator.config_snippet import sources
+from bridge.testing.fake_endpoint import FakeEndpoint, reply, silence
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
@@ -55,7 +55,7 @@ class Ahead:
         )
 
 
-class Taker(Receiver):
+class Taker(FakeEndpoint):
     """Remembers what it has answered with 200, in order."""
 
     def __init__(self) -> None:
@@ -74,7 +74,7 @@ class Taker(Receiver):
         self.default = self._take
 
 
-def webhook(receiver: Receiver, **settings: Any) -> dict[str, Any]:
+def webhook(receiver: FakeEndpoint, **settings: Any) -> dict[str, Any]:
     return {"type": "webhook", "topics": ["#"], "url": receiver.url, "allow_private": True, **settings}
 
 
@@ -183,12 +183,12 @@ async def _all_told(receiver: Taker, made: int) -> bool:
 
 
 async def _waits(store: Any, made: int) -> bool:
-    tally = (await store.tally("crm"))["journeys"]
+    tally = (await store.counts("crm"))["journeys"]
     return tally.waiting == made - PEOPLE and tally.taken == PEOPLE
 
 
 async def _settled(store: Any, made: int) -> bool:
-    tally = (await store.tally("crm"))["journeys"]
+    tally = (await store.counts("crm"))["journeys"]
     return (tally.taken, tally.waiting) == (made, 0)
 
 

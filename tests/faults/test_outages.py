@@ -19,13 +19,13 @@ import redis.asyncio
 from faults.witness import Witness
 from harness import EXCHANGE, Process, bridge, expected, until, write_config
 
-from bridge.adapters.redis_store import RedisStore
-from bridge.clock import Clock
-from bridge.settlement import Tally
+from bridge.adapters.redis.store import RedisStore
+from bridge.domain.clock import Clock
+from bridge.protocols.deliveries import DeliveryCounts
 from bridge.simulator import Simulator, SimulatorSettings
-from bridge.testing.ports import free_port
-from bridge.testing.relay import TcpRelay
+from bridge.testing.free_port import free_port
 from bridge.testing.servers import RabbitMQServer, RedisServer
+from bridge.testing.tcp_proxy import TcpProxy
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
@@ -109,9 +109,9 @@ class Scene:
         try:
 
             async def balances() -> bool:
-                books = await store.tally("crm")
+                books = await store.counts("crm")
                 journals = {name: (await store.journal(name)).events for name in await store.sources()}
-                return books == {name: Tally(taken=events) for name, events in journals.items() if events}
+                return books == {name: DeliveryCounts(taken=events) for name, events in journals.items() if events}
 
             await until(balances, "the books balance", within=120)
         finally:
@@ -141,7 +141,7 @@ async def scene(
         yield Scene(folder, simulator, witness, store, broker, port, config)
 
 
-def through(relay: TcpRelay, url: str) -> str:
+def through(relay: TcpProxy, url: str) -> str:
     """Return `url` with the relay in between."""
     front, _, rest = url.rpartition(":")
     return f"{front}:{relay.port}/{rest.partition('/')[2]}"
@@ -249,7 +249,7 @@ async def test_a_store_away_for_less_than_a_lease_costs_not_even_a_status_that_s
 @pytest.mark.parametrize("part", ["store", "broker"])
 async def test_a_network_that_is_cut_and_comes_back_costs_no_event(part, tmp_path, redis_keeps, rabbit_server):
     ports = {"store": redis_keeps.port, "broker": rabbit_server.port}
-    async with TcpRelay(ports[part]) as relay:
+    async with TcpProxy(ports[part]) as relay:
         store = through(relay, redis_keeps.url) if part == "store" else redis_keeps.url
         broker = through(relay, rabbit_server.url) if part == "broker" else rabbit_server.url
         async with scene(tmp_path, store, broker) as play:
@@ -274,7 +274,7 @@ async def test_a_server_that_hangs_is_named_and_what_waits_goes_on_when_it_answe
     part, tmp_path, redis_keeps, rabbit_server
 ):
     ports = {"store": redis_keeps.port, "broker": rabbit_server.port}
-    async with TcpRelay(ports[part]) as relay:
+    async with TcpProxy(ports[part]) as relay:
         store = through(relay, redis_keeps.url) if part == "store" else redis_keeps.url
         broker = through(relay, rabbit_server.url) if part == "broker" else rabbit_server.url
         async with scene(tmp_path, store, broker) as play:

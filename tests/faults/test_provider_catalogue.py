@@ -21,14 +21,14 @@ from harness import expected
 from inprocess import History, Polled, polling
 from structlog.testing import capture_logs
 
-from bridge.errors import BridgeError, Permanent, Transient, Unauthorized
-from bridge.event import Event
-from bridge.providers.http import Failed, Refused, Throttled, TooLarge, Vanished
-from bridge.providers.marketingcloud import source as marketingcloud
-from bridge.providers.spacivox import source as spacivox
+from bridge.domain.errors import BridgeError, Permanent, Transient, Unauthorized
+from bridge.domain.event import Event
+from bridge.http.errors import NotFound, ProviderError, RequestRejected, Throttled, TooLarge
 from bridge.simulator import Simulator, SimulatorSettings
-from bridge.simulator.faults import FAULTS
-from bridge.testing.doubles import Jumping
+from bridge.simulator.fault_catalogue import FAULTS
+from bridge.sources.marketingcloud import source as marketingcloud
+from bridge.sources.spacivox import source as spacivox
+from bridge.testing.fakes import Jumping
 
 pytestmark = pytest.mark.faults
 
@@ -228,8 +228,8 @@ WHOLE: list[tuple[str, str, type[BridgeError], str, dict[str, Any]]] = [
     ("http_503", "a 503 without a word is waited out", Transient, "503, the provider failed", {}),
     ("http_504", "a 504 is waited out", Transient, "504, the provider failed", {}),
     ("http_408", "a 408 is waited out", Transient, "408, the provider could not answer now", {}),
-    ("http_410", "a 410 on everything is a failure and not an empty account", Vanished, "410", {}),
-    ("not_found", "a 404 on everything is a failure and not an empty account", Vanished, "404", {}),
+    ("http_410", "a 410 on everything is a failure and not an empty account", NotFound, "410", {}),
+    ("not_found", "a 404 on everything is a failure and not an empty account", NotFound, "404", {}),
     ("too_many", "no request before Retry-After is over", Throttled, "429", {"value": 70, "waits": (70, 76)}),
     (
         "too_many_date",
@@ -256,8 +256,8 @@ WHOLE: list[tuple[str, str, type[BridgeError], str, dict[str, Any]]] = [
     ),
     ("unauthorized", "a 401 says to check the credentials", Unauthorized, REFUSES, {}),
     ("forbidden", "a 403 says to check the credentials", Unauthorized, REFUSES, {}),
-    ("redirect_moved", "a redirect is not followed", Refused, f"301, {NOT_FOLLOWED}", {}),
-    ("redirect_elsewhere", "a redirect to another host is not followed", Refused, f"302, {NOT_FOLLOWED}", {}),
+    ("redirect_moved", "a redirect is not followed", RequestRejected, f"301, {NOT_FOLLOWED}", {}),
+    ("redirect_elsewhere", "a redirect to another host is not followed", RequestRejected, f"302, {NOT_FOLLOWED}", {}),
     ("html_page", "a page of HTML is no empty list", Transient, "answered HTML instead of JSON", {}),
     ("empty_body", "an answer of nothing is no empty list", Transient, "answered nothing instead of JSON", {}),
     ("json_null", "null is no empty list", Transient, "answered (no JSON|something else)", {}),
@@ -386,17 +386,17 @@ JOURNEYS = [
     Row("journeys", "429 with code 50100 waits as long as it says", "rate_limited_50100", NOTHING, raises=Throttled, says="50100", waits=(4.9, 300)),
     Row("journeys", "429 with code 50200 keeps quiet for minutes", "blocked_50200", NOTHING, raises=Throttled, says="50200.*nothing is asked for 300 s", waits=(299, 301)),
     Row("journeys", "credentials that are refused say which to check", "token_refused", NOTHING, raises=Unauthorized, says="check client_id, client_secret and account_id", fresh=True),
-    Row("journeys", "a token endpoint that fails is waited out", "http_500", NOTHING, raises=Failed, says="POST /v2/token: 500", where="/v2/token", fresh=True),
+    Row("journeys", "a token endpoint that fails is waited out", "http_500", NOTHING, raises=ProviderError, says="POST /v2/token: 500", where="/v2/token", fresh=True),
     Row("journeys", "a token endpoint that is not there says to check auth_url", "not_found", NOTHING, raises=Permanent, says="check auth_url", where="/v2/token", fresh=True),
-    Row("journeys", "a token endpoint in HTML is waited out", "html_page", NOTHING, raises=Failed, says="POST /v2/token: .*HTML", where="/v2/token", fresh=True),
-    Row("journeys", "a token endpoint without a token is waited out", "error_in_200", NOTHING, raises=Failed, says="no access_token", where="/v2/token", fresh=True),
+    Row("journeys", "a token endpoint in HTML is waited out", "html_page", NOTHING, raises=ProviderError, says="POST /v2/token: .*HTML", where="/v2/token", fresh=True),
+    Row("journeys", "a token endpoint without a token is waited out", "error_in_200", NOTHING, raises=ProviderError, says="no access_token", where="/v2/token", fresh=True),
     Row("journeys", "a token endpoint asked too often is left alone as long as it says", "too_many", NOTHING, raises=Throttled, says="429", where="/v2/token", value=60, waits=(59, 66), fresh=True),
     Row("journeys", "a token endpoint that redirects gets no secret twice", "redirect_elsewhere", NOTHING, raises=Unauthorized, says="302, a redirect: not followed", where="/v2/token", fresh=True),
     Row("journeys", "a token of one second is renewed as often as that takes", "token_short_lived", fresh=True),
     Row("journeys", "a token that does not say when it expires is used all the same", "token_without_expiry", fresh=True),
     Row("journeys", "a REST address without its slash will do", "rest_url_bare", fresh=True),
     Row("journeys", "a token without a REST address says to set rest_url", "rest_url_absent", NOTHING, raises=Permanent, says="set rest_url", fresh=True),
-    Row("journeys", "a REST address where nobody listens is a failure", "rest_url_elsewhere", NOTHING, raises=Failed, says="cannot connect", fresh=True),
+    Row("journeys", "a REST address where nobody listens is a failure", "rest_url_elsewhere", NOTHING, raises=ProviderError, says="cannot connect", fresh=True),
     Row("journeys", "without a watermark the highest event takes its place", "watermark_absent"),
     Row("journeys", "a watermark of null never resets the cursor", "watermark_null"),
     Row("journeys", "a watermark of 0 never resets the cursor", "watermark_zero"),
@@ -410,7 +410,7 @@ JOURNEYS = [
     Row("journeys", "an event of another category is an event of that status", "other_category"),
     Row("journeys", "a category that no table knows is an event of its own", "unknown_status"),
     Row("journeys", "bytes that are no characters hide no page", "invalid_utf8", SOME, all_shown=False),
-    Row("journeys", "a page that fails in the middle of the feed is where the next poll goes on", "http_500", SOME, raises=Failed, says="500", share=0.5, polls=1),
+    Row("journeys", "a page that fails in the middle of the feed is where the next poll goes on", "http_500", SOME, raises=ProviderError, says="500", share=0.5, polls=1),
     Row("journeys", "a storm of 429 is waited out, and what gets through counts", "too_many", SOME, share=0.5, value=3, polls=10),
     Row("journeys", "a storm of resets is ridden out", "reset", SOME, share=0.5, polls=8),
 ]  # fmt: skip
@@ -504,7 +504,7 @@ async def test_a_provider_that_cannot_be_read_for_ten_polls_loses_none_of_what_w
         scene.simulator.switch_on("not_found")
         for _ in range(10):
             await scene.poll()
-            assert isinstance(scene.polled.error, Vanished)
+            assert isinstance(scene.polled.error, NotFound)
         scene.move()
         scene.simulator.switch_off()
         await scene.complete()

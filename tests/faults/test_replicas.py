@@ -17,9 +17,9 @@ import pytest
 from faults.witness import Witness, broken
 from harness import Consumer, Process, bridge, consuming_rabbitmq, differences, expected, until, write_config
 
-from bridge.adapters.redis_store import RedisStore
-from bridge.clock import Clock
-from bridge.event import Position
+from bridge.adapters.redis.store import RedisStore
+from bridge.domain.clock import Clock
+from bridge.domain.event import Position
 from bridge.simulator import Simulator, SimulatorSettings
 from bridge.testing.servers import RedisServer
 

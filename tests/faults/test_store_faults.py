@@ -16,14 +16,14 @@ from typing import Self
 import pytest
 import redis
 
-from bridge.adapters.redis_store import RedisStore
-from bridge.adapters.sqlite_store import SqliteStore
-from bridge.clock import Clock
-from bridge.errors import AccessRefused, Conflict, Unavailable
-from bridge.ledger import Commit, Key, Ledger
-from bridge.settlement import Attempt, Tally
+from bridge.adapters.redis.store import RedisStore
+from bridge.adapters.sqlite.store import SqliteStore
+from bridge.domain.clock import Clock
+from bridge.domain.errors import AccessRefused, Conflict, Unavailable
+from bridge.protocols.deliveries import Attempt, DeliveryCounts
+from bridge.protocols.ledger import Commit, Key, Ledger
+from bridge.testing.free_port import free_port
 from bridge.testing.ledger_suite import Store, change, event, events, held, trails
-from bridge.testing.ports import free_port
 from bridge.testing.servers import RedisServer, wait_for
 from bridge.testing.settlement_suite import arrivals, at, later
 
@@ -116,35 +116,35 @@ class TestRedis:
             await store.commit(None, commit)
 
     async def test_a_server_out_of_memory_still_lets_deliveries_end(self, store: RedisStore) -> None:
-        await store.take("crm", arrivals(1, 2, 3), later())
+        await store.accept("crm", arrivals(1, 2, 3), later())
         await store._link.client.config_set("maxmemory", "1mb")
         with pytest.raises(Unavailable, match="out of memory"):
-            await store.take("crm", arrivals(4), later())
+            await store.accept("crm", arrivals(4), later())
         await store.settle("crm", at(1))
-        assert await store.tally("crm") == {"city": Tally(taken=1, waiting=2)}
+        assert await store.counts("crm") == {"city": DeliveryCounts(taken=1, waiting=2)}
 
     async def test_a_server_out_of_memory_can_be_emptied_by_the_bridge_also_by_one_that_starts_now(
         self, own_redis: RedisServer, store: RedisStore
     ) -> None:
         await store.commit(None, Commit("city", events=events(*range(1, 9))))
-        await store.take("crm", arrivals(1, 2), later())
-        await store.offer("crm", arrivals(3, 4, 5, 6), 1.0)
+        await store.accept("crm", arrivals(1, 2), later())
+        await store.enqueue("crm", arrivals(3, 4, 5, 6), 1.0)
         await store._link.client.config_set("maxmemory", "1mb")
         late = RedisStore(own_redis.url, clock=Clock(), begin=0, timeout=2.0)
         await late.open()
         assert len(await late.claim("crm", 2.0, later(), 9)) == 4
         await late.extend("crm", at(3, 4), later())
         await late.postpone("crm", at(3)[0], later(), Attempt(1.0, "busy"))
-        await late.bury("crm", at(4)[0], "permanent", Attempt(2.0, "no"))
+        await late.dead_letter("crm", at(4)[0], "permanent", Attempt(2.0, "no"))
         await late.redrive("crm", at(4), later())
         await late.discard("crm", at(5))
         await late.settle("crm", at(1, 2, 3, 4, 6))
-        assert await late.tally("crm") == {"city": Tally(taken=5, discarded=1)}
+        assert await late.counts("crm") == {"city": DeliveryCounts(taken=5, discarded=1)}
         await late.confirm(await held(late, "relay/city"), "city", 8)
-        await late.raise_floor("crm", "city", 6)
+        await late.raise_low_watermark("crm", "city", 6)
         assert await late.trim("city", 7) == 6
         await late.forget("city", 7)
-        assert await late.floor("crm", "city") == 6
+        assert await late.low_watermark("crm", "city") == 6
         await late.close()
 
     async def test_a_primary_that_became_a_replica_takes_no_writes(self, store: RedisStore) -> None:
@@ -153,7 +153,7 @@ class TestRedis:
         with pytest.raises(Unavailable, match="read-only replica"):
             await store.commit(None, page(1))
         with pytest.raises(Unavailable, match="read-only replica"):
-            await store.take("crm", arrivals(1), later())
+            await store.accept("crm", arrivals(1), later())
         await admin.execute_command("REPLICAOF", "NO", "ONE")
         assert await store.commit(None, page(1)) == 1
 
@@ -184,7 +184,7 @@ class TestRedis:
     ) -> None:
         await store.commit(None, page(1))
         await asyncio.to_thread(own_redis.stop)
-        for call in (store.ping(), store.journal("city"), store.entries(at(1, 500)), store.tally("crm"), store.open()):
+        for call in (store.ping(), store.journal("city"), store.entries(at(1, 500)), store.counts("crm"), store.open()):
             with pytest.raises(Unavailable, match="cannot be reached"):
                 await call
         await asyncio.to_thread(own_redis.start)
@@ -322,15 +322,15 @@ class TestLostAnswers:
     async def test_a_deliverys_end_whose_answer_was_lost_may_be_told_again(
         self, store: RedisStore, cutter: Cutter
     ) -> None:
-        await store.take("crm", arrivals(1), later())
+        await store.accept("crm", arrivals(1), later())
         cutter.cuts = 1
         with pytest.raises(Unavailable):
             await store.settle("crm", at(1))
         await store.settle("crm", at(1))
-        assert await store.tally("crm") == {"city": Tally(taken=1)}
+        assert await store.counts("crm") == {"city": DeliveryCounts(taken=1)}
 
     async def test_no_command_is_sent_twice_behind_our_back(self, store: RedisStore, cutter: Cutter) -> None:
-        await store.offer("crm", arrivals(1, 2, 3, 4), 1.0)
+        await store.enqueue("crm", arrivals(1, 2, 3, 4), 1.0)
         cutter.cuts = 1
         with pytest.raises(Unavailable):
             await store.claim("crm", 2.0, later(), 1)
@@ -351,13 +351,13 @@ class TestClusterAndSentinel:
         keys = [Key("/messages/sms/1", name) for name in ("1", "4000", "x", "y")]
         assert await store.last_seen("city", keys, 60.0) == ["n", None, None, None]
         for sink in ("crm", "ops"):
-            assert list(await store.take(sink, arrivals(1, 2, lane="a"), later())) == at(1)
+            assert list(await store.accept(sink, arrivals(1, 2, partition="a"), later())) == at(1)
             assert await store.settle(sink, at(1)) == 1
-            adopted = await store.adopt(sink, event(9))
+            adopted = await store.accept_foreign(sink, event(9))
             assert [entry and entry.event for entry in await store.entries([adopted, *at(1)])] == events(9, 1)
             assert [delivery.position.seq for delivery in await store.deliveries(sink)] == [2]
-        await store.note("source/city", {"a": "b"})
-        assert await store.notes("source/") == {"source/city": {"a": "b"}}
+        await store.set_status("source/city", {"a": "b"})
+        assert await store.statuses("source/") == {"source/city": {"a": "b"}}
         await store.forget("city", 2)
         assert await store.trim("city", 2) == 1
 
@@ -437,9 +437,9 @@ HOLDER = textwrap.dedent("""
 COMMITTER = textwrap.dedent("""
     import asyncio, sys
     from pathlib import Path
-    from bridge.adapters.sqlite_store import SqliteStore
-    from bridge.clock import Clock
-    from bridge.ledger import Commit
+    from bridge.adapters.sqlite.store import SqliteStore
+    from bridge.domain.clock import Clock
+    from bridge.protocols.ledger import Commit
     from bridge.testing.ledger_suite import change, events
 
     async def main():
@@ -520,7 +520,7 @@ class TestSqlite:
         with pytest.raises(Unavailable, match="cannot be opened"):
             await store.open()
         with pytest.raises(Unavailable, match="cannot be opened"):
-            await store.tally("crm")
+            await store.counts("crm")
         await store.close()
 
     async def test_a_file_that_is_no_database_is_named_and_left_alone(self, path: Path) -> None:

@@ -11,7 +11,7 @@ from aiohttp import web
 from harness import expected
 
 from bridge.simulator import Simulator
-from bridge.testing.receiver import Receiver
+from bridge.testing.fake_endpoint import FakeEndpoint
 
 Transition = tuple[str, str | None, str | None]
 
@@ -27,7 +27,7 @@ class Witness:
         """Ids that came with other bytes the second time."""
         self.gate = asyncio.Event()
         self.gate.set()
-        self.receiver = Receiver(default=self._answer)
+        self.receiver = FakeEndpoint(default=self._answer)
 
     async def __aenter__(self) -> Self:
         await self.receiver.start()

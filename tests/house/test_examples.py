@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bridge.config import load
-from bridge.settings import Settings
-from bridge.sink import SinkSettings
-from bridge.source import SourceSettings
+from bridge.config.loading import load
+from bridge.domain.settings import Settings
+from bridge.protocols.sink import SinkSettings
+from bridge.protocols.source import SourceSettings
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "plugins").glob("*/README.md"))]

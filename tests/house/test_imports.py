@@ -1,4 +1,4 @@
-"""The road has one direction: imports are read, not run, and an uphill one or a circle fails."""
+"""Imports run downhill between folders: they are read from the tree, not run, and a circle or an uphill one fails."""
 
 from __future__ import annotations
 
@@ -11,74 +11,25 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-
-# Each room and the modules in it; a module that no room claims fails, so that a new one is placed on purpose.
-ROOMS = {
-    "vocabulary": {
-        "",
-        "clock",
-        "errors",
-        "event",
-        "lifecycle",
-        "mould",
-        "patience",
-        "retry",
-        "circuit",
-        "settings",
-        "threads",
-        "topics",
-    },
-    "protocols": {"broker", "ledger", "settlement", "sink", "source"},
-    "observe": {"observe"},
-    "steps": {
-        "ahead",
-        "audit",
-        "backfill",
-        "bookkeeping",
-        "comparison",
-        "delivery",
-        "fresh",
-        "holding",
-        "intake",
-        "meanwhile",
-        "polling",
-        "privacy",
-        "reconcile",
-        "relay",
-        "sharing",
-    },
-    "outbound": {"outbound"},
-    "adapters": {"adapters"},
-    "providers": {"providers"},
-    "sinks": {"sinks"},
-    "simulator": {"simulator"},
-    "testing": {"testing"},
-    "assembly": {"assembly", "config", "document", "plugins", "validation"},
-    "tape": {"tape"},
-    "service": {"service"},
-    "cli": {"__main__", "cli"},
-}
-_LOWEST = {"vocabulary", "protocols"}
-# What each room may look down on, beside itself.
-SEES = {
-    "vocabulary": set(),
-    "protocols": {"vocabulary"},
-    "observe": _LOWEST,
-    "steps": {*_LOWEST, "observe"},
-    "outbound": _LOWEST,
-    "adapters": _LOWEST,
-    "providers": _LOWEST,
-    "sinks": {*_LOWEST, "outbound"},
-    "simulator": {"vocabulary"},
-    "testing": {*_LOWEST, "adapters", "simulator", "steps"},
-    "assembly": {*_LOWEST, "adapters", "observe", "outbound", "steps"},
-    "tape": {*_LOWEST, "adapters", "assembly", "providers", "steps"},
-    "service": {*_LOWEST, "assembly", "observe", "steps"},
-    "cli": set(ROOMS) - {"cli", "testing"},
-}
 DRIVERS = {"amqp", "kombu", "redis", "sqlite3"}
 DRIVER_ROOMS = ("bridge.adapters.", "bridge.testing.servers")
-PLUGINS_SEE = {"vocabulary", "protocols", "outbound"}
+# What the rooms that many others stand on may import of `bridge`, beside themselves. All other arrows are free as long
+# as they make no circle.
+SEES = {
+    "domain": set(),
+    "concurrency": {"domain"},
+    "protocols": {"domain"},
+    "coordination": {"domain", "protocols"},
+    "http": {"concurrency", "domain", "protocols"},
+    "adapters": {"concurrency", "domain", "protocols"},
+    "sources": {"concurrency", "domain", "http", "protocols"},
+    "sinks": {"concurrency", "domain", "http", "protocols"},
+    "simulator": {"domain"},
+    "ingest": {"concurrency", "coordination", "domain", "protocols"},
+    "relay": {"concurrency", "coordination", "domain", "protocols"},
+    "delivery": {"concurrency", "coordination", "domain", "protocols"},
+}
+PLUGINS_SEE = {"bridge.plugin", "bridge.testing"}
 
 
 @dataclass(frozen=True)
@@ -94,11 +45,11 @@ class Import:
 
 
 def modules(top: Path) -> dict[str, Path]:
-    found = {}
+    paths = {}
     for path in sorted(top.rglob("*.py")):
         parts = path.relative_to(top.parent).with_suffix("").parts
-        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
+        paths[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return paths
 
 
 def imports(module: str, path: Path, known: set[str]) -> Iterator[Import]:
@@ -117,58 +68,84 @@ def imports(module: str, path: Path, known: set[str]) -> Iterator[Import]:
 
 
 BRIDGE = modules(ROOT / "bridge")
-IMPORTS = [found for module, path in BRIDGE.items() for found in imports(module, path, set(BRIDGE))]
+IMPORTS = [statement for module, path in BRIDGE.items() for statement in imports(module, path, set(BRIDGE))]
+
+
+def folder(module: str) -> str:
+    """Return the folder of a module below `bridge/`, as a dotted path; a module of `bridge/` itself is its own room."""
+    path = BRIDGE.get(module)
+    if path is None:
+        return module
+    parts = path.relative_to(ROOT / "bridge").parts[:-1]
+    return ".".join(parts) if parts else module
 
 
 def room(module: str) -> str:
-    part = module.partition(".")[2].partition(".")[0]
-    rooms = [name for name, parts in ROOMS.items() if part in parts]
-    assert rooms, f"{module} is in no room: say in ROOMS where it belongs"
-    return rooms[0]
+    """Return the folder directly below `bridge/` in which a module lies."""
+    return folder(module).partition(".")[0]
 
 
-def ours(target: str) -> bool:
+def is_ours(target: str) -> bool:
     return target.partition(".")[0] == "bridge"
 
 
-def test_every_module_has_a_room() -> None:
-    assert len(BRIDGE) > 10
-    for module in BRIDGE:
-        room(module)
+def circles(edges: dict[str, set[str]]) -> list[str]:
+    try:
+        graphlib.TopologicalSorter(edges).prepare()
+    except graphlib.CycleError as error:
+        return [str(name) for name in error.args[1]]
+    return []
 
 
-@pytest.mark.parametrize("name", ROOMS)
-def test_a_room_imports_only_what_lies_below_it(name: str) -> None:
+def test_the_package_holds_folders_and_three_modules() -> None:
+    assert {path.name for path in (ROOT / "bridge").glob("*.py")} == {"__init__.py", "__main__.py", "plugin.py"}
+    assert (ROOT / "bridge" / "py.typed").exists()
+
+
+def test_imports_between_folders_make_no_circle() -> None:
+    edges: dict[str, set[str]] = {folder(module): set() for module in BRIDGE}
+    for statement in IMPORTS:
+        source, target = folder(statement.module), folder(statement.target)
+        if is_ours(statement.target) and source != target:
+            edges[source].add(target)
+    assert circles(edges) == []
+
+
+def test_imports_between_modules_make_no_circle() -> None:
+    edges: dict[str, set[str]] = {module: set() for module in BRIDGE}
+    for statement in IMPORTS:
+        if is_ours(statement.target) and statement.target != statement.module:
+            edges[statement.module].add(statement.target)
+    assert circles(edges) == []
+
+
+def test_a_circle_is_reported() -> None:
+    assert circles({"a": {"b"}, "b": {"a"}}) != []
+
+
+@pytest.mark.parametrize("name", SEES)
+def test_a_foundation_imports_only_what_lies_below_it(name: str) -> None:
     uphill = [
-        str(found)
-        for found in IMPORTS
-        if room(found.module) == name and ours(found.target) and room(found.target) not in SEES[name] | {name}
+        str(statement)
+        for statement in IMPORTS
+        if room(statement.module) == name
+        and is_ours(statement.target)
+        and statement.target != "bridge"
+        and room(statement.target) not in SEES[name] | {name}
     ]
     assert uphill == []
 
 
-def test_what_a_room_sees_never_sees_the_room() -> None:
-    graphlib.TopologicalSorter(SEES).prepare()
-
-
-def test_no_module_imports_itself_over_others() -> None:
-    graph: dict[str, set[str]] = {module: set() for module in BRIDGE}
-    for found in IMPORTS:
-        if ours(found.target) and found.target != found.module:
-            graph[found.module].add(found.target)
-    graphlib.TopologicalSorter(graph).prepare()
-
-
-def test_only_adapters_know_a_driver() -> None:
+def test_only_adapters_import_a_driver() -> None:
     strangers = [
-        str(found)
-        for found in IMPORTS
-        if found.target.partition(".")[0] in DRIVERS and not f"{found.module}.".startswith(DRIVER_ROOMS)
+        str(statement)
+        for statement in IMPORTS
+        if statement.target.partition(".")[0] in DRIVERS and not f"{statement.module}.".startswith(DRIVER_ROOMS)
     ]
     assert strangers == []
 
 
-def test_the_bridge_does_not_know_its_plugins_by_name() -> None:
+def test_the_bridge_does_not_name_its_plugins() -> None:
     names = {part for path in (ROOT / "plugins").iterdir() for part in (path.name, path.name.replace("-", "_"))}
     assert names
     knowing = [
@@ -177,14 +154,14 @@ def test_the_bridge_does_not_know_its_plugins_by_name() -> None:
     assert knowing == []
 
 
-def test_a_plugin_sees_what_every_third_party_may_see() -> None:
+def test_plugins_import_only_the_public_module() -> None:
     packages = [path for path in (ROOT / "plugins").glob("*/bridge_*") if path.is_dir()]
     assert packages
-    uphill = [
-        str(found)
+    private = [
+        str(statement)
         for package in packages
         for module, path in modules(package).items()
-        for found in imports(module, path, set(BRIDGE))
-        if ours(found.target) and room(found.target) not in PLUGINS_SEE
+        for statement in imports(module, path, set(BRIDGE))
+        if is_ours(statement.target) and not statement.target.startswith(tuple(PLUGINS_SEE))
     ]
-    assert uphill == []
+    assert private == []

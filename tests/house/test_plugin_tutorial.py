@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.testing.receiver import Receiver, reply
+from bridge.testing.fake_endpoint import FakeEndpoint, reply
 
 ROOT = Path(__file__).parents[2]
 TITLED = re.compile(r'^```\w+ title="(?P<file>[^"]+)"\n(?P<text>.*?)^```', re.MULTILINE | re.DOTALL)
@@ -92,7 +92,7 @@ def test_both_are_announced_with_their_distributions_and_events(run: Run) -> Non
 async def test_both_at_work_bring_each_fax_that_moved_into_the_channel(workshop: Path, run: Run) -> None:
     body = json.dumps(FAXES).encode()
     answer = reply(200, body, {"Content-Type": "application/json"})
-    async with Receiver(default=answer) as provider, Receiver() as channel:
+    async with FakeEndpoint(default=answer) as provider, FakeEndpoint() as channel:
         urls = {"FAX_URL": provider.url, "FAX_TOKEN": "a-token", "MATTERMOST_URL": f"{channel.url}/hooks/a-secret"}
         await checked(run, "check", **urls)
         assert channel.requests == []

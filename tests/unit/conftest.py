@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bridge.adapters.sqlite_store import SqliteStore
-from bridge.clock import Clock
+from bridge.adapters.sqlite.store import SqliteStore
+from bridge.domain.clock import Clock
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.ahead import bunches
-from bridge.errors import Transient
-from bridge.source import Page
-from bridge.testing.doubles import observe
+from bridge.domain.errors import Transient
+from bridge.ingest.prefetch import prefetched
+from bridge.protocols.source import Page
+from bridge.testing.fakes import observe
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -50,7 +50,7 @@ async def test_every_page_comes_once_and_in_order_whoever_is_faster(
 ) -> None:
     provider = Pages(sizes)
     taken: list[list[Page]] = []
-    async for some in bunches(provider.read(), bunch=bunch, ahead=ahead):
+    async for some in prefetched(provider.read(), bunch=bunch, ahead=ahead):
         taken.append(some)
         for _ in range(slowness):
             await asyncio.sleep(0)
@@ -60,7 +60,7 @@ async def test_every_page_comes_once_and_in_order_whoever_is_faster(
 
 async def test_while_a_commit_lasts_the_next_pages_are_read_and_come_together() -> None:
     provider = Pages([10] * 20)
-    async with aclosing(bunches(provider.read(), bunch=55, ahead=1000)) as reading:
+    async with aclosing(prefetched(provider.read(), bunch=55, ahead=1000)) as reading:
         assert len(await anext(reading)) == 1
         async with asyncio.timeout(60):
             while provider.asked < 20:
@@ -70,7 +70,7 @@ async def test_while_a_commit_lasts_the_next_pages_are_read_and_come_together() 
 
 async def test_a_slow_store_holds_the_source_back() -> None:
     provider = Pages([10] * 100)
-    async with aclosing(bunches(provider.read(), bunch=11, ahead=44)) as reading:
+    async with aclosing(prefetched(provider.read(), bunch=11, ahead=44)) as reading:
         await anext(reading)
         for _ in range(500):
             await asyncio.sleep(0)
@@ -82,7 +82,7 @@ async def test_a_failure_comes_behind_the_pages_before_it() -> None:
     taken: list[Page] = []
 
     async def take() -> None:
-        async for some in bunches(provider.read()):
+        async for some in prefetched(provider.read()):
             taken.extend(some)
             for _ in range(20):  # the failure is there long before these are committed
                 await asyncio.sleep(0)
@@ -94,6 +94,6 @@ async def test_a_failure_comes_behind_the_pages_before_it() -> None:
 
 async def test_leaving_early_ends_the_source() -> None:
     provider = Pages([10] * 100)
-    async with aclosing(bunches(provider.read(), bunch=11, ahead=44)) as reading:
+    async with aclosing(prefetched(provider.read(), bunch=11, ahead=44)) as reading:
         await anext(reading)
     assert provider.ended

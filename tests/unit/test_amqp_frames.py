@@ -15,15 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.adapters import message
-from bridge.adapters.amqp_frames import Deliveries, Frames
-from bridge.adapters.kombu_broker import KombuBroker
-from bridge.clock import Clock
-from bridge.event import Entry, Position, WireEvent
+from bridge.adapters.kombu.amqp_codec import DeliverDecoder, PublishEncoder
+from bridge.adapters.kombu.broker import KombuBroker
+from bridge.domain.clock import Clock
+from bridge.domain.event import JournalEntry, Position, WireEvent
 
 FRAME_MAX = 4096
 words = st.text(st.characters(codec="ascii", categories=("Ll", "Nd"), include_characters="_"), min_size=1, max_size=20)
 entries = st.builds(
-    Entry,
+    JournalEntry,
     st.builds(Position, words, st.integers(1, 2**60)),
     st.builds(
         WireEvent,
@@ -35,7 +35,7 @@ entries = st.builds(
 )
 
 
-def by_the_library(entry: Entry, channel: int, exchange: str) -> bytes:
+def by_the_library(entry: JournalEntry, channel: int, exchange: str) -> bytes:
     written: list[bytes] = []
     transport = SimpleNamespace(write=lambda data: written.append(bytes(data)))
     connection = SimpleNamespace(frame_max=FRAME_MAX, bytes_sent=0)
@@ -52,7 +52,7 @@ def by_the_library(entry: Entry, channel: int, exchange: str) -> bytes:
     return b"".join(written)
 
 
-def brought(entry: Entry, channel: int, consumer: str, tag: int, **differing: object) -> bytes:
+def brought(entry: JournalEntry, channel: int, consumer: str, tag: int, **differing: object) -> bytes:
     """Return what RabbitMQ sends to a consumer, as the library writes it."""
     written: list[bytes] = []
     transport = SimpleNamespace(write=lambda data: written.append(bytes(data)))
@@ -69,7 +69,7 @@ def brought(entry: Entry, channel: int, consumer: str, tag: int, **differing: ob
     return b"".join(written)
 
 
-def whole(some: list[Entry], sizes: list[int], upto: int) -> int:
+def whole(some: list[JournalEntry], sizes: list[int], upto: int) -> int:
     """Return how many messages at the front lie before a place, none of them empty."""
     count = end = 0
     for entry, size in zip(some, sizes, strict=True):
@@ -82,21 +82,21 @@ def whole(some: list[Entry], sizes: list[int], upto: int) -> int:
 
 @given(st.lists(entries, max_size=5), st.integers(1, 2047), words, st.data())
 def test_what_frames_wrote_is_read_wherever_it_is_cut_off(
-    some: list[Entry], channel: int, consumer: str, data: st.DataObject
+    some: list[JournalEntry], channel: int, consumer: str, data: st.DataObject
 ) -> None:
     pieces = [brought(one, channel, consumer, tag) for tag, one in enumerate(some, 7)]
     stream = b"".join(pieces)
     cut = data.draw(st.integers(0, len(stream)))
-    taken, end = Deliveries(channel, consumer).take(stream[:cut], 500)
+    taken, end = DeliverDecoder(channel, consumer).take(stream[:cut], 500)
     count = whole(some, [*map(len, pieces)], cut)
     assert end == sum(map(len, pieces[:count]))
     assert [(one.tag, one.topic, one.id, one.timestamp, one.position, one.body) for one in taken] == [
-        (tag, one.event.topic, one.event.id, message.stamp(one.event), str(one.position), one.event.body)
+        (tag, one.event.topic, one.event.id, message.amqp_timestamp(one.event), str(one.position), one.event.body)
         for tag, one in enumerate(some[:count], 7)
     ]
 
 
-SOME = Entry(Position("a", 1), WireEvent("i", "sms.recipient.sent", 1_000_000_000, b"{}"))
+SOME = JournalEntry(Position("a", 1), WireEvent("i", "sms.recipient.sent", 1_000_000_000, b"{}"))
 OTHERS = {
     "another consumer": brought(SOME, 1, "else", 1),
     "another channel": brought(SOME, 2, "us", 1),
@@ -116,7 +116,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_what_is_anything_else_is_left_to_the_library_and_what_lies_before_it_is_not(name: str) -> None:
-    deliveries, ours = Deliveries(1, "us"), brought(SOME, 1, "us", 1)
+    deliveries, ours = DeliverDecoder(1, "us"), brought(SOME, 1, "us", 1)
     assert deliveries.take(OTHERS[name], 500) == ([], 0)
     assert deliveries.take(OTHERS[name] + ours, 500)[1] == (0 if OTHERS[name] else len(ours))
     taken, end = deliveries.take(ours + ours + OTHERS[name], 500)
@@ -126,34 +126,38 @@ def test_what_is_anything_else_is_left_to_the_library_and_what_lies_before_it_is
 @given(st.binary(max_size=200), st.integers(0, 200))
 def test_no_bytes_make_reading_fail(noise: bytes, at: int) -> None:
     ours = brought(SOME, 1, "us", 1)
-    Deliveries(1, "us").take(noise, 500)
-    taken, end = Deliveries(1, "us").take(ours[:at] + noise + ours[at:], 500)
+    DeliverDecoder(1, "us").take(noise, 500)
+    taken, end = DeliverDecoder(1, "us").take(ours[:at] + noise + ours[at:], 500)
     assert end <= len(ours) + len(noise)
     assert (end == 0) == (not taken)
 
 
 def test_no_more_is_taken_than_was_asked_for() -> None:
     ours = brought(SOME, 1, "us", 1)
-    taken, end = Deliveries(1, "us").take(ours * 5, 3)
+    taken, end = DeliverDecoder(1, "us").take(ours * 5, 3)
     assert (len(taken), end) == (3, 3 * len(ours))
 
 
 @given(st.lists(entries, max_size=5), st.integers(1, 2047), words)
-def test_every_event_is_framed_as_the_library_frames_it(some: list[Entry], channel: int, exchange: str) -> None:
-    frames = Frames(channel, exchange, FRAME_MAX)
+def test_every_event_is_framed_as_the_library_frames_it(some: list[JournalEntry], channel: int, exchange: str) -> None:
+    frames = PublishEncoder(channel, exchange, FRAME_MAX)
     assert [frames.of(one) for one in some] == [by_the_library(one, channel, exchange) for one in some]
 
 
 def test_a_journal_with_a_time_before_1970_does_not_hold_up_the_relay() -> None:
-    old = Entry(Position("a", 1), WireEvent("i", "sms.recipient.sent", -62_135_596_800, b"{}"))
-    new = Entry(Position("a", 1), WireEvent("i", "sms.recipient.sent", 0, b"{}"))
-    assert Frames(1, "x", FRAME_MAX).of(old) == Frames(1, "x", FRAME_MAX).of(new) == by_the_library(old, 1, "x")
+    old = JournalEntry(Position("a", 1), WireEvent("i", "sms.recipient.sent", -62_135_596_800, b"{}"))
+    new = JournalEntry(Position("a", 1), WireEvent("i", "sms.recipient.sent", 0, b"{}"))
+    assert (
+        PublishEncoder(1, "x", FRAME_MAX).of(old)
+        == PublishEncoder(1, "x", FRAME_MAX).of(new)
+        == by_the_library(old, 1, "x")
+    )
 
 
 def test_topics_without_end_do_not_fill_the_memory() -> None:
-    frames = Frames(1, "bridge.events", FRAME_MAX)
+    frames = PublishEncoder(1, "bridge.events", FRAME_MAX)
     for number in range(10_000):
-        one = Entry(Position("a", number + 1), WireEvent("i", f"sms.recipient.s{number}", 0, b"{}"))
+        one = JournalEntry(Position("a", number + 1), WireEvent("i", f"sms.recipient.s{number}", 0, b"{}"))
         assert f"s{number}".encode() in frames.of(one)
     assert len(frames._topics) <= 4096
 
@@ -161,7 +165,7 @@ def test_topics_without_end_do_not_fill_the_memory() -> None:
 async def test_a_batch_of_large_and_small_bodies_arrives_whole_and_in_order(rabbitmq_url: str) -> None:
     sizes = [0, 1, 200_000, 131_064, 131_065, 5, 400_000, *range(100)]
     batch = [
-        Entry(Position("a", number), WireEvent(f"{number}", "sms.recipient.sent", 1_000_000_000, b"x" * size))
+        JournalEntry(Position("a", number), WireEvent(f"{number}", "sms.recipient.sent", 1_000_000_000, b"x" * size))
         for number, size in enumerate(sizes, 1)
     ]
     broker = KombuBroker(rabbitmq_url, exchange="bridge.events", clock=Clock())
@@ -197,7 +201,7 @@ async def test_ours_and_others_and_large_ones_arrive_in_the_order_in_which_they_
         for number in range(120):
             body = b'{"fill":"%s"}' % (b"x" * (400_000 if number % 40 == 7 else 900))
             batch = [
-                Entry(Position("a", number * 9 + n), WireEvent(f"{number}.{n}", "sms.recipient.sent", 1, body))
+                JournalEntry(Position("a", number * 9 + n), WireEvent(f"{number}.{n}", "sms.recipient.sent", 1, body))
                 for n in range(1, 1 + number % 9)
             ]
             await broker.publish(batch)
@@ -223,4 +227,4 @@ async def test_ours_and_others_and_large_ones_arrive_in_the_order_in_which_they_
 @pytest.mark.parametrize("event", [WireEvent("i" * 256, "a.b.c", 0, b""), WireEvent("i", "a" * 256, 0, b"")])
 def test_what_amqp_cannot_carry_is_refused_before_anything_is_written(event: WireEvent) -> None:
     with pytest.raises(ValueError, match="bytes must be in range"):
-        Frames(1, "bridge.events", FRAME_MAX).of(Entry(Position("a", 1), event))
+        PublishEncoder(1, "bridge.events", FRAME_MAX).of(JournalEntry(Position("a", 1), event))

@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from bridge import plugins
-from bridge.assembly import Assembly
-from bridge.clock import Clock
-from bridge.config import Config
-from bridge.errors import ConfigError, Permanent, Unavailable
-from bridge.event import CATALOGUE, Event, SourceStalled
-from bridge.settings import Secret
-from bridge.sink import SinkPlugin, SinkSettings
-from bridge.source import SourcePlugin, SourceSettings
+from bridge.config import registry
+from bridge.config.model import Config
+from bridge.domain.catalogue import INTERNAL_EVENTS, SourceStalled
+from bridge.domain.clock import Clock
+from bridge.domain.errors import ConfigError, Permanent, Unavailable
+from bridge.domain.event import Event
+from bridge.domain.settings import Secret
+from bridge.protocols.sink import SinkPlugin, SinkSettings
+from bridge.protocols.source import SourcePlugin, SourceSettings
+from bridge.runtime.assembly import Assembly
 
 
 class LampFlickered(Event):
@@ -44,8 +45,8 @@ def sink_of(name, settings, clock):
 @pytest.fixture(autouse=True)
 def lamp_and_bell(monkeypatch) -> None:
     source = SourcePlugin(SourceSettings, source_of, events=(LampFlickered, SourceStalled))
-    monkeypatch.setattr(plugins, "load_source", lambda _: source)
-    monkeypatch.setattr(plugins, "load_sink", lambda _: SinkPlugin(SinkSettings, sink_of))
+    monkeypatch.setattr(registry, "load_source", lambda _: source)
+    monkeypatch.setattr(registry, "load_sink", lambda _: SinkPlugin(SinkSettings, sink_of))
 
 
 def assembly(state: Path, **more) -> Assembly:
@@ -82,7 +83,7 @@ def test_a_plugin_that_refuses_its_settings_after_all_is_a_configuration_error(t
 
 def test_the_catalogue_has_the_events_of_the_configured_sources(tmp_path) -> None:
     types = assembly(tmp_path).catalogue().types
-    assert types == (*CATALOGUE, LampFlickered)
+    assert types == tuple(dict.fromkeys((LampFlickered, SourceStalled, *INTERNAL_EVENTS)))
 
 
 async def test_the_embedded_store_and_broker_open_under_a_directory_of_their_owner_alone(tmp_path) -> None:
@@ -121,7 +122,7 @@ async def test_a_process_that_comes_second_waits_for_the_key_of_the_first(tmp_pa
 
     async def sleep(seconds: float) -> None:
         waited.append(seconds)
-        await store.note("secret/privacy", {"key": "ab" * 32})
+        await store.set_status("secret/privacy", {"key": "ab" * 32})
 
     async with assembly(tmp_path).opened_store() as store:
         await store.acquire("secret/privacy", "somebody else", 60.0)
@@ -134,12 +135,12 @@ async def test_a_configured_key_is_used_as_it_is(tmp_path) -> None:
     parts = assembly(tmp_path, privacy_key=Secret("mine"))
     async with parts.opened_store() as store:
         assert await parts.privacy_key(store) == b"mine"
-        assert not await store.notes("secret/")
+        assert not await store.statuses("secret/")
 
 
 def test_only_the_adapters_that_are_configured_are_imported(tmp_path) -> None:
     code = (
-        "import sys; from pathlib import Path; from bridge.assembly import Assembly; from bridge.config import Config\n"
+        "import sys; from pathlib import Path; from bridge.runtime.assembly import Assembly; from bridge.config.model import Config\n"
         f"parts = Assembly(Config(state=Path({str(tmp_path)!r}))); parts.store(); parts.broker()\n"
         "print([name for name in ('kombu', 'redis', 'aiohttp') if name in sys.modules])"
     )

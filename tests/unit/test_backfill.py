@@ -20,20 +20,20 @@ from harness import until, write_config
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.adapters.sqlite_store import SqliteStore
-from bridge.assembly import Assembly
-from bridge.backfill import Backfill, Filled, left, merged, steps
+from bridge.adapters.sqlite.store import SqliteStore
 from bridge.cli import main
-from bridge.cli.backfill import _Lines, _telling
-from bridge.cli.backfill import _room as _room_of
-from bridge.clock import Clock
-from bridge.config import load
-from bridge.errors import Conflict, Transient, Unauthorized
-from bridge.intake import Intake
-from bridge.ledger import Commit, JournalState, Key, StatusChange
+from bridge.cli.commands.backfill import _Lines, _telling
+from bridge.cli.commands.backfill import _room as _room_of
+from bridge.config.loading import load
+from bridge.domain.clock import Clock
+from bridge.domain.errors import Conflict, Transient, Unauthorized
+from bridge.ingest.backfill import Backfill, BackfillProgress, grid_steps, merge_spans, uncovered
+from bridge.ingest.intake import Intake
+from bridge.protocols.ledger import Commit, JournalState, Key, StatusChange
+from bridge.protocols.source import Observation, Page
+from bridge.runtime.assembly import Assembly
 from bridge.simulator import Simulator, SimulatorSettings
-from bridge.source import Observation, Page
-from bridge.testing.doubles import ScriptedSource, observe
+from bridge.testing.fakes import ScriptedSource, observe
 
 AT = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -76,7 +76,7 @@ async def test_a_backfill_publishes_what_is_not_known_and_leaves_the_cursor_alon
     before = await store.cursor("city")
     source = ScriptedSource([[page(observe("1", "new"), observe("2", "sent"), last="99")]])
     done = await intake(store, source).backfill(AT - DAY, AT)
-    assert (done.observed, done.events, done.left) == (2, 1, 0)
+    assert (done.observed, done.events, done.yielded) == (2, 1, 0)
     assert await journal(store) == [("1", "new", "first"), ("2", "sent", "first")]
     assert await store.cursor("city") == before
 
@@ -130,7 +130,7 @@ async def test_an_answer_that_is_older_than_what_the_poller_saw_moves_nothing_ba
 
     source = Meanwhile([page(observe("1", "new"), observe("2", "new"))], happens)
     done = await intake(store, source).backfill(AT - DAY, AT)
-    assert (done.events, done.left) == (1, 1)
+    assert (done.events, done.yielded) == (1, 1)
     assert await journal(store) == [
         ("1", "sending", "first"), ("1", "sent", "advance"), ("2", "new", "first"),
     ]  # fmt: skip
@@ -144,7 +144,7 @@ async def test_a_step_on_is_taken_whoever_looked_last(store) -> None:
         await poll(store, observe("1", "sending"), seconds=1)
 
     done = await intake(store, Meanwhile([page(observe("1", "sent"))], happens)).backfill(AT - DAY, AT)
-    assert (done.events, done.left) == (1, 0)
+    assert (done.events, done.yielded) == (1, 0)
 
 
 async def test_a_poll_moves_nothing_back_that_a_backfill_has_seen_meanwhile(store) -> None:
@@ -158,7 +158,7 @@ async def test_a_poll_moves_nothing_back_that_a_backfill_has_seen_meanwhile(stor
     lease = await store.acquire("source/city", "service", 3600)
     polled = intake(store, Polled([[page(observe("1", "sending"), observe("2", "sending"), seconds=2)]]))
     done = await polled.poll(lease)
-    assert (done.events, done.left) == (1, 1)
+    assert (done.events, done.yielded) == (1, 1)
     assert await journal(store) == [("1", "sent", "first"), ("2", "new", "first"), ("2", "sending", "advance")]
 
 
@@ -169,7 +169,7 @@ async def test_an_answer_all_of_which_is_left_to_the_poller_writes_nothing(store
         await poll(store, observe("1", "sent"), seconds=1)
 
     done = await intake(store, Meanwhile([page(observe("1", "sending"))], happens)).backfill(AT - DAY, AT)
-    assert (done.observed, done.events, done.left) == (1, 0, 1)
+    assert (done.observed, done.events, done.yielded) == (1, 0, 1)
 
 
 async def test_an_answer_that_is_surely_newer_than_the_pollers_counts(store) -> None:
@@ -179,7 +179,7 @@ async def test_an_answer_that_is_surely_newer_than_the_pollers_counts(store) -> 
         await poll(store, observe("1", "sent"), seconds=-90)
 
     done = await intake(store, Meanwhile([page(observe("1", "failed"))], happens)).backfill(AT - DAY, AT)
-    assert (done.events, done.left) == (1, 0)
+    assert (done.events, done.yielded) == (1, 0)
     assert (await journal(store))[-1] == ("1", "failed", "reopen")
 
 
@@ -192,7 +192,7 @@ async def test_what_the_backfill_itself_has_told_holds_nothing_back(store) -> No
 
     pages = [page(observe("9", "new")), page(observe("1", "failed")), page(observe("1", "sending"))]
     done = await intake(store, Meanwhile(pages, happens)).backfill(AT - DAY, AT)
-    assert (done.events, done.left) == (3, 0)
+    assert (done.events, done.yielded) == (3, 0)
 
 
 async def test_steps_back_that_nobody_else_was_near_cost_no_second_look_at_the_journal(store) -> None:
@@ -217,12 +217,12 @@ async def test_an_event_of_the_bridge_itself_tells_of_no_resource(store) -> None
         await intake(store, ScriptedSource()).stalled(lease, AT, 3, "the provider is away")
 
     done = await intake(store, Meanwhile([page(observe("1", "failed"))], happens)).backfill(AT - DAY, AT)
-    assert (done.events, done.left) == (1, 0)
+    assert (done.events, done.yielded) == (1, 0)
 
 
 async def test_an_occurrence_that_the_provider_marks_is_never_left_out(store) -> None:
     def marked(mark: str) -> Observation:
-        return replace(observe("1", "failed"), mark=mark)
+        return replace(observe("1", "failed"), occurrence_id=mark)
 
     await poll(store, marked("a"))
 
@@ -231,7 +231,7 @@ async def test_an_occurrence_that_the_provider_marks_is_never_left_out(store) ->
 
     source = Meanwhile([page(marked("a"), marked("b"), marked("c"))], happens)
     done = await intake(store, source).backfill(AT - DAY, AT)
-    assert (done.events, done.left) == (1, 0)
+    assert (done.events, done.yielded) == (1, 0)
     assert len(await journal(store)) == 3
 
 
@@ -261,18 +261,18 @@ def test_steps_cover_exactly_what_was_not_done(span, done, size) -> None:
     def hours(some) -> set[datetime]:
         return {one + step * HOUR for one, other in some for step in range(int((other - one).total_seconds() // 3600))}
 
-    parts = [step for part in left(*span, done) for step in steps(*part, size)]
+    parts = [step for part in uncovered(*span, done) for step in grid_steps(*part, size)]
     assert sum(int((other - one) / HOUR) for one, other in parts) == len(hours(parts))
     assert hours(parts) == hours([span]) - hours(done)
     assert parts == sorted(parts)
-    assert hours(merged([*done, *parts])) == hours([span, *done])
-    assert all(before[1] < after[0] for before, after in zip(merged(done), merged(done)[1:], strict=False))
+    assert hours(merge_spans([*done, *parts])) == hours([span, *done])
+    assert all(before[1] < after[0] for before, after in zip(merge_spans(done), merge_spans(done)[1:], strict=False))
     if size is not None:
         assert all((other - one).total_seconds() <= size for one, other in parts)
 
 
 def test_the_grid_stays_put_from_run_to_run() -> None:
-    assert list(steps(AT, AT + DAY, 86400.0)) == [
+    assert list(grid_steps(AT, AT + DAY, 86400.0)) == [
         (AT, AT + 12 * HOUR),
         (AT + 12 * HOUR, AT + DAY),
     ]
@@ -309,7 +309,7 @@ class Run:
     store: SqliteStore
     source: Past
     waits: list[float] = field(default_factory=list)
-    told: list[Filled] = field(default_factory=list)
+    told: list[BackfillProgress] = field(default_factory=list)
     full: list[str] = field(default_factory=list)
     now: datetime = AT
 
@@ -320,7 +320,7 @@ class Run:
     async def room(self) -> str | None:
         return self.full.pop(0) if self.full else None
 
-    async def run(self, start: datetime = AT - 4 * DAY, end: datetime = AT, **options: bool) -> Filled:
+    async def run(self, start: datetime = AT - 4 * DAY, end: datetime = AT, **options: bool) -> BackfillProgress:
         clock = Clock(now=lambda: self.now, sleep=self.sleep)
         work = Backfill(
             "city", intake(self.store, self.source), self.source, self.store, clock,
@@ -550,7 +550,7 @@ def test_a_terminal_shows_a_bar(tmp_path, capsys, monkeypatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr("sys.stderr", terminal := Terminal())
     with _telling(Clock().monotonic) as tell:
-        tell(Filled(AT - DAY, AT, (AT - DAY, AT), covered=43200.0, observed=1200, events=3, waits="HTTP 503"))
+        tell(BackfillProgress(AT - DAY, AT, (AT - DAY, AT), covered=43200.0, observed=1200, events=3, waits="HTTP 503"))
     assert "2026-02-28T12:00:00Z" in terminal.getvalue()
     assert "1,200 looked at, 3 new events; HTTP 503" in terminal.getvalue()
 
@@ -563,7 +563,7 @@ class Terminal(io.StringIO):
 def test_elsewhere_lines_tell_of_each_step_and_of_each_wait(monkeypatch, capsys) -> None:
     now = 0.0
     lines = _Lines(lambda: now)
-    state = Filled(AT - DAY, AT, (AT - DAY, AT))
+    state = BackfillProgress(AT - DAY, AT, (AT - DAY, AT))
     lines.tell(state)
     state.observed = 10
     lines.tell(state)

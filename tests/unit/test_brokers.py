@@ -25,20 +25,22 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.adapters import kombu_redis, message, sqlite_broker
-from bridge.adapters.kombu_address import addresses
-from bridge.adapters.kombu_broker import KombuBroker
-from bridge.adapters.kombu_redis import TAP_PREFIX
-from bridge.adapters.sqlite_broker import SqliteBroker
-from bridge.adapters.worker import Worker, wait_readable
-from bridge.broker import Broker
-from bridge.clock import Clock
-from bridge.errors import AccessRefused, Unavailable
-from bridge.event import Position
+from bridge.adapters import message
+from bridge.adapters.kombu import redis as kombu_redis
+from bridge.adapters.kombu.broker import KombuBroker
+from bridge.adapters.kombu.redis import TAP_PREFIX
+from bridge.adapters.kombu.url import parse_broker_url
+from bridge.adapters.sqlite import broker as sqlite_broker
+from bridge.adapters.sqlite.broker import SqliteBroker
+from bridge.concurrency.thread_worker import ThreadWorker, wait_readable
+from bridge.domain.clock import Clock
+from bridge.domain.errors import AccessRefused, Unavailable
+from bridge.domain.event import Position
+from bridge.protocols.broker import Broker
 from bridge.testing.broker_suite import QUEUE, collect, entry, ids, nothing_more
-from bridge.testing.ports import free_port
-from bridge.testing.relay import TcpRelay
+from bridge.testing.free_port import free_port
 from bridge.testing.servers import RabbitMQServer
+from bridge.testing.tcp_proxy import TcpProxy
 
 EXCHANGE = "bridge.events"
 
@@ -266,7 +268,7 @@ def test_a_time_that_cannot_be_read_is_no_problem(text: object) -> None:
     ],
 )
 def test_a_url_is_shown_without_its_credentials(url: str, label: str, family: str) -> None:
-    first = addresses(url)[0]
+    first = parse_broker_url(url)[0]
     assert (first.label, first.family) == (label, family)
     first.dial()
 
@@ -281,22 +283,24 @@ def test_a_url_that_cannot_be_used_is_refused_without_quoting_it(url: str) -> No
 
 
 def test_nodes_that_stand_in_for_each_other_are_each_an_address() -> None:
-    found = addresses("amqp://a:1;amqps://b:2;c:3")
+    found = parse_broker_url("amqp://a:1;amqps://b:2;c:3")
     assert [each.label for each in found] == ["amqp://a:1", "amqps://b:2", "amqp://c:3"]
     assert [each.tls is not None for each in found] == [False, True, False]
 
 
 def test_options_follow_a_question_mark() -> None:
-    (address,) = addresses("sentinel://s:26379/0?master_name=main&visibility_timeout=60&ssl_ca_certs=/ca.pem&x=true")
+    (address,) = parse_broker_url(
+        "sentinel://s:26379/0?master_name=main&visibility_timeout=60&ssl_ca_certs=/ca.pem&x=true"
+    )
     assert address.options == {"master_name": "main", "visibility_timeout": 60, "x": True}
     assert address.dial(lease=1).transport_options == {"lease": 1, **address.options}
-    assert addresses("amqp://h?heartbeat=7")[0].dial(heartbeat=30).heartbeat == 7
+    assert parse_broker_url("amqp://h?heartbeat=7")[0].dial(heartbeat=30).heartbeat == 7
 
 
 def test_certificates_are_checked_unless_the_url_says_otherwise() -> None:
-    assert addresses("amqps://h")[0].tls == {"server_hostname": None}
-    assert addresses("rediss://h")[0].tls == {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_check_hostname": True}
-    assert addresses("rediss://h?ssl_cert_reqs=none&ssl_check_hostname=false")[0].tls == {
+    assert parse_broker_url("amqps://h")[0].tls == {"server_hostname": None}
+    assert parse_broker_url("rediss://h")[0].tls == {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_check_hostname": True}
+    assert parse_broker_url("rediss://h?ssl_cert_reqs=none&ssl_check_hostname=false")[0].tls == {
         "ssl_cert_reqs": ssl.CERT_NONE,
         "ssl_check_hostname": False,
     }
@@ -322,7 +326,7 @@ async def test_tls_is_spoken_and_the_certificate_is_checked(
     url = request.getfixturevalue("rabbitmq_url" if kind == "amqps" else "redis_url")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
-    async with TcpRelay(int(url.rpartition(":")[2].split("/")[0]), tls=context) as relay:
+    async with TcpProxy(int(url.rpartition(":")[2].split("/")[0]), tls=context) as relay:
         place = f"{'guest:guest@' if kind == 'amqps' else ''}127.0.0.1:{relay.port}/"
         known = make(f"{kind}://{place}{'/' if kind == 'amqps' else '0'}?ssl_ca_certs={certificate}")
         await known.declare(QUEUE, ["#"])
@@ -702,7 +706,7 @@ async def test_a_call_that_takes_too_long_is_interrupted() -> None:
         stuck.set()
         assert interrupted.wait(60)
 
-    worker = Worker("bridge-test", rest=resting, interrupt=interrupted.set)
+    worker = ThreadWorker("bridge-test", rest=resting, interrupt=interrupted.set)
     with pytest.raises(Unavailable, match="the far side: no answer within"):
         await worker.call(hang, within=0.5, what="the far side")
     assert stuck.is_set()
@@ -713,7 +717,7 @@ async def test_a_call_that_takes_too_long_is_interrupted() -> None:
 
 async def test_a_call_whose_caller_has_gone_is_left_out_if_it_has_not_begun() -> None:
     begun, go_on, done = threading.Event(), threading.Event(), []
-    worker = Worker("bridge-test", rest=resting)
+    worker = ThreadWorker("bridge-test", rest=resting)
 
     def first() -> None:
         begun.set()
@@ -733,7 +737,7 @@ async def test_a_call_whose_caller_has_gone_is_left_out_if_it_has_not_begun() ->
 
 async def test_closing_interrupts_what_does_not_end_by_itself() -> None:
     interrupted = threading.Event()
-    worker = Worker("bridge-test", rest=resting, interrupt=interrupted.set)
+    worker = ThreadWorker("bridge-test", rest=resting, interrupt=interrupted.set)
     hanging = worker.submit(lambda: interrupted.wait(60))
     await worker.close(grace=0.05)
     assert hanging.result() is True
@@ -742,7 +746,7 @@ async def test_closing_interrupts_what_does_not_end_by_itself() -> None:
 
 async def test_a_thread_that_cannot_be_interrupted_is_left_behind_and_said_so() -> None:
     free = threading.Event()
-    worker = Worker("bridge-test", rest=resting)
+    worker = ThreadWorker("bridge-test", rest=resting)
     worker.submit(lambda: free.wait(60))
     with structlog.testing.capture_logs() as logs:
         await worker.close(grace=0.02)
@@ -754,7 +758,7 @@ async def test_a_thread_that_cannot_be_interrupted_is_left_behind_and_said_so() 
 
 async def test_closing_that_is_cancelled_still_ends_the_thread() -> None:
     interrupted = threading.Event()
-    worker = Worker("bridge-test", rest=resting, interrupt=interrupted.set)
+    worker = ThreadWorker("bridge-test", rest=resting, interrupt=interrupted.set)
     worker.submit(lambda: interrupted.wait(60))
     (thread,) = [each for each in threading.enumerate() if each.name == "bridge-test"]
     closing = asyncio.create_task(worker.close())
@@ -769,7 +773,7 @@ async def test_closing_that_is_cancelled_still_ends_the_thread() -> None:
 def test_a_loop_that_has_gone_does_not_hold_the_thread() -> None:
     released = threading.Event()
 
-    worker = Worker("bridge-test", rest=resting)
+    worker = ThreadWorker("bridge-test", rest=resting)
 
     async def leave() -> None:
         worker.submit(lambda: released.wait(60))

@@ -8,80 +8,80 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.circuit import Circuit
+from bridge.domain.circuit_breaker import CircuitBreaker
 
 
-def opened() -> Circuit:
-    circuit = Circuit(random.Random(1), opens_after=3, lasts=0.0)
-    assert [circuit.failed(0.0) for _ in range(3)] == [False, False, True]
+def opened() -> CircuitBreaker:
+    circuit = CircuitBreaker(random.Random(1), opens_after=3, lasts=0.0)
+    assert [circuit.on_failure(0.0) for _ in range(3)] == [False, False, True]
     return circuit
 
 
 def test_it_opens_after_a_row_of_failures_and_says_so_once() -> None:
     circuit = opened()
     assert not circuit.closed
-    assert not circuit.failed(0.0)
+    assert not circuit.on_failure(0.0)
 
 
 def test_a_success_between_failures_starts_the_count_again() -> None:
-    circuit = Circuit(random.Random(1), opens_after=3)
+    circuit = CircuitBreaker(random.Random(1), opens_after=3)
     for _ in range(5):
-        circuit.failed(0.0)
-        circuit.failed(0.0)
-        assert not circuit.succeeded()
+        circuit.on_failure(0.0)
+        circuit.on_failure(0.0)
+        assert not circuit.on_success()
     assert circuit.closed
 
 
 def test_failures_that_come_together_do_not_open_it() -> None:
-    circuit = Circuit(random.Random(1), opens_after=3, lasts=5.0)
-    assert [circuit.failed(100.0) for _ in range(30)] == [False] * 30
-    assert not circuit.failed(104.9)
-    assert circuit.failed(105.0)
+    circuit = CircuitBreaker(random.Random(1), opens_after=3, lasts=5.0)
+    assert [circuit.on_failure(100.0) for _ in range(30)] == [False] * 30
+    assert not circuit.on_failure(104.9)
+    assert circuit.on_failure(105.0)
 
 
 def test_a_few_failures_over_a_long_time_do_not_open_it() -> None:
-    circuit = Circuit(random.Random(1), opens_after=3, lasts=5.0)
-    assert [circuit.failed(at) for at in (0.0, 500.0, 501.0)] == [False, False, True]
+    circuit = CircuitBreaker(random.Random(1), opens_after=3, lasts=5.0)
+    assert [circuit.on_failure(at) for at in (0.0, 500.0, 501.0)] == [False, False, True]
 
 
 def test_it_says_which_one_is_the_probe() -> None:
-    circuit = Circuit(random.Random(1), opens_after=3, lasts=0.0)
-    assert not circuit.begins()
+    circuit = CircuitBreaker(random.Random(1), opens_after=3, lasts=0.0)
+    assert not circuit.on_attempt()
     for _ in range(3):
-        circuit.failed(0.0)
-    assert circuit.begins()
+        circuit.on_failure(0.0)
+    assert circuit.on_attempt()
 
 
 def test_a_far_side_that_asks_for_patience_gets_it_and_no_more_than_a_minute() -> None:
-    circuit = Circuit(random.Random(1))
-    assert circuit.asked(100.0, 20.0)
-    assert not circuit.asked(101.0, 10.0)
-    assert [circuit.room(now, 50) for now in (119.9, 120.0)] == [0, 50]
-    assert circuit.asked(130.0, 86_400.0)
-    assert not circuit.succeeded()
-    assert [circuit.lets(now) for now in (189.9, 190.0)] == [False, True]
+    circuit = CircuitBreaker(random.Random(1))
+    assert circuit.on_retry_after(100.0, 20.0)
+    assert not circuit.on_retry_after(101.0, 10.0)
+    assert [circuit.capacity(now, 50) for now in (119.9, 120.0)] == [0, 50]
+    assert circuit.on_retry_after(130.0, 86_400.0)
+    assert not circuit.on_success()
+    assert [circuit.allows(now) for now in (189.9, 190.0)] == [False, True]
 
 
 def test_while_open_a_probe_that_is_asked_for_patience_is_not_followed_at_once_by_another() -> None:
     circuit = opened()
     probed = circuit.until
-    assert circuit.begins()
-    assert circuit.asked(probed, 0.1)
-    assert circuit.room(probed + 1.9, 50) == 0
-    assert circuit.room(probed + 2.0, 50) == 1
-    assert circuit.begins()
-    assert circuit.succeeded()
-    assert circuit.room(probed, 50) == 50
+    assert circuit.on_attempt()
+    assert circuit.on_retry_after(probed, 0.1)
+    assert circuit.capacity(probed + 1.9, 50) == 0
+    assert circuit.capacity(probed + 2.0, 50) == 1
+    assert circuit.on_attempt()
+    assert circuit.on_success()
+    assert circuit.capacity(probed, 50) == 50
 
 
 def test_while_open_nothing_is_sent_and_then_one_probe_at_a_time() -> None:
     circuit = opened()
-    assert circuit.room(circuit.until - 0.01, 50) == 0
-    assert circuit.room(circuit.until, 50) == 1
-    circuit.begins()
-    assert circuit.room(circuit.until, 50) == 0
-    circuit.abandoned()
-    assert circuit.room(circuit.until, 50) == 1
+    assert circuit.capacity(circuit.until - 0.01, 50) == 0
+    assert circuit.capacity(circuit.until, 50) == 1
+    circuit.on_attempt()
+    assert circuit.capacity(circuit.until, 50) == 0
+    circuit.on_cancelled()
+    assert circuit.capacity(circuit.until, 50) == 1
 
 
 def test_a_probe_that_succeeds_closes_it_and_one_that_fails_opens_it_for_longer() -> None:
@@ -91,40 +91,40 @@ def test_a_probe_that_succeeds_closes_it_and_one_that_fails_opens_it_for_longer(
     for _ in range(10):
         waits.append(circuit.until - now)
         now = circuit.until
-        circuit.begins()
-        assert not circuit.failed(now)
+        circuit.on_attempt()
+        assert not circuit.on_failure(now)
     assert waits[-1] >= 7.5 > waits[0]
-    circuit.begins()
-    assert circuit.succeeded()
+    circuit.on_attempt()
+    assert circuit.on_success()
     assert circuit.closed
-    assert circuit.room(now, 50) == 50
+    assert circuit.capacity(now, 50) == 50
 
 
 def test_late_failures_of_what_was_sent_before_it_opened_do_not_open_it_for_longer() -> None:
     circuit = opened()
     until = circuit.until
     for _ in range(20):
-        circuit.failed(0.5)
+        circuit.on_failure(0.5)
     assert circuit.until == until
 
 
-@given(st.lists(st.sampled_from(["failed", "succeeded", "begins", "abandoned"]), max_size=60))
+@given(st.lists(st.sampled_from(["on_failure", "on_success", "on_attempt", "on_cancelled"]), max_size=60))
 def test_it_never_stays_shut_for_ever(steps: list[str]) -> None:
-    circuit, now = Circuit(random.Random(2), opens_after=3, lasts=0.0), 0.0
+    circuit, now = CircuitBreaker(random.Random(2), opens_after=3, lasts=0.0), 0.0
     for step in steps:
         now += 1.0
-        if step == "failed":
-            circuit.failed(now)
+        if step == "on_failure":
+            circuit.on_failure(now)
         else:
             getattr(circuit, step)()
-    circuit.abandoned()
-    assert circuit.room(now + 120.0, 5) >= 1
+    circuit.on_cancelled()
+    assert circuit.capacity(now + 120.0, 5) >= 1
 
 
 def test_waits_have_a_bound() -> None:
     circuit = opened()
     for _ in range(50):
-        circuit.begins()
-        circuit.failed(0.0)
+        circuit.on_attempt()
+        circuit.on_failure(0.0)
     assert circuit.until <= 15.0
     assert circuit.failures == pytest.approx(53)

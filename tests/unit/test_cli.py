@@ -20,38 +20,31 @@ import click
 import pytest
 import structlog
 import yaml
+from catalogue import CATALOGUE
 
-from bridge import __version__, topics
-from bridge.assembly import Assembly
+from bridge import __version__
 from bridge.cli import COMMANDS, cli, main
-from bridge.cli.common import Exit, ago, complain, parse_moment, print_table
-from bridge.cli.journal import Line
-from bridge.cli.tail import mask_phones, readable
-from bridge.config import load
-from bridge.errors import ConfigError, Permanent, Problem, Unavailable
-from bridge.event import (
-    CATALOGUE,
-    Entry,
-    Event,
-    Position,
-    RecipientData,
-    RecipientFailed,
-    RecipientSending,
-    RecipientSent,
-    Transition,
-    WireEvent,
-    occurrence_id,
-)
-from bridge.ledger import Commit
-from bridge.settlement import Arrival, Attempt
+from bridge.cli.commands.tail import mask_phones, readable
+from bridge.cli.support.errors import report_error
+from bridge.cli.support.journal import EventView
+from bridge.cli.support.options import Exit, parse_moment
+from bridge.cli.support.output import ago, print_table
+from bridge.config.loading import load
+from bridge.domain import topics
+from bridge.domain.errors import ConfigError, ConfigProblem, Permanent, Unavailable
+from bridge.domain.event import Event, JournalEntry, Position, Transition, WireEvent, event_id
+from bridge.protocols.deliveries import Attempt, NewDelivery
+from bridge.protocols.ledger import Commit
+from bridge.runtime.assembly import Assembly
+from bridge.sources.govdelivery.events import RecipientData, RecipientFailed, RecipientSending, RecipientSent
 from bridge.testing.servers import RedisServer, wait_for
 
 PLUGINS = '''
 from pydantic import Field, model_validator
-from bridge.errors import Permanent, Transient, Unauthorized
-from bridge.settings import Secret
-from bridge.sink import SinkPlugin, SinkSettings
-from bridge.source import Probe, SourcePlugin, SourceSettings
+from bridge.domain.errors import Permanent, Transient, Unauthorized
+from bridge.domain.settings import Secret
+from bridge.protocols.sink import SinkPlugin, SinkSettings
+from bridge.protocols.source import Probe, SourcePlugin, SourceSettings
 
 ERRORS = {"away": Transient("lamp.example is away"), "wrong": Unauthorized("the token was refused"),
           "never": Permanent("no such account"), "defect": KeyError("secret"), "": None}
@@ -269,7 +262,7 @@ def test_wrong_usage_is_told_and_ends_with_2(bridge, arguments) -> None:
 
 # --- errors -------------------------------------------------------------------------------------------------------
 
-PROBLEM = ConfigError([Problem("f", 1, "a", "no"), Problem("f", 2, "b", "neither")])
+PROBLEM = ConfigError([ConfigProblem("f", 1, "a", "no"), ConfigProblem("f", 2, "b", "neither")])
 
 
 @pytest.mark.parametrize(
@@ -284,7 +277,7 @@ PROBLEM = ConfigError([Problem("f", 1, "a", "no"), Problem("f", 2, "b", "neither
     ],
 )  # fmt: skip
 def test_every_error_is_a_line_and_an_exit_code(capsys, error, code, lines) -> None:
-    assert complain(error) is code
+    assert report_error(error) is code
     said = capsys.readouterr()
     assert said.out == ""
     assert len(said.err.splitlines()) == len(lines)
@@ -294,7 +287,7 @@ def test_every_error_is_a_line_and_an_exit_code(capsys, error, code, lines) -> N
 
 def test_a_traceback_is_to_be_had_on_request(capsys, monkeypatch) -> None:
     monkeypatch.setenv("BRIDGE_DEBUG", "1")
-    complain(KeyError("x").with_traceback(None))
+    report_error(KeyError("x").with_traceback(None))
     assert capsys.readouterr().err.startswith("KeyError: 'x'\n")
 
 
@@ -302,7 +295,7 @@ def test_an_interrupt_before_the_end_has_its_own_exit_code(bridge, monkeypatch) 
     def interrupted(**_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bridge.cli.plugins.plugins.callback", interrupted)
+    monkeypatch.setattr("bridge.cli.commands.plugins.plugins.callback", interrupted)
     done = bridge("plugins")
     assert (done.code, done.out) == (Exit.INTERRUPTED, "")
     assert "bridge: interrupted" in done.err
@@ -439,7 +432,7 @@ def test_every_topic_that_the_catalogue_shows_can_be_subscribed_to(bridge) -> No
 def test_a_plugins_event_that_nobody_could_subscribe_to_is_told_with_its_distribution(bridge, site) -> None:
     with (site / "acme_cli.py").open("a") as module:
         module.write(
-            "from bridge.event import Event\nclass LampOn(Event):\n    channels = ('Lamp',)\n    status = 'on'\n"
+            "from bridge.domain.event import Event\nclass LampOn(Event):\n    channels = ('Lamp',)\n    status = 'on'\n"
         )
     done = bridge("events", "list")
     assert done.code == Exit.DONE
@@ -539,7 +532,7 @@ def test_a_starter_file_has_all_that_is_installed_unless_it_is_told_otherwise(br
     own = [point for point in entry_points(group="bridge.sources") if point.value.startswith("acme_cli:")]
     sinks = [point for point in entry_points(group="bridge.sinks") if point.value.startswith("acme_cli:")]
     found = {"bridge.sources": own, "bridge.sinks": sinks}
-    monkeypatch.setattr("bridge.plugins.entry_points", lambda group: found[group])
+    monkeypatch.setattr("bridge.config.registry.entry_points", lambda group: found[group])
     shown = yaml.safe_load(bridge("config", "new").out)
     assert (list(shown["sources"]), list(shown["sinks"])) == (["lamp", "torch"], ["bell"])
 
@@ -634,7 +627,7 @@ def event(cls: type[Event], subject: str, minutes_ago: float, *, previous: str |
         channel="voice", status=cls.status, previous=previous, transition=transition, message="/messages/voice/10507",
         observed={"after": at - timedelta(seconds=30), "by": at}, phone="+16515551000", **more,
     )  # fmt: skip
-    number = occurrence_id("/lamp/lamps", subject, cls.status, 0)
+    number = event_id("/lamp/lamps", subject, cls.status, 0)
     return cls.of(id=number, source="/lamp/lamps", subject=subject, time=at, recordedtime=at, data=data)
 
 
@@ -667,14 +660,16 @@ def seeded(file) -> Path:
             now = datetime.now(UTC)
             times = {"last_poll": now, "last_ok": now, "next_poll": now + timedelta(minutes=5)}
             notes = {name: value.isoformat() for name, value in times.items()}
-            await store.note("source/lamps", {**notes, "state": "failing", "failures": "3", "error": "lamp is away"})
-            await store.take("crm", [Arrival(at(1)), Arrival(at(2)), Arrival(at(3))], NOW.timestamp())
+            await store.set_status(
+                "source/lamps", {**notes, "state": "failing", "failures": "3", "error": "lamp is away"}
+            )
+            await store.accept("crm", [NewDelivery(at(1)), NewDelivery(at(2)), NewDelivery(at(3))], NOW.timestamp())
             await store.settle("crm", [at(1)])
             try_ = Attempt(NOW.timestamp(), "HTTP 503")
             await store.postpone("crm", at(2), NOW.timestamp() + 600, try_)
-            await store.bury("crm", at(3), "permanent", Attempt(NOW.timestamp(), "HTTP 400", "permanent"))
-            await store.raise_floor("ops", "lamps", 4)
-            await store.take("gone", [Arrival(at(1))], NOW.timestamp())
+            await store.dead_letter("crm", at(3), "permanent", Attempt(NOW.timestamp(), "HTTP 400", "permanent"))
+            await store.raise_low_watermark("ops", "lamps", 4)
+            await store.accept("gone", [NewDelivery(at(1))], NOW.timestamp())
 
     asyncio.run(seed())
     return file
@@ -818,7 +813,7 @@ def test_deliveries_have_to_be_named(bridge, seeded, arguments) -> None:
 def test_what_waits_for_a_disabled_sink_says_why_and_what_enables_it(bridge, seeded, arguments) -> None:
     async def disable() -> None:
         async with Assembly(load(seeded)).opened_store() as store:
-            await store.note(
+            await store.set_status(
                 "sink/crm", {"disabled": "https://crm.example: 410", "disabled_at": "2026-03-15T21:00:00Z"}
             )
 
@@ -836,11 +831,11 @@ def test_what_waits_for_a_disabled_sink_says_why_and_what_enables_it(bridge, see
 def test_dead_letters_are_redriven_and_the_sink_is_enabled_again(bridge, seeded) -> None:
     async def disable() -> None:
         async with Assembly(load(seeded)).opened_store() as store:
-            await store.note("sink/crm", {"disabled": "410 Gone"})
+            await store.set_status("sink/crm", {"disabled": "410 Gone"})
 
     async def state() -> tuple[str, str]:
         async with Assembly(load(seeded)).opened_store() as store:
-            return (await store.notes("sink/"))["sink/crm"]["disabled"], (await store.delivery("crm", at(3))).state
+            return (await store.statuses("sink/"))["sink/crm"]["disabled"], (await store.delivery("crm", at(3))).state
 
     asyncio.run(disable())
     assert bridge("deliveries", "redrive", "crm", "--dead", "-c", seeded).out == (
@@ -958,8 +953,8 @@ def test_a_long_journal_is_replayed_in_batches(bridge, file) -> None:
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"{}", b'{"data": 5, "recordedtime": "noon"}'])
 def test_a_body_that_is_no_event_is_a_line_without_content(body) -> None:
-    line = Line(at(1), WireEvent("id-1", "a.b.c", 0, body))
-    assert (line.data, line.subject, line.recorded, line.lane) == ({}, "", None, "id-1")
+    line = EventView(at(1), WireEvent("id-1", "a.b.c", 0, body))
+    assert (line.data, line.subject, line.recorded, line.partition) == ({}, "", None, "id-1")
     assert line.within(None, None)
     assert not line.within(NOW, None)
 
@@ -983,7 +978,9 @@ def test_a_tail_prints_what_is_published(bridge, file) -> None:
     async def publish() -> None:
         async with Assembly(load(file)).opened_broker() as broker:
             while not told.is_set():
-                await broker.publish([Entry(at(number), each.to_wire()) for number, each in enumerate(EVENTS, 1)])
+                await broker.publish(
+                    [JournalEntry(at(number), each.to_wire()) for number, each in enumerate(EVENTS, 1)]
+                )
                 await asyncio.sleep(0.05)
 
     publisher = threading.Thread(target=lambda: asyncio.run(publish()))
@@ -1000,7 +997,7 @@ def test_a_tail_prints_what_is_published(bridge, file) -> None:
 def test_a_change_out_of_order_is_told_with_where_it_came_from() -> None:
     moved = event(RecipientSending, ONE, 1, previous="failed")
     data = moved.data.model_copy(update={"transition": Transition.REOPEN})
-    line = Line(at(1), moved.model_copy(update={"data": data}).to_wire())
+    line = EventView(at(1), moved.model_copy(update={"data": data}).to_wire())
     assert "  reopen from failed  …1000" in readable(line)
 
 
@@ -1044,7 +1041,7 @@ def published(file: Path, out: Path, number: int) -> None:
     async def publish() -> None:
         async with asyncio.timeout(60), Assembly(load(file)).opened_broker() as broker:
             while not seen():
-                await broker.publish([Entry(at(number + 1), EVENTS[number].to_wire())])
+                await broker.publish([JournalEntry(at(number + 1), EVENTS[number].to_wire())])
                 await asyncio.sleep(0.05)
 
     asyncio.run(publish())

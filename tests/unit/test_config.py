@@ -10,14 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
-from bridge import document, plugins
-from bridge.config import Config, Listen, default_state, load, mask_url, sqlite_path
-from bridge.document import expand, read, spell
-from bridge.errors import ConfigError
-from bridge.settings import Duration, Secret, Settings
-from bridge.sink import SinkPlugin, SinkSettings
-from bridge.source import SourcePlugin, SourceSettings
-from bridge.validation import validate
+from bridge.config import registry, yaml_document
+from bridge.config.loading import load
+from bridge.config.model import Config, default_state
+from bridge.config.showing import mask_url
+from bridge.config.types import Listen, sqlite_path
+from bridge.config.validation import validate
+from bridge.config.yaml_document import expand, format_path, read
+from bridge.domain.errors import ConfigError
+from bridge.domain.settings import Duration, Secret, Settings
+from bridge.protocols.sink import SinkPlugin, SinkSettings
+from bridge.protocols.source import SourcePlugin, SourceSettings
 
 CANARY = "canary-c4n4ry"
 
@@ -53,12 +56,12 @@ def lamp_and_bell(monkeypatch) -> None:
         ("sink", "bell"): SinkPlugin(BellSettings, build=lambda *_: None),
     }
 
-    def load_one(kind: plugins.Kind, name: str) -> SourcePlugin | SinkPlugin:
+    def load_one(kind: registry.Kind, name: str) -> SourcePlugin | SinkPlugin:
         if (kind, name) not in offered:
-            raise plugins.PluginError(f"no {kind} {name!r} is installed")
+            raise registry.PluginError(f"no {kind} {name!r} is installed")
         return offered[kind, name]
 
-    monkeypatch.setattr(plugins, "load", load_one)
+    monkeypatch.setattr(registry, "load", load_one)
 
 
 def write(folder: Path, text: str) -> Path:
@@ -207,7 +210,7 @@ def test_a_file_that_may_not_be_read_says_so() -> None:
 
 
 def test_a_place_is_spelled_as_it_is_written() -> None:
-    assert spell(("sinks", "crm", "topics", 0)) == "sinks.crm.topics[0]"
+    assert format_path(("sinks", "crm", "topics", 0)) == "sinks.crm.topics[0]"
 
 
 # --- problems -----------------------------------------------------------------------------------------------------
@@ -281,7 +284,7 @@ def test_a_models_own_objection_is_told_at_the_model() -> None:
         def model_post_init(self, _) -> None:
             raise ValueError("wait is\nnot good " + 500 * "x")
 
-    (problem,) = validate(Odd, {"wait": "5s"}, ("odd",), document.Document("f", {}, {("odd", "wait"): 7}))
+    (problem,) = validate(Odd, {"wait": "5s"}, ("odd",), yaml_document.Document("f", {}, {("odd", "wait"): 7}))
     assert str(problem).startswith("f:7: odd.wait: wait is not good xxx")
     assert len(str(problem)) < 450
 

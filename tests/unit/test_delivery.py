@@ -12,19 +12,19 @@ from pathlib import Path
 
 import pytest
 
-from bridge.adapters.sqlite_broker import SqliteBroker
-from bridge.adapters.sqlite_store import SqliteStore
-from bridge.audit import Audit
-from bridge.clock import Clock
-from bridge.delivery import CLAIM, Delivery, Outcome, Stores, lane_of
-from bridge.errors import EndpointGone, Permanent, Transient, Unavailable
-from bridge.event import Entry, Event, Position, WireEvent
-from bridge.ledger import Commit
-from bridge.relay import Relay
-from bridge.settlement import Arrival
-from bridge.settlement import Delivery as Waiting
-from bridge.sink import Outgoing, SinkSettings
-from bridge.testing.doubles import KeepingSink
+from bridge.adapters.sqlite.broker import SqliteBroker
+from bridge.adapters.sqlite.store import SqliteStore
+from bridge.delivery.audit import Audit
+from bridge.delivery.worker import CLAIM, DeliveryBackends, DeliveryWorker, Outcome, partition_of
+from bridge.domain.clock import Clock
+from bridge.domain.errors import EndpointGone, Permanent, Transient, Unavailable
+from bridge.domain.event import Event, JournalEntry, Position, WireEvent
+from bridge.protocols.deliveries import Delivery as Waiting
+from bridge.protocols.deliveries import NewDelivery
+from bridge.protocols.ledger import Commit
+from bridge.protocols.sink import Outgoing, SinkSettings
+from bridge.relay.relay import Relay
+from bridge.testing.fakes import KeepingSink
 
 
 def event(number: int, *, lane: str = "/r/1", topic: str = "sms.recipient.failed") -> WireEvent:
@@ -79,7 +79,7 @@ class World:
             {"type": "keeping", "topics": ["#"], "retry": ["5s", "5s"]} | changes
         )
 
-    def delivery(self) -> Delivery:
+    def delivery(self) -> DeliveryWorker:
         async def send(claimed) -> None:
             await self.sink.send(
                 Outgoing(claimed.event, claimed.attempts + 1, lambda body: Event.model_construct(id=body))
@@ -96,13 +96,13 @@ class World:
         def outcome(one: Outcome) -> None:
             self.outcomes.append(one.result)
 
-        stores = Stores(self.store, self.store, self.broker)
-        return Delivery(
+        stores = DeliveryBackends(self.store, self.store, self.broker)
+        return DeliveryWorker(
             "crm", self.settings, self.sink, stores, self.clock, send=send, outcome=outcome, changed=changed
         )
 
     @asynccontextmanager
-    async def running(self, grace: float = 5.0) -> AsyncIterator[Delivery]:
+    async def running(self, grace: float = 5.0) -> AsyncIterator[DeliveryWorker]:
         delivery, stop = self.delivery(), asyncio.Event()
         task = asyncio.ensure_future(delivery.run(stop, grace=grace))
         try:
@@ -132,7 +132,7 @@ class World:
 
     async def taken(self, count: int) -> None:
         async def settled() -> bool:
-            return sum(one.taken for one in (await self.store.tally("crm")).values()) == count
+            return sum(one.taken for one in (await self.store.counts("crm")).values()) == count
 
         await self.until(settled)
 
@@ -379,7 +379,7 @@ async def test_a_sink_that_keeps_its_own_pace_spends_no_try_and_is_not_taken_for
         nonlocal turns
         turns += 1
         if turns <= 60:
-            raise Transient("more are waiting", retry_after=1.0 if turns % 2 else None, spends=False)
+            raise Transient("more are waiting", retry_after=1.0 if turns % 2 else None, counts_as_attempt=False)
 
     world.sink.answer = answer
     world.set(retry=[])
@@ -400,7 +400,7 @@ async def test_a_probe_that_waits_its_turn_leaves_the_probing_to_the_next_one(wo
             raise Transient("connection refused")
         probes.append(outgoing.wire.id)
         if len(probes) <= 3:
-            raise Transient("more are waiting", retry_after=60.0, spends=False)
+            raise Transient("more are waiting", retry_after=60.0, counts_as_attempt=False)
 
     world.sink.answer = answer
     world.set(retry=["1s"] * 50, concurrency=4)
@@ -436,15 +436,15 @@ async def test_an_event_that_the_queue_brings_twice_is_sent_once(world: World) -
         await world.taken(1)
         entries = await world.store.read("city", 0, 10)
         await world.broker.publish(entries)
-        await world.broker.publish([Entry(Position("city", 99), event(2))])
+        await world.broker.publish([JournalEntry(Position("city", 99), event(2))])
         await world.until(lambda: world.sink.tries == 2)
     assert [one.wire.id for one in world.sink.taken] == ["e1", "e2"]
 
 
 async def test_what_is_no_event_is_kept_as_a_dead_letter_and_the_queue_goes_on(world: World) -> None:
     await world.broker.declare("bridge.sink.crm", ["#"])
-    await world.broker.publish([Entry(Position("city", 1), WireEvent("", "x.y", 0, b"\xff not json"))])
-    await world.broker.publish([Entry(Position("city", 2), event(2))])
+    await world.broker.publish([JournalEntry(Position("city", 1), WireEvent("", "x.y", 0, b"\xff not json"))])
+    await world.broker.publish([JournalEntry(Position("city", 2), event(2))])
     async with world.running():
         await world.until(lambda: world.sink.tries == 1)
 
@@ -557,7 +557,7 @@ async def test_after_a_long_outage_of_the_store_whoever_holds_a_claim_may_first_
     await world.store.commit(None, Commit("city", events=[event(1)]))
     async with world.running() as delivery:
         world.store.away = True
-        await world.store.offer("crm", [Arrival((await world.positions())[0])], world.clock.epoch())
+        await world.store.enqueue("crm", [NewDelivery((await world.positions())[0])], world.clock.epoch())
         delivery.wake()
         await world.clock.sleep(away)
         world.store.away = False
@@ -574,21 +574,21 @@ async def test_a_lost_queue_loses_nothing_the_audit_offers_it_again(world: World
     world.broker = lost
     audit = Audit(world.store, world.store, lost, world.clock)
     async with world.running() as delivery:
-        await audit.look("crm", world.settings)
-        found = await audit.look("crm", world.settings)
+        await audit.run("crm", world.settings)
+        found = await audit.run("crm", world.settings)
         assert (found.missing, found.offered) == (20, 20)
         delivery.wake()
         await world.taken(20)
-        assert (await audit.look("crm", world.settings)).missing == 0
-    assert await world.store.floor("crm", "city") == (await world.store.journal("city")).committed
+        assert (await audit.run("crm", world.settings)).missing == 0
+    assert await world.store.low_watermark("crm", "city") == (await world.store.journal("city")).committed
     await lost.close()
 
 
 async def test_the_audit_leaves_alone_what_still_stands_in_the_queue(world: World) -> None:
     await world.publish(*map(event, range(5)))
     audit = Audit(world.store, world.store, world.broker, world.clock)
-    await audit.look("crm", world.settings)
-    found = await audit.look("crm", world.settings)
+    await audit.run("crm", world.settings)
+    found = await audit.run("crm", world.settings)
     assert (found.missing, found.offered) == (5, 0)
 
 
@@ -599,14 +599,14 @@ async def test_the_audit_takes_nothing_for_lost_that_a_slow_sinks_process_has_in
     await world.publish(*map(event, range(600)))
     async with world.running(grace=0.01) as delivery:
         await world.until(lambda: world.sink.tries == 2)
-        await audit.look("crm", world.settings)
-        await audit.look("crm", world.settings)
+        await audit.run("crm", world.settings)
+        await audit.run("crm", world.settings)
 
         async def all_known() -> bool:
-            return (await world.store.tally("crm"))["city"].waiting == 600
+            return (await world.store.counts("crm"))["city"].waiting == 600
 
         await world.until(all_known)
-        found = await audit.look("crm", world.settings)
+        found = await audit.run("crm", world.settings)
         assert (found.missing, found.offered) == (0, 0)
         assert delivery.busy
         assert await world.broker.depth("bridge.sink.crm") == 0
@@ -618,9 +618,9 @@ async def test_the_audit_takes_nothing_for_lost_that_a_slow_sinks_process_has_in
 async def test_the_audit_gives_what_was_overtaken_the_time_until_its_next_look(world: World) -> None:
     await world.publish(*map(event, range(5)))
     audit = Audit(world.store, world.store, world.broker, world.clock)
-    await audit.look("crm", world.settings)
-    await world.store.take("crm", [Arrival((await world.positions())[3])], world.clock.epoch() + CLAIM)
-    first, second = [await audit.look("crm", world.settings) for _ in range(2)]
+    await audit.run("crm", world.settings)
+    await world.store.accept("crm", [NewDelivery((await world.positions())[3])], world.clock.epoch() + CLAIM)
+    first, second = [await audit.run("crm", world.settings) for _ in range(2)]
     assert (first.missing, first.offered) == (4, 0)
     assert (second.missing, second.offered) == (4, 3)
 
@@ -628,11 +628,11 @@ async def test_the_audit_gives_what_was_overtaken_the_time_until_its_next_look(w
 async def test_a_sink_that_is_new_owes_nothing_of_the_past(world: World) -> None:
     await world.publish(*map(event, range(5)))
     audit = Audit(world.store, world.store, world.broker, world.clock)
-    await audit.open_books("late")
-    await audit.look("late", world.settings)
-    assert (await audit.look("late", world.settings)).missing == 0
+    await audit.register_sink("late")
+    await audit.run("late", world.settings)
+    assert (await audit.run("late", world.settings)).missing == 0
 
 
 def test_the_lane_of_an_event_is_its_partition_key() -> None:
-    assert lane_of(event(1, lane="/r/7")) == "/r/7"
-    assert lane_of(WireEvent("e1", "a", 0, b"{}")) == "e1"
+    assert partition_of(event(1, lane="/r/7")) == "/r/7"
+    assert partition_of(WireEvent("e1", "a", 0, b"{}")) == "e1"

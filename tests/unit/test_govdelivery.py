@@ -18,15 +18,15 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer, unused_port
 from pydantic import ValidationError
 
-from bridge import errors
-from bridge.clock import Clock
-from bridge.event import Observed
-from bridge.ledger import TENURE, Tenure
-from bridge.lifecycle import classify
-from bridge.providers.govdelivery import GovDelivery, GovDeliverySettings, plugin
-from bridge.providers.govdelivery.api import Outage
-from bridge.providers.http import Throttled
-from bridge.source import Observation
+from bridge.domain import errors
+from bridge.domain.clock import Clock
+from bridge.domain.event import Observed
+from bridge.domain.lifecycle import classify
+from bridge.http.errors import Throttled
+from bridge.protocols.request_context import TENURE, LeaseDeadline
+from bridge.protocols.source import Observation
+from bridge.sources.govdelivery import GovDelivery, GovDeliverySettings, plugin
+from bridge.sources.govdelivery.api import Outage
 
 SEEDS = Path(__file__).parent.parent / "seeds"
 TOKEN = "s3cr3t"
@@ -166,7 +166,7 @@ class Bridge:
             change = classify(one.kind.lifecycle, self.trails.get(key), one.status)
             if change is not None:
                 news += [] if silent else [(one, change)]
-                self.trails[key] = change.trail
+                self.trails[key] = change.history
         awaiting = [one for one, _ in news if one.awaits_detail]
         completed = dict(zip(map(id, awaiting), await self.source.complete(awaiting), strict=True))
         for one, change in news:
@@ -791,8 +791,8 @@ async def test_a_message_that_is_no_object_is_a_failure_of_its_own(tms, open_bri
 
 
 async def test_lists_without_end_are_given_up(tms, open_bridge, monkeypatch):
-    monkeypatch.setattr("bridge.providers.govdelivery.discovery.MAX_PAGES", 5)
-    monkeypatch.setattr("bridge.providers.govdelivery.sweeping.MAX_PAGES", 5)
+    monkeypatch.setattr("bridge.sources.govdelivery.discovery.MAX_PAGES", 5)
+    monkeypatch.setattr("bridge.sources.govdelivery.sweep.MAX_PAGES", 5)
     fresh = iter(range(100, 1000))
 
     def endless() -> web.Response:
@@ -875,7 +875,7 @@ async def test_a_message_that_cannot_be_taken_in_is_reported_and_the_others_are_
             raise OverflowError(f"too much: {value}")
         return value
 
-    monkeypatch.setattr("bridge.providers.govdelivery.sweeping.counts", odd)
+    monkeypatch.setattr("bridge.sources.govdelivery.sweep.counts", odd)
     bridge = open_bridge(messages=[S1, S2], concurrency=1)
     assert await bridge.poll() == [("sms.message.sending", S2)]
     (told,) = bridge.source.problems
@@ -1047,7 +1047,7 @@ async def test_a_lost_lease_ends_the_poll_and_blames_no_message(tms, time, open_
     for settings, asked in (({"discover": True, "channels": ["sms"]}, "/messages/sms"), ({"messages": [S1]}, S1)):
         tms.takes = {asked: 30.0}
         bridge = open_bridge(**settings)
-        held = TENURE.set(Tenure("source/city", time.seconds + 10.0))
+        held = TENURE.set(LeaseDeadline("source/city", time.seconds + 10.0))
         with pytest.raises(errors.LeaseLost):
             await bridge.poll()
         TENURE.reset(held)
@@ -1666,7 +1666,7 @@ async def test_a_rotated_token_is_used_at_once_and_a_lost_one_is_said_so(tms, ti
 
 @pytest.mark.parametrize("discover", [True, False])
 async def test_a_source_that_lost_its_lease_asks_for_nothing_more(tms, open_bridge, discover):
-    tenure = Tenure("source/city", 1e9)
+    tenure = LeaseDeadline("source/city", 1e9)
 
     what = {"/": {"_links": [{"sms": "/messages/sms"}]}, "/messages/sms": [], "/messages/sms/1": tms.message("/x")}
 

@@ -11,14 +11,14 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from bridge.adapters.sqlite_store import SqliteStore
-from bridge.clock import Clock
-from bridge.errors import Unavailable
-from bridge.intake import Intake
-from bridge.ledger import Commit, Lease
-from bridge.providers.govdelivery import GovDelivery, GovDeliverySettings
-from bridge.providers.govdelivery.familiar import Familiar
-from bridge.settings import Secret
+from bridge.adapters.sqlite.store import SqliteStore
+from bridge.domain.clock import Clock
+from bridge.domain.errors import Unavailable
+from bridge.domain.settings import Secret
+from bridge.ingest.intake import Intake
+from bridge.protocols.ledger import Commit, Lease
+from bridge.sources.govdelivery import GovDelivery, GovDeliverySettings
+from bridge.sources.govdelivery.page_cache import PageCache
 
 PATH = "/messages/sms/1"
 PAGES = 4
@@ -174,7 +174,7 @@ async def test_every_so_often_all_is_read_in_earnest(world: World) -> None:
 
 
 def test_the_messages_read_longest_ago_are_forgotten_first() -> None:
-    familiar = Familiar(kept=10)
+    familiar = PageCache(kept=10)
     for number in range(5):
         reading = familiar.begin(f"m{number}", 1.0, None, 1.0, 600.0)
         for page in range(4):

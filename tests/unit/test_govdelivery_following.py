@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.event import Observed, Transition
-from bridge.lifecycle import classify
-from bridge.providers.govdelivery.api import canonical, message_path, recipient_key
-from bridge.providers.govdelivery.following import Followed, Listed, Sweep, epoch, stamp
-from bridge.providers.govdelivery.lifecycles import (
+from bridge.domain.event import Observed, Transition
+from bridge.domain.lifecycle import classify
+from bridge.protocols.source import Observation
+from bridge.sources.govdelivery.api import canonical, message_path, recipient_key
+from bridge.sources.govdelivery.lifecycles import (
     DETAILS,
     MESSAGE,
     MESSAGE_KEY,
@@ -23,8 +23,8 @@ from bridge.providers.govdelivery.lifecycles import (
     kinds,
     recipient_path,
 )
-from bridge.providers.govdelivery.sweeping import observations
-from bridge.source import Observation
+from bridge.sources.govdelivery.state import ListState, MessageState, SweepTimes, epoch, to_millis
+from bridge.sources.govdelivery.sweep import observations
 
 NOW = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
 ANYTHING = st.recursive(
@@ -34,18 +34,18 @@ ANYTHING = st.recursive(
 )
 
 
-NUMBERS = st.none() | st.floats(0, 4e9).map(stamp)
+NUMBERS = st.none() | st.floats(0, 4e9).map(to_millis)
 COUNTS = st.none() | st.dictionaries(st.text(max_size=5), st.integers(0, 10**6), min_size=1, max_size=3)
 SWEEPS = st.builds(
-    Sweep,
+    SweepTimes,
     todo=st.lists(st.tuples(st.sampled_from(["", "busy"]), st.text(max_size=20)), max_size=3).map(tuple),
-    started=st.floats(0, 4e9).map(stamp),
+    started=st.floats(0, 4e9).map(to_millis),
     since=NUMBERS,
     counts=COUNTS,
     settled=st.lists(st.sampled_from(["busy", "human"]), max_size=2).map(tuple),
 )
 ENTRIES = st.builds(
-    Followed, due=st.floats(0, 4e9), found=st.just(5.0), status=st.none() | st.text(max_size=9), created=NUMBERS, swept=NUMBERS,
+    MessageState, due=st.floats(0, 4e9), found=st.just(5.0), status=st.none() | st.text(max_size=9), created=NUMBERS, swept=NUMBERS,
     counts=COUNTS, seen=COUNTS, pages=st.integers(0, 9), details=COUNTS, hint=st.text(max_size=9), hinted=st.booleans(), failures=st.integers(0, 9), over=NUMBERS,
     sweep=st.none() | SWEEPS,
 )  # fmt: skip
@@ -53,30 +53,30 @@ ENTRIES = st.builds(
 
 @given(ENTRIES)
 def test_the_cursor_remembers_all_of_a_message(entry):
-    assert Followed.load(entry.dump()) == entry
+    assert MessageState.load(entry.dump()) == entry
 
 
 def test_the_cursor_says_little_of_a_quiet_message():
-    assert Followed(due=1.0, found=1.0).dump() == '{"due":1.0,"found":1.0}'
+    assert MessageState(due=1.0, found=1.0).dump() == '{"due":1.0,"found":1.0}'
 
 
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "5", "null", "{}", '{"due":1}', '{"x":1}', '{"due":1,"found":1,"sweep":[1]}']
 )
 def test_an_entry_that_cannot_be_read_is_due_and_knows_nothing(text):
-    assert Followed.load(text) == Followed(due=0.0, found=0.0)
-    assert Listed.load(text) == Listed()
+    assert MessageState.load(text) == MessageState(due=0.0, found=0.0)
+    assert ListState.load(text) == ListState()
 
 
 def test_the_list_is_remembered():
-    assert Listed.load(Listed(5.0, 6.0).dump()) == Listed(5.0, 6.0)
-    assert Listed.load(None) == Listed()
-    assert replace(Listed(), until=1.0).dump() == '{"until":1.0,"deep":0.0}'
+    assert ListState.load(ListState(5.0, 6.0).dump()) == ListState(5.0, 6.0)
+    assert ListState.load(None) == ListState()
+    assert replace(ListState(), until=1.0).dump() == '{"until":1.0,"deep":0.0}'
 
 
 @given(st.floats(0, 4e9))
 def test_a_stamp_is_never_later_than_its_time(seconds):
-    assert seconds - 0.0011 <= stamp(seconds) <= seconds
+    assert seconds - 0.0011 <= to_millis(seconds) <= seconds
 
 
 # --- paths ------------------------------------------------------------------------------------------------------------
@@ -111,12 +111,12 @@ FIELDS = ("phone", "formatted_phone", "status", "error_message", "created_at", "
           "recipient_counts", "recipient_detail_counts", "sent_at", "novelty")  # fmt: skip
 ITEMS = st.dictionaries(st.sampled_from(FIELDS), ANYTHING, max_size=8) | st.builds(
     lambda status, rest: {"_links": {"self": "/messages/voice/1/recipients/2"}, **rest, "status": status},
-    st.sampled_from([*RECIPIENT.names, *MESSAGE.names, "novel"]),
+    st.sampled_from([*RECIPIENT.status_by_value, *MESSAGE.status_by_value, "novel"]),
     st.dictionaries(st.sampled_from(FIELDS), ANYTHING, max_size=5),
 )
 
 
-@given(st.lists(ITEMS | ANYTHING, max_size=6), st.sampled_from([None, *RECIPIENT.names, "busy", "human"]))
+@given(st.lists(ITEMS | ANYTHING, max_size=6), st.sampled_from([None, *RECIPIENT.status_by_value, "busy", "human"]))
 def test_no_item_is_more_than_passed_over(items, detail):
     for channel in ("sms", "voice"):
         message, recipient = kinds(channel, {})

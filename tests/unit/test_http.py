@@ -21,22 +21,12 @@ from aiohttp.test_utils import TestServer, unused_port
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge import errors
-from bridge.clock import Clock
-from bridge.providers.http import (
-    Client,
-    Failed,
-    ForeignLink,
-    Limiter,
-    Limits,
-    Refused,
-    Throttled,
-    Tls,
-    TooLarge,
-    Vanished,
-    account_key,
-    shared_limiter,
-)
+from bridge.domain import errors
+from bridge.domain.clock import Clock
+from bridge.http.client import HttpClient, HttpLimits
+from bridge.http.errors import CrossOriginLink, NotFound, ProviderError, RequestRejected, Throttled, TooLarge
+from bridge.http.limiter import Limiter, account_key, shared_limiter
+from bridge.http.tls import Tls
 
 TOKEN = "s3cr3t-t0ken"
 NOW = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
@@ -113,11 +103,11 @@ def time():
 async def open_client(far, time):
     clients = []
 
-    def make(origin: str = "", rate: float = 1000.0, **options) -> Client:
+    def make(origin: str = "", rate: float = 1000.0, **options) -> HttpClient:
         async def headers():
             return {"X-AUTH-TOKEN": TOKEN}
 
-        client = Client(
+        client = HttpClient(
             origin or far.url, limiter=Limiter(rate, time.clock), clock=time.clock, headers=headers, **options
         )
         clients.append(client)
@@ -129,7 +119,7 @@ async def open_client(far, time):
 
 
 async def refused(
-    client: Client, target: str = "/messages/sms/1?phone=%2B16515551000", **options
+    client: HttpClient, target: str = "/messages/sms/1?phone=%2B16515551000", **options
 ) -> errors.BridgeError:
     with pytest.raises(errors.BridgeError) as caught:
         await client.get(target, **options)
@@ -160,7 +150,7 @@ async def test_credentials_are_asked_for_each_try_so_that_they_rotate(far, time)
     async def headers():
         return {"Authorization": f"Bearer {next(tokens)}"}
 
-    client = Client(far.url, limiter=Limiter(1000, time.clock), clock=time.clock, headers=headers)
+    client = HttpClient(far.url, limiter=Limiter(1000, time.clock), clock=time.clock, headers=headers)
     far.says(lambda: web.Response(status=503), lambda: web.Response(text="{}"))
     await client.get("/")
     assert [request.headers["Authorization"] for request in far.requests] == ["Bearer 0", "Bearer 1"]
@@ -171,24 +161,24 @@ async def test_credentials_are_asked_for_each_try_so_that_they_rotate(far, time)
     ("status", "kind"),
     [
         (202, errors.NotReady),
-        (301, Refused),
-        (302, Refused),
-        (304, Failed),
-        (307, Refused),
-        (400, Refused),
+        (301, RequestRejected),
+        (302, RequestRejected),
+        (304, ProviderError),
+        (307, RequestRejected),
+        (400, RequestRejected),
         (401, errors.Unauthorized),
         (403, errors.Unauthorized),
-        (404, Vanished),
-        (408, Failed),
-        (410, Vanished),
-        (413, Refused),
-        (418, Refused),
-        (425, Failed),
+        (404, NotFound),
+        (408, ProviderError),
+        (410, NotFound),
+        (413, RequestRejected),
+        (418, RequestRejected),
+        (425, ProviderError),
         (429, Throttled),
-        (500, Failed),
-        (501, Failed),
-        (502, Failed),
-        (599, Failed),
+        (500, ProviderError),
+        (501, ProviderError),
+        (502, ProviderError),
+        (599, ProviderError),
     ],
 )
 async def test_each_status_becomes_the_error_that_says_what_to_do(far, open_client, status, kind):
@@ -204,7 +194,7 @@ async def test_each_status_becomes_the_error_that_says_what_to_do(far, open_clie
     code = None if status in {202, 304} else "50100"  # the one says nothing of a fault, the other has no body
     if kind is not errors.NotReady:
         assert str(error).startswith(f"GET /messages/sms/1: {status}{' (code 50100)' if code else ''}, ")
-    if isinstance(error, Refused | Failed):
+    if isinstance(error, RequestRejected | ProviderError):
         assert (error.status, error.code) == (status, code)
     assert "elsewhere" not in str(error)
     assert all(request.path == "/messages/sms/1" for request in far.requests)
@@ -293,7 +283,7 @@ async def test_a_gateway_that_names_a_time_is_not_asked_again_at_once(far, open_
 async def test_an_answer_that_is_not_json_is_named_and_not_quoted(far, open_client, body, shape):
     far.says(body=body)
     answer = await open_client().get("/messages/sms")
-    with pytest.raises(Failed, match=f"^GET /messages/sms: the provider answered {shape} instead of JSON$"):
+    with pytest.raises(ProviderError, match=f"^GET /messages/sms: the provider answered {shape} instead of JSON$"):
         answer.json()
 
 
@@ -312,7 +302,7 @@ async def test_an_answer_that_is_not_json_is_named_and_not_quoted(far, open_clie
 )
 async def test_credentials_never_follow_a_link_to_another_place(far, open_client, target):
     error = await refused(open_client(), target)
-    assert isinstance(error, ForeignLink)
+    assert isinstance(error, CrossOriginLink)
     assert "evil" not in str(error)
     assert far.requests == []
 
@@ -323,7 +313,7 @@ async def test_a_link_with_a_name_before_the_host_is_judged_by_the_host(far, ope
     host = far.url.removeprefix("http://")
     await client.get(f"http://somebody:else@{host}messages")
     assert "Authorization" not in far.requests[0].headers
-    assert isinstance(await refused(client, f"http://{host.rstrip('/')}@127.0.0.1:1/"), ForeignLink)
+    assert isinstance(await refused(client, f"http://{host.rstrip('/')}@127.0.0.1:1/"), CrossOriginLink)
 
 
 @pytest.mark.parametrize(
@@ -375,7 +365,7 @@ async def test_the_next_page_is_found_however_its_link_is_written(far, open_clie
 async def test_a_link_that_cannot_be_read_is_an_error_and_not_the_end(far, open_client):
     far.says(headers={"Link": '<http://[::1>; rel="next"'})
     answer = await open_client().get("/x")
-    with pytest.raises(Failed, match="the link 'next' cannot be read"):
+    with pytest.raises(ProviderError, match="the link 'next' cannot be read"):
         answer.link("next")
 
 
@@ -393,14 +383,14 @@ async def test_an_answer_without_end_is_cut_off(far, open_client, announced):
             return response
 
     far.answer = endless
-    error = await refused(open_client(limits=Limits(body=1024 * 1024)))
+    error = await refused(open_client(limits=HttpLimits(body=1024 * 1024)))
     assert isinstance(error, TooLarge)
     assert str(error) == "GET /messages/sms/1: the answer is larger than 1 MiB; ask for less at once"
 
 
 async def test_a_small_answer_that_unpacks_into_a_huge_one_is_cut_off(far, open_client):
     far.says(body=gzip.compress(bytes(4 << 20)), headers={"Content-Encoding": "gzip"})
-    assert isinstance(await refused(open_client(limits=Limits(body=1 << 20))), TooLarge)
+    assert isinstance(await refused(open_client(limits=HttpLimits(body=1 << 20))), TooLarge)
 
 
 async def raw_server(handle):
@@ -460,10 +450,10 @@ async def test_a_provider_that_never_answers_is_given_up_in_time(open_client):
 
     server, url = await raw_server(mute)
     async with server:
-        client = open_client(url, limits=Limits(read=0.05))
+        client = open_client(url, limits=HttpLimits(read=0.05))
         error = await refused(client)
         await client.close()
-    assert isinstance(error, Failed)
+    assert isinstance(error, ProviderError)
     assert error.timed_out
 
 
@@ -480,7 +470,7 @@ async def test_a_token_with_a_line_break_is_said_so_without_it(far, time):
     async def headers():
         return {"X-AUTH-TOKEN": f"{TOKEN}\r\nX: y"}
 
-    client = Client(far.url, limiter=Limiter(1000, time.clock), clock=time.clock, headers=headers)
+    client = HttpClient(far.url, limiter=Limiter(1000, time.clock), clock=time.clock, headers=headers)
     assert isinstance(await refused(client), errors.Permanent)
     await client.close()
 
@@ -535,7 +525,7 @@ async def test_an_answer_that_cannot_be_used_is_asked_for_whole_the_next_time(fa
     far.answer = answer
     client = open_client()
     first = await client.get("/a")
-    with pytest.raises(Failed, match=r"GET /a: "):
+    with pytest.raises(ProviderError, match=r"GET /a: "):
         raise first.refused(f"{first.json()} is no list")
     assert (await client.get("/a")).json() == [1]
     first.forget()
@@ -544,7 +534,7 @@ async def test_an_answer_that_cannot_be_used_is_asked_for_whole_the_next_time(fa
 
 async def test_a_client_without_a_memory_makes_no_conditional_request(far, open_client):
     far.says(lambda: web.Response(body=b"", headers={"ETag": '"1"'}))
-    client = open_client(limits=Limits(memory=0))
+    client = open_client(limits=HttpLimits(memory=0))
     for _ in range(2):
         await client.get("/a")
     assert not any("If-None-Match" in request.headers for request in far.requests)
@@ -589,7 +579,7 @@ async def test_what_changes_twice_in_one_second_is_not_taken_for_unchanged(far, 
 
 async def test_what_is_remembered_is_bounded_in_bytes(far, open_client):
     far.says(lambda: web.Response(body=b"x" * 100, headers={"ETag": '"1"'}))
-    client = open_client(limits=Limits(memory=400))
+    client = open_client(limits=HttpLimits(memory=400))
     for page in (1, 2, 3, 4, 1, 5, 1, 2):
         await client.get(f"/{page}")
     conditional = ["If-None-Match" in request.headers for request in far.requests]

@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.adapters.sqlite_store import SqliteStore
-from bridge.clock import Clock
-from bridge.errors import Conflict, LeaseLost, Transient
-from bridge.intake import Intake
-from bridge.ledger import Commit, Key, StatusChange
-from bridge.source import Facts, Kind, Page
-from bridge.testing.doubles import KIND, LIFECYCLE, ScriptedSource, observe
+from bridge.adapters.sqlite.store import SqliteStore
+from bridge.domain.clock import Clock
+from bridge.domain.errors import Conflict, LeaseLost, Transient
+from bridge.ingest.intake import Intake
+from bridge.protocols.ledger import Commit, Key, StatusChange
+from bridge.protocols.source import Facts, Page, ResourceType
+from bridge.testing.fakes import KIND, LIFECYCLE, ScriptedSource, observe
 
 AT = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 
@@ -174,7 +174,7 @@ async def test_events_are_committed_in_one_order_in_whichever_portions_their_pag
         for start in range(0, len(everything), bunch):
             yield everything[start : start + bunch]
 
-    monkeypatch.setattr("bridge.intake.bunches", portions)
+    monkeypatch.setattr("bridge.ingest.intake.prefetched", portions)
     await run(store, ScriptedSource([pages], details={str(number): "busy" for number in range(30)}))
     # What waits for its details comes before the next page that moves the cursor, and behind those that do not.
     events = await journal(store)
@@ -315,7 +315,7 @@ async def test_a_resource_that_cannot_be_described_does_not_stop_the_others(stor
             raise KeyError("phone")
         return KIND.describe(observation)
 
-    odd = Kind("sms", "recipient", LIFECYCLE, KIND.events, describe)
+    odd = ResourceType("sms", "recipient", LIFECYCLE, KIND.events, describe)
     await run(store, ScriptedSource([[page(observe("1", "new", kind=odd), observe("2", "new", kind=odd))]]))
     assert [subject for subject, _, _ in said(await journal(store))] == ["2"]
     assert await store.last_seen("city", [Key("/messages/sms/1", "1")], 60) == [None]

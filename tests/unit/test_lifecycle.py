@@ -9,15 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.event import Transition
-from bridge.lifecycle import UNKNOWN, Lifecycle, Trail, classify
+from bridge.domain.event import Transition
+from bridge.domain.lifecycle import UNKNOWN, Lifecycle, StatusHistory, classify
 
 RECIPIENT = Lifecycle(
-    names={"new": "new", "sending": "sending", "inconclusive": "inconclusive", "sent": "sent", "failed": "failed"},
+    status_by_value={
+        "new": "new",
+        "sending": "sending",
+        "inconclusive": "inconclusive",
+        "sent": "sent",
+        "failed": "failed",
+    },
     follows={"new": ("sending",), "sending": ("sent", "failed", "inconclusive"), "inconclusive": ("sent", "failed")},
     finals=frozenset({"sent", "failed"}),
 )
-STATUSES = st.sampled_from([*RECIPIENT.names, "paused", "(odd)", "née 2"])
+STATUSES = st.sampled_from([*RECIPIENT.status_by_value, "paused", "(odd)", "née 2"])
 
 
 def walk(statuses: Sequence[str]) -> tuple[list[tuple[str, str]], str | None]:
@@ -28,7 +34,7 @@ def walk(statuses: Sequence[str]) -> tuple[list[tuple[str, str]], str | None]:
         change = classify(RECIPIENT, trail, status)
         if change is not None:
             changes.append((change.status, change.transition.value))
-            trail = change.trail
+            trail = change.history
     return changes, trail
 
 
@@ -52,7 +58,7 @@ def walk(statuses: Sequence[str]) -> tuple[list[tuple[str, str]], str | None]:
 )
 def test_each_transition_is_named_as_an_operator_would_name_it(before: str | None, now: str, transition: str) -> None:
     changes, _ = walk([status for status in (before, now) if status is not None])
-    assert changes[-1] == (RECIPIENT.names.get(now, UNKNOWN), transition)
+    assert changes[-1] == (RECIPIENT.status_by_value.get(now, UNKNOWN), transition)
 
 
 def test_the_same_status_again_is_no_event() -> None:
@@ -66,7 +72,7 @@ def test_a_status_entered_a_second_time_is_another_occurrence() -> None:
         change = classify(RECIPIENT, trail, status)
         assert change is not None
         occurrences.append((change.status, change.occurrence))
-        trail = change.trail
+        trail = change.history
     assert occurrences == [("sending", 0), ("failed", 0), ("sending", 1), ("failed", 1), ("sending", 2)]
 
 
@@ -81,22 +87,22 @@ def test_with_marks_each_occurrence_of_the_provider_is_one_event_in_any_order() 
         change = classify(RECIPIENT, trail, "failed", mark)
         if change is not None:
             made.append(change.occurrence)
-            trail = change.trail
+            trail = change.history
     assert made == ["7", "9", "8"]
 
 
 @given(st.lists(STATUSES, max_size=30))
 def test_a_trail_is_read_back_as_it_was_written(statuses: list[str]) -> None:
     _, trail = walk(statuses)
-    assert str(Trail.parse(trail)) == (trail or "")
+    assert str(StatusHistory.parse(trail)) == (trail or "")
 
 
 @given(st.lists(st.sampled_from(["a,b", "1|2", "é", "%2C", "x"]), max_size=8))
 def test_marks_of_any_text_are_read_back_as_they_were_written(marks: list[str]) -> None:
-    trail = Trail()
+    trail = StatusHistory()
     for mark in marks:
         trail = trail.enter("f", mark)
-    assert Trail.parse(str(trail)) == trail
+    assert StatusHistory.parse(str(trail)) == trail
 
 
 @given(st.lists(STATUSES, min_size=1, max_size=12), st.data())
@@ -104,7 +110,7 @@ def test_whatever_the_moments_of_the_polls_the_last_status_is_the_same(history: 
     looks = data.draw(st.lists(st.integers(0, len(history) - 1), max_size=20).map(sorted))
     _, often = walk(history)
     _, seldom = walk([history[look] for look in looks] + [history[-1]])
-    assert Trail.parse(often).last == Trail.parse(seldom).last
+    assert StatusHistory.parse(often).last == StatusHistory.parse(seldom).last
 
 
 TRUE_HISTORIES = st.sampled_from(
@@ -139,7 +145,7 @@ def test_duplicated_answers_change_nothing(history: list[str], times: int) -> No
 @given(st.permutations(["new", "sending", "failed"]), st.sampled_from(["sent", "failed"]))
 def test_reordered_answers_end_where_the_provider_ends_and_drop_nothing(order: list[str], last: str) -> None:
     changes, trail = walk([*order, last])
-    assert RECIPIENT.status(str(Trail.parse(trail).last)) == last
+    assert RECIPIENT.status(str(StatusHistory.parse(trail).last)) == last
     assert {status for status, _ in changes} == {*order, last}
 
 

@@ -15,17 +15,20 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from catalogue import CATALOGUE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from yarl import URL
 
-from bridge import errors
-from bridge.clock import Clock
-from bridge.event import CATALOGUE, Catalogue, SendData, SMSNotSent, SMSQueued, SMSSent, UnknownStatus
-from bridge.intake import Intake
-from bridge.ledger import TENURE, Commit, JournalState, Lease, Tenure
-from bridge.providers.marketingcloud import (
+from bridge.domain import errors
+from bridge.domain.catalogue import Catalogue, UnknownStatus
+from bridge.domain.clock import Clock
+from bridge.ingest.intake import Intake
+from bridge.protocols.ledger import Commit, JournalState, Lease
+from bridge.protocols.request_context import TENURE, LeaseDeadline
+from bridge.protocols.source import Page
+from bridge.sources.marketingcloud import (
     REASONS,
     EmailNotSent,
     EmailQueued,
@@ -34,10 +37,19 @@ from bridge.providers.marketingcloud import (
     MarketingCloudSettings,
     plugin,
 )
-from bridge.providers.marketingcloud.events import FEEDS, describe, happened, observe, watermark
-from bridge.providers.marketingcloud.place import Place
-from bridge.providers.marketingcloud.tokens import Token
-from bridge.source import Page
+from bridge.sources.marketingcloud.events import (
+    FEEDS,
+    SendData,
+    SMSNotSent,
+    SMSQueued,
+    SMSSent,
+    describe,
+    happened,
+    observe,
+    watermark,
+)
+from bridge.sources.marketingcloud.feed_cursor import FeedCursor
+from bridge.sources.marketingcloud.tokens import Token
 
 SEED = (Path(__file__).parents[1] / "seeds" / "marketingcloud-sms-not-sent.txt").read_text(encoding="utf-8")
 EXAMPLE = """{"lastEventID": 35774, "count": 1, "messages": [{"statusCode": 24, "statusMessage": "…",
@@ -93,7 +105,7 @@ class Memory:
         return [self.trails.get(key) for key in keys]
 
     async def commit(self, lease, commit: Commit) -> int:
-        self.trails |= {change.key: change.trail for change in commit.statuses}
+        self.trails |= {change.key: change.history for change in commit.statuses}
         self.bodies += [event.body for event in commit.events]
         self.entries |= {name: value for name, value in commit.cursor.items() if value is not None}
         return len(self.bodies)
@@ -710,7 +722,7 @@ def test_no_event_whatsoever_breaks_the_reader(item, feed) -> None:
     json.loads(data.model_dump_json())
     assert facts.subject.startswith(f"/messaging/v1/{feed}/")
     assert facts.subject.count("/") == 5
-    assert one.mark
+    assert one.occurrence_id
     assert one.scope.startswith(f"{feed}/")
 
 
@@ -833,7 +845,7 @@ async def test_a_provider_that_answers_the_same_page_for_ever_is_left_alone(vend
 
 
 async def test_a_feed_without_an_end_is_read_on_at_the_next_poll(vendor, bridge, monkeypatch) -> None:
-    monkeypatch.setattr("bridge.providers.marketingcloud.source._PAGES_AT_MOST", 3)
+    monkeypatch.setattr("bridge.sources.marketingcloud.source._PAGES_AT_MOST", 3)
     vendor.events = [sent(number) for number in range(1, 11)]
     one = bridge(page_size=2)
     await one.poll()
@@ -847,12 +859,12 @@ async def test_a_feed_without_an_end_is_read_on_at_the_next_poll(vendor, bridge,
 
 
 async def test_a_feed_that_was_not_read_to_its_end_beside_the_poll_says_so(vendor, bridge, monkeypatch) -> None:
-    monkeypatch.setattr("bridge.providers.marketingcloud.source._PAGES_AT_MOST", 3)
+    monkeypatch.setattr("bridge.sources.marketingcloud.source._PAGES_AT_MOST", 3)
     vendor.events = [sent(number) for number in range(1, 11)]
     source = bridge(page_size=2).source
     start = datetime(2018, 1, 1, tzinfo=UTC)
     seen = [one for page in [page async for page in source.backfill(start, NOW)] for one in page.observations]
-    assert [one.mark for one in seen] == ["1", "2", "3", "4", "5", "6"]
+    assert [one.occurrence_id for one in seen] == ["1", "2", "3", "4", "5", "6"]
     assert source.problems == [
         "sms: the feed goes on after 3 pages of 2, which were read: a larger page_size reads more of it"
     ]
@@ -893,7 +905,7 @@ async def test_one_garbage_id_neither_moves_the_cursor_nor_hides_what_follows(ve
     pages=st.lists(st.tuples(st.none() | st.integers(1, 99), st.integers(0, 99), st.booleans()), max_size=300),
 )
 def test_the_cursor_only_moves_forward_and_every_walk_ends(watermark, pages) -> None:
-    place = Place.at(watermark)
+    place = FeedCursor.at(watermark)
     asked = []
     for stated, highest, empty in pages:
         before = place.watermark or 0
@@ -1037,7 +1049,7 @@ async def test_temporarily_blocked_is_waited_out_where_it_meets_the_token_as_wel
 
 
 async def test_a_source_that_lost_its_lease_asks_for_nothing_more(vendor, bridge) -> None:
-    tenure = Tenure("source/journeys", 1e9)
+    tenure = LeaseDeadline("source/journeys", 1e9)
 
     def ends(request):
         tenure.until = -1e9
@@ -1104,7 +1116,7 @@ async def test_a_past_range_is_read_beside_the_cursor(vendor, bridge) -> None:
             datetime(2018, 12, 5, 16, tzinfo=UTC), datetime(2018, 12, 8, 16, tzinfo=UTC)
         )
     ]
-    assert [seen.mark for page in pages for seen in page.observations] == ["5", "6", "7"]
+    assert [seen.occurrence_id for page in pages for seen in page.observations] == ["5", "6", "7"]
     assert all(isinstance(page, Page) and not page.cursor for page in pages)
 
 

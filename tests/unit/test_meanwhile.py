@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from bridge.adapters.sqlite_store import SqliteStore
-from bridge.event import WireEvent
-from bridge.ledger import Commit
-from bridge.meanwhile import Meanwhile
+from bridge.adapters.sqlite.store import SqliteStore
+from bridge.domain.event import WireEvent
+from bridge.ingest.concurrent_writes import ConcurrentWrites
+from bridge.protocols.ledger import Commit
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -23,7 +23,7 @@ async def write(store: SqliteStore, *subjects: str) -> tuple[int, int]:
 
 
 async def test_only_what_others_wrote_is_told(store: SqliteStore) -> None:
-    meanwhile = await Meanwhile.from_now(store, "city")
+    meanwhile = await ConcurrentWrites.from_now(store, "city")
     everything = set()
     for number in range(30):
         ours, theirs = [f"/ours/{number}/{one}" for one in range(number % 4)], [f"/theirs/{number}"] * (number % 3)
@@ -31,31 +31,33 @@ async def test_only_what_others_wrote_is_told(store: SqliteStore) -> None:
         if theirs:
             await write(store, *theirs)
         if ours:
-            meanwhile.wrote(*await write(store, *ours))
+            meanwhile.record_own(*await write(store, *ours))
         if number % 7 == 6:
-            assert await meanwhile.newer(everything, AT) == {one for one in everything if one.startswith("/theirs")}
-    assert await meanwhile.newer(everything, AT) == {one for one in everything if one.startswith("/theirs")}
+            assert await meanwhile.newer_than(everything, AT) == {
+                one for one in everything if one.startswith("/theirs")
+            }
+    assert await meanwhile.newer_than(everything, AT) == {one for one in everything if one.startswith("/theirs")}
 
 
 async def test_an_answer_that_is_older_than_ours_is_not_newer(store: SqliteStore) -> None:
-    meanwhile = await Meanwhile.from_now(store, "city")
+    meanwhile = await ConcurrentWrites.from_now(store, "city")
     await write(store, "/a")
-    assert await meanwhile.newer({"/a"}, AT + timedelta(seconds=29)) == {"/a"}
-    assert await meanwhile.newer({"/a"}, AT + timedelta(seconds=31)) == set()
+    assert await meanwhile.newer_than({"/a"}, AT + timedelta(seconds=29)) == {"/a"}
+    assert await meanwhile.newer_than({"/a"}, AT + timedelta(seconds=31)) == set()
 
 
 async def test_a_commit_without_events_is_nothing_to_remember(store: SqliteStore) -> None:
-    meanwhile = await Meanwhile.from_now(store, "city")
+    meanwhile = await ConcurrentWrites.from_now(store, "city")
     await write(store, "/theirs")
-    meanwhile.wrote(0, 77)
-    meanwhile.wrote(*await write(store, "/ours"))
-    assert await meanwhile.newer({"/ours", "/theirs"}, AT) == {"/theirs"}
+    meanwhile.record_own(0, 77)
+    meanwhile.record_own(*await write(store, "/ours"))
+    assert await meanwhile.newer_than({"/ours", "/theirs"}, AT) == {"/theirs"}
 
 
 async def test_a_million_events_of_our_own_take_no_memory(store: SqliteStore) -> None:
-    meanwhile = await Meanwhile.from_now(store, "city")
+    meanwhile = await ConcurrentWrites.from_now(store, "city")
     _, last = await write(store, "/theirs")
     for number in range(1, 2001):
-        meanwhile.wrote(500, last + 500 * number)
+        meanwhile.record_own(500, last + 500 * number)
     assert len(meanwhile._own) == 1
     assert meanwhile._own[0] == range(last + 1, last + 1_000_001)

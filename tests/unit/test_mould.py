@@ -7,26 +7,17 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Annotated, Any
 
 import pytest
+from catalogue import CATALOGUE
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, TypeAdapter, ValidationError, field_serializer, field_validator
 
-from bridge.event import (
-    CATALOGUE,
-    Data,
-    DropData,
-    Event,
-    MessageCompleted,
-    MessageData,
-    RecipientData,
-    RecipientFailed,
-    SendData,
-    SMSNotSent,
-    Transition,
-    VoicemailRejected,
-    unknown_status,
-)
-from bridge.mould import Mould, Sight
+from bridge.domain.catalogue import unknown_status
+from bridge.domain.encoding import EventEncoder, ObservationTimes
+from bridge.domain.event import Data, Event, Transition
+from bridge.sources.govdelivery.events import MessageCompleted, MessageData, RecipientData, RecipientFailed
+from bridge.sources.marketingcloud.events import SendData, SMSNotSent
+from bridge.sources.spacivox.events import DropData, VoicemailRejected
 
 NOW = datetime(2013, 3, 15, 21, 11, 20, 114_567, UTC)
 
@@ -82,11 +73,11 @@ def test_an_event_is_written_in_the_same_bytes_whether_it_is_made_or_not(
 ) -> None:
     model = cls.model_fields["data"].annotation
     assert model is not None
-    mould = Mould(
+    mould = EventEncoder(
         cls, model, some.draw(words), channel=some.draw(words), status="failed", previous=some.draw(st.none() | words),
         detail=some.draw(st.none() | words), transition=Transition.SKIP,
     )  # fmt: skip
-    sight = Sight(some.draw(st.none() | st.just(NOW)), NOW, recorded)
+    sight = ObservationTimes(some.draw(st.none() | st.just(NOW)), NOW, recorded)
     when = some.draw(st.just(time) | st.just(time.replace(tzinfo=None)))
     arguments = (some.draw(texts), some.draw(texts), when, sight, some.draw(fields(model)))
     expected = outcome(lambda: mould.make(*arguments).to_wire())
@@ -110,9 +101,9 @@ def test_what_providers_usually_say_is_written_without_making_an_object(
     cls: type[Event], model: type[Data], said: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mould = plain(cls, model)
-    arguments = ("5f0c", "/z/1", NOW, Sight(None, NOW, NOW), said)
+    arguments = ("5f0c", "/z/1", NOW, ObservationTimes(None, NOW, NOW), said)
     expected = mould.make(*arguments).to_wire()
-    monkeypatch.setattr(Mould, "make", None)
+    monkeypatch.setattr(EventEncoder, "make", None)
     assert mould.cast(*arguments) == expected
 
 
@@ -164,8 +155,8 @@ class Odd(RecipientData):
     share: float = 0.5
 
 
-def plain(cls: type[Event], model: type[Data]) -> Mould:
-    return Mould(
+def plain(cls: type[Event], model: type[Data]) -> EventEncoder:
+    return EventEncoder(
         cls, model, "/x/y", channel="voice", status="failed", previous=None, detail=None, transition=Transition.FIRST
     )
 
@@ -178,7 +169,7 @@ def test_a_plugins_own_event_is_written_with_all_that_it_adds(cls: type[Event], 
 
     said = {"message": "/messages/voice/1", "error": "abcdef"}
     for mould in (plain(cls, model), plain(Whole, model)):
-        arguments = ("5f0c", "/z", NOW, Sight(NOW, NOW, NOW), said)
+        arguments = ("5f0c", "/z", NOW, ObservationTimes(NOW, NOW, NOW), said)
         wire = mould.cast(*arguments)
         assert wire == mould.make(*arguments).to_wire()
     assert wire.body.endswith(b'},"tenant":"city"}') is issubclass(cls, Richer)
@@ -188,7 +179,7 @@ def test_a_plugins_own_event_is_written_with_all_that_it_adds(cls: type[Event], 
 
 
 def test_a_value_that_its_class_refuses_is_refused() -> None:
-    arguments = ("5f0c", "/z", NOW, Sight(None, NOW, NOW))
+    arguments = ("5f0c", "/z", NOW, ObservationTimes(None, NOW, NOW))
     for said in ({}, {"message": 5}, {"message": "/m", "created_at": NOW.replace(tzinfo=None)}):
         with pytest.raises(ValidationError):
             plain(RecipientFailed, RecipientData).cast(*arguments, said)

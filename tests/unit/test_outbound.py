@@ -16,19 +16,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from bridge.clock import Clock
-from bridge.errors import EndpointGone, Permanent, Transient
-from bridge.outbound import (
+from bridge.domain.clock import Clock
+from bridge.domain.errors import EndpointGone, Permanent, Transient
+from bridge.http.addresses import is_public
+from bridge.http.guarded import (
     ANSWER_LIMIT,
-    Answer,
     Endpoint,
-    Outbound,
+    EndpointResponse,
+    GuardedClient,
     SecretUrl,
     Tls,
-    is_public,
     parse_retry_after,
 )
-from bridge.testing.receiver import Receiver, flood, redirect, reply, silence, torn
+from bridge.testing.fake_endpoint import FakeEndpoint, flood, redirect, reply, silence, torn
 
 NOW = datetime(2024, 5, 1, 12, 0, 0, tzinfo=UTC)
 
@@ -51,13 +51,13 @@ class Names(AbstractResolver):
 
 @pytest.fixture
 async def receiver():
-    async with Receiver() as receiver:
+    async with FakeEndpoint() as receiver:
         yield receiver
 
 
 @pytest.fixture
 async def outbound():
-    one = Outbound(allow_private=True, clock=Clock(now=lambda: NOW), timeout=5.0)
+    one = GuardedClient(allow_private=True, clock=Clock(now=lambda: NOW), timeout=5.0)
     await one.open()
     yield one
     await one.close()
@@ -109,7 +109,7 @@ def test_an_address_inside_another_is_judged_as_itself(address):
 
 async def test_a_name_that_leads_to_private_addresses_is_refused_on_every_one_of_them(receiver):
     names = Names(["127.0.0.1", "::1", "10.0.0.1", "169.254.169.254"])
-    outbound = Outbound(allow_private=False, clock=Clock(), resolver=names)
+    outbound = GuardedClient(allow_private=False, clock=Clock(), resolver=names)
     await outbound.open()
     with pytest.raises(Permanent, match=r"http://hooks.example.com.* private.*allow_private: true"):
         await outbound.post(Endpoint.of(f"http://hooks.example.com:{receiver.port}/x"), b"", {})
@@ -125,7 +125,7 @@ async def test_a_name_that_changes_its_mind_after_the_check_is_checked_again(rec
         asked.append(address)
         return address == "127.0.0.1"
 
-    outbound = Outbound(allow_private=False, clock=Clock(), resolver=names, public=admitted)
+    outbound = GuardedClient(allow_private=False, clock=Clock(), resolver=names, public=admitted)
     await outbound.open()
     endpoint = Endpoint.of(f"http://hooks.example.com:{receiver.port}/x")
     receiver.answer(reply(200, headers={"Connection": "close"}))
@@ -139,7 +139,7 @@ async def test_a_name_that_changes_its_mind_after_the_check_is_checked_again(rec
 
 
 async def test_of_several_addresses_only_the_admitted_one_is_connected_to(receiver):
-    outbound = Outbound(
+    outbound = GuardedClient(
         allow_private=False, clock=Clock(), resolver=Names(["127.0.0.2", "::1", "127.0.0.1"]),
         public=lambda address: address == "127.0.0.1",
     )  # fmt: skip
@@ -151,12 +151,12 @@ async def test_of_several_addresses_only_the_admitted_one_is_connected_to(receiv
 
 @pytest.mark.parametrize("host", ["2130706433", "127.1", "0x7f000001", "0177.0.0.1"])
 async def test_numeric_spellings_of_an_address_do_not_get_past_the_check(receiver, host):
-    outbound = Outbound(allow_private=False, clock=Clock())
+    outbound = GuardedClient(allow_private=False, clock=Clock())
     await outbound.open()
     with pytest.raises((Permanent, Transient)):
         await outbound.post(Endpoint.of(f"http://{host}:{receiver.port}/x"), b"", {})
     with pytest.raises((Permanent, Transient)):
-        await outbound.reach(Endpoint.of(f"http://{host}:{receiver.port}/x"))
+        await outbound.check_connectivity(Endpoint.of(f"http://{host}:{receiver.port}/x"))
     await outbound.close()
     assert receiver.connections == 0
 
@@ -184,7 +184,7 @@ async def test_cookies_are_not_kept(receiver, outbound):
      (503, Transient), (599, Transient)],
 )  # fmt: skip
 def test_a_status_says_what_to_do_next(status, kind):
-    error = Answer("https://crm.example.com", status, b"", None).error()
+    error = EndpointResponse("https://crm.example.com", status, b"", None).error()
     assert type(error) is (kind or type(None))
 
 
@@ -208,7 +208,9 @@ def test_no_retry_after_header_breaks_the_reader(value):
 async def test_an_answer_comes_with_its_wait_and_its_text(receiver, outbound):
     date = format_datetime(NOW + timedelta(seconds=90), usegmt=True)
     receiver.answer(reply(503, b"later", {"Retry-After": date}))
-    assert await outbound.post(Endpoint.of(receiver.url), b"", {}) == Answer(receiver.url, 503, b"later", 90.0)
+    assert await outbound.post(Endpoint.of(receiver.url), b"", {}) == EndpointResponse(
+        receiver.url, 503, b"later", 90.0
+    )
 
 
 async def test_a_redirect_is_handed_back_and_not_followed(receiver, outbound):
@@ -231,7 +233,7 @@ async def test_an_event_whose_answer_was_torn_after_its_status_is_taken(receiver
 
 
 async def test_silence_ends_with_the_timeout(receiver):
-    outbound = Outbound(allow_private=True, clock=Clock(), timeout=0.5)
+    outbound = GuardedClient(allow_private=True, clock=Clock(), timeout=0.5)
     await outbound.open()
     receiver.answer(silence())
     with pytest.raises(Transient, match="did not answer in time"):
@@ -256,11 +258,11 @@ async def test_a_closed_way_out_is_transient_and_can_be_opened_again(receiver, o
 
 
 async def test_a_far_side_can_be_reached_without_being_sent_anything(receiver, outbound):
-    await outbound.reach(Endpoint.of(receiver.url))
+    await outbound.check_connectivity(Endpoint.of(receiver.url))
     assert receiver.requests == []
     await receiver.stop()
     with pytest.raises(Transient, match=r"cannot be reached|broke the connection off"):
-        await outbound.reach(Endpoint.of(receiver.url))
+        await outbound.check_connectivity(Endpoint.of(receiver.url))
 
 
 # --- TLS --------------------------------------------------------------------------------------------------------------
@@ -285,20 +287,20 @@ def server_context(certificate):
 
 
 async def posted_over_tls(receiver, tls):
-    outbound = Outbound(allow_private=True, clock=Clock(), tls=tls)
+    outbound = GuardedClient(allow_private=True, clock=Clock(), tls=tls)
     await outbound.open()
     try:
-        await outbound.reach(Endpoint.of(f"https://localhost:{receiver.port}/x"))
+        await outbound.check_connectivity(Endpoint.of(f"https://localhost:{receiver.port}/x"))
         return await outbound.post(Endpoint.of(f"https://localhost:{receiver.port}/x"), b"hello", {})
     finally:
         await outbound.close()
 
 
 async def test_a_certificate_that_nobody_vouches_for_is_not_trusted(certificate):
-    async with Receiver(tls=server_context(certificate)) as receiver:
+    async with FakeEndpoint(tls=server_context(certificate)) as receiver:
         with pytest.raises(Transient, match="certificate is not trusted"):
             await posted_over_tls(receiver, Tls())
-        outbound = Outbound(allow_private=True, clock=Clock())
+        outbound = GuardedClient(allow_private=True, clock=Clock())
         await outbound.open()
         with pytest.raises(Transient, match="certificate is not trusted"):
             await outbound.post(Endpoint.of(f"{receiver.url}/x"), b"", {})
@@ -307,7 +309,7 @@ async def test_a_certificate_that_nobody_vouches_for_is_not_trusted(certificate)
 
 
 async def test_a_certificate_in_ca_file_is_trusted(certificate):
-    async with Receiver(tls=server_context(certificate)) as receiver:
+    async with FakeEndpoint(tls=server_context(certificate)) as receiver:
         answer = await posted_over_tls(receiver, Tls(ca_file=certificate / "cert.pem"))
     assert answer.status == 200
     assert receiver.requests[0].body == b"hello"
@@ -318,7 +320,7 @@ async def test_the_client_certificate_is_shown_to_a_far_side_that_asks_for_it(ce
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_verify_locations(certificate / "cert.pem")
     trusted = Tls(certificate / "cert.pem", certificate / "cert.pem", certificate / "key.pem")
-    async with Receiver(tls=context) as receiver:
+    async with FakeEndpoint(tls=context) as receiver:
         assert (await posted_over_tls(receiver, trusted)).status == 200
         with pytest.raises(Transient):
             await posted_over_tls(receiver, Tls(ca_file=certificate / "cert.pem"))
@@ -329,7 +331,7 @@ async def test_certificate_files_that_cannot_be_used_are_named(certificate, tmp_
     broken.write_text("nothing of that kind")
     for tls, name in ((Tls(ca_file=broken), "ca_file"), (Tls(cert_file=broken), "cert_file")):
         with pytest.raises(Permanent, match=f"{name} .*broken.pem"):
-            await Outbound(allow_private=True, clock=Clock(), tls=tls).open()
+            await GuardedClient(allow_private=True, clock=Clock(), tls=tls).open()
 
 
 @pytest.fixture
@@ -345,7 +347,7 @@ def locked_key(certificate, tmp_path):
 async def test_an_encrypted_key_is_named_and_asks_nobody_for_its_password(certificate, locked_key):
     tls = Tls(None, certificate / "cert.pem", locked_key)
     with pytest.raises(Permanent, match="without a password"):
-        await Outbound(allow_private=True, clock=Clock(), tls=tls).open()
+        await GuardedClient(allow_private=True, clock=Clock(), tls=tls).open()
 
 
 async def test_a_far_side_that_speaks_no_tls_is_tried_again(receiver):

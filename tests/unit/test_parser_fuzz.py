@@ -19,16 +19,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from bridge import plugins
-from bridge.clock import Clock
-from bridge.errors import BridgeError
-from bridge.event import Catalogue, Event
-from bridge.intake import Intake
-from bridge.ledger import Commit, JournalState, Key, Lease
-from bridge.providers import reading
-from bridge.providers.govdelivery.following import Followed, Listed
-from bridge.providers.http import WIRE, Answer, Failure, Request
-from bridge.source import Observation, Page
+from bridge.config import registry
+from bridge.domain.catalogue import INTERNAL_EVENTS, Catalogue
+from bridge.domain.clock import Clock
+from bridge.domain.errors import BridgeError
+from bridge.domain.event import Event
+from bridge.http import parsing
+from bridge.http.client import WIRE, HttpRequest
+from bridge.http.headers import links, retry_after
+from bridge.http.response import RequestFailure, Response
+from bridge.ingest.intake import Intake
+from bridge.protocols.ledger import Commit, JournalState, Key, Lease
+from bridge.protocols.source import Observation, Page
+from bridge.sources.govdelivery.state import ListState, MessageState
 
 SEEDS = Path(__file__).parent.parent / "seeds"
 NOW = datetime(2026, 3, 15, 21, 11, tzinfo=UTC)
@@ -280,7 +283,9 @@ class Provider:
     clock: Clock
     asked: int = 0
 
-    async def carry(self, request: Request, ask: Callable[[], Awaitable[Answer | Failure]]) -> Answer | Failure:
+    async def send(
+        self, request: HttpRequest, ask: Callable[[], Awaitable[Response | RequestFailure]]
+    ) -> Response | RequestFailure:
         del ask
         assert self.asked < MOST_REQUESTS, "the source asks without end"
         reply = self.replies[min(self.asked, len(self.replies) - 1)]
@@ -294,7 +299,7 @@ class Provider:
         now = self.clock.now()
         headers = CIMultiDictProxy(CIMultiDict(reply.headers))
         status = 200 if reply.status == 304 and request.known is None else reply.status
-        return Answer(request.what, status, body, now, now, request.url, headers)
+        return Response(request.what, status, body, now, now, request.url, headers)
 
 
 @dataclass
@@ -336,7 +341,7 @@ class Memory:
 
     async def commit(self, lease: Lease | None, commit: Commit) -> int:
         for change in commit.statuses:
-            self.trails[change.key] = change.trail
+            self.trails[change.key] = change.history
         self.bodies += [event.body for event in commit.events]
         for name, value in commit.cursor.items():
             if value is None:
@@ -367,7 +372,7 @@ async def poll_three_times(name: str, replies: Sequence[Reply]) -> tuple[list[Ev
     """Poll a source on one memory; return its events and everything it said of what went wrong."""
     time, memory, said = Time(), Memory(), []
     config = CONFIG[name] | {"rate": "1000/s"}
-    plugin = plugins.load_source(str(config["type"]))
+    plugin = registry.load_source(str(config["type"]))
     source = plugin.build(name, plugin.settings(**config), time.clock)
     intake = Strict(name, str(config["type"]), source, memory, time.clock)  # type: ignore[arg-type]  # as much of a ledger as the intake needs
     provider = Provider(name, replies, time.clock)
@@ -384,7 +389,7 @@ async def poll_three_times(name: str, replies: Sequence[Reply]) -> tuple[list[Ev
     finally:
         WIRE.reset(before)
         await source.close()
-    catalogue = Catalogue((*Catalogue().types, *plugin.events))
+    catalogue = Catalogue((*plugin.events, *INTERNAL_EVENTS))
     for body in memory.bodies:
         json.loads(body.decode())
     return [catalogue.read(body) for body in memory.bodies], said
@@ -429,43 +434,43 @@ def read_answers_of(name: str) -> Callable[[Sequence[Reply]], None]:
 
 
 def read_links(headers: list[str]) -> None:
-    found = reading.links(headers)
+    found = links(headers)
     assert all(relation == relation.lower() and relation and target for relation, target in found.items())
 
 
 def read_time(value: Any) -> None:
-    found = reading.time(value)
+    found = parsing.time(value)
     assert found is None or found.tzinfo is UTC
 
 
 def read_retry_after(value: str | None) -> None:
-    found = reading.retry_after(value, NOW)
+    found = retry_after(value, NOW)
     assert found is None or 0 <= found < float("inf")
 
 
 def read_value(value: Any) -> None:
-    text = reading.text(value)
+    text = parsing.text(value)
     assert text is None or (text and text == text.strip())
-    whole = reading.integer(value)
+    whole = parsing.integer(value)
     assert whole is None or isinstance(whole, int)
-    assert isinstance(reading.mapping(value), dict)
-    assert isinstance(reading.sequence(value), list)
-    assert reading.phone(value, text) is None or text
+    assert isinstance(parsing.mapping(value), dict)
+    assert isinstance(parsing.sequence(value), list)
+    assert parsing.phone(value, text) is None or text
 
 
 def read_body(body: bytes) -> None:
-    code = reading.error_code(body)
+    code = parsing.error_code(body)
     assert code is None or re.fullmatch(r"\d{1,6}|[a-z_]{1,40}", code)
     try:
-        value = reading.json(body)
+        value = parsing.json(body)
     except ValueError:
         return
     json.dumps(value, ensure_ascii=False).encode()
 
 
 def read_cursor(text: str) -> None:
-    assert isinstance(Followed.load(text), Followed)
-    assert isinstance(Listed.load(text), Listed)
+    assert isinstance(MessageState.load(text), MessageState)
+    assert isinstance(ListState.load(text), ListState)
 
 
 Target = tuple[Callable[[Any], None], st.SearchStrategy[Any]]

@@ -6,13 +6,13 @@ import asyncio
 
 import pytest
 
-from bridge.patience import Patience
+from bridge.concurrency.shared_timeout import SharedTimeout
 
 WITHIN = 60.0
 
 
 async def test_a_call_gives_its_result_or_its_error():
-    patience = Patience(WITHIN)
+    patience = SharedTimeout(WITHIN)
     assert await patience.wait_for(asyncio.sleep(0, "done")) == "done"
     with pytest.raises(ZeroDivisionError):
         await patience.wait_for(_fails())
@@ -23,7 +23,7 @@ async def _fails() -> None:
 
 
 async def test_each_call_gets_its_own_time_though_there_is_one_timer():
-    patience = Patience(0.05)
+    patience = SharedTimeout(0.05)
     silent = asyncio.Event()
     loop = asyncio.get_running_loop()
     took: dict[int, float] = {}
@@ -43,7 +43,7 @@ async def test_each_call_gets_its_own_time_though_there_is_one_timer():
 
 
 async def test_a_task_goes_on_after_its_call_was_given_up():
-    patience = Patience(0.01)
+    patience = SharedTimeout(0.01)
     for _ in range(3):
         with pytest.raises(TimeoutError):
             await patience.wait_for(asyncio.Event().wait())
@@ -54,7 +54,7 @@ async def test_a_task_goes_on_after_its_call_was_given_up():
 
 
 async def test_who_is_cancelled_from_outside_is_cancelled():
-    patience = Patience(WITHIN)
+    patience = SharedTimeout(WITHIN)
     task = asyncio.ensure_future(patience.wait_for(asyncio.Event().wait()))
     await asyncio.sleep(0)
     task.cancel()
@@ -63,7 +63,7 @@ async def test_who_is_cancelled_from_outside_is_cancelled():
 
 
 async def test_a_cancellation_that_comes_with_the_end_of_the_time_is_not_swallowed():
-    patience = Patience(0.01)
+    patience = SharedTimeout(0.01)
     silent = asyncio.Event()
 
     async def stubborn() -> None:
@@ -78,7 +78,7 @@ async def test_a_cancellation_that_comes_with_the_end_of_the_time_is_not_swallow
 
 
 async def test_one_within_another_tells_whose_time_was_over():
-    outer, inner = Patience(WITHIN), Patience(0.01)
+    outer, inner = SharedTimeout(WITHIN), SharedTimeout(0.01)
 
     async def call() -> str:
         try:
@@ -93,7 +93,7 @@ async def test_one_within_another_tells_whose_time_was_over():
 
 
 async def test_a_call_that_ends_well_although_it_was_given_up_leaves_nothing_behind():
-    patience = Patience(0.01)
+    patience = SharedTimeout(0.01)
 
     async def deaf() -> str:
         try:

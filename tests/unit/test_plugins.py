@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from bridge import plugins
-from bridge.errors import ConfigError
-from bridge.plugins import PluginError, find, installed, load, load_sink, load_source
+from bridge.config import registry
+from bridge.config.registry import PluginError, find, installed, load, load_sink, load_source
+from bridge.domain.errors import ConfigError
 
 GOOD = """
-from bridge.sink import SinkPlugin, SinkSettings
-from bridge.source import SourcePlugin, SourceSettings
+from bridge.protocols.sink import SinkPlugin, SinkSettings
+from bridge.protocols.source import SourcePlugin, SourceSettings
 
 source = SourcePlugin(SourceSettings, build=lambda *_: None)
 sink = SinkPlugin(SinkSettings, build=lambda *_: None)
@@ -115,7 +115,7 @@ def test_a_name_that_is_not_installed_is_told_with_what_is(site, name, said) -> 
 
 
 def test_a_bare_system_says_that_nothing_is_installed(monkeypatch) -> None:
-    monkeypatch.setattr(plugins, "entry_points", lambda **_: [])
+    monkeypatch.setattr(registry, "entry_points", lambda **_: [])
     with pytest.raises(PluginError, match="none is installed at all"):
         load_sink("webhook")
 

@@ -8,27 +8,17 @@ from datetime import UTC, datetime
 from urllib.parse import quote
 
 import pytest
+from catalogue import CATALOGUE
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge import privacy
-from bridge.errors import Permanent
-from bridge.event import (
-    Catalogue,
-    DropData,
-    Event,
-    MessageCompleted,
-    MessageData,
-    RecipientData,
-    RecipientFailed,
-    SendData,
-    SMSNotSent,
-    Transition,
-    UnknownData,
-    UnknownStatus,
-    VoicemailRejected,
-    WireEvent,
-)
+from bridge.delivery import masking
+from bridge.domain.catalogue import Catalogue, UnknownData, UnknownStatus
+from bridge.domain.errors import Permanent
+from bridge.domain.event import Event, Transition, WireEvent
+from bridge.sources.govdelivery.events import MessageCompleted, MessageData, RecipientData, RecipientFailed
+from bridge.sources.marketingcloud.events import SendData, SMSNotSent
+from bridge.sources.spacivox.events import DropData, VoicemailRejected
 
 KEY = b"a key of this installation"
 AT = datetime(2013, 3, 15, 21, 11, 2, tzinfo=UTC)
@@ -53,12 +43,12 @@ def not_sent(key: str, path: str, **fields) -> WireEvent:
 
 
 def seen(level, wire, key=KEY):
-    return json.loads(privacy.apply(level, wire, key).body)
+    return json.loads(masking.apply(level, wire, key).body)
 
 
 def test_full_is_the_same_event():
     wire = recipient(phone="+16515551000")
-    assert privacy.apply("full", wire, KEY) is wire
+    assert masking.apply("full", wire, KEY) is wire
 
 
 def test_a_phone_keeps_its_last_four_digits_or_becomes_a_token():
@@ -77,7 +67,7 @@ def test_all_that_names_no_person_stays_as_it_is(level):
     before, after = json.loads(wire.body), seen(level, wire)
     assert {**before, "data": {**before["data"], "phone": None}} == {**after, "data": {**after["data"], "phone": None}}
     assert list(before) == list(after)
-    masked = privacy.apply(level, wire, KEY)
+    masked = masking.apply(level, wire, KEY)
     assert (masked.id, masked.topic, masked.time) == (wire.id, wire.topic, wire.time)
 
 
@@ -92,8 +82,8 @@ def test_counts_and_numbers_of_the_provider_stay(level):
 
 @pytest.mark.parametrize("level", ["last4", "token"])
 def test_what_a_sink_gets_is_still_an_event_of_its_type(level):
-    wire = privacy.apply(level, recipient(phone="+16515551000"), KEY)
-    assert type(Catalogue().read(wire.body)) is RecipientFailed
+    wire = masking.apply(level, recipient(phone="+16515551000"), KEY)
+    assert type(Catalogue(CATALOGUE).read(wire.body)) is RecipientFailed
 
 
 @pytest.mark.parametrize("level", ["last4", "token"])
@@ -156,7 +146,7 @@ def test_fields_that_no_model_knows_are_masked_by_their_name_and_by_what_they_ho
 
 @pytest.mark.parametrize("value", ["1", "abcd"])
 def test_a_value_of_four_characters_or_fewer_shows_none_of_them(value):
-    assert privacy.last4(value) == "…"
+    assert masking.last4(value) == "…"
 
 
 def test_a_token_is_stable_and_the_same_for_each_way_to_write_a_phone():
@@ -174,10 +164,10 @@ def test_a_token_is_stable_and_the_same_for_each_way_to_write_a_phone():
 def test_what_cannot_be_read_is_never_passed_on(body):
     wire = WireEvent("1", "a.b.c", 0, body)
     if body.startswith(b'{"data"'):
-        assert b"data" in privacy.apply("last4", wire, KEY).body
+        assert b"data" in masking.apply("last4", wire, KEY).body
     else:
         with pytest.raises(Permanent, match="privacy: last4 cannot be kept"):
-            privacy.apply("last4", wire, KEY)
+            masking.apply("last4", wire, KEY)
 
 
 def test_data_that_is_no_object_and_halves_of_characters_break_nothing():
@@ -209,7 +199,7 @@ def test_no_five_digits_of_a_phone_in_a_row_are_left_anywhere(level, digits, spe
     data = RecipientData(channel="voice", status="failed", transition=Transition.ADVANCE, message="/m/1",
                          phone=f"+{digits}", error=text, provider={"note": text, "deep": [{"raw": text}], text: 1,
                          "phone": spelled(digits), "number": int(digits)})  # fmt: skip
-    body = privacy.apply(level, event_of(RecipientFailed, "/m/1/recipients/2", data), KEY).body.decode()
+    body = masking.apply(level, event_of(RecipientFailed, "/m/1/recipients/2", data), KEY).body.decode()
     for name in ("id", "time", "recordedtime"):  # these hold digits of their own
         body = body.replace(json.loads(body)[name], "")
     body = TOKEN.sub("", body)
@@ -222,7 +212,7 @@ def test_no_five_digits_of_a_phone_in_a_row_are_left_anywhere(level, digits, spe
 def test_no_address_is_left_anywhere(level, user, before):
     address = f"{user}@mail.example.com"
     wire = recipient(error=f"{before} {address} failed", provider={"note": address, "email": address})
-    body = privacy.apply(level, wire, KEY).body.decode()
+    body = masking.apply(level, wire, KEY).body.decode()
     assert user not in body.replace("tok_", "")
     assert "@" not in body
 

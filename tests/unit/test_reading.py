@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.providers import reading
+from bridge.http import parsing
+from bridge.http.headers import http_date, links, retry_after
 
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -53,7 +54,7 @@ NOON = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
     ],
 )
 def test_a_link_header_is_read_in_every_form(headers, found):
-    assert reading.links(headers) == found
+    assert links(headers) == found
 
 
 @pytest.mark.parametrize(
@@ -61,13 +62,13 @@ def test_a_link_header_is_read_in_every_form(headers, found):
 )
 def test_no_link_header_holds_up_the_others(header):
     started = monotonic()
-    assert reading.links([header]) == {}
+    assert links([header]) == {}
     assert monotonic() - started < 1.0
 
 
 @given(st.lists(st.text(alphabet="<>;,=\"' relnext/?&\\", max_size=80)))
 def test_no_link_header_is_an_error(headers):
-    assert all(isinstance(target, str) for target in reading.links(headers).values())
+    assert all(isinstance(target, str) for target in links(headers).values())
 
 
 @pytest.mark.parametrize(
@@ -95,15 +96,15 @@ def test_no_link_header_is_an_error(headers):
     ],
 )
 def test_a_time_is_read_as_it_stands_or_not_at_all(text, moment):
-    assert reading.time(text) == moment
+    assert parsing.time(text) == moment
 
 
 def test_a_time_without_an_offset_is_in_the_zone_the_provider_means():
     central = timezone(timedelta(hours=-6))
-    assert reading.time("2018-07-17T13:05:40.947", assume=central) == datetime(
+    assert parsing.time("2018-07-17T13:05:40.947", assume=central) == datetime(
         2018, 7, 17, 19, 5, 40, 947000, tzinfo=UTC
     )
-    assert reading.time("2018-07-17T13:05:40Z", assume=central) == datetime(2018, 7, 17, 13, 5, 40, tzinfo=UTC)
+    assert parsing.time("2018-07-17T13:05:40Z", assume=central) == datetime(2018, 7, 17, 13, 5, 40, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +114,7 @@ def test_a_time_without_an_offset_is_in_the_zone_the_provider_means():
      (float("nan"), None), (float("inf"), None), ("٣", 3)],
 )  # fmt: skip
 def test_a_count_may_be_written_as_text(value, number):
-    assert reading.integer(value) == number
+    assert parsing.integer(value) == number
 
 
 @pytest.mark.parametrize(
@@ -122,7 +123,7 @@ def test_a_count_may_be_written_as_text(value, number):
      (True, None), (None, None), ({}, None), (float("nan"), None), (1 << 300, None)],
 )  # fmt: skip
 def test_text_may_be_written_as_a_number(value, text):
-    assert reading.text(value) == text
+    assert parsing.text(value) == text
 
 
 @pytest.mark.parametrize(
@@ -138,7 +139,7 @@ def test_text_may_be_written_as_a_number(value, text):
     ],
 )
 def test_a_phone_is_given_in_its_international_form_where_there_is_one(candidates, phone):
-    assert reading.phone(*candidates) == phone
+    assert parsing.phone(*candidates) == phone
 
 
 @pytest.mark.parametrize(
@@ -153,7 +154,7 @@ def test_a_phone_is_given_in_its_international_form_where_there_is_one(candidate
     ],
 )
 def test_one_bad_character_hides_no_page(body, value):
-    assert reading.json(body) == value
+    assert parsing.json(body) == value
 
 
 @pytest.mark.parametrize(
@@ -166,7 +167,7 @@ def test_one_bad_character_hides_no_page(body, value):
     ids=["digits", "arrays", "objects"],
 )
 def test_one_absurd_value_hides_no_page(odd, value):
-    read = reading.json(b'[{"id": 7, "odd": %b}, {"id": 1234567890123456789012345}]' % odd)
+    read = parsing.json(b'[{"id": 7, "odd": %b}, {"id": 1234567890123456789012345}]' % odd)
     assert [one["id"] for one in read] == [7, 1234567890123456789012345]
     while isinstance(odd := read[0]["odd"], dict | list) and odd:
         read = [{"odd": odd[0] if isinstance(odd, list) else odd["a"]}]
@@ -175,35 +176,35 @@ def test_one_absurd_value_hides_no_page(odd, value):
 
 def test_what_is_nested_without_end_is_a_value_error():
     with pytest.raises(ValueError, match="nested"):
-        reading.json(b"[" * 100_000 + b"]" * 100_000)
+        parsing.json(b"[" * 100_000 + b"]" * 100_000)
 
 
 @given(ANYTHING)
 def test_json_is_read_as_anybody_reads_it(value):
     body = standard_json.dumps(value).encode()
     try:
-        read = reading.json(body)
+        read = parsing.json(body)
     except ValueError:
         return
     assert standard_json.dumps(read).encode("utf-8", "strict")
-    assert reading.sequence(read) == (read if isinstance(read, list) else [])
+    assert parsing.sequence(read) == (read if isinstance(read, list) else [])
 
 
 @given(ANYTHING)
 def test_nothing_that_was_read_is_an_error(value):
-    assert reading.time(value) is None or isinstance(value, str)
-    assert isinstance(reading.integer(value), int | None)
-    assert isinstance(reading.text(value), str | None)
-    assert isinstance(reading.phone(value), str | None)
-    assert isinstance(reading.mapping(value), dict)
+    assert parsing.time(value) is None or isinstance(value, str)
+    assert isinstance(parsing.integer(value), int | None)
+    assert isinstance(parsing.text(value), str | None)
+    assert isinstance(parsing.phone(value), str | None)
+    assert isinstance(parsing.mapping(value), dict)
 
 
 @given(st.binary(max_size=40))
 def test_no_bytes_are_more_than_a_value_error(body):
     try:
-        reading.json(body)
+        parsing.json(body)
     except ValueError:
-        assert reading.error_code(body) is None
+        assert parsing.error_code(body) is None
 
 
 @pytest.mark.parametrize(
@@ -222,7 +223,7 @@ def test_no_bytes_are_more_than_a_value_error(body):
     ],
 )
 def test_an_error_code_is_a_number_or_a_word_and_never_a_sentence(body, code):
-    assert reading.error_code(body) == code
+    assert parsing.error_code(body) == code
 
 
 @pytest.mark.parametrize(
@@ -240,17 +241,17 @@ def test_an_error_code_is_a_number_or_a_word_and_never_a_sentence(body, code):
     ],
 )
 def test_a_date_in_a_header_is_a_time_or_nothing_however_absurd(text, moment):
-    assert reading.http_date(text) == moment
-    assert text is None or moment == NOON or reading.retry_after(text, NOON) is None
+    assert http_date(text) == moment
+    assert text is None or moment == NOON or retry_after(text, NOON) is None
 
 
 @given(st.text("MonJan0123456789:,+- GMT", max_size=60))
 def test_no_date_is_an_error(text):
-    date = reading.http_date(text)
+    date = http_date(text)
     assert date is None or date.tzinfo is UTC
 
 
 @given(st.text(max_size=40))
 def test_no_retry_after_is_an_error(value):
-    seconds = reading.retry_after(value, NOON)
+    seconds = retry_after(value, NOON)
     assert seconds is None or seconds >= 0

@@ -11,27 +11,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from catalogue import CATALOGUE
 from hypothesis import given
 from hypothesis import strategies as st
 from inprocess import polling
 
-from bridge.adapters.sqlite_store import SqliteStore
-from bridge.bookkeeping import Bookkeeper, Suspicion, judge
-from bridge.cli.reconcile import _print, _told, mask_path, plain
-from bridge.clock import Clock
-from bridge.comparison import Difference, Report, Wanted
-from bridge.errors import LeaseLost, NotReady, Permanent, Transient, Unauthorized, Unavailable
-from bridge.event import CATALOGUE, BooksMismatch, Catalogue
-from bridge.intake import Intake
-from bridge.ledger import Commit, Key, StatusChange
-from bridge.providers.govdelivery import accounts
-from bridge.providers.govdelivery.following import Followed, Sweep
-from bridge.providers.govdelivery.lifecycles import kinds
-from bridge.reconcile import Reconciler
-from bridge.settlement import Arrival
+from bridge.adapters.sqlite.store import SqliteStore
+from bridge.cli.commands.reconcile import _print, _told, mask_path, plain
+from bridge.domain.catalogue import BooksMismatch, Catalogue
+from bridge.domain.clock import Clock
+from bridge.domain.errors import LeaseLost, NotReady, Permanent, Transient, Unauthorized, Unavailable
+from bridge.ingest.intake import Intake
+from bridge.protocols.deliveries import NewDelivery
+from bridge.protocols.ledger import Commit, Key, StatusChange
+from bridge.protocols.source import GroupCounts, Observation, Page, Statistics
+from bridge.reconciliation.comparison import CompareOptions, Difference, Report
+from bridge.reconciliation.monitor import PendingMismatch, ReconciliationMonitor, decide
+from bridge.reconciliation.reconciler import Reconciler
 from bridge.simulator import Simulator, SimulatorSettings
-from bridge.source import Counted, Observation, Page, Survey
-from bridge.testing.doubles import KIND, Jumping, ScriptedSource, observe
+from bridge.sources.govdelivery import reconciliation
+from bridge.sources.govdelivery.lifecycles import kinds
+from bridge.sources.govdelivery.state import MessageState, SweepTimes
+from bridge.testing.fakes import KIND, Jumping, ScriptedSource, observe
 
 AT = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 GROUP = "/messages/sms/1"
@@ -65,7 +66,7 @@ class Accounts(ScriptedSource):
         for name in (*self.named, *watched, *(["/messages/sms/old"] if everything else [])):
             yield name
 
-    async def count(self, group: str, cursor: Mapping[str, str], *, ask: bool) -> Counted | None:
+    async def count(self, group: str, cursor: Mapping[str, str], *, ask: bool) -> GroupCounts | None:
         if ask or not self.remembers:
             self.asked.append(group)
             if self.error is not None:
@@ -75,7 +76,7 @@ class Accounts(ScriptedSource):
             counts[status] = counts.get(status, 0) + 1
         total = len(self.has) if self.total is None else self.total
         given = {"scope": GROUP, "counts": counts if self.counts is None else self.counts, "total": total}
-        return Counted(group, AT, KIND, subject, **(given | self.facts))
+        return GroupCounts(group, AT, KIND, subject, **(given | self.facts))
 
     async def members(self, group: str, cursor: Mapping[str, str]) -> AsyncGenerator[Page, None]:
         self.asked.append(f"{group}/recipients")
@@ -120,10 +121,10 @@ class Books:
         return Reconciler("city", self.source, self.store, self.time.clock, published=self.published)
 
     async def compare(self, **wanted: Any) -> Report:
-        return await self.reconciler().compare(Wanted(**wanted))
+        return await self.reconciler().compare(CompareOptions(**wanted))
 
     async def settle(self, *, patience: float = 0.0, **sinks: Sequence[str]) -> Report:
-        wanted = Wanted(patience=patience)
+        wanted = CompareOptions(patience=patience)
         report = await self.compare()
         await self.reconciler().settle(report, wanted, self.store, sinks)
         return report
@@ -205,7 +206,7 @@ async def test_what_is_counted_and_stands_on_no_list_is_withheld(books) -> None:
 
 async def test_a_group_that_the_provider_knows_no_more_is_named_with_all_that_was_known_of_it(books) -> None:
     await books.saw(r1="sent", r2="failed")
-    books.source.facts = {"gone": True, "counts": None}
+    books.source.facts = {"not_found": True, "counts": None}
     assert [(one, what, ledger) for one, what, _, ledger, _ in named(await books.compare())] == [
         (GROUP, "gone", None), ("1", "gone", "sent"), ("2", "gone", "failed"),
     ]  # fmt: skip
@@ -227,7 +228,7 @@ async def test_a_status_that_no_table_knows_is_compared_by_the_providers_own_val
 
 async def test_occurrences_that_are_marked_are_compared_by_their_marks(books) -> None:
     def marked(mark: str) -> Observation:
-        return replace(observe("1", "failed"), mark=mark)
+        return replace(observe("1", "failed"), occurrence_id=mark)
 
     lease = await books.store.acquire("source/city", "service", 1e6)
     page = Page([marked("a")], AT)
@@ -241,7 +242,7 @@ async def test_occurrences_that_are_marked_are_compared_by_their_marks(books) ->
 async def test_without_a_scope_nothing_that_is_not_shown_is_said_to_be_gone(books) -> None:
     await books.saw(r3="sent", r5="sent", r6="sent", r9="sent", rkey="sent")
     books.source.has = {"3": "sent", "6": "failed"}
-    books.source.facts = {"scope": None, "counts": None, "total": None, "walk": True}
+    books.source.facts = {"scope": None, "counts": None, "total": None, "needs_full_read": True}
     report = await books.compare()
     assert named(report) == [("6", "status", "failed", "sent", "sent")]
     assert report.groups[0].provider == {"sent": 1, "failed": 1}
@@ -309,15 +310,15 @@ async def test_a_group_that_fails_stops_none_of_the_others(books) -> None:
 class Surveyed(Accounts):
     """A source whose provider counts over all groups as well."""
 
-    surveyed: Survey | Exception
+    surveyed: Statistics | Exception
 
-    async def surveys(self, cursor: Mapping[str, str]) -> Sequence[Survey]:
+    async def surveys(self, cursor: Mapping[str, str]) -> Sequence[Statistics]:
         if isinstance(self.surveyed, Exception):
             raise self.surveyed
         return [self.surveyed]
 
 
-SURVEY = Survey("sms recipient", AT - timedelta(hours=71), AT, total=1204, known=1204, groups=31)
+SURVEY = Statistics("sms recipient", AT - timedelta(hours=71), AT, total=1204, known=1204, groups=31)
 
 
 @pytest.mark.parametrize("total", [1204, 1207])
@@ -335,7 +336,7 @@ async def test_what_the_provider_counts_over_all_groups_is_told_beside_what_is_k
     assert f"{total:,} sms recipients, 1,204 in 31 known messages" in line
     assert ("bridge watch" in line) is (total != 1204)
     assert (await books.compare(resource=GROUP)).surveys == []
-    assert (await books.compare(thrifty=True)).surveys == []
+    assert (await books.compare(use_cached_counts=True)).surveys == []
 
 
 async def test_statistics_that_cannot_be_had_are_said_so_and_stop_nothing(books) -> None:
@@ -388,7 +389,7 @@ async def test_what_concerns_everything_is_raised(books, error) -> None:
 async def test_a_source_that_keeps_no_account_says_so(books) -> None:
     reconciler = Reconciler("city", ScriptedSource(), books.store, books.time.clock)
     with pytest.raises(Permanent, match="there is nothing to compare"):
-        await reconciler.compare(Wanted())
+        await reconciler.compare(CompareOptions())
 
 
 async def test_a_resource_that_cannot_be_described_is_named_by_its_group(books) -> None:
@@ -452,9 +453,9 @@ async def test_what_a_sink_knows_nothing_of_is_named_and_what_waits_or_is_dead_i
     books.source.has = dict.fromkeys("1234", "new")
     await books.confirm(4)
     positions = [entry.position for entry in await books.store.read("city", 0, 9)]
-    await books.store.offer("crm", [Arrival(one) for one in positions[:3]], 0.0)
+    await books.store.enqueue("crm", [NewDelivery(one) for one in positions[:3]], 0.0)
     await books.store.settle("crm", positions[:1])
-    await books.store.bury("crm", positions[1], "permanent", None)
+    await books.store.dead_letter("crm", positions[1], "permanent", None)
     report = await books.settle(crm=["#"], calls=["voice.#"])
     assert named(report) == [("4", "undelivered", None, None, "new")]
     assert report.differences[0].sink == "crm"
@@ -472,7 +473,7 @@ async def test_what_is_on_its_way_to_broker_and_sink_gets_its_time(books) -> Non
 
     async def deliver() -> None:
         positions = [entry.position for entry in await books.store.read("city", 0, 9)]
-        await books.store.take("crm", [Arrival(one) for one in positions], AT.timestamp() + 60)
+        await books.store.accept("crm", [NewDelivery(one) for one in positions], AT.timestamp() + 60)
 
     books.time.happens = [relay, deliver]
     report = await books.settle(patience=5.0, crm=["#"])
@@ -497,16 +498,16 @@ differences = st.builds(
 
 @given(st.lists(st.lists(differences, max_size=4, unique_by=lambda one: one.resource), max_size=8))
 def test_a_difference_is_said_once_when_two_looks_in_a_row_find_it(looks) -> None:
-    known: dict[str, Suspicion] = {}
+    known: dict[str, PendingMismatch] = {}
     said = []
     for number, found in enumerate(looks):
-        judged = judge(known, found, str(number))
+        judged = decide(known, found, str(number))
         said += [(number, resource, one.provider, one.what) for resource, one in judged.news]
         for resource, one in judged.kept.items():
             if one is None:
                 del known[resource]
             else:
-                known[resource] = Suspicion.load(one.dump())
+                known[resource] = PendingMismatch.load(one.dump())
     expected = []
     for resource in "abc":
         run = 0
@@ -526,7 +527,7 @@ class Keeping:
     def __init__(self, books: Books, *, every: float = 3600.0) -> None:
         self.books = books
         self.woken: list[int] = []
-        self.keeper = Bookkeeper(
+        self.keeper = ReconciliationMonitor(
             "city", "/govdelivery/city", books.reconciler(), books.store, books.time.clock,
             every=every, committed=self.woken.append,
         )  # fmt: skip
@@ -664,8 +665,8 @@ async def test_a_look_without_the_lease_writes_nothing(books) -> None:
 def test_a_messages_counts_are_read_as_ours_and_told_where_they_contradict(
     counts, details, ours, total, contradictions
 ) -> None:
-    entry = Followed(due=1.0, found=1.0, status="sending", swept=AT.timestamp(), counts=counts, details=details)
-    counted = accounts.remembered(kinds("voice", {}), "/messages/voice/1", entry)
+    entry = MessageState(due=1.0, found=1.0, status="sending", swept=AT.timestamp(), counts=counts, details=details)
+    counted = reconciliation.cached_counts(kinds("voice", {}), "/messages/voice/1", entry)
     assert counted is not None
     assert (counted.counts, counted.total, list(counted.contradictions)) == (ours, total, contradictions)
     assert [one.status for one in counted.shown] == ["sending"]
@@ -675,13 +676,13 @@ def test_a_messages_counts_are_read_as_ours_and_told_where_they_contradict(
 @pytest.mark.parametrize(
     "entry",
     [
-        Followed(due=1.0, found=1.0),
-        Followed(due=1.0, found=1.0, status="sending", swept=1.0),
-        Followed(due=1.0, found=1.0, status="sending", swept=1.0, counts={"total": 1}, sweep=Sweep((), 1.0)),
+        MessageState(due=1.0, found=1.0),
+        MessageState(due=1.0, found=1.0, status="sending", swept=1.0),
+        MessageState(due=1.0, found=1.0, status="sending", swept=1.0, counts={"total": 1}, sweep=SweepTimes((), 1.0)),
     ],
 )
 def test_what_was_not_read_whole_is_not_remembered(entry) -> None:
-    assert accounts.remembered(kinds("sms", {}), "/messages/sms/1", entry) is None
+    assert reconciliation.cached_counts(kinds("sms", {}), "/messages/sms/1", entry) is None
 
 
 async def test_the_services_own_look_at_a_message_that_agrees_costs_no_request(tmp_path) -> None:
@@ -697,7 +698,7 @@ async def test_the_services_own_look_at_a_message_that_agrees_costs_no_request(t
         reconciler = Reconciler("city", city.source, city.store, time.clock)
         requests = simulator.traffic["govdelivery"]
         requests.clear()
-        assert (await reconciler.compare(Wanted(thrifty=True))).balanced
+        assert (await reconciler.compare(CompareOptions(use_cached_counts=True))).balanced
         assert set(requests.report()["views"]) == {"messages"}
         # What vanished, and what was listed and never followed, is asked for.
         simulator.world.remove(message.path)
@@ -706,7 +707,7 @@ async def test_the_services_own_look_at_a_message_that_agrees_costs_no_request(t
             time.ahead += 3700
             await city.poll()
         simulator.world.add_message("voice", 1, status="completed", recipient_status="sent")
-        report = await reconciler.compare(Wanted(thrifty=True))
+        report = await reconciler.compare(CompareOptions(use_cached_counts=True))
         assert {one.resource for one in report.differences} >= {message.path, *message.recipients}
         assert unknown.path not in {one.resource for one in report.differences}
 

@@ -13,14 +13,14 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.adapters import redis_ledger
-from bridge.adapters.redis_keys import Keys, bucket_of
-from bridge.adapters.redis_link import RedisLink
-from bridge.adapters.redis_store import RedisStore, describe
-from bridge.clock import Clock
-from bridge.errors import Unavailable
-from bridge.ledger import Commit, Key
-from bridge.settlement import Arrival
+from bridge.adapters.redis import ledger as redis_ledger
+from bridge.adapters.redis.client import RedisClient
+from bridge.adapters.redis.keys import Keys, bucket_of
+from bridge.adapters.redis.store import RedisStore, describe
+from bridge.domain.clock import Clock
+from bridge.domain.errors import Unavailable
+from bridge.protocols.deliveries import NewDelivery
+from bridge.protocols.ledger import Commit, Key
 from bridge.testing.ledger_suite import MONTH, change, event, events, trails
 from bridge.testing.servers import RedisServer
 from bridge.testing.settlement_suite import later
@@ -94,11 +94,11 @@ async def test_every_kind_of_url_is_tried_when_it_is_used_and_not_before(url: st
 
 
 async def test_credentials_reach_a_sentinels_primary_and_a_clusters_nodes() -> None:
-    link = RedisLink("redis+sentinel://user:p%40ss@h:1/main/3", timeout=1.0, connections=4)
+    link = RedisClient("redis+sentinel://user:p%40ss@h:1/main/3", timeout=1.0, connections=4)
     options = link.client.connection_pool.connection_kwargs
     assert (options["username"], options["password"], options["db"]) == ("user", "p@ss", 3)
     await link.close()
-    link = RedisLink("rediss+cluster://user:p%40ss@h:1", timeout=1.0, connections=4)
+    link = RedisClient("rediss+cluster://user:p%40ss@h:1", timeout=1.0, connections=4)
     options = link.client.connection_kwargs
     assert (options["username"], options["password"]) == ("user", "p@ss")
     await link.close()
@@ -187,7 +187,7 @@ async def test_what_a_process_remembers_of_lost_answers_is_bounded(monkeypatch: 
     for number in range(20):
         with pytest.raises(Unavailable):
             await store.commit(None, Commit("city", events=events(number)))
-    assert len(store._memory.doubts) <= 4
+    assert len(store._memory.uncertain_commits) <= 4
     await store.close()
 
 
@@ -231,7 +231,7 @@ async def test_a_server_that_is_too_old_is_named(store: RedisStore, monkeypatch:
     async def facts() -> dict[str, str]:
         return {"redis_version": "5.0.14"}
 
-    monkeypatch.setattr(store._link, "facts", facts)
+    monkeypatch.setattr(store._link, "server_info", facts)
     with pytest.raises(Unavailable, match=r"is Redis 5\.0\.14; the bridge needs 6\.2"):
         await store.open()
 
@@ -244,12 +244,12 @@ async def test_an_unknown_answer_is_told_by_its_first_word_only(store: RedisStor
 async def test_adopted_events_that_are_over_are_given_up_after_a_month(redis_url: str) -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     store = RedisStore(redis_url, clock=Clock(now=lambda: now))
-    settled, waiting = await store.adopt("crm", event(1)), await store.adopt("crm", event(2))
-    await store.take("crm", [Arrival(settled), Arrival(waiting)], later())
+    settled, waiting = await store.accept_foreign("crm", event(1)), await store.accept_foreign("crm", event(2))
+    await store.accept("crm", [NewDelivery(settled), NewDelivery(waiting)], later())
     await store.settle("crm", [settled])
     now += timedelta(days=31)
-    newest = await store.adopt("crm", event(3))
+    newest = await store.accept_foreign("crm", event(3))
     kept = await store.entries([settled, waiting, newest])
     assert [entry and entry.event for entry in kept] == [None, event(2), event(3)]
-    assert await store.adopt("crm", event(2)) == waiting
+    assert await store.accept_foreign("crm", event(2)) == waiting
     await store.close()

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.adapters.sqlite_store import SqliteStore
-from bridge.clock import Clock
-from bridge.errors import Unavailable
-from bridge.event import Entry, WireEvent
-from bridge.fresh import Fresh
-from bridge.ledger import Commit, Lease
-from bridge.relay import Relay
+from bridge.adapters.sqlite.store import SqliteStore
+from bridge.domain.clock import Clock
+from bridge.domain.errors import Unavailable
+from bridge.domain.event import JournalEntry, WireEvent
+from bridge.protocols.ledger import Commit, Lease
+from bridge.relay.recent_entries import RecentEntries
+from bridge.relay.relay import Relay
 
 
 class Reader(SqliteStore):
@@ -29,7 +29,7 @@ class Reader(SqliteStore):
             raise Unavailable("the disk is full")
         await super().confirm(lease, source, upto, unroutable)
 
-    async def read(self, source: str, after: int, limit: int) -> Sequence[Entry]:
+    async def read(self, source: str, after: int, limit: int) -> Sequence[JournalEntry]:
         self.reads += 1
         return await super().read(source, after, limit)
 
@@ -38,10 +38,10 @@ class Broker:
     """Keeps what it is given, or is away."""
 
     def __init__(self) -> None:
-        self.held: list[Entry] = []
+        self.held: list[JournalEntry] = []
         self.away = False
 
-    async def publish(self, entries: Sequence[Entry]) -> int:
+    async def publish(self, entries: Sequence[JournalEntry]) -> int:
         if self.away:
             raise Unavailable("the broker is away")
         self.held += entries
@@ -60,7 +60,7 @@ def events(*names: int) -> list[WireEvent]:
     return [WireEvent(f"{name}", "sms.recipient.sent", 0, b"{}") for name in names]
 
 
-async def commit(store: SqliteStore, *names: int, fresh: Fresh | None = None) -> None:
+async def commit(store: SqliteStore, *names: int, fresh: RecentEntries | None = None) -> None:
     some = events(*names)
     last = await store.commit(None, Commit("city", events=some))
     if fresh is not None:
@@ -74,7 +74,7 @@ async def lease_of(store: SqliteStore) -> Lease:
 
 
 async def test_what_was_just_committed_is_published_without_reading_it_back(store: Reader) -> None:
-    broker, fresh = Broker(), Fresh("city")
+    broker, fresh = Broker(), RecentEntries("city")
     await commit(store, *range(10), fresh=fresh)
     await commit(store, *range(10, 20), fresh=fresh)
     relay = Relay(store, broker, batch=8, fresh=fresh)
@@ -85,7 +85,7 @@ async def test_what_was_just_committed_is_published_without_reading_it_back(stor
 
 
 async def test_what_somebody_else_committed_in_between_is_published_in_its_place(store: Reader) -> None:
-    broker, fresh = Broker(), Fresh("city")
+    broker, fresh = Broker(), RecentEntries("city")
     await commit(store, 1, 2, fresh=fresh)
     await commit(store, 3)  # a backfill, in another process
     await commit(store, 4, 5, fresh=fresh)
@@ -95,7 +95,7 @@ async def test_what_somebody_else_committed_in_between_is_published_in_its_place
 
 
 async def test_what_a_broker_did_not_take_is_published_when_it_is_back(store: Reader) -> None:
-    broker, fresh, lease = Broker(), Fresh("city"), await lease_of(store)
+    broker, fresh, lease = Broker(), RecentEntries("city"), await lease_of(store)
     relay = Relay(store, broker, batch=2, fresh=fresh)
     await commit(store, 1, 2, 3, fresh=fresh)
     broker.away = True
@@ -149,7 +149,7 @@ steps = st.lists(
 @given(steps, st.integers(1, 8))
 def test_whatever_is_at_hand_is_what_the_journal_has_there(moves: list[tuple[str, int]], kept: int) -> None:
     journal: list[WireEvent] = []
-    fresh, after = Fresh("city", kept=kept), 0
+    fresh, after = RecentEntries("city", kept=kept), 0
     for move, number in moves:
         if move in {"own", "foreign"}:
             some = events(*range(len(journal), len(journal) + number))
@@ -167,7 +167,7 @@ def test_whatever_is_at_hand_is_what_the_journal_has_there(moves: list[tuple[str
 
 
 def test_no_more_is_kept_than_there_is_room_for() -> None:
-    fresh = Fresh("city", kept=3)
+    fresh = RecentEntries("city", kept=3)
     fresh.put(5, events(1, 2, 3, 4, 5))
     assert fresh.take(0, 10) == []
     assert [one.event.id for one in fresh.take(2, 10)] == ["3", "4", "5"]

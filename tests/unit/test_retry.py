@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.errors import EndpointGone, Permanent, Transient
-from bridge.retry import RETRY_AFTER_CAP, Again, GiveUp, backoff, decide, idle
+from bridge.domain.errors import EndpointGone, Permanent, Transient
+from bridge.domain.retry import RETRY_AFTER_CAP, GiveUp, RetryAfter, backoff, decide, idle_interval
 
 SCHEDULE = (5.0, 300.0, 1800.0)
 
@@ -17,7 +17,7 @@ SCHEDULE = (5.0, 300.0, 1800.0)
 @pytest.mark.parametrize(("attempt", "least"), [(1, 5.0), (2, 300.0), (3, 1800.0)])
 def test_each_try_waits_as_the_schedule_says_with_a_tenth_of_jitter(attempt: int, least: float) -> None:
     decision = decide(Transient("down"), attempt, SCHEDULE, random.Random(1))
-    assert isinstance(decision, Again)
+    assert isinstance(decision, RetryAfter)
     assert least <= decision.after <= least * 1.1
 
 
@@ -32,16 +32,16 @@ def test_a_permanent_error_is_given_up_at_once(error: Exception) -> None:
 
 def test_what_the_far_side_asks_for_is_a_floor() -> None:
     decision = decide(Transient("slow down", retry_after=120), 1, SCHEDULE, random.Random(1))
-    assert decision == Again(120)
+    assert decision == RetryAfter(120)
 
 
 def test_what_the_far_side_asks_for_has_a_cap() -> None:
     decision = decide(Transient("never", retry_after=1e9), 1, SCHEDULE, random.Random(1))
-    assert decision == Again(RETRY_AFTER_CAP)
+    assert decision == RetryAfter(RETRY_AFTER_CAP)
 
 
 def test_an_error_of_no_known_kind_is_tried_again() -> None:
-    assert isinstance(decide(RuntimeError("?"), 1, SCHEDULE, random.Random(1)), Again)
+    assert isinstance(decide(RuntimeError("?"), 1, SCHEDULE, random.Random(1)), RetryAfter)
 
 
 @given(st.integers(1, 10_000), st.integers())
@@ -51,8 +51,8 @@ def test_backoff_stays_between_its_bounds(failures: int, seed: int) -> None:
 
 
 def test_a_source_where_nothing_happens_is_asked_ever_more_seldom_up_to_its_bound() -> None:
-    waits = [idle(60.0, quiet, 5.0) for quiet in range(60)]
+    waits = [idle_interval(60.0, quiet, 5.0) for quiet in range(60)]
     assert waits[:11] == [60.0] * 11
     assert waits == sorted(waits)
     assert waits[-1] == 300.0
-    assert idle(60.0, 1000, 1.0) == 60.0
+    assert idle_interval(60.0, 1000, 1.0) == 60.0

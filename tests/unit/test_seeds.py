@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from catalogue import CATALOGUE
 
-from bridge.adapters.sqlite_store import SqliteStore
-from bridge.clock import Clock
-from bridge.event import CATALOGUE, Catalogue
-from bridge.intake import Intake
-from bridge.plugins import load_source
+from bridge.adapters.sqlite.store import SqliteStore
+from bridge.config.registry import load_source
+from bridge.domain.catalogue import Catalogue
+from bridge.domain.clock import Clock
+from bridge.ingest.intake import Intake
 
 SEEDS = Path(__file__).parents[1] / "seeds"
 SMS = (SEEDS / "govdelivery-sms-message.txt").read_text(encoding="utf-8")
@@ -456,5 +457,7 @@ def test_the_table_has_every_status_that_the_pages_name():
 
 
 def test_the_table_has_every_event_of_the_catalogue_that_a_provider_makes():
+    without_a_page = ("TextRecord", "Email")  # the vendors' pages show the records of voicemail drops and SMS alone
     made = {event.__name__ for event in CATALOGUE if event.provider != "bridge"}
+    made = {name for name in made if not name.startswith(without_a_page)}
     assert {row[5] for row in ROWS} == made

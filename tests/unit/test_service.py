@@ -12,17 +12,18 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from catalogue import CATALOGUE
 from structlog.testing import capture_logs
 
-from bridge.adapters.sqlite_broker import SqliteBroker
-from bridge.adapters.sqlite_store import SqliteStore
-from bridge.clock import Clock
-from bridge.errors import EndpointGone, Transient, Unauthorized, Unavailable
-from bridge.event import CATALOGUE, Catalogue
-from bridge.service import Limits, Parts, Service, SinkPart, SourcePart
-from bridge.sink import Outgoing, SinkSettings
-from bridge.source import Page, SourceSettings
-from bridge.testing.doubles import KeepingSink, ScriptedSource, observe
+from bridge.adapters.sqlite.broker import SqliteBroker
+from bridge.adapters.sqlite.store import SqliteStore
+from bridge.domain.catalogue import Catalogue
+from bridge.domain.clock import Clock
+from bridge.domain.errors import EndpointGone, Transient, Unauthorized, Unavailable
+from bridge.protocols.sink import Outgoing, SinkSettings
+from bridge.protocols.source import Page, SourceSettings
+from bridge.runtime.service import ConfiguredSink, ConfiguredSource, Limits, Service, ServiceParts
+from bridge.testing.fakes import KeepingSink, ScriptedSource, observe
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -36,7 +37,7 @@ class World:
         self.sink = KeepingSink()
         self.settings = SourceSettings(type="scripted", interval="20ms", stall_after="100ms")
         self.sink_settings = SinkSettings(type="keeping", topics=["#"])
-        self.more_sources: dict[str, SourcePart] = {}
+        self.more_sources: dict[str, ConfiguredSource] = {}
         self.store_fails = False
         self.limits = Limits(lease=2.0, drain=3.0)
 
@@ -51,11 +52,11 @@ class World:
             await store.open()
             await broker.open()
 
-        parts = Parts(
+        parts = ServiceParts(
             store=store,
             broker=broker,
-            sources={"city": SourcePart("scripted", self.settings, self.source), **self.more_sources},
-            sinks={"crm": SinkPart(self.sink_settings, self.sink, lambda wire: wire)},
+            sources={"city": ConfiguredSource("scripted", self.settings, self.source), **self.more_sources},
+            sinks={"crm": ConfiguredSink(self.sink_settings, self.sink, lambda wire: wire)},
             read=Catalogue(CATALOGUE).read,
             open=opening,
             limits=self.limits,
@@ -136,7 +137,7 @@ class Accounted(ScriptedSource):
 def share_an_account(world: World) -> Accounted:
     """Give the world two sources of one account; return the second one."""
     world.source, town = Accounted(), Accounted()
-    world.more_sources = {"town": SourcePart("scripted", world.settings, town)}
+    world.more_sources = {"town": ConfiguredSource("scripted", world.settings, town)}
     return town
 
 
@@ -182,7 +183,7 @@ async def test_a_stalled_source_makes_the_process_not_ready_and_says_why(world: 
     world.settings = world.settings.model_copy(update={"stall_after": 0.001})
     world.source.polls = [[Unauthorized("the token was refused")] for _ in range(1000)]
     async with world.running(listen=("127.0.0.1", 0)) as service, aiohttp.ClientSession() as http:
-        await until(lambda: "source/city" in service.health.ill)
+        await until(lambda: "source/city" in service.health.problems)
         await until(lambda: service.pages.port)
         port = service.pages.port
         async with http.get(f"http://127.0.0.1:{port}/readyz") as answer:
@@ -226,7 +227,7 @@ async def test_a_store_that_is_away_at_the_start_is_waited_for(world: World) -> 
     world.store_fails = True
     world.says("new")
     async with world.running() as service:
-        await until(lambda: service.health.ill.get("store") == "the store is away")
+        await until(lambda: service.health.problems.get("store") == "the store is away")
         world.store_fails = False
         await until(lambda: len(world.sink.taken) == 1)
 
@@ -297,9 +298,9 @@ async def test_polling_is_held_back_while_the_journal_is_full(world: World) -> N
     world.says("new")
     async with world.running() as service:
         await until(lambda: len(world.sink.taken) == 1)
-        await until(lambda: "held" in service.health.ill.get("source/city", ""))
+        await until(lambda: "held" in service.health.problems.get("source/city", ""))
         operator = SqliteStore(world.folder / "bridge.db", clock=Clock())
-        told = (await operator.notes("source/city"))["source/city"]
+        told = (await operator.statuses("source/city"))["source/city"]
         assert (told["state"], "bound" in told["error"]) == ("held", True)
         await operator.close()
 
@@ -317,13 +318,13 @@ async def test_an_operator_re_enables_a_sink_by_clearing_its_note(world: World) 
         await operator.open()
 
         async def disabled() -> str:
-            return (await operator.notes("sink/crm"))["sink/crm"].get("disabled", "")
+            return (await operator.statuses("sink/crm"))["sink/crm"].get("disabled", "")
 
         async with asyncio.timeout(60):
             while await disabled() != "HTTP 410":
                 await asyncio.sleep(0.01)
         world.sink.answer = lambda _: None
-        await operator.note("sink/crm", {"disabled": ""})
+        await operator.set_status("sink/crm", {"disabled": ""})
         await until(lambda: len(world.sink.taken) == 1)
         await operator.close()
 
@@ -334,14 +335,14 @@ async def test_a_look_at_the_notes_does_not_enable_a_sink_whose_410_is_being_not
     world.says("new")
     service, stop = world.service(), asyncio.Event()
     store, noted = service._parts.store, asyncio.Event()
-    note = store.note
+    note = store.set_status
 
     async def late(name: str, values: dict[str, str]) -> None:
         if "disabled" in values:
             await noted.wait()
         await note(name, values)
 
-    store.note = late
+    store.set_status = late
     running = asyncio.ensure_future(service.run(stop))
     await until(lambda: world.sink.tries == 1)
     await asyncio.sleep(0.2)
@@ -428,14 +429,14 @@ async def test_a_journal_at_its_bound_is_trimmed_though_the_store_takes_no_notes
     world.source.polls = [[Page([observe(str(number), "new") for number in range(8)], AT)]]
     service, stop = world.service(), asyncio.Event()
     store = service._parts.store
-    note = store.note
+    note = store.set_status
 
     async def refuse(name: str, values: dict[str, str]) -> None:
         if name.startswith("journal/"):
             raise Unavailable("out of memory")
         await note(name, values)
 
-    store.note = refuse
+    store.set_status = refuse
     running = asyncio.ensure_future(service.run(stop))
     async with asyncio.timeout(60):
         while (await store.journal("city")).bytes > 1000 or not world.sink.taken:

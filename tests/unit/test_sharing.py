@@ -15,12 +15,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.clock import Clock
-from bridge.errors import BridgeError, LeaseLost, Unavailable
-from bridge.holding import held
-from bridge.ledger import TENURE, Ledger
-from bridge.providers.http import Limiter
-from bridge.sharing import Shared, accounts, asked_beside, polled_by, quiet
+from bridge.coordination.leases import hold_lease
+from bridge.coordination.quota import SharedQuota, accounts, command_lease, cooldown, polling_lease
+from bridge.domain.clock import Clock
+from bridge.domain.errors import BridgeError, LeaseLost, Unavailable
+from bridge.http.limiter import Limiter
+from bridge.protocols.ledger import Ledger
+from bridge.protocols.request_context import TENURE
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -93,19 +94,19 @@ class Asking:
     limiter: Limiter
     arrivals: list[float]
     dice: random.Random
-    share: Shared | None = None
+    share: SharedQuota | None = None
     slow: float = 0.3
     """The longest that a request is on its way, and the longest that its connection takes."""
 
     async def one(self, answer_after: float = 0.0) -> None:
-        turn = await self.limiter.turn(self.share)
+        turn = await self.limiter.acquire(self.share)
         await self.course.sleep(self.dice.random() * self.slow)
-        turn.leaves()
+        turn.sent()
         await self.course.sleep(self.dice.random() * self.slow)
         self.arrivals.append(self.course.seconds)
         await self.course.sleep(answer_after)
         turn.answered()
-        turn.ends()
+        turn.release()
 
     async def many(self, count: int, answer_after: float = 0.0) -> None:
         await asyncio.gather(*(self.one(answer_after) for _ in range(count)))
@@ -157,15 +158,15 @@ async def test_one_that_is_given_up_counts_as_what_may_still_arrive():
     limiter = Limiter(1.0, course.clock)
 
     async def scene() -> None:
-        never_left = await limiter.turn()
-        never_left.ends()
+        never_left = await limiter.acquire()
+        never_left.release()
         begun = course.seconds
-        left = await limiter.turn()
+        left = await limiter.acquire()
         assert course.seconds - begun == pytest.approx(1.01)
-        left.leaves()
-        left.ends()
+        left.sent()
+        left.release()
         begun = course.seconds
-        (await limiter.turn()).ends()
+        (await limiter.acquire()).release()
         assert course.seconds - begun == pytest.approx(2.01)
 
     await course.run(scene())
@@ -180,27 +181,27 @@ async def test_two_processes_that_come_and_go_are_together_never_more_than_the_b
     course, memory, arrivals, dice = Course(), Memory(), [], random.Random(seed)
     names = ("city",)
 
-    async def stays(make: Callable[..., Shared], lease: str, until: float) -> None:
+    async def stays(make: Callable[..., SharedQuota], lease: str, until: float) -> None:
         memory.leases[lease] = "somebody"
         share = make(memory, course.clock, names, rate)
-        await course.sleep(await share.entry())
+        await course.sleep(await share.entry_delay())
         asking = Asking(course, Limiter(rate, course.clock), arrivals, dice, share, slow=0.0)
         work = asyncio.ensure_future(asking.for_ever())
         await course.sleep(until - course.seconds)
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)
-        await course.sleep(quiet(rate))  # as `held` lets a lease lapse, and as whoever takes one over waits
+        await course.sleep(cooldown(rate))  # as `hold_lease` lets a lease lapse, and as whoever takes one over waits
         del memory.leases[lease]
 
     async def service() -> None:
         while course.seconds < 100:
-            await stays(Shared.of_service, polled_by(names), course.seconds + dice.uniform(5, 40))
+            await stays(SharedQuota.for_service, polling_lease(names), course.seconds + dice.uniform(5, 40))
             await course.sleep(dice.uniform(0, 3))
 
     async def command() -> None:
         while course.seconds < 100:
             await course.sleep(dice.uniform(0, 8))
-            await stays(Shared.of_command, asked_beside(names), course.seconds + dice.uniform(4, 15))
+            await stays(SharedQuota.for_command, command_lease(names), course.seconds + dice.uniform(4, 15))
 
     await course.run(service(), command())
     assert most_in_a_second(arrivals) <= -(-rate // 1)
@@ -210,38 +211,38 @@ async def test_two_processes_that_come_and_go_are_together_never_more_than_the_b
 @pytest.mark.parametrize(("rate", "service", "command"), [(5.0, 3.0, 2.0), (4.0, 2.0, 2.0), (1.0, 0.5, 0.5)])
 async def test_each_has_half_while_the_other_is_there_and_all_of_it_afterwards(rate, service, command):
     course, memory = Course(), Memory()
-    ours = Shared.of_service(memory, course.clock, ["city"], rate)
-    theirs = Shared.of_command(memory, course.clock, ["city"], rate)
-    assert await ours.entry() == 0.0
-    assert await ours.allowed() == float("inf")
+    ours = SharedQuota.for_service(memory, course.clock, ["city"], rate)
+    theirs = SharedQuota.for_command(memory, course.clock, ["city"], rate)
+    assert await ours.entry_delay() == 0.0
+    assert await ours.current_rate() == float("inf")
 
     memory.leases = {"beside/city": "a command", "source/city": "a service"}
-    assert await theirs.entry() == pytest.approx(1.0 + quiet(rate))
-    assert await ours.allowed() == float("inf"), "what was seen holds for a second"
+    assert await theirs.entry_delay() == pytest.approx(1.0 + cooldown(rate))
+    assert await ours.current_rate() == float("inf"), "what was seen holds for a second"
     course.seconds += 1.0
-    assert await ours.allowed() == service
-    assert await theirs.allowed() == command
+    assert await ours.current_rate() == service
+    assert await theirs.current_rate() == command
 
     memory.leases.clear()
     course.seconds += 1.0
-    assert await ours.allowed() == service, "what they asked last may count still"
-    course.seconds += 1.0 + quiet(rate)
-    assert await ours.allowed() == float("inf")
+    assert await ours.current_rate() == service, "what they asked last may count still"
+    course.seconds += 1.0 + cooldown(rate)
+    assert await ours.current_rate() == float("inf")
 
 
 async def test_a_store_that_does_not_answer_counts_as_somebody_else_being_there():
     course, memory = Course(), Memory()
-    share = Shared.of_service(memory, course.clock, ["city"], 4.0)
+    share = SharedQuota.for_service(memory, course.clock, ["city"], 4.0)
     memory.away = True
-    assert await share.allowed() == 2.0
-    assert await share.entry() > 0
+    assert await share.current_rate() == 2.0
+    assert await share.entry_delay() > 0
 
 
 async def test_many_who_ask_at_once_look_once_a_second():
     course, memory = Course(), Memory()
-    share = Shared.of_service(memory, course.clock, ["city"], 4.0)
+    share = SharedQuota.for_service(memory, course.clock, ["city"], 4.0)
     for _ in range(3):
-        await asyncio.gather(*(share.allowed() for _ in range(50)))
+        await asyncio.gather(*(share.current_rate() for _ in range(50)))
         course.seconds += 1.0
     assert memory.asked == 3
 
@@ -256,8 +257,8 @@ def test_sources_of_one_account_are_together_and_what_knows_no_account_is_alone(
 
     found = accounts({"b": Known("x"), "a": Known("x"), "c": Known("y"), "d": object()})
     assert list(found) == [("b", "a"), ("c",), ("d",)]
-    assert [polled_by(names) for names in found] == ["account/a", "source/c", "source/d"]
-    assert [asked_beside(names) for names in found] == ["beside/a", "beside/c", "beside/d"]
+    assert [polling_lease(names) for names in found] == ["account/a", "source/c", "source/d"]
+    assert [command_lease(names) for names in found] == ["beside/a", "beside/c", "beside/d"]
 
 
 # --- a lease for one piece of work ------------------------------------------------------------------------------------
@@ -266,9 +267,9 @@ def test_sources_of_one_account_are_together_and_what_knows_no_account_is_alone(
 async def test_work_knows_until_when_its_lease_is_held_and_within_what(store: Ledger):
     clock = Clock()
     assert TENURE.get() is None
-    async with held(store, clock, "account/a", "us", 30, patience=0):
+    async with hold_lease(store, clock, "account/a", "us", 30, patience=0):
         outer = TENURE.get()
-        async with held(store, clock, "source/a", "us", 60, patience=0):
+        async with hold_lease(store, clock, "source/a", "us", 60, patience=0):
             inner = TENURE.get()
             assert inner is not None
             inner.check(clock.monotonic())
@@ -284,19 +285,19 @@ async def test_a_lease_that_another_has_is_waited_for_and_said_so_once(store: Le
     told: list[str] = []
     theirs = await store.acquire("beside/a", "them", 0.8)
     assert theirs is not None
-    async with held(store, clock, "beside/a", "us", 5, patience=5, waiting=lambda: told.append("waits")):
+    async with hold_lease(store, clock, "beside/a", "us", 5, patience=5, waiting=lambda: told.append("waits")):
         assert await store.holder("beside/a") == "us"
     assert told == ["waits"]
     await store.acquire("beside/a", "them", 60)
     with pytest.raises(BridgeError, match="beside/a: another process holds the lease"):
-        async with held(store, clock, "beside/a", "us", 5, patience=0):
+        async with hold_lease(store, clock, "beside/a", "us", 5, patience=0):
             pytest.fail("it is theirs")
 
 
 async def test_a_lease_that_lapses_stays_taken_for_that_long(store: Ledger):
     clock = Clock()
-    async with held(store, clock, "beside/a", "us", 60, patience=0, lapses=0.7):
+    async with hold_lease(store, clock, "beside/a", "us", 60, patience=0, lapses=0.7):
         pass
     ended = clock.monotonic()
-    async with held(store, clock, "beside/a", "them", 60, patience=5):
+    async with hold_lease(store, clock, "beside/a", "them", 60, patience=5):
         assert clock.monotonic() - ended > 0.4

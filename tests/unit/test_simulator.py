@@ -12,17 +12,17 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from bridge.clock import Clock
+from bridge.domain.clock import Clock
 from bridge.simulator import PROVIDERS, Simulator, SimulatorSettings, demo_settings
 from bridge.simulator.clock import WorldClock
-from bridge.simulator.face import Ask, path_of
-from bridge.simulator.fate import FINALS
+from bridge.simulator.config_snippet import configuration
 from bridge.simulator.govdelivery import GovDelivery
+from bridge.simulator.ground_truth import GroundTruth, Sight
+from bridge.simulator.histories import FINALS
 from bridge.simulator.marketingcloud import central
-from bridge.simulator.snippet import configuration
+from bridge.simulator.provider_api import SimRequest, path_of
+from bridge.simulator.request_log import RequestLog
 from bridge.simulator.spacivox import Spacivox
-from bridge.simulator.traffic import Traffic
-from bridge.simulator.truth import Sight, Truth
 from bridge.simulator.world import World
 
 BEGIN = datetime(2026, 3, 15, 21, 0, tzinfo=UTC)
@@ -397,7 +397,7 @@ async def test_a_detail_after_a_second_failure_belongs_to_the_second(sim, reader
 
 
 def test_a_view_that_a_client_does_not_read_can_be_left_out_exactly():
-    truth = Truth("govdelivery")
+    truth = GroundTruth("govdelivery")
     subject = "/messages/sms/1"
     for at, (view, raw) in enumerate(
         [("messages", "new"), ("message", "new"), ("messages", "sending"), ("message", "new"), ("message", "completed")]
@@ -408,11 +408,14 @@ def test_a_view_that_a_client_does_not_read_can_be_left_out_exactly():
 
 
 def test_every_mark_is_one_transition_however_often_it_is_shown():
-    truth = Truth("marketingcloud")
+    truth = GroundTruth("marketingcloud")
     sights = [Sight("/m/1", "SMSNotSent", None, "sms:1"), Sight("/m/1", "SMSNotSent", None, "sms:2")]
     truth.saw("events", sights, 1.0)
     truth.saw("events", sights, 2.0)
-    assert [(each.status, each.mark) for each in truth.transitions()] == [("not_sent", "sms:1"), ("not_sent", "sms:2")]
+    assert [(each.status, each.mark) for each in truth.transitions()] == [
+        ("not_sent", "sms:1"),
+        ("not_sent", "sms:2"),
+    ]
 
 
 async def test_what_an_answer_shows_is_what_its_body_says(reader, sim):
@@ -468,7 +471,7 @@ async def test_an_unknown_status_is_shown_as_unknown_with_its_own_value(sim, rea
     ],
 )
 async def test_bodies_without_sense_show_nothing(sim, payload):
-    ask = Ask("GET", "/messages/sms", {}, {}, b"", "messages", "http://127.0.0.1")
+    ask = SimRequest("GET", "/messages/sms", {}, {}, b"", "messages", "http://127.0.0.1")
     for face in sim._faces:
         assert face.sights(ask, payload) == []
 
@@ -692,7 +695,7 @@ async def test_requests_are_counted_by_kind_and_by_second(sim, reader):
 
 
 def test_the_most_requests_in_any_second_are_found():
-    traffic = Traffic()
+    traffic = RequestLog()
     for at in (0.0, 0.9, 1.0, 1.5, 1.89, 5.0):
         traffic.begin("x", at)
         traffic.end(200)

@@ -12,8 +12,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from bridge.cli.simulate import simulate
-from bridge.simulator.faults import FAULTS
+from bridge.cli.commands.simulate import simulate
+from bridge.simulator.fault_catalogue import FAULTS
 
 
 def call(*args):

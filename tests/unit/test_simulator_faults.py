@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from bridge.simulator import FaultRule, Simulator, SimulatorSettings
-from bridge.simulator.faults import FAULTS
+from bridge.simulator.fault_catalogue import FAULTS
 
 DEADLINE = 60.0
 

@@ -12,35 +12,25 @@ from itertools import count, pairwise
 
 import pytest
 from blockkit import check_message
+from catalogue import CATALOGUE
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from bridge.clock import Clock
-from bridge.errors import EndpointGone, Permanent, Transient, Unauthorized
-from bridge.event import (
-    CATALOGUE,
-    Data,
-    DropData,
-    Event,
-    MessageCompleted,
-    MessageData,
-    RecipientData,
-    RecipientFailed,
-    SendData,
-    SMSNotSent,
-    SourceData,
-    SourceStalled,
-    Transition,
-    VoicemailRejected,
-)
-from bridge.testing.receiver import Receiver, reply
+from bridge.domain.catalogue import SourceData, SourceStalled
+from bridge.domain.clock import Clock
+from bridge.domain.errors import EndpointGone, Permanent, Transient, Unauthorized
+from bridge.domain.event import Data, Event, Transition
+from bridge.sources.govdelivery.events import MessageCompleted, MessageData, RecipientData, RecipientFailed
+from bridge.sources.marketingcloud.events import SendData, SMSNotSent
+from bridge.sources.spacivox.events import DropData, VoicemailRejected
+from bridge.testing.fake_endpoint import FakeEndpoint, reply
 from bridge.testing.sink_suite import outgoing, sample
 from bridge_slack import SlackSettings, plugin
 from bridge_slack.api import BlocksRefused
 from bridge_slack.blocks import digest, escape, fit, group_of, single
 from bridge_slack.digests import Digests
-from bridge_slack.pace import Pace
+from bridge_slack.pace import ChannelRateLimiter
 
 AT = datetime(2013, 3, 15, 21, 11, 2, tzinfo=UTC)
 
@@ -243,7 +233,7 @@ class Time:
 
 @pytest.fixture
 async def receiver():
-    async with Receiver(default=reply(200, b"ok")) as receiver:
+    async with FakeEndpoint(default=reply(200, b"ok")) as receiver:
         yield receiver
 
 
@@ -361,7 +351,7 @@ async def test_a_window_grows_while_the_burst_lasts_up_to_the_configured_one(rec
     assert moments == [0, 5, 15, 35, 65, 95]
 
 
-async def arrivals(receiver: Receiver, time, seconds: int = 10) -> list[int]:
+async def arrivals(receiver: FakeEndpoint, time, seconds: int = 10) -> list[int]:
     """Return how many messages had arrived at each second."""
     counts = []
     for _ in range(seconds):
@@ -381,21 +371,21 @@ async def test_what_would_wait_too_long_for_its_turn_waits_in_the_store_instead(
     await time.move(0)
     refused = [error for error in send.results() if error]
     assert len(refused) == 100 - 76
-    assert all(isinstance(error, Transient) and not error.spends for error in refused)
+    assert all(isinstance(error, Transient) and not error.counts_as_attempt for error in refused)
     assert [error.retry_after for error in refused] == [76 + place for place in range(24)]
     await time.move(80)
     assert send.results().count(None) == 76
 
 
 async def test_2000_messages_at_once_are_told_within_35_minutes_and_spend_no_try(time):
-    pace, told, spent = Pace(time.clock(), 75), [], []
+    pace, told, spent = ChannelRateLimiter(time.clock(), 75), [], []
 
     async def deliver():
         while True:
             try:
                 await pace.turn()
             except Transient as error:
-                spent.append(error.spends)
+                spent.append(error.counts_as_attempt)
                 await time.sleep(error.retry_after)
             else:
                 told.append(time.now)
@@ -409,7 +399,7 @@ async def test_2000_messages_at_once_are_told_within_35_minutes_and_spend_no_try
 
 
 async def test_those_sent_away_never_come_back_all_in_one_second(time):
-    pace, waits = Pace(time.clock(), 0), []
+    pace, waits = ChannelRateLimiter(time.clock(), 0), []
     await pace.turn()
     for _ in range(5000):
         with pytest.raises(Transient) as caught:
@@ -434,7 +424,7 @@ async def test_two_sinks_of_one_webhook_post_one_message_a_second_together(recei
 
 
 async def test_a_retry_after_holds_every_sink_of_the_webhook(receiver, slack, send, time):
-    twin = Pace(time.clock(), 75, slack._pace._line)
+    twin = ChannelRateLimiter(time.clock(), 75, slack._pace._line)
     receiver.answer(reply(429, headers={"Retry-After": "20"}))
     send(failed(1))
     await time.move(0)
@@ -466,7 +456,7 @@ async def test_the_turns_of_those_who_were_cancelled_go_to_those_behind_them(rec
 
 
 async def test_the_line_keeps_its_order_when_slack_asks_for_a_wait(time):
-    pace, told = Pace(time.clock(), 75), []
+    pace, told = ChannelRateLimiter(time.clock(), 75), []
 
     async def tell(number):
         await pace.turn()
@@ -484,7 +474,7 @@ async def test_nobody_waits_for_a_turn_beyond_send_timeout_though_slack_asks_for
     receiver.answer(reply(), reply(429, headers={"Retry-After": "60"}))
     send(*(failed(number, f"/messages/voice/{number}") for number in range(1, 77)))
     await time.move(3)
-    away = [error for error in send.results() if error and not error.spends]
+    away = [error for error in send.results() if error and not error.counts_as_attempt]
     assert len(away) == 58
     assert len({round(error.retry_after) for error in away}) > 55
     await time.move(74)
@@ -625,7 +615,7 @@ async def test_a_defect_in_a_message_is_heard_by_all_who_wait_for_it(time):
         if len(events) > 1:
             raise KeyError("defect")
 
-    digests = Digests(time.clock(), 30, post=post, turn=Pace(time.clock(), 60).turn)
+    digests = Digests(time.clock(), 30, post=post, turn=ChannelRateLimiter(time.clock(), 60).turn)
     tasks = [asyncio.ensure_future(digests.tell("k", failed(n))) for n in range(3)]
     await time.move(6)
     assert [type(task.exception()) for task in tasks] == [type(None), KeyError, KeyError]
@@ -638,7 +628,7 @@ async def test_beyond_the_limit_of_groups_events_are_posted_one_by_one(time):
     async def post(events):
         posted.append(len(events))
 
-    digests = Digests(time.clock(), 30, post=post, turn=Pace(time.clock(), 60).turn, limit=2)
+    digests = Digests(time.clock(), 30, post=post, turn=ChannelRateLimiter(time.clock(), 60).turn, limit=2)
     tasks = [asyncio.ensure_future(digests.tell(n % 3, failed(n))) for n in range(9)]
     await time.move(30)
     assert sorted(posted) == [1, 1, 1, 1, 1, 2, 2]

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer, unused_port
+from catalogue import CATALOGUE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -22,19 +23,24 @@ from pydantic import ValidationError
 from structlog.testing import capture_logs
 from yarl import URL
 
-from bridge import errors
-from bridge.adapters.sqlite_store import SqliteStore
-from bridge.clock import Clock
-from bridge.comparison import Wanted
-from bridge.event import CATALOGUE, Catalogue, DropData, UnknownStatus
-from bridge.intake import Intake
-from bridge.ledger import TENURE, Commit, JournalState, Lease, Tenure
-from bridge.providers.http import Answer, Client, Limiter, Limits, Refused
-from bridge.providers.spacivox import Spacivox, SpacivoxSettings, plugin
-from bridge.providers.spacivox.records import RECORDS, RecordType, Unreadable, describe, kind_of, observe
-from bridge.providers.spacivox.window import Entries, Progress, Slice, due, period, slices
-from bridge.reconcile import Reconciler
-from bridge.source import Page
+from bridge.adapters.sqlite.store import SqliteStore
+from bridge.domain import errors
+from bridge.domain.catalogue import Catalogue, UnknownStatus
+from bridge.domain.clock import Clock
+from bridge.http.client import HttpClient, HttpLimits
+from bridge.http.errors import RequestRejected
+from bridge.http.limiter import Limiter
+from bridge.http.response import Response
+from bridge.ingest.intake import Intake
+from bridge.protocols.ledger import Commit, JournalState, Lease
+from bridge.protocols.request_context import TENURE, LeaseDeadline
+from bridge.protocols.source import Page
+from bridge.reconciliation.comparison import CompareOptions
+from bridge.reconciliation.reconciler import Reconciler
+from bridge.sources.spacivox import Spacivox, SpacivoxSettings, plugin
+from bridge.sources.spacivox.events import DropData
+from bridge.sources.spacivox.records import RECORDS, RecordType, Unreadable, describe, kind_of, observe
+from bridge.sources.spacivox.window import Entries, Progress, Slice, due, period, slices
 
 SEED = (Path(__file__).parents[1] / "seeds" / "spacivox-voicemail-drop-records.txt").read_text(encoding="utf-8")
 TOKEN = "0a1b2c3d4e5f"
@@ -88,7 +94,7 @@ class Memory:
         return [self.trails.get(key) for key in keys]
 
     async def commit(self, lease, commit: Commit) -> int:
-        self.trails |= {change.key: change.trail for change in commit.statuses}
+        self.trails |= {change.key: change.history for change in commit.statuses}
         self.bodies += [event.body for event in commit.events]
         self.entries |= {name: value for name, value in commit.cursor.items() if value is not None}
         for name in [name for name, value in commit.cursor.items() if value is None]:
@@ -794,7 +800,9 @@ def _source(respond, time: Time | None = None, **options) -> Spacivox:
             what = f"GET {listing.record.path}"
             if isinstance(body, Exception):
                 raise body
-            return Answer(what, 200, body, time.now, time.now, URL("http://x.example"), CIMultiDictProxy(CIMultiDict()))
+            return Response(
+                what, 200, body, time.now, time.now, URL("http://x.example"), CIMultiDictProxy(CIMultiDict())
+            )
 
     return Direct("drops", SpacivoxSettings.model_validate(values), time.clock)
 
@@ -926,12 +934,12 @@ async def hurry(one: Bridge, **limits) -> None:
     source = one.source
     client = source._client
     await client.close()
-    source._client = Client(
+    source._client = HttpClient(
         str(client.origin),
         limiter=Limiter(1000.0, one.time.clock),
         clock=one.time.clock,
         headers=source._headers,
-        limits=Limits(read=0.3, retries=0, **limits),
+        limits=HttpLimits(read=0.3, retries=0, **limits),
     )
 
 
@@ -959,7 +967,7 @@ async def test_one_bad_moment_does_not_leave_the_source_asking_for_minutes(vendo
     await one.poll()
     vendor.widest, vendor.refusal = timedelta(seconds=1), 413
     time.passes(minutes=10)
-    with pytest.raises(Refused):
+    with pytest.raises(RequestRejected):
         await one.poll()
     vendor.widest = None
     vendor.requests.clear()
@@ -1049,7 +1057,7 @@ async def test_old_records_that_are_asked_for_too_often_keep_no_newer_ones_from_
 @pytest.mark.parametrize("backfill", [False, True])
 async def test_a_source_that_lost_its_lease_asks_for_nothing_more(vendor, bridge, time, backfill) -> None:
     one = bridge()
-    tenure = Tenure("source/drops", 1e9)
+    tenure = LeaseDeadline("source/drops", 1e9)
 
     async def ends(since, until) -> None:
         tenure.until = -1e9
@@ -1141,7 +1149,7 @@ async def test_records_that_left_the_window_are_not_said_to_be_gone(vendor, brid
         vendor.records[0]["timestamp"] = stamp(time.now - timedelta(minutes=5))
         vendor.records.append(record(50, 1, time.now - timedelta(minutes=3)))
         await intake.poll(lease)
-        report = await Reconciler("drops", one.source, store, time.clock).compare(Wanted())
+        report = await Reconciler("drops", one.source, store, time.clock).compare(CompareOptions())
     finally:
         await store.close()
     assert report.differences == []
@@ -1161,7 +1169,7 @@ async def test_a_record_that_the_window_should_show_and_does_not_is_said_to_be_g
         await intake.poll(await store.acquire("source/drops", "me", 1e9))
         time.passes(hours=1)
         del vendor.records[2]
-        report = await Reconciler("drops", one.source, store, time.clock).compare(Wanted())
+        report = await Reconciler("drops", one.source, store, time.clock).compare(CompareOptions())
     finally:
         await store.close()
     assert [(one.resource, one.what) for one in report.differences] == [("/j/voicemail_drop_records/3", "gone")]

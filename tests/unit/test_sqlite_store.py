@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from bridge.adapters import sqlite_ledger
-from bridge.adapters.sqlite_store import SqliteStore
-from bridge.clock import Clock
-from bridge.errors import Conflict, LeaseLost, Unavailable
-from bridge.ledger import Commit, JournalState, Key
-from bridge.settlement import Arrival
+from bridge.adapters.sqlite import ledger as sqlite_ledger
+from bridge.adapters.sqlite.store import SqliteStore
+from bridge.domain.clock import Clock
+from bridge.domain.errors import Conflict, LeaseLost, Unavailable
+from bridge.protocols.deliveries import NewDelivery
+from bridge.protocols.ledger import Commit, JournalState, Key
 from bridge.testing.ledger_suite import MONTH, change, event, events, trails
 from bridge.testing.settlement_suite import later
 
@@ -90,8 +90,8 @@ async def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
 
 def test_processes_that_start_at_once_make_one_file(path: Path) -> None:
     program = (
-        "import asyncio, sys; from pathlib import Path; from bridge.clock import Clock\n"
-        "from bridge.adapters.sqlite_store import SqliteStore\n"
+        "import asyncio, sys; from pathlib import Path; from bridge.domain.clock import Clock\n"
+        "from bridge.adapters.sqlite.store import SqliteStore\n"
         "store = SqliteStore(Path(sys.argv[1]), clock=Clock(), begin=0)\n"
         "print(asyncio.run(store.watch('city', sys.argv[2])))\n"
     )
@@ -248,12 +248,12 @@ async def test_what_a_process_remembers_of_scopes_is_bounded(
 async def test_adopted_events_that_are_over_are_given_up_after_a_month(path: Path) -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     store = SqliteStore(path, clock=Clock(now=lambda: now))
-    settled, waiting = await store.adopt("crm", event(1)), await store.adopt("crm", event(2))
-    await store.take("crm", [Arrival(settled), Arrival(waiting)], later())
+    settled, waiting = await store.accept_foreign("crm", event(1)), await store.accept_foreign("crm", event(2))
+    await store.accept("crm", [NewDelivery(settled), NewDelivery(waiting)], later())
     await store.settle("crm", [settled])
     now += timedelta(days=31)
-    newest = await store.adopt("crm", event(3))
+    newest = await store.accept_foreign("crm", event(3))
     kept = await store.entries([settled, waiting, newest])
     assert [entry and entry.event for entry in kept] == [None, event(2), event(3)]
-    assert await store.adopt("crm", event(2)) == waiting
+    assert await store.accept_foreign("crm", event(2)) == waiting
     await store.close()

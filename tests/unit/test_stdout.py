@@ -14,8 +14,8 @@ import pytest
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
 
-from bridge.clock import Clock
-from bridge.errors import Transient
+from bridge.domain.clock import Clock
+from bridge.domain.errors import Transient
 from bridge.sinks.stdout import Stdout, StdoutSettings, plugin
 from bridge.testing.sink_suite import outgoing, sample
 
@@ -122,7 +122,7 @@ async def test_a_reader_that_never_comes_costs_one_thread_however_often_it_is_tr
 
 STUCK = """
 import asyncio, sys
-from bridge.clock import Clock
+from bridge.domain.clock import Clock
 from bridge.sinks.stdout import plugin
 from bridge.testing.sink_suite import outgoing, sample
 

@@ -23,23 +23,26 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from bridge.clock import Clock
-from bridge.config import load
-from bridge.errors import BridgeError, ConfigError, LeaseLost, Transient, Unavailable
-from bridge.intake import Intake
-from bridge.polling import defect
-from bridge.providers import reading
-from bridge.providers.http import Answer, Client, Failed, Limiter, Limits, Request
+from bridge.config.loading import load
+from bridge.domain.clock import Clock
+from bridge.domain.errors import BridgeError, ConfigError, LeaseLost, Transient, Unavailable
+from bridge.http import parsing
+from bridge.http.client import HttpClient, HttpLimits, HttpRequest
+from bridge.http.errors import ProviderError
+from bridge.http.limiter import Limiter
+from bridge.http.response import Response
+from bridge.ingest.intake import Intake
+from bridge.ingest.poller import describe_unexpected
+from bridge.protocols.source import Observation, Page, Probe, Reconcilable
+from bridge.recording import Recorder, Replay, Side, TapeError, UnmatchedRequest, compare, offline
+from bridge.recording.files import Budget, Full, Poll, Writer, polls, prepare
+from bridge.recording.files import sources as tapes
+from bridge.recording.frozen_clock import frozen_clock
+from bridge.recording.recorded_source import RecordedSource
+from bridge.recording.redaction import GRANTED, JSON, TORN, Redactor
 from bridge.simulator import Simulator, SimulatorSettings
-from bridge.simulator.snippet import sources
-from bridge.source import Countable, Observation, Page, Probe
-from bridge.tape import Missing, Recorder, Replay, Side, TapeError, compare, offline
-from bridge.tape.files import Budget, Full, Poll, Writer, polls, prepare
-from bridge.tape.files import sources as tapes
-from bridge.tape.redaction import GRANTED, JSON, TORN, Redactor
-from bridge.tape.standstill import standing_clock
-from bridge.tape.taped import Taped
-from bridge.testing.doubles import Jumping, ScriptedSource, observe
+from bridge.simulator.config_snippet import sources
+from bridge.testing.fakes import Jumping, ScriptedSource, observe
 
 NOW = datetime(2026, 3, 15, 21, 11, 2, 123456, tzinfo=UTC)
 GIB = 1 << 30
@@ -51,10 +54,10 @@ redactor = Redactor(b"k" * 32)
 
 def answer(
     body: Any, *, status: int = 200, url: str = "https://tms.example.com/messages/sms", **headers: str
-) -> Answer:
+) -> Response:
     given = CIMultiDict((name.replace("_", "-"), value) for name, value in headers.items())
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return Answer("GET /messages/sms", status, raw, NOW, NOW, URL(url), CIMultiDictProxy(given))
+    return Response("GET /messages/sms", status, raw, NOW, NOW, URL(url), CIMultiDictProxy(given))
 
 
 def kept(body: Any) -> Any:
@@ -78,7 +81,7 @@ def test_the_stand_in_of_a_phone_can_be_read_as_a_phone(phone):
     other = redactor.digits(phone)
     assert len(other) == len(phone)
     assert other[:2] == phone[:2] if phone[0] == "+" else other[0] == phone[0]
-    assert (reading.phone(phone) == phone) == (reading.phone(other) == other)
+    assert (parsing.phone(phone) == phone) == (parsing.phone(other) == other)
 
 
 @pytest.mark.parametrize("size", range(1, 8))
@@ -205,7 +208,7 @@ def test_of_a_body_that_is_no_json_only_its_kind_is_kept(body, sign):
     assert redactor.body(answer(body), "GET") == {TORN: sign}
     errors = []
     for each in (body, sign.encode()):
-        with pytest.raises(Failed) as caught:
+        with pytest.raises(ProviderError) as caught:
             answer(each).json()
         errors.append(str(caught.value))
     assert errors[0] == errors[1]
@@ -268,8 +271,8 @@ def test_links_lead_to_the_same_pages_without_naming_a_host(target, found):
     assert headers["Link"] == f'<{found}>; rel="next"'
 
 
-def request(url: str, origin: str = "https://tms.example.com/", method: str = "GET") -> Request:
-    return Request(f"{method} {URL(url).raw_path}", method, URL(url), URL(origin), None)
+def request(url: str, origin: str = "https://tms.example.com/", method: str = "GET") -> HttpRequest:
+    return HttpRequest(f"{method} {URL(url).raw_path}", method, URL(url), URL(origin), None)
 
 
 @pytest.mark.parametrize(
@@ -314,9 +317,9 @@ def test_what_the_ledger_knew_is_noted_as_the_source_on_tape_will_name_it():
      "2018-12-17T13:05", "/messages/sms/7"],
 )  # fmt: skip
 def test_a_message_key_that_may_be_a_phone_has_one_stand_in_in_the_ledger_and_in_answers(key):
-    name = str(reading.text(key))
+    name = str(parsing.text(key))
     found = redactor.name(name, ["35760"])
-    assert reading.text(kept({"info": {"messageKey": key}, "eventID": 35760})["info"]["messageKey"]) == found
+    assert parsing.text(kept({"info": {"messageKey": key}, "eventID": 35760})["info"]["messageKey"]) == found
     assert found != name or name.startswith("2018")
     assert redactor.name("#35760", ["35760"]) == "#35760"
 
@@ -355,7 +358,7 @@ def test_links_that_are_none_are_borne(value):
 
 
 def test_the_memory_of_stand_ins_is_bounded(monkeypatch):
-    monkeypatch.setattr("bridge.tape.redaction._REMEMBERED", 3)
+    monkeypatch.setattr("bridge.recording.redaction._REMEMBERED", 3)
     fresh = Redactor(b"k" * 32)
     assert len({fresh.token(str(number)) for number in range(10)}) == 10
     assert len(fresh._known) <= 3
@@ -492,7 +495,7 @@ def test_each_hour_has_a_file_of_its_own_and_a_poll_may_reach_over_two(tmp_path,
     (found,) = read(tmp_path)
     assert len(found.course) == 2
     assert found.whole
-    monkeypatch.setattr("bridge.tape.files._ROLL_BYTES", 100)
+    monkeypatch.setattr("bridge.recording.files._ROLL_BYTES", 100)
     one.write(poll, NOW)
     one.write(ended, NOW)
     one.close()
@@ -779,7 +782,7 @@ async def test_a_tape_begun_in_the_middle_of_a_life_makes_the_same_events_from_t
 
 
 async def test_what_the_tape_has_met_is_remembered_within_bounds(tmp_path, time, monkeypatch):
-    monkeypatch.setattr("bridge.tape.recording._NOTED", 5)
+    monkeypatch.setattr("bridge.recording.recorder._NOTED", 5)
     async with living(tmp_path, time) as (_, life):
         for _ in range(3):
             await life.poll()
@@ -840,8 +843,8 @@ async def test_a_configuration_that_asks_otherwise_is_told_what_the_tape_does_no
     changed = configured(tmp_path, simulator, "changed.yaml", city={"page_size": 7}, journeys={"page_size": 9})
     events, replay = await play(tmp_path, changed)
     assert replay.summary.missing == {
-        Missing("city", "GET", "/messages/sms?page_size=7&sort_by=created_at&sort_order=DESC"): 2,
-        Missing("journeys", "GET", "/messaging/v1/sms/messages/?type=notSent&$pageSize=9"): 2,
+        UnmatchedRequest("city", "GET", "/messages/sms?page_size=7&sort_by=created_at&sort_order=DESC"): 2,
+        UnmatchedRequest("journeys", "GET", "/messaging/v1/sms/messages/?type=notSent&$pageSize=9"): 2,
     }
     assert replay.summary.unasked > 0
     assert "the tape has no answer to it" in " ".join(reasons(replay))
@@ -967,7 +970,7 @@ async def test_a_defect_of_the_tape_is_no_defect_of_the_poll(tmp_path, time, mon
     def broken(*_: object) -> None:
         raise KeyError("+16515551000")
 
-    monkeypatch.setattr("bridge.tape.redaction.Redactor.body", broken)
+    monkeypatch.setattr("bridge.recording.redaction.Redactor.body", broken)
     with structlog.testing.capture_logs() as logs:
         async with living(tmp_path, time) as (_, life):
             await life.poll()
@@ -985,7 +988,7 @@ async def test_a_defect_of_the_tape_is_no_defect_of_the_poll(tmp_path, time, mon
 class Asking(ScriptedSource):
     """A source that asks its provider for paths, one after the other, and shows what time it was meanwhile."""
 
-    client: Client | None = None
+    client: HttpClient | None = None
     clock: Clock = field(default_factory=Clock)
     paths: Sequence[str] = ()
     seen: list[tuple[Any, ...]] = field(default_factory=list)
@@ -1071,9 +1074,9 @@ async def asking(paths: Sequence[str], clock: Clock, prefix: str = "") -> AsyncI
     app = web.Application()
     app.router.add_route("*", "/{tail:.*}", far.handle)
     async with TestServer(app) as server:
-        limits = Limits(body=2 << 20, retries=1)
+        limits = HttpLimits(body=2 << 20, retries=1)
         url = f"{server.make_url('/')}{prefix.lstrip('/')}"
-        client = Client(url, limiter=Limiter(1000.0, clock), clock=clock, limits=limits)
+        client = HttpClient(url, limiter=Limiter(1000.0, clock), clock=clock, limits=limits)
         try:
             yield Asking(client=client, clock=clock, paths=paths), far
         finally:
@@ -1086,14 +1089,14 @@ async def drain(source: Any) -> list[Page]:
 
 async def replayed(folder: Path, paths: Sequence[str], prefix: str = "") -> tuple[Asking, Far, Any]:
     """Play the tape of `folder` to a fresh source, poll after poll."""
-    from bridge.tape.playing import Summary, _Now, _Playing
+    from bridge.recording.player import Summary, _Now, _Playback
 
     (found,) = tapes(folder).values()
     now, summary = _Now(), Summary()
-    clock = standing_clock(now.clock())
-    deck = _Playing("lamp", now, summary)
+    clock = frozen_clock(now.clock())
+    deck = _Playback("lamp", now, summary)
     async with asking(paths, clock, prefix) as (source, far):
-        taped = Taped(source, deck)
+        taped = RecordedSource(source, deck)
 
         async def poll() -> None:
             await drain(taped)
@@ -1123,7 +1126,7 @@ async def test_every_odd_answer_is_played_at_the_same_time_with_the_same_outcome
     assert {"access_token": "on-tape", "expires_in": 9, "rest_instance_url": str(again.client.origin)} in [
         one[-1] for one in again.seen
     ]
-    assert {one[2] for one in source.seen if isinstance(one[2], type)} >= {Failed}
+    assert {one[2] for one in source.seen if isinstance(one[2], type)} >= {ProviderError}
     assert any(one[4] is True for one in source.seen if len(one) == 6)
     assert sum("account was asked for quiet" in str(one[-1]) for one in again.seen) == 2
     assert far.asked == {}
@@ -1157,7 +1160,7 @@ async def test_a_request_that_a_lost_lease_forbade_is_no_answer_and_the_poll_bre
     async with asking(("/a",), recorder.clock) as (source, _):
         taped = recorder.record("lamp", "lamp", source)
         monkeypatch.setattr(Asking, "pages", _breaking_off)
-        monkeypatch.setattr(Client, "_ask", lost)
+        monkeypatch.setattr(HttpClient, "_ask", lost)
         with pytest.raises(LeaseLost):
             await drain(taped)
     recorder.close()
@@ -1177,11 +1180,11 @@ async def _breaking_off(source: Asking, cursor: Mapping[str, str], watched: Sequ
 
 
 async def _used_up(folder: Path) -> tuple[Asking, Far, Any]:
-    from bridge.tape.playing import _UsedUp
+    from bridge.recording.player import _RecordingExhausted
 
-    with pytest.raises(_UsedUp):
+    with pytest.raises(_RecordingExhausted):
         await replayed(folder, ("/a",))
-    from bridge.tape.playing import Summary
+    from bridge.recording.player import Summary
 
     return Asking(), Far({}), Summary()
 
@@ -1200,7 +1203,7 @@ async def test_a_token_that_the_recorded_run_still_had_opens_nothing_and_is_not_
     again, _, summary = await replayed(tmp_path, ("/b", "/c", "/b"))
     assert again.problems == ["GET /c: the tape has no answer to it"]
     assert again.seen[0][-1] == again.seen[2][-1] == {"n": 2}
-    assert summary.missing == {Missing("lamp", "GET", "/c"): 1}
+    assert summary.missing == {UnmatchedRequest("lamp", "GET", "/c"): 1}
     assert summary.unasked == 1
 
 
@@ -1208,7 +1211,7 @@ async def test_a_source_on_tape_can_do_what_it_could_before(tmp_path, time):
     recorder = Recorder(tmp_path, time.clock, limit=GIB)
     async with asking((), recorder.clock) as (source, _):
         taped = recorder.record("lamp", "lamp", source)
-        assert isinstance(taped, Countable)
+        assert isinstance(taped, Reconcilable)
         assert taped.backfill_step == 7.0
         assert taped.retention == source.retention
         source.polls = [[Page((), by=NOW)]]
@@ -1219,7 +1222,7 @@ async def test_a_source_on_tape_can_do_what_it_could_before(tmp_path, time):
         assert isinstance(await taped.probe(), Probe)
         await taped.close()
     plain = recorder.record("plain", "lamp", ScriptedSource([[Transient("away")]]))
-    assert not isinstance(plain, Countable)
+    assert not isinstance(plain, Reconcilable)
     with pytest.raises(Transient, match="away"):
         await drain(plain)
     recorder.close()
@@ -1249,7 +1252,7 @@ async def test_a_defect_of_a_source_is_told_by_the_replay_as_by_the_service(tmp_
         raise KeyError("+16515551000")
         yield
 
-    monkeypatch.setattr("bridge.providers.spacivox.source.Spacivox.pages", broken)
+    monkeypatch.setattr("bridge.sources.spacivox.source.Spacivox.pages", broken)
     events, replay = await play(tmp_path, life.config)
     assert {event["source"] for event in events} == {"/govdelivery/city", "/marketingcloud/journeys"}
     assert [reason.partition(" at ")[0] for reason in reasons(replay)] == ["drops: the source failed with KeyError"]
@@ -1263,7 +1266,7 @@ async def test_a_defect_of_a_source_is_told_with_its_place_alone(tmp_path, time)
         await drain(taped)
     recorder.close()
     text = everything_on(tmp_path)
-    assert f'"error":"{defect(broken).partition(" at ")[0]}' in text
+    assert f'"error":"{describe_unexpected(broken).partition(" at ")[0]}' in text
     assert "6515551000" not in text
 
 
@@ -1273,7 +1276,7 @@ async def test_a_defect_while_a_tape_is_played_is_raised_and_nobody_waits_for_ev
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("bridge.tape.playing._Playing._asks_for", broken)
+    monkeypatch.setattr("bridge.recording.player._Playback._asks_for", broken)
     _, replay = await play(tmp_path, life.config)
     assert {reason.split(": ", 1)[1].partition(" at ")[0] for reason in reasons(replay)} == {
         "the source failed with ZeroDivisionError"
@@ -1281,7 +1284,7 @@ async def test_a_defect_while_a_tape_is_played_is_raised_and_nobody_waits_for_ev
 
 
 async def test_a_poll_that_no_tape_has_is_refused():
-    from bridge.tape.playing import Summary, _Now, _Playing
+    from bridge.recording.player import Summary, _Now, _Playback
 
     with pytest.raises(TapeError, match="lamp: a poll that is not on the tape"):
-        await drain(Taped(ScriptedSource(), _Playing("lamp", _Now(), Summary())))
+        await drain(RecordedSource(ScriptedSource(), _Playback("lamp", _Now(), Summary())))

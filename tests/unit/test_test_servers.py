@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bridge.testing import servers
-from bridge.testing.ports import free_port
+from bridge.testing.free_port import free_port
 from bridge.testing.servers import RabbitMQServer
 
 

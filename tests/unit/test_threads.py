@@ -9,11 +9,11 @@ import threading
 
 import pytest
 
-from bridge.threads import DaemonThreads
+from bridge.concurrency.daemon_executor import DaemonThreadExecutor
 
 
 def test_a_call_gives_its_result_or_its_error():
-    threads = DaemonThreads(2)
+    threads = DaemonThreadExecutor(2)
     assert threads.submit(divmod, 7, 2).result(5) == (3, 1)
     with pytest.raises(ZeroDivisionError):
         threads.submit(divmod, 7, 0).result(5)
@@ -21,7 +21,7 @@ def test_a_call_gives_its_result_or_its_error():
 
 
 def test_a_stuck_call_holds_up_no_other_one_while_there_are_threads_left():
-    threads, stuck = DaemonThreads(3), threading.Event()
+    threads, stuck = DaemonThreadExecutor(3), threading.Event()
     held = [threads.submit(stuck.wait) for _ in range(2)]
     assert [threads.submit(str, number).result(5) for number in range(20)] == [str(number) for number in range(20)]
     stuck.set()
@@ -30,7 +30,7 @@ def test_a_stuck_call_holds_up_no_other_one_while_there_are_threads_left():
 
 
 def test_calls_one_after_the_other_need_one_thread_which_ends_when_told():
-    before, threads = {*threading.enumerate()}, DaemonThreads(8)
+    before, threads = {*threading.enumerate()}, DaemonThreadExecutor(8)
     for _ in range(20):
         threads.submit(threading.get_ident).result(5)
     ours = {*threading.enumerate()} - before
@@ -42,7 +42,7 @@ def test_calls_one_after_the_other_need_one_thread_which_ends_when_told():
 
 
 def test_a_call_that_was_cancelled_before_it_began_is_never_made():
-    threads, stuck, made = DaemonThreads(1), threading.Event(), []
+    threads, stuck, made = DaemonThreadExecutor(1), threading.Event(), []
     threads.submit(stuck.wait)
     assert threads.submit(made.append, 1).cancel()
     last = threads.submit(made.append, 2)
@@ -53,20 +53,20 @@ def test_a_call_that_was_cancelled_before_it_began_is_never_made():
 
 
 def test_nothing_is_taken_after_the_end():
-    threads = DaemonThreads()
+    threads = DaemonThreadExecutor()
     threads.shutdown()
     with pytest.raises(RuntimeError, match="told to end"):
         threads.submit(int)
 
 
 async def test_it_serves_a_loop_as_its_default_executor():
-    asyncio.get_running_loop().set_default_executor(DaemonThreads())
+    asyncio.get_running_loop().set_default_executor(DaemonThreadExecutor())
     assert await asyncio.to_thread(str, 7) == "7"
 
 
 STUCK = """
 import asyncio, threading
-from bridge.cli.common import run
+from bridge.cli.support.running import run
 
 async def command():
     asyncio.get_running_loop().run_in_executor(None, threading.Event().wait)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bridge import topics
+from bridge.domain import topics
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,12 @@ from standardwebhooks import Webhook as Judge
 from standardwebhooks.webhooks import WebhookVerificationError
 from structlog.testing import capture_logs
 
-from bridge.clock import Clock
-from bridge.errors import Transient
-from bridge.event import WireEvent
-from bridge.settings import Secret
-from bridge.sink import Outgoing
-from bridge.testing.receiver import Receiver
+from bridge.domain.clock import Clock
+from bridge.domain.errors import Transient
+from bridge.domain.event import WireEvent
+from bridge.domain.settings import Secret
+from bridge.protocols.sink import Outgoing
+from bridge.testing.fake_endpoint import FakeEndpoint
 from bridge.testing.sink_suite import outgoing, sample
 from bridge_webhook import WebhookSettings, plugin
 from bridge_webhook.signing import keys_of, signatures
@@ -31,7 +31,7 @@ OTHER = "whsec_" + base64.b64encode(b"x" * 32).decode()
 
 @pytest.fixture
 async def receiver():
-    async with Receiver() as receiver:
+    async with FakeEndpoint() as receiver:
         yield receiver
 
 

@@ -1,6 +1,6 @@
 """The Slack sink: a channel is told what happened, and bursts come as digests."""
 
-from bridge.sink import SinkPlugin
+from bridge.plugin import SinkPlugin
 from bridge_slack.sink import Slack, SlackSettings
 
 plugin = SinkPlugin(

@@ -8,9 +8,17 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Protocol
 
-from bridge.errors import BridgeError, EndpointGone, Permanent, Transient, Unauthorized
-from bridge.outbound import Answer, Endpoint, Outbound
-from bridge.settings import Secret
+from bridge.plugin import (
+    BridgeError,
+    Endpoint,
+    EndpointGone,
+    EndpointResponse,
+    GuardedClient,
+    Permanent,
+    Secret,
+    Transient,
+    Unauthorized,
+)
 from bridge_slack.blocks import Message
 
 _JSON = "application/json; charset=utf-8"
@@ -44,7 +52,7 @@ class BlocksRefused(Permanent):
     """Slack does not take the blocks of a message; its text alone may do."""
 
 
-class Way(Protocol):
+class SlackTransport(Protocol):
     """How messages get into one channel."""
 
     @property
@@ -52,11 +60,11 @@ class Way(Protocol):
         """What two ways have in common that lead to one channel, as far as they can tell; fit to be kept in memory."""
         ...
 
-    async def post(self, outbound: Outbound, message: Message) -> None:
+    async def post(self, outbound: GuardedClient, message: Message) -> None:
         """Post one message; raises `Transient` or `Permanent`."""
         ...
 
-    async def probe(self, outbound: Outbound) -> str:
+    async def probe(self, outbound: GuardedClient) -> str:
         """Say where messages go, posting none; raises as `post` does."""
         ...
 
@@ -72,16 +80,16 @@ class IncomingWebhook:
         """The URL's digest, for the URL is a secret."""
         return sha256(self.url.reveal().strip().encode()).digest()
 
-    async def post(self, outbound: Outbound, message: Message) -> None:
+    async def post(self, outbound: GuardedClient, message: Message) -> None:
         """Post; the answer is plain text, `ok` or one word of why not."""
         answer = await outbound.post(self._endpoint(), _encoded(message), {"Content-Type": _JSON})
         if error := answer.error():
-            raise meaning(answer, answer.body.decode("ascii", "replace").strip()) or error
+            raise classify_error(answer, answer.body.decode("ascii", "replace").strip()) or error
 
-    async def probe(self, outbound: Outbound) -> str:
+    async def probe(self, outbound: GuardedClient) -> str:
         """Connect only: an incoming webhook cannot be asked anything."""
         endpoint = self._endpoint()
-        await outbound.reach(endpoint)
+        await outbound.check_connectivity(endpoint)
         return f"posts to the channel of a webhook at {endpoint.name}"
 
     def _endpoint(self) -> Endpoint:
@@ -104,27 +112,27 @@ class Bot:
         """The bot and its channel."""
         return self
 
-    async def post(self, outbound: Outbound, message: Message) -> None:
+    async def post(self, outbound: GuardedClient, message: Message) -> None:
         """Call `chat.postMessage`."""
         await self._call(outbound, "chat.postMessage", {"channel": self.channel, **message})
 
-    async def probe(self, outbound: Outbound) -> str:
+    async def probe(self, outbound: GuardedClient) -> str:
         """Ask whose token it is."""
         await self._call(outbound, "auth.test", {})
         return f"posts to channel {self.channel}; Slack accepts the token"
 
-    async def _call(self, outbound: Outbound, method: str, arguments: dict[str, Any]) -> None:
+    async def _call(self, outbound: GuardedClient, method: str, arguments: dict[str, Any]) -> None:
         headers = {"Content-Type": _JSON, "Authorization": f"Bearer {self.token.reveal()}"}
         answer = await outbound.post(Endpoint.of(f"{self.api_url}/{method}"), _encoded(arguments), headers)
         said = _parsed(answer.body)
         word = said.get("error") if isinstance(said.get("error"), str) else ""
         if error := answer.error():
-            raise meaning(answer, word or "") or error
+            raise classify_error(answer, word or "") or error
         if said.get("ok") is not True:
-            raise meaning(answer, word or "") or _unknown(answer, said)
+            raise classify_error(answer, word or "") or _unknown(answer, said)
 
 
-def meaning(answer: Answer, word: str) -> BridgeError | None:
+def classify_error(answer: EndpointResponse, word: str) -> BridgeError | None:
     """Return what Slack's word for a refusal asks of us; None where it says no more than the status does."""
     text = f"{answer.endpoint} answered {word}"
     if word in _LATER:
@@ -140,7 +148,7 @@ def meaning(answer: Answer, word: str) -> BridgeError | None:
     return None
 
 
-def _unknown(answer: Answer, said: dict[str, Any]) -> BridgeError:
+def _unknown(answer: EndpointResponse, said: dict[str, Any]) -> BridgeError:
     # A word that no table knows may quote the message: it is not repeated.
     if "ok" in said:
         return Permanent(f"{answer.endpoint} refused the message for a reason that is not known here")

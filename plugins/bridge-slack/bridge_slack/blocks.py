@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from bridge.event import Event
+from bridge.plugin import Event
 
 HEADER_LIMIT = 150
 TEXT_LIMIT = 3000

@@ -7,9 +7,7 @@ import copy
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, field
 
-from bridge.clock import Clock
-from bridge.errors import Transient
-from bridge.event import Event
+from bridge.plugin import Clock, Event, Transient
 
 FIRST_WINDOW = 5.0
 """Seconds; each further window of a burst is twice as long, up to the configured one."""

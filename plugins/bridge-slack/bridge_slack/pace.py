@@ -6,9 +6,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
 
-from bridge.clock import Clock
-from bridge.errors import Transient
-from bridge.retry import RETRY_AFTER_CAP
+from bridge.plugin import RETRY_AFTER_CAP, Clock, Transient
 
 INTERVAL = 1.0
 """Seconds between two messages; Slack allows about one a second for each webhook and channel."""
@@ -20,7 +18,7 @@ _LATE = 1.0
 
 
 @dataclass(slots=True, weakref_slot=True, eq=False)
-class Line:
+class PostQueue:
     """Those who wait to post to one place, the first one first; all times are a clock's monotonic seconds."""
 
     waiting: list[object] = field(default_factory=list)
@@ -32,15 +30,15 @@ class Line:
     """When the next one who is sent away may come back."""
 
 
-_LINES: WeakValueDictionary[Hashable, Line] = WeakValueDictionary()
+_LINES: WeakValueDictionary[Hashable, PostQueue] = WeakValueDictionary()
 
 
-def line_to(place: Hashable, clock: Clock) -> Line:
+def queue_for(place: Hashable, clock: Clock) -> PostQueue:
     """Return the line of all in this process who post to `place` by this clock; it lasts for as long as any of them."""
-    return _LINES.setdefault((place, clock), Line())
+    return _LINES.setdefault((place, clock), PostQueue())
 
 
-class Pace:
+class ChannelRateLimiter:
     """Gives turns to post, in the order in which they were asked for; who is cancelled leaves the line.
 
     Nobody waits longer than `patience` seconds for a turn: who would have to, also because Slack asked for a wait
@@ -48,10 +46,10 @@ class Pace:
     No try is spent by that. Several may share a `line`, each with a patience of its own.
     """
 
-    def __init__(self, clock: Clock, patience: float, line: Line | None = None) -> None:
+    def __init__(self, clock: Clock, patience: float, line: PostQueue | None = None) -> None:
         self._clock = clock
         self._patience = patience
-        self._line = line or Line()
+        self._line = line or PostQueue()
 
     async def turn(self, *, first: bool = False) -> None:
         """Return when one message may be posted; `first` goes before all who wait."""
@@ -85,4 +83,6 @@ class Pace:
         if not slot <= line.promised < slot + _SPREAD:
             line.promised = slot
         after, line.promised = line.promised - now, line.promised + INTERVAL
-        return Transient("Slack takes one message a second and more are waiting", retry_after=after, spends=False)
+        return Transient(
+            "Slack takes one message a second and more are waiting", retry_after=after, counts_as_attempt=False
+        )

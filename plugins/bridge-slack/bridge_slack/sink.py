@@ -6,16 +6,22 @@ from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
-from bridge.clock import Clock
-from bridge.errors import Transient
-from bridge.event import Event
-from bridge.outbound import Endpoint, Outbound
-from bridge.settings import Duration, Secret
-from bridge.sink import Outgoing, Privacy, SinkSettings
-from bridge_slack.api import BlocksRefused, Bot, IncomingWebhook, Way
+from bridge.plugin import (
+    Clock,
+    Duration,
+    Endpoint,
+    Event,
+    GuardedClient,
+    Outgoing,
+    Privacy,
+    Secret,
+    SinkSettings,
+    Transient,
+)
+from bridge_slack.api import BlocksRefused, Bot, IncomingWebhook, SlackTransport
 from bridge_slack.blocks import Message, digest, group_of, plain, single
 from bridge_slack.digests import Digests
-from bridge_slack.pace import INTERVAL, Pace, line_to
+from bridge_slack.pace import INTERVAL, ChannelRateLimiter, queue_for
 
 _POST_TIMEOUT = 15.0
 _CONNECTIONS = 4
@@ -79,9 +85,9 @@ class Slack:
         del name
         self._way = _way(settings)
         patience = settings.send_timeout - settings.window - _POST_TIMEOUT
-        self._pace = Pace(clock, patience, line_to(self._way.place, clock))
+        self._pace = ChannelRateLimiter(clock, patience, queue_for(self._way.place, clock))
         self._digests = Digests(clock, settings.window, post=self._post, turn=self._pace.turn)
-        self._outbound = Outbound(
+        self._outbound = GuardedClient(
             allow_private=settings.allow_private, clock=clock, timeout=_POST_TIMEOUT, connections=_CONNECTIONS
         )
 
@@ -120,7 +126,7 @@ class Slack:
             raise
 
 
-def _way(settings: SlackSettings) -> Way:
+def _way(settings: SlackSettings) -> SlackTransport:
     if settings.webhook_url is not None:
         return IncomingWebhook(settings.webhook_url)
     if settings.bot_token is None or settings.channel is None:

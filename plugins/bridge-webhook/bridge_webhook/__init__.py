@@ -1,6 +1,6 @@
 """The webhook sink: each event is posted as it travels, with the headers of Standard Webhooks."""
 
-from bridge.sink import SinkPlugin
+from bridge.plugin import SinkPlugin
 from bridge_webhook.sink import Webhook, WebhookSettings
 
 plugin = SinkPlugin(

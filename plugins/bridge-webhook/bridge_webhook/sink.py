@@ -8,12 +8,18 @@ from typing import Annotated, Any, Self
 import structlog
 from pydantic import BeforeValidator, Field, FilePath, WithJsonSchema, field_validator, model_validator
 
-from bridge.clock import Clock
-from bridge.errors import Transient
-from bridge.event import CONTENT_TYPE
-from bridge.outbound import Endpoint, Outbound, SecretUrl, Tls
-from bridge.settings import Secret
-from bridge.sink import Outgoing, SinkSettings
+from bridge.plugin import (
+    CONTENT_TYPE,
+    Clock,
+    Endpoint,
+    GuardedClient,
+    Outgoing,
+    Secret,
+    SecretUrl,
+    SinkSettings,
+    Tls,
+    Transient,
+)
 from bridge_webhook.signing import keys_of, signatures
 
 log = structlog.get_logger()
@@ -101,7 +107,7 @@ class Webhook:
         self._texts: tuple[str, ...] = ()
         self._keys: tuple[bytes, ...] = ()
         self._warned = False
-        self._outbound = Outbound(
+        self._outbound = GuardedClient(
             allow_private=settings.allow_private,
             clock=clock,
             timeout=settings.send_timeout,
@@ -128,7 +134,7 @@ class Webhook:
         """Connect, without posting anything."""
         signed = self._signed()
         await self._outbound.open()
-        await self._outbound.reach(self._endpoint)
+        await self._outbound.check_connectivity(self._endpoint)
         return f"posts to {self._endpoint.name}, {signed}"
 
     async def close(self) -> None:

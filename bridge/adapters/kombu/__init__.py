@@ -1,0 +1,1 @@
+"""The broker adapter on kombu: RabbitMQ, Redis and other transports."""

@@ -1,0 +1,127 @@
+"""One connection by any other transport of kombu's, used by one thread: what that transport promises, and no more."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from bridge.adapters import message
+from bridge.adapters.kombu.url import BrokerAddress
+from bridge.concurrency.thread_worker import wait_readable
+from bridge.domain import topics as topic_patterns
+from bridge.domain.event import JournalEntry
+from bridge.protocols.broker import Received
+
+_LOOK_EVERY = 0.02
+_REST = 5.0
+
+_serials = itertools.count(1)
+
+
+class VirtualConnection:
+    """Construction connects. Library errors come out as they are; after any of them the link has to be thrown away."""
+
+    def __init__(self, address: BrokerAddress, exchange: str) -> None:
+        self._exchange = exchange
+        self._serial = next(_serials)
+        self._queue: str | None = None
+        self._tapped: tuple[str, ...] = ()
+        self._room = 0
+        self._unacked: dict[str, Any] = {}
+        self._transport = address.dial().transport
+        self._transport.establish_connection()
+        self._channel = self._transport.create_channel(self._transport)
+        self._channel.exchange_declare(exchange=exchange, type="topic", durable=True)
+
+    def declare(self, queue: str, topics: Sequence[str]) -> None:
+        """Make a queue and bind it."""
+        self._channel.queue_declare(queue=queue, durable=True, auto_delete=False)
+        for key in topic_patterns.bindings(topics):
+            self._channel.queue_bind(queue=queue, exchange=self._exchange, routing_key=key)
+
+    def depth(self, queue: str) -> int:
+        """Return how many messages wait in a queue; 0 for one that does not exist."""
+        return int(self._channel._size(queue))  # noqa: SLF001 - a passive declaration fails where a queue is empty
+
+    def ping(self) -> None:
+        """Return; a connection that stands is all that can be asked of these transports."""
+
+    def publish(self, entries: Sequence[JournalEntry]) -> int:
+        """Put all into their queues, one after the other; return how many no queue wanted."""
+        channel = self._channel
+        unroutable = 0
+        for entry in entries:
+            event = entry.event
+            if not channel._lookup(self._exchange, event.topic):  # noqa: SLF001 - these transports ignore `mandatory`
+                unroutable += 1
+                continue
+            prepared = channel.prepare_message(
+                event.body,
+                content_type=message.CONTENT_TYPE,
+                content_encoding=message.ENCODING,
+                headers=message.headers(entry),
+                properties=message.properties(event),
+            )
+            channel.basic_publish(prepared, self._exchange, event.topic)
+        return unroutable
+
+    def consume(self, queue: str, prefetch: int, _consumer: str) -> None:
+        """Take the queue's messages, up to `prefetch` ahead of their acknowledgement."""
+        self._queue = queue
+        self._room = prefetch
+
+    def tap(self, topics: Sequence[str], prefetch: int) -> None:
+        """Take what is published from now on, by a queue that is deleted at the end."""
+        queue = f"bridge.tap.{uuid.uuid4().hex}"
+        self.declare(queue, topics)
+        self._tapped = tuple(topic_patterns.bindings(topics))
+        self.consume(queue, prefetch, queue)
+
+    def receive(self, wake: int) -> list[Received]:
+        """Return what the queue has; looks again every few milliseconds, since these transports cannot wake anybody."""
+        if self._queue is None:
+            wait_readable(wake, seconds=_REST)
+            return []
+        arrived = []
+        while len(self._unacked) < self._room and (got := self._channel.basic_get(self._queue)) is not None:
+            self._unacked[got.delivery_tag] = got
+            topic = str((got.delivery_info or {}).get("routing_key") or "")
+            tag = (self._serial, got.delivery_tag)
+            arrived.append(message.received(topic, got.body, got.properties, got.headers, tag))
+        if not arrived:
+            wait_readable(wake, seconds=_LOOK_EVERY)
+        return arrived
+
+    def ack(self, tags: Sequence[tuple[int, str]]) -> None:
+        """Forget those tags that this connection gave out."""
+        for serial, tag in tags:
+            if serial == self._serial and self._unacked.pop(tag, None) is not None:
+                self._channel.basic_ack(tag)
+
+    def interrupt(self) -> None:
+        """Do nothing: there is no socket that all of these transports share."""
+
+    def close(self) -> None:
+        """Give back what was not acknowledged, or remove the tap, and close."""
+        if self._tapped and self._queue is not None:
+            for key in self._tapped:  # kombu leaves a deleted queue's bindings in its table
+                self._channel.queue_unbind(self._queue, self._exchange, key)
+            self._channel.queue_delete(self._queue)
+        else:
+            self._give_back()
+        self.drop()
+
+    def _give_back(self) -> None:
+        # kombu's own way would route each message again, into every queue that matches it.
+        for tag, taken in self._unacked.items():
+            self._channel._put(self._queue, taken.serializable())  # noqa: SLF001 - no public way
+            self._channel.basic_ack(tag)
+        self._unacked.clear()
+
+    def drop(self) -> None:
+        """Close without a word."""
+        with contextlib.suppress(OSError):
+            self._transport.close_connection(self._transport)

@@ -1,0 +1,66 @@
+"""One Redis as the bridge's whole memory: ledger and settlements over one connection pool."""
+
+from __future__ import annotations
+
+import structlog
+
+from bridge.adapters.redis.client import RedisClient, describe
+from bridge.adapters.redis.deliveries import RedisDeliveries
+from bridge.adapters.redis.keys import Keys
+from bridge.adapters.redis.ledger import RedisLedger
+from bridge.domain.clock import Clock
+from bridge.domain.errors import Unavailable
+
+__all__ = ["RedisStore", "describe"]
+
+log = structlog.get_logger()
+_OLDEST = (6, 2)
+
+
+class RedisStore(RedisLedger, RedisDeliveries):
+    """`Ledger` and `Settlements` in one Redis (6.2 or later), a Sentinel's primary, or a Redis Cluster.
+
+    `url` is `redis://`, `rediss://`, `unix://`, `redis+sentinel://HOST:PORT,HOST:PORT/PRIMARY/DB` or
+    `redis+cluster://HOST:PORT,HOST:PORT` (both also with `rediss`); raises `ValueError`, without the password, for
+    another one. Nothing is connected before the first call, and after a failure the next call connects again.
+    All keys start with `prefix`. A new journal's numbers follow `begin`; by default they go by the clock, so that a
+    server that was emptied never gives a number twice. A call fails with `Unavailable` when no answer came within
+    `timeout` seconds.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        prefix: str = "bridge",
+        clock: Clock,
+        timeout: float = 5.0,
+        connections: int = 32,
+        begin: int | None = None,
+    ) -> None:
+        link = RedisClient(url, timeout=timeout, connections=connections)
+        RedisLedger.__init__(self, link, Keys(prefix), clock, begin=begin)
+        RedisDeliveries.__init__(self, link, Keys(prefix), clock)
+
+    async def open(self) -> None:
+        """Connect, and say in the log what would let the server forget; raises `Unavailable` if it cannot be used."""
+        await self._link.command("PING")  # one without memory can be used: what ends deliveries gives it back
+        try:
+            facts = await self._link.server_info()
+        except Unavailable as error:
+            log.info("store.unasked", store=self._link.place, reason=str(error))
+            return
+        version = facts.get("redis_version", "")
+        if version and tuple(map(int, version.split(".")[:2])) < _OLDEST:
+            raise Unavailable(f"{self._link.place} is Redis {version}; the bridge needs 6.2 or later")
+        policy = facts.get("maxmemory_policy", "noeviction")
+        if facts.get("maxmemory", "0") != "0" and policy != "noeviction":
+            risk = "statuses may vanish and their events be sent again; set maxmemory-policy noeviction"
+            log.warning("store.may_evict", store=self._link.place, policy=policy, consequence=risk)
+        if facts.get("aof_enabled") == "0":
+            risk = "a crash of the server loses what it has not saved; set appendonly yes"
+            log.warning("store.not_appendonly", store=self._link.place, consequence=risk)
+
+    async def close(self) -> None:
+        """Give back connections."""
+        await self._link.close()

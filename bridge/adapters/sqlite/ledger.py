@@ -1,0 +1,415 @@
+"""The ledger in SQLite: statuses by scope, the journal in the order of its keys, each commit one transaction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from sqlite3 import Connection
+from typing import Any
+
+from bridge.adapters.sqlite.database import SqliteDatabase
+from bridge.adapters.sqlite.schema import SEQ_BITS
+from bridge.domain.clock import Clock
+from bridge.domain.errors import Conflict, LeaseLost
+from bridge.domain.event import JournalEntry, Position, WireEvent
+from bridge.protocols.ledger import Commit, JournalState, Key, Lease, StatusChange, new_base
+
+_SLACK = 1.25
+"""Scopes are kept a quarter longer than asked for, so that most reads need not write."""
+_SCOPES_REMEMBERED = 100_000
+_SWEEP_EVERY = 1.0
+"""Seconds between two looks for scopes that are over."""
+_SWEEP_STEP = 500
+"""Statuses deleted at once: a commit should not wait for more."""
+_TRIM_STEP = 5000
+_LONGEST_LEASE = 120.0
+"""Seconds; one that seems to hold for longer, and for twice its time, is of a time before the clock was set back."""
+_OVERHEAD = 48
+"""Roughly what a row adds to an event's own bytes."""
+_DIGITS = 18
+"""What a 64-bit number surely holds."""
+
+
+class SqliteLedger:
+    """`Ledger` in one SQLite file, which several processes may share."""
+
+    def __init__(self, file: SqliteDatabase, clock: Clock, *, begin: int | None = None) -> None:
+        self._file = file
+        self._clock = clock
+        self._begin = begin
+        self._kept: dict[tuple[str, str], float] = {}
+        self._swept = clock.monotonic()
+
+    # leases
+
+    async def acquire(self, name: str, owner: str, ttl: float) -> Lease | None:
+        """Take the lease if it is free or already `owner`'s; the token is new unless it was already held."""
+
+        def work(db: Connection) -> int | None:
+            now = self._clock.epoch()
+            row = db.execute("SELECT owner, token, expires FROM lease WHERE name = ?", (name,)).fetchone()
+            held = row is not None and _holds(row[2], now, ttl)
+            if held and row[0] != owner:
+                return None
+            token = int(row[1]) if held else (row[1] if row else 0) + 1
+            db.execute("INSERT OR REPLACE INTO lease VALUES (?, ?, ?, ?)", (name, owner, token, now + ttl))
+            return token
+
+        token = await self._file.writer.do(work)
+        return None if token is None else Lease(name, owner, token, ttl)
+
+    async def renew(self, lease: Lease) -> None:
+        """Hold the lease for another `ttl`; raises `LeaseLost` if it has ended or somebody else has it."""
+
+        def work(db: Connection) -> None:
+            self._check(db, lease)
+            db.execute("UPDATE lease SET expires = ? WHERE name = ?", (self._clock.epoch() + lease.ttl, lease.name))
+
+        await self._file.writer.do(work)
+
+    async def release(self, lease: Lease) -> None:
+        """Give the lease back at once; nothing happens if it was lost."""
+        where = (lease.name, lease.owner, lease.token)
+        await self._file.writer.do(
+            lambda db: db.execute("UPDATE lease SET expires = 0 WHERE name = ? AND owner = ? AND token = ?", where)
+        )
+
+    async def holder(self, name: str) -> str | None:
+        """Return the owner of a lease that is held now."""
+        where = (name, self._clock.epoch())
+        row = await self._one("SELECT owner FROM lease WHERE name = ? AND expires > ?", where)
+        return None if row is None else str(row[0])
+
+    def _check(self, db: Connection, lease: Lease) -> None:
+        where = (lease.name, lease.owner, lease.token)
+        row = db.execute("SELECT expires FROM lease WHERE name = ? AND owner = ? AND token = ?", where).fetchone()
+        if row is None or not _holds(row[0], self._clock.epoch(), lease.ttl):
+            raise LeaseLost(f"the lease {lease.name} has ended or another replica holds it; nothing was written")
+
+    # statuses, cursor
+
+    async def last_seen(self, source: str, keys: Sequence[Key], retention: float) -> Sequence[str | None]:
+        """Return the trail of each key in order, None where there is none, and keep their scopes for `retention`."""
+        scopes: dict[str, list[str | int]] = {}
+        for scope, name in keys:
+            scopes.setdefault(scope, []).append(_stored(name))
+        await self._keep(source, scopes, retention)
+        now = self._clock.epoch()
+        found = await self._file.reader.do(
+            lambda db: {scope: _trails(db, source, scope, names, now)[1] for scope, names in scopes.items()}
+        )
+        return [found[scope].get(_stored(name)) for scope, name in keys]
+
+    async def _keep(self, source: str, scopes: Mapping[str, Any], retention: float) -> None:
+        """Extend what would end too soon: one write in a quarter of `retention`, not one at every read."""
+        now, kept = self._clock.epoch(), self._kept
+        late = [scope for scope in scopes if kept.get((source, scope), 0.0) < now + retention]
+        if not late:
+            return
+        until = now + retention * _SLACK
+
+        def work(db: Connection) -> None:
+            db.executemany(
+                "UPDATE scope SET expires = ? WHERE source = (SELECT id FROM source WHERE name = ?) AND name = ? "
+                "AND expires < ? AND expires > ?",
+                [(until, source, scope, until, now) for scope in late],
+            )
+
+        await self._file.writer.do(work)
+        if len(kept) > _SCOPES_REMEMBERED:
+            kept.clear()
+        for scope in late:
+            kept[source, scope] = until
+
+    async def scope(self, source: str, scope: str) -> Mapping[str, str]:
+        """Return the trails of all resources of a scope by name."""
+        query = (
+            "SELECT status.name, trail FROM status JOIN scope ON scope.id = status.scope "
+            "JOIN source ON source.id = scope.source WHERE source.name = ? AND scope.name = ? AND expires > ?"
+        )
+        rows = await self._all(query, (source, scope, self._clock.epoch()))
+        return {str(name): trail for name, trail in rows}
+
+    async def cursor(self, source: str) -> dict[str, str]:
+        """Return all entries of the source's cursor."""
+        query = "SELECT name, value FROM cursor WHERE source = (SELECT id FROM source WHERE name = ?)"
+        return dict(await self._all(query, (source,)))
+
+    async def commit(self, lease: Lease | None, commit: Commit) -> int:
+        """Write statuses, events and cursor as one; return the number of the journal's last event.
+
+        Raises `LeaseLost` or `Conflict` with nothing written.
+        """
+
+        def work(db: Connection) -> int:
+            if lease is not None:
+                self._check(db, lease)
+            source, committed = self._source(db, commit.source)
+            self._write_statuses(db, source, commit)
+            self._write_cursor(db, source, commit.cursor)
+            number = _append(db, source, committed, commit.events)
+            self._sweep(db)
+            return number
+
+        return await self._file.writer.do(work)
+
+    def _source(self, db: Connection, name: str) -> tuple[int, int]:
+        row = db.execute("SELECT id, committed FROM source WHERE name = ?", (name,)).fetchone()
+        if row is None:
+            base = new_base(self._clock.epoch()) if self._begin is None else self._begin
+            statement = "INSERT INTO source (name, base, committed, confirmed, first) VALUES (?, ?, ?, ?, ?)"
+            return int(db.execute(statement, (name, base, base, base, base + 1)).lastrowid or 0), base
+        return int(row[0]), int(row[1])
+
+    def _write_statuses(self, db: Connection, source: int, commit: Commit) -> None:
+        now, until = self._clock.epoch(), self._clock.epoch() + commit.retention * _SLACK
+        scopes: dict[str, list[StatusChange]] = {}
+        for change in commit.statuses:
+            scopes.setdefault(change.key.scope, []).append(change)
+        for name, changes in scopes.items():
+            names = [_stored(change.key.name) for change in changes]
+            scope, trails = _trails(db, commit.source, name, names, now)
+            for stored, change in zip(names, changes, strict=True):
+                if trails.get(stored) != change.expected:
+                    raise Conflict(
+                        f"source {commit.source}: a status changed between reading and writing; nothing was written"
+                    )
+            if scope is None:
+                scope = _new_scope(db, source, name, until)
+            else:
+                db.execute("UPDATE scope SET expires = ? WHERE id = ? AND expires < ?", (until, scope, until))
+            db.executemany(
+                "INSERT INTO status VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET trail = excluded.trail",
+                [(scope, stored, change.history) for stored, change in zip(names, changes, strict=True)],
+            )
+
+    def _write_cursor(self, db: Connection, source: int, cursor: Mapping[str, str | None]) -> None:
+        for name, value in cursor.items():
+            if value is None:
+                db.execute("DELETE FROM cursor WHERE source = ? AND name = ?", (source, name))
+            else:
+                db.execute("INSERT OR REPLACE INTO cursor VALUES (?, ?, ?)", (source, name, value))
+
+    def _sweep(self, db: Connection) -> None:
+        """Delete a few statuses of a scope that is over; a big one takes many commits, one after the other."""
+        if self._clock.monotonic() - self._swept < _SWEEP_EVERY:
+            return
+        self._swept = self._clock.monotonic()
+        row = db.execute(
+            "SELECT id FROM scope WHERE expires <= ? ORDER BY expires LIMIT 1", (self._clock.epoch(),)
+        ).fetchone()
+        if row is None:
+            return
+        gone = db.execute(
+            "DELETE FROM status WHERE scope = ? AND name IN (SELECT name FROM status WHERE scope = ? LIMIT ?)",
+            (row[0], row[0], _SWEEP_STEP),
+        ).rowcount
+        if gone < _SWEEP_STEP:
+            db.execute("DELETE FROM scope WHERE id = ?", row)
+        else:
+            self._swept -= _SWEEP_EVERY
+
+    # journal
+
+    async def sources(self) -> Sequence[str]:
+        """Return the names of all sources that have a journal or a cursor, in alphabetical order."""
+        query = "SELECT name FROM source WHERE committed > base OR id IN (SELECT source FROM cursor) ORDER BY name"
+        return [name for (name,) in await self._all(query)]
+
+    async def journal(self, source: str) -> JournalState:
+        """Return how far the journal reaches."""
+        query = "SELECT base, committed, confirmed, first, unroutable, bytes FROM source WHERE name = ?"
+        row = await self._one(query, (source,))
+        return JournalState() if row is None else JournalState(*row)
+
+    async def read(self, source: str, after: int, limit: int) -> Sequence[JournalEntry]:
+        """Return up to `limit` kept entries with numbers above `after`, in order."""
+
+        def work(db: Connection) -> list[JournalEntry]:
+            base = _key_base(db, source)
+            rows = db.execute(
+                "SELECT key, id, topic, time, body FROM journal WHERE key > ? AND key < ? ORDER BY key LIMIT ?",
+                (base + max(after, 0), base + (1 << SEQ_BITS), max(limit, 0)),
+            )
+            return [JournalEntry(Position(source, key - base), WireEvent(*rest)) for key, *rest in rows]
+
+        return await self._file.reader.do(work)
+
+    async def entries(self, positions: Sequence[Position]) -> Sequence[JournalEntry | None]:
+        """Return the entries at `positions` in order; None where one is no longer kept."""
+        wanted: dict[str, list[int]] = {}
+        for source, seq in positions:
+            wanted.setdefault(source, []).append(seq)
+
+        def work(db: Connection) -> dict[Position, JournalEntry]:
+            found: dict[Position, JournalEntry] = {}
+            for source, seqs in wanted.items():
+                for seq, event in (
+                    _adopted(db, source, seqs) if source.startswith("@") else _journalled(db, source, seqs)
+                ):
+                    found[Position(source, seq)] = JournalEntry(Position(source, seq), event)
+            return found
+
+        found = await self._file.reader.do(work)
+        return [found.get(position) for position in positions]
+
+    async def confirm(self, lease: Lease, source: str, upto: int, unroutable: int = 0) -> None:
+        """Note that the broker holds everything up to `upto`, and how many of it no queue wanted."""
+
+        def work(db: Connection) -> None:
+            self._check(db, lease)
+            db.execute(
+                "UPDATE source SET confirmed = min(?, committed), unroutable = unroutable + ? "
+                "WHERE name = ? AND confirmed < min(?, committed)",
+                (upto, unroutable, source, upto),
+            )
+
+        await self._file.writer.do(work)
+
+    async def trim(self, source: str, before: int) -> int:
+        """Forget entries with numbers below `before`, never unconfirmed ones; return how many were forgotten.
+
+        Done in steps, so that other writers get their turn.
+        """
+        forgotten, more = 0, True
+        while more:
+            gone, more = await self._file.writer.do(lambda db: _trim(db, source, before))
+            forgotten += gone
+        return forgotten
+
+    # what operators ask for, and what runs tell
+
+    async def watch(self, source: str, resource: str) -> bool:
+        """Follow a resource; False if it was already followed."""
+        values = (source, resource)
+        return (
+            await self._file.writer.do(
+                lambda db: db.execute("INSERT OR IGNORE INTO watch VALUES (?, ?)", values).rowcount
+            )
+            > 0
+        )
+
+    async def unwatch(self, source: str, resource: str) -> bool:
+        """Follow a resource no longer; False if it was not followed."""
+        statement, values = "DELETE FROM watch WHERE source = ? AND resource = ?", (source, resource)
+        return await self._file.writer.do(lambda db: db.execute(statement, values).rowcount) > 0
+
+    async def watched(self, source: str) -> Sequence[str]:
+        """Return the resources that operators named, sorted."""
+        return [
+            name for (name,) in await self._all("SELECT resource FROM watch WHERE source = ? ORDER BY 1", (source,))
+        ]
+
+    async def set_status(self, name: str, values: Mapping[str, str]) -> None:
+        """Keep what a part tells about itself; what it told before under other names stays."""
+        told = [(name, key, value) for key, value in values.items()]
+        await self._file.writer.do(lambda db: db.executemany("INSERT OR REPLACE INTO note VALUES (?, ?, ?)", told))
+
+    async def statuses(self, prefix: str) -> Mapping[str, Mapping[str, str]]:
+        """Return what parts have told about themselves, by name."""
+        told: dict[str, dict[str, str]] = {}
+        for name, key, value in await self._all("SELECT name, key, value FROM note ORDER BY name, key"):
+            if name.startswith(prefix):
+                told.setdefault(name, {})[key] = value
+        return told
+
+    async def ping(self) -> None:
+        """Return if the store answers and can be written to."""
+        now = self._clock.epoch()
+        await self._file.writer.do(lambda db: db.execute("INSERT OR REPLACE INTO ping VALUES (1, ?)", (now,)))
+
+    async def _all(self, query: str, values: tuple[Any, ...] = ()) -> list[Any]:
+        return await self._file.reader.do(lambda db: db.execute(query, values).fetchall())
+
+    async def _one(self, query: str, values: tuple[Any, ...]) -> Any:
+        return await self._file.reader.do(lambda db: db.execute(query, values).fetchone())
+
+
+def _holds(expires: float, now: float, ttl: float) -> bool:
+    """Say whether a lease is held; that of a killed process not for hours because the clock was set back by hours."""
+    return now < expires <= now + max(2 * ttl, _LONGEST_LEASE)
+
+
+def _stored(name: str) -> str | int:
+    """Return a resource's name as it is kept: decimal numbers take a few bytes only."""
+    plain = name.isdecimal() and name.isascii() and len(name) <= _DIGITS and (name[0] != "0" or name == "0")
+    return int(name) if plain else name
+
+
+def _trails(
+    db: Connection, source: str, scope: str, names: Sequence[str | int], now: float
+) -> tuple[int | None, dict[str | int, str]]:
+    """Return the number of a scope that is not over, and the trails of those names that it has."""
+    row = db.execute(
+        "SELECT scope.id FROM scope JOIN source ON source.id = scope.source "
+        "WHERE source.name = ? AND scope.name = ? AND expires > ?",
+        (source, scope, now),
+    ).fetchone()
+    if row is None:
+        return None, {}
+    rows = db.execute(
+        "SELECT name, trail FROM status WHERE scope = ? AND name IN (SELECT value FROM json_each(?))",
+        (row[0], json.dumps(names)),
+    )
+    return int(row[0]), dict(rows.fetchall())
+
+
+def _new_scope(db: Connection, source: int, name: str, until: float) -> int:
+    # One of this name that is over keeps its statuses until the sweep comes to it, and gives up its name now.
+    db.execute("UPDATE scope SET name = NULL WHERE source = ? AND name = ?", (source, name))
+    values = (source, name, until)
+    return int(db.execute("INSERT INTO scope (source, name, expires) VALUES (?, ?, ?)", values).lastrowid or 0)
+
+
+def _append(db: Connection, source: int, committed: int, events: Sequence[WireEvent]) -> int:
+    if not events:
+        return committed
+    base = (source << SEQ_BITS) + committed + 1
+    db.executemany(
+        "INSERT INTO journal VALUES (?, ?, ?, ?, ?)",
+        [(base + index, event.id, event.topic, event.time, event.body) for index, event in enumerate(events)],
+    )
+    size = sum(len(event.body) + len(event.id) + len(event.topic) + _OVERHEAD for event in events)
+    db.execute(
+        "UPDATE source SET committed = committed + ?, bytes = bytes + ? WHERE id = ?", (len(events), size, source)
+    )
+    return committed + len(events)
+
+
+def _key_base(db: Connection, source: str) -> int:
+    row = db.execute("SELECT id FROM source WHERE name = ?", (source,)).fetchone()
+    return -1 << SEQ_BITS if row is None else int(row[0]) << SEQ_BITS
+
+
+def _journalled(db: Connection, source: str, seqs: Sequence[int]) -> list[tuple[int, WireEvent]]:
+    base = _key_base(db, source)
+    rows = db.execute(
+        "SELECT key, id, topic, time, body FROM journal WHERE key IN (SELECT value FROM json_each(?))",
+        (json.dumps([base + seq for seq in seqs]),),
+    )
+    return [(key - base, WireEvent(*rest)) for key, *rest in rows]
+
+
+def _adopted(db: Connection, source: str, seqs: Sequence[int]) -> list[tuple[int, WireEvent]]:
+    rows = db.execute(
+        "SELECT seq, id, topic, time, body FROM adopted WHERE sink = ? AND seq IN (SELECT value FROM json_each(?))",
+        (source[1:], json.dumps(list(seqs))),
+    )
+    return [(seq, WireEvent(*rest)) for seq, *rest in rows]
+
+
+def _trim(db: Connection, source: str, before: int) -> tuple[int, bool]:
+    """Forget one step's worth of the oldest entries; return how many, and whether more are to go."""
+    row = db.execute("SELECT id, first, confirmed, bytes, committed FROM source WHERE name = ?", (source,)).fetchone()
+    if row is None:
+        return 0, False
+    number, first, confirmed, size, committed = row
+    target = min(before, confirmed + 1)
+    cut = min(target, first + _TRIM_STEP)
+    if cut <= first:
+        return 0, False
+    base = number << SEQ_BITS
+    gone = db.execute("DELETE FROM journal WHERE key >= ? AND key < ?", (base + first, base + cut)).rowcount
+    kept = size * (committed + 1 - cut) // (committed + 1 - first)
+    db.execute("UPDATE source SET first = ?, bytes = ? WHERE id = ?", (cut, kept, number))
+    return gone, cut < target

@@ -1,0 +1,198 @@
+"""`bridge backfill`: a past range of one source, beside the live cursor."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bridge.cli.support.options import MOMENT, Command, Exit, config_option, json_option
+from bridge.cli.support.output import print_json
+from bridge.cli.support.provider_access import quota_limited_source
+from bridge.cli.support.running import load_assembly, run
+from bridge.domain.times import rfc3339, truncate_to_millis
+from bridge.ingest.backfill import Backfill, BackfillProgress
+from bridge.ingest.intake import Intake
+from bridge.runtime.assembly import Assembly, Store
+
+_BACKLOG = 50_000
+_PROBLEMS_SHOWN = 20
+_LINE_EVERY = 10.0
+_LEAST = 0.001
+_FIRST = datetime(1970, 1, 1, tzinfo=UTC)
+"""No provider is older, and clocks can be counted back from here."""
+
+
+@click.command(
+    cls=Command,
+    examples="""
+    bridge backfill drops --start 2026-03-01T00:00:00Z --end 2026-03-15T00:00:00Z -c bridge.yaml
+    bridge backfill city-voice --start 48h -c bridge.yaml             the last two days
+    bridge backfill city-voice --start 48h --rate 1/s -c bridge.yaml  gently
+    """,
+)
+@click.argument("source")
+@config_option
+@click.option("--start", type=MOMENT, required=True, help="From this time on: RFC 3339, or such as 48h.")
+@click.option("--end", type=MOMENT, help="Until this time; now, where it is left out.")
+@click.option(
+    "--rate",
+    metavar="RATE",
+    help="Requests, such as 1/s; at most the source's own rate, and half of it while a service polls the source.",
+)
+@click.option("--restart", is_flag=True, help="Read again what an interrupted run of the last day has read.")
+@json_option
+def backfill(
+    source: str,
+    config_file: Path,
+    start: datetime,
+    end: datetime | None,
+    rate: str | None,
+    *,
+    restart: bool,
+    as_json: bool,
+) -> Exit:
+    """Fetch what happened, or was created, in a past range, and publish what of it the bridge does not know.
+
+    It may run beside the service: neither the cursor nor what is polled changes, and nothing that was published is
+    published again, as long as the ledger remembers it. A first start's baseline counts as known. After Ctrl-C the same
+    command goes on where it stood. The events go the way of all others: a running service publishes and delivers them.
+
+    The two keep within the account's budget of requests: while a service polls the source, each has half of it. --rate
+    makes the command's part less. Exits with 1 when something could not be read; the same command then reads that
+    alone.
+    """
+    parts = load_assembly(config_file)
+    if source not in parts.config.sources:
+        known = ", ".join(parts.config.sources)
+        raise click.UsageError(f"there is no source {source!r} in the configuration; there is {known}")
+    if start < _FIRST:
+        raise click.UsageError(f"--start {rfc3339(start)} is before any provider; begin at {rfc3339(_FIRST)} or later")
+    now = parts.clock.now()
+    span = start, min(end or now, now)
+    if span[0] >= span[1]:
+        raise click.UsageError(f"--start {rfc3339(start)} is not before --end {rfc3339(span[1])}")
+    wanted = None if rate is None else _rate(rate)
+    try:
+        filled, published = run(_backfill(parts, source, span, wanted, restart=restart))
+    except KeyboardInterrupt:
+        click.echo("bridge: what was read is kept; the same command goes on from there within a day", err=True)
+        raise
+    _print(source, filled, as_json=as_json, published=published)
+    return Exit.FAILED if filled.problems else Exit.DONE
+
+
+def _rate(text: str) -> float:
+    from pydantic import TypeAdapter, ValidationError
+
+    from bridge.domain.settings import Rate
+
+    try:
+        return float(TypeAdapter(Rate).validate_python(text))
+    except ValidationError as error:
+        raise click.UsageError(f"--rate: {error.errors()[0]['ctx']['error']}") from None
+
+
+def _print(source: str, filled: BackfillProgress, *, as_json: bool, published: bool) -> None:
+    if as_json:
+        print_json({
+            "source": source,
+            "start": rfc3339(filled.start),
+            "end": rfc3339(filled.end),
+            "observed": filled.observed,
+            "events": filled.events,
+            "left_to_the_poller": filled.yielded,
+            "problems": filled.problems,
+            "resumed": filled.resumed > 0,
+        })  # fmt: skip
+    else:
+        events = f"{filled.events:,} new {'event' if filled.events == 1 else 'events'}"
+        click.echo(f"{source}: {filled.observed:,} looked at, {events}")
+        if filled.yielded:
+            click.echo(f"{filled.yielded:,} changes were left to the service, which has seen the same resources move")
+    for problem in filled.problems[:_PROBLEMS_SHOWN]:
+        click.echo(f"bridge: {problem}", err=True)
+    if len(filled.problems) > _PROBLEMS_SHOWN:
+        click.echo(f"bridge: and {len(filled.problems) - _PROBLEMS_SHOWN} more such problems", err=True)
+    if filled.events and not published:
+        click.echo("bridge: no service relays now; the events wait in the journal until `bridge run`", err=True)
+
+
+async def _backfill(
+    parts: Assembly, name: str, span: tuple[datetime, datetime], rate: float | None, *, restart: bool
+) -> tuple[BackfillProgress, bool]:
+    async with parts.opened_store() as store:
+        async with quota_limited_source(parts, store, name, rate) as source:
+            with _telling(parts.clock.monotonic) as tell:
+                intake = Intake(name, parts.config.sources[name].type, source, store, parts.clock)
+                room = _room(parts, store, name)
+                work = Backfill(name, intake, source, store, parts.clock, room=room, tell=tell)
+                filled = await work.run(*span, restart=restart)
+        return filled, await store.holder(f"relay/{name}") is not None
+
+
+def _room(parts: Assembly, store: Store, name: str) -> Callable[[], Any]:
+    bound = parts.config.journal.max_bytes
+
+    async def room() -> str | None:
+        state = await store.journal(name)
+        if state.backlog > _BACKLOG:
+            return f"{state.backlog:,} events wait for the broker; is the service running?"
+        if state.bytes > bound:
+            return f"the journal has reached its bound of {bound:,} bytes; is the service running?"
+        return None
+
+    return room
+
+
+# --- telling how far it is ----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _telling(monotonic: Callable[[], float]) -> Iterator[Callable[[BackfillProgress], None]]:
+    """Give what shows progress on stderr: a bar on a terminal, a line now and then elsewhere."""
+    if not sys.stderr.isatty():
+        yield _Lines(monotonic).tell
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=1.0)
+
+        def tell(state: BackfillProgress) -> None:
+            total = (state.end - state.start).total_seconds()
+            progress.update(task, total=total, completed=state.covered, description=_said(state))
+
+        yield tell
+
+
+class _Lines:
+    """A line for each step that was begun, and one every few seconds."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._told = -_LINE_EVERY
+        self._step: tuple[datetime, datetime] | None = None
+        self._waits: str | None = None
+
+    def tell(self, state: BackfillProgress) -> None:
+        """Print a line, if there is news or it has been quiet for long."""
+        now = self._monotonic()
+        news = state.step != self._step or state.waits != self._waits
+        if news or now - self._told >= _LINE_EVERY:
+            click.echo(_said(state), err=True)
+            self._told, self._step, self._waits = now, state.step, state.waits
+
+
+def _said(state: BackfillProgress) -> str:
+    share = state.covered / max((state.end - state.start).total_seconds(), _LEAST)
+    waits = f"; {state.waits}" if state.waits else ""
+    at = rfc3339(truncate_to_millis(state.step[0]))
+    return f"{at}  {share:4.0%}  {state.observed:,} looked at, {state.events:,} new events{waits}"

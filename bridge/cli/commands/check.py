@@ -1,0 +1,153 @@
+"""`bridge check`: the file, then every part it names, without sending anything."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bridge.cli.support.options import Command, Exit, config_option, json_option
+from bridge.cli.support.output import print_json, print_table
+from bridge.cli.support.running import load_assembly, run
+from bridge.domain.errors import AccessRefused, BridgeError, ConfigError, Transient, Unauthorized
+from bridge.protocols.sink import Sink
+from bridge.protocols.source import Source
+from bridge.runtime.assembly import Assembly
+
+_TIMEOUT = 20.0
+_YEAR = 365
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What became of one part."""
+
+    part: str
+    state: str
+    """`ok`, `unreachable` or `refused`."""
+    said: str
+    requests_per_day: float | None = None
+
+
+@click.command(
+    cls=Command,
+    examples="""
+    bridge check -c bridge.yaml              the file, the store, the broker, each source and each sink
+    bridge check -c bridge.yaml --offline    the file alone; no connection is made
+    bridge check -c bridge.yaml --json       for a script; the exit code says it too
+    """,
+)
+@config_option
+@click.option("--offline", is_flag=True, help="Check the file alone.")
+@json_option
+def check(config_file: Path, *, offline: bool, as_json: bool) -> Exit:
+    """Check a configuration, then everything it names, without sending any event.
+
+    Problems of the file are printed on stderr with file, line and key (exit code 3). Then the store and the broker are
+    asked for an answer, each source for one cheap question, and each sink whether it can be reached. The exit code is
+    4 if any of them is unreachable, 1 if any refuses us.
+    """
+    try:
+        parts = load_assembly(config_file)
+        sources, sinks = parts.sources(), parts.sinks()
+    except ConfigError as error:
+        if as_json:
+            print_json({"file": str(config_file), "ok": False, "problems": [_problem(each) for each in error.problems]})
+        raise
+    findings = [] if offline else run(_ask(parts, sources, sinks))
+    worst = _exit(findings)
+    if as_json:
+        found = [_plain(finding) for finding in findings]
+        print_json({"file": str(config_file), "ok": worst is Exit.DONE, "problems": [], "parts": found})
+    else:
+        _print(config_file, parts, findings)
+    return worst
+
+
+def _problem(problem: Any) -> dict[str, Any]:
+    return {"file": problem.file, "line": problem.line, "key": problem.key, "text": problem.text}
+
+
+def _plain(finding: Finding) -> dict[str, Any]:
+    plain: dict[str, Any] = {"part": finding.part, "state": finding.state, "said": finding.said}
+    if finding.requests_per_day is not None:
+        plain["requests_per_day"] = round(finding.requests_per_day)
+        plain["requests_per_year"] = round(finding.requests_per_day * _YEAR)
+    return plain
+
+
+def _print(file: Path, parts: Assembly, findings: list[Finding]) -> None:
+    config = parts.config
+    click.echo(f"{file}: ok: sources {_names(config.sources)}; sinks {_names(config.sinks)}")
+    if findings:
+        rows = [(each.part, each.state, _count(each, 1), _count(each, _YEAR), each.said) for each in findings]
+        print_table(["part", "state", "requests/day", "requests/year", "said"], rows)
+
+
+def _names(parts: dict[str, Any]) -> str:
+    return ", ".join(parts) or "none"
+
+
+def _count(finding: Finding, days: int) -> str | None:
+    return None if finding.requests_per_day is None else f"{round(finding.requests_per_day * days):,}"
+
+
+def _exit(findings: list[Finding]) -> Exit:
+    states = {finding.state for finding in findings}
+    if "unreachable" in states:
+        return Exit.UNREACHABLE
+    return Exit.FAILED if "refused" in states else Exit.DONE
+
+
+async def _ask(parts: Assembly, sources: dict[str, Source], sinks: dict[str, Sink]) -> list[Finding]:
+    return await asyncio.gather(
+        _finding("store", _store(parts)),
+        _finding("broker", _broker(parts)),
+        *(_finding(f"source {name}", _source(source)) for name, source in sources.items()),
+        *(_finding(f"sink {name}", _sink(sink)) for name, sink in sinks.items()),
+    )
+
+
+async def _finding(part: str, asked: Awaitable[tuple[str, float | None]]) -> Finding:
+    try:
+        said, requests = await asyncio.wait_for(asked, _TIMEOUT)
+    except TimeoutError:
+        return Finding(part, "unreachable", f"no answer within {_TIMEOUT:g} s")
+    except BridgeError as error:
+        unreachable = isinstance(error, Transient) and not isinstance(error, Unauthorized | AccessRefused)
+        return Finding(part, "unreachable" if unreachable else "refused", str(error))
+    except Exception as error:  # noqa: BLE001 - a plugin's defect is a finding like any other; its text may quote secrets
+        return Finding(part, "refused", f"a defect: unexpected {type(error).__name__}")
+    return Finding(part, "ok", said, requests)
+
+
+async def _store(parts: Assembly) -> tuple[str, None]:
+    async with parts.opened_store() as store:
+        await store.ping()
+    return str(parts.config.show()["store"]), None
+
+
+async def _broker(parts: Assembly) -> tuple[str, None]:
+    async with parts.opened_broker() as broker:
+        await broker.ping()
+    return str(parts.config.show()["broker"]), None
+
+
+async def _source(source: Source) -> tuple[str, float]:
+    try:
+        probe = await source.probe()
+    finally:
+        await source.close()
+    return probe.summary, probe.requests_per_day
+
+
+async def _sink(sink: Sink) -> tuple[str, None]:
+    try:
+        await sink.open()
+        return await sink.probe(), None
+    finally:
+        await sink.close()

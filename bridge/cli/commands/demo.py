@@ -1,0 +1,150 @@
+"""`bridge demo`: the main job with nothing to set up."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bridge.cli.commands.run import stop_on_signals
+from bridge.cli.support.options import Command, Exit, FiniteFloat
+from bridge.cli.support.output import print_table
+from bridge.cli.support.running import run as run_to_end
+
+if TYPE_CHECKING:
+    from bridge.protocols.broker import Inbox
+    from bridge.runtime.assembly import Assembly
+    from bridge.simulator import SimulatorSettings
+
+_POLL = "1s"
+_BATCH = 256
+_COLOURS = {
+    "failed": "red", "rejected": "red", "not_sent": "red", "blacklisted": "magenta", "canceled": "magenta",
+    "unknown": "yellow", "inconclusive": "yellow", "sent": "green", "delivered": "green", "completed": "green",
+}  # fmt: skip
+
+
+@click.command(
+    cls=Command,
+    examples="""
+    bridge demo                          simulated providers, events as they happen, until Ctrl-C
+    bridge demo --seconds 20             end by itself
+    bridge demo --json | jq .data        one CloudEvent a line
+    bridge demo 'voice.#' --seed 7       calls only; the same seed gives the same world
+    """,
+)
+@click.argument("topics", nargs=-1, metavar="[TOPIC]...")
+@click.option("--seconds", type=FiniteFloat(min=0, min_open=True), help="End after so long.")
+@click.option("--json", "as_json", is_flag=True, help="Print one CloudEvent a line.")
+@click.option("--seed", type=int, help="Which simulated world; by default another one each time.")
+def demo(topics: tuple[str, ...], *, seconds: float | None, as_json: bool, seed: int | None) -> Exit:
+    """See the bridge at work: simulated providers, embedded store and broker, events as they happen.
+
+    Everything is real but the providers: they are served on this machine, polled over HTTP, and nothing leaves it. What
+    is made is thrown away at the end.
+    """
+    from bridge.domain import topics as patterns
+
+    try:
+        wanted = [patterns.check(topic) for topic in topics] or ["#"]
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    with tempfile.TemporaryDirectory(prefix="bridge-demo-") as folder:
+        run_to_end(_demo(Path(folder), wanted, seconds, seed, as_json=as_json))
+    return Exit.DONE
+
+
+async def _demo(folder: Path, topics: list[str], seconds: float | None, seed: int | None, *, as_json: bool) -> None:
+    from bridge.observability.logging import configure_logging
+    from bridge.runtime.service import Service, build
+    from bridge.simulator import Simulator, demo_settings
+
+    configure_logging("warning", "console")
+    stop = stop_on_signals()
+    settings = demo_settings() if seed is None else demo_settings(seed=seed)
+    counts: Counter[str] = Counter()
+    async with Simulator(settings) as simulator:
+        assembly = _assembly(folder, simulator.urls, settings)
+        service = Service(build(assembly), assembly.clock)
+        if not as_json:
+            origin = simulator.urls["govdelivery"]
+            click.echo(
+                f"Simulated providers at {origin}, asked every {_POLL}; embedded store and broker. Ctrl-C ends it.\n"
+            )
+        # As `bridge tail` in another process would: the subscription stands before anything is published.
+        async with assembly.opened_broker() as broker, broker.tap(topics) as inbox:
+            printing = asyncio.ensure_future(_print(inbox, counts, as_json=as_json))
+            if seconds is not None:
+                asyncio.get_running_loop().call_later(seconds, stop.set)
+            serving = asyncio.ensure_future(service.run(stop))
+            try:
+                await asyncio.wait([serving, printing], return_when=asyncio.FIRST_COMPLETED)
+                if printing.done():
+                    printing.result()
+            finally:
+                stop.set()
+                await asyncio.gather(serving, return_exceptions=True)
+                printing.cancel()
+                with suppress(asyncio.CancelledError):
+                    await printing
+            serving.result()
+    if not as_json:
+        _sum_up(counts)
+
+
+def _assembly(folder: Path, urls: Mapping[str, str], settings: SimulatorSettings) -> Assembly:
+    import yaml
+
+    from bridge.config.loading import load
+    from bridge.runtime.assembly import Assembly
+    from bridge.simulator.config_snippet import configuration
+
+    values = configuration(urls, settings, state=folder / "state", interval=_POLL)
+    # What `bridge tail` sees is printed here; a sink of its own would print everything twice.
+    del values["sinks"]
+    file = folder / "bridge.yaml"
+    file.write_text(yaml.safe_dump(values), encoding="utf-8")
+    return Assembly(load(file))
+
+
+async def _print(inbox: Inbox, counts: Counter[str], *, as_json: bool) -> None:
+    while True:
+        received = await inbox.get(_BATCH, 1.0)
+        for one in received:
+            counts[one.event.topic] += 1
+            click.echo(one.event.body.decode() if as_json else _line(one.event.body, one.event.topic))
+        await inbox.ack(received)
+
+
+def _line(body: bytes, topic: str) -> str:
+    from datetime import datetime
+
+    from pydantic_core import from_json
+
+    from bridge.delivery.masking import last4
+
+    event = from_json(body)
+    data = event["data"]
+    at = datetime.fromisoformat(event["recordedtime"]).astimezone().strftime("%H:%M:%S")
+    moved = f"{data['previous']} → {data['status']}" if data["previous"] else data["status"]
+    flag = f"({data['transition']})" if data["transition"] in {"skip", "regress", "reopen", "unknown"} else ""
+    parts = [
+        moved,
+        flag,
+        last4(data["phone"]) if data.get("phone") else "",
+        data.get("error") or data.get("reason") or "",
+    ]
+    colour = _COLOURS.get(data["status"])
+    return f"{at}  {click.style(f'{topic:<42}', fg=colour)} {event['subject']:<44} {'  '.join(filter(None, parts))}"
+
+
+def _sum_up(counts: Counter[str]) -> None:
+    click.echo(f"\n{counts.total()} events:")
+    print_table(["topic", "events"], [[topic, count] for topic, count in sorted(counts.items())])
+    click.echo("\nNext: bridge config new > bridge.yaml   bridge check -c bridge.yaml   bridge run -c bridge.yaml")

@@ -1,0 +1,93 @@
+"""`bridge events`: the catalogue, and the JSON Schemas of the data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from bridge.cli.support.options import Group, json_option
+from bridge.cli.support.output import print_json, print_table
+from bridge.cli.support.schemas import event_schema, event_topics
+from bridge.config import registry
+from bridge.domain.catalogue import INTERNAL_EVENTS
+from bridge.domain.errors import ConfigError
+from bridge.domain.event import Event
+
+
+@click.group(
+    cls=Group,
+    examples="""
+    bridge events list                       every event: class, topic, provider, meaning
+    bridge events schema RecipientFailed     the JSON Schema of its data
+    """,
+)
+def events() -> None:
+    """List the events, and print the JSON Schemas of their data."""
+
+
+@events.command(
+    name="list",
+    examples="""
+    bridge events list
+    bridge events list --json | jq -r '.[].topics[]'
+    """,
+)
+@json_option
+def list_(*, as_json: bool) -> None:
+    """List every event: class, topic, provider, meaning; with those that installed sources bring along."""
+    found = catalogue()
+    if as_json:
+        print_json([_plain(each) for each in found])
+    else:
+        rows = [(each.__name__, _topic(each), each.provider or "any", _meaning(each)) for each in found]
+        print_table(["class", "topic", "provider", "meaning"], rows)
+
+
+@events.command(
+    examples="""
+    bridge events schema RecipientFailed     by class
+    bridge events schema recipient-failed    by the name in `dataschema`
+    bridge events schema all                 an object with all of them
+    """
+)
+@click.argument("name", default="all")
+def schema(name: str) -> None:
+    """Print the JSON Schema of an event's data; `$id` is what its `dataschema` says."""
+    found = catalogue()
+    if name == "all":
+        print_json({each.schema_name(): event_schema(each) for each in found})
+        return
+    known = {key: each for each in found for key in (each.__name__, each.schema_name())}
+    if name not in known:
+        raise click.UsageError(f"there is no event {name!r}; `bridge events list` names them all")
+    print_json(event_schema(known[name]))
+
+
+def catalogue() -> list[type[Event]]:
+    """Return the bridge's own events and those of all installed sources; says on stderr which could not be asked."""
+    found: dict[type[Event], None] = {}
+    for name in registry.installed("source"):
+        try:
+            found |= dict.fromkeys(registry.load_source(name).events)
+        except ConfigError as error:
+            click.echo(f"left out: {error}", err=True)
+    return list(found | dict.fromkeys(INTERNAL_EVENTS))
+
+
+def _plain(event: type[Event]) -> dict[str, Any]:
+    return {
+        "class": event.__name__, "topic": _topic(event), "topics": event_topics(event),
+        "provider": event.provider or "any", "meaning": _meaning(event), "schema": event_schema(event)["$id"],
+    }  # fmt: skip
+
+
+def _topic(event: type[Event]) -> str:
+    channels = event.channels if event.entity else ("<channel>",)
+    channel = channels[0] if len(channels) == 1 else f"<{'|'.join(channels)}>"
+    detail = "[.<detail>]" if event.details else ""
+    return f"{channel}.{event.entity or '<entity>'}.{event.status}{detail}"
+
+
+def _meaning(event: type[Event]) -> str:
+    return " ".join((event.__doc__ or "").partition("\n\n")[0].split())

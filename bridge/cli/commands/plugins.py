@@ -1,0 +1,63 @@
+"""`bridge plugins`: what is installed, and the settings of each."""
+
+from __future__ import annotations
+
+import click
+
+from bridge.cli.support.options import Exit, Group, json_option
+from bridge.cli.support.output import print_json, print_table
+from bridge.cli.support.schemas import settings_schema
+from bridge.config import registry
+
+
+@click.group(
+    cls=Group,
+    invoke_without_command=True,
+    examples="""
+    bridge plugins                        a table
+    bridge plugins --json                 the same for a script
+    bridge plugins schema govdelivery     the settings of one, as JSON Schema
+    """,
+)
+@json_option
+@click.pass_context
+def plugins(ctx: click.Context, *, as_json: bool) -> None:
+    """List the installed sources and sinks with distribution and version; none of them is imported."""
+    if ctx.invoked_subcommand is not None:
+        return
+    found = [plugin for kind in registry.KINDS for plugin in registry.installed(kind).values()]
+    if as_json:
+        print_json([
+            {
+                "kind": each.kind, "name": each.name, "distribution": each.distribution, "version": each.version,
+                "object": each.value, "conflicts_with": list(each.rivals),
+            }
+            for each in found
+        ])  # fmt: skip
+        return
+    rows = [
+        (each.kind, each.name, each.distribution, each.version, each.value, ", ".join(each.rivals)) for each in found
+    ]
+    if any(each.rivals for each in found):
+        print_table(["kind", "name", "distribution", "version", "object", "conflicts with"], rows)
+    else:
+        print_table(["kind", "name", "distribution", "version", "object"], [row[:-1] for row in rows])
+
+
+@plugins.command(
+    examples="""
+    bridge plugins schema webhook
+    bridge plugins schema govdelivery --kind source
+    """
+)
+@click.argument("name")
+@click.option("--kind", type=click.Choice(registry.KINDS), help="Needed only where a source and a sink share a name.")
+def schema(name: str, kind: registry.Kind | None) -> Exit:
+    """Print the settings of one plugin as JSON Schema."""
+    kinds = [each for each in registry.KINDS if (kind in (None, each)) and name in registry.installed(each)]
+    if len(kinds) > 1:
+        raise click.UsageError(f"there is a source and a sink named {name!r}; add --kind source or --kind sink")
+    if not kinds:
+        raise click.UsageError(f"there is no {kind or 'source or sink'} {name!r}; `bridge plugins` lists them all")
+    print_json(settings_schema(registry.load(kinds[0], name).settings))
+    return Exit.DONE

@@ -1,0 +1,269 @@
+"""`bridge reconcile`: a provider's own account against what the bridge knows, published and delivered."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bridge.cli.support.options import Command, Exit, config_option, json_option
+from bridge.cli.support.output import print_json, print_table
+from bridge.cli.support.provider_access import is_polled, quota_limited_source
+from bridge.cli.support.running import load_assembly, run
+from bridge.delivery.masking import last4
+from bridge.domain.settings import parse_duration
+from bridge.domain.times import rfc3339, truncate_to_millis
+from bridge.protocols.source import Source, Statistics
+from bridge.reconciliation.comparison import CompareOptions, Difference, GroupBook, Report
+from bridge.reconciliation.reconciler import Reconciler
+from bridge.runtime.assembly import Assembly
+
+_SHOWN = 50
+_POLLS = 2
+_PATIENCE_AT_MOST = 60.0
+_PATIENCE_MORE = 5.0
+_SAID = {
+    "missing": "the provider shows it, we have never seen it",
+    "status": "the provider says another status than we know",
+    "gone": "we know it, the provider shows it no more",
+    "withheld": "the provider counts more than it lists",
+    "event": "the last event told another status than we know",
+    "unconfirmed": "the broker has not confirmed its event",
+    "undelivered": "the sink's books know nothing of its event",
+}
+
+
+@click.command(
+    cls=Command,
+    examples="""
+    bridge reconcile city-voice -c bridge.yaml
+    bridge reconcile city-voice --resource /messages/voice/10507 -c bridge.yaml
+    bridge reconcile drops -c bridge.yaml --json | jq -r '.differences[].resource'
+    """,
+)
+@click.argument("source")
+@config_option
+@click.option("--resource", help="Compare this message or recipient only: its path, or its id if that is clear.")
+@click.option("--deep", is_flag=True, help="Read every resource, also where the counts agree or there are none.")
+@click.option("--all", "everything", is_flag=True, help="Take in messages that are followed no longer.")
+@click.option(
+    "--patience",
+    metavar="DURATION",
+    help="How long what is under way may take to arrive; by default two polls while a service runs, else nothing.",
+)
+@json_option
+def reconcile(
+    source: str,
+    config_file: Path,
+    resource: str | None,
+    patience: str | None,
+    *,
+    deep: bool,
+    everything: bool,
+    as_json: bool,
+) -> Exit:
+    """Compare a source's books: what the provider counts and shows, what the bridge knows, what events told, what the
+    broker confirmed, and what each sink settled.
+
+    Each resource that differs is named. Exits with 1 if there is any, or if something could not be compared. Where the
+    provider contradicts itself, that is told as its own difference and changes nothing of the exit code. Nothing is
+    written. Dead letters and deliveries that wait are accounted for and no difference.
+
+    \b
+    govdelivery    the counts of each followed message; where they differ, its recipients one by one
+                   and, where the account has statistics, what they count of SMS in all
+    spacivox       every record of the last `lookback`
+    marketingcloud what lies beyond the watermark; with --deep every event that the provider still has
+    """  # noqa: D205, D301 - click wraps the paragraphs, and its mark for lines to be kept is the control character
+    parts = load_assembly(config_file)
+    if source not in parts.config.sources:
+        known = ", ".join(parts.config.sources)
+        raise click.UsageError(f"there is no source {source!r} in the configuration; there is {known}")
+    waits = None if patience is None else _duration(patience)
+    report = run(_reconcile(parts, source, resource, waits, deep=deep, everything=everything))
+    if as_json:
+        print_json(plain(report))
+    else:
+        _print(report)
+    return Exit.DONE if report.balanced else Exit.FAILED
+
+
+def _duration(text: str) -> float:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise click.UsageError(f"--patience: {error}") from None
+
+
+async def _reconcile(
+    parts: Assembly, name: str, resource: str | None, patience: float | None, *, deep: bool, everything: bool
+) -> Report:
+    settings = parts.config.sources[name]
+    async with parts.opened_store() as store:
+        if patience is None:
+            polled = await is_polled(store, name)
+            patience = min(_POLLS * settings.interval + _PATIENCE_MORE, _PATIENCE_AT_MOST) if polled else 0.0
+        async with quota_limited_source(parts, store, name) as source:
+            if resource is not None:
+                resource = _path(source, resource)
+            wanted = CompareOptions(resource, deep=deep, everything=everything, patience=patience)
+            reconciler = Reconciler(name, source, store, parts.clock, published=settings.first_sight == "emit")
+            report = await reconciler.compare(wanted, _told())
+        await reconciler.settle(report, wanted, store, {sink: each.topics for sink, each in parts.config.sinks.items()})
+        return report
+
+
+def _path(source: Source, text: str) -> str:
+    try:
+        return source.resource(text)
+    except ValueError as error:
+        # A source that follows everything has no names to give; a path is what it is.
+        if text.startswith("/"):
+            return text
+        raise click.UsageError(f"--resource: {error}") from None
+
+
+def _told() -> Callable[[str], None]:
+    """Return what says on a terminal which group is being read; elsewhere nothing is said."""
+    if not sys.stderr.isatty():
+        return lambda _: None
+    return lambda group: click.echo(f"\r\x1b[K{mask_path(group)} …\r", err=True, nl=False)
+
+
+_PERSONAL = re.compile(r"(?<=/)(?:[^/]*(?:@|%40)[^/]*|(?:\+|%2B)[^/]*|(?<=/messages/)\d{7,})(?=/|$)")
+"""Parts of a path that may name a person: an address, a phone, or a customer's own key that looks like one."""
+
+
+def mask_path(path: str) -> str:
+    """Return a resource's path without phones and addresses; the provider's own numbers stay as they are."""
+    return _PERSONAL.sub(lambda found: last4(found[0]), path)
+
+
+# --- answers ------------------------------------------------------------------------------------------------------
+
+
+def plain(report: Report) -> dict[str, Any]:
+    """Return a report as plain values, without phone numbers."""
+    journal = report.journal
+    return {
+        "source": report.source,
+        "at": rfc3339(truncate_to_millis(report.at)),
+        "balanced": report.balanced,
+        "differences": [_plain_difference(one) for one in report.differences],
+        "provider_contradicts_itself": report.contradictions,
+        "not_compared": report.remarks,
+        "surveys": [
+            {
+                "of": one.label,
+                "start": rfc3339(one.start),
+                "end": rfc3339(one.end),
+                "provider": one.total,
+                "known": one.known,
+                "groups": one.groups,
+            }
+            for one in report.surveys
+        ],
+        "failures": {mask_path(group): reason for group, reason in report.failures.items()},
+        "groups": [
+            {"group": one.group, "of": one.label, "provider": one.provider, "ledger": one.ledger, "events": one.events}
+            for one in report.groups
+        ],
+        "totals": report.totals(),
+        "journal": {
+            "events": journal.events,
+            "kept": max(journal.committed - journal.first + 1, 0),
+            "confirmed": journal.events - journal.backlog,
+            "unconfirmed": journal.backlog,
+        },
+        "sinks": {
+            name: {
+                "taken": book.tally.taken,
+                "waiting": book.tally.waiting,
+                "dead": book.tally.dead,
+                "discarded": book.tally.discarded,
+                "unaccounted": book.unaccounted,
+            }
+            for name, book in report.sinks.items()
+        },
+    }
+
+
+def _plain_difference(one: Difference) -> dict[str, Any]:
+    return {
+        "resource": mask_path(one.resource),
+        "what": one.what,
+        "provider": one.provider,
+        "ledger": one.ledger,
+        "event": one.event,
+        "sink": one.sink,
+    }
+
+
+def _print(report: Report) -> None:
+    differing = {one.group for one in report.differences}
+    _print_counts(report, [one for one in report.groups if one.group in differing])
+    if report.differences:
+        rows = [
+            [mask_path(one.resource), one.provider, one.ledger, one.event, one.sink, _SAID[one.what]]
+            for one in report.differences[:_SHOWN]
+        ]
+        click.echo()
+        print_table(["resource", "provider", "ledger", "last event", "sink", "what"], rows)
+        if len(report.differences) > _SHOWN:
+            click.echo(f"… and {len(report.differences) - _SHOWN:,} more; --json names them all")
+    if report.sinks:
+        click.echo()
+        _print_sinks(report)
+    click.echo()
+    for line in report.contradictions:
+        click.echo(f"the provider contradicts itself: {line}")
+    for survey in report.surveys:
+        click.echo(_surveyed(survey))
+    for line in report.remarks:
+        click.echo(f"not compared: {line}")
+    for group, reason in report.failures.items():
+        click.echo(f"failed: {mask_path(group)}: {reason}")
+    click.echo(_verdict(report))
+
+
+def _surveyed(one: Statistics) -> str:
+    counted = f"{one.total:,} {one.label}s, {one.known:,} in {one.groups:,} known messages"
+    told = f"the provider's statistics, {rfc3339(one.start)} to {rfc3339(one.end)}: {counted}"
+    return told if one.total == one.known else f"{told}; is there one that no list shows? `bridge watch` takes it in"
+
+
+def _verdict(report: Report) -> str:
+    compared = f"{len(report.groups):,} compared"
+    if report.balanced:
+        return f"{report.source}: the books balance; {compared}"
+    resources = len({one.resource for one in report.differences})
+    failed = f", {len(report.failures):,} could not be asked for" if report.failures else ""
+    return f"{report.source}: {resources:,} resources differ{failed}; {compared}"
+
+
+def _print_counts(report: Report, differing: Sequence[GroupBook]) -> None:
+    rows = []
+    for label, columns in report.totals().items():
+        rows += _rows(f"all: {label}", columns["provider"], columns["ledger"], columns["events"])
+    for one in differing[:_SHOWN]:
+        rows += _rows(one.group, one.provider or {}, one.ledger, one.events)
+    print_table(["of", "status", "provider", "ledger", "events"], rows)
+
+
+def _rows(label: str, provider: Any, ledger: Any, events: Any) -> list[list[Any]]:
+    statuses = dict.fromkeys([*provider, *ledger, *events])
+    return [[label, status, *(each.get(status, 0) for each in (provider, ledger, events))] for status in statuses]
+
+
+def _print_sinks(report: Report) -> None:
+    journal = report.journal
+    click.echo(f"{journal.events:,} events made, {journal.events - journal.backlog:,} confirmed by the broker")
+    rows = [
+        [name, book.tally.taken, book.tally.waiting, book.tally.dead, book.tally.discarded, book.unaccounted]
+        for name, book in report.sinks.items()
+    ]
+    print_table(["sink", "taken", "waiting", "dead", "discarded", "unaccounted"], rows)

@@ -1,0 +1,86 @@
+"""`bridge replay`: journalled events to one sink again."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+from bridge.cli.support.journal import event_views
+from bridge.cli.support.options import MOMENT, Command, Exit, config_option, json_option
+from bridge.cli.support.output import print_json
+from bridge.cli.support.running import load_assembly, run
+from bridge.domain import topics as patterns
+from bridge.domain.times import rfc3339
+from bridge.protocols.deliveries import NewDelivery
+from bridge.runtime.assembly import Assembly, Store
+
+_BATCH = 1000
+
+
+@click.command(
+    cls=Command,
+    examples="""
+    bridge replay crm --since 2h -c bridge.yaml
+    bridge replay crm --since 2026-03-15T21:00:00Z --until 2026-03-15T22:00:00Z -c bridge.yaml
+    bridge replay crm --since 24h --topic '*.recipient.failed.#' -c bridge.yaml
+    """,
+)
+@click.argument("sink")
+@config_option
+@click.option("--since", type=MOMENT, required=True, help="Recorded at this time or later: RFC 3339, or such as 2h.")
+@click.option("--until", type=MOMENT, help="Recorded before this time.")
+@click.option("--topic", "topics", multiple=True, help="Only such events; may be repeated.")
+@json_option
+def replay(
+    sink: str, config_file: Path, since: datetime, until: datetime | None, topics: tuple[str, ...], *, as_json: bool
+) -> Exit:
+    """Send journalled events to one sink again, those that its own topics select.
+
+    They get the ids that they had. Events that still wait for this sink, and its dead letters, are left alone: those
+    are for `bridge deliveries redrive`. The running service sends what this command puts among the deliveries.
+    """
+    parts = load_assembly(config_file)
+    if sink not in parts.config.sinks:
+        known = ", ".join(parts.config.sinks) or "none"
+        raise click.UsageError(f"there is no sink {sink!r} in the configuration; there is {known}")
+    for topic in topics:
+        try:
+            patterns.check(topic)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
+    if until is not None and since >= until:
+        raise click.UsageError(f"--since {rfc3339(since)} is not before --until {rfc3339(until)}")
+    selected, again = run(_replay(parts, sink, since, until, topics))
+    if as_json:
+        print_json({"sink": sink, "selected": selected, "replayed": again})
+    else:
+        rest = f"; {selected - again} still wait or are dead letters, and were left alone" if again < selected else ""
+        click.echo(f"{sink}: {again} of {selected} events are due again{rest}")
+    return Exit.DONE
+
+
+async def _replay(
+    parts: Assembly, sink: str, since: datetime, until: datetime | None, topics: tuple[str, ...]
+) -> tuple[int, int]:
+    settings = parts.config.sinks[sink]
+    selected = again = 0
+    async with parts.opened_store() as store:
+        batch: list[NewDelivery] = []
+        async for line in event_views(store):
+            topic = line.event.topic
+            wanted = patterns.matches(settings.topics, topic) and (not topics or patterns.matches(topics, topic))
+            if not wanted or line.position.source.startswith("@") or not line.within(since, until):
+                continue
+            selected += 1
+            batch.append(NewDelivery(line.position, line.partition if settings.ordered else None))
+            if len(batch) == _BATCH:
+                again += await _again(store, sink, batch, parts.clock.epoch())
+                batch = []
+        again += await _again(store, sink, batch, parts.clock.epoch())
+    return selected, again
+
+
+async def _again(store: Store, sink: str, batch: list[NewDelivery], due: float) -> int:
+    return await store.replay(sink, batch, due) if batch else 0

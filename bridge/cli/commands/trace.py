@@ -1,0 +1,188 @@
+"""`bridge trace`: one resource's life, from the poll that saw a change to each sink's answer."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bridge.cli.commands.tail import mask_phones
+from bridge.cli.support.disabled_sinks import disabled
+from bridge.cli.support.journal import EventView, event_views, find
+from bridge.cli.support.known_statuses import Recorded, baselines, recorded
+from bridge.cli.support.options import Command, config_option, json_option
+from bridge.cli.support.output import print_json
+from bridge.cli.support.running import load_assembly, run
+from bridge.domain import topics
+from bridge.domain.settings import format_duration
+from bridge.domain.times import rfc3339, truncate_to_millis
+from bridge.protocols.deliveries import Attempt, DeliveryCounts
+from bridge.runtime.assembly import Assembly, Store
+
+
+@click.command(
+    cls=Command,
+    examples="""
+    bridge trace /messages/voice/10507/recipients/364898 -c bridge.yaml
+    bridge trace 10507 -c bridge.yaml                                by an id: all resources that have it
+    bridge trace 5f0c6d1be2a94d2c8f6a3f0e9d8c7b6a -c bridge.yaml     all of the resource of one event
+    """,
+)
+@click.argument("resource", metavar="RESOURCE|EVENT-ID")
+@config_option
+@json_option
+def trace(resource: str, config_file: Path, *, as_json: bool) -> None:
+    """Tell one resource's life: each change, when it was seen, whether the broker has it, and what each sink did.
+
+    RESOURCE is a path as in an event's `subject`, or its last part; EVENT-ID is an event's id. Of a resource without
+    any event, the last known status is told where the bridge has one.
+    """
+    parts = load_assembly(config_file)
+    found, known = run(_trace(parts, resource))
+    if not found and not known:
+        raise click.ClickException(_nothing(parts, resource))
+    if as_json:
+        print_json(found or [one.plain() for one in known])
+        return
+    for one in known:
+        click.echo(f"{one.subject}: {one}")
+    for change in found:
+        _print(change)
+
+
+def _nothing(parts: Assembly, resource: str) -> str:
+    kept = format_duration(parts.config.journal.keep)
+    silent = baselines(parts)
+    first = f", or was there at the first start of {' or '.join(silent)} (first_sight: baseline)" if silent else ""
+    return (
+        f"the journal has nothing of {resource!r}: it was not seen, did not change, or changed longer than {kept} "
+        f"ago (journal.keep){first}"
+    )
+
+
+def _print(change: dict[str, Any]) -> None:
+    before = f" (was {change['previous']})" if change["previous"] else ""
+    click.echo(f"{change['time']}  {change['topic']}{before}  {change['transition']}")
+    click.echo(f"    subject    {change['subject']}")
+    click.echo(f"    event      {change['id']}  at {change['position']}")
+    after, by = (change["observed"] or {}).get("after"), (change["observed"] or {}).get("by")
+    if by:
+        click.echo(f"    observed   {f'between {after} and {by}' if after else f'by {by}'}")
+    click.echo(f"    committed  {change['recorded']}")
+    click.echo(f"    broker     {'has confirmed it' if change['confirmed'] else 'has not confirmed it yet'}")
+    for key in ("error", "reason"):
+        if change[key]:
+            click.echo(f"    {key:<10} {mask_phones(change[key])}")
+    for sink in change["sinks"]:
+        click.echo(f"    -> {sink['sink']}: {sink['said']}")
+        for attempt in sink["attempts"]:
+            click.echo(f"         {attempt['at']}  {attempt['kind']}: {attempt['error']}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What became of one event at one sink."""
+
+    sink: str
+    state: str
+    said: str
+    attempts: tuple[Attempt, ...] = ()
+
+    def plain(self) -> dict[str, Any]:
+        attempts = [{"at": _time(each.at), "kind": each.kind, "error": each.error} for each in self.attempts]
+        return {"sink": self.sink, "state": self.state, "said": self.said, "attempts": attempts}
+
+
+async def _trace(parts: Assembly, resource: str) -> tuple[list[dict[str, Any]], list[Recorded]]:
+    async with parts.opened_store() as store:
+        found: list[EventView] = []
+        for subject in await _subjects(parts, store, resource):
+            needle = subject.encode()
+            found += [line async for line in event_views(store, needle) if line.subject == subject]
+        found.sort(key=lambda line: (line.recorded or datetime.min.replace(tzinfo=UTC), line.position))
+        if not found:
+            return [], await recorded(parts, store, resource)
+        return [await _timeline(parts, store, line) for line in found], []
+
+
+async def _subjects(parts: Assembly, store: Store, resource: str) -> list[str]:
+    names = dict.fromkeys([resource])
+    for source in parts.sources().values():
+        with suppress(ValueError):
+            names[source.resource(resource)] = None
+        await source.close()
+    if "/" not in resource:
+        # A source may not know which of several resources an id means; the journal knows those that there were.
+        named = [
+            line.subject async for line in event_views(store, resource.encode()) if _is_called(line.subject, resource)
+        ]
+        names |= dict.fromkeys(named)
+        event = await find(store, resource)
+        if event is not None:
+            names[event.subject] = None
+    return list(names)
+
+
+def _is_called(subject: str, name: str) -> bool:
+    return subject.rpartition("/")[2] == name
+
+
+async def _timeline(parts: Assembly, store: Store, line: EventView) -> dict[str, Any]:
+    journal = await store.journal(line.position.source)
+    data = line.data
+    confirmed = line.position.seq <= journal.confirmed
+    fates = [await _outcome(parts, store, sink, line, confirmed=confirmed) for sink in parts.config.sinks]
+    return {
+        "time": line.body.get("time"),
+        "topic": line.event.topic,
+        "subject": line.subject,
+        "source": line.position.source,
+        "position": str(line.position),
+        "id": line.event.id,
+        "previous": data.get("previous"),
+        "transition": data.get("transition"),
+        "observed": data.get("observed"),
+        "error": data.get("error"),
+        "reason": data.get("reason"),
+        "recorded": line.body.get("recordedtime"),
+        "confirmed": confirmed,
+        "sinks": [fate.plain() for fate in fates],
+    }
+
+
+async def _outcome(parts: Assembly, store: Store, sink: str, line: EventView, *, confirmed: bool) -> _Outcome:
+    delivery = await store.delivery(sink, line.position)
+    if delivery is None:
+        return await _undelivered(parts, store, sink, line, confirmed=confirmed)
+    tries = len(delivery.attempts)
+    count = f"after {tries} {'try' if tries == 1 else 'tries'}"
+    if delivery.state == "dead":
+        return _Outcome(sink, "dead", f"dead letter, {delivery.reason}, {count}", delivery.attempts)
+    gone = (await disabled(store)).get(sink)
+    due = f"due {_time(delivery.due)}" if gone is None else str(gone)
+    return _Outcome(sink, "waiting", f"waits {count}; {due}", delivery.attempts)
+
+
+async def _undelivered(parts: Assembly, store: Store, sink: str, line: EventView, *, confirmed: bool) -> _Outcome:
+    wanted = parts.config.sinks[sink].topics
+    if await store.settled(sink, line.position):
+        # The books say of one event only that it is settled; that it was sent is sure where nothing was discarded.
+        book = (await store.counts(sink)).get(line.position.source, DeliveryCounts())
+        if book.discarded:
+            return _Outcome(sink, "settled", "taken, or discarded by an operator")
+        return _Outcome(sink, "taken", "taken")
+    if not topics.matches(wanted, line.event.topic):
+        return _Outcome(sink, "filtered", f"not sent: its topics are {', '.join(wanted)}")
+    if line.position.seq <= await store.low_watermark(sink, line.position.source):
+        return _Outcome(sink, "before", "not sent: the sink was new later than that; `bridge replay` sends it")
+    if not confirmed:
+        return _Outcome(sink, "unpublished", "not yet: the broker has not confirmed it")
+    return _Outcome(sink, "queued", "not yet offered: it is in the sink's queue, or the service is not running")
+
+
+def _time(seconds: float) -> str:
+    return rfc3339(truncate_to_millis(datetime.fromtimestamp(seconds, UTC)))

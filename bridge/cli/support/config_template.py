@@ -1,0 +1,142 @@
+"""A configuration to start from, written from the settings models: each key with its meaning and its default."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from bridge.cli.support.schemas import plain_default
+from bridge.config import registry
+from bridge.config.model import Config
+from bridge.domain.settings import Secret, Settings
+from bridge.protocols.sink import SinkSettings
+from bridge.protocols.source import SourceSettings
+
+_WIDTH = 100
+_FIRST = ("type", "topics", "url")
+_SHARED = {*SourceSettings.model_fields, *SinkSettings.model_fields} - {*_FIRST}
+
+
+@dataclass(slots=True)
+class _Starter:
+    variables: list[str] = field(default_factory=list)
+
+    def part(self, kind: registry.Kind, name: str) -> Iterator[str]:
+        model = registry.load(kind, name).settings
+        chosen = _secrets_needed(model)
+        yield f"  {name}:"
+        for key in sorted(model.model_fields, key=lambda each: _rank(each, model, chosen)):
+            yield from (f"    {line}".rstrip() for line in self._field(name, key, model, given=key in chosen))
+
+    def _field(self, name: str, key: str, model: type[Settings], *, given: bool) -> Iterator[str]:
+        info = model.model_fields[key]
+        if key == "type":
+            yield f"type: {name}"
+            return
+        secret = key in model.secret_fields()
+        yield from _comment(info.description, f"or {key}_file: PATH" if secret else "")
+        if key == "topics":
+            yield 'topics: ["#"]'
+        elif secret or info.is_required():
+            value = _example(info) if not secret else None
+            if value is None and (given or info.is_required()):
+                variable = re.sub(r"\W", "_", f"{name}_{key}").upper()
+                self.variables.append(variable)
+                yield f"{key}: ${{{variable}}}"
+            elif value is not None:
+                yield f"{key}: {_flow(value)}"
+            else:
+                yield f"#{key}: ${{{re.sub(r'[^A-Za-z0-9_]', '_', f'{name}_{key}').upper()}}}"
+        else:
+            yield f"#{key}: {_flow(plain_default(model, key))}"
+
+
+def starter(sources: Sequence[str], sinks: Sequence[str]) -> str:
+    """Return the text of a configuration with these plugins; raises `PluginError` for one that cannot be used."""
+    made = _Starter()
+    body = [*_sections(), "", "sources:"]
+    for name in sources:
+        body += made.part("source", name)
+    body += ["", "sinks:" if sinks else "sinks: {}"]
+    for name in sinks:
+        body += made.part("sink", name)
+    head = [
+        "# Configuration of the bridge. `bridge check -c FILE` says what is wrong with it, file, line and key.",
+        "# Lines that begin with #key: are optional, and most show the default; take the # away to change it.",
+        "# ${NAME} and ${NAME:-default} are filled in from the environment.",
+    ]
+    if made.variables:
+        head += ["# Set these, or write the values here:", *(f"#   {name}" for name in made.variables)]
+    return "\n".join([*head, "", *body]) + "\n"
+
+
+def _sections() -> Iterator[str]:
+    for key, info in Config.model_fields.items():
+        if key in ("sources", "sinks"):
+            continue
+        yield from _comment(info.description, "")
+        value = "${PRIVACY_KEY}" if key == "privacy_key" else _SHOWN.get(key) or _flow(plain_default(Config, key))
+        yield f"#{key}: {value}"
+
+
+_SHOWN = {
+    "store": "redis://localhost:6379/0",
+    "broker": "amqp://guest:guest@localhost:5672//",
+    "state": "/var/lib/bridge",
+}
+
+
+def _rank(key: str, model: type[Settings], chosen: set[str]) -> tuple[int, int]:
+    given = key in chosen or model.model_fields[key].is_required()
+    if key in _FIRST:
+        return (0, _FIRST.index(key))
+    return (1, 0) if given else (3, 0) if key in _SHARED else (2, 0)
+
+
+def _comment(text: str | None, more: str) -> Iterator[str]:
+    said = " ".join((text or "").split())
+    said = "; ".join(part for part in (said.rstrip("."), more) if part)
+    for line in textwrap.wrap(said, _WIDTH):
+        yield f"# {line}"
+
+
+def _example(info: FieldInfo) -> Any:
+    return info.examples[0] if info.examples else None
+
+
+def _flow(value: Any) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False, allow_unicode=True)
+    return text.removesuffix("...\n").strip()
+
+
+def _secrets_needed(model: type[Settings]) -> set[str]:
+    """Find which optional secrets a first configuration has to have: none, or the first that makes it valid."""
+    values: dict[str, Any] = {"type": "x"}
+    for key, info in model.model_fields.items():
+        if key == "topics":
+            values[key] = ["#"]
+        elif info.is_required() and key != "type":
+            example = _example(info)
+            values[key] = Secret("x") if key in model.secret_fields() else "x" if example is None else example
+    optional = [key for key in model.secret_fields() if not model.model_fields[key].is_required()]
+    for chosen in (set[str](), *({key} for key in optional), set(optional)):
+        extra = {key: _example(model.model_fields[key]) or Secret("x") for key in chosen}
+        if _fits(model, values | extra):
+            return chosen
+    return set(optional[:1])
+
+
+def _fits(model: type[Settings], values: dict[str, Any]) -> bool:
+    try:
+        model.model_validate(values)
+    except ValidationError as error:
+        # A made-up value that does not look right is no reason to ask for more secrets; a model that misses one is.
+        return all(item["loc"] for item in error.errors())
+    return True

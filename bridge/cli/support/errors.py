@@ -1,0 +1,60 @@
+"""How errors are printed, and the exit code of each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    _TimeType = click.ParamType[datetime]
+else:
+    _TimeType = click.ParamType  # generic from click 8.4 on
+from bridge.cli.support.options import Exit
+
+# --- errors -------------------------------------------------------------------------------------------------------
+
+
+def report_error(error: BaseException) -> Exit:
+    """Print what went wrong on stderr, a line for each thing, and return the exit code that says so."""
+    if os.environ.get("BRIDGE_DEBUG"):
+        import traceback
+
+        traceback.print_exception(error)
+    said = [_say(leaf) for leaf in _leaves(error)]
+    for line in dict.fromkeys(line for _, lines in said for line in lines):
+        click.echo(line, err=True)
+    return max((code for code, _ in said), key=[Exit.FAILED, Exit.UNREACHABLE, Exit.CONFIG].index)
+
+
+def _leaves(error: BaseException) -> Iterable[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _leaves(each)
+    else:
+        yield error
+
+
+def _say(error: BaseException) -> tuple[Exit, list[str]]:
+    from bridge.domain.errors import BridgeError, ConfigError, Unavailable
+
+    match error:
+        case ConfigError():
+            return Exit.CONFIG, [str(problem) for problem in error.problems]
+        case Unavailable():
+            return Exit.UNREACHABLE, [f"bridge: {_one_line(str(error))}"]
+        case BridgeError():
+            return Exit.FAILED, [f"bridge: {_one_line(str(error))}"]
+        case OSError() if error.strerror:
+            place = f": {error.filename}" if error.filename else ""
+            return Exit.FAILED, [f"bridge: {error.strerror}{place}"]
+        case _:
+            sorry = f"sorry, this is a defect of the bridge: unexpected {type(error).__name__}"
+            return Exit.FAILED, [f"bridge: {sorry}; BRIDGE_DEBUG=1 prints the traceback that a report needs"]
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,136 @@
+"""How commands run: the event loop, signals, logs on stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Coroutine
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from bridge.runtime.assembly import Assembly
+
+    _TimeType = click.ParamType[datetime]
+else:
+    _TimeType = click.ParamType  # generic from click 8.4 on
+from bridge.cli.support.options import Group
+
+T = TypeVar("T")
+
+
+Group.group_class = Group
+
+
+# --- running ------------------------------------------------------------------------------------------------------
+
+
+def load_assembly(config_file: Path) -> Assembly:
+    """Read the configuration; raises `ConfigError`. Log lines go to stderr from here on."""
+    from bridge.config.loading import load
+    from bridge.runtime.assembly import Assembly
+
+    logs_to_stderr()
+    return Assembly(load(config_file))
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run an asynchronous command to its end; SIGTERM interrupts it as Ctrl-C does: it gives back what it holds.
+
+    What the command itself does about signals goes before. A thread that is stuck in a call does not hold the end up.
+    """
+    import asyncio
+
+    from bridge.concurrency.daemon_executor import DaemonThreadExecutor
+
+    async def main() -> T:
+        asyncio.get_running_loop().set_default_executor(DaemonThreadExecutor())
+        return await _interrupted_by_sigterm(work)
+
+    return asyncio.run(main())
+
+
+async def _interrupted_by_sigterm(work: Coroutine[Any, Any, T]) -> T:
+    import asyncio
+    import signal
+    from contextlib import suppress
+
+    loop = asyncio.get_running_loop()
+    working = asyncio.current_task()
+    asked = False
+
+    def ask() -> None:
+        nonlocal asked
+        asked = True
+        loop.remove_signal_handler(signal.SIGTERM)  # a second one ends the process at once
+        if working is not None:
+            working.cancel()
+
+    with suppress(ValueError, RuntimeError):  # on another thread than the first there are no signals
+        loop.add_signal_handler(signal.SIGTERM, ask)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if asked:
+            raise KeyboardInterrupt from None
+        raise
+
+
+def logs_to_stderr() -> None:
+    """Send warnings to stderr, for a person; stdout is for answers."""
+    import logging
+
+    import structlog
+
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    # What libraries log could quote an address with its password; what matters of it reaches us as an error.
+    logging.getLogger().addHandler(logging.NullHandler())
+
+
+def guard_interpreter() -> None:
+    """Have what the interpreter would print by itself told in one line, without the values that a traceback quotes.
+
+    It is about threads that fail, finalizers that fail, and warnings. BRIDGE_DEBUG leaves all that as it is.
+    """
+    if os.environ.get("BRIDGE_DEBUG"):
+        return
+    import threading
+    import warnings
+
+    def thread(args: threading.ExceptHookArgs) -> None:
+        if args.exc_type is not SystemExit:
+            _report_warning("a thread failed", args.exc_type, args.exc_traceback)
+
+    def unraisable(args: sys.UnraisableHookArgs) -> None:
+        _report_warning("a finalizer failed", args.exc_type, args.exc_traceback)
+
+    def warn(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+        del message
+        _report_warning("a warning", category, None)
+
+    threading.excepthook, sys.unraisablehook, warnings.showwarning = thread, unraisable, warn
+
+
+def _report_warning(said: str, kind: type[BaseException], trace: TracebackType | None) -> None:
+    import traceback
+
+    import structlog
+
+    frames = traceback.extract_tb(trace)
+    place = f" at {frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}" if frames else ""
+    if structlog.is_configured():
+        structlog.get_logger().warning("library.warns", library="python", said=f"{said}{place}", error=kind.__name__)
+    else:
+        click.echo(f"bridge: {said}: {kind.__name__}{place}", err=True)

@@ -1,0 +1,1 @@
+"""Tools for asyncio and threads that know nothing of the domain."""

@@ -1,0 +1,1 @@
+"""From the configuration file to checked settings and installed plugins."""

@@ -1,0 +1,104 @@
+"""Reads and checks the configuration file."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from bridge.config import registry, yaml_document
+from bridge.config.model import Config, default_state
+from bridge.config.validation import validate
+from bridge.config.yaml_document import Document, Place
+from bridge.domain.errors import ConfigError, ConfigProblem
+from bridge.domain.settings import Settings
+from bridge.protocols.sink import SinkSettings
+from bridge.protocols.source import SourceSettings
+
+S = TypeVar("S", bound=Settings)
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
+
+
+# --- reading ------------------------------------------------------------------------------------------------------
+
+
+def load(path: Path | str, *, environ: Mapping[str, str] | None = None) -> Config:
+    """Read and check a configuration file; raises `ConfigError` with everything that is wrong with it.
+
+    Only the plugins that the file names are imported. Nothing else happens: no connection, no directory.
+    """
+    environ = os.environ if environ is None else environ
+    text = yaml_document.read(Path(path), environ)
+    problems = list(text.problems)
+    sources = _parts("source", SourceSettings, text, problems)
+    sinks = _parts("sink", SinkSettings, text, problems)
+    if "sources" not in text.values or text.values["sources"] == {}:
+        problems.append(
+            text.problem(("sources",), "there is no source to poll; `bridge config new` writes one to start from")
+        )
+    values = {key: value for key, value in text.values.items() if key not in ("sources", "sinks")}
+    values.setdefault("state", str(default_state(environ)))
+    checked = validate(Config, {**values, "sources": sources, "sinks": sinks}, (), text)
+    if not isinstance(checked, Config):
+        problems += checked
+    if problems or not isinstance(checked, Config):
+        raise ConfigError(sorted(dict.fromkeys(problems), key=lambda each: each.line or 0))
+    checked._document = text  # noqa: SLF001 - a private attribute of the very model that this function makes
+    return checked
+
+
+def _parts(kind: registry.Kind, base: type[S], text: Document, problems: list[ConfigProblem]) -> dict[str, S]:
+    section = f"{kind}s"
+    values = text.values.get(section, {})
+    if (section,) in text.broken:
+        return {}
+    if not isinstance(values, dict):
+        what = "is empty" if values is None else "must be a mapping"
+        problems.append(text.problem((section,), f"{what}; give each {kind} a name, and its settings below that"))
+        return {}
+    found = {}
+    for name, part in values.items():
+        checked = _part(kind, name, part, text)
+        if isinstance(checked, base):
+            found[name] = checked
+        elif isinstance(checked, list):
+            problems += checked
+    return found
+
+
+def _part(kind: registry.Kind, name: str, values: Any, text: Document) -> Settings | list[ConfigProblem]:
+    place: Place = (f"{kind}s", name)
+    if place in text.broken:
+        return []
+    problems = []
+    if not _NAME.fullmatch(name):
+        what = "a name has up to 100 lower-case letters, digits, '-' and '_', and begins with a letter or digit"
+        problems.append(text.problem(place, what))
+    if not isinstance(values, dict):
+        what = f"must be a mapping; give the {kind} a `type:` and its settings"
+        return [*problems, text.problem(place, what)]
+    try:
+        settings = _settings(kind, place, values, text)
+    except ConfigError as error:
+        return problems + error.problems
+    checked = validate(settings, values, place, text)
+    return problems + checked if isinstance(checked, list) else problems or checked
+
+
+def _settings(kind: registry.Kind, place: Place, values: dict[str, Any], text: Document) -> type[Settings]:
+    """Return the model of the plugin that `type:` names; raises `ConfigError`, empty where it was said already."""
+    at = (*place, "type")
+    if at in text.broken:
+        raise ConfigError([])
+    named = values.get("type")
+    try:
+        if isinstance(named, str) and named:
+            return registry.load(kind, named).settings
+    except registry.PluginError as error:
+        raise ConfigError([text.problem(at, error.reason)]) from error
+    known = ", ".join(registry.installed(kind)) or "none"
+    what = "must be the name of a plugin" if "type" in values else "is missing"
+    raise ConfigError([text.problem(at, f"{what}; installed {kind}s: {known}")])

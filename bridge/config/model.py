@@ -1,0 +1,137 @@
+"""The model of the configuration file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    Field,
+    PrivateAttr,
+    SerializeAsAny,
+)
+
+from bridge.config import yaml_document
+from bridge.config.showing import mask_url, shown_settings
+from bridge.config.types import EMBEDDED, Address, BrokerUrl, Listen, Size, StoreUrl, check_exchange
+from bridge.config.yaml_document import Document, Place
+from bridge.domain.errors import ConfigError, ConfigProblem
+from bridge.domain.settings import Duration, Secret, Settings
+from bridge.protocols.sink import SinkSettings
+from bridge.protocols.source import SourceSettings
+
+
+def default_state(environ: Mapping[str, str]) -> Path:
+    """Return where state is kept unless the file says otherwise."""
+    if environ.get("BRIDGE_STATE_DIR"):
+        return Path(environ["BRIDGE_STATE_DIR"])
+    if environ.get("XDG_STATE_HOME"):
+        return Path(environ["XDG_STATE_HOME"]) / "bridge"
+    return Path(environ.get("HOME") or "~") / ".local/state/bridge"
+
+
+# --- the model ----------------------------------------------------------------------------------------------------
+
+
+class HttpSettings(Settings):
+    """The server of /livez, /readyz and /metrics."""
+
+    listen: Address | None = Listen("127.0.0.1", 8080)
+    """HOST:PORT; port 0 is any free one, null is no server at all."""
+
+
+class LogSettings(Settings):
+    """What is written on stderr."""
+
+    format: Literal["json", "console"] = "json"
+    """One JSON object a line, or lines for a person."""
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least that is written."""
+
+
+class JournalSettings(Settings):
+    """How long events are kept for replay and tracing; what was not relayed and settled is never given up."""
+
+    keep: Duration = Field(default=168 * 3600.0, gt=0)
+    """For how long."""
+    max_bytes: Size = Field(default=10**9, gt=0)
+    """How much, for each source."""
+
+
+class ReconcileSettings(Settings):
+    """How often each source's books are compared with its provider's own account, as `bridge reconcile` does."""
+
+    every: Duration | None = Field(default=3600.0, gt=0)
+    """How often; a difference that two checks in a row find is published once. Null is never."""
+
+
+class Config(Settings):
+    """The whole file, checked. `load` makes one."""
+
+    store: StoreUrl | None = None
+    """What the bridge remembers: redis://HOST:PORT/DB, or sqlite:///PATH (a fourth slash makes it absolute); by default
+    sqlite, a file under the state directory."""
+    broker: BrokerUrl | None = None
+    """Where events are published: amqp://…, redis://… or any kombu URL; by default `embedded`, a file under the state
+    directory."""
+    exchange: Annotated[str, AfterValidator(check_exchange)] = "bridge.events"
+    """The durable topic exchange."""
+    http: HttpSettings = HttpSettings()
+    """The server of /livez, /readyz and /metrics."""
+    log: LogSettings = LogSettings()
+    """What is written on stderr."""
+    state: Annotated[Path, AfterValidator(lambda path: path.expanduser())] = Field(
+        default_factory=lambda: default_state(os.environ)
+    )
+    """The directory of the embedded store and broker; by default $BRIDGE_STATE_DIR, $XDG_STATE_HOME/bridge, or
+    ~/.local/state/bridge."""
+    journal: JournalSettings = JournalSettings()
+    """How long events are kept for replay and tracing."""
+    reconcile: ReconcileSettings = ReconcileSettings()
+    """How often each source's books are compared with its provider's own account."""
+    privacy_key: Secret | None = None
+    """What the tokens of `privacy: token` are made with; by default a random key, made once and kept in the store."""
+    drain_timeout: Duration = Field(default=25.0, gt=0)
+    """How long work in hand may take to end when the service is told to stop."""
+    lease: Duration = Field(default=15.0, ge=1)
+    """How long a process holds a source without renewing; after that another one takes over."""
+    claim: Duration = Field(default=15.0, ge=1)
+    """How long a process holds a delivery without renewing; what a killed one had in hand is sent again after that."""
+    audit: Duration = Field(default=10.0, ge=0.1)
+    """Between two looks for events that the broker lost; longer than a message needs from broker to store."""
+    sources: dict[str, SerializeAsAny[SourceSettings]] = Field(default_factory=dict)
+    """What is polled: a name, and the settings of an installed source."""
+    sinks: dict[str, SerializeAsAny[SinkSettings]] = Field(default_factory=dict)
+    """Who is told: a name, and the settings of an installed sink."""
+
+    _document: Document | None = PrivateAttr(default=None)
+
+    @property
+    def file(self) -> str:
+        """The file that this was read from, as it was named."""
+        return self._document.file if self._document else "<configuration>"
+
+    @property
+    def store_url(self) -> str:
+        """The store's URL in the clear, also where it is the default."""
+        return self.store.reveal() if self.store else f"sqlite:///{self.state / 'bridge.db'}"
+
+    @property
+    def broker_url(self) -> str:
+        """The broker's URL in the clear; `embedded` for the one that needs no server."""
+        return self.broker.reveal() if self.broker else EMBEDDED
+
+    def problem(self, place: Place, text: str) -> ConfigError:
+        """Return the error that something in this file cannot be used, for what shows itself only later."""
+        if self._document:
+            return ConfigError([self._document.problem(place, text)])
+        return ConfigError([ConfigProblem(self.file, None, yaml_document.format_path(place), text)])
+
+    def show(self) -> dict[str, Any]:
+        """Return the effective configuration with all defaults, as plain values; secrets are masked."""
+        shown = shown_settings(self, ())
+        urls = {"store": mask_url(self.store_url), "broker": mask_url(self.broker_url)}
+        return urls | {key: value for key, value in shown.items() if key.removesuffix("_file") not in urls}

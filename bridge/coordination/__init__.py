@@ -1,0 +1,1 @@
+"""Leases and quotas that several processes share."""

@@ -1,0 +1,184 @@
+"""Works only while a lease is held: take it, renew it, stop when it is lost, and give it back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import socket
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from bridge.domain.clock import Clock
+from bridge.domain.errors import BridgeError, LeaseLost, Unavailable
+from bridge.domain.retry import RECONNECT, backoff
+from bridge.protocols.ledger import Lease, Ledger
+from bridge.protocols.request_context import TENURE, LeaseDeadline
+
+log = structlog.get_logger()
+
+
+def new_owner() -> str:
+    """Return a name for this process, or a part of it, that nobody else has, and that tells an operator where it is."""
+    return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:6]}"
+
+
+async def wait_for_stop(stop: asyncio.Event, clock: Clock, seconds: float, wake: asyncio.Event | None = None) -> bool:
+    """Wait for `seconds`, or until `stop` or `wake` is set; say whether it is time to stop. Clears `wake`."""
+    waits = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(clock.sleep(seconds))]
+    if wake is not None:
+        waits.append(asyncio.ensure_future(wake.wait()))
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for one in waits:
+            one.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+    if wake is not None:
+        wake.clear()
+    return stop.is_set()
+
+
+def run_until_deadline(tenure: LeaseDeadline, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Begin a piece of work that, with all tasks of its own, knows until when its lease is held."""
+    context = contextvars.copy_context()
+    context.run(TENURE.set, tenure)
+    return asyncio.get_running_loop().create_task(work, context=context)
+
+
+@asynccontextmanager
+async def hold_lease(
+    ledger: Ledger,
+    clock: Clock,
+    name: str,
+    owner: str,
+    ttl: float,
+    *,
+    patience: float,
+    lapses: float = 0.0,
+    waiting: Callable[[], object] = lambda: None,
+) -> AsyncIterator[Lease]:
+    """Hold a lease for one piece of work, all tasks of which know until when; raises `BridgeError` if it stays taken.
+
+    Waits for it for `patience` seconds, and calls `waiting` once before. Afterwards nobody has it for `lapses` seconds.
+    """
+    lease, until = await _taken(ledger, clock, name, owner, ttl, patience, waiting)
+    tenure = LeaseDeadline(name, until, TENURE.get())
+    before = TENURE.set(tenure)
+    renewing = asyncio.ensure_future(_renew(ledger, clock, lease, tenure))
+    try:
+        yield lease
+    finally:
+        TENURE.reset(before)
+        renewing.cancel()
+        await asyncio.gather(renewing, return_exceptions=True)
+        with suppress(Unavailable, LeaseLost):  # it ends by itself
+            await (ledger.renew(replace(lease, ttl=lapses)) if lapses else ledger.release(lease))
+
+
+async def _taken(
+    ledger: Ledger, clock: Clock, name: str, owner: str, ttl: float, patience: float, waiting: Callable[[], object]
+) -> tuple[Lease, float]:
+    deadline = clock.monotonic() + patience
+    told = False
+    while True:
+        asked = clock.monotonic()
+        lease = await ledger.acquire(name, owner, ttl)
+        if lease is not None:
+            return lease, asked + ttl
+        if asked > deadline:
+            raise BridgeError(f"{name}: another process holds the lease; it does this work")
+        if not told:
+            waiting()
+            told = True
+        await clock.sleep(0.5)
+
+
+async def _renew(ledger: Ledger, clock: Clock, lease: Lease, tenure: LeaseDeadline) -> None:
+    """Renew until it fails for good; returning means that the lease is lost."""
+    while True:
+        await clock.sleep(lease.ttl / 3)
+        asked = clock.monotonic()
+        try:
+            await ledger.renew(lease)
+            tenure.until = asked + lease.ttl
+        except LeaseLost:
+            log.warning("lease.lost", lease=lease.name, consequence="nothing more is written under it")
+            return
+        except Unavailable as error:
+            if clock.monotonic() >= tenure.until:
+                log.warning("lease.lost", lease=lease.name, reason=str(error), consequence="work stops")
+                return
+
+
+class LeaseRunner:
+    """Runs a piece of work under a lease, again and again, until told to stop.
+
+    The work is cancelled as soon as the lease is known to be lost; what it might still write is refused by the lease's
+    fencing token in any case, and what it might still ask a provider by its tenure.
+    """
+
+    def __init__(self, ledger: Ledger, clock: Clock, owner: str, ttl: float) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._owner = owner
+        self._ttl = ttl
+
+    async def run(
+        self,
+        name: str,
+        work: Callable[[Lease], Coroutine[Any, Any, None]],
+        stop: asyncio.Event,
+        *,
+        standby: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Do `work` while the lease `name` is ours; `standby` is called whenever it is found not to be.
+
+        Somebody else has it then, or the store cannot be asked who has.
+        """
+        failures = 0
+        while not stop.is_set():
+            asked = self._clock.monotonic()
+            try:
+                lease = await self._ledger.acquire(name, self._owner, self._ttl)
+            except Unavailable as error:
+                failures += 1
+                wait = backoff(failures, self._clock.random, cap=RECONNECT)
+                log.warning("lease.cannot_be_taken", lease=name, reason=str(error), again_in=round(wait, 1))
+                standby()
+                await wait_for_stop(stop, self._clock, wait)
+                continue
+            failures = 0
+            if lease is None:
+                standby()
+                await wait_for_stop(stop, self._clock, self._ttl / 5)
+                continue
+            await self._hold(lease, work, LeaseDeadline(name, asked + self._ttl, TENURE.get()))
+
+    async def _hold(
+        self, lease: Lease, work: Callable[[Lease], Coroutine[Any, Any, None]], tenure: LeaseDeadline
+    ) -> None:
+        working = run_until_deadline(tenure, work(lease))
+        renewing = asyncio.ensure_future(_renew(self._ledger, self._clock, lease, tenure))
+        try:
+            await asyncio.wait([working, renewing], return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                working.result()
+        except LeaseLost:
+            log.warning("lease.lost", lease=lease.name, consequence="nothing more is written under it")
+        finally:
+            working.cancel()
+            renewing.cancel()
+            await asyncio.gather(working, renewing, return_exceptions=True)
+            try:
+                await self._ledger.release(lease)
+            except Unavailable as error:
+                log.warning(
+                    "lease.cannot_be_given_back", lease=lease.name, reason=str(error),
+                    consequence=f"it ends by itself within {self._ttl:g} s",
+                )  # fmt: skip

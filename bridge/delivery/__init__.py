@@ -1,0 +1,1 @@
+"""From a sink's queue to the sink."""

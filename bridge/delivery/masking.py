@@ -1,0 +1,220 @@
+"""What a sink may see: phones, e-mail addresses and keys as they are, as their last four characters, or as tokens.
+
+What is masked, `…1000` under `last4` and `tok_` with 16 hexadecimal digits under `token`:
+
+- `data.phone`, `data.contact_key`, `data.message_key` and `data.reference`: the whole value;
+- phones and e-mail addresses inside texts: `data.error`, `data.reason`, `data.definition`, and every attribute and
+  field that no model of ours knows;
+- in `data.provider`: the whole value of fields named after a phone, an address, a person or a key; phones, addresses
+  and bare numbers of ten digits or more in all others;
+- phone, contact key and message key inside `subject` and `partitionkey`: always a token, so that resources stay apart.
+
+Everything else stays as it is: `id`, `source`, `type`, the times, statuses, counts, and the provider's own numbers of
+messages, recipients, campaigns, jobs, teams and events. A value of four characters or fewer shows none of them. A token
+is a keyed hash: the same value has the same token everywhere, as long as the key stays the same, and a phone has one
+token in whichever way it was written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import quote
+
+from bridge.domain.errors import Permanent
+from bridge.domain.event import WireEvent
+from bridge.protocols.sink import Privacy
+
+PERSONAL = ("phone", "contact_key", "message_key", "reference")
+"""Fields of the data that name a person, or are the customer's own key for one."""
+
+_KEPT_ATTRIBUTES = frozenset(
+    {"specversion", "id", "source", "type", "time", "recordedtime", "datacontenttype", "dataschema"}
+)
+_PATHS = frozenset({"subject", "partitionkey"})
+_KEPT_DATA = frozenset(
+    {
+        "channel", "status", "previous", "detail", "transition", "observed", "message", "recipient_counts",
+        "recipient_detail_counts", "created_at", "completed_at", "campaign", "job", "team", "state", "timestamp",
+        "event_id", "code", "provider_time", "failures", "since",
+    }
+)  # fmt: skip
+_PERSONAL_NAME = re.compile(
+    r"phone|msisdn|mobile|email|contact|subscriber|recipient|address|caller|reference|messagekey|"
+    r"(first|last|full|display|user)name"
+)
+_PERSONAL_NAMES = frozenset({"to", "from", "number", "fromnumber", "tonumber", "sender", "cc", "bcc", "name"})
+_EMAIL = r"[^\s@<>\"'(),;:/]+@[^\s@<>\"'(),;:/]+"
+_PHONE = r"\+?\(?\d(?:[\s().\-\u2010-\u2015/]{0,3}\d){6,}"
+_WHOLE_PHONE = re.compile(_PHONE)
+_PERSONAL = re.compile(rf"(?P<email>{_EMAIL})|(?P<phone>{_PHONE})|(?P<run>\d{{5,}})")
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}(?: \d{2})?")
+_SHOWN = 4
+_NUMBER = range(10**9, 10**16)  # a bare number of ten to sixteen digits may be a phone
+
+_Mask = Callable[[str], str]
+
+
+def apply(level: Privacy, wire: WireEvent, key: bytes) -> WireEvent:
+    """Return `wire` as a sink of this privacy level may see it; pure, and the same object under `full`.
+
+    `key` makes the tokens; another key makes others, and without one (under `last4` only) paths show the last four
+    characters, too, for a hash without a key can be guessed. The id, the topic and the time stay as they are. Raises
+    `Permanent` for a body that cannot be read, for what cannot be read cannot be made private.
+    """
+    if level == "full":
+        return wire
+    if level == "token" and not key:
+        raise ValueError("tokens need a key")
+    try:
+        body = _seen(level, json.loads(wire.body), key)
+    except (ValueError, TypeError, RecursionError):
+        raise Permanent(f"the event cannot be read, so privacy: {level} cannot be kept and it is not sent") from None
+    return replace(wire, body=body)
+
+
+def _seen(level: Privacy, event: Any, key: bytes) -> bytes:
+    if not isinstance(event, dict):
+        raise TypeError("not a JSON object")
+    token = _Tokens(key) if key else last4
+    view = _View.of(event.get("data"), token, token if level == "token" else last4)
+    return json.dumps(view.event(event), ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def last4(value: str) -> str:
+    """Return the last four characters behind an ellipsis; of four or fewer, none."""
+    return "…" + value[-_SHOWN:] if len(value) > _SHOWN else "…"
+
+
+class _Tokens:
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def __call__(self, value: str) -> str:
+        return "tok_" + hmac.new(self._key, _normal(value).encode(), hashlib.sha256).hexdigest()[:16]
+
+
+def _normal(value: str) -> str:
+    """Return one spelling for all that mean the same: the digits of a phone, small letters of an address."""
+    text = value.strip()
+    if _WHOLE_PHONE.fullmatch(text):
+        return _digits(text)
+    return text.lower() if "@" in text else text
+
+
+def _digits(text: str) -> str:
+    return "".join(str(int(char)) for char in text if char.isdecimal())
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """One event seen at one level."""
+
+    mask: _Mask
+    token: _Mask
+    spelled: Mapping[str, str]
+    """The personal values that a path may contain, by each way in which a path spells them."""
+    keys: tuple[str, ...]
+    """The personal values that no pattern finds in a text, longest first."""
+    numbers: tuple[str, ...]
+    """The digits of the personal values, of which a text may hold a part."""
+
+    @classmethod
+    def of(cls, data: Any, token: _Mask, mask: _Mask) -> _View:
+        found = {name: str(data[name]) for name in PERSONAL if data.get(name)} if isinstance(data, dict) else {}
+        values = {value for value in found.values() if len(value) > _SHOWN}
+        paths = [value for name, value in found.items() if name != "reference"]
+        return cls(
+            mask=mask,
+            token=token,
+            spelled={form: value for value in paths for form in (value, quote(value), quote(value, safe=""))},
+            keys=tuple(sorted((one for one in values if not _PERSONAL.fullmatch(one)), key=len, reverse=True)),
+            numbers=tuple(_digits(value) for value in values),
+        )
+
+    def event(self, event: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: self._attribute(name, value) for name, value in event.items()}
+
+    def _attribute(self, name: str, value: Any) -> Any:
+        if name in _KEPT_ATTRIBUTES:
+            return value
+        if name in _PATHS and isinstance(value, str):
+            return self._path(value)
+        if name == "data" and isinstance(value, dict):
+            return {field: self._field(field, found) for field, found in value.items()}
+        return self._field(name, value)
+
+    def _path(self, path: str) -> str:
+        """Replace the segments that name a person; the provider's own numbers stay."""
+        for form, value in self.spelled.items():
+            if "/" in form:  # a key with a slash is more than one segment
+                path = path.replace(form, self.token(value))
+        return "/".join(map(self._segment, path.split("/")))
+
+    def _segment(self, segment: str) -> str:
+        if segment in self.spelled:
+            return self.token(self.spelled[segment])
+        inside = any(len(form) > _SHOWN and not form.isdecimal() and form in segment for form in self.spelled)
+        if inside or "@" in segment or "%40" in segment or segment.startswith(("+", "%2B")):
+            return self.token(segment)
+        return segment
+
+    def _field(self, name: str, value: Any) -> Any:
+        if name in _KEPT_DATA:
+            return value
+        return self._whole(value) if name in PERSONAL or _is_personal(name) else self._anything(value)
+
+    def _whole(self, value: Any) -> Any:
+        """Mask a value all of which is personal; a structure of them, each."""
+        match value:
+            case bool() | None:
+                return value
+            case dict():
+                return {self._text(name): self._whole(found) for name, found in value.items()}
+            case list():
+                return [self._whole(found) for found in value]
+            case _:
+                return self.mask(str(value)) if value != "" else value
+
+    def _anything(self, value: Any) -> Any:
+        match value:
+            case str():
+                return self._text(value)
+            case dict():
+                return {
+                    self._text(name): self._whole(found) if _is_personal(name) else self._anything(found)
+                    for name, found in value.items()
+                }
+            case list():
+                return [self._anything(found) for found in value]
+            case int() if abs(value) in _NUMBER:
+                return self.mask(str(value))
+            case _:
+                return value
+
+    def _text(self, text: str) -> str:
+        """Mask what is personal inside a text; a mask is never read again."""
+        for key in self.keys:
+            if key in text:
+                return self.mask(key).join(map(self._text, text.split(key)))
+        return _PERSONAL.sub(self._found, text)
+
+    def _found(self, match: re.Match[str]) -> str:
+        text = match[0]
+        match match.lastgroup:
+            case "phone" if _DATE.fullmatch(text):
+                return text
+            case "run" if not any(_digits(text) in number for number in self.numbers):
+                return text
+            case _:
+                return self.mask(text)
+
+
+def _is_personal(name: str) -> bool:
+    plain = name.lower().replace("_", "").replace("-", "").replace(" ", "")
+    return plain in _PERSONAL_NAMES or (_PERSONAL_NAME.search(plain) is not None and not plain.endswith("counts"))

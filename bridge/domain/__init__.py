@@ -1,0 +1,1 @@
+"""What things are, and pure decisions about them."""

@@ -1,0 +1,80 @@
+"""Errors, named by what the caller does next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class BridgeError(Exception):
+    """Something the bridge understood and can say in one line.
+
+    The text of every error of this family is fit for a log: it names the file, the key or the resource and what to do,
+    and holds neither secrets nor personal data.
+    """
+
+
+class Transient(BridgeError):
+    """Try again later; `retry_after` is the far side's own wish in seconds, a floor and never a promise.
+
+    With `counts_as_attempt=False` nothing was tried: a sink with a rate limit of its own asks for the delivery again
+    after `retry_after` seconds. It costs none of the delivery's tries, and says nothing of the far side.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None, counts_as_attempt: bool = True) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.counts_as_attempt = counts_as_attempt
+
+
+class Unauthorized(Transient):
+    """The credentials were refused: trying again is harmless, but an operator has to look."""
+
+
+class Unavailable(Transient):
+    """The store or the broker cannot be reached now; nothing was half done that a second try would not mend."""
+
+
+class AccessRefused(Unavailable):
+    """The store or the broker refuses our credentials: trying again is harmless, but an operator has to look."""
+
+
+class NotReady(Transient):
+    """The provider is still building the answer (HTTP 202): ask later, and take nothing for empty."""
+
+
+class Permanent(BridgeError):
+    """The far side will never take this one; trying again is useless."""
+
+
+class EndpointGone(Permanent):
+    """The far side is gone for good (HTTP 410): send it nothing more until an operator says so."""
+
+
+class LeaseLost(BridgeError):
+    """Another replica holds the lease by now: whatever was about to be written must not be."""
+
+
+class Conflict(BridgeError):
+    """A status changed between reading and writing: read again and decide again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigProblem:
+    """One thing that is wrong with a configuration: where, which key, what, and what to do."""
+
+    file: str
+    line: int | None
+    key: str
+    text: str
+
+    def __str__(self) -> str:
+        place = self.file if self.line is None else f"{self.file}:{self.line}"
+        return f"{place}: {self.key}: {self.text}" if self.key else f"{place}: {self.text}"
+
+
+class ConfigError(BridgeError):
+    """The configuration cannot be used; `problems` has a line for each reason."""
+
+    def __init__(self, problems: list[ConfigProblem]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = problems

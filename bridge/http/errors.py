@@ -1,0 +1,50 @@
+"""Errors of a provider, named by what the caller does next."""
+
+from __future__ import annotations
+
+from bridge.domain.errors import Permanent, Transient
+
+
+class ProviderError(Transient):
+    """The provider could not answer now."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        status: int | None = None,
+        code: str | None = None,
+        timed_out: bool = False,
+    ) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.status = status
+        """The HTTP status; None where no answer came."""
+        self.code = code
+        """The provider's own code of the error, a number or a word, where the body had one."""
+        self.timed_out = timed_out
+
+
+class Throttled(ProviderError):
+    """The provider asks for fewer requests (HTTP 429), or its earlier wish for quiet still holds."""
+
+
+class RequestRejected(Permanent):
+    """The provider will never take this very request: a client error, or a redirect, which is not followed."""
+
+    def __init__(self, message: str, *, status: int, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+class NotFound(RequestRejected):
+    """The resource is not there (HTTP 404 or 410)."""
+
+
+class TooLarge(Permanent):
+    """The answer is larger than the client reads; ask for less at once."""
+
+
+class CrossOriginLink(Permanent):
+    """A link leads away from the configured origin; it is not followed, for the credentials would leave with it."""

@@ -1,0 +1,92 @@
+"""One answer of a provider, read to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+from aiohttp import hdrs
+from multidict import CIMultiDictProxy
+from yarl import URL
+
+from bridge.domain.errors import BridgeError
+from bridge.http import parsing
+from bridge.http.errors import ProviderError
+from bridge.http.headers import links
+
+URLS_KEPT = 2048
+
+
+# --- the answer -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What came back, read to its end."""
+
+    what: str
+    """Method and path, fit for a log."""
+    status: int
+    body: bytes = field(repr=False)
+    asked: datetime
+    """When the request was started."""
+    at: datetime
+    """When the answer had arrived."""
+    url: URL = field(repr=False)
+    headers: CIMultiDictProxy[str] = field(repr=False)
+    unchanged: bool = False
+    """The provider said that nothing changed since this client last asked (HTTP 304); the body is the earlier one.
+
+    That says nothing about whether the earlier one was ever written down.
+    """
+    forget: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
+    """Makes the client ask for this answer whole the next time."""
+
+    def json(self) -> Any:
+        """Return the value of the body; raises `ProviderError` that tells HTML, nothing and torn JSON apart."""
+        try:
+            return parsing.json(self.body)
+        except ValueError:
+            pass
+        start = self.body.lstrip()[:1]
+        shape = "HTML" if start == b"<" else "torn JSON" if start else "nothing"
+        raise self.refused(f"the provider answered {shape} instead of JSON")
+
+    def refused(self, why: str) -> ProviderError:
+        """Return the failure of an answer that cannot be used; what stands for it is not asked for again (HTTP 304)."""
+        self.forget()
+        return ProviderError(f"{self.what}: {why}", status=self.status)
+
+    def link(self, relation: str) -> str | None:
+        """Return the absolute target of a relation of the `Link` header, fit for `Client.get`; None without one."""
+        return self.links(relation)[0]
+
+    def links(self, *relations: str) -> list[str | None]:
+        """Return the targets of several relations, each as `link` does."""
+        found = links(self.headers.getall(hdrs.LINK, ()))
+        return [self._target(relation, found.get(relation)) for relation in relations]
+
+    def _target(self, relation: str, target: str | None) -> str | None:
+        if target is None:
+            return None
+        try:
+            return _joined(self.url, target)
+        except ValueError:
+            raise self.refused(f"the link {relation!r} cannot be read") from None
+
+
+@lru_cache(maxsize=URLS_KEPT)
+def _joined(base: URL, target: str) -> str:
+    """Return a link's absolute target; raises `ValueError`. The same pages are read again and again."""
+    return str(base.join(URL(target)))
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFailure:
+    """What went wrong with one try, and whether another one at once may help."""
+
+    error: BridgeError
+    again: bool = False

@@ -1,0 +1,1 @@
+"""From a provider's page to committed events."""

@@ -1,0 +1,235 @@
+"""One source, polled for as long as we hold its lease: intervals, back-off, stalls and what is told about them."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+
+import structlog
+
+from bridge.coordination.leases import LeaseRunner, wait_for_stop
+from bridge.coordination.quota import SharedQuota, takeover_cooldown
+from bridge.domain.clock import Clock
+from bridge.domain.errors import BridgeError, LeaseLost, Transient, Unavailable
+from bridge.domain.retry import RECONNECT, backoff, idle_interval
+from bridge.domain.times import rfc3339, truncate_to_millis
+from bridge.ingest.intake import Intake, PollResult
+from bridge.protocols.ledger import Lease, Ledger
+from bridge.protocols.request_context import SHARE
+from bridge.protocols.source import SourceSettings
+
+log = structlog.get_logger()
+
+_JITTER = 0.05
+_REST = 0.1
+_PROBLEMS_TOLD = 5
+_RETRY_AFTER_CAP = 3600.0
+
+
+def error_location(error: BaseException) -> str:
+    """Return the place an error came from, without any value that it may quote."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}" if frames else "unknown"
+
+
+def describe_unexpected(error: BaseException) -> str:
+    """Return a line about an error that nobody expected; its own text may quote data and is left out."""
+    return f"{type(error).__name__} at {error_location(error)}"
+
+
+class PollListener:
+    """What a source's runner tells the rest of the process; every method is cheap and does not wait."""
+
+    def polled(self, source: str, seconds: float, outcome: PollResult) -> None:
+        """Note that a poll ended well."""
+
+    def failed(self, source: str) -> None:
+        """Note that a poll failed."""
+
+    def state(self, source: str, state: str, reason: str | None) -> None:
+        """Note the source's state: ok, failing, stalled, held or standby."""
+
+
+class Poller:
+    """Polls one source at its interval while the lease is ours; failures back off and never leave this class."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: SourceSettings,
+        intake: Intake,
+        ledger: Ledger,
+        clock: Clock,
+        *,
+        watcher: PollListener,
+        backpressure: Callable[[str], Awaitable[str | None]],
+        look: Callable[[Lease], Awaitable[None]] | None = None,
+        share: SharedQuota | None = None,
+    ) -> None:
+        self.name = name
+        self._settings = settings
+        self._intake = intake
+        self._ledger = ledger
+        self._clock = clock
+        self._watcher = watcher
+        self._backpressure = backpressure
+        self._look = look
+        self._share = share
+        self._failures = 0
+        self._quiet = 0
+        self._failing_since: datetime | None = None
+        self._state = ""
+        self._told: dict[str, str] = {}
+
+    async def run(self, holder: LeaseRunner, stop: asyncio.Event) -> None:
+        """Poll until `stop` is set."""
+
+        async def work(lease: Lease) -> None:
+            await self._remember()
+            await wait_for_stop(stop, self._clock, await self._enter(lease))
+            while not stop.is_set():
+                wait = await self.step(lease)
+                await self._look_at_books(lease)
+                await wait_for_stop(stop, self._clock, wait)
+
+        await holder.run(f"source/{self.name}", work, stop, standby=lambda: self._move("standby"))
+
+    async def _enter(self, lease: Lease) -> float:
+        """Ask by the share from now on; return for how many seconds whoever has just taken the lease asks nothing.
+
+        Whoever is the first holder of all need not wait, unless a command asks beside it.
+        """
+        SHARE.set(self._share)
+        beside = await self._share.entry_delay() if self._share is not None else 0.0
+        return max(beside, takeover_cooldown(lease, self._settings.rate))
+
+    async def step(self, lease: Lease) -> float:
+        """Poll once, or hold back; return how many seconds to wait. Raises `LeaseLost` only."""
+        try:
+            if reason := await self._backpressure(self.name):
+                if self._move("held", reason):
+                    log.warning(
+                        "source.backpressure", source=self.name, reason=reason,
+                        consequence="the provider is not asked until there is room; nothing is lost by it",
+                    )  # fmt: skip
+                    await self._note(error=reason)
+                return 1.0
+            started = self._clock.monotonic()
+            try:
+                outcome = await self._intake.poll(lease)
+            except (LeaseLost, Unavailable):
+                raise
+            except Exception as error:  # noqa: BLE001 - a source's defect is its own: the others go on
+                return await self._failed(lease, error)
+            return await self._well(lease, outcome, self._clock.monotonic() - started)
+        except Unavailable as error:
+            self._failures += 1
+            wait = backoff(self._failures, self._clock.random, cap=RECONNECT)
+            log.warning(
+                "source.waits_for_store", source=self.name, reason=str(error), again_in=round(wait, 1),
+                consequence="the next poll sees what this one could not write",
+            )  # fmt: skip
+            return wait
+
+    async def _look_at_books(self, lease: Lease) -> None:
+        if self._look is None or self._failures:
+            return
+        try:
+            await self._look(lease)
+        except LeaseLost:
+            raise
+        except Exception as error:  # noqa: BLE001 - a comparison that fails is no reason not to poll
+            reason = str(error) if isinstance(error, BridgeError) else describe_unexpected(error)
+            log.warning(
+                "books.check_fails", source=self.name, reason=reason,
+                consequence="polling goes on; the books are looked at next time",
+            )  # fmt: skip
+
+    async def once(self, lease: Lease) -> PollResult:
+        """Poll once and raise whatever goes wrong."""
+        await self._clock.sleep(await self._enter(lease))
+        outcome = await self._intake.poll(lease)
+        await self._well(lease, outcome, 0.0)
+        return outcome
+
+    async def _well(self, lease: Lease, outcome: PollResult, seconds: float) -> float:
+        self._quiet = 0 if outcome.events else self._quiet + 1
+        wait = idle_interval(self._settings.interval, self._quiet, self._settings.idle_slowdown)
+        wait *= 1 + _JITTER * (2 * self._clock.random.random() - 1)
+        # An interval runs from the beginning of a poll to that of the next; a long one still leaves a little rest.
+        wait = max(wait - seconds, _REST * wait)
+        if self._intake.behind:
+            wait = 0.0  # the provider's budget of requests is what paces a sweep over much
+        if self._failures:
+            log.info("source.recovers", source=self.name, failures=self._failures)
+        if await self._intake.recovered(lease):
+            log.info("source.recovered", source=self.name, consequence="SourceRecovered is published")
+        self._failures, self._failing_since = 0, None
+        self._move("ok")
+        self._watcher.polled(self.name, seconds, outcome)
+        for problem in outcome.problems[:_PROBLEMS_TOLD]:
+            log.warning("source.resource_fails", source=self.name, reason=problem)
+        if len(outcome.problems) > _PROBLEMS_TOLD:
+            log.warning("source.more_resources_fail", source=self.name, more=len(outcome.problems) - _PROBLEMS_TOLD)
+        if outcome.events:
+            log.info("source.polled", source=self.name, observed=outcome.observed, events=outcome.events)
+        now = truncate_to_millis(self._clock.now())
+        await self._note(
+            last_poll=rfc3339(now), last_ok=rfc3339(now),
+            next_poll=rfc3339(truncate_to_millis(now + timedelta(seconds=wait))),
+            failures="0", error="; ".join(outcome.problems[:1]), failing_since="", observed=str(outcome.observed),
+            events=str(outcome.events), seconds=f"{seconds:.3f}",
+        )  # fmt: skip
+        return wait
+
+    async def _failed(self, lease: Lease, error: Exception) -> float:
+        self._failures += 1
+        now = self._clock.now()
+        since = self._failing_since = self._failing_since or now
+        reason = (
+            str(error) if isinstance(error, BridgeError) else f"the source failed with {describe_unexpected(error)}"
+        )
+        asked = error.retry_after if isinstance(error, Transient) and error.retry_after else 0.0
+        wait = max(backoff(self._failures, self._clock.random), min(asked, _RETRY_AFTER_CAP))
+        failing_for = (now - since).total_seconds()
+        stalled = failing_for >= self._settings.stall_after
+        log.warning(
+            "source.backs_off", source=self.name, reason=reason, failures=self._failures, again_in=round(wait, 1),
+            consequence="nothing is lost: the next good poll goes on where this one stood",
+        )  # fmt: skip
+        self._watcher.failed(self.name)
+        if stalled:
+            # The ledger remembers that it was said: once for each time of trouble, also across restarts.
+            await self._intake.stalled(lease, truncate_to_millis(since), self._failures, reason)
+            if self._move("stalled", reason):
+                log.error("source.stalled", source=self.name, since=rfc3339(truncate_to_millis(since)), reason=reason)
+        else:
+            self._move("failing", reason)
+            # Not later than the moment at which it counts as stalled.
+            wait = min(wait, max(self._settings.stall_after - failing_for, 0.5)) if not asked else wait
+        stamp = truncate_to_millis(now)
+        await self._note(
+            last_poll=rfc3339(stamp), next_poll=rfc3339(truncate_to_millis(stamp + timedelta(seconds=wait))),
+            failures=str(self._failures), error=reason, failing_since=rfc3339(truncate_to_millis(since)),
+        )  # fmt: skip
+        return wait
+
+    def _move(self, state: str, reason: str | None = None) -> bool:
+        changed = state != self._state
+        self._state = state
+        self._watcher.state(self.name, state, reason)
+        return changed
+
+    async def _note(self, **values: str) -> None:
+        await self._ledger.set_status(f"source/{self.name}", {**values, "state": self._state})
+
+    async def _remember(self) -> None:
+        """Take over since when the source has been failing, should the process before us have seen it fail."""
+        try:
+            notes = (await self._ledger.statuses(f"source/{self.name}")).get(f"source/{self.name}", {})
+        except Unavailable:
+            return
+        if notes.get("failing_since"):
+            self._failing_since = datetime.fromisoformat(notes["failing_since"])

@@ -1,0 +1,1 @@
+"""The protocols between the parts: source, sink, ledger, deliveries, broker."""

@@ -1,0 +1,73 @@
+"""What a broker promises: topics, a durable queue for each sink, and batches that are held when the call returns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from bridge.domain.event import JournalEntry, Position, WireEvent
+
+QUEUE_PREFIX = "bridge.sink."
+
+
+@dataclass(slots=True)  # not frozen, as there is one for each event: see `WireEvent`
+class Received:
+    """A message that a queue brought; it stays the queue's until it is acknowledged."""
+
+    event: WireEvent
+    position: Position | None
+    """Where it stands in our journal; None for another publisher's message."""
+    tag: Any
+    """What `ack` wants; of the adapter's own making."""
+    problem: str | None = None
+    """Why the message cannot be an event, where it cannot; fit for a log. `event.body` are its bytes all the same."""
+
+
+class Inbox(Protocol):
+    """One subscription. Its messages are shared with other consumers of the same queue."""
+
+    async def get(self, limit: int, timeout: float) -> Sequence[Received]:  # noqa: ASYNC109 - empty is an answer, no error
+        """Return up to `limit` messages, waiting up to `timeout` seconds for the first; empty when there is none."""
+        ...
+
+    async def ack(self, received: Sequence[Received]) -> None:
+        """Tell the queue to forget these. Unacknowledged ones come back, to this consumer or another one."""
+        ...
+
+
+class Broker(Protocol):
+    """Carries events to everyone who subscribed. Every method raises `Unavailable` when the broker cannot be reached.
+
+    A failed call may be repeated: consumers may then see an event twice, with the same id, and never miss one. The
+    adapter reconnects by itself, on the next call.
+    """
+
+    async def declare(self, queue: str, topics: Sequence[str]) -> None:
+        """Make a durable queue bound to `topics`; repeating it changes nothing."""
+        ...
+
+    async def publish(self, entries: Sequence[JournalEntry]) -> int:
+        """Return when the broker holds them all, in every queue that wants them; the number that no queue wanted."""
+        ...
+
+    def inbox(self, queue: str, *, prefetch: int = 256) -> AbstractAsyncContextManager[Inbox]:
+        """Consume a queue that was declared."""
+        ...
+
+    def tap(self, topics: Sequence[str]) -> AbstractAsyncContextManager[Inbox]:
+        """Consume what is published from now on, by a queue of our own that goes when we do."""
+        ...
+
+    async def depth(self, queue: str) -> int:
+        """Return roughly how many messages wait in a queue."""
+        ...
+
+    async def ping(self) -> None:
+        """Return if the broker answers."""
+        ...
+
+    async def close(self) -> None:
+        """Give back connections."""
+        ...

@@ -1,0 +1,95 @@
+"""What a sink promises: it takes an event, or says why not; and the record by which a plugin offers one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from pydantic import Field
+
+from bridge.domain.clock import Clock
+from bridge.domain.event import Event, WireEvent
+from bridge.domain.settings import Duration, Settings, TopicPattern
+
+RETRY_SCHEDULE = (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0)
+Privacy = Literal["full", "last4", "token"]
+
+
+@dataclass(slots=True)  # not frozen, as there is one for each event: see `WireEvent`
+class Outgoing:
+    """One event on its way to one sink, as far as the sink may see it.
+
+    `wire.body` are the bytes to hand on; `event` reads them when asked.
+    """
+
+    wire: WireEvent
+    attempt: int
+    """1 for the first."""
+    read: Callable[[bytes], Event]
+
+    @property
+    def event(self) -> Event:
+        """Return the event, typed."""
+        return self.read(self.wire.body)
+
+
+class Sink(Protocol):
+    """Gives one event at a time to the outside world.
+
+    `send` returns when the far side has taken the event, or raises `Transient` (with the wait the far side asked for)
+    or `Permanent`. It may be called many times at once, up to the sink's `concurrency`, and is cancelled when the
+    process has to end. Error texts are fit for a log: no secrets, no personal data, no URL with a token in it.
+    """
+
+    async def open(self) -> None:
+        """Get ready; called once, before anything is sent."""
+        ...
+
+    async def send(self, outgoing: Outgoing) -> None:
+        """Give one event away."""
+        ...
+
+    async def probe(self) -> str:
+        """Say in one line where events go, without sending any; raises as `send` does."""
+        ...
+
+    async def close(self) -> None:
+        """Give back connections; what is still being sent was cancelled before."""
+        ...
+
+
+class SinkSettings(Settings):
+    """What every sink can be told; a plugin's own settings extend this."""
+
+    type: str
+    """The name of the installed sink."""
+    topics: list[TopicPattern] = Field(min_length=1)
+    """Which events: exact words, `*` for one word, a final `#` for none or more."""
+    concurrency: int = Field(default=16, ge=1, le=10000)
+    """How many events are being sent at once."""
+    ordered: bool = False
+    """One at a time for each partitionkey, in the order in which they happened."""
+    retry: list[Duration] = Field(default_factory=lambda: list(RETRY_SCHEDULE))
+    """The waits between tries; after the last one the event is a dead letter."""
+    privacy: Privacy = "full"
+    """What this sink may see of phones and keys: all, the last four digits, or a stable token."""
+    send_timeout: Duration = Field(default=30.0, gt=0)
+    """How long one try may take before it counts as failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class SinkPlugin:
+    """What an entry point of `bridge.sinks` names: settings and constructor, each once."""
+
+    settings: type[SinkSettings]
+    build: Callable[[str, Any, Clock], Sink]
+    """Called with the sink's name, its validated settings and the clock; has no side effects."""
+    summary: str = ""
+    prints: Callable[[Any], bool] | bool = False
+    """Whether it writes on standard output, or what tells that from its validated settings: a command's own answer then
+    goes to standard error."""
+
+    def is_printing(self, settings: Any) -> bool:
+        """Say whether a sink with these settings writes on standard output."""
+        return self.prints(settings) if callable(self.prints) else self.prints

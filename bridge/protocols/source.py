@@ -1,0 +1,303 @@
+"""What a source promises: pages of observations from a cursor on, and the record by which a plugin offers one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from pydantic import Field
+
+from bridge.domain.clock import Clock
+from bridge.domain.event import Data, Event
+from bridge.domain.lifecycle import Lifecycle
+from bridge.domain.settings import Duration, Rate, Settings
+
+RATE_WINDOW_SECONDS = 1.01
+"""Seconds that a budget of requests takes for one: the far side counts it by its own clock."""
+ASSUMED_ARRIVAL_SECONDS = 1.0
+"""Seconds after which a request counts as arrived, answered or not: two losses of a packet in a row take less."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ResourceType:
+    """What all observations of one sort share: `voice` `recipient`, its lifecycle, and how its facts are read."""
+
+    channel: str
+    entity: str
+    lifecycle: Lifecycle
+    events: Mapping[str, type[Event]]
+    """The event of each status of the lifecycle."""
+    describe: Callable[[Observation], Facts]
+    """Reads an observation's facts; pure, and called only for those that became events."""
+
+
+@dataclass(slots=True)
+class Observation:
+    """A resource had this status when we looked; nobody changes it afterwards.
+
+    Cheap on purpose: most observations turn out to be no news, and `frozen` would make each three times as dear. `item`
+    is the provider's answer as it was read.
+    """
+
+    kind: ResourceType
+    scope: str
+    """The unit of retention in the ledger: the statuses of one scope are kept and expire together."""
+    key: str
+    """The resource's name inside its scope; short decimal numbers are kept most cheaply."""
+    status: str
+    """The provider's own value, as text."""
+    item: Any
+    detail: str | None = None
+    occurrence_id: str | None = None
+    """The provider's own id of the occurrence, where it has one: each mark is one event."""
+    awaits_detail: bool = False
+    """Whether `Source.complete` may add facts, at the price of further requests, should this become an event."""
+
+
+@dataclass(slots=True)  # not frozen: see `Observation`
+class Facts:
+    """What an event says beyond its transition; nobody changes it afterwards."""
+
+    subject: str
+    """The resource's path at the provider."""
+    time: datetime | None
+    """When the transition happened by the provider's own account; None where it gives no such time."""
+    fields: Mapping[str, Any]
+    """The fields of the event's data class, apart from those of `bridge.domain.event.Data`."""
+    model: type[Data]
+    first_time: datetime | None = None
+    """The provider's time of a resource that is seen for the first time, where only that is known."""
+    raw_status: str | int | None = None
+    """The provider's own value of the status, for `UnknownStatus`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One answer of a provider, read.
+
+    Statuses, events and the cursor's changes of one page are committed in one atomic write.
+    """
+
+    observations: Sequence[Observation]
+    by: datetime
+    """When the answer had arrived."""
+    after: datetime | None = None
+    """A time at which all of this page's resources had been looked at before, or did not exist."""
+    cursor: Mapping[str, str | None] = field(default_factory=dict)
+    """Entries of the cursor to set, or with None to remove, once all that came before is committed."""
+    unchanged: int = 0
+    """How many resources the answer showed beside these, all just as they were when they were last committed."""
+    backlog: bool = False
+    """Whether its resources belong to what a first start found, read only now: a list failed, or the poll ended early.
+
+    With `first_sight: baseline`, those never seen before are recorded and not published. The pages of the first poll
+    that came to its end need not say so.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What `bridge check` found out about a source without changing anything."""
+
+    summary: str
+    """One line for a reader, without secrets."""
+    requests_per_day: float
+    """How many requests the configured interval costs when nothing happens."""
+
+
+class Source(Protocol):
+    """Yields a provider's resources and their statuses.
+
+    Construction has no side effects. `pages` asked twice with one cursor yields the same, as far as the provider does.
+    Every failure is `Transient` (with `Unauthorized` and `NotReady` among it) or `Permanent`; both texts are fit for a
+    log. One bad resource never stops the sweep over the others: its failure is reported by `problems` afterwards.
+    """
+
+    retention: float
+    """Seconds for which the ledger keeps a scope after it was last looked at."""
+    problems: list[str]
+    """What went wrong with single resources in the last sweep, a line each, fit for a log."""
+    behind: bool
+    """Whether the last poll stopped before everything that was due was looked at: the next one follows at once."""
+
+    def pages(self, cursor: Mapping[str, str], watched: Sequence[str]) -> AsyncIterator[Page]:
+        """Poll once: yield what is due now. `watched` are the resources that an operator named.
+
+        The caller asks for more while it commits what came before, some pages ahead. What was not committed when a poll
+        ends early comes again at the next one, for then the cursor still stands before it.
+        """
+        ...
+
+    def backfill(self, start: datetime, end: datetime) -> AsyncIterator[Page]:
+        """Yield what happened, or was created, between two times; its pages have no cursor entries."""
+        ...
+
+    async def complete(self, observations: Sequence[Observation]) -> Sequence[Observation]:
+        """Return the observations (those with `awaits_detail` that are news) with what more can be found out.
+
+        The answer has the same length and order.
+        """
+        ...
+
+    def resource(self, text: str) -> str:
+        """Return the canonical path of a resource that an operator named; raises `ValueError` saying what to give."""
+        ...
+
+    async def probe(self) -> Probe:
+        """Ask the provider one cheap question; raises as `pages` does."""
+        ...
+
+    async def close(self) -> None:
+        """Give back connections."""
+        ...
+
+
+@runtime_checkable
+class ResumableBackfill(Protocol):
+    """A source whose backfill may be cut into steps, so that one that was interrupted goes on where it stood.
+
+    Any other source's backfill is one step, which an interruption repeats whole.
+    """
+
+    backfill_step: float
+    """For how many seconds of the past one step asks."""
+
+
+@runtime_checkable
+class HasAccount(Protocol):
+    """A source that knows whose account it asks: those with the same one share its budget of requests.
+
+    Any other source has an account of its own.
+    """
+
+    @property
+    def account(self) -> str:
+        """Return a name of the account from which no secret can be read; the same in every process."""
+        ...
+
+
+ExpectedKey = Callable[[str, Mapping[str, Any]], tuple[str, str] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupCounts:
+    """What a provider itself says of one group of resources: of a message's recipients, of a window's records."""
+
+    group: str
+    by: datetime
+    """When the answer had arrived."""
+    kind: ResourceType
+    """Of the resources that are counted."""
+    subject: Callable[[str], str]
+    """Makes a resource's path from its name in the ledger."""
+    scope: str | None = None
+    """The ledger's scope that holds the group and nothing else; None where there is no such scope."""
+    counts: Mapping[str, int] | None = None
+    """How many resources are in each status (of ours), zeros left out; None where the provider does not say."""
+    total: int | None = None
+    """How many resources there are; None where the provider does not say."""
+    shown: Sequence[Observation] = ()
+    """Resources that the answer showed, the group itself for one."""
+    not_found: bool = False
+    """The provider does not know the group (any more)."""
+    needs_full_read: bool = False
+    """Nothing less than reading the whole group tells what the provider has."""
+    expects: ExpectedKey | None = None
+    """Where there is no scope: from a resource's path and its last event's data, the ledger's scope and name of it if
+    the provider should show it, else None."""
+    contradictions: Sequence[str] = ()
+    """Where the provider's own counts do not add up: a line each."""
+    remarks: Sequence[str] = ()
+    """What cannot be compared, and why: a line each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What a provider counts of everything that began in a stretch of time, whether we know of it or not."""
+
+    label: str
+    """Channel and entity of the resources, such as `sms recipient`."""
+    start: datetime
+    end: datetime
+    """The first moment that is not in it."""
+    total: int
+    """How many resources the provider counts."""
+    known: int
+    """How many there are, by the provider's own counts, in the groups of that time that we know of."""
+    groups: int
+    """How many groups those are."""
+
+
+@runtime_checkable
+class HasStatistics(Protocol):
+    """A source whose provider also counts over all groups: that tells of a group that it has listed to nobody."""
+
+    async def surveys(self, cursor: Mapping[str, str]) -> Sequence[Statistics]:
+        """Ask for what is counted; empty where the provider has no such counts, or they cover nothing that is known.
+
+        Raises as `Source.pages` does.
+        """
+        ...
+
+
+@runtime_checkable
+class Reconcilable(Protocol):
+    """A source whose provider can be asked once more, so that its own account can be held against ours.
+
+    Nothing of this changes anything: neither the cursor nor the ledger. All methods raise as `Source.pages` does.
+    """
+
+    def groups(self, cursor: Mapping[str, str], watched: Sequence[str], *, everything: bool) -> AsyncIterator[str]:
+        """Yield the names of the groups: those that are followed, and with `everything` all that the cursor knows.
+
+        Groups that the provider lists and the cursor should know are among them.
+        """
+        ...
+
+    async def count(self, group: str, cursor: Mapping[str, str], *, ask: bool) -> GroupCounts | None:
+        """Ask what the provider counts in a group; it may be a group that `groups` does not name.
+
+        Without `ask`, tell what the polls have learnt, at no request; None where only asking tells. What the polls
+        could not read, and should have, is asked for all the same.
+        """
+        ...
+
+    def members(self, group: str, cursor: Mapping[str, str]) -> AsyncGenerator[Page, None]:
+        """Read a whole group; a resource may come more than once, the last one counts.
+
+        What is only asked for because a list may have holes comes last: a caller that has seen all stops before.
+        """
+        ...
+
+
+class SourceSettings(Settings):
+    """What every source can be told; a plugin's own settings extend this."""
+
+    type: str
+    """The name of the installed source."""
+    interval: Duration = Field(default=30.0, gt=0)
+    """How often the provider is asked."""
+    idle_slowdown: float = Field(default=1.0, ge=1, le=1000)
+    """How many times longer the interval becomes, step by step, while nothing happens; 1 is never."""
+    rate: Rate = 4.0
+    """Requests a second, for the account."""
+    stall_after: Duration = Field(default=300.0, gt=0)
+    """Failing for longer than this publishes SourceStalled."""
+    first_sight: Literal["emit", "baseline"] = "emit"
+    """With `baseline`, what a first start finds is recorded and not published, also where it is read only later."""
+    statuses: dict[str, str] = Field(default_factory=dict)
+    """Further provider's values, mapped to statuses that the tables know."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourcePlugin:
+    """What an entry point of `bridge.sources` names: settings and constructor, each once."""
+
+    settings: type[SourceSettings]
+    build: Callable[[str, Any, Clock], Source]
+    """Called with the source's name, its validated settings and the clock."""
+    events: tuple[type[Event], ...] = ()
+    """Events beyond the catalogue that this source makes."""
+    summary: str = ""

@@ -1,0 +1,1 @@
+"""Comparison of a provider's own counts with ours."""

@@ -1,0 +1,465 @@
+"""One source's books, group by group: what its provider says, what the ledger knows, and what events have told."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from pydantic_core import from_json
+
+from bridge.domain.clock import Clock
+from bridge.domain.errors import BridgeError, NotReady, Unauthorized, Unavailable
+from bridge.domain.event import INTERNAL_CHANNEL
+from bridge.domain.lifecycle import UNKNOWN, StatusHistory
+from bridge.protocols.deliveries import DeliveryCounts
+from bridge.protocols.ledger import JournalState, Key, Ledger
+from bridge.protocols.source import (
+    ExpectedKey,
+    GroupCounts,
+    HasStatistics,
+    Observation,
+    Reconcilable,
+    ResourceType,
+    Statistics,
+)
+
+_BATCH = 1000
+_ASK_AGAIN = 0.5
+_WALKS = 2
+_DIGEST = "#"
+"""Names that begin so may be digests of longer ones, from which no path can be made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One resource of which not all books say the same."""
+
+    resource: str
+    """Its path at the provider."""
+    group: str
+    what: str
+    """`missing`: the ledger does not know it. `status`: ledger and provider disagree. `gone`: the provider shows it no
+    more. `withheld`: the provider counts it and lists it nowhere; of a group, it counts more than it lists and we know.
+    `event`: the last event tells another status than the ledger. `unconfirmed`: the broker has not confirmed its event.
+    `undelivered`: a sink's books know nothing of its event."""
+    provider: str | None = None
+    ledger: str | None = None
+    event: str | None = None
+    """The status that the last event told."""
+    sink: str | None = None
+
+
+@dataclass(slots=True)
+class GroupBook:
+    """What the books say of one group: its resources by status."""
+
+    group: str
+    label: str
+    """Channel and entity of the resources, such as `voice recipient`."""
+    provider: Mapping[str, int] | None = None
+    """None where the provider counts nothing, and was not asked for the resources one by one."""
+    ledger: Mapping[str, int] = field(default_factory=dict)
+    events: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SinkBook:
+    """What one sink's books say of one source."""
+
+    tally: DeliveryCounts
+    unaccounted: int
+    """Events that it should know of and does not: on their way, or lost there."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What a comparison found."""
+
+    source: str
+    at: datetime
+    groups: list[GroupBook] = field(default_factory=list)
+    differences: list[Difference] = field(default_factory=list)
+    contradictions: list[str] = field(default_factory=list)
+    """Where the provider contradicts itself: its own difference, not ours."""
+    remarks: list[str] = field(default_factory=list)
+    """What could not be compared, and why."""
+    surveys: list[Statistics] = field(default_factory=list)
+    """What the provider counts over all groups; where that differs from what is known, nobody can say by whom."""
+    failures: dict[str, str] = field(default_factory=dict)
+    """The groups that could not be asked for, and why."""
+    journal: JournalState = field(default_factory=JournalState)
+    sinks: dict[str, SinkBook] = field(default_factory=dict)
+
+    @property
+    def balanced(self) -> bool:
+        """Whether all that was to be compared was compared and agrees."""
+        return not self.differences and not self.failures
+
+    def totals(self) -> dict[str, dict[str, Counter[str]]]:
+        """Return for each label what provider, ledger and events count in all groups together."""
+        found: dict[str, dict[str, Counter[str]]] = {}
+        for book in self.groups:
+            row = found.setdefault(book.label, {"provider": Counter(), "ledger": Counter(), "events": Counter()})
+            row["provider"].update(book.provider or {})
+            row["ledger"].update(book.ledger)
+            row["events"].update(book.events)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class CompareOptions:
+    """What a comparison takes in, and how patient it is."""
+
+    resource: str | None = None
+    """Only this resource, or this group with all that is in it."""
+    deep: bool = False
+    """Read every resource of every group, also where the counts agree: two opposite errors cancel out."""
+    everything: bool = False
+    """Take in groups that nobody looks at any more."""
+    use_cached_counts: bool = False
+    """Ask the provider only where what the polls have learnt differs, and leave out the events."""
+    patience: float = 0.0
+    """Seconds in which the ledger may still learn what the provider said before that counts as a difference."""
+
+    def includes(self, resource: str) -> bool:
+        """Say whether a resource is to be compared."""
+        return self.resource is None or resource == self.resource or resource.startswith(f"{self.resource}/")
+
+    def includes_group(self, group: str) -> bool:
+        """Say whether a group is to be compared."""
+        return self.includes(group) or (self.resource is not None and self.resource.startswith(f"{group}/"))
+
+
+class LastEventStatuses:
+    """A journal replayed: the status that the last event told of each resource."""
+
+    def __init__(self, ledger: Ledger, source: str) -> None:
+        self._ledger = ledger
+        self._source = source
+        self._after = 0
+        self._last: dict[str, str] = {}
+
+    def of(self, resource: str) -> str | None:
+        """Return the status that was told last; None where the journal has nothing of the resource."""
+        return self._last.get(resource)
+
+    async def catch_up(self) -> None:
+        """Read what was committed since the last time."""
+        while entries := await self._ledger.read(self._source, self._after, _BATCH):
+            for entry in entries:
+                body = from_json(entry.event.body)
+                if body["data"]["channel"] != INTERNAL_CHANNEL:
+                    self._last[body["subject"]] = body["data"]["status"]
+            self._after = entries[-1].position.seq
+
+
+@dataclass(frozen=True, slots=True)
+class _LedgerResource:
+    """One resource as the ledger has it."""
+
+    resource: str
+    key: Key
+    kind: ResourceType
+    history: str | None
+    marked: bool = False
+    """The provider marks its occurrences, so that the last status says little."""
+
+    @property
+    def status(self) -> str | None:
+        last = StatusHistory.parse(self.history).last
+        return None if last is None else self.kind.lifecycle.status(last)
+
+
+@dataclass(frozen=True, slots=True)
+class _PendingDifference:
+    """A difference that may only mean that the next poll was not yet."""
+
+    difference: Difference
+    known: _LedgerResource | None
+
+
+class Comparison:
+    """Compares provider, ledger and events of one source once; nothing is changed by it.
+
+    The provider is read first and the ledger after it, and a resource that the poller moves while we look is the
+    poller's: so a service that works is never blamed for what it is just doing.
+    """
+
+    def __init__(
+        self, name: str, source: Reconcilable, ledger: Ledger, clock: Clock, wanted: CompareOptions, *, published: bool
+    ) -> None:
+        """Prepare; `published` says that whatever the ledger knows became an event, as a baseline did not."""
+        self._name = name
+        self._source = source
+        self._ledger = ledger
+        self._clock = clock
+        self._wanted = wanted
+        self._published = published
+        self._told = LastEventStatuses(ledger, name)
+        self._suspects: list[_PendingDifference] = []
+        self._untold = 0
+        self._cursor: Mapping[str, str] = {}
+        self._report = Report(name, clock.now())
+
+    async def run(self, cursor: Mapping[str, str], watched: Sequence[str], told: Callable[[str], None]) -> Report:
+        """Compare group by group; `told` hears of each as it begins. See `bridge.reconcile.Reconciler.compare`."""
+        report, wanted = self._report, self._wanted
+        report.journal = await self._ledger.journal(self._name)
+        self._cursor = cursor
+        if not wanted.use_cached_counts:
+            await self._told.catch_up()
+        for group in await self._groups(watched):
+            told(group)
+            try:
+                await self._compare(group)
+            except (Unauthorized, Unavailable):
+                raise
+            except NotReady as error:
+                report.remarks.append(f"{group}: not compared: {error}")
+            except BridgeError as error:
+                report.failures[group] = str(error)
+        if wanted.resource is None and not wanted.use_cached_counts and isinstance(self._source, HasStatistics):
+            await self._survey(self._source)
+        await self._be_patient()
+        report.differences += [suspect.difference for suspect in self._suspects]
+        self._remark_on_events()
+        return report
+
+    async def _survey(self, source: HasStatistics) -> None:
+        try:
+            self._report.surveys += await source.surveys(self._cursor)
+        except Unavailable:
+            raise
+        except BridgeError as error:
+            self._report.remarks.append(f"the provider's statistics: {error}")
+
+    async def _groups(self, watched: Sequence[str]) -> list[str]:
+        wanted = self._wanted
+        groups = self._source.groups(self._cursor, watched, everything=wanted.everything)
+        found = [group async for group in groups if wanted.includes_group(group)]
+        return list(dict.fromkeys(found)) or ([] if wanted.resource is None else [wanted.resource])
+
+    # one group
+
+    async def _compare(self, group: str) -> None:
+        counted = await self._count(group)
+        if counted is None:
+            return
+        self._report.contradictions += [f"{counted.group}: {one}" for one in counted.contradictions]
+        self._report.remarks += [f"{counted.group}: {one}" for one in counted.remarks]
+        known = await self._known(counted)
+        if counted.not_found:
+            await self._gone(counted, known)
+            return
+        await self._observed(counted, counted.shown)
+        if counted.needs_full_read or self._wanted.deep or _differs(counted, known):
+            await self._walk(counted)
+        else:
+            await self._events(known)
+            self._book(counted, counted.counts, known)
+
+    async def _count(self, group: str) -> GroupCounts | None:
+        """Return the provider's account; a thrifty comparison asks for it only where the remembered one differs."""
+        if not self._wanted.use_cached_counts:
+            return await self._source.count(group, self._cursor, ask=True)
+        counted = await self._source.count(group, self._cursor, ask=False)
+        if counted is None or counted.needs_full_read or counted.not_found:
+            return counted
+        known = await self._known(counted)
+        shown = await self._trails(counted, counted.shown)
+        agree = all(_agrees(one, each) for one, each in zip(counted.shown, shown, strict=True))
+        return (
+            None if agree and not _differs(counted, known) else await self._source.count(group, self._cursor, ask=True)
+        )
+
+    async def _known(self, counted: GroupCounts) -> list[_LedgerResource]:
+        """Return what the ledger has of a group that has a scope of its own, without the group itself."""
+        if counted.scope is None:
+            return []
+        trails = await self._ledger.scope(self._name, counted.scope)
+        named = ((counted.subject(name), name, trail) for name, trail in trails.items())
+        return [
+            _LedgerResource(resource, Key(counted.scope, name), counted.kind, trail)
+            for resource, name, trail in named
+            if resource != counted.group
+        ]
+
+    async def _gone(self, counted: GroupCounts, known: Sequence[_LedgerResource]) -> None:
+        """Name the group that the provider does not know, and all that the ledger has of it."""
+        self._suspect(Difference(counted.group, counted.group, "gone"), None)
+        for one in known:
+            if not one.key.name.startswith(_DIGEST):
+                self._suspect(self._difference(counted, one, "gone", None), None)
+        self._book(counted, {}, known)
+
+    async def _walk(self, counted: GroupCounts) -> None:
+        """Read the whole group, and once more where fewer are listed than counted."""
+        seen: dict[Key, Observation] = {}
+        total = None if counted.contradictions else counted.total
+        for _ in range(_WALKS):
+            async with aclosing(self._source.members(counted.group, self._cursor)) as pages:
+                async for page in pages:
+                    seen.update((Key(one.scope, one.key), one) for one in page.observations)
+                    if total is not None and len(seen) >= total:
+                        break
+            if total is None or len(seen) >= total:
+                break
+        shown = list(seen.values())
+        known = await self._observed(counted, shown)
+        unlisted = await self._unlisted(counted, seen)
+        # What is counted and stands on no list is there, and shows itself to nobody.
+        what = "withheld" if total is not None and len(seen) + len(unlisted) <= total else "gone"
+        for one in unlisted:
+            self._suspect(self._difference(counted, one, what, None), None)
+        await self._events([*known, *unlisted])
+        hidden = 0 if total is None else total - len(seen) - len(unlisted)
+        if hidden > 0:
+            told = f"{total} counted, {len(seen)} listed"
+            self._suspect(Difference(counted.group, counted.group, "withheld", told, f"{len(known)} known"), None)
+        listed = Counter(one.kind.lifecycle.status_by_value.get(one.status, UNKNOWN) for one in shown)
+        self._book(counted, counted.counts or listed, [*known, *unlisted])
+
+    async def _unlisted(self, counted: GroupCounts, seen: Collection[Key]) -> list[_LedgerResource]:
+        """Return what the ledger has of the group and the provider did not show, though it should."""
+        expects = counted.expects
+        found = await self._known(counted) if expects is None else await self._expected(counted, expects, seen)
+        return [one for one in found if one.key not in seen and not one.key.name.startswith(_DIGEST)]
+
+    async def _expected(
+        self, counted: GroupCounts, expects: ExpectedKey, seen: Collection[Key]
+    ) -> list[_LedgerResource]:
+        """Return what the provider should have shown by what was told before it was asked, as the ledger has it now."""
+        owed = await self._owed(counted, expects)
+        left = {resource: key for resource, key in owed.items() if key not in seen}
+        trails = await self._ledger.last_seen(self._name, list(left.values()), 0.0) if left else ()
+        return [
+            _LedgerResource(resource, key, counted.kind, trail)
+            for (resource, key), trail in zip(left.items(), trails, strict=True)
+            if trail is not None
+        ]
+
+    async def _owed(self, counted: GroupCounts, expects: ExpectedKey) -> dict[str, Key]:
+        owed: dict[str, Key] = {}
+        after = 0
+        while entries := await self._ledger.read(self._name, after, _BATCH):
+            after = entries[-1].position.seq
+            for body in (from_json(entry.event.body) for entry in entries):
+                resource = body["subject"]
+                if not resource.startswith(f"{counted.group}/"):
+                    continue
+                key = expects(resource, body["data"])
+                # What was told later may be too young for the answer.
+                if key is None or datetime.fromisoformat(body["recordedtime"]) > counted.by:
+                    owed.pop(resource, None)
+                else:
+                    owed[resource] = Key(*key)
+        return owed
+
+    # one resource
+
+    async def _observed(self, counted: GroupCounts, shown: Sequence[Observation]) -> list[_LedgerResource]:
+        """Compare what the provider has shown with the ledger; return what the ledger knows of it."""
+        known = await self._trails(counted, shown)
+        for one, each in zip(shown, known, strict=True):
+            if not _agrees(one, each):
+                status = one.kind.lifecycle.status_by_value.get(one.status, UNKNOWN)
+                what = "missing" if each.history is None or one.occurrence_id is not None else "status"
+                self._suspect(self._difference(counted, each, what, status), each)
+        return [each for each in known if each.history is not None]
+
+    async def _trails(self, counted: GroupCounts, shown: Sequence[Observation]) -> list[_LedgerResource]:
+        known: list[_LedgerResource] = []
+        for start in range(0, len(shown), _BATCH):
+            some = shown[start : start + _BATCH]
+            keys = [Key(one.scope, one.key) for one in some]
+            trails = await self._ledger.last_seen(self._name, keys, 0.0)
+            known += [
+                _LedgerResource(_path(counted, one), key, one.kind, trail, marked=one.occurrence_id is not None)
+                for one, key, trail in zip(some, keys, trails, strict=True)
+            ]
+        return known
+
+    async def _events(self, known: Sequence[_LedgerResource]) -> None:
+        """Compare the ledger with what events have told; both are written as one, so they never differ for a moment."""
+        if self._wanted.use_cached_counts:
+            return
+        await self._told.catch_up()
+        odd = [one for one in known if not one.marked and self._told.of(one.resource) != one.status]
+        for start in range(0, len(odd), _BATCH):
+            some = odd[start : start + _BATCH]
+            now = await self._ledger.last_seen(self._name, [one.key for one in some], 0.0)
+            for one, trail in zip(some, now, strict=True):
+                if trail == one.history:
+                    self._untold_or_wrong(one)
+
+    def _untold_or_wrong(self, one: _LedgerResource) -> None:
+        journal = self._report.journal
+        whole = self._published and journal.first == journal.base + 1
+        if self._told.of(one.resource) is None and not whole:
+            self._untold += 1
+            return
+        event = self._told.of(one.resource)
+        group = one.key.scope
+        self._suspect(Difference(one.resource, group, "event", None, one.status, event), None)
+
+    def _difference(self, counted: GroupCounts, one: _LedgerResource, what: str, provider: str | None) -> Difference:
+        return Difference(one.resource, counted.group, what, provider, one.status, self._told.of(one.resource))
+
+    def _suspect(self, difference: Difference, known: _LedgerResource | None) -> None:
+        if self._wanted.includes(difference.resource):
+            self._suspects.append(_PendingDifference(difference, known))
+
+    def _book(self, counted: GroupCounts, provider: Mapping[str, int] | None, known: Sequence[_LedgerResource]) -> None:
+        label = f"{counted.kind.channel} {counted.kind.entity}"
+        ledger = Counter(one.status for one in known if one.status is not None)
+        events = Counter(told for one in known if (told := self._told.of(one.resource)) is not None)
+        self._report.groups.append(GroupBook(counted.group, label, provider, ledger, events))
+
+    # at the end
+
+    async def _be_patient(self) -> None:
+        """Drop what the poller has moved since: what it sees now is no difference of the books."""
+        deadline = self._clock.monotonic() + self._wanted.patience
+        while True:
+            self._suspects = await self._unmoved(self._suspects)
+            waiting = any(suspect.known is not None for suspect in self._suspects)
+            if not waiting or self._clock.monotonic() >= deadline:
+                return
+            await self._clock.sleep(_ASK_AGAIN)
+
+    async def _unmoved(self, suspects: Sequence[_PendingDifference]) -> list[_PendingDifference]:
+        kept = [suspect for suspect in suspects if suspect.known is None]
+        asked = [(suspect, suspect.known) for suspect in suspects if suspect.known is not None]
+        for start in range(0, len(asked), _BATCH):
+            some = asked[start : start + _BATCH]
+            trails = await self._ledger.last_seen(self._name, [known.key for _, known in some], 0.0)
+            kept += [suspect for (suspect, known), trail in zip(some, trails, strict=True) if trail == known.history]
+        return kept
+
+    def _remark_on_events(self) -> None:
+        if self._untold:
+            why = "it is kept for a while only" if self._published else "a first start recorded them as its baseline"
+            self._report.remarks.append(f"{self._untold} resources have no event in the journal: {why}")
+
+
+def _agrees(one: Observation, known: _LedgerResource) -> bool:
+    if one.occurrence_id is not None:
+        return one.occurrence_id in StatusHistory.parse(known.history).occurrence_ids
+    return known.history is not None and StatusHistory.parse(known.history).last == one.kind.lifecycle.code(one.status)
+
+
+def _differs(counted: GroupCounts, known: Sequence[_LedgerResource]) -> bool:
+    if counted.counts is None:
+        return False
+    ours = Counter(one.status for one in known)
+    return dict(counted.counts) != dict(ours) or (counted.total is not None and counted.total != len(known))
+
+
+def _path(counted: GroupCounts, one: Observation) -> str:
+    try:
+        return one.kind.describe(one).subject
+    except Exception:  # noqa: BLE001 - a plugin's fault in one resource must not stop the comparison
+        return counted.subject(one.key)

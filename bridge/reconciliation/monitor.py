@@ -1,0 +1,188 @@
+"""The books kept while the service runs: compared now and then, and a difference that stays is published once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+import structlog
+
+from bridge.domain.catalogue import BooksData, BooksMismatch
+from bridge.domain.clock import Clock
+from bridge.domain.errors import BridgeError, LeaseLost, Unavailable
+from bridge.domain.event import INTERNAL_CHANNEL, Event, Observed, Transition, event_id
+from bridge.domain.times import rfc3339, truncate_to_millis
+from bridge.ingest.intake import INTERNAL_PREFIX
+from bridge.protocols.ledger import Commit, Lease, Ledger
+from bridge.reconciliation.comparison import CompareOptions, Difference
+from bridge.reconciliation.reconciler import Reconciler
+
+log = structlog.get_logger()
+
+_CHECKED = f"{INTERNAL_PREFIX}books.checked"
+_SUSPECT = f"{INTERNAL_PREFIX}books:"
+_KEPT = 100
+"""So many differences of one source are remembered and published; the rest is counted in the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class PendingMismatch:
+    """What the cursor remembers of one resource that differs."""
+
+    what: str
+    provider: str | None
+    ledger: str | None
+    since: str
+    """When the difference was found first, RFC 3339."""
+    said: bool = False
+    """Whether it was published."""
+
+    @classmethod
+    def load(cls, text: str) -> PendingMismatch:
+        """Read what `dump` wrote."""
+        return cls(**json.loads(text))
+
+    def dump(self) -> str:
+        """Return the cursor's entry."""
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+    def is_of(self, found: Difference) -> bool:
+        """Say whether it is still the same difference."""
+        return (self.what, self.provider, self.ledger) == (found.what, found.provider, found.ledger)
+
+
+@dataclass(frozen=True, slots=True)
+class MismatchDecision:
+    """What a check leads to."""
+
+    kept: Mapping[str, PendingMismatch | None]
+    """Changes of what is remembered, by resource; None is forgotten."""
+    news: Sequence[tuple[str, PendingMismatch]]
+    """Differences to be published, by resource."""
+
+
+def decide(known: Mapping[str, PendingMismatch], found: Sequence[Difference], since: str) -> MismatchDecision:
+    """Decide what a check means after the one before; pure.
+
+    What differs for the first time may be under way; what differs in the same way at two checks in a row is published,
+    once. What differs no longer is forgotten, so that it is news should it come again. Of more than a hundred, those
+    that are known already come first.
+    """
+    differ = {one.resource for one in found}
+    kept: dict[str, PendingMismatch | None] = dict.fromkeys(known.keys() - differ)
+    room = _KEPT - len(known.keys() & differ)
+    news = []
+    for one in found:
+        before = known.get(one.resource)
+        if before is None:
+            room -= 1
+            if room < 0:
+                continue
+        if before is None or not before.is_of(one):
+            kept[one.resource] = PendingMismatch(one.what, one.provider, one.ledger, since)
+        elif not before.said:
+            said = PendingMismatch(one.what, one.provider, one.ledger, before.since, said=True)
+            kept[one.resource] = said
+            news.append((one.resource, said))
+    return MismatchDecision(kept, news)
+
+
+class ReconciliationMonitor:
+    """Compares one source's books with its provider every so often, cheaply: what the polls have learnt comes first."""
+
+    def __init__(
+        self,
+        name: str,
+        uri: str,
+        reconciler: Reconciler,
+        ledger: Ledger,
+        clock: Clock,
+        *,
+        every: float,
+        committed: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self._name = name
+        self._uri = uri
+        self._reconciler = reconciler
+        self._ledger = ledger
+        self._clock = clock
+        self._every = every
+        self._committed = committed
+        self._next = clock.monotonic()
+
+    async def look(self, lease: Lease) -> None:
+        """Check the books if it is time; call it after a good poll, with the source's lease.
+
+        Raises `LeaseLost` and `Unavailable`; a provider that cannot be asked now is asked at the next check.
+        """
+        if self._clock.monotonic() < self._next:
+            return
+        cursor = await self._ledger.cursor(self._name)
+        now = truncate_to_millis(self._clock.now())
+        # The first look of a source only winds the clock: its first poll may have left much for the second.
+        last = datetime.fromisoformat(cursor[_CHECKED]) if _CHECKED in cursor else None
+        wait = self._every if last is None else self._every - (now - last).total_seconds()
+        if last is None:
+            await self._ledger.commit(lease, Commit(self._name, cursor={_CHECKED: rfc3339(now)}))
+        if wait > 0:
+            self._next = self._clock.monotonic() + min(wait, self._every)
+            return
+        self._next = self._clock.monotonic() + self._every
+        await self._check(lease, cursor, now)
+
+    async def _check(self, lease: Lease, cursor: Mapping[str, str], now: datetime) -> None:
+        known = {
+            name.removeprefix(_SUSPECT): PendingMismatch.load(text)
+            for name, text in cursor.items()
+            if name.startswith(_SUSPECT)
+        }
+        try:
+            report = await self._reconciler.compare(CompareOptions(use_cached_counts=True))
+        except (LeaseLost, Unavailable):
+            raise
+        except BridgeError as error:
+            log.info("books.cannot_be_compared", source=self._name, reason=str(error))
+            return
+        found = report.differences
+        if len(found) > _KEPT:
+            log.warning("books.differ_widely", source=self._name, differences=len(found), published_at_most=_KEPT)
+        # A group that could not be asked for is neither right nor wrong.
+        asked = {name: one for name, one in known.items() if not _within(name, report.failures)}
+        judged = decide(asked, found, rfc3339(now))
+        changes = {
+            f"{_SUSPECT}{name}": None if one is None else one.dump() for name, one in judged.kept.items()
+        }  # fmt: skip
+        events = [self._event(resource, one, now).to_wire() for resource, one in judged.news]
+        commit = Commit(self._name, events=events, cursor={**changes, _CHECKED: rfc3339(now)})
+        self._committed(await self._ledger.commit(lease, commit))
+        if events:
+            log.error(
+                "books.do_not_balance", source=self._name, resources=len(events),
+                consequence="BooksMismatch is published for each; `bridge reconcile` names them",
+            )  # fmt: skip
+
+    def _event(self, resource: str, one: PendingMismatch, now: datetime) -> Event:
+        since = datetime.fromisoformat(one.since)
+        return BooksMismatch.of(
+            id=event_id(self._uri, resource, BooksMismatch.status, one.since),
+            source=self._uri,
+            subject=resource,
+            time=now,
+            recordedtime=now,
+            data=BooksData(
+                channel=INTERNAL_CHANNEL,
+                status=BooksMismatch.status,
+                transition=Transition.FIRST,
+                observed=Observed(after=since, by=now),
+                what=one.what,
+                provider_says=one.provider,
+                ledger_says=one.ledger,
+                since=since,
+            ),
+        )
+
+
+def _within(resource: str, groups: Mapping[str, str]) -> bool:
+    return any(resource == group or resource.startswith(f"{group}/") for group in groups)

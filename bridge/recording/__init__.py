@@ -1,0 +1,20 @@
+"""Tapes: what the providers answered, kept without personal data, and played again offline."""
+
+from __future__ import annotations
+
+from bridge.recording.diff import Difference, Side, compare
+from bridge.recording.files import TapeError
+from bridge.recording.player import Replay, Summary, UnmatchedRequest, offline
+from bridge.recording.recorder import Recorder
+
+__all__ = [
+    "Difference",
+    "Recorder",
+    "Replay",
+    "Side",
+    "Summary",
+    "TapeError",
+    "UnmatchedRequest",
+    "compare",
+    "offline",
+]

@@ -1,0 +1,1 @@
+"""Assembly of the configured parts, and the long-lived process."""

@@ -1,0 +1,174 @@
+"""From a checked configuration to the parts it names: built, not yet opened, and without side effects."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import ValidationError
+
+from bridge.config import registry
+from bridge.config.model import Config
+from bridge.config.types import EMBEDDED, sqlite_path
+from bridge.domain.catalogue import INTERNAL_EVENTS, Catalogue
+from bridge.domain.clock import Clock
+from bridge.domain.errors import Permanent, Unavailable
+from bridge.protocols.broker import Broker
+from bridge.protocols.deliveries import DeliveryStore
+from bridge.protocols.ledger import Ledger
+from bridge.protocols.sink import Sink
+from bridge.protocols.source import Source
+
+_KEY_NOTE = "secret/privacy"
+_KEY_LEASE = "secret/privacy"
+_KEY_LEASE_TTL = 10.0
+
+
+class Store(Ledger, DeliveryStore, Protocol):
+    """One store that keeps both the ledger and the deliveries."""
+
+    async def open(self) -> None:
+        """Connect; raises `Unavailable`."""
+        ...
+
+
+class OpenBroker(Broker, Protocol):
+    """A broker that has to be opened before it is used."""
+
+    async def open(self) -> None:
+        """Connect; raises `Unavailable`."""
+        ...
+
+
+class Assembly:
+    """Builds the parts of a configuration. Only the adapters and plugins that it names are imported."""
+
+    def __init__(self, config: Config, clock: Clock | None = None) -> None:
+        self.config = config
+        self.clock = clock or Clock()
+
+    def store(self) -> Store:
+        """Return the store, not yet opened; raises `ConfigError` where its adapter cannot read the URL after all."""
+        url = self.config.store_url
+        if url.startswith("sqlite:"):
+            from bridge.adapters.sqlite.store import SqliteStore
+
+            return SqliteStore(Path(sqlite_path(url)), clock=self.clock)
+        from bridge.adapters.redis.store import RedisStore
+
+        try:
+            return RedisStore(url, clock=self.clock)
+        except ValueError as error:
+            raise self.config.problem(("store",), str(error)) from None
+
+    def broker(self) -> OpenBroker:
+        """Return the broker, not yet opened; raises `ConfigError` where its adapter cannot read the URL after all."""
+        if self.config.broker_url == EMBEDDED:
+            from bridge.adapters.sqlite.broker import SqliteBroker
+
+            return SqliteBroker(self.config.state / "broker.db", clock=self.clock)
+        from bridge.adapters.kombu.broker import KombuBroker
+
+        try:
+            return KombuBroker(self.config.broker_url, exchange=self.config.exchange, clock=self.clock)
+        except ValueError as error:
+            raise self.config.problem(("broker",), str(error)) from None
+
+    def source(self, name: str) -> Source:
+        """Return one source; raises `ConfigError` where its plugin refuses the settings after all."""
+        settings = self.config.sources[name]
+        try:
+            return registry.load_source(settings.type).build(name, settings, self.clock)
+        except (ValueError, Permanent) as error:
+            raise self.config.problem(("sources", name), _refusal(error)) from error
+
+    def sink(self, name: str) -> Sink:
+        """Return one sink; raises `ConfigError` where its plugin refuses the settings after all."""
+        settings = self.config.sinks[name]
+        try:
+            return registry.load_sink(settings.type).build(name, settings, self.clock)
+        except (ValueError, Permanent) as error:
+            raise self.config.problem(("sinks", name), _refusal(error)) from error
+
+    def sources(self) -> dict[str, Source]:
+        """Return all sources by name."""
+        return {name: self.source(name) for name in self.config.sources}
+
+    def sinks(self) -> dict[str, Sink]:
+        """Return all sinks by name."""
+        return {name: self.sink(name) for name in self.config.sinks}
+
+    def catalogue(self) -> Catalogue:
+        """Return the events that may occur: the bridge's own, and those of the configured sources."""
+        types = [settings.type for settings in self.config.sources.values()]
+        own = [event for name in dict.fromkeys(types) for event in registry.load_source(name).events]
+        return Catalogue(dict.fromkeys((*own, *INTERNAL_EVENTS)))
+
+    def make_state(self) -> None:
+        """Make the state directory, for its owner alone, if the embedded store or broker needs it."""
+        if self.config.store is not None and self.config.broker_url != EMBEDDED:
+            return
+        state = self.config.state
+        try:
+            state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise Unavailable(
+                f"the state directory {state} cannot be made: {os.strerror(error.errno or 0)}; set `state:` or "
+                "BRIDGE_STATE_DIR to a directory that can be written to"
+            ) from None
+
+    @asynccontextmanager
+    async def opened_store(self) -> AsyncIterator[Store]:
+        """Give the store, open, and close it afterwards."""
+        self.make_state()
+        store = self.store()
+        try:
+            await store.open()
+            yield store
+        finally:
+            await store.close()
+
+    @asynccontextmanager
+    async def opened_broker(self) -> AsyncIterator[OpenBroker]:
+        """Give the broker, open, and close it afterwards."""
+        self.make_state()
+        broker = self.broker()
+        try:
+            await broker.open()
+            yield broker
+        finally:
+            await broker.close()
+
+    async def privacy_key(self, store: Ledger) -> bytes:
+        """Return the key of the tokens: the configured one, or the store's own, made at the first call.
+
+        It lies where the events lie, so that all processes on one store make the same tokens and no second place has to
+        be kept safe.
+        """
+        if self.config.privacy_key is not None:
+            return self.config.privacy_key.reveal().encode()
+        owner = secrets.token_hex(8)
+        while True:
+            if found := (await store.statuses(_KEY_NOTE)).get(_KEY_NOTE, {}).get("key"):
+                return bytes.fromhex(found)
+            lease = await store.acquire(_KEY_LEASE, owner, _KEY_LEASE_TTL)
+            if lease is None:
+                # Another process is about to write it.
+                await self.clock.sleep(0.1)
+                continue
+            try:
+                # It may have been written between our look and our lease.
+                if not (await store.statuses(_KEY_NOTE)).get(_KEY_NOTE):
+                    await store.set_status(_KEY_NOTE, {"key": secrets.token_hex(32)})
+            finally:
+                await store.release(lease)
+
+
+def _refusal(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        return f"the plugin's own settings do not fit: {error.errors(include_input=False)[0]['msg']}"
+    return " ".join(str(error).split())

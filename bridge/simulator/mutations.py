@@ -1,0 +1,427 @@
+"""Effects on what an answer says: items, fields, counts, times, watermarks and links."""
+
+from __future__ import annotations
+
+import copy
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+from bridge.simulator.fault_injection import Effect, FaultContext
+from bridge.simulator.provider_api import SimResponse, encode
+
+_TIMES = ("created_at", "completed_at", "sent_at", "timestamp")
+Edit = Callable[[Any, FaultContext], Any]
+"""Returns the changed payload, or None where there is nothing to change."""
+
+
+def edits(edit: Edit) -> Effect:
+    """Return the effect that changes a JSON body by `edit`; it strikes true answers only."""
+
+    def effect(strike: FaultContext) -> bool:
+        if strike.answer.status != 200 or not strike.answer.body:  # noqa: PLR2004 - OK
+            return False
+        changed = edit(json.loads(strike.answer.body), strike)
+        if changed is None:
+            return False
+        strike.answer.body = encode(changed)
+        return True
+
+    return effect
+
+
+def items_of(payload: Any) -> list[dict[str, Any]]:
+    """Return the resources in a body: of a list, of a feed, or the one that it is."""
+    found = payload.get("messages", [payload]) if isinstance(payload, dict) else payload
+    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+
+
+def listed(edit: Callable[[list[Any], FaultContext], bool]) -> Effect:
+    """Return the effect that changes the list of items by `edit`, in whichever place a body has it."""
+
+    def whole(payload: Any, strike: FaultContext) -> Any:
+        items = payload.get("messages") if isinstance(payload, dict) else payload
+        return payload if isinstance(items, list) and items and edit(items, strike) else None
+
+    return edits(whole)
+
+
+def one_item(edit: Callable[[dict[str, Any], FaultContext], bool]) -> Effect:
+    """Return the effect that changes one item of a body, drawn by lot, by `edit`."""
+
+    def whole(payload: Any, strike: FaultContext) -> Any:
+        items = items_of(payload)
+        return payload if items and edit(items[strike.random.randrange(len(items))], strike) else None
+
+    return edits(whole)
+
+
+def every_item(edit: Callable[[dict[str, Any], FaultContext], bool]) -> Effect:
+    """Return the effect that changes all items of a body by `edit`."""
+
+    def whole(payload: Any, strike: FaultContext) -> Any:
+        struck = [edit(item, strike) for item in items_of(payload)]
+        return payload if any(struck) else None
+
+    return edits(whole)
+
+
+# --- items of a page --------------------------------------------------------------------------------------------------
+
+
+def repeat_first(items: list[Any], strike: FaultContext) -> bool:
+    """Show the first item once more at the end of the page."""
+    del strike
+    items.append(copy.deepcopy(items[0]))
+    return True
+
+
+def reverse(items: list[Any], strike: FaultContext) -> bool:
+    """Turn the order of a page round."""
+    del strike
+    items.reverse()
+    return len(items) > 1
+
+
+def put_null(items: list[Any], strike: FaultContext) -> bool:
+    """Put a null among the items."""
+    items.insert(strike.random.randint(0, len(items)), None)
+    return True
+
+
+# --- fields -----------------------------------------------------------------------------------------------------------
+
+_OPTIONAL = (
+    *("created_at", "completed_at", "error_message", "formatted_phone", "phone", "recipient_counts"),
+    *("recipient_detail_counts", "body", "reference", "campaign", "job", "team", "number", "timestamp"),
+    *("statusMessage", "statusCode", "definitionKey", "info"),
+)
+
+
+def add_unknown(item: dict[str, Any], strike: FaultContext) -> bool:
+    """Add fields that no reference names."""
+    del strike
+    item["carrier"] = {"name": "Example Mobile", "mcc": [310, 410]}
+    item["x_experiment"] = None
+    return True
+
+
+def set_null(item: dict[str, Any], strike: FaultContext) -> bool:
+    """Make every optional field null."""
+    return _each_optional(item, lambda name: item.__setitem__(name, None), strike)
+
+
+def leave_out(item: dict[str, Any], strike: FaultContext) -> bool:
+    """Leave every optional field out."""
+    return _each_optional(item, item.pop, strike)
+
+
+def retype(item: dict[str, Any], strike: FaultContext) -> bool:
+    """Give every optional field, and a number that names or a state, another JSON type."""
+    for name in ("id", "eventID", "state"):
+        if isinstance(item.get(name), int):
+            item[name] = str(item[name])
+    return _each_optional(item, lambda name: item.__setitem__(name, _other_type(item[name])), strike)
+
+
+def _each_optional(item: dict[str, Any], change: Callable[[str], Any], strike: FaultContext) -> bool:
+    del strike
+    names = [name for name in _OPTIONAL if name in item]
+    for name in names:
+        change(name)
+    return bool(names)
+
+
+def _other_type(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: str(inner) for key, inner in value.items()}
+        case str():
+            return int(value) if value.isdecimal() else [value]
+        case _:
+            return str(value)
+
+
+def add_id(item: dict[str, Any], strike: FaultContext) -> bool:
+    """Add the `id` that real items may have beside their link."""
+    del strike
+    path = item.get("_links", {}).get("self", "")
+    item["id"] = int(path.rpartition("/")[2])
+    return True
+
+
+def id_alone(item: dict[str, Any], strike: FaultContext) -> bool:
+    """Give an `id` and take the links away."""
+    add_id(item, strike)
+    del item["_links"]
+    return True
+
+
+def drop_identity(item: dict[str, Any], strike: FaultContext) -> bool:
+    """Take away all by which the item could be known."""
+    del strike
+    return bool([item.pop(name) for name in ("_links", "id", "eventID") if name in item])
+
+
+def absolute_self(item: dict[str, Any], strike: FaultContext) -> bool:
+    """Write the item's own link with scheme and host."""
+    item["_links"] = {name: strike.ask.origin + path for name, path in item["_links"].items()}
+    return True
+
+
+def rename_status(item: dict[str, Any], strike: FaultContext) -> bool:
+    """Use a status that no table knows."""
+    if "state" in item:
+        item["state"] = 9
+    elif "eventCategoryType" in item:
+        item["eventCategoryType"] = f"TransactionalSendEvents.{strike.value}"
+    else:
+        item["status"] = str(strike.value)
+    return True
+
+
+def null_status(item: dict[str, Any], strike: FaultContext) -> bool:
+    """Make the status itself null."""
+    del strike
+    names = [name for name in ("status", "state", "eventCategoryType") if name in item]
+    for name in names:
+        item[name] = None
+    return bool(names)
+
+
+def keys_to_top(item: dict[str, Any], strike: FaultContext) -> bool:
+    """Put the keys of an event at its top level, where the reference table has them."""
+    del strike
+    item.update(item.pop("info"))
+    return True
+
+
+def unknown_reason(item: dict[str, Any], strike: FaultContext) -> bool:
+    """Use a reason code that the table does not have."""
+    del strike
+    item["statusCode"], item["statusMessage"] = 9999, "SomethingNew"
+    return True
+
+
+def shift_times(hours: int) -> Callable[[dict[str, Any], FaultContext], bool]:
+    """Return the edit that moves the times of an item by so many hours."""
+
+    def shifted(text: str) -> str:
+        moment = datetime.fromisoformat(text[:19]) + timedelta(hours=hours)
+        return moment.isoformat() + text[19:]
+
+    def edit(item: dict[str, Any], strike: FaultContext) -> bool:
+        del strike
+        return _each_time(item, shifted)
+
+    return edit
+
+
+def garble_times(item: dict[str, Any], strike: FaultContext) -> bool:
+    """Write the times of an item as nobody reads them."""
+    return _each_time(item, lambda _: strike.random.choice(("yesterday", "0000-00-00T00:00:00Z", "")))
+
+
+def _each_time(item: dict[str, Any], change: Callable[[str], str]) -> bool:
+    names = [name for name in _TIMES if isinstance(item.get(name), str)]
+    for name in names:
+        item[name] = change(item[name])
+    return bool(names)
+
+
+# --- counts -----------------------------------------------------------------------------------------------------------
+
+
+def false_counts(payload: Any, strike: FaultContext) -> Any:
+    """Let the counts not add up to their total."""
+    counts = payload.get("recipient_counts")
+    if not counts:
+        return None
+    counts["sent"] += strike.random.randint(1, 9)
+    return payload
+
+
+def without_counts(payload: Any, strike: FaultContext) -> Any:
+    """Leave the counts out, as while a message is new."""
+    del strike
+    found = [payload.pop(name) for name in ("recipient_counts", "recipient_detail_counts") if name in payload]
+    return payload if found else None
+
+
+def null_counts(payload: Any, strike: FaultContext) -> Any:
+    """Make the counts null."""
+    del strike
+    if "recipient_counts" not in payload:
+        return None
+    return {**payload, "recipient_counts": None}
+
+
+# --- the feed of Marketing Cloud --------------------------------------------------------------------------------------
+
+
+def watermark(change: Callable[[int, dict[str, Any]], Any]) -> Edit:
+    """Return the edit that says another `lastEventID`."""
+
+    def edit(payload: Any, strike: FaultContext) -> Any:
+        del strike
+        return {**payload, "lastEventID": change(payload["lastEventID"], payload)}
+
+    return edit
+
+
+def without_watermark(payload: Any, strike: FaultContext) -> Any:
+    """Leave the watermark out."""
+    del strike
+    return {key: value for key, value in payload.items() if key != "lastEventID"}
+
+
+def no_messages(value: Any, *, absent: bool = False) -> Edit:
+    """Return the edit that says an empty feed differently."""
+
+    def edit(payload: Any, strike: FaultContext) -> Any:
+        del strike
+        if payload["messages"]:
+            return None
+        rest = {key: each for key, each in payload.items() if key != "messages"}
+        return rest if absent else {**rest, "messages": value}
+
+    return edit
+
+
+def token_field(name: str, change: Callable[[Any, FaultContext], Any]) -> Edit:
+    """Return the edit that changes a field of the token's answer; None leaves it out."""
+
+    def edit(payload: Any, strike: FaultContext) -> Any:
+        value = change(payload[name], strike)
+        rest = {key: each for key, each in payload.items() if key != name}
+        return rest if value is None else {**rest, name: value}
+
+    return edit
+
+
+# --- links ------------------------------------------------------------------------------------------------------------
+
+_LINK = re.compile(r'<([^>]*)>; rel="(\w+)"')
+
+
+def links(write: Callable[[list[tuple[str, str]], FaultContext], str | None]) -> Effect:
+    """Return the effect that writes the Link header of a listing differently; it strikes where there is one."""
+
+    def effect(strike: FaultContext) -> bool:
+        found = _LINK.findall(strike.answer.headers.get("Link", ""))
+        text = write(found, strike) if found else None
+        if text is None:
+            return False
+        strike.answer.headers["Link"] = text
+        return True
+
+    return effect
+
+
+def next_links(change: Callable[[str, FaultContext], str]) -> Effect:
+    """Return the effect that changes the target of `next`; it strikes where there is a next page."""
+
+    def write(found: list[tuple[str, str]], strike: FaultContext) -> str | None:
+        if "next" not in dict(_turned(found)):
+            return None
+        return join((change(target, strike) if name == "next" else target, name) for target, name in found)
+
+    return links(write)
+
+
+def each_link(change: Callable[[str, FaultContext], str]) -> Effect:
+    """Return the effect that changes all targets."""
+    return links(lambda found, strike: join((change(target, strike), name) for target, name in found))
+
+
+def _turned(found: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    return ((name, target) for target, name in found)
+
+
+def join(found: Any, form: str = '<{}>; rel="{}"', between: str = ", ") -> str:
+    """Return a Link header."""
+    return between.join(form.format(target, name) for target, name in found)
+
+
+def in_path(target: str, strike: FaultContext) -> str:
+    """Write `?page=2` as `/page/2`."""
+    del strike
+    path, _, query = target.partition("?")
+    number = re.search(r"page=(\d+)$", query)
+    rest = re.sub(r"&?page=\d+$", "", query)
+    return f"{path}/page/{number[1] if number else 1}" + (f"?{rest}" if rest else "")
+
+
+def empty_link(strike: FaultContext) -> bool:
+    """Send an empty Link header where no page follows."""
+    if 'rel="next"' in strike.answer.headers.get("Link", ""):
+        return False
+    strike.answer.headers["Link"] = ""
+    return True
+
+
+def endless(strike: FaultContext) -> bool:
+    """Let every page have a next one, for ever: beyond the end the first page is shown again."""
+    page = strike.ask.query.get("page", "1")
+    if strike.answer.body == b"[]":
+        strike.answer.body = strike.memory.get(strike.ask.path, b"[]")
+    strike.memory[strike.ask.path] = strike.answer.body
+    number = int(page) + 1 if page.isdecimal() else 2
+    strike.answer.headers["Link"] = f'<{strike.ask.path}?page={number}>; rel="next"'
+    return True
+
+
+def stale(strike: FaultContext) -> bool:
+    """Answer as the last time, like a replica that lags behind."""
+    target = strike.ask.target
+    before = strike.memory.get(target)
+    strike.memory[target] = SimResponse(strike.answer.status, strike.answer.body, dict(strike.answer.headers))
+    if before is None or before.body == strike.answer.body:
+        return False
+    strike.answer.body, strike.answer.headers = before.body, dict(before.headers)
+    return True
+
+
+# --- bytes ------------------------------------------------------------------------------------------------------------
+
+
+def packed(name: str, pack: Callable[[bytes, FaultContext], bytes]) -> Effect:
+    """Return the effect that sends a body under a content encoding."""
+
+    def effect(strike: FaultContext) -> bool:
+        strike.answer.body = pack(strike.answer.body, strike)
+        strike.answer.headers["Content-Encoding"] = name
+        return True
+
+    return effect
+
+
+def bomb(body: bytes, strike: FaultContext) -> bytes:
+    """Return few bytes that unpack to very many blanks in front of a body."""
+    packer = zlib.compressobj(9, wbits=31)
+    out = [packer.compress(b" " * (1 << 20)) for _ in range(int(strike.value) >> 20)]
+    return b"".join([*out, packer.compress(body), packer.flush()])
+
+
+def squeeze(body: bytes, strike: FaultContext) -> bytes:
+    """Return a body as gzip."""
+    del strike
+    return gzip.compress(body)
+
+
+def written(change: Callable[[bytes], bytes], content_type: str | None = None) -> Effect:
+    """Return the effect that writes a body's bytes differently, or says another content type."""
+
+    def effect(strike: FaultContext) -> bool:
+        if not strike.answer.body:
+            return False
+        strike.answer.body = change(strike.answer.body)
+        if content_type is not None:
+            strike.answer.headers["Content-Type"] = content_type
+        return True
+
+    return effect

@@ -1,0 +1,16 @@
+"""GovDelivery TMS: messages and their recipients, followed from creation until they stop changing."""
+
+from __future__ import annotations
+
+from bridge.protocols.source import SourcePlugin
+from bridge.sources.govdelivery.events import EVENTS
+from bridge.sources.govdelivery.source import GovDelivery, GovDeliverySettings
+
+__all__ = ["GovDelivery", "GovDeliverySettings", "plugin"]
+
+plugin = SourcePlugin(
+    settings=GovDeliverySettings,
+    build=GovDelivery,
+    events=EVENTS,
+    summary="GovDelivery TMS: the fate of SMS and voice messages and of each of their recipients",
+)

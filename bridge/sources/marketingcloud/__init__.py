@@ -1,0 +1,25 @@
+"""Salesforce Marketing Cloud: the feed of messages that were not sent, followed by its watermark."""
+
+from __future__ import annotations
+
+from bridge.protocols.source import SourcePlugin
+from bridge.sources.marketingcloud.events import FEEDS, REASONS, EmailNotSent, EmailQueued, EmailSendEvent, EmailSent
+from bridge.sources.marketingcloud.source import MarketingCloud, MarketingCloudSettings
+
+__all__ = [
+    "REASONS",
+    "EmailNotSent",
+    "EmailQueued",
+    "EmailSendEvent",
+    "EmailSent",
+    "MarketingCloud",
+    "MarketingCloudSettings",
+    "plugin",
+]
+
+plugin = SourcePlugin(
+    settings=MarketingCloudSettings,
+    build=MarketingCloud,
+    events=tuple(event for feed in FEEDS.values() for event in feed.events),
+    summary="transactional messages of a Salesforce Marketing Cloud account that were not sent",
+)

@@ -1,0 +1,301 @@
+"""Marketing Cloud's feeds, a row each, and how one TransactionalSendEvent is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any
+from urllib.parse import quote
+
+from pydantic import (
+    Field,
+)
+
+from bridge.domain.event import Data, Event, UnmappedFields
+from bridge.domain.lifecycle import Lifecycle
+from bridge.http import parsing
+from bridge.protocols.source import Facts, Observation, ResourceType
+
+
+class SendData(Data):
+    """One TransactionalSendEvent of Marketing Cloud."""
+
+    event_id: int | str | None = None
+    code: int | str | None = None
+    """The provider's `statusCode`."""
+    reason: str | None = None
+    """The provider's `statusMessage`."""
+    definition: str | None = None
+    message_key: str | None = None
+    contact_key: str | None = None
+    phone: str | None = None
+    provider_time: str | None = None
+    """The provider's `timestamp` as it stood: Central Standard Time, always UTC-06:00."""
+    provider: UnmappedFields = Field(default_factory=dict)
+    """Fields of the answer that no model knows."""
+
+
+# --- Salesforce Marketing Cloud: TransactionalSendEvents --------------------------------------------------------------
+
+
+class SMSSendEvent(Event):
+    """One TransactionalSendEvent of an SMS."""
+
+    channels = ("sms",)
+    entity = "message"
+    provider = "marketingcloud"
+    data: SendData
+
+
+class SMSNotSent(SMSSendEvent):
+    """The message was not sent; the reason is in the data."""
+
+    status = "not_sent"
+
+
+class SMSSent(SMSSendEvent):
+    """The message was sent for delivery."""
+
+    status = "sent"
+
+
+class SMSQueued(SMSSendEvent):
+    """The SMS has not yet been processed for sending."""
+
+    status = "queued"
+
+
+CENTRAL_STANDARD_TIME = timezone(timedelta(hours=-6))
+"""The zone of every `timestamp`, in summer as well: named zones know daylight saving, this feed does not."""
+
+REASONS: Mapping[int, str] = {
+    1: "Unsubscribed",
+    2: "Held",
+    5: "InvalidEmailAddress",
+    15: "UnspecifiedError",
+    16: "InvalidAttributeValue",
+    24: "ListDetectiveExclusion",
+    25: "SubscriberBlackedOut",
+    33: "AccountLevelOptOut",
+    37: "QueuedTransactionDeleted",
+    42: "RestrictedForProcessing",
+    43: "SubscriberRequestExpired",
+    44: "UnprovisionedCountry",
+    45: "InvalidMobileNumber",
+    46: "MessageRenderFailure",
+    47: "AddressNotFound",
+    48: "SendFailure",
+    49: "MessageExpired",
+    51: "MessageTooLong",
+    54: "ValidationError",
+    118: "GlobalUnsub",
+    139: "TimedoutInQueue",
+}
+"""The vendor's names of `statusCode`; there are more. 25 will be sent again later, so that not sent is not the end."""
+
+
+class EmailSendEvent(Event):
+    """One TransactionalSendEvent of an e-mail."""
+
+    channels = ("email",)
+    entity = "message"
+    provider = "marketingcloud"
+    data: SendData
+
+
+class EmailNotSent(EmailSendEvent):
+    """The e-mail was not sent; the reason is in the data."""
+
+    status = "not_sent"
+
+
+class EmailSent(EmailSendEvent):
+    """The e-mail was sent for delivery."""
+
+    status = "sent"
+
+
+class EmailQueued(EmailSendEvent):
+    """The e-mail has not yet been processed for sending."""
+
+    status = "queued"
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """One feed: where it is, what its categories begin with, and which events it makes."""
+
+    path: str
+    word: str
+    """`sms` of the category `TransactionalSendEvents.SMSNotSent`, in lower case."""
+    events: tuple[type[Event], ...]
+
+    @property
+    def lifecycle(self) -> Lifecycle:
+        """Return the statuses of the feed by category.
+
+        Only `sent` is final: a message that was not sent may be queued, sent or not sent once more.
+        """
+        return Lifecycle(
+            status_by_value={
+                f"{self.word}{status.replace('_', '')}": status for status in ("queued", "sent", "not_sent")
+            },
+            follows={"queued": ("sent", "not_sent"), "not_sent": ("queued", "sent", "not_sent")},
+            finals=frozenset({"sent"}),
+        )
+
+    def kind(self, statuses: Mapping[str, str]) -> ResourceType:
+        """Return what all observations of the feed share, with the operator's own `statuses`."""
+
+        def describe_event(one: Observation) -> Facts:
+            return describe(self, one)
+
+        return ResourceType(
+            channel=self.events[0].channels[0],
+            entity=self.events[0].entity,
+            lifecycle=self.lifecycle.with_names({category(name) or name: status for name, status in statuses.items()}),
+            events={event.status: event for event in self.events},
+            describe=describe_event,
+        )
+
+
+FEEDS: Mapping[str, Feed] = {
+    "sms": Feed("/messaging/v1/sms/messages/", "sms", (SMSNotSent, SMSSent, SMSQueued)),
+    "email": Feed("/messaging/v1/email/messages/", "email", (EmailNotSent, EmailSent, EmailQueued)),
+}
+
+_BLOCK = 1_000_000
+_CATEGORY_KEPT = 100
+_PLACED = frozenset({"messageKey", "contactKey", "to"})
+"""These are under `info` in the vendor's example, and at the top level in its table."""
+
+
+def category(value: Any) -> str | None:
+    """Return the last word of an `eventCategoryType` in lower case; None where there is none."""
+    text = parsing.text(value)
+    return None if text is None else text.rpartition(".")[2].strip().lower()[:_CATEGORY_KEPT] or None
+
+
+def event_id(item: Mapping[str, Any]) -> int | str | None:
+    """Return the event's id, a number where it is one."""
+    return _plain(_either(item, "eventID", "eventId"))
+
+
+def watermark(answer: Mapping[str, Any]) -> int | None:
+    """Return the answer's `lastEventID`; None where it is absent, null, 0 or no number: none of these is a place."""
+    number = _plain(_either(answer, "lastEventID", "lastEventId"))
+    return number if isinstance(number, int) and number > 0 else None
+
+
+def _either(item: Mapping[str, Any], *names: str) -> Any:
+    return next((item[name] for name in names if item.get(name) is not None), None)
+
+
+def happened(item: Mapping[str, Any]) -> datetime | None:
+    """Return when the event happened; None where its text cannot be read."""
+    return parsing.time(item.get("timestamp"), assume=CENTRAL_STANDARD_TIME)
+
+
+def observe(feed: str, kind: ResourceType, item: Any) -> Observation | None:
+    """Return what an event shows; None for one that says nothing.
+
+    The feed is asked for what was not sent, so an event without a category is one of those. An event without an id is
+    known by what it says.
+    """
+    event = parsing.mapping(item)
+    if not event:
+        return None
+    number = event_id(event)
+    message = _placed(event, "messageKey")
+    mark = str(number) if number is not None else _fingerprint(event)
+    return Observation(
+        kind=kind,
+        scope=_scope(feed, number, event),
+        key=message if message is not None else f"#{mark}",
+        status=category(event.get("eventCategoryType")) or f"{FEEDS[feed].word}notsent",
+        item=event,
+        occurrence_id=mark,
+    )
+
+
+def _scope(feed: str, number: int | str | None, event: Mapping[str, Any]) -> str:
+    """Return the ledger's scope of an event: a block of ids, which are given in order and never change.
+
+    The timestamp of one event may be readable in one answer and not in the next. Events without a number are kept by
+    its month all the same.
+    """
+    if isinstance(number, int):
+        return f"{feed}/{number // _BLOCK}"
+    when = happened(event)
+    return f"{feed}/{when:%Y-%m}" if when is not None else f"{feed}/undated"
+
+
+def _placed(event: Mapping[str, Any], name: str) -> str | None:
+    return parsing.text(parsing.mapping(event.get("info")).get(name)) or parsing.text(event.get(name))
+
+
+def _fingerprint(event: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(event, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def describe(feed: Feed, one: Observation) -> Facts:
+    """Read the facts of an event; what no field can take goes to `provider` as it stood."""
+    event: Mapping[str, Any] = one.item
+    code = _plain(event.get("statusCode"))
+    message = _placed(event, "messageKey")
+    fields: dict[str, Any] = {
+        "event_id": event_id(event),
+        "code": code,
+        "reason": parsing.text(event.get("statusMessage")) or REASONS.get(code if isinstance(code, int) else -1),
+        "definition": parsing.text(event.get("definitionKey")),
+        "message_key": message,
+        "contact_key": _placed(event, "contactKey"),
+        "phone": parsing.phone(parsing.mapping(event.get("info")).get("to"), event.get("to")),
+        "provider_time": parsing.text(event.get("timestamp")),
+    }
+    fields["provider"] = _unread(event, _TOP_LEVEL) | ({"info": rest} if (rest := _rest_of_info(event)) else {})
+    stem, mark = feed.path.rstrip("/"), one.occurrence_id or ""
+    return Facts(
+        subject=f"{stem if message else _events(stem)}/{quote(message or mark, safe='')}",
+        time=happened(event),
+        fields=fields,
+        model=SendData,
+        raw_status=_category_as_it_stood(event),
+    )
+
+
+_TOP_LEVEL = frozenset(
+    {*_PLACED, "eventID", "eventId", "eventCategoryType", "statusCode", "statusMessage", "definitionKey", "timestamp"}
+)
+
+
+def _rest_of_info(event: Mapping[str, Any]) -> Any:
+    info = event.get("info")
+    return _unread(info, _PLACED) if isinstance(info, dict) else info
+
+
+def _unread(item: Mapping[str, Any], known: frozenset[str]) -> dict[str, Any]:
+    """Return what no field of ours has taken: unknown names, and known ones whose value is neither text nor number."""
+    return {
+        name: value
+        for name, value in item.items()
+        if name != "info" and (name not in known or not (value is None or value == "" or parsing.text(value)))
+    }
+
+
+def _plain(value: Any) -> int | str | None:
+    """Return a whole number, also one written as text, as a number, and other text as text; None for anything else."""
+    number = parsing.integer(value)
+    return number if number is not None else parsing.text(value)
+
+
+def _events(stem: str) -> str:
+    return f"{stem.removesuffix('/messages')}/events"
+
+
+def _category_as_it_stood(event: Mapping[str, Any]) -> str | None:
+    text = parsing.text(event.get("eventCategoryType"))
+    return None if text is None else text[:_CATEGORY_KEPT]

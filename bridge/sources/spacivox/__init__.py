@@ -1,0 +1,42 @@
+"""Spacivox: the records of a trailing window, read in slices again and again, and compared by their ids."""
+
+from __future__ import annotations
+
+from bridge.protocols.source import SourcePlugin
+from bridge.sources.spacivox.events import (
+    EmailRecordDelivered,
+    EmailRecordEvent,
+    EmailRecordFailed,
+    EmailRecordRejected,
+    EmailRecordSent,
+    TextRecordDelivered,
+    TextRecordEvent,
+    TextRecordFailed,
+    TextRecordRejected,
+    TextRecordSent,
+)
+from bridge.sources.spacivox.records import RECORDS
+from bridge.sources.spacivox.source import Spacivox, SpacivoxSettings
+
+__all__ = [
+    "EmailRecordDelivered",
+    "EmailRecordEvent",
+    "EmailRecordFailed",
+    "EmailRecordRejected",
+    "EmailRecordSent",
+    "Spacivox",
+    "SpacivoxSettings",
+    "TextRecordDelivered",
+    "TextRecordEvent",
+    "TextRecordFailed",
+    "TextRecordRejected",
+    "TextRecordSent",
+    "plugin",
+]
+
+plugin = SourcePlugin(
+    settings=SpacivoxSettings,
+    build=Spacivox,
+    events=tuple(event for record in RECORDS.values() for event in record.events),
+    summary="voicemail drops (and texts and e-mails) of a Spacivox account",
+)

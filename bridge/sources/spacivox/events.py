@@ -1,0 +1,125 @@
+"""The events of Spacivox: voicemail drops, texts and e-mails."""
+
+from __future__ import annotations
+
+from pydantic import (
+    Field,
+)
+
+from bridge.domain.event import Data, Event, UnmappedFields
+from bridge.domain.times import Time
+
+
+class DropData(Data):
+    """One Spacivox record: a voicemail drop, a text or an e-mail."""
+
+    phone: str | None = None
+    campaign: int | str | None = None
+    job: int | str | None = None
+    team: int | str | None = None
+    reference: str | None = None
+    """The customer's own reference; unique within a campaign only."""
+    state: int | str | None = None
+    """The provider's own value."""
+    timestamp: Time | None = None
+    provider: UnmappedFields = Field(default_factory=dict)
+    """Fields of the answer that no model knows."""
+
+
+class VoicemailEvent(Event):
+    """One voicemail drop moved."""
+
+    channels = ("voicemail",)
+    entity = "drop"
+    provider = "spacivox"
+    data: DropData
+
+
+class VoicemailSent(VoicemailEvent):
+    """State 0: sent, where a drop starts."""
+
+    status = "sent"
+
+
+class VoicemailDelivered(VoicemailEvent):
+    """State 1: delivered."""
+
+    status = "delivered"
+
+
+class VoicemailFailed(VoicemailEvent):
+    """State 2: failed."""
+
+    status = "failed"
+
+
+class VoicemailRejected(VoicemailEvent):
+    """State 3: rejected."""
+
+    status = "rejected"
+
+
+class TextRecordEvent(Event):
+    """One text record moved."""
+
+    channels = ("sms",)
+    entity = "text"
+    provider = "spacivox"
+    data: DropData
+
+
+class TextRecordSent(TextRecordEvent):
+    """State 0: sent, where a text starts."""
+
+    status = "sent"
+
+
+class TextRecordDelivered(TextRecordEvent):
+    """State 1: delivered."""
+
+    status = "delivered"
+
+
+class TextRecordFailed(TextRecordEvent):
+    """State 2: failed."""
+
+    status = "failed"
+
+
+class TextRecordRejected(TextRecordEvent):
+    """State 3: rejected."""
+
+    status = "rejected"
+
+
+class EmailRecordEvent(Event):
+    """One e-mail record moved."""
+
+    channels = ("email",)
+    entity = "message"
+    provider = "spacivox"
+    data: DropData
+
+
+class EmailRecordSent(EmailRecordEvent):
+    """State 0: sent, where an e-mail starts."""
+
+    status = "sent"
+
+
+class EmailRecordDelivered(EmailRecordEvent):
+    """State 1: delivered."""
+
+    status = "delivered"
+
+
+class EmailRecordFailed(EmailRecordEvent):
+    """State 2: failed."""
+
+    status = "failed"
+
+
+class EmailRecordRejected(EmailRecordEvent):
+    """State 3: rejected."""
+
+    status = "rejected"

@@ -1,0 +1,1 @@
+"""What listens: the health pages."""

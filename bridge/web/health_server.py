@@ -1,0 +1,93 @@
+"""The HTTP server of `/livez`, `/readyz` and `/metrics`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from bridge import __version__
+from bridge.observability.metrics import Metrics
+
+_HEADER_LIMIT = 8190
+_BODY_LIMIT = 64 * 1024
+
+
+@dataclass(slots=True)
+class Health:
+    """What `/readyz` says: the names of parts that are not well, with the reason."""
+
+    problems: dict[str, str] = field(default_factory=dict)
+
+    def set(self, part: str, reason: str | None) -> None:
+        """Note that a part is well (None) or why it is not."""
+        if reason is None:
+            self.problems.pop(part, None)
+        else:
+            self.problems[part] = reason
+
+
+class HealthServer:
+    """`/livez`, `/readyz` and `/metrics` on one address; reads only, bounded in every direction."""
+
+    def __init__(
+        self, metrics: Metrics, health: Health, *, refresh: Callable[[], Awaitable[None]], beat: Callable[[], float]
+    ) -> None:
+        self._metrics = metrics
+        self._health = health
+        self._refresh = refresh
+        self._beat = beat
+        self._runner: web.AppRunner | None = None
+        self.port = 0
+
+    async def start(self, host: str, port: int) -> None:
+        """Listen; raises `OSError` if the address is taken."""
+        app = web.Application(client_max_size=_BODY_LIMIT)
+        app.add_routes(
+            [web.get("/livez", self._livez), web.get("/readyz", self._readyz), web.get("/metrics", self._text)]
+        )
+        self._runner = web.AppRunner(
+            app, access_log=None, max_line_size=_HEADER_LIMIT, max_field_size=_HEADER_LIMIT, shutdown_timeout=1.0
+        )
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, host, port)
+        try:
+            await site.start()
+        except OSError:
+            await self.stop()
+            raise
+        server = site._server  # noqa: SLF001 - aiohttp has no other way to tell the port it got for port 0
+        if isinstance(server, asyncio.Server) and server.sockets:
+            self.port = int(server.sockets[0].getsockname()[1])
+
+    async def stop(self) -> None:
+        """Stop listening."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def _livez(self, _: web.Request) -> web.Response:
+        stuck = self._beat()
+        if stuck > _STUCK:
+            return _json({"status": "stuck", "seconds": round(stuck)}, 503)
+        return _json({"status": "alive", "version": __version__}, 200)
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        await self._refresh()
+        ill = dict(self._health.problems)
+        return _json({"status": "not ready", "problems": ill}, 503) if ill else _json({"status": "ready"}, 200)
+
+    async def _text(self, _: web.Request) -> web.Response:
+        return web.Response(body=self._metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+_STUCK = 30.0
+
+
+def _json(value: Mapping[str, Any], status: int) -> web.Response:
+    return web.Response(text=json.dumps(value) + "\n", status=status, content_type="application/json")
