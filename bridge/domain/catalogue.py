@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from functools import cached_property
+from typing import Any
 
 from pydantic import (
     Field,
@@ -11,7 +13,16 @@ from pydantic import (
 )
 
 from bridge.domain.errors import Permanent
-from bridge.domain.event import SCHEMAS, Data, Event, UnmappedFields
+from bridge.domain.event import (
+    INTERNAL_CHANNEL,
+    SCHEMAS,
+    Data,
+    Event,
+    Observed,
+    Transition,
+    UnmappedFields,
+    event_id,
+)
 from bridge.domain.times import Time
 
 
@@ -129,6 +140,41 @@ class BooksMismatch(BooksEvent):
     """The provider's own account of a resource differs from ours, at two checks in a row."""
 
     status = "mismatch"
+
+
+def internal_event(
+    cls: type[Event],
+    data: type[Data],
+    *,
+    source: str,
+    subject: str,
+    occurrence: str,
+    now: datetime,
+    after: datetime | None = None,
+    previous: str | None = None,
+    transition: Transition = Transition.ADVANCE,
+    **fields: Any,
+) -> Event:
+    """Return an event of the bridge itself, which happened and is recorded at `now`.
+
+    `occurrence` makes the id: the same occurrence published again has the same id. `after` begins the interval in which
+    the change happened. `fields` are those of the data class `data` beside the ones that all events have.
+    """
+    return cls.of(
+        id=event_id(source, subject, cls.status, occurrence),
+        source=source,
+        subject=subject,
+        time=now,
+        recordedtime=now,
+        data=data(
+            channel=INTERNAL_CHANNEL,
+            status=cls.status,
+            previous=previous,
+            transition=transition,
+            observed=Observed(after=after, by=now),
+            **fields,
+        ),
+    )
 
 
 INTERNAL_EVENTS: tuple[type[Event], ...] = (

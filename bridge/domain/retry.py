@@ -62,3 +62,23 @@ def backoff(failures: int, dice: random.Random, *, base: float = 1.0, cap: float
     """
     bound: float = min(cap, base * 2.0 ** min(failures - 1, 30))
     return bound / 2 + dice.random() * bound / 2
+
+
+class Backoff:
+    """Counts the failures in a row of one activity, and returns how long to wait after each."""
+
+    def __init__(self, rng: random.Random, *, base: float = 1.0, cap: float = 300.0) -> None:
+        self._rng = rng
+        self._base = base
+        self._cap = cap
+        self.failures = 0
+        """Failures since the last success."""
+
+    def on_failure(self) -> float:
+        """Count a failure; return the seconds to wait before the next attempt, as `backoff` does."""
+        self.failures += 1
+        return backoff(self.failures, self._rng, base=self._base, cap=self._cap)
+
+    def on_success(self) -> None:
+        """Start counting anew."""
+        self.failures = 0

@@ -19,12 +19,13 @@ from bridge.domain.catalogue import (
     SourceRecovered,
     SourceStalled,
     UnknownData,
+    internal_event,
     unknown_status,
 )
 from bridge.domain.clock import Clock
 from bridge.domain.encoding import EventEncoder, ObservationTimes
 from bridge.domain.errors import Conflict, Unavailable
-from bridge.domain.event import Data, Observed, Transition, WireEvent, event_id, type_of_topic
+from bridge.domain.event import Data, Transition, WireEvent, event_id, type_of_topic
 from bridge.domain.lifecycle import UNKNOWN, Change, classify
 from bridge.domain.retry import backoff
 from bridge.domain.times import rfc3339, truncate_to_millis
@@ -235,23 +236,18 @@ class Intake:
         cursor: dict[str, str | None],
     ) -> None:
         now = self._recording.next()
-        subject = f"/sources/{self.name}"
-        event = cls.of(
-            id=event_id(self.uri, subject, cls.status, rfc3339(since)),
+        event = internal_event(
+            cls,
+            SourceData,
             source=self.uri,
-            subject=subject,
-            time=now,
-            recordedtime=now,
-            data=SourceData(
-                channel="bridge",
-                status=cls.status,
-                previous="stalled" if cls.status == "recovered" else None,
-                transition=Transition.ADVANCE,
-                observed=Observed(after=since, by=now),
-                failures=failures,
-                since=since,
-                reason=reason,
-            ),
+            subject=f"/sources/{self.name}",
+            occurrence=rfc3339(since),
+            now=now,
+            after=since,
+            previous="stalled" if cls is SourceRecovered else None,
+            failures=failures,
+            since=since,
+            reason=reason,
         )
         wire = [event.to_wire()]
         last = await self._ledger.commit(lease, Commit(self.name, events=wire, cursor=cursor))

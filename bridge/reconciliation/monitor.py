@@ -9,10 +9,10 @@ from datetime import datetime
 
 import structlog
 
-from bridge.domain.catalogue import BooksData, BooksMismatch
+from bridge.domain.catalogue import BooksData, BooksMismatch, internal_event
 from bridge.domain.clock import Clock
 from bridge.domain.errors import BridgeError, LeaseLost, Unavailable
-from bridge.domain.event import INTERNAL_CHANNEL, Event, Observed, Transition, event_id
+from bridge.domain.event import Event, Transition
 from bridge.domain.times import rfc3339, truncate_to_millis
 from bridge.ingest.intake import INTERNAL_PREFIX
 from bridge.protocols.ledger import Commit, Lease, Ledger
@@ -165,22 +165,19 @@ class ReconciliationMonitor:
 
     def _event(self, resource: str, one: PendingMismatch, now: datetime) -> Event:
         since = datetime.fromisoformat(one.since)
-        return BooksMismatch.of(
-            id=event_id(self._uri, resource, BooksMismatch.status, one.since),
+        return internal_event(
+            BooksMismatch,
+            BooksData,
             source=self._uri,
             subject=resource,
-            time=now,
-            recordedtime=now,
-            data=BooksData(
-                channel=INTERNAL_CHANNEL,
-                status=BooksMismatch.status,
-                transition=Transition.FIRST,
-                observed=Observed(after=since, by=now),
-                what=one.what,
-                provider_says=one.provider,
-                ledger_says=one.ledger,
-                since=since,
-            ),
+            occurrence=one.since,
+            now=now,
+            after=since,
+            transition=Transition.FIRST,
+            what=one.what,
+            provider_says=one.provider,
+            ledger_says=one.ledger,
+            since=since,
         )
 
 

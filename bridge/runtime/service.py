@@ -18,10 +18,10 @@ from bridge.coordination.quota import SharedQuota, accounts, polling_lease, take
 from bridge.delivery import masking
 from bridge.delivery.audit import Audit
 from bridge.delivery.worker import CLAIM, RESULTS, ClaimedDelivery, DeliveryBackends, DeliveryWorker, Outcome
-from bridge.domain.catalogue import SinkData, SinkDisabled, SinkEvent, SinkRecovered
+from bridge.domain.catalogue import SinkData, SinkDisabled, SinkEvent, SinkRecovered, internal_event
 from bridge.domain.clock import Clock
 from bridge.domain.errors import BridgeError, Unavailable
-from bridge.domain.event import Event, Observed, Transition, WireEvent, event_id
+from bridge.domain.event import Event, WireEvent
 from bridge.domain.retry import RECONNECT, backoff
 from bridge.domain.times import rfc3339, truncate_to_millis
 from bridge.ingest.intake import Intake, PollResult
@@ -546,21 +546,15 @@ class Service(PollListener):
     async def _tell_of_sink(self, name: str, cls: type[SinkEvent], reason: str, at: datetime) -> None:
         """Publish what became of a sink, by a journal that belongs to no source; told again, it is the same event."""
         now = truncate_to_millis(at)
-        subject = f"/sinks/{name}"
-        event = cls.of(
-            id=event_id("/bridge/sinks", subject, cls.status, rfc3339(now)),
+        event = internal_event(
+            cls,
+            SinkData,
             source="/bridge/sinks",
-            subject=subject,
-            time=now,
-            recordedtime=now,
-            data=SinkData(
-                channel="bridge",
-                status=cls.status,
-                previous="disabled" if cls is SinkRecovered else None,
-                transition=Transition.ADVANCE,
-                observed=Observed(after=None, by=now),
-                reason=reason or None,
-            ),
+            subject=f"/sinks/{name}",
+            occurrence=rfc3339(now),
+            now=now,
+            previous="disabled" if cls is SinkRecovered else None,
+            reason=reason or None,
         )
         await self._parts.store.commit(None, Commit(INTERNAL_JOURNAL, events=[event.to_wire()]))
         self._committed.setdefault(INTERNAL_JOURNAL, asyncio.Event()).set()

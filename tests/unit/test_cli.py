@@ -26,13 +26,13 @@ from bridge import __version__
 from bridge.cli import COMMANDS, cli, main
 from bridge.cli.commands.tail import mask_phones, readable
 from bridge.cli.support.errors import report_error
-from bridge.cli.support.journal import EventView
 from bridge.cli.support.options import Exit, parse_moment
 from bridge.cli.support.output import ago, print_table
 from bridge.config.loading import load
 from bridge.domain import topics
 from bridge.domain.errors import ConfigError, ConfigProblem, Permanent, Unavailable
 from bridge.domain.event import Event, JournalEntry, Position, Transition, WireEvent, event_id
+from bridge.domain.event_view import EventView
 from bridge.protocols.deliveries import Attempt, NewDelivery
 from bridge.protocols.ledger import Commit
 from bridge.runtime.assembly import Assembly

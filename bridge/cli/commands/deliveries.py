@@ -11,13 +11,14 @@ from typing import Any
 import click
 
 from bridge.cli.support.disabled_sinks import Disabled, disabled
-from bridge.cli.support.journal import find, view_of
+from bridge.cli.support.journal import find
 from bridge.cli.support.options import Exit, Group, config_option, json_option
 from bridge.cli.support.output import ago, print_json, print_table
 from bridge.cli.support.running import load_assembly, run
 from bridge.delivery.masking import apply
 from bridge.domain.errors import Permanent
 from bridge.domain.event import JournalEntry, Position
+from bridge.domain.event_view import EventView
 from bridge.domain.times import rfc3339, truncate_to_millis
 from bridge.protocols.deliveries import Delivery
 from bridge.runtime.assembly import Assembly, Store
@@ -191,7 +192,7 @@ async def _described(store: Store, found: Sequence[Delivery], gone: Mapping[str,
     entries = await store.entries([one.position for one in found]) if found else ()
     described = []
     for one, entry in zip(found, entries, strict=True):
-        line = None if entry is None else view_of(entry)
+        line = None if entry is None else EventView.of(entry)
         described.append({
             "sink": one.sink,
             "disabled": gone[one.sink].plain() if one.sink in gone else None,
@@ -253,7 +254,7 @@ async def _show(parts: Assembly, sink: str, event: str) -> tuple[dict[str, Any],
         found = (await _described(store, [delivery], gone))[0]
         if delivery.state not in ("waiting", "dead"):
             found["due"] = None
-        found["event"] = entry and view_of(entry).body
+        found["event"] = entry and EventView.of(entry).body
         return found, entry, gone.get(sink)
 
 

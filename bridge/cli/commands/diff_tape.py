@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bridge.cli.commands.replay_tape import tell
-from bridge.cli.support.journal import EventView
 from bridge.cli.support.options import Command, Exit
 from bridge.cli.support.running import logs_to_stderr, run
+from bridge.domain.event_view import EventView
 
 if TYPE_CHECKING:
     from bridge.recording import Difference, Replay

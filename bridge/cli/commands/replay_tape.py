@@ -49,10 +49,10 @@ def replay_tape(folder: Path, config_file: Path, *, as_json: bool) -> Exit:
 
 async def _print(replay: Replay, *, as_json: bool) -> None:
     from bridge.cli.commands.tail import readable
-    from bridge.cli.support.journal import view_of
+    from bridge.domain.event_view import EventView
 
     async for entry in replay.events():
-        click.echo(entry.event.body.decode() if as_json else readable(view_of(entry)))
+        click.echo(entry.event.body.decode() if as_json else readable(EventView.of(entry)))
 
 
 def tell(summary: Summary, name: str = "") -> None:

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import click
 
-from bridge.cli.support.journal import EventView, event_views
+from bridge.cli.support.journal import event_views
 from bridge.cli.support.options import MOMENT, Command, Exit, config_option
 from bridge.cli.support.running import load_assembly, run
 from bridge.delivery.masking import last4
 from bridge.domain import topics as patterns
 from bridge.domain.errors import Unavailable
 from bridge.domain.event import Position
+from bridge.domain.event_view import EventView
 from bridge.protocols.broker import Inbox
 from bridge.runtime.assembly import Assembly
 

@@ -12,12 +12,13 @@ import click
 
 from bridge.cli.commands.tail import mask_phones
 from bridge.cli.support.disabled_sinks import disabled
-from bridge.cli.support.journal import EventView, event_views, find
+from bridge.cli.support.journal import event_views, find
 from bridge.cli.support.known_statuses import Recorded, baselines, recorded
 from bridge.cli.support.options import Command, config_option, json_option
 from bridge.cli.support.output import print_json
 from bridge.cli.support.running import load_assembly, run
 from bridge.domain import topics
+from bridge.domain.event_view import EventView
 from bridge.domain.settings import format_duration
 from bridge.domain.times import rfc3339, truncate_to_millis
 from bridge.protocols.deliveries import Attempt, DeliveryCounts

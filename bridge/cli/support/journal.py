@@ -3,82 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from datetime import datetime
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pydantic_core import from_json
-
-from bridge.domain.event import JournalEntry, Position, WireEvent
+from bridge.domain.event import Position
+from bridge.domain.event_view import EventView
+from bridge.protocols.journal import journal_batches
 
 if TYPE_CHECKING:
     from bridge.protocols.ledger import Ledger
-
-_BATCH = 1000
-
-
-@dataclass(frozen=True)
-class EventView:
-    """One line of a journal, read when asked."""
-
-    position: Position
-    event: WireEvent
-
-    @cached_property
-    def body(self) -> dict[str, Any]:
-        """The CloudEvent as plain values; empty for a body that is none."""
-        try:
-            found = from_json(self.event.body)
-        except ValueError:
-            return {}
-        return found if isinstance(found, dict) else {}
-
-    @cached_property
-    def data(self) -> dict[str, Any]:
-        """The event's data."""
-        found = self.body.get("data")
-        return found if isinstance(found, dict) else {}
-
-    @property
-    def subject(self) -> str:
-        """The resource's path."""
-        return str(self.body.get("subject", ""))
-
-    @property
-    def partition(self) -> str:
-        """The partition key."""
-        return str(self.body.get("partitionkey") or self.event.id)
-
-    @cached_property
-    def recorded(self) -> datetime | None:
-        """When the event was committed."""
-        try:
-            return datetime.fromisoformat(str(self.body.get("recordedtime")))
-        except ValueError:
-            return None
-
-    def within(self, since: datetime | None, until: datetime | None) -> bool:
-        """Say whether the event was recorded from `since` on and before `until`."""
-        if self.recorded is None:
-            return since is None and until is None
-        return (since is None or self.recorded >= since) and (until is None or self.recorded < until)
 
 
 async def event_views(ledger: Ledger, needle: bytes = b"") -> AsyncIterator[EventView]:
     """Yield what the journals of all sources keep whose bytes contain `needle`: source by source, in order."""
     for source in await ledger.sources():
-        after = 0
-        while entries := await ledger.read(source, after, _BATCH):
+        async for entries in journal_batches(ledger, source):
             for entry in entries:
                 if needle in entry.event.body:
-                    yield view_of(entry)
-            after = entries[-1].position.seq
-
-
-def view_of(entry: JournalEntry) -> EventView:
-    """Return an entry as a line."""
-    return EventView(entry.position, entry.event)
+                    yield EventView.of(entry)
 
 
 async def find(ledger: Ledger, text: str) -> EventView | None:
@@ -86,9 +27,9 @@ async def find(ledger: Ledger, text: str) -> EventView | None:
     try:
         position = Position.parse(text)
     except ValueError:
-        async for line in event_views(ledger, text.encode()):
-            if line.event.id == text:
-                return line
+        async for view in event_views(ledger, text.encode()):
+            if view.event.id == text:
+                return view
         return None
     entry = (await ledger.entries([position]))[0]
-    return None if entry is None else view_of(entry)
+    return None if entry is None else EventView.of(entry)
