@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from bridge.recording.diff import Difference, Side, compare
+from bridge.recording.diff import EventDifference, Side, compare
 from bridge.recording.files import TapeError
 from bridge.recording.player import Replay, Summary, UnmatchedRequest, offline
 from bridge.recording.recorder import Recorder
 
 __all__ = [
-    "Difference",
+    "EventDifference",
     "Recorder",
     "Replay",
     "Side",

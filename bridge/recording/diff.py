@@ -26,7 +26,7 @@ class Side(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class EventDifference:
     """An event that two sides make differently."""
 
     side: Side
@@ -41,7 +41,7 @@ class Difference:
         return {"in": str(self.side), "event": self.event, **({"changes": changes} if changes else {})}
 
 
-async def compare(first: AsyncIterator[Event], second: AsyncIterator[Event]) -> AsyncIterator[Difference]:
+async def compare(first: AsyncIterator[Event], second: AsyncIterator[Event]) -> AsyncIterator[EventDifference]:
     """Yield what differs, in the order of the second side; at the end what only the first side makes.
 
     An event that one side makes twice counts once. All events of the first side are kept in memory.
@@ -55,13 +55,13 @@ async def compare(first: AsyncIterator[Event], second: AsyncIterator[Event]) -> 
         seen.add(name)
         text = left.pop(name, None)
         if text is None:
-            yield Difference(Side.SECOND, event)
+            yield EventDifference(Side.SECOND, event)
             continue
         before = json.loads(text)
         if changes := tuple(_changes(before, event, "")):
-            yield Difference(Side.BOTH, before, changes)
+            yield EventDifference(Side.BOTH, before, changes)
     for text in left.values():
-        yield Difference(Side.FIRST, json.loads(text))
+        yield EventDifference(Side.FIRST, json.loads(text))
 
 
 def _changes(one: Any, other: Any, path: str) -> Iterator[tuple[str, Any, Any]]:

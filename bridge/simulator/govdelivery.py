@@ -25,7 +25,7 @@ _PATH = re.compile(
 _SORTS = ("created_at", "completed_at", "status", "id")
 
 
-class GovDelivery:
+class SimulatedGovDelivery:
     """Answers as the vendor's reference has it; what the reference leaves open is chosen leniently."""
 
     provider = "govdelivery"

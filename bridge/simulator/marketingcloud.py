@@ -17,7 +17,7 @@ _CENTRAL = 6 * 3600.0  # seconds behind UTC, all the year
 _MOST = 2000
 
 
-class MarketingCloud:
+class SimulatedMarketingCloud:
     """Answers as the vendor's reference has it; `lastEventId` is exclusive unless a fault says otherwise."""
 
     provider = "marketingcloud"

@@ -17,14 +17,14 @@ from bridge.simulator.clock import WorldClock
 from bridge.simulator.control import control
 from bridge.simulator.fault_catalogue import FAULTS
 from bridge.simulator.fault_injection import Active, Fault, FaultContext, FaultRegistry, Stage
-from bridge.simulator.govdelivery import GovDelivery, detail_counts, recipient_counts
+from bridge.simulator.govdelivery import SimulatedGovDelivery, detail_counts, recipient_counts
 from bridge.simulator.ground_truth import GroundTruth, ShownTransition
-from bridge.simulator.marketingcloud import MarketingCloud
+from bridge.simulator.marketingcloud import SimulatedMarketingCloud
 from bridge.simulator.provider_api import ProviderApi, SimRequest, SimResponse, answer_json
 from bridge.simulator.raw_response import TellingResponse, Wire, WireResponse
 from bridge.simulator.request_log import RequestLog
 from bridge.simulator.settings import SimulatorSettings
-from bridge.simulator.spacivox import Spacivox
+from bridge.simulator.spacivox import SimulatedSpacivox
 from bridge.simulator.world import CHANNELS, FEEDS, RECIPIENT_STATUSES, RECORD_KINDS, World
 
 log = structlog.get_logger()
@@ -93,8 +93,12 @@ class Simulator:
         self.clock = clock or Clock()
         self.time = WorldClock(self.clock, begins_ago=self.settings.begins_ago, manual=self.settings.manual_clock)
         self.world = World(self.settings, self.time)
-        self._cloud = MarketingCloud(self.world, self.clock)
-        self._faces: tuple[ProviderApi, ...] = (GovDelivery(self.world), Spacivox(self.world), self._cloud)
+        self._cloud = SimulatedMarketingCloud(self.world, self.clock)
+        self._faces: tuple[ProviderApi, ...] = (
+            SimulatedGovDelivery(self.world),
+            SimulatedSpacivox(self.world),
+            self._cloud,
+        )
         self._truths = {name: GroundTruth(name) for name in PROVIDERS}
         self.traffic = {name: RequestLog() for name in PROVIDERS}
         self.board = FaultRegistry(FAULTS, self.settings.seed)

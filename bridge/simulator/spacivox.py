@@ -13,7 +13,7 @@ from bridge.simulator.world import Record, World, iso_millis
 _PATH = re.compile(r"/j/(voicemail_drop|text|email)_records/?")
 
 
-class Spacivox:
+class SimulatedSpacivox:
     """Answers as the vendor's reference has it: a bare array, both ends of the window included."""
 
     provider = "spacivox"

@@ -16,13 +16,13 @@ from bridge.domain.clock import Clock
 from bridge.simulator import PROVIDERS, Simulator, SimulatorSettings, demo_settings
 from bridge.simulator.clock import WorldClock
 from bridge.simulator.config_snippet import configuration
-from bridge.simulator.govdelivery import GovDelivery
+from bridge.simulator.govdelivery import SimulatedGovDelivery
 from bridge.simulator.ground_truth import GroundTruth, Sight
 from bridge.simulator.histories import FINALS
 from bridge.simulator.marketingcloud import central
 from bridge.simulator.provider_api import SimRequest, path_of
 from bridge.simulator.request_log import RequestLog
-from bridge.simulator.spacivox import Spacivox
+from bridge.simulator.spacivox import SimulatedSpacivox
 from bridge.simulator.world import World
 
 BEGIN = datetime(2026, 3, 15, 21, 0, tzinfo=UTC)
@@ -782,7 +782,7 @@ def test_a_configuration_of_the_bridge_names_all_three(tmp_path):
 
 def test_faces_know_their_own_paths():
     world = World(SimulatorSettings.still(), still_clock())
-    assert GovDelivery(world).view("/messages/voice/1/recipients/human") == "recipients.human"
-    assert GovDelivery(world).view("/messages/voice/1/recipients/7") == "recipient"
-    assert GovDelivery(world).view("/j/text_records") is None
-    assert Spacivox(world).view("/messages/sms") is None
+    assert SimulatedGovDelivery(world).view("/messages/voice/1/recipients/human") == "recipients.human"
+    assert SimulatedGovDelivery(world).view("/messages/voice/1/recipients/7") == "recipient"
+    assert SimulatedGovDelivery(world).view("/j/text_records") is None
+    assert SimulatedSpacivox(world).view("/messages/sms") is None

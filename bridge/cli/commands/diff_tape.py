@@ -15,7 +15,7 @@ from bridge.cli.support.running import logs_to_stderr, run
 from bridge.domain.event_view import EventView
 
 if TYPE_CHECKING:
-    from bridge.recording import Difference, Replay
+    from bridge.recording import EventDifference, Replay
 
 _TWO = 2
 _SIGNS = {"first": "-", "second": "+", "both": "~"}
@@ -89,7 +89,7 @@ async def _written(path: Path) -> AsyncIterator[dict[str, Any]]:
             yield event
 
 
-def readable(difference: Difference) -> str:
+def readable(difference: EventDifference) -> str:
     """Return a difference for a person: which side, the event as `bridge tail` prints it, and what changes in it."""
     from bridge.cli.commands import tail
     from bridge.domain.event import Position, WireEvent

@@ -86,7 +86,7 @@ ENDS_SWEEP = (CredentialsRejected, Throttled, Outage, LeaseLost)
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class MessageListing:
     """A page of a list."""
 
     items: list[Any]
@@ -139,7 +139,7 @@ class Api:
 
         return await self._ask(target, None, fits, f"JSON object{' of a message' if having else ''}")
 
-    async def listing(self, target: str, params: Params | None = None, *, known: int | None = None) -> Listing:
+    async def listing(self, target: str, params: Params | None = None, *, known: int | None = None) -> MessageListing:
         """Return a page of a JSON array; raises as `HttpClient.get` does, and `ProviderError` for anything else.
 
         A page whose digest is `known` is not taken apart.
@@ -148,7 +148,7 @@ class Api:
             target, params, lambda value: isinstance(value, list), "JSON array", known=known
         )
         digest = hash(answer.body)
-        return Listing(value, answer, answer.at, provider_clock(answer), digest, digest == known)
+        return MessageListing(value, answer, answer.at, provider_clock(answer), digest, digest == known)
 
     async def _ask(
         self,

@@ -11,7 +11,7 @@ from typing import Any
 from bridge.domain.lifecycle import Lifecycle
 from bridge.http import parsing
 from bridge.protocols.source import Page
-from bridge.sources.govdelivery.api import Api, Listing, message_path
+from bridge.sources.govdelivery.api import Api, MessageListing, message_path
 from bridge.sources.govdelivery.lifecycles import counts
 from bridge.sources.govdelivery.scheduling import MAX_WAIT_RUNNING_SECONDS
 from bridge.sources.govdelivery.state import ListState, MessageState, epoch, is_in_future, past, to_millis
@@ -52,7 +52,7 @@ class MessageList:
             )
         self.report = report
 
-    async def pages(self) -> AsyncGenerator[tuple[Listing, bool], None]:
+    async def pages(self) -> AsyncGenerator[tuple[MessageListing, bool], None]:
         """Yield each page, and whether all that follow are older."""
         way: _WalkDirection | None = self._first
         visited: set[str] = set()
@@ -72,7 +72,7 @@ class MessageList:
             way = self._onward(listing, way, visited, ascending=ascending)
 
     def _onward(
-        self, listing: Listing, way: _WalkDirection, visited: set[str], *, ascending: bool
+        self, listing: MessageListing, way: _WalkDirection, visited: set[str], *, ascending: bool
     ) -> _WalkDirection | None:
         target = listing.next if way.relation == "next" else listing.prev
         relation = way.relation
@@ -159,7 +159,7 @@ class ListWalk:
         done = ListState(until=to_millis(self._now), deep=to_millis(self._now) if self._deep else self._listed.deep)
         yield Page((), by=listing.at, cursor={self._key: done.dump()})
 
-    def _read(self, listing: Listing) -> tuple[dict[str, str | None], bool]:
+    def _read(self, listing: MessageListing) -> tuple[dict[str, str | None], bool]:
         """Return the changes of the cursor that a page leads to, and whether all on it is known and old."""
         changes: dict[str, str | None] = {}
         is_settled = True
@@ -227,6 +227,6 @@ def _hint(item: Mapping[str, Any]) -> str:
     return json.dumps(told, separators=(",", ":"), sort_keys=True)
 
 
-def _ascending(listing: Listing) -> bool:
+def _ascending(listing: MessageListing) -> bool:
     times = [time for item in listing.items if (time := epoch(parsing.mapping(item).get("created_at"))) is not None]
     return len(times) > 1 and times[0] < times[-1]

@@ -12,7 +12,7 @@ from bridge.domain.errors import BridgeError, NotReady, Permanent
 from bridge.http import parsing
 from bridge.http.errors import NotFound, ProviderError, RequestRejected
 from bridge.protocols.source import Observation, Page, ResourceType
-from bridge.sources.govdelivery.api import ENDS_SWEEP, Api, Listing, channel_of, provider_clock, recipient_key
+from bridge.sources.govdelivery.api import ENDS_SWEEP, Api, MessageListing, channel_of, provider_clock, recipient_key
 from bridge.sources.govdelivery.change_rate import ChangeRate, changes
 from bridge.sources.govdelivery.lifecycles import DETAILS, MESSAGE_KEY, STATUS_OF_DETAIL, counts
 from bridge.sources.govdelivery.page_cache import PageCache, PageScan
@@ -279,7 +279,7 @@ class MessageSweep:
         started = entry.sweep.started if entry.sweep is not None else plan.now
         return plan.familiar.begin(self._path, started, entry.swept, plan.now, plan.reread_every)
 
-    async def _collection(self, detail: str, target: str, known: int | None) -> Listing | None:
+    async def _collection(self, detail: str, target: str, known: int | None) -> MessageListing | None:
         try:
             return await self._api.listing(target, known=known)
         except ENDS_SWEEP:
@@ -318,7 +318,7 @@ class MessageSweep:
         settled = (*sweep.settled, detail) if detail else sweep.settled
         return replace(sweep, todo=sweep.todo[1:], pages=pages, settled=settled)
 
-    def _read(self, listing: Listing, detail: str, sweep: SweepTimes) -> tuple[list[Observation], int]:
+    def _read(self, listing: MessageListing, detail: str, sweep: SweepTimes) -> tuple[list[Observation], int]:
         """Return a page's observations, and how many recipients are left to the next sweep.
 
         Whoever was called while the sweep was under way may stand in `recipients` and not have stood in the collection

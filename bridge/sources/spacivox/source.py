@@ -89,7 +89,7 @@ class SpacivoxSettings(SourceSettings):
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class RecordListing:
     """One sort of record, of one team or of all."""
 
     name: str
@@ -205,7 +205,7 @@ class Spacivox:
         self.problems = sweep.problems
         return sweep
 
-    async def _poll(self, listing: Listing, cursor: Mapping[str, str], sweep: _Sweep) -> AsyncIterator[Page]:
+    async def _poll(self, listing: RecordListing, cursor: Mapping[str, str], sweep: _Sweep) -> AsyncIterator[Page]:
         now = self._clock.now()
         progress, changes = self._resume(listing, cursor, now)
         begun = self._begun(listing, cursor, progress, changes, now)
@@ -235,7 +235,7 @@ class Spacivox:
 
     @staticmethod
     def _begun(
-        listing: Listing,
+        listing: RecordListing,
         cursor: Mapping[str, str],
         progress: Progress,
         changes: dict[str, str | None],
@@ -262,7 +262,7 @@ class Spacivox:
         ]
 
     def _resume(
-        self, listing: Listing, cursor: Mapping[str, str], now: datetime
+        self, listing: RecordListing, cursor: Mapping[str, str], now: datetime
     ) -> tuple[Progress, dict[str, str | None]]:
         oldest = now - max(timedelta(seconds=self._settings.catch_up), self._lookback)
         progress, stale = listing.entries.load(cursor, now, self._lookback)
@@ -277,14 +277,14 @@ class Spacivox:
             stale += [listing.entries.read(grid) for grid in progress.cut(oldest, self._size)]
         return progress, dict.fromkeys(stale)
 
-    def _moved(self, listing: Listing, progress: Progress, part: Slice) -> dict[str, str | None]:
+    def _moved(self, listing: RecordListing, progress: Progress, part: Slice) -> dict[str, str | None]:
         entries = listing.entries
         changes: dict[str, str | None] = {entries.read(part.grid): moment(progress.read[part.grid])}
         changes |= {entries.read(grid): None for grid in progress.advance(self._size, self._lookback)}
         return changes | {entries.floor: moment(progress.floor)}
 
     async def _pages(
-        self, listing: Listing, part: Slice, after: datetime | None, sweep: _Sweep, begun: datetime | None = None
+        self, listing: RecordListing, part: Slice, after: datetime | None, sweep: _Sweep, begun: datetime | None = None
     ) -> AsyncIterator[Page]:
         """Read one slice whole; records from before the first poll, which `begun` then, are its backlog."""
         async for answer in self._answers(listing, part):
@@ -294,7 +294,7 @@ class Spacivox:
                     yield Page(some[start : start + _PAGE], answer.at, after, backlog=backlog)
         sweep.answered = True
 
-    async def _answers(self, listing: Listing, part: Slice) -> AsyncIterator[Response]:
+    async def _answers(self, listing: RecordListing, part: Slice) -> AsyncIterator[Response]:
         """Ask for a slice in as few requests as the provider bears; what it bore last is tried first."""
         reach = self._reach[listing.name]
         position = part.start
@@ -323,14 +323,14 @@ class Spacivox:
         if quiet:
             await self._clock.sleep(quiet)
 
-    async def _ask(self, listing: Listing, start: datetime, end: datetime) -> Response:
+    async def _ask(self, listing: RecordListing, start: datetime, end: datetime) -> Response:
         params = {"start": moment(start), "end": moment(end), **listing.params}
         answer = await self._client.get(listing.record.path, params)
         self._ahead = _ahead(answer)
         return answer
 
     @staticmethod
-    def _news(listing: Listing, records: Sequence[Any], sweep: _Sweep) -> Iterator[Observation]:
+    def _news(listing: RecordListing, records: Sequence[Any], sweep: _Sweep) -> Iterator[Observation]:
         """Yield what each record shows, and what the answer before has shown already not again.
 
         A record that is in one answer twice is in the state that it has there last.
@@ -436,7 +436,7 @@ class Spacivox:
         await self._client.close()
 
 
-def _listings(settings: SpacivoxSettings) -> Iterator[Listing]:
+def _listings(settings: SpacivoxSettings) -> Iterator[RecordListing]:
     teams = settings.team if isinstance(settings.team, list) else [settings.team]
     for sort in dict.fromkeys(settings.records):
         record = RECORDS[sort]
@@ -444,7 +444,7 @@ def _listings(settings: SpacivoxSettings) -> Iterator[Listing]:
         for team in dict.fromkeys(teams or [None]):
             name = sort if team is None else f"{sort}@{team}"
             params = {} if team is None else {"team": team}
-            yield Listing(name, sort, record, kind, params, Entries(name, timedelta(seconds=settings.slice)))
+            yield RecordListing(name, sort, record, kind, params, Entries(name, timedelta(seconds=settings.slice)))
 
 
 def _parted(observations: Sequence[Observation], begun: datetime | None) -> Iterator[tuple[bool, list[Observation]]]:
