@@ -107,10 +107,10 @@ _HOOKS: Final = {
     "refused for now, not postponed": _Hook("store", "postpone", False, _tried),
     "postponed": _Hook("store", "postpone", True, _tried),
     "due again and claimed, not sent": _Hook("store", "claim", True, _result),
-    "refused for good, not buried": _Hook("store", "bury", False, _one),
-    "buried as a dead letter": _Hook("store", "bury", True, _one),
-    "found lost by the broker, not offered": _Hook("store", "offer", False, _second),
-    "offered again from the journal": _Hook("store", "offer", True, _second),
+    "refused for good, not buried": _Hook("store", "dead_letter", False, _one),
+    "buried as a dead letter": _Hook("store", "dead_letter", True, _one),
+    "found lost by the broker, not offered": _Hook("store", "enqueue", False, _second),
+    "offered again from the journal": _Hook("store", "enqueue", True, _second),
 }
 
 

@@ -69,7 +69,7 @@ from pathlib import Path
 from bridge.domain.errors import Transient
 from bridge.domain.event import Data, Event
 from bridge.domain.lifecycle import Lifecycle
-from bridge.protocols.source import Facts, Kind, Observation, Page, Probe, SourcePlugin, SourceSettings
+from bridge.protocols.source import Facts, ResourceType, Observation, Page, Probe, SourcePlugin, SourceSettings
 
 
 class ParcelSettings(SourceSettings):
@@ -119,7 +119,7 @@ def describe(one):
 
 
 EVENTS = (ParcelPosted, ParcelArrived, ParcelLost)
-PARCEL = Kind(
+PARCEL = ResourceType(
     "post",
     "parcel",
     Lifecycle(

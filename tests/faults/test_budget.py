@@ -121,7 +121,7 @@ async def test_every_request_that_arrives_was_counted_before_it_began(fault, tmp
         counted += 1
         return found
 
-    monkeypatch.setattr(Limiter, "turn", count)
+    monkeypatch.setattr(Limiter, "acquire", count)
     clock = Jumping()
     async with (
         Simulator(SimulatorSettings.still(), clock.world) as simulator,

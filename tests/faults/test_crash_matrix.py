@@ -344,7 +344,7 @@ async def die(run: Run, measured: Measured) -> None:
     first = run.far.victim = run.start(1, point=None if cell.point.by_far_side else cell.point.name)
     await until(lambda: first.ended is not None, f"{cell}: the process dies", within=120)
     assert first.killed, first.err.read_text()
-    mark = first.occurrence_id
+    mark = first.mark
     assert cell.point.by_far_side or (mark is not None and mark["point"] == cell.point.name)
     measured.batch = mark["count"] if mark else 1
     async with run.opened_store() as store:
