@@ -27,8 +27,10 @@ from bridge.domain.settings import Duration, Rate, Secret, Settings
 from bridge.domain.times import Time, rfc3339
 from bridge.http import parsing
 from bridge.http.client import HttpClient
-from bridge.http.guarded import Endpoint, EndpointResponse, GuardedClient, SecretUrl, Tls, parse_retry_after
+from bridge.http.guarded import Endpoint, EndpointResponse, GuardedClient, SecretUrl
+from bridge.http.headers import parse_retry_after
 from bridge.http.limiter import shared_limiter
+from bridge.http.tls import Tls
 from bridge.protocols.sink import Outgoing, Privacy, Sink, SinkPlugin, SinkSettings
 from bridge.protocols.source import Facts, Observation, Page, Probe, ResourceType, Source, SourcePlugin, SourceSettings
 

@@ -26,7 +26,7 @@ from bridge.domain.catalogue import Catalogue, UnknownStatus
 from bridge.domain.clock import Clock
 from bridge.ingest.intake import Intake
 from bridge.protocols.ledger import Commit, JournalState, Lease
-from bridge.protocols.request_context import TENURE, LeaseDeadline
+from bridge.protocols.request_context import LeaseDeadline, bind, reset
 from bridge.protocols.source import Page
 from bridge.sources.marketingcloud import (
     REASONS,
@@ -1056,12 +1056,12 @@ async def test_a_source_that_lost_its_lease_asks_for_nothing_more(vendor, bridge
         return web.json_response({"messages": []})
 
     vendor.answer = ends
-    held = TENURE.set(tenure)
+    held = bind(lease=tenure)
     try:
         with pytest.raises(errors.LeaseLost):
             await bridge(kinds=["sms", "email"]).poll()
     finally:
-        TENURE.reset(held)
+        reset(held)
     assert len(vendor.requests) == 1
 
 

@@ -33,7 +33,7 @@ from bridge.http.limiter import Limiter
 from bridge.http.response import Response
 from bridge.ingest.intake import Intake
 from bridge.protocols.ledger import Commit, JournalState, Lease
-from bridge.protocols.request_context import TENURE, LeaseDeadline
+from bridge.protocols.request_context import LeaseDeadline, bind, reset
 from bridge.protocols.source import Page
 from bridge.reconciliation.comparison import CompareOptions
 from bridge.reconciliation.reconciler import Reconciler
@@ -1063,12 +1063,12 @@ async def test_a_source_that_lost_its_lease_asks_for_nothing_more(vendor, bridge
         tenure.until = -1e9
 
     vendor._refusal = ends
-    held = TENURE.set(tenure)
+    held = bind(lease=tenure)
     try:
         with pytest.raises(errors.LeaseLost):
             await (_backfill(one) if backfill else one.poll())
     finally:
-        TENURE.reset(held)
+        reset(held)
     assert len(vendor.requests) == 1
 
 

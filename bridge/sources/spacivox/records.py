@@ -101,7 +101,7 @@ def scope_of(sort: str, key: str, timestamp: Any) -> str:
     Numbers are given in order, so a block of a thousand is of about one age, and a record stays in its scope whatever
     its timestamp turns out to mean. Ids that are no numbers are kept by the day of their timestamp.
     """
-    if len(key) <= parsing.LONGEST_NUMBER and key.isascii() and key.isdecimal():
+    if len(key) <= parsing.MAX_NUMBER_DIGITS and key.isascii() and key.isdecimal():
         return f"{sort}/{int(key) // _BLOCK}"
     day = parsing.time(timestamp)
     return f"{sort}/{day:%Y-%m-%d}" if day is not None else f"{sort}/undated"
