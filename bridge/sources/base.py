@@ -1,0 +1,73 @@
+"""The base class of sources that ask one HTTP API with one token: a client within its budget, and defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Generic, TypeVar
+
+from bridge.domain.clock import Clock
+from bridge.domain.settings import Secret
+from bridge.http.client import HttpClient, HttpLimits, Origin
+from bridge.http.limiter import account_key, shared_limiter
+from bridge.http.tls import NO_TLS, Tls
+from bridge.protocols.source import Observation, SourceSettings
+
+_DAY_SECONDS = 86400.0
+_DEFAULT_LIMITS = HttpLimits()
+
+
+class HttpSourceSettings(SourceSettings):
+    """Settings of a source that asks one API with one token; a plugin's own settings extend this."""
+
+    url: Origin
+    """Where the API is."""
+    token: Secret
+    """The account's token, sent as `Authorization: Bearer`."""
+
+
+SettingsT = TypeVar("SettingsT", bound=HttpSourceSettings)
+
+
+class BaseSource(Generic[SettingsT]):
+    """What a `bridge.plugin.Source` needs beside `pages`, `backfill` and `probe`; override what does not fit.
+
+    `client` asks the API at `settings.url`, within `settings.rate`, which all sources of the account share. Its errors
+    are those that a source may raise, so `pages` lets them pass. Construction has no side effects.
+    """
+
+    retention: float = 30 * _DAY_SECONDS
+
+    def __init__(
+        self, name: str, settings: SettingsT, clock: Clock, *, limits: HttpLimits = _DEFAULT_LIMITS, tls: Tls = NO_TLS
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self.clock = clock
+        self.problems: list[str] = []
+        self.behind = False
+        self.account = account_key(settings.url, settings.token.reveal())
+        """See `bridge.protocols.source.HasAccount`."""
+        self.client = HttpClient(
+            settings.url,
+            limiter=shared_limiter(self.account, settings.rate, clock),
+            clock=clock,
+            headers=self.headers,
+            limits=limits,
+            tls=tls,
+        )
+
+    async def headers(self) -> Mapping[str, str]:
+        """Return the headers that carry the credentials; read for each try, so that the token can rotate."""
+        return {"Authorization": f"Bearer {self.settings.token.reveal()}"}
+
+    async def complete(self, observations: Sequence[Observation]) -> Sequence[Observation]:
+        """Return the observations as they are: each is complete as the provider lists it."""
+        return observations
+
+    def resource(self, text: str) -> str:
+        """Raise `ValueError`: the source follows all resources of the account by itself."""
+        raise ValueError(f"{text}: nothing to name, a {self.settings.type} source follows everything by itself")
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self.client.close()
