@@ -32,7 +32,7 @@ _RETRY_AFTER_CAP_SECONDS = 3600.0
 _MAX_PATH_CHARS = 120
 
 Headers = Callable[[], Awaitable[Mapping[str, str]]]
-Params = Mapping[str, str | int]
+Params = Mapping[str, str | int | None]
 
 
 def origin(value: str) -> str:
@@ -136,11 +136,13 @@ class HttpClient:
     async def get(self, target: str, params: Params | None = None, *, ready_only: bool = True) -> Response:
         """Ask for `target`, a path or an absolute link of the same origin; every 2xx is an answer.
 
-        With `ready_only`, 202 raises `NotReady`. The request is conditional if the last answer gave a validator.
+        A parameter that is None is left out. With `ready_only`, 202 raises `NotReady`. The request is conditional if
+        the last answer gave a validator.
         """
         url = _url(self.origin, target)
-        if params:
-            url = url.update_query(params)
+        query = {name: value for name, value in (params or {}).items() if value is not None}
+        if query:
+            url = url.update_query(query)
         return await self._request(hdrs.METH_GET, url, ready_only=ready_only)
 
     async def post_json(self, target: str, value: Any, *, ready_only: bool = True) -> Response:

@@ -52,6 +52,13 @@ class Response:
         shape = "HTML" if start == b"<" else "torn JSON" if start else "nothing"
         raise self.refused(f"the provider answered {shape} instead of JSON")
 
+    def json_list(self) -> list[Any]:
+        """Return the array of the body; raises `ProviderError` for anything else, which does not count as empty."""
+        value = self.json()
+        if not isinstance(value, list):
+            raise self.refused("the provider answered something else than a list")
+        return value
+
     def refused(self, why: str) -> ProviderError:
         """Return the error for an answer that cannot be used; the next request asks for the whole answer again."""
         self.forget()

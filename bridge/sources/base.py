@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Generic, TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Generic, TypeVar
 
 from bridge.domain.clock import Clock
 from bridge.domain.settings import Secret
 from bridge.http.client import HttpClient, HttpLimits, Origin
 from bridge.http.limiter import account_key, shared_limiter
 from bridge.http.tls import NO_TLS, Tls
-from bridge.protocols.source import Observation, SourceSettings
+from bridge.protocols.source import Observation, Page, Probe, ResourceType, SourceSettings
 
 _DAY_SECONDS = 86400.0
 _DEFAULT_LIMITS = HttpLimits()
@@ -28,14 +30,16 @@ class HttpSourceSettings(SourceSettings):
 SettingsT = TypeVar("SettingsT", bound=HttpSourceSettings)
 
 
-class BaseSource(Generic[SettingsT]):
-    """What a `bridge.plugin.Source` needs beside `pages`, `backfill` and `probe`; override what does not fit.
+class BaseSource(ABC, Generic[SettingsT]):
+    """A `bridge.protocols.source.Source` that lacks only `pages` and `backfill`; override what does not fit.
 
     `client` asks the API at `settings.url`, within `settings.rate`, which all sources of the account share. Its errors
-    are those that a source may raise, so `pages` lets them pass. Construction has no side effects.
+    are those that a source may raise, so `pages` need not catch them. Construction has no side effects.
     """
 
     retention: float = 30 * _DAY_SECONDS
+    kind: ResourceType
+    """What the source lists, if that is of one type; the instance's own also knows the operator's `statuses`."""
 
     def __init__(
         self, name: str, settings: SettingsT, clock: Clock, *, limits: HttpLimits = _DEFAULT_LIMITS, tls: Tls = NO_TLS
@@ -45,6 +49,8 @@ class BaseSource(Generic[SettingsT]):
         self.clock = clock
         self.problems: list[str] = []
         self.behind = False
+        if hasattr(self, "kind"):
+            self.kind = self.kind.with_statuses(settings.statuses)
         self.account = account_key(settings.url, settings.token.reveal())
         """See `bridge.protocols.source.HasAccount`."""
         self.client = HttpClient(
@@ -59,6 +65,21 @@ class BaseSource(Generic[SettingsT]):
     async def headers(self) -> Mapping[str, str]:
         """Return the headers that carry the credentials; read for each try, so that the token can rotate."""
         return {"Authorization": f"Bearer {self.settings.token.reveal()}"}
+
+    @abstractmethod
+    def pages(self, cursor: Mapping[str, str], watched: Sequence[str]) -> AsyncIterator[Page]:
+        """Poll once: yield what is due now; see `bridge.protocols.source.Source.pages`."""
+
+    @abstractmethod
+    def backfill(self, start: datetime, end: datetime) -> AsyncIterator[Page]:
+        """Yield what happened between two times; see `bridge.protocols.source.Source.backfill`."""
+
+    async def probe(self) -> Probe:
+        """Read the first page of a first poll; the summary assumes that a poll is one request."""
+        pages: Any = self.pages({}, ())
+        await anext(pages, None)
+        await pages.aclose()
+        return Probe(f"{self.client.origin.host} answers", _DAY_SECONDS / self.settings.interval)
 
     async def complete(self, observations: Sequence[Observation]) -> Sequence[Observation]:
         """Return the observations as they are: each is complete as the provider lists it."""

@@ -119,9 +119,4 @@ def split_backlog(
 
 def records_of(answer: Response) -> list[Any]:
     """Return the array of an answer; raises `ProviderError` for anything else, which does not count as empty."""
-    if answer.status == NO_CONTENT_STATUS:
-        return []
-    value = answer.json()
-    if not isinstance(value, list):
-        raise answer.refused("the provider answered something else than a list")
-    return value
+    return [] if answer.status == NO_CONTENT_STATUS else answer.json_list()
