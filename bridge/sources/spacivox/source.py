@@ -45,9 +45,9 @@ class Spacivox(BaseSource[SpacivoxSettings]):
     """Reads the records of the last `lookback`: the newest at each poll, older ones less and less often.
 
     A record's timestamp is assumed to be the time of its creation, so a cursor that only moves forward would miss every
-    later state. The window trails instead, and the ledger compares by id. For each listing, the cursor keeps the low
-    watermark before which all is done, and when each slice was last read whole. After an outage the window reaches back
-    to the low watermark.
+    later state. Instead, the same window is read again, and the ledger compares by id. For each listing, the cursor
+    keeps the low watermark before which all is done, and when each slice was last read whole. After an outage the
+    window reaches back to the low watermark.
 
     A slice that fails does not stop the others, and is read again. After requests without an answer, the newest slice
     is asked for before the server counts as down. After a poll that ended with HTTP 429, the next poll begins at the
