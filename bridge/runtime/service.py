@@ -462,7 +462,7 @@ class Service(PollListener):
             # Kept only while the relay is ours: nobody else would take anything out.
             fresh = self._fresh[name] = RecentEntries(name)
             try:
-                await relaying(lease, Relay(self._parts.store, self._parts.broker, fresh=fresh))
+                await relaying(lease, Relay(self._parts.store, self._parts.broker, recent=fresh))
             finally:
                 del self._fresh[name]
 
