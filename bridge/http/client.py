@@ -20,7 +20,7 @@ from bridge.http import parsing
 from bridge.http.conditional import ConditionalCache, confirmed, validators
 from bridge.http.connector import ReportingConnector
 from bridge.http.errors import CrossOriginLink, NotFound, ProviderError, RequestRejected, Throttled, TooLarge
-from bridge.http.headers import parse_retry_after
+from bridge.http.headers import requested_wait
 from bridge.http.lenient import head_limits
 from bridge.http.limiter import Limiter
 from bridge.http.response import MAX_CACHED_URLS, RequestFailure, Response
@@ -214,8 +214,7 @@ class HttpClient:
         return Response(request.what, response.status, body, asked, self._clock.now(), request.url, response.headers)
 
     def _check_status(self, answer: Response, *, ready_only: bool) -> RequestFailure | None:
-        value = answer.headers.get(hdrs.RETRY_AFTER)
-        after = None if value is None else parse_retry_after(value, self._clock.now())
+        after = requested_wait(answer.headers, answer.status, self._clock.now())
         after = after if after is None else min(after, _RETRY_AFTER_CAP_SECONDS)
         failure = _check_status(answer, after, ready_only=ready_only)
         if failure is not None and isinstance(failure.error, ProviderError) and after is not None:

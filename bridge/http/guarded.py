@@ -19,7 +19,7 @@ from bridge.domain.clock import Clock
 from bridge.domain.errors import BridgeError, EndpointGone, Permanent, Transient
 from bridge.domain.settings import MASK
 from bridge.http.addresses import RefusedAddressError, is_public
-from bridge.http.headers import parse_retry_after
+from bridge.http.headers import requested_wait
 from bridge.http.lenient import LenientConnector, head_limits
 from bridge.http.status import GONE_STATUS, RETRIED_CLIENT_ERRORS, is_redirect, is_server_error, is_success
 from bridge.http.tls import NO_TLS, Tls, tls_reason
@@ -184,12 +184,11 @@ class GuardedClient:
         async with session.post(endpoint.url, data=data, headers=headers, allow_redirects=False) as response:
             content = response.content
             text = content.read_nowait() if content.is_eof() else await _read(content)
-            wait = response.headers.get("Retry-After")
             return EndpointResponse(
                 endpoint.name,
                 response.status,
                 text[:MAX_ANSWER_BYTES],
-                parse_retry_after(wait, self._clock.now()) if wait else None,
+                requested_wait(response.headers, response.status, self._clock.now()),
             )
 
     async def check_connectivity(self, endpoint: Endpoint) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 NO_CONTENT_STATUS = 204
 NOT_MODIFIED_STATUS = 304
 GONE_STATUS = 410
+TOO_MANY_REQUESTS_STATUS = 429
 RETRIED_CLIENT_ERRORS = frozenset({408, 425, 429})
 """HTTP statuses of the 4xx class that a later try may overcome."""
 

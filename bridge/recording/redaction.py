@@ -25,7 +25,7 @@ from yarl import URL
 
 from bridge.http import parsing
 from bridge.http.client import HttpRequest
-from bridge.http.headers import http_date, links, parse_retry_after
+from bridge.http.headers import http_date, links, parse_retry_after, requested_wait
 from bridge.http.response import Response
 
 TORN = "torn"
@@ -116,9 +116,7 @@ class Redactor:
         headers = answer.headers
         kept = {
             hdrs.CONTENT_TYPE: _kept(headers, hdrs.CONTENT_TYPE, lambda text: bool(_MEDIA.fullmatch(text))),
-            hdrs.RETRY_AFTER: _kept(
-                headers, hdrs.RETRY_AFTER, lambda text: parse_retry_after(text, answer.at) is not None
-            ),
+            hdrs.RETRY_AFTER: _retry_after(answer),
             hdrs.LAST_MODIFIED: _kept(headers, hdrs.LAST_MODIFIED, lambda text: http_date(text) is not None),
             hdrs.DATE: _kept(headers, hdrs.DATE, lambda text: http_date(text) is not None),
             hdrs.ETAG: f'"{self.token(headers[hdrs.ETAG])}"' if hdrs.ETAG in headers else None,
@@ -416,6 +414,14 @@ def _kept(headers: MultiMapping[str], name: str, fits: Callable[[str], bool]) ->
     """Return a header's value, or `?` for one that cannot be read; None where there is none."""
     value = headers.get(name)
     return None if value is None else value if fits(value.strip()) else "?"
+
+
+def _retry_after(answer: Response) -> str | None:
+    """Return `Retry-After`; without one, the wait that the answer's rate limit says."""
+    if hdrs.RETRY_AFTER in answer.headers:
+        return _kept(answer.headers, hdrs.RETRY_AFTER, lambda text: parse_retry_after(text, answer.at) is not None)
+    wait = requested_wait(answer.headers, answer.status, answer.at)
+    return None if wait is None else f"{wait:g}"
 
 
 def _kind(body: bytes) -> str:

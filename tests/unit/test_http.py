@@ -231,7 +231,8 @@ async def test_202_is_an_answer_for_those_who_want_it(far, open_client):
 )
 @pytest.mark.parametrize("status", [202, 429, 503])
 async def test_the_wish_to_wait_is_read_as_seconds_and_as_a_date(far, open_client, status, value, seconds):
-    far.says(lambda: web.Response(status=status, headers={"Retry-After": value}))
+    headers = {"Date": format_datetime(NOW, usegmt=True), "Retry-After": value}
+    far.says(lambda: web.Response(status=status, headers=headers))
     error = await refused(open_client())
     assert isinstance(error, errors.Transient)
     assert error.retry_after == (seconds if seconds is None else pytest.approx(seconds, abs=0.5))
