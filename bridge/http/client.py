@@ -25,7 +25,7 @@ from bridge.http.lenient import head_limits
 from bridge.http.limiter import Limiter
 from bridge.http.response import MAX_CACHED_URLS, RequestFailure, Response
 from bridge.http.status import NOT_MODIFIED_STATUS, is_client_error, is_redirect, is_success
-from bridge.http.tls import NO_TLS, Tls
+from bridge.http.tls import NO_TLS, Tls, tls_reason
 from bridge.protocols.request_context import bind, current
 
 _MIB = 1024 * 1024
@@ -340,13 +340,14 @@ class _TransportError:
     text: str
     again: bool = False
     timed_out: bool = False
+    advice: str = ""
 
 
 _TRANSPORT_ERRORS = (
     _TransportError((aiohttp.ConnectionTimeoutError,), "no connection within the time allowed", timed_out=True),
     _TransportError((TimeoutError,), "no complete answer within the time allowed", timed_out=True),
     _TransportError(
-        (aiohttp.ClientConnectorCertificateError,), "the provider's certificate is not trusted; check url and ca_file"
+        (aiohttp.ClientConnectorCertificateError,), "no encrypted connection", advice="; check url and ca_file"
     ),
     _TransportError((aiohttp.ClientSSLError,), "no encrypted connection came about"),
     _TransportError((aiohttp.ClientConnectorDNSError,), "the provider's host name cannot be resolved"),
@@ -361,11 +362,19 @@ _TRANSPORT_ERRORS = (
 )
 
 
+def _tls_text(error: Exception) -> str:
+    """Return the reason that TLS gives for an error; empty if it has nothing to do with TLS."""
+    cause = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
+    is_tls = isinstance(cause, ssl.SSLError) or (isinstance(cause, OSError) and "[SSL" in str(cause))
+    return f": {tls_reason(cause)}" if is_tls else ""
+
+
 def _translate(what: str, error: Exception) -> RequestFailure:
     """Translate what the library raised; its own texts may quote addresses and are not repeated."""
     for row in _TRANSPORT_ERRORS:
         if isinstance(error, row.types):
-            return RequestFailure(ProviderError(f"{what}: {row.text}", timed_out=row.timed_out), again=row.again)
+            text = f"{what}: {row.text}{_tls_text(error)}{row.advice}"
+            return RequestFailure(ProviderError(text, timed_out=row.timed_out), again=row.again)
     if isinstance(error, ValueError):
         return RequestFailure(Permanent(f"{what}: the request cannot be written; is there a line break in the token?"))
     raise error

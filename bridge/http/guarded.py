@@ -262,6 +262,8 @@ def _translate(name: str, error: BaseException) -> BridgeError:
             text = f"{name} did not answer in time"
         case aiohttp.InvalidURL():
             return Permanent(f"{name}: the URL cannot be used; give the host by name or in dotted form")
+        case aiohttp.ClientResponseError():
+            text = f"{name} answered something that is not HTTP"
         case _:
             text = f"{name} broke the connection off: {tls_reason(error)}"
     return Transient(text)

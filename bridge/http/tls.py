@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,12 +57,36 @@ def _no_password() -> str:
     raise ValueError("the key is encrypted; give it without a password")
 
 
+_UNTRUSTED = {
+    9: "it is not valid yet",
+    10: "it has expired",
+    18: "it is self-signed and no known authority",
+    19: "its authority is unknown",
+    20: "its authority is unknown",
+    21: "its authority is unknown",
+    23: "it was revoked",
+    62: "it is for another host name",
+    64: "it is for another address",
+}
+"""What OpenSSL's codes of a failed verification say."""
+_CLIENT_CERTIFICATE_ALERT = re.compile(r"ALERT_(?:(?:NO|BAD|UNSUPPORTED)_)?(?:CERTIFICATE|UNKNOWN_CA)")
+
+
 def tls_reason(error: BaseException) -> str:
-    """Return the library's own text of an error, which names no URL: TLS's reason, or the text of an error number."""
+    """Return why no connection came about or it broke, in words that name no URL: why a certificate is not trusted."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted ({error.verify_message})"
+        reason = _UNTRUSTED.get(error.verify_code)
+        message = f"{reason} ({error.verify_message})" if reason else error.verify_message
+        return f"its certificate is not trusted: {message}"
+    if isinstance(error, OSError) and _CLIENT_CERTIFICATE_ALERT.search(str(error)):
+        return f"it refuses the client certificate, or asks for one ({_alert(error)})"
     if isinstance(error, ssl.SSLError):
         return f"TLS failed ({error.reason or 'no reason given'})"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) if type(error) is ValueError else type(error).__name__
+
+
+def _alert(error: OSError) -> str:
+    match = re.search(r"[A-Z0-9]+_ALERT_[A-Z_]+", str(error))
+    return match[0] if match else "alert"

@@ -789,7 +789,7 @@ async def test_a_certificate_that_proves_nothing_gets_no_token(certificate, cert
         for _ in range(2):
             clock.ahead += await polled.poll()
             assert isinstance(polled.error, Transient)
-            assert "the provider's certificate is not trusted; check url and ca_file" in str(polled.error)
+            assert "its certificate is not trusted: " in str(polled.error)
         assert not said
         assert not await polled.histories()
 
