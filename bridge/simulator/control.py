@@ -97,9 +97,9 @@ def _faults(sim: Controlled, query: Mapping[str, str], body: Any) -> Any:
 
 def _fault_on(sim: Controlled, query: Mapping[str, str], body: Any) -> Any:
     del query
-    strangers = set(body) - _RULE
-    if strangers:
-        raise ValueError(f"{', '.join(sorted(strangers))}: a rule has {', '.join(sorted(_RULE))}")
+    undefined = set(body) - _RULE
+    if undefined:
+        raise ValueError(f"{', '.join(sorted(undefined))}: a rule has {', '.join(sorted(_RULE))}")
     sim.board.switch_on(FaultRule(**body))
     return sim.board.report()
 

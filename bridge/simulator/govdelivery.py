@@ -10,13 +10,13 @@ from typing import Any
 from urllib.parse import urlencode
 from weakref import WeakKeyDictionary
 
-from bridge.simulator.ground_truth import Sight
+from bridge.simulator.ground_truth import ShownStatus
 from bridge.simulator.histories import FINALS
 from bridge.simulator.provider_api import JSON, SimRequest, SimResponse, answer_json, path_of
 from bridge.simulator.world import CALL_DETAILS, CHANNELS, COLLECTIONS, RECIPIENT_STATUSES, Message, World, iso
 
 RECIPIENTS_PAGE = 50
-_Rendered = tuple[int, bytes, list[Sight]]
+_Rendered = tuple[int, bytes, list[ShownStatus]]
 _PATH = re.compile(
     r"/messages/(?P<channel>sms|voice|email)"
     r"(?:/(?P<number>\d+)(?:/(?P<recipients>recipients)(?:/(?P<recipient>\d+)|/(?P<collection>[a-z_]+))?)?)?"
@@ -76,9 +76,11 @@ class SimulatedGovDelivery:
             return self._recipient(message, int(found["recipient"]) - message.first)
         if found["recipients"]:
             return self._recipients(ask, message, found["collection"], page)
-        return answer_json(_message(message, counts=True), sights=[Sight(message.path, message.state.status)])
+        return answer_json(
+            _message(message, counts=True), shown_statuses=[ShownStatus(message.path, message.state.status)]
+        )
 
-    def sights(self, ask: SimRequest, payload: Any) -> list[Sight]:
+    def shown_statuses(self, ask: SimRequest, payload: Any) -> list[ShownStatus]:
         """Return the statuses in a body, and in the collections of calls the detail that the path tells."""
         collection = ask.view.partition(".")[2]
         detail = collection if collection in CALL_DETAILS else None
@@ -91,7 +93,7 @@ class SimulatedGovDelivery:
                 path = f"{_base(ask.path).removesuffix(f'/{collection}')}/{item['id']}"
             status = item.get("status") if isinstance(item, dict) else None
             if path is not None and isinstance(status, str | int):
-                found.append(Sight(path, str(status), detail))
+                found.append(ShownStatus(path, str(status), detail))
         return found
 
     # --- lists ----------------------------------------------------------------------------------------------------
@@ -113,8 +115,8 @@ class SimulatedGovDelivery:
             messages.reverse()
         start = max(0, (page - 1) * size + ask.shift)
         shown = messages[start : start + size]
-        sights = [Sight(message.path, message.state.status) for message in shown]
-        answer = answer_json([_message(message, counts=False) for message in shown], sights=sights)
+        shown_statuses = [ShownStatus(message.path, message.state.status) for message in shown]
+        answer = answer_json([_message(message, counts=False) for message in shown], shown_statuses=shown_statuses)
         _link(answer, ask, page, len(messages), size)
         return answer
 
@@ -124,12 +126,14 @@ class SimulatedGovDelivery:
         if self._world.clock.now() < message.born + self._settings.builds_for:
             return SimResponse(202, b"", {"Content-Type": JSON})
         total = len(message.states) if collection is None else len(message.members[collection])
-        body, sights = self._page(message, collection, page, ask.shift)
-        answer = SimResponse(200, body, {"Content-Type": JSON}, sights)
+        body, shown_statuses = self._page(message, collection, page, ask.shift)
+        answer = SimResponse(200, body, {"Content-Type": JSON}, shown_statuses)
         _link(answer, ask, page, total, RECIPIENTS_PAGE)
         return answer
 
-    def _page(self, message: Message, collection: str | None, page: int, shift: int) -> tuple[bytes, Sequence[Sight]]:
+    def _page(
+        self, message: Message, collection: str | None, page: int, shift: int
+    ) -> tuple[bytes, Sequence[ShownStatus]]:
         start = max(0, (page - 1) * RECIPIENTS_PAGE + shift)
         stop = start + RECIPIENTS_PAGE
         plain = collection is None and not shift
@@ -145,15 +149,17 @@ class SimulatedGovDelivery:
         detail = collection if collection in CALL_DETAILS else None
         body = b"[" + ",".join([_recipient(message, index) for index in indices]).encode() + b"]"
         prefix = f"{message.path}/recipients/"
-        sights = [Sight(f"{prefix}{message.first + index}", message.states[index].status, detail) for index in indices]
-        pages[collection, start] = (version, body, sights)
-        return body, sights
+        shown_statuses = [
+            ShownStatus(f"{prefix}{message.first + index}", message.states[index].status, detail) for index in indices
+        ]
+        pages[collection, start] = (version, body, shown_statuses)
+        return body, shown_statuses
 
     def _recipient(self, message: Message, index: int) -> SimResponse:
         if not 0 <= index < len(message.states):
             return _not_found()
-        sight = Sight(message.recipient(index), message.states[index].status)
-        return SimResponse(200, _recipient(message, index).encode(), {"Content-Type": JSON}, [sight])
+        shown = ShownStatus(message.recipient(index), message.states[index].status)
+        return SimResponse(200, _recipient(message, index).encode(), {"Content-Type": JSON}, [shown])
 
     def _statistics(self, ask: SimRequest) -> SimResponse:
         found = re.fullmatch(r"/reports/messages/(sms|email)/statistics/?", ask.path)

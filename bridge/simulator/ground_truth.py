@@ -33,7 +33,7 @@ def status_word(provider: str, subject: str, raw: str) -> str:
     return raw if raw in (_RECIPIENTS if "/recipients/" in subject else _MESSAGES) else UNKNOWN
 
 
-class Sight(NamedTuple):
+class ShownStatus(NamedTuple):
     """One resource in one answer."""
 
     subject: str
@@ -100,10 +100,10 @@ class GroundTruth:
         self._details: dict[str, str] = {}
         self._marks: set[str] = set()
 
-    def saw(self, view: str, sights: Iterable[Sight], at: float) -> None:
+    def saw(self, view: str, shown_statuses: Iterable[ShownStatus], at: float) -> None:
         """Record one answer that was sent complete."""
         last, last_here, details = self._last, self._last_in[view], self._details
-        for subject, raw, detail, mark in sights:
+        for subject, raw, detail, mark in shown_statuses:
             if mark is not None:
                 if mark not in self._marks:
                     self._marks.add(mark)

@@ -92,7 +92,7 @@ class HistoryGenerator:
     def _delay(self, random: Random, mu: float, sigma: float) -> float:
         return random.lognormvariate(mu, sigma) / self.settings.speed
 
-    def births(self, random: Random, per_minute: float, begin: float) -> Iterator[float]:
+    def arrival_times(self, random: Random, per_minute: float, begin: float) -> Iterator[float]:
         """Yield the times of births from `begin` on, without end; nothing is born at a rate of 0."""
         if per_minute <= 0:
             return
@@ -131,12 +131,12 @@ class HistoryGenerator:
         return [Step(queued, State("queued")), Step(sending, SENDING), end], steps
 
     def _recipient(self, random: Random, channel: str, taken: float) -> list[Step]:
-        dice = random.random()
-        if dice < self.settings.blacklisted_share:
+        rng = random.random()
+        if rng < self.settings.blacklisted_share:
             return [Step(taken, BLACKLISTED)]
         at = taken + (self._delay(random, 3.8, 0.9) if channel == "voice" else self._delay(random, 2.1, 1.2))
         life = [Step(taken, SENDING)]
-        if dice > 1 - self.settings.inconclusive_share:
+        if rng > 1 - self.settings.inconclusive_share:
             life.append(Step(at, INCONCLUSIVE))
             at += self._delay(random, 6.0, 1.2)
         failed = random.random() < self.settings.failed_share
@@ -157,9 +157,9 @@ class HistoryGenerator:
     def record(self, random: Random, born: float) -> list[Step]:
         """Return the steps of a Spacivox record after state 0: delivered, failed or rejected, up to hours later."""
         at = born + self._delay(random, 4.5, 1.8)
-        dice = random.random()
+        rng = random.random()
         failed = self.settings.failed_share
-        state = "3" if dice < failed / 3 else "2" if dice < failed else "1"
+        state = "3" if rng < failed / 3 else "2" if rng < failed else "1"
         life = [Step(at, State(state))]
         if state == "1" and random.random() < self.settings.late_share:
             life.append(Step(at + self._delay(random, *_HOURS_LATER), State("2")))

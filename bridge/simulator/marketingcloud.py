@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bridge.domain.clock import Clock
-from bridge.simulator.ground_truth import Sight
+from bridge.simulator.ground_truth import ShownStatus
 from bridge.simulator.provider_api import SimRequest, SimResponse, answer_json
 from bridge.simulator.world import SendEvent, World
 
@@ -50,7 +50,7 @@ class SimulatedMarketingCloud:
             return answer_json({"message": "Invalid request", "errorcode": 10006, "documentation": ""}, 400)
         return self._events(found[1], int(last), min(int(size), _MOST))
 
-    def sights(self, ask: SimRequest, payload: Any) -> list[Sight]:
+    def shown_statuses(self, ask: SimRequest, payload: Any) -> list[ShownStatus]:
         """Return the events in a body."""
         feed = "email" if "/email/" in ask.path else "sms"
         items = payload.get("messages") if isinstance(payload, dict) else None
@@ -62,7 +62,7 @@ class SimulatedMarketingCloud:
                 base = f"/messaging/v1/{feed}"
                 subject = f"{base}/messages/{key}" if key else f"{base}/events/{item['eventID']}"
                 category = str(item.get("eventCategoryType") or "").rpartition(".")[2]
-                found.append(Sight(subject, category, None, f"{feed}:{item['eventID']}"))
+                found.append(ShownStatus(subject, category, None, f"{feed}:{item['eventID']}"))
         return found
 
     def expire(self) -> None:
@@ -104,8 +104,8 @@ class SimulatedMarketingCloud:
         more = start + size < len(events)
         watermark = shown[-1].number if more else max(last, end)
         payload = {"lastEventID": watermark, "count": len(shown), "messages": [_event(event) for event in shown]}
-        sights = [Sight(event.path, event.category, None, f"{feed}:{event.number}") for event in shown]
-        return answer_json(payload, sights=sights)
+        shown_statuses = [ShownStatus(event.path, event.category, None, f"{feed}:{event.number}") for event in shown]
+        return answer_json(payload, shown_statuses=shown_statuses)
 
 
 def _event(event: SendEvent) -> dict[str, Any]:

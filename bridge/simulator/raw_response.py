@@ -14,7 +14,7 @@ from aiohttp.abc import AbstractStreamWriter
 from bridge.simulator.provider_api import SimResponse
 
 _BUFFER = 1 << 20
-_PACE = 0.005
+_DRIP_SECONDS = 0.005
 
 
 class Wire:
@@ -51,7 +51,7 @@ class Wire:
 
     async def _until_left(self, rest: int) -> None:
         while self._transport.get_write_buffer_size() > rest:
-            await self.wait(_PACE)
+            await self.wait(_DRIP_SECONDS)
 
     async def hold(self) -> None:
         """Keep the connection open and silent, until the simulator stops."""
@@ -83,7 +83,7 @@ class WireResponse(web.StreamResponse):
         raise ConnectionResetError("the connection ends here")
 
 
-class TellingResponse(web.Response):
+class NotifyingResponse(web.Response):
     """An ordinary answer that tells when it has been sent whole."""
 
     def __init__(self, answer: SimResponse, sent: Callable[[], None]) -> None:

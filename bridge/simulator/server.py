@@ -21,7 +21,7 @@ from bridge.simulator.govdelivery import SimulatedGovDelivery, detail_counts, re
 from bridge.simulator.ground_truth import GroundTruth, ShownTransition
 from bridge.simulator.marketingcloud import SimulatedMarketingCloud
 from bridge.simulator.provider_api import ProviderApi, SimRequest, SimResponse, answer_json
-from bridge.simulator.raw_response import TellingResponse, Wire, WireResponse
+from bridge.simulator.raw_response import NotifyingResponse, Wire, WireResponse
 from bridge.simulator.request_log import RequestLog
 from bridge.simulator.settings import SimulatorSettings
 from bridge.simulator.spacivox import SimulatedSpacivox
@@ -94,7 +94,7 @@ class Simulator:
         self.time = WorldClock(self.clock, begins_ago=self.settings.begins_ago, manual=self.settings.manual_clock)
         self.world = World(self.settings, self.time)
         self._cloud = SimulatedMarketingCloud(self.world, self.clock)
-        self._faces: tuple[ProviderApi, ...] = (
+        self._apis: tuple[ProviderApi, ...] = (
             SimulatedGovDelivery(self.world),
             SimulatedSpacivox(self.world),
             self._cloud,
@@ -106,7 +106,7 @@ class Simulator:
             self.board.switch_on(rule)
         self.urls: dict[str, str] = {}
         """The origin of each provider, once started."""
-        self._doors: dict[str, _Listener] = {}
+        self._listeners: dict[str, _Listener] = {}
         self._stopped = asyncio.Event()
         self._ticker: asyncio.Task[None] | None = None
 
@@ -121,11 +121,11 @@ class Simulator:
         self._stopped.clear()
         groups = [(name,) for name in PROVIDERS] if self.settings.separate_ports else [PROVIDERS]
         for number, group in enumerate(groups):
-            door = _Listener(self._handler(group), host, port + number if port else 0, self.settings.idle_close)
+            listener = _Listener(self._handler(group), host, port + number if port else 0, self.settings.idle_close)
             for name in group:
-                self._doors[name] = door
+                self._listeners[name] = listener
             try:
-                url = await door.open()
+                url = await listener.open()
             except OSError:
                 await self.stop()
                 raise
@@ -140,9 +140,9 @@ class Simulator:
             self._ticker.cancel()
             with suppress(asyncio.CancelledError):
                 await self._ticker
-        for door in dict.fromkeys(self._doors.values()):
-            await door.close()
-        self._doors.clear()
+        for listener in dict.fromkeys(self._listeners.values()):
+            await listener.close()
+        self._listeners.clear()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -233,21 +233,21 @@ class Simulator:
     # --- answering ------------------------------------------------------------------------------------------------
 
     def _handler(self, providers: Collection[str]) -> Handler:
-        faces = [face for face in self._faces if face.provider in providers]
+        apis = [api for api in self._apis if api.provider in providers]
 
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
             if request.path.startswith(CONTROL):
                 return await control(self, request)
-            for face in faces:
-                view = face.view(request.path)
+            for api in apis:
+                view = api.view(request.path)
                 if view is not None:
-                    return await self._provide(face, view, request)
-            return TellingResponse(answer_json({"error": "Not Found"}, 404), lambda: None)
+                    return await self._provide(api, view, request)
+            return NotifyingResponse(answer_json({"error": "Not Found"}, 404), lambda: None)
 
         return handle
 
-    async def _provide(self, face: ProviderApi, view: str, request: web.BaseRequest) -> web.StreamResponse:
-        traffic = self.traffic[face.provider]
+    async def _provide(self, api: ProviderApi, view: str, request: web.BaseRequest) -> web.StreamResponse:
+        traffic = self.traffic[api.provider]
         traffic.begin(view, self.clock.monotonic())
         status = 0
         try:
@@ -260,7 +260,7 @@ class Simulator:
                 view=view,
                 origin=f"http://{request.host}",
             )
-            answer, delivery = self._answer(face, ask)
+            answer, delivery = self._answer(api, ask)
             # Not the web server's own, which knows only the real time: a clock that is set ahead is ahead here too.
             answer.headers.setdefault("Date", format_datetime(self.clock.now(), usegmt=True))
             status = answer.status
@@ -268,68 +268,70 @@ class Simulator:
             traffic.end(status)
 
         def sent() -> None:
-            if answer.sights:
-                self._truths[face.provider].saw(view, answer.sights, self.time.now())
+            if answer.shown_statuses:
+                self._truths[api.provider].saw(view, answer.shown_statuses, self.time.now())
 
         if delivery is None:
-            return TellingResponse(answer, sent)
+            return NotifyingResponse(answer, sent)
         transport = request.transport
         if transport is None:
             raise ConnectionResetError("the client has gone")
         wire = Wire(transport, answer, self.clock.sleep, self._stopped)
-        active, strike = delivery
+        active, context = delivery
 
         async def deliver() -> None:
-            if active.fault.delivery is not None and await active.fault.delivery(wire, strike):
+            if active.fault.delivery is not None and await active.fault.delivery(wire, context):
                 sent()
 
         return WireResponse(deliver)
 
-    def _answer(self, face: ProviderApi, ask: SimRequest) -> tuple[SimResponse, tuple[Active, FaultContext] | None]:
+    def _answer(self, api: ProviderApi, ask: SimRequest) -> tuple[SimResponse, tuple[Active, FaultContext] | None]:
         """Return the answer to a question after all faults that strike it, and the one that strikes its delivery."""
         chosen = self.board.choose(ask)
         if not chosen:
-            return face.answer(ask), None
+            return api.answer(ask), None
         before = [each for each in chosen if each.fault.stage is Stage.WORLD]
-        struck = self._strike(face, ask, SimResponse(), before)[1]
+        struck = self._context(api, ask, SimResponse(), before)[1]
         answer = SimResponse()
         instead: list[Fault] = []
         for each in (each for each in chosen if each.fault.stage is Stage.INSTEAD):
-            answer, instead = self._strike(face, ask, answer, [each])
+            answer, instead = self._context(api, ask, answer, [each])
             if instead:
                 break
         if instead:
-            answer.sights = ()
+            answer.shown_statuses = ()
         else:
-            answer = face.answer(ask)
+            answer = api.answer(ask)
             content = [each for each in chosen if each.fault.stage is Stage.CONTENT]
-            answer, changed = self._strike(face, ask, answer, content)
+            answer, changed = self._context(api, ask, answer, content)
             if changed:
-                answer.sights = face.sights(ask, json.loads(answer.body))
-            sights = answer.sights
-            answer, written = self._strike(face, ask, answer, [e for e in chosen if e.fault.stage is Stage.BYTES])
-            answer.sights = sights if all(fault.reads for fault in (*struck, *changed, *written)) else ()
+                answer.shown_statuses = api.shown_statuses(ask, json.loads(answer.body))
+            shown_statuses = answer.shown_statuses
+            answer, written = self._context(api, ask, answer, [e for e in chosen if e.fault.stage is Stage.BYTES])
+            answer.shown_statuses = (
+                shown_statuses if all(fault.reads for fault in (*struck, *changed, *written)) else ()
+            )
         wires = [each for each in chosen if each.fault.stage is Stage.WIRE]
         if not wires:
             return answer, None
         self.board.count(wires[0])
-        return answer, (wires[0], self._new_strike(face, ask, answer, wires[0]))
+        return answer, (wires[0], self._new_context(api, ask, answer, wires[0]))
 
-    def _strike(
-        self, face: ProviderApi, ask: SimRequest, answer: SimResponse, chosen: list[Active]
+    def _context(
+        self, api: ProviderApi, ask: SimRequest, answer: SimResponse, chosen: list[Active]
     ) -> tuple[SimResponse, list[Fault]]:
         struck = []
         for active in chosen:
-            strike = self._new_strike(face, ask, answer, active)
+            context = self._new_context(api, ask, answer, active)
             # A second fault may find that the first has taken away what it changes; then it did not strike.
             with suppress(KeyError, TypeError, AttributeError, ValueError):
-                if active.fault.effect is not None and active.fault.effect(strike):
+                if active.fault.effect is not None and active.fault.effect(context):
                     self.board.count(active)
                     struck.append(active.fault)
-                    answer = strike.answer
+                    answer = context.answer
         return answer, struck
 
-    def _new_strike(self, face: ProviderApi, ask: SimRequest, answer: SimResponse, active: Active) -> FaultContext:
+    def _new_context(self, api: ProviderApi, ask: SimRequest, answer: SimResponse, active: Active) -> FaultContext:
         return FaultContext(
             ask=ask,
             answer=answer,
@@ -338,5 +340,5 @@ class Simulator:
             world=self.world,
             memory=active.memory,
             expire_tokens=self._cloud.expire,
-            refuse=lambda seconds: self._doors[face.provider].shut(seconds, self.clock.sleep),
+            refuse=lambda seconds: self._listeners[api.provider].shut(seconds, self.clock.sleep),
         )

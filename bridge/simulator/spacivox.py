@@ -6,7 +6,7 @@ import re
 from datetime import datetime
 from typing import Any
 
-from bridge.simulator.ground_truth import Sight
+from bridge.simulator.ground_truth import ShownStatus
 from bridge.simulator.provider_api import SimRequest, SimResponse, answer_json
 from bridge.simulator.world import Record, World, iso_millis
 
@@ -43,14 +43,14 @@ class SimulatedSpacivox:
         records = [
             record for record in self._world.records_between(found[1], start, end) if team in {None, record.team}
         ]
-        sights = [Sight(record.path, record.state(now).status) for record in records]
-        return answer_json([_record(record, now) for record in records], sights=sights)
+        shown_statuses = [ShownStatus(record.path, record.state(now).status) for record in records]
+        return answer_json([_record(record, now) for record in records], shown_statuses=shown_statuses)
 
-    def sights(self, ask: SimRequest, payload: Any) -> list[Sight]:
+    def shown_statuses(self, ask: SimRequest, payload: Any) -> list[ShownStatus]:
         """Return the states in a body."""
         path = ask.path.rstrip("/")
         return [
-            Sight(f"{path}/{item['id']}", str(item["state"]))
+            ShownStatus(f"{path}/{item['id']}", str(item["state"]))
             for item in (payload if isinstance(payload, list) else [])
             if isinstance(item, dict)
             and isinstance(item.get("id"), int | str)

@@ -17,7 +17,7 @@ from bridge.simulator import PROVIDERS, Simulator, SimulatorSettings, demo_setti
 from bridge.simulator.clock import WorldClock
 from bridge.simulator.config_snippet import configuration
 from bridge.simulator.govdelivery import SimulatedGovDelivery
-from bridge.simulator.ground_truth import GroundTruth, Sight
+from bridge.simulator.ground_truth import GroundTruth, ShownStatus
 from bridge.simulator.histories import FINALS
 from bridge.simulator.marketingcloud import central
 from bridge.simulator.provider_api import SimRequest, path_of
@@ -402,14 +402,14 @@ def test_a_view_that_a_client_does_not_read_can_be_left_out_exactly():
     for at, (view, raw) in enumerate(
         [("messages", "new"), ("message", "new"), ("messages", "sending"), ("message", "new"), ("message", "completed")]
     ):
-        truth.saw(view, [Sight(subject, raw)], at)
+        truth.saw(view, [ShownStatus(subject, raw)], at)
     assert [each.status for each in truth.transitions()] == ["new", "sending", "new", "completed"]
     assert [each.status for each in truth.transitions(without={"messages"})] == ["new", "completed"]
 
 
 def test_every_mark_is_one_transition_however_often_it_is_shown():
     truth = GroundTruth("marketingcloud")
-    sights = [Sight("/m/1", "SMSNotSent", None, "sms:1"), Sight("/m/1", "SMSNotSent", None, "sms:2")]
+    sights = [ShownStatus("/m/1", "SMSNotSent", None, "sms:1"), ShownStatus("/m/1", "SMSNotSent", None, "sms:2")]
     truth.saw("events", sights, 1.0)
     truth.saw("events", sights, 2.0)
     assert [(each.status, each.mark) for each in truth.transitions()] == [
@@ -473,7 +473,7 @@ async def test_an_unknown_status_is_shown_as_unknown_with_its_own_value(sim, rea
 async def test_bodies_without_sense_show_nothing(sim, payload):
     ask = SimRequest("GET", "/messages/sms", {}, {}, b"", "messages", "http://127.0.0.1")
     for face in sim._faces:
-        assert face.sights(ask, payload) == []
+        assert face.shown_statuses(ask, payload) == []
 
 
 def test_links_may_be_absolute():
