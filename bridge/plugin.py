@@ -1,7 +1,7 @@
 """The public interface for sources and sinks of other distributions: a plugin imports this module and nothing else.
 
-Everything in `__all__` keeps its meaning within a major version. `bridge.testing` has the contract suites and the fakes
-for the tests of a plugin.
+Everything in `__all__` keeps its meaning within a major version. In its tests, a plugin also imports `bridge.testing`,
+which has the contract suites and the fakes.
 """
 
 from __future__ import annotations
@@ -26,61 +26,108 @@ from bridge.domain.retry import RETRY_AFTER_CAP, backoff
 from bridge.domain.settings import Duration, Rate, Secret, Settings
 from bridge.domain.times import Time, rfc3339
 from bridge.http import parsing
-from bridge.http.client import HttpClient
-from bridge.http.guarded import Endpoint, EndpointResponse, GuardedClient, SecretUrl, Tls, parse_retry_after
-from bridge.http.limiter import shared_limiter
+from bridge.http.client import HttpClient, HttpLimits, Origin
+from bridge.http.errors import CrossOriginLink, NotFound, ProviderError, RequestRejected, Throttled, TooLarge
+from bridge.http.guarded import Endpoint, EndpointResponse, GuardedClient, SecretUrl
+from bridge.http.headers import parse_retry_after
+from bridge.http.limiter import Limiter, account_key, shared_limiter
+from bridge.http.response import Response
+from bridge.http.tls import Tls
 from bridge.protocols.sink import Outgoing, Privacy, Sink, SinkPlugin, SinkSettings
-from bridge.protocols.source import Facts, Observation, Page, Probe, ResourceType, Source, SourcePlugin, SourceSettings
+from bridge.protocols.source import (
+    Facts,
+    GroupCounts,
+    HasAccount,
+    HasStatistics,
+    Observation,
+    Page,
+    Probe,
+    Reconcilable,
+    ResourceType,
+    ResumableBackfill,
+    Source,
+    SourcePlugin,
+    SourceSettings,
+    Statistics,
+)
+from bridge.sources.base import BaseSource, HttpSourceSettings
 
-__all__ = [
-    "CONTENT_TYPE",
-    "RETRY_AFTER_CAP",
-    "BridgeError",
-    "Catalogue",
-    "Clock",
-    "ConfigError",
-    "DaemonThreadExecutor",
-    "Data",
-    "Duration",
-    "Endpoint",
-    "EndpointGone",
-    "EndpointResponse",
-    "Event",
+__all__ = [  # noqa: RUF022 - grouped by purpose
+    # a source
+    "BaseSource",
     "Facts",
-    "GuardedClient",
-    "HttpClient",
-    "LeaseLost",
-    "Lifecycle",
-    "NotReady",
+    "GroupCounts",
+    "HasAccount",
+    "HasStatistics",
+    "HttpSourceSettings",
     "Observation",
-    "Outgoing",
     "Page",
-    "Permanent",
-    "Privacy",
     "Probe",
-    "Rate",
+    "Reconcilable",
     "ResourceType",
-    "Secret",
-    "SecretUrl",
-    "Settings",
-    "Sink",
-    "SinkPlugin",
-    "SinkSettings",
+    "ResumableBackfill",
     "Source",
     "SourcePlugin",
     "SourceSettings",
-    "Time",
+    "Statistics",
+    # the client of a provider, which keeps to a budget of requests
+    "CrossOriginLink",
+    "HttpClient",
+    "HttpLimits",
+    "Limiter",
+    "NotFound",
+    "Origin",
+    "ProviderError",
+    "RequestRejected",
+    "Response",
+    "Throttled",
     "Tls",
-    "Transient",
+    "TooLarge",
+    "account_key",
+    "parse_retry_after",
+    "parsing",
+    "shared_limiter",
+    # a sink
+    "Outgoing",
+    "Privacy",
+    "Sink",
+    "SinkPlugin",
+    "SinkSettings",
+    # the client of an endpoint, which keeps away from private addresses
+    "Endpoint",
+    "EndpointResponse",
+    "GuardedClient",
+    "SecretUrl",
+    # events
+    "CONTENT_TYPE",
+    "Catalogue",
+    "Data",
+    "Event",
+    "Lifecycle",
+    "Time",
     "Transition",
-    "Unauthorized",
     "UnknownStatus",
     "UnmappedFields",
     "WireEvent",
-    "backoff",
-    "parse_retry_after",
-    "parsing",
     "rfc3339",
-    "shared_limiter",
     "topics",
+    # settings
+    "Duration",
+    "Rate",
+    "Secret",
+    "Settings",
+    # errors, named by what the caller does next
+    "BridgeError",
+    "ConfigError",
+    "EndpointGone",
+    "LeaseLost",
+    "NotReady",
+    "Permanent",
+    "Transient",
+    "Unauthorized",
+    # time
+    "RETRY_AFTER_CAP",
+    "Clock",
+    "DaemonThreadExecutor",
+    "backoff",
 ]

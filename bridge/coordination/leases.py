@@ -18,7 +18,7 @@ from bridge.domain.clock import Clock
 from bridge.domain.errors import BridgeError, LeaseLost, Unavailable
 from bridge.domain.retry import RECONNECT, backoff
 from bridge.protocols.ledger import Lease, Ledger
-from bridge.protocols.request_context import TENURE, LeaseDeadline
+from bridge.protocols.request_context import LeaseDeadline, bind, current, reset
 
 log = structlog.get_logger()
 
@@ -47,7 +47,7 @@ async def wait_for_stop(stop: asyncio.Event, clock: Clock, seconds: float, wake:
 def run_until_deadline(tenure: LeaseDeadline, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     """Begin a piece of work that, with all tasks of its own, knows until when its lease is held."""
     context = contextvars.copy_context()
-    context.run(TENURE.set, tenure)
+    context.run(bind, lease=tenure)
     return asyncio.get_running_loop().create_task(work, context=context)
 
 
@@ -68,13 +68,13 @@ async def hold_lease(
     Waits for it for `patience` seconds, and calls `waiting` once before. Afterwards nobody has it for `lapses` seconds.
     """
     lease, until = await _taken(ledger, clock, name, owner, ttl, patience, waiting)
-    tenure = LeaseDeadline(name, until, TENURE.get())
-    before = TENURE.set(tenure)
+    tenure = LeaseDeadline(name, until, current().lease)
+    before = bind(lease=tenure)
     renewing = asyncio.ensure_future(_renew(ledger, clock, lease, tenure))
     try:
         yield lease
     finally:
-        TENURE.reset(before)
+        reset(before)
         renewing.cancel()
         await asyncio.gather(renewing, return_exceptions=True)
         with suppress(Unavailable, LeaseLost):  # it ends by itself
@@ -158,7 +158,7 @@ class LeaseRunner:
                 standby()
                 await wait_for_stop(stop, self._clock, self._ttl / 5)
                 continue
-            await self._hold(lease, work, LeaseDeadline(name, asked + self._ttl, TENURE.get()))
+            await self._hold(lease, work, LeaseDeadline(name, asked + self._ttl, current().lease))
 
     async def _hold(
         self, lease: Lease, work: Callable[[Lease], Coroutine[Any, Any, None]], tenure: LeaseDeadline

@@ -4,15 +4,16 @@ What is masked, `…1000` under `last4` and `tok_` with 16 hexadecimal digits un
 
 - `data.phone`, `data.contact_key`, `data.message_key` and `data.reference`: the whole value;
 - phones and e-mail addresses inside texts: `data.error`, `data.reason`, `data.definition`, and every attribute and
-  field that no model of ours knows;
-- in `data.provider`: the whole value of fields named after a phone, an address, a person or a key; phones, addresses
-  and bare numbers of ten digits or more in all others;
-- phone, contact key and message key inside `subject` and `partitionkey`: always a token, so that resources stay apart.
+  field that none of our models knows;
+- in `data.provider`: the whole value of a field whose name says phone, address, person or key; in all other fields,
+  phones, addresses and bare numbers of ten digits or more;
+- phone, contact key and message key inside `subject` and `partitionkey`: always a token, so that the paths of two
+  resources stay different.
 
 Everything else stays as it is: `id`, `source`, `type`, the times, statuses, counts, and the provider's own numbers of
-messages, recipients, campaigns, jobs, teams and events. A value of four characters or fewer shows none of them. A token
-is a keyed hash: the same value has the same token everywhere, as long as the key stays the same, and a phone has one
-token in whichever way it was written.
+messages, recipients, campaigns, jobs, teams and events. Of a value of four characters or fewer, none is shown. A token
+is a keyed hash: the same value has the same token everywhere, as long as the key stays the same, and a phone has the
+same token in every spelling.
 """
 
 from __future__ import annotations
@@ -30,8 +31,20 @@ from bridge.domain.errors import Permanent
 from bridge.domain.event import WireEvent
 from bridge.protocols.sink import Privacy
 
+_EMAIL = r"[^\s@<>\"'(),;:/]+@[^\s@<>\"'(),;:/]+"
+_PHONE = r"\+?\(?\d(?:[\s().\-\u2010-\u2015/]{0,3}\d){6,}"
+_WHOLE_PHONE = re.compile(_PHONE)
+_PERSONAL = re.compile(rf"(?P<email>{_EMAIL})|(?P<phone>{_PHONE})|(?P<digits>\d{{5,}})")
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}(?: \d{2})?")
+_PERSONAL_NAME = re.compile(
+    r"phone|msisdn|mobile|email|contact|subscriber|recipient|address|caller|reference|messagekey|"
+    r"(first|last|full|display|user)name"
+)
+_PERSONAL_NAMES = frozenset({"to", "from", "number", "fromnumber", "tonumber", "sender", "cc", "bcc", "name"})
+_PHONE_NUMBERS = range(10**9, 10**16)  # a bare number of ten to sixteen digits may be a phone
+
 PERSONAL = ("phone", "contact_key", "message_key", "reference")
-"""Fields of the data that name a person, or are the customer's own key for one."""
+"""Fields of the data that name a person, or are the customer's own key for a person."""
 
 _KEPT_ATTRIBUTES = frozenset(
     {"specversion", "id", "source", "type", "time", "recordedtime", "datacontenttype", "dataschema"}
@@ -44,18 +57,7 @@ _KEPT_DATA = frozenset(
         "event_id", "code", "provider_time", "failures", "since",
     }
 )  # fmt: skip
-_PERSONAL_NAME = re.compile(
-    r"phone|msisdn|mobile|email|contact|subscriber|recipient|address|caller|reference|messagekey|"
-    r"(first|last|full|display|user)name"
-)
-_PERSONAL_NAMES = frozenset({"to", "from", "number", "fromnumber", "tonumber", "sender", "cc", "bcc", "name"})
-_EMAIL = r"[^\s@<>\"'(),;:/]+@[^\s@<>\"'(),;:/]+"
-_PHONE = r"\+?\(?\d(?:[\s().\-\u2010-\u2015/]{0,3}\d){6,}"
-_WHOLE_PHONE = re.compile(_PHONE)
-_PERSONAL = re.compile(rf"(?P<email>{_EMAIL})|(?P<phone>{_PHONE})|(?P<run>\d{{5,}})")
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}(?: \d{2})?")
-_SHOWN = 4
-_NUMBER = range(10**9, 10**16)  # a bare number of ten to sixteen digits may be a phone
+_SHOWN_CHARACTERS = 4
 
 _Mask = Callable[[str], str]
 
@@ -63,22 +65,22 @@ _Mask = Callable[[str], str]
 def apply(level: Privacy, wire: WireEvent, key: bytes) -> WireEvent:
     """Return `wire` as a sink of this privacy level may see it; pure, and the same object under `full`.
 
-    `key` makes the tokens; another key makes others, and without one (under `last4` only) paths show the last four
-    characters, too, for a hash without a key can be guessed. The id, the topic and the time stay as they are. Raises
-    `Permanent` for a body that cannot be read, for what cannot be read cannot be made private.
+    `key` makes the tokens, and another key makes other tokens. Without a key, which only `last4` allows, paths show the
+    last four characters too, since a hash without a key can be guessed. The id, the topic and the time stay as they
+    are. Raises `Permanent` for a body that cannot be read, because its personal data cannot be masked.
     """
     if level == "full":
         return wire
     if level == "token" and not key:
         raise ValueError("tokens need a key")
     try:
-        body = _seen(level, json.loads(wire.body), key)
+        body = _masked_body(level, json.loads(wire.body), key)
     except (ValueError, TypeError, RecursionError):
         raise Permanent(f"the event cannot be read, so privacy: {level} cannot be kept and it is not sent") from None
     return replace(wire, body=body)
 
 
-def _seen(level: Privacy, event: Any, key: bytes) -> bytes:
+def _masked_body(level: Privacy, event: Any, key: bytes) -> bytes:
     if not isinstance(event, dict):
         raise TypeError("not a JSON object")
     token = _Tokens(key) if key else last4
@@ -88,7 +90,7 @@ def _seen(level: Privacy, event: Any, key: bytes) -> bytes:
 
 def last4(value: str) -> str:
     """Return the last four characters behind an ellipsis; of four or fewer, none."""
-    return "…" + value[-_SHOWN:] if len(value) > _SHOWN else "…"
+    return "…" + value[-_SHOWN_CHARACTERS:] if len(value) > _SHOWN_CHARACTERS else "…"
 
 
 class _Tokens:
@@ -96,11 +98,11 @@ class _Tokens:
         self._key = key
 
     def __call__(self, value: str) -> str:
-        return "tok_" + hmac.new(self._key, _normal(value).encode(), hashlib.sha256).hexdigest()[:16]
+        return "tok_" + hmac.new(self._key, _normalize(value).encode(), hashlib.sha256).hexdigest()[:16]
 
 
-def _normal(value: str) -> str:
-    """Return one spelling for all that mean the same: the digits of a phone, small letters of an address."""
+def _normalize(value: str) -> str:
+    """Return the same text for all spellings of a value: the digits of a phone, an address in lower case."""
     text = value.strip()
     if _WHOLE_PHONE.fullmatch(text):
         return _digits(text)
@@ -113,27 +115,29 @@ def _digits(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """One event seen at one level."""
+    """Masks one event for one privacy level."""
 
     mask: _Mask
     token: _Mask
-    spelled: Mapping[str, str]
-    """The personal values that a path may contain, by each way in which a path spells them."""
+    spellings: Mapping[str, str]
+    """The personal values that a path may contain, by each spelling in a path."""
     keys: tuple[str, ...]
-    """The personal values that no pattern finds in a text, longest first."""
+    """The personal values that no pattern matches in a text, longest first."""
     numbers: tuple[str, ...]
-    """The digits of the personal values, of which a text may hold a part."""
+    """The digits of the personal values; a text may contain a part of them."""
 
     @classmethod
     def of(cls, data: Any, token: _Mask, mask: _Mask) -> _View:
-        found = {name: str(data[name]) for name in PERSONAL if data.get(name)} if isinstance(data, dict) else {}
-        values = {value for value in found.values() if len(value) > _SHOWN}
-        paths = [value for name, value in found.items() if name != "reference"]
+        personal = {name: str(data[name]) for name in PERSONAL if data.get(name)} if isinstance(data, dict) else {}
+        values = {value for value in personal.values() if len(value) > _SHOWN_CHARACTERS}
+        in_paths = [value for name, value in personal.items() if name != "reference"]
         return cls(
             mask=mask,
             token=token,
-            spelled={form: value for value in paths for form in (value, quote(value), quote(value, safe=""))},
-            keys=tuple(sorted((one for one in values if not _PERSONAL.fullmatch(one)), key=len, reverse=True)),
+            spellings={
+                spelling: value for value in in_paths for spelling in (value, quote(value), quote(value, safe=""))
+            },
+            keys=tuple(sorted((value for value in values if not _PERSONAL.fullmatch(value)), key=len, reverse=True)),
             numbers=tuple(_digits(value) for value in values),
         )
 
@@ -146,73 +150,78 @@ class _View:
         if name in _PATHS and isinstance(value, str):
             return self._path(value)
         if name == "data" and isinstance(value, dict):
-            return {field: self._field(field, found) for field, found in value.items()}
+            return {field: self._field(field, content) for field, content in value.items()}
         return self._field(name, value)
 
     def _path(self, path: str) -> str:
         """Replace the segments that name a person; the provider's own numbers stay."""
-        for form, value in self.spelled.items():
-            if "/" in form:  # a key with a slash is more than one segment
-                path = path.replace(form, self.token(value))
+        for spelling, value in self.spellings.items():
+            if "/" in spelling:  # a key with a slash is more than one segment
+                path = path.replace(spelling, self.token(value))
         return "/".join(map(self._segment, path.split("/")))
 
     def _segment(self, segment: str) -> str:
-        if segment in self.spelled:
-            return self.token(self.spelled[segment])
-        inside = any(len(form) > _SHOWN and not form.isdecimal() and form in segment for form in self.spelled)
-        if inside or "@" in segment or "%40" in segment or segment.startswith(("+", "%2B")):
+        if segment in self.spellings:
+            return self.token(self.spellings[segment])
+        names_person = any(_is_part(segment, spelling) for spelling in self.spellings)
+        if names_person or "@" in segment or "%40" in segment or segment.startswith(("+", "%2B")):
             return self.token(segment)
         return segment
 
     def _field(self, name: str, value: Any) -> Any:
         if name in _KEPT_DATA:
             return value
-        return self._whole(value) if name in PERSONAL or _is_personal(name) else self._anything(value)
+        return self._whole(value) if name in PERSONAL or _is_personal(name) else self._mixed(value)
 
     def _whole(self, value: Any) -> Any:
-        """Mask a value all of which is personal; a structure of them, each."""
+        """Mask a value that is personal as a whole; in a structure, mask each value."""
         match value:
             case bool() | None:
                 return value
             case dict():
-                return {self._text(name): self._whole(found) for name, found in value.items()}
+                return {self._text(name): self._whole(content) for name, content in value.items()}
             case list():
-                return [self._whole(found) for found in value]
+                return [self._whole(item) for item in value]
             case _:
                 return self.mask(str(value)) if value != "" else value
 
-    def _anything(self, value: Any) -> Any:
+    def _mixed(self, value: Any) -> Any:
+        """Mask what is personal inside a value."""
         match value:
             case str():
                 return self._text(value)
             case dict():
                 return {
-                    self._text(name): self._whole(found) if _is_personal(name) else self._anything(found)
-                    for name, found in value.items()
+                    self._text(name): self._whole(content) if _is_personal(name) else self._mixed(content)
+                    for name, content in value.items()
                 }
             case list():
-                return [self._anything(found) for found in value]
-            case int() if abs(value) in _NUMBER:
+                return [self._mixed(item) for item in value]
+            case int() if abs(value) in _PHONE_NUMBERS:
                 return self.mask(str(value))
             case _:
                 return value
 
     def _text(self, text: str) -> str:
-        """Mask what is personal inside a text; a mask is never read again."""
+        """Mask what is personal inside a text; a mask is not masked again."""
         for key in self.keys:
             if key in text:
                 return self.mask(key).join(map(self._text, text.split(key)))
-        return _PERSONAL.sub(self._found, text)
+        return _PERSONAL.sub(self._mask_match, text)
 
-    def _found(self, match: re.Match[str]) -> str:
+    def _mask_match(self, match: re.Match[str]) -> str:
         text = match[0]
         match match.lastgroup:
             case "phone" if _DATE.fullmatch(text):
                 return text
-            case "run" if not any(_digits(text) in number for number in self.numbers):
+            case "digits" if not any(_digits(text) in number for number in self.numbers):
                 return text
             case _:
                 return self.mask(text)
+
+
+def _is_part(segment: str, spelling: str) -> bool:
+    return len(spelling) > _SHOWN_CHARACTERS and not spelling.isdecimal() and spelling in segment
 
 
 def _is_personal(name: str) -> bool:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 
-# --- which addresses may be spoken to ---------------------------------------------------------------------------------
-
 _REFUSED_V4 = tuple(
     ipaddress.IPv4Network(network)
     for network in (
@@ -44,15 +42,16 @@ _6TO4 = ipaddress.IPv6Network("2002::/16")
 def is_public(address: str) -> bool:
     """Say whether `address` (a literal) is a unicast address of the public Internet.
 
-    An IPv4 address inside an IPv6 one (mapped, 6to4, NAT64) is judged as itself. What cannot be read is not public.
+    An IPv4 address inside an IPv6 one (mapped, 6to4, NAT64) is judged as itself. An address that cannot be read
+    is not public.
     """
     try:
-        found = ipaddress.ip_address(address)
+        literal = ipaddress.ip_address(address)
     except ValueError:
         return False
-    if isinstance(found, ipaddress.IPv6Address):
-        return _is_public_v6(found)
-    return not any(found in network for network in _REFUSED_V4)
+    if isinstance(literal, ipaddress.IPv6Address):
+        return _is_public_v6(literal)
+    return not any(literal in network for network in _REFUSED_V4)
 
 
 def _is_public_v6(address: ipaddress.IPv6Address) -> bool:
@@ -66,7 +65,10 @@ def _is_public_v6(address: ipaddress.IPv6Address) -> bool:
 
 
 class RefusedAddressError(OSError):
-    """Not to be connected to; all bear one text, so that a race over several addresses raises one of them as it is."""
+    """The address must not be connected to.
+
+    All have the same text, so that a race over several addresses raises one of them as it is.
+    """
 
     def __init__(self) -> None:
         super().__init__("the address is not public")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Annotated, Any, Protocol
@@ -19,23 +18,21 @@ from bridge.domain.clock import Clock
 from bridge.domain.errors import BridgeError, NotReady, Permanent, Unauthorized
 from bridge.http import parsing
 from bridge.http.conditional import ConditionalCache, confirmed, validators
-from bridge.http.connector import CURRENT_SLOT, ReportingConnector
+from bridge.http.connector import ReportingConnector
 from bridge.http.errors import CrossOriginLink, NotFound, ProviderError, RequestRejected, Throttled, TooLarge
-from bridge.http.headers import retry_after
+from bridge.http.headers import parse_retry_after
 from bridge.http.limiter import Limiter
-from bridge.http.response import URLS_KEPT, RequestFailure, Response
+from bridge.http.response import MAX_CACHED_URLS, RequestFailure, Response
+from bridge.http.status import NOT_MODIFIED_STATUS, is_client_error, is_redirect, is_success
 from bridge.http.tls import NO_TLS, Tls
-from bridge.protocols.request_context import SHARE, TENURE
+from bridge.protocols.request_context import bind, current
 
-MIB = 1024 * 1024
-RETRY_AFTER_CAP = 3600.0
-_PATH_SHOWN = 120
+_MIB = 1024 * 1024
+_RETRY_AFTER_CAP_SECONDS = 3600.0
+_MAX_PATH_CHARS = 120
 
 Headers = Callable[[], Awaitable[Mapping[str, str]]]
-Params = Mapping[str, str | int]
-
-
-# --- addresses --------------------------------------------------------------------------------------------------------
+Params = Mapping[str, str | int | None]
 
 
 def origin(value: str) -> str:
@@ -55,9 +52,6 @@ def origin(value: str) -> str:
 Origin = Annotated[str, AfterValidator(origin)]
 
 
-# --- the wire ---------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
     """One try of one request, without its headers and what it sends: those hold secrets."""
@@ -67,13 +61,16 @@ class HttpRequest:
     method: str
     url: URL = field(repr=False)
     origin: URL = field(repr=False)
-    """The configured one, with the path that stands before all others."""
+    """The configured origin, with the path that is put before all targets."""
     known: Response | None = field(repr=False)
-    """What HTTP 304 would stand for."""
+    """The answer that HTTP 304 would confirm."""
 
 
 class Transport(Protocol):
-    """Stands between the clients and the network: hears what goes by, or answers in the provider's stead."""
+    """Stands between the clients and the network: listens to the traffic, or answers instead of the provider.
+
+    It is bound to a task as `bridge.protocols.request_context.RequestContext.transport`.
+    """
 
     async def send(
         self, request: HttpRequest, ask: Callable[[], Awaitable[Response | RequestFailure]]
@@ -82,38 +79,37 @@ class Transport(Protocol):
         ...
 
 
-WIRE: ContextVar[Transport | None] = ContextVar("WIRE", default=None)
-"""What stands there for the clients that are used in this context; None is the network alone."""
-
-
 @dataclass(frozen=True, slots=True)
 class HttpLimits:
-    """How long and how much, in seconds and bytes."""
+    """How long a client waits and how much it reads; all times are in seconds and all sizes in bytes."""
 
     connect: float = 10.0
+    """Seconds until a connection is open."""
     read: float = 30.0
-    """Between two pieces of an answer."""
+    """Seconds between two pieces of an answer."""
     total: float = 120.0
-    body: int = 32 * MIB
+    """Seconds for a whole request."""
+    body: int = 32 * _MIB
+    """Bytes of an answer, unpacked; a larger one raises `TooLarge`."""
     keepalive: float = 15.0
-    """How long an idle connection is kept; less than the far side keeps it, or it is found dead."""
+    """Seconds for which an idle connection is kept. If the provider closes it earlier, the next request fails once."""
     connections: int = 16
     retries: int = 2
-    """Tries at once after a reset, a connection closed while idle, or a 502, 503 or 504 that names no time."""
-    memory: int = 8 * MIB
-    """Bodies kept for conditional requests; 0 makes none."""
+    """Further tries at once after a reset, a connection closed while idle, or a 502, 503 or 504 without Retry-After."""
+    memory: int = 8 * _MIB
+    """Bytes of bodies that are kept for conditional requests; with 0 there are no conditional requests."""
 
 
 _DEFAULT_LIMITS = HttpLimits()
 
 
 class HttpClient:
-    """Asks one origin, politely, with credentials that never leave it.
+    """Asks one origin within a budget of requests, with credentials that never leave the origin.
 
-    `headers` is awaited for each try, so that secrets rotate. A path in `origin` is put before every target, links too,
-    that does not begin with it. Every failure is one of `bridge.domain.errors` or `bridge.http.errors`; its text names
-    the method and the path, and neither queries nor bodies nor headers. Once the lease of the task has ended,
-    the client sends nothing and raises `LeaseLost`. Construction has no side effects. Close it when done.
+    `headers` is awaited for each try, so that secrets can rotate. A path in `origin` is put before every target and
+    link that does not begin with it. Every failure is one of `bridge.domain.errors` or `bridge.http.errors`; its text
+    names the method and the path, and neither queries nor bodies nor headers. Once the lease of the task has ended, the
+    client sends nothing and raises `LeaseLost`. Construction has no side effects. Close it when done.
     """
 
     def __init__(
@@ -140,19 +136,21 @@ class HttpClient:
     async def get(self, target: str, params: Params | None = None, *, ready_only: bool = True) -> Response:
         """Ask for `target`, a path or an absolute link of the same origin; every 2xx is an answer.
 
-        With `ready_only`, 202 raises `NotReady`. A conditional request is made where the last answer gave a validator.
+        A parameter that is None is left out. With `ready_only`, 202 raises `NotReady`. The request is conditional if
+        the last answer gave a validator.
         """
         url = _url(self.origin, target)
-        if params:
-            url = url.update_query(params)
+        query = {name: value for name, value in (params or {}).items() if value is not None}
+        if query:
+            url = url.update_query(query)
         return await self._request(hdrs.METH_GET, url, ready_only=ready_only)
 
     async def post_json(self, target: str, value: Any, *, ready_only: bool = True) -> Response:
-        """Send `value` as JSON; only for requests that do no harm when they arrive twice."""
+        """Send `value` as JSON; use it only for requests that do no harm when they arrive twice."""
         return await self._request(hdrs.METH_POST, _url(self.origin, target), value, ready_only=ready_only)
 
     async def close(self) -> None:
-        """Give back connections; a later request opens new ones."""
+        """Close all connections; a later request opens new ones."""
         session, self._session = self._session, None
         if session is not None:
             await session.close()
@@ -170,7 +168,7 @@ class HttpClient:
             attempt += 1
 
     async def _try(self, method: str, url: URL, value: Any, *, ready_only: bool) -> Response | RequestFailure:
-        what = f"{method} {url.raw_path[:_PATH_SHOWN]}"
+        what = f"{method} {url.raw_path[:_MAX_PATH_CHARS]}"
         headers = dict(await self._headers()) if self._headers is not None else {}
         known = self._memory.get(url) if method == hdrs.METH_GET else None
         if known is not None:
@@ -180,11 +178,11 @@ class HttpClient:
         def ask() -> Awaitable[Response | RequestFailure]:
             return self._ask(request, headers, value)
 
-        wire = WIRE.get()
-        answer = await (ask() if wire is None else wire.send(request, ask))
+        transport: Transport | None = current().transport
+        answer = await (ask() if transport is None else transport.send(request, ask))
         if isinstance(answer, RequestFailure):
             return answer
-        if known is not None and answer.status == 304:  # noqa: PLR2004 - HTTP's own figure
+        if known is not None and answer.status == NOT_MODIFIED_STATUS:
             return confirmed(known, answer)
         failure = self._check_status(answer, ready_only=ready_only)
         if failure is None and method == hdrs.METH_GET:
@@ -193,39 +191,39 @@ class HttpClient:
 
     async def _ask(self, request: HttpRequest, headers: Mapping[str, str], value: Any) -> Response | RequestFailure:
         session = self._open()
-        turn = await self.limiter.acquire(SHARE.get())
+        slot = await self.limiter.acquire(current().share)
         asked = self._clock.now()
         try:
-            self._check_tenure()
-            CURRENT_SLOT.set(turn)
+            self._check_lease()
+            bind(slot=slot)
             async with session.request(
                 request.method, request.url, headers=headers, json=value, allow_redirects=False
             ) as response:
-                turn.answered()
+                slot.answered()
                 body = await self._read(response)
-        except Exception as error:  # noqa: BLE001 - `_translate` hands on what it does not know
+        except Exception as error:  # noqa: BLE001 - `_translate` raises what it does not know
             return _translate(request.what, error)
         finally:
-            turn.release()
+            slot.release()
         if body is None:
-            size = self._limits.body // MIB
+            size = self._limits.body // _MIB
             return RequestFailure(
                 TooLarge(f"{request.what}: the answer is larger than {size} MiB; ask for less at once")
             )
         return Response(request.what, response.status, body, asked, self._clock.now(), request.url, response.headers)
 
     def _check_status(self, answer: Response, *, ready_only: bool) -> RequestFailure | None:
-        asked = answer.headers.get(hdrs.RETRY_AFTER)
-        after = None if asked is None else retry_after(asked, self._clock.now())
-        after = after if after is None else min(after, RETRY_AFTER_CAP)
+        value = answer.headers.get(hdrs.RETRY_AFTER)
+        after = None if value is None else parse_retry_after(value, self._clock.now())
+        after = after if after is None else min(after, _RETRY_AFTER_CAP_SECONDS)
         failure = _check_status(answer, after, ready_only=ready_only)
         if failure is not None and isinstance(failure.error, ProviderError) and after is not None:
             self.limiter.pause(after)
         return failure
 
-    def _check_tenure(self) -> None:
-        if (tenure := TENURE.get()) is not None:
-            tenure.check(self._clock.monotonic())
+    def _check_lease(self) -> None:
+        if (lease := current().lease) is not None:
+            lease.check(self._clock.monotonic())
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes | None:
         """Return the body, or None as soon as it is known to be too large."""
@@ -234,7 +232,7 @@ class HttpClient:
             response.close()
             return None
         if length is not None and hdrs.CONTENT_ENCODING not in response.headers:
-            return await response.read()  # it ends where it said
+            return await response.read()  # it ends after the announced length
         pieces: list[bytes] = []
         size = 0
         async for piece in response.content.iter_any():
@@ -251,7 +249,7 @@ class HttpClient:
             secure: ssl.SSLContext | bool = self._tls.context() if self.origin.scheme == "https" else True
             self._session = aiohttp.ClientSession(
                 connector=ReportingConnector(
-                    self._check_tenure,
+                    self._check_lease,
                     ssl=secure,
                     limit=limits.connections,
                     keepalive_timeout=limits.keepalive,
@@ -267,20 +265,20 @@ class HttpClient:
                 },
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
-            # aiohttp would repeat a request by itself on a connection that died while idle, past the budget's back.
+            # aiohttp would repeat a request on a connection that died while idle, without asking the budget.
             self._session._retry_connection = False  # noqa: SLF001 - it offers no public switch; its own TestClient does this
         return self._session
 
 
-@lru_cache(maxsize=URLS_KEPT)
+@lru_cache(maxsize=MAX_CACHED_URLS)
 def _url(origin: URL, target: str) -> URL:
-    """Return the address of a path or a link at an origin; raises `CrossOriginLink` where it leads elsewhere."""
+    """Return the address of a path or a link at an origin; raises `CrossOriginLink` if it leads elsewhere."""
     base = origin.raw_path.rstrip("/")
     try:
         url = origin.join(URL(target))
         foreign = _origin_of(url) != _origin_of(origin)
         if base and not f"{url.raw_path}/".startswith(f"{base}/"):
-            # Whoever stands before the provider need not put the path into the links that the provider writes.
+            # A proxy in front of the provider need not put its path into the links that the provider writes.
             url = url.with_path(f"{base}{url.raw_path}", encoded=True, keep_query=True)
     except ValueError:
         foreign = True
@@ -296,42 +294,46 @@ def _origin_of(url: URL) -> tuple[str, str | None, int | None]:
 
 
 def _check_status(answer: Response, after: float | None, *, ready_only: bool) -> RequestFailure | None:
-    """Decide what a status means for the caller; None is an answer."""
+    """Return the failure that a status means for the caller; None if the answer can be used."""
     if answer.status == 202 and ready_only:  # noqa: PLR2004 - HTTP's own figure
         text = f"{answer.what}: the provider is still building the answer: asked again later"
         return RequestFailure(NotReady(text, retry_after=after))
-    if 200 <= answer.status < 300:  # noqa: PLR2004 - HTTP's own figures
+    if is_success(answer.status):
         return None
     return _error_for(answer.what, answer.status, parsing.error_code(answer.body), after)
 
 
 def _error_for(what: str, status: int, code: str | None, after: float | None) -> RequestFailure:
-    told = f"{what}: {status}" + (f" (code {code})" if code else "")
+    outcome = f"{what}: {status}" + (f" (code {code})" if code else "")
     error: BridgeError
     match status:
         case 401 | 403:
-            text = f"{told}, the provider refuses the credentials: check the token and its rights"
+            text = f"{outcome}, the provider refuses the credentials: check the token and its rights"
             error = Unauthorized(text, retry_after=after)
         case 404 | 410:
-            error = NotFound(f"{told}, the provider does not know this resource (any more)", status=status, code=code)
+            error = NotFound(
+                f"{outcome}, the provider does not know this resource (any more)", status=status, code=code
+            )
         case 429:
-            text = f"{told}, the provider asks for fewer requests"
+            text = f"{outcome}, the provider asks for fewer requests"
             error = Throttled(text, retry_after=after, status=status, code=code)
         case 304 | 408 | 425:
-            text = f"{told}, the provider could not answer now"
+            text = f"{outcome}, the provider could not answer now"
             error = ProviderError(text, retry_after=after, status=status, code=code)
-        case _ if 300 <= status < 400:  # noqa: PLR2004 - HTTP's own figures
-            error = RequestRejected(f"{told}, a redirect: not followed, the token stays here", status=status, code=code)
-        case _ if 400 <= status < 500:  # noqa: PLR2004 - HTTP's own figures
-            error = RequestRejected(f"{told}, the provider refuses this request", status=status, code=code)
+        case _ if is_redirect(status):
+            error = RequestRejected(
+                f"{outcome}, a redirect: not followed, the token stays here", status=status, code=code
+            )
+        case _ if is_client_error(status):
+            error = RequestRejected(f"{outcome}, the provider refuses this request", status=status, code=code)
         case _:
-            error = ProviderError(f"{told}, the provider failed", retry_after=after, status=status, code=code)
+            error = ProviderError(f"{outcome}, the provider failed", retry_after=after, status=status, code=code)
     return RequestFailure(error, again=status in {502, 503, 504} and after is None)
 
 
 @dataclass(frozen=True, slots=True)
 class _TransportError:
-    """What an exception of the library means; the first row that fits counts."""
+    """What an exception of the library means; the first row whose types match counts."""
 
     types: tuple[type[Exception], ...]
     text: str
@@ -359,7 +361,7 @@ _TRANSPORT_ERRORS = (
 
 
 def _translate(what: str, error: Exception) -> RequestFailure:
-    """Translate what the library raised; its own texts may quote addresses and are left behind."""
+    """Translate what the library raised; its own texts may quote addresses and are not repeated."""
     for row in _TRANSPORT_ERRORS:
         if isinstance(error, row.types):
             return RequestFailure(ProviderError(f"{what}: {row.text}", timed_out=row.timed_out), again=row.again)

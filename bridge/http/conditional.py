@@ -13,7 +13,7 @@ from yarl import URL
 from bridge.http.headers import http_date
 from bridge.http.response import Response
 
-_SETTLED_AFTER = 60.0
+_STRONG_AFTER_SECONDS = 60.0
 
 
 class ConditionalCache:
@@ -25,14 +25,14 @@ class ConditionalCache:
         self._answers: OrderedDict[URL, Response] = OrderedDict()
 
     def get(self, url: URL) -> Response | None:
-        """Return the kept answer of a URL; None where there is none."""
+        """Return the kept answer of a URL; None if there is none."""
         answer = self._answers.get(url)
         if answer is not None:
             self._answers.move_to_end(url)
         return answer
 
     def put(self, url: URL, answer: Response) -> Response:
-        """Keep an answer that may be asked for conditionally; return it with the means to forget it."""
+        """Keep an answer that allows conditional requests; return it with the means to forget it."""
         self._drop(url)
         body = answer.body
         if answer.status != 200 or not body or len(body) > self._limit // 4 or not validators(answer):  # noqa: PLR2004 - HTTP
@@ -55,7 +55,7 @@ class ConditionalCache:
 
 
 def validators(answer: Response) -> dict[str, str]:
-    """Return the request headers that ask whether `answer` still holds; empty where it has no usable validator."""
+    """Return the request headers that ask whether `answer` still holds; empty if it has no usable validator."""
     if hdrs.ETAG not in answer.headers and not _is_strong(answer):
         return {}
     pairs = ((hdrs.IF_NONE_MATCH, hdrs.ETAG), (hdrs.IF_MODIFIED_SINCE, hdrs.LAST_MODIFIED))
@@ -63,12 +63,13 @@ def validators(answer: Response) -> dict[str, str]:
 
 
 def _is_strong(answer: Response) -> bool:
-    """Whether its `Last-Modified` stands for this answer alone.
+    """Say whether the answer's `Last-Modified` identifies this answer alone.
 
-    It counts in seconds: what changed again in the same one would be taken for unchanged for ever (RFC 9110, 8.8.2.2).
+    It counts in seconds: a second change within the same second would be treated as unchanged for ever (RFC 9110,
+    8.8.2.2).
     """
     modified, date = (http_date(answer.headers.get(name)) for name in (hdrs.LAST_MODIFIED, hdrs.DATE))
-    return modified is not None and date is not None and (date - modified).total_seconds() >= _SETTLED_AFTER
+    return modified is not None and date is not None and (date - modified).total_seconds() >= _STRONG_AFTER_SECONDS
 
 
 def confirmed(known: Response, answer: Response) -> Response:

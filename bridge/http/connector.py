@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextvars import ContextVar
 from typing import Any
 
 import aiohttp
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 
-from bridge.http.limiter import RequestSlot
-
-CURRENT_SLOT: ContextVar[RequestSlot] = ContextVar("CURRENT_SLOT")
-"""The turn of the request that this task makes."""
+from bridge.protocols.request_context import current
 
 
 class ReportingConnector(aiohttp.TCPConnector):
-    """Hears that a request has its connection and is about to leave; `check` may still raise.
+    """Tells the request's slot that it has a connection and is about to leave; `check` may still raise.
 
-    The library's own traces tell it, too, and cost a request as much again in their other signals.
+    The library's own traces report this too, but their other signals double the cost of a request.
     """
 
     def __init__(self, check: Callable[[], None], **options: Any) -> None:
@@ -39,5 +35,7 @@ class ReportingConnector(aiohttp.TCPConnector):
         except BaseException:
             connection.release()
             raise
-        CURRENT_SLOT.get().sent()
+        slot = current().slot
+        if slot is not None:
+            slot.sent()
         return connection

@@ -19,18 +19,18 @@ class ProviderError(Transient):
     ) -> None:
         super().__init__(message, retry_after=retry_after)
         self.status = status
-        """The HTTP status; None where no answer came."""
+        """The HTTP status; None if no answer came."""
         self.code = code
-        """The provider's own code of the error, a number or a word, where the body had one."""
+        """The provider's own code of the error, a number or a word; None if the body had none."""
         self.timed_out = timed_out
 
 
 class Throttled(ProviderError):
-    """The provider asks for fewer requests (HTTP 429), or its earlier wish for quiet still holds."""
+    """The provider asks for fewer requests (HTTP 429), or an earlier `Retry-After` is not over yet."""
 
 
 class RequestRejected(Permanent):
-    """The provider will never take this very request: a client error, or a redirect, which is not followed."""
+    """The provider will never accept this request: a client error, or a redirect, which is not followed."""
 
     def __init__(self, message: str, *, status: int, code: str | None = None) -> None:
         super().__init__(message)
@@ -39,7 +39,7 @@ class RequestRejected(Permanent):
 
 
 class NotFound(RequestRejected):
-    """The resource is not there (HTTP 404 or 410)."""
+    """The resource does not exist (HTTP 404 or 410)."""
 
 
 class TooLarge(Permanent):
@@ -47,4 +47,4 @@ class TooLarge(Permanent):
 
 
 class CrossOriginLink(Permanent):
-    """A link leads away from the configured origin; it is not followed, for the credentials would leave with it."""
+    """A link leads away from the configured origin; it is not followed, because the credentials would go with it."""

@@ -16,23 +16,26 @@ _REL = re.compile(r";\s*rel\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s;,\"']+))", re.
 def links(headers: Iterable[str]) -> dict[str, str]:
     """Return the targets of `Link` headers by relation, as they stand; the first of a relation counts.
 
-    Read are relative and absolute targets, blanks inside `<`, `>`, several relations parted by a comma with or without
-    a blank, several words in one `rel`, a trailing comma, an empty header, and an unquoted `rel`.
+    It reads relative and absolute targets, blanks inside `<` and `>`, several relations with a comma between them (with
+    or without a blank), several words in one `rel`, a trailing comma, an empty header, and an unquoted `rel`.
     """
-    found: dict[str, str] = {}
+    targets: dict[str, str] = {}
     for header in headers:
         for target, parameters in _LINK.findall(header):
             relation = _REL.search(parameters)
             if relation is None or not target.strip():
                 continue
             for word in (relation[1] or relation[2] or relation[3] or "").lower().split():
-                found.setdefault(word, target.strip())
-    return found
+                targets.setdefault(word, target.strip())
+    return targets
 
 
-def retry_after(value: str | None, now: datetime) -> float | None:
-    """Return the seconds of a `Retry-After` header, given in seconds or as a date; None where it cannot be read."""
-    if value is None:
+def parse_retry_after(value: str | None, now: datetime) -> float | None:
+    """Return the seconds that a `Retry-After` header asks for, given as a number or as an HTTP date.
+
+    The result is finite and not negative: a time in the past is 0. None stands for anything else.
+    """
+    if value is None or not value.isascii():
         return None
     try:
         seconds = float(value)
@@ -44,11 +47,11 @@ def retry_after(value: str | None, now: datetime) -> float | None:
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
-@lru_cache(maxsize=64)  # answers of one second have one date
+@lru_cache(maxsize=64)  # all answers of one second have the same date
 def http_date(value: str | None) -> datetime | None:
-    """Return the time of a header such as `Date`, in UTC as without a zone; None where it cannot be read."""
+    """Return the time of a header such as `Date`; without a zone it is UTC. None if it cannot be read."""
     try:
         date = parsedate_to_datetime(value or "")
         return date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)
-    except (ValueError, OverflowError, TypeError, IndexError):  # the library's own, beyond what it documents
+    except (ValueError, OverflowError, TypeError, IndexError):  # the library raises more than it documents
         return None

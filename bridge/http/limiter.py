@@ -1,4 +1,4 @@
-"""The budget of requests of one account."""
+"""The budget of requests of one account, shared by all clients that ask it."""
 
 from __future__ import annotations
 
@@ -18,59 +18,58 @@ from bridge.protocols.source import ASSUMED_ARRIVAL_SECONDS, RATE_WINDOW_SECONDS
 
 _MAX_WAIT_SECONDS = 5.0
 _EVEN_SPACING_LIMIT = 100.0
-
-
-# --- the budget -------------------------------------------------------------------------------------------------------
+"""Requests a second up to which they are spaced evenly."""
 
 
 class RequestSlot:
-    """One request's place in a budget: granted, then on its way, then answered. What is said twice is said once."""
+    """One request's slot in a budget: granted, then sent, then answered. A call repeated has no effect."""
 
     def __init__(self, limiter: Limiter) -> None:
         self._limiter = limiter
 
     def sent(self) -> None:
-        """Note that the request is on its way."""
-        self._limiter._leaves(self)  # noqa: SLF001 - the two are one thing
+        """Note that the request leaves now."""
+        self._limiter._on_sent(self)  # noqa: SLF001 - the two are one thing
 
     def answered(self) -> None:
-        """Note that it has arrived, for the answer has begun."""
-        self._limiter._answered(self)  # noqa: SLF001 - the two are one thing
+        """Note that the request has arrived, because its answer has begun."""
+        self._limiter._on_answered(self)  # noqa: SLF001 - the two are one thing
 
     def release(self) -> None:
-        """Note that nobody waits for it any more; what has left without an answer may arrive still."""
-        self._limiter._ends(self)  # noqa: SLF001 - the two are one thing
+        """Note that nobody waits for the request any more; one that left without an answer may still arrive."""
+        self._limiter._on_released(self)  # noqa: SLF001 - the two are one thing
 
 
 class Limiter:
     """A budget of requests, first come first served, for all that use one account.
 
-    In no window of one second do more than `rate` requests arrive (of a rate with a fraction: never more than its next
-    whole number, and below 1/s one in 1/`rate` seconds). Up to 100/s they are evenly spaced. When a request arrived is
-    the far side's to know: it is after it left, which is after its connection was opened, and before its answer came.
-    So a second goes by between one's answer and the leaving of the one that takes its place, and a packet that the
-    network lost, or a process that was stopped for a moment, moves nothing into a second that is full. An answer may
-    take its time, though: a request on its way counts as arrived after one second.
+    In no window of one second do more than `rate` requests arrive. A rate with a fraction allows its next whole number
+    in some seconds, and one below 1/s allows one request in 1/`rate` seconds. Up to 100/s, requests are evenly spaced.
+
+    Only the provider knows when a request arrived: after it left, which is after its connection was opened, and before
+    its answer came. So the request that takes another one's place leaves a second after that one's answer. A packet
+    that the network lost, or a process that was stopped for a moment, then moves nothing into a second that is full. A
+    slow answer does not block the budget: a request on its way counts as arrived after one second.
     """
 
     def __init__(self, rate: float, clock: Clock) -> None:
         if not (math.isfinite(rate) and rate > 0):
             raise ValueError("a rate is a number above 0")
         self._clock = clock
-        self._turn = asyncio.Lock()
+        self._queue = asyncio.Lock()
         self._quiet_until = -math.inf
-        self._granted = -math.inf
-        self._freed = asyncio.Event()
+        self._granted_at = -math.inf
+        self._changed = asyncio.Event()
         self._share = math.inf
         self._pending: set[RequestSlot] = set()
-        self._under_way: dict[RequestSlot, float] = {}
-        """When each left, oldest first."""
+        self._in_flight: dict[RequestSlot, float] = {}
+        """When each request left, oldest first."""
         self._arrivals: deque[float] = deque()
-        """When the others arrived at the latest, oldest first; those that matter still."""
+        """The latest time at which each other request can have arrived, oldest first; only those that still count."""
         self.rate = rate
-        self._reckon()
+        self._recompute()
 
-    def _reckon(self) -> None:
+    def _recompute(self) -> None:
         rate = min(self.rate, self._share)
         self._capacity = max(1, int(rate))
         self._window = self._capacity / rate * RATE_WINDOW_SECONDS
@@ -80,79 +79,79 @@ class Limiter:
         """Lower the budget to `rate` if it is higher: of several users of an account the most careful one decides."""
         if rate < self.rate:
             self.rate = rate
-            self._reckon()
+            self._recompute()
 
     def pause(self, seconds: float) -> None:
-        """Start nothing for `seconds`: the far side asked for quiet."""
+        """Start nothing for `seconds`: the provider asked for a pause."""
         self._quiet_until = max(self._quiet_until, self._clock.monotonic() + seconds)
 
     async def start(self) -> None:
-        """Return when a request may start, and count it as arrived at once; raises as `turn` does."""
+        """Wait until a request may start, and count it as arrived at once; raises as `acquire` does."""
         (await self.acquire()).release()
 
     async def acquire(self, share: QuotaShare | None = None) -> RequestSlot:
-        """Return when a request may be begun; its turn is to be told when it leaves and, in any case, its end.
+        """Wait for a slot. The caller must call `sent()` when the request leaves, and `release()` in every case.
 
-        No more than the `share` is used meanwhile. Raises `Throttled` at once instead of waiting out a pause of more
-        than a few seconds.
+        While the caller waits, no more than the `share` of the budget is used. Raises `Throttled` at once instead of
+        waiting for the end of a pause of more than a few seconds.
         """
-        async with self._turn:
+        async with self._queue:
             while (wait := await self._wait_within(share)) > 0:
                 if math.isinf(wait):
-                    self._freed.clear()
-                    await self._freed.wait()
+                    self._changed.clear()
+                    await self._changed.wait()
                 else:
                     await self._clock.sleep(wait)
-            self._granted = self._clock.monotonic()
-            turn = RequestSlot(self)
-            self._pending.add(turn)
-            return turn
+            self._granted_at = self._clock.monotonic()
+            slot = RequestSlot(self)
+            self._pending.add(slot)
+            return slot
 
-    def _leaves(self, turn: RequestSlot) -> None:
-        if turn in self._pending:
-            self._pending.remove(turn)
-            self._under_way[turn] = self._clock.monotonic()
-            self._freed.set()
+    def _on_sent(self, slot: RequestSlot) -> None:
+        if slot in self._pending:
+            self._pending.remove(slot)
+            self._in_flight[slot] = self._clock.monotonic()
+            self._changed.set()
 
-    def _answered(self, turn: RequestSlot) -> None:
-        if self._under_way.pop(turn, None) is not None:
+    def _on_answered(self, slot: RequestSlot) -> None:
+        if self._in_flight.pop(slot, None) is not None:
             self._arrivals.append(self._clock.monotonic())
 
-    def _ends(self, turn: RequestSlot) -> None:
-        if turn in self._pending:
-            self._leaves(turn)
-            self._answered(turn)
+    def _on_released(self, slot: RequestSlot) -> None:
+        if slot in self._pending:
+            self._on_sent(slot)
+            self._on_answered(slot)
 
     async def _wait_within(self, share: QuotaShare | None) -> float:
-        if share is not None and (allowed := await share.current_rate()) != self._share:
-            self._share = allowed
-            self._reckon()
+        if share is not None and (rate := await share.current_rate()) != self._share:
+            self._share = rate
+            self._recompute()
         return self._wait()
 
     def _wait(self) -> float:
-        """Return for how many seconds nothing can be begun; infinite until one that is pending has left.
+        """Return the seconds until a request can begin; infinite until a pending one has left.
 
-        It is the least that is known now: while one is under way, the second behind it has not begun.
+        It is the least that is known now: as long as a request is in flight, the second after it has not begun.
         """
         now = self._clock.monotonic()
         quiet = self._quiet_until - now
         if quiet > _MAX_WAIT_SECONDS:
             raise Throttled("the account was asked for quiet: no request until then", retry_after=quiet)
-        self._look_back(now)
-        wait = max(quiet, self._granted + self._spacing - now)
-        ahead = len(self._arrivals) + len(self._under_way) + len(self._pending) - self._capacity
-        if ahead < 0:
+        self._expire(now)
+        wait = max(quiet, self._granted_at + self._spacing - now)
+        excess = len(self._arrivals) + len(self._in_flight) + len(self._pending) - self._capacity
+        if excess < 0:
             return wait
-        if ahead < len(self._arrivals):
-            return max(wait, self._arrivals[ahead] + self._window - now)
-        if ahead < len(self._arrivals) + len(self._under_way):
+        if excess < len(self._arrivals):
+            return max(wait, self._arrivals[excess] + self._window - now)
+        if excess < len(self._arrivals) + len(self._in_flight):
             return max(wait, self._window)
         return math.inf
 
-    def _look_back(self, now: float) -> None:
-        """Count as arrived what is long under way, and forget what no window reaches any more."""
-        while self._under_way and (left := next(iter(self._under_way.values()))) <= now - ASSUMED_ARRIVAL_SECONDS:
-            del self._under_way[next(iter(self._under_way))]
+    def _expire(self, now: float) -> None:
+        """Count requests that left long ago as arrived, and forget arrivals that no window covers any more."""
+        while self._in_flight and (left := next(iter(self._in_flight.values()))) <= now - ASSUMED_ARRIVAL_SECONDS:
+            del self._in_flight[next(iter(self._in_flight))]
             insort(self._arrivals, left + ASSUMED_ARRIVAL_SECONDS)
         while self._arrivals and self._arrivals[0] <= now - self._window:
             self._arrivals.popleft()
@@ -167,7 +166,7 @@ def account_key(origin: str, secret: str) -> str:
 
 
 def shared_limiter(account: str, rate: float, clock: Clock) -> Limiter:
-    """Return the one limiter of an account in this process; the lowest rate that anybody asked for holds."""
+    """Return the one limiter of an account in this process; the lowest rate that any user asked for holds."""
     limiter = _limiters.get((account, clock))
     if limiter is None:
         limiter = Limiter(rate, clock)

@@ -1,4 +1,4 @@
-"""Lenient reading of what providers answer: absent, null and of another type is None, never an error."""
+"""Lenient readers of what providers answer: a value that is absent, null or of another type is None, not an error."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ _PAIR = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _TIME = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?\s*(Z|UTC|[+-]\d\d:?\d\d)?", re.IGNORECASE
 )
-LONGEST_NUMBER = 40
-"""Whole numbers of more digits are no numbers to us: no id is so long."""
-_INTEGER = re.compile(rf"[+-]?\d{{1,{LONGEST_NUMBER}}}")
-_LARGEST = 10**LONGEST_NUMBER
+MAX_NUMBER_DIGITS = 40
+"""Digits; a longer whole number is not read as a number: no id is so long."""
+_INTEGER = re.compile(rf"[+-]?\d{{1,{MAX_NUMBER_DIGITS}}}")
+_LARGEST_INTEGER = 10**MAX_NUMBER_DIGITS
 _E164 = re.compile(r"\+[1-9]\d{6,14}")
 _CODE = re.compile(r"\d{1,6}|[a-z][a-z_]{0,39}")
 _CODE_KEYS = ("errorcode", "errorCode", "error_code", "code", "error")
-_LARGEST_ERROR_BODY = 65536
-_LONGEST_TIME = 64
-_LEVELS = 64
-_DIGITS = 300
+_MAX_ERROR_BODY_BYTES = 65536
+_MAX_TIME_CHARS = 64
+_MAX_LEVELS = 64
+"""Levels of objects and arrays in each other that are read of a JSON text that the fast reader refuses."""
+_MAX_JSON_DIGITS = 300
 
 
 def json(body: bytes) -> Any:
     """Return the value of a JSON text; raises `ValueError`.
 
-    A byte order mark is passed over, and bytes or escapes that are no characters are read as U+FFFD: one bad character
-    in an error message must not hide a page of statuses. Where a number is too long, or a value too deep in others, for
-    the library, such numbers are read as text, and what lies deeper than anybody looks as None.
+    It skips a byte order mark, and reads bytes or escapes that are no characters as U+FFFD: one bad character in an
+    error message must not hide a page of statuses. If the library refuses a text because a number is too long or the
+    nesting too deep, such numbers become text, and values below 64 levels become None.
     """
     body = body.removeprefix(_BOM)
     try:
@@ -45,15 +46,17 @@ def json(body: bytes) -> Any:
     try:
         return from_json(text)
     except ValueError:
-        return _patiently(text)
+        return _read_slowly(text)
 
 
-def _patiently(text: str) -> Any:
+def _read_slowly(text: str) -> Any:
     try:
-        value = standard_json.loads(text, parse_int=lambda digits: int(digits) if len(digits) <= _DIGITS else digits)
+        value = standard_json.loads(
+            text, parse_int=lambda digits: int(digits) if len(digits) <= _MAX_JSON_DIGITS else digits
+        )
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    return _shallow(value, _LEVELS)
+    return _shallow(value, _MAX_LEVELS)
 
 
 def _shallow(value: Any, levels: int) -> Any:
@@ -61,16 +64,16 @@ def _shallow(value: Any, levels: int) -> Any:
         case dict() | list() if not levels:
             return None
         case dict():
-            return {name: _shallow(each, levels - 1) for name, each in value.items()}
+            return {name: _shallow(member, levels - 1) for name, member in value.items()}
         case list():
-            return [_shallow(each, levels - 1) for each in value]
+            return [_shallow(member, levels - 1) for member in value]
         case _:
             return value
 
 
 def _without_lone_surrogates(text: str) -> str:
-    # Pairs stand for one character each and are taken out of the way first, so that what is left over stands alone.
-    text = _PAIR.sub(lambda found: str(standard_json.loads(f'"{found[0]}"')), text)
+    # Each pair stands for one character. Pairs are replaced first, so that every surrogate that is left stands alone.
+    text = _PAIR.sub(lambda pair: str(standard_json.loads(f'"{pair[0]}"')), text)
     return _LONE_SURROGATE.sub(r"\\ufffd", text)
 
 
@@ -85,11 +88,11 @@ def sequence(value: Any) -> list[Any]:
 
 
 def text(value: Any) -> str | None:
-    """Return a text or a number as text without white space around it; None for anything else and for nothing."""
+    """Return a text or a number as text, without white space around it; None for empty text and for anything else."""
     if isinstance(value, str):
         return value.strip() or None
     if isinstance(value, int) and not isinstance(value, bool):
-        # Longer integers than any id has would need seconds to print.
+        # To print a much longer integer would take seconds; no id is so long.
         return str(value) if value.bit_length() <= 256 else None  # noqa: PLR2004 - see above
     if isinstance(value, float) and math.isfinite(value):
         return str(int(value)) if value.is_integer() and abs(value) < 1e15 else str(value)  # noqa: PLR2004 - exact so far
@@ -101,7 +104,7 @@ def integer(value: Any) -> int | None:
     if isinstance(value, bool):
         return None
     if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
-        return int(value) if abs(value) < _LARGEST else None
+        return int(value) if abs(value) < _LARGEST_INTEGER else None
     if isinstance(value, str) and _INTEGER.fullmatch(value.strip()):
         return int(value)
     return None
@@ -110,21 +113,21 @@ def integer(value: Any) -> int | None:
 def time(value: Any, *, assume: timezone = UTC) -> datetime | None:
     """Return an RFC 3339 time in UTC; one without an offset is in the zone `assume`; None for anything else.
 
-    A blank for the `T`, a comma for the point, absent seconds and up to nine digits of a second are read as well.
+    It also reads a blank for the `T`, a comma for the point, no seconds, and up to nine digits of a second.
     """
-    return _time(value, assume) if isinstance(value, str) and len(value) <= _LONGEST_TIME else None
+    return _time(value, assume) if isinstance(value, str) and len(value) <= _MAX_TIME_CHARS else None
 
 
-@lru_cache(maxsize=2048)  # a wave of messages has few different times, and each is read for many recipients
+@lru_cache(maxsize=2048)  # the messages of a wave have few different times, and each is read for many recipients
 def _time(text: str, assume: timezone) -> datetime | None:
-    found = _TIME.fullmatch(text.strip())
-    if found is None:
+    match = _TIME.fullmatch(text.strip())
+    if match is None:
         return None
-    year, month, day, hour, minute, second = (int(found[n] or 0) for n in range(1, 7))
-    micros = int((found[7] or "0").ljust(6, "0")[:6])
+    year, month, day, hour, minute, second = (int(match[n] or 0) for n in range(1, 7))
+    micros = int((match[7] or "0").ljust(6, "0")[:6])
     try:
-        # A leap second, `23:59:60`, is written down as the second that follows.
-        moment = datetime(year, month, day, hour, minute, min(second, 59), micros, tzinfo=_zone(found[8], assume))
+        # A leap second, `23:59:60`, becomes the second that follows it.
+        moment = datetime(year, month, day, hour, minute, min(second, 59), micros, tzinfo=_zone(match[8], assume))
         return (moment + timedelta(seconds=second - min(second, 59))).astimezone(UTC) if second <= 60 else None  # noqa: PLR2004 - leap
     except (ValueError, OverflowError):
         return None
@@ -140,20 +143,20 @@ def _zone(offset: str | None, assume: timezone) -> timezone:
 
 
 def phone(*candidates: Any) -> str | None:
-    """Return the first candidate in E.164 form, else the first that says anything at all."""
+    """Return the first candidate in E.164 form; if none is, the first that is not empty."""
     first = None
-    for found in map(text, candidates):
-        if found is None:
+    for candidate in map(text, candidates):
+        if candidate is None:
             continue
-        if _E164.fullmatch(found):
-            return found
-        first = first or found
+        if _E164.fullmatch(candidate):
+            return candidate
+        first = first or candidate
     return first
 
 
 def error_code(body: bytes) -> str | None:
     """Return the provider's own code in an error's body: a number of few digits or a lower case word, no sentence."""
-    if len(body) > _LARGEST_ERROR_BODY:
+    if len(body) > _MAX_ERROR_BODY_BYTES:
         return None
     try:
         value = json(body)

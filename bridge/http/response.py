@@ -1,4 +1,4 @@
-"""One answer of a provider, read to its end."""
+"""One complete answer of a provider, and the failure of one try."""
 
 from __future__ import annotations
 
@@ -17,15 +17,12 @@ from bridge.http import parsing
 from bridge.http.errors import ProviderError
 from bridge.http.headers import links
 
-URLS_KEPT = 2048
-
-
-# --- the answer -------------------------------------------------------------------------------------------------------
+MAX_CACHED_URLS = 2048
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What came back, read to its end."""
+    """An answer of a provider, read to its end."""
 
     what: str
     """Method and path, fit for a log."""
@@ -40,13 +37,13 @@ class Response:
     unchanged: bool = False
     """The provider said that nothing changed since this client last asked (HTTP 304); the body is the earlier one.
 
-    That says nothing about whether the earlier one was ever written down.
+    This does not say whether the earlier answer was ever committed.
     """
     forget: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
-    """Makes the client ask for this answer whole the next time."""
+    """Makes the client ask for the whole answer the next time."""
 
     def json(self) -> Any:
-        """Return the value of the body; raises `ProviderError` that tells HTML, nothing and torn JSON apart."""
+        """Return the value of the body; raises `ProviderError` that says whether it was HTML, nothing or torn JSON."""
         try:
             return parsing.json(self.body)
         except ValueError:
@@ -55,19 +52,26 @@ class Response:
         shape = "HTML" if start == b"<" else "torn JSON" if start else "nothing"
         raise self.refused(f"the provider answered {shape} instead of JSON")
 
+    def json_list(self) -> list[Any]:
+        """Return the array of the body; raises `ProviderError` for anything else, which does not count as empty."""
+        value = self.json()
+        if not isinstance(value, list):
+            raise self.refused("the provider answered something else than a list")
+        return value
+
     def refused(self, why: str) -> ProviderError:
-        """Return the failure of an answer that cannot be used; what stands for it is not asked for again (HTTP 304)."""
+        """Return the error for an answer that cannot be used; the next request asks for the whole answer again."""
         self.forget()
         return ProviderError(f"{self.what}: {why}", status=self.status)
 
     def link(self, relation: str) -> str | None:
-        """Return the absolute target of a relation of the `Link` header, fit for `Client.get`; None without one."""
+        """Return the absolute target of a relation of the `Link` header, fit for `HttpClient.get`; None without one."""
         return self.links(relation)[0]
 
     def links(self, *relations: str) -> list[str | None]:
         """Return the targets of several relations, each as `link` does."""
-        found = links(self.headers.getall(hdrs.LINK, ()))
-        return [self._target(relation, found.get(relation)) for relation in relations]
+        targets = links(self.headers.getall(hdrs.LINK, ()))
+        return [self._target(relation, targets.get(relation)) for relation in relations]
 
     def _target(self, relation: str, target: str | None) -> str | None:
         if target is None:
@@ -78,15 +82,15 @@ class Response:
             raise self.refused(f"the link {relation!r} cannot be read") from None
 
 
-@lru_cache(maxsize=URLS_KEPT)
+@lru_cache(maxsize=MAX_CACHED_URLS)
 def _joined(base: URL, target: str) -> str:
-    """Return a link's absolute target; raises `ValueError`. The same pages are read again and again."""
+    """Return a link's absolute target; raises `ValueError`. Cached, as the same pages are read again and again."""
     return str(base.join(URL(target)))
 
 
 @dataclass(frozen=True, slots=True)
 class RequestFailure:
-    """What went wrong with one try, and whether another one at once may help."""
+    """The failure of one try, and whether a second try at once may help."""
 
     error: BridgeError
     again: bool = False

@@ -32,7 +32,7 @@ from bridge.domain.times import rfc3339, truncate_to_millis
 from bridge.ingest.concurrent_writes import ConcurrentWrites
 from bridge.ingest.prefetch import prefetched
 from bridge.protocols.ledger import Commit, Key, Lease, Ledger, StatusChange
-from bridge.protocols.request_context import TENURE
+from bridge.protocols.request_context import current
 from bridge.protocols.source import Observation, Page, ResourceType, Source
 
 T = TypeVar("T")
@@ -351,7 +351,7 @@ class Intake:
             except Unavailable as error:
                 failures += 1
                 wait = backoff(failures, self._clock.random, base=0.1, cap=1.0)
-                tenure = TENURE.get()
+                tenure = current().lease
                 if tenure is None or self._clock.monotonic() + wait >= tenure.until:
                     raise
                 log.warning(

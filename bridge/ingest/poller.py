@@ -17,7 +17,7 @@ from bridge.domain.retry import RECONNECT, backoff, idle_interval
 from bridge.domain.times import rfc3339, truncate_to_millis
 from bridge.ingest.intake import Intake, PollResult
 from bridge.protocols.ledger import Lease, Ledger
-from bridge.protocols.request_context import SHARE
+from bridge.protocols.request_context import bind
 from bridge.protocols.source import SourceSettings
 
 log = structlog.get_logger()
@@ -101,7 +101,7 @@ class Poller:
 
         Whoever is the first holder of all need not wait, unless a command asks beside it.
         """
-        SHARE.set(self._share)
+        bind(share=self._share)
         beside = await self._share.entry_delay() if self._share is not None else 0.0
         return max(beside, takeover_cooldown(lease, self._settings.rate))
 

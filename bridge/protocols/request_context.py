@@ -1,47 +1,91 @@
-"""What a task knows about the request it makes: its lease, its share of the budget."""
+"""What a task knows about the requests that it makes: its lease, its quota, its transport and its request slot."""
 
 from __future__ import annotations
 
-from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar, Token
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 from bridge.domain.errors import LeaseLost
 
 
 @dataclass(slots=True)
 class LeaseDeadline:
-    """Until when a lease is surely held: whoever works under it asks nobody anything beyond that.
+    """Until when this process certainly holds a lease: work under the lease sends no request after that.
 
-    A process that was paused may wake while another one does its work. What it would write is refused by the fencing
-    token; what it would ask a provider is not, and would be one request too many.
+    A paused process may wake while another process does its work. The fencing token stops what the first one would
+    write. Nothing stops what it would ask a provider, and that would be one request too many.
     """
 
     name: str
     until: float
-    """By the monotonic clock: when the lease was last asked for, and its ttl, which the store counts from later on."""
+    """By the monotonic clock: the time of the last request for the lease plus its ttl. The store counts from later."""
     within: LeaseDeadline | None = None
-    """Another one without which this one is worth nothing."""
+    """The outer lease; if it ends, this one ends too."""
 
     def check(self, now: float) -> None:
-        """Raise `LeaseLost` when it, or what it is within, is over."""
+        """Raise `LeaseLost` when this lease or the outer one has ended."""
         if self.within is not None:
             self.within.check(now)
         if now >= self.until:
             raise LeaseLost(f"the lease {self.name} was not renewed in time: nothing is done under it any more")
 
 
-TENURE: ContextVar[LeaseDeadline | None] = ContextVar("TENURE", default=None)
-"""The lease under which the present task works; None is under none."""
-
-
 class QuotaShare(Protocol):
-    """How much of an account's budget of requests is this process's, while others may use the account as well."""
+    """How much of an account's budget of requests this process may use, while others may use the account as well."""
 
     async def current_rate(self) -> float:
-        """Return how many requests a second may be made at most; infinite is: as many as the budget has."""
+        """Return the highest rate in requests a second; infinite means the whole budget."""
         ...
 
 
-SHARE: ContextVar[QuotaShare | None] = ContextVar("SHARE", default=None)
-"""The share by which the present task asks its provider; None is all of the budget."""
+class Slot(Protocol):
+    """The slot of one request in the budget of its account."""
+
+    def sent(self) -> None:
+        """Note that the request leaves now."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RequestContext:
+    """What holds for all requests of a task; tasks that it starts inherit it."""
+
+    lease: LeaseDeadline | None = None
+    """The lease under which the task works; None is no lease."""
+    share: QuotaShare | None = None
+    """How much of the account's budget the task may use; None is all of it."""
+    transport: Any = None
+    """The `bridge.http.client.Transport` between the clients and the network; None is the network alone."""
+    slot: Slot | None = None
+    """The slot of the request that the task makes now; None before its first request."""
+
+
+_CONTEXT: ContextVar[RequestContext] = ContextVar("_CONTEXT", default=RequestContext())  # noqa: B039 - it is frozen
+
+
+def current() -> RequestContext:
+    """Return the context of this task."""
+    return _CONTEXT.get()
+
+
+def bind(**changes: Any) -> Token[RequestContext]:
+    """Change fields of this task's context for the rest of the task; `reset` takes the change back."""
+    return _CONTEXT.set(replace(_CONTEXT.get(), **changes))
+
+
+def reset(token: Token[RequestContext]) -> None:
+    """Restore the context as it was before the `bind` that returned `token`."""
+    _CONTEXT.reset(token)
+
+
+@contextmanager
+def bound(**changes: Any) -> Iterator[None]:
+    """Change fields of this task's context inside a `with` block."""
+    token = bind(**changes)
+    try:
+        yield
+    finally:
+        reset(token)

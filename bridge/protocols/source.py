@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -31,6 +31,41 @@ class ResourceType:
     """The event of each status of the lifecycle."""
     describe: Callable[[Observation], Facts]
     """Reads an observation's facts; pure, and called only for those that became events."""
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        values: Mapping[str, type[Event]],
+        describe: Callable[[Observation], Facts],
+        follows: Mapping[type[Event], Collection[type[Event]]] | None = None,
+        finals: Collection[type[Event]] | None = None,
+    ) -> ResourceType:
+        """Return the type whose channel, entity and statuses are those of its event classes.
+
+        `values` maps each of the provider's values to the event that it makes. `follows` lists the direct successors of
+        an event; without `finals`, the events that have no successor are final. See `bridge.domain.lifecycle.Lifecycle`
+        for both. Raises `ValueError` if the classes differ in channel or entity.
+        """
+        events = dict.fromkeys(values.values())
+        if len({(event.channels[0], event.entity) for event in events}) != 1:
+            raise ValueError("all events of a resource type have one channel and one entity")
+        successors = {event.status: tuple(later.status for later in after) for event, after in (follows or {}).items()}
+        final = (event for event in events if event.status not in successors) if finals is None else finals
+        lifecycle = Lifecycle(
+            status_by_value={value: event.status for value, event in values.items()},
+            follows=successors,
+            finals=frozenset(event.status for event in final),
+        )
+        first = next(iter(events))
+        return cls(first.channels[0], first.entity, lifecycle, {event.status: event for event in events}, describe)
+
+    def with_statuses(self, statuses: Mapping[str, str]) -> ResourceType:
+        """Return the type with an operator's further provider's values, as `SourceSettings.statuses` has them.
+
+        Raises `ValueError` that names a status which the type does not have.
+        """
+        return replace(self, lifecycle=self.lifecycle.with_names(statuses))
 
 
 @dataclass(slots=True)

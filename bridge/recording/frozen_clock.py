@@ -17,7 +17,8 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from bridge.domain.clock import Clock
-from bridge.http.client import WIRE, Transport
+from bridge.http.client import Transport
+from bridge.protocols.request_context import bind, reset
 
 T = TypeVar("T")
 
@@ -98,14 +99,14 @@ class PollContext:
     @contextmanager
     def entered(self) -> Iterator[None]:
         """Make wire and time those of this work; tasks that are begun here keep them."""
-        wire = WIRE.set(self._wire)
+        wire = bind(transport=self._wire)
         outside = _STANDING.set(self._standing)
         try:
             yield
         finally:
             self._standing = _STANDING.get() or self._standing
             _STANDING.reset(outside)
-            WIRE.reset(wire)
+            reset(wire)
 
     async def steps(self, pages: AsyncIterator[T], step: Callable[[], Awaitable[None]]) -> AsyncGenerator[T, None]:
         """Yield what `pages` yields; only its own work is done inside, and `step` is awaited before it."""

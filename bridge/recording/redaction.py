@@ -25,7 +25,7 @@ from yarl import URL
 
 from bridge.http import parsing
 from bridge.http.client import HttpRequest
-from bridge.http.headers import http_date, links, retry_after
+from bridge.http.headers import http_date, links, parse_retry_after
 from bridge.http.response import Response
 
 TORN = "torn"
@@ -35,7 +35,7 @@ _STAND_IN = re.compile(r"~[a-z2-7]{16}")
 _IDENTITY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _LABEL = re.compile(r"(?=.*[A-Za-z])(?!.*\d{7})[A-Za-z0-9][\w .:/-]{0,63}|-?\d{1,6}", re.ASCII)
 _NUMERAL = re.compile(r"-?\d{1,18}", re.ASCII)
-_ID = re.compile(rf"#?-?\d{{1,{parsing.LONGEST_NUMBER}}}", re.ASCII)
+_ID = re.compile(rf"#?-?\d{{1,{parsing.MAX_NUMBER_DIGITS}}}", re.ASCII)
 _PHONE = re.compile(r"\+?\(?\d(?:[\s().\-\u2010-\u2015/]{0,3}\d){6,}", re.ASCII)
 _DIALLED = re.compile(r"[+\d\s().\-\u2010-\u2015/x]+", re.ASCII)
 _EMAIL = re.compile(r"[^\s@<>\"'(),;:/?&=]+@[^\s@<>\"'(),;:/?&=]+")
@@ -52,7 +52,7 @@ _SEGMENT = re.compile(r"(?!.*%(?:40|2B))[A-Za-z0-9_.$~%-]{1,64}", re.IGNORECASE)
 _ARGUMENT = re.compile(r"(?!.*\d{7})[\w.:$+-]{0,40}", re.ASCII)
 _MEDIA = re.compile(r"[\w.+-]+/[\w.+-]+(?:\s*;\s*charset=[\w-]+)?", re.ASCII)
 _BRACKETS = re.compile(r"\(([^)]*)\)")
-_MARK = re.compile(rf"\d{{1,{parsing.LONGEST_NUMBER}}}|[0-9a-f]{{32}}", re.ASCII)
+_MARK = re.compile(rf"\d{{1,{parsing.MAX_NUMBER_DIGITS}}}|[0-9a-f]{{32}}", re.ASCII)
 _NUMBERED = frozenset({"page", "page_size", "per_page", "limit", "offset", "lasteventid", "$pagesize", "team", "id"})
 _ELSEWHERE = "https://elsewhere.invalid"
 _UNREADABLE = "http://["
@@ -116,7 +116,9 @@ class Redactor:
         headers = answer.headers
         kept = {
             hdrs.CONTENT_TYPE: _kept(headers, hdrs.CONTENT_TYPE, lambda text: bool(_MEDIA.fullmatch(text))),
-            hdrs.RETRY_AFTER: _kept(headers, hdrs.RETRY_AFTER, lambda text: retry_after(text, answer.at) is not None),
+            hdrs.RETRY_AFTER: _kept(
+                headers, hdrs.RETRY_AFTER, lambda text: parse_retry_after(text, answer.at) is not None
+            ),
             hdrs.LAST_MODIFIED: _kept(headers, hdrs.LAST_MODIFIED, lambda text: http_date(text) is not None),
             hdrs.DATE: _kept(headers, hdrs.DATE, lambda text: http_date(text) is not None),
             hdrs.ETAG: f'"{self.token(headers[hdrs.ETAG])}"' if hdrs.ETAG in headers else None,

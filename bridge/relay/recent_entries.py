@@ -1,4 +1,4 @@
-"""Events that this process committed a moment ago, at hand for the relay that would read them back from the store."""
+"""Entries that this process committed a moment ago, for the relay that would read them back from the store."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Sequence
 
 from bridge.domain.event import JournalEntry, Position, WireEvent
 
-KEPT = 8000
-"""Events of one source; beyond them the oldest are read from the journal, as any that are not here."""
+MAX_ENTRIES = 8000
+"""Entries of one source that are kept; the relay reads older ones from the journal."""
 
 
 class RecentEntries:
-    """The last run of a source's journal, as far as this process has written it without a gap.
+    """The last entries of a source's journal, as far as this process has written them without a gap.
 
-    A shortcut and never a truth: whatever is in here is committed, and whatever is not in here is in the journal. It
-    spares the store the reading and this process the parsing of each event that goes straight on to the broker.
+    A cache: what is in it is committed, and what is not in it is in the journal. It spares the store a read and this
+    process the parsing of each event that goes straight on to the broker.
     """
 
-    def __init__(self, source: str, *, kept: int = KEPT) -> None:
+    def __init__(self, source: str, *, max_entries: int = MAX_ENTRIES) -> None:
         self._source = source
-        self._kept = kept
+        self._max_entries = max_entries
         self._first = 1
         self._events: deque[WireEvent] = deque()
 
@@ -28,17 +28,17 @@ class RecentEntries:
         return len(self._events)
 
     def put(self, last: int, events: Sequence[WireEvent]) -> None:
-        """Note what a commit has written: its events, the last of which has the number `last`."""
+        """Add the events of a commit; the last of them has the number `last`."""
         first = last - len(events) + 1
         if first != self._first + len(self._events):
-            # Somebody else wrote in between: what is behind a gap can no longer be told from here.
+            # Another process wrote in between, and its entries are not here: start anew behind the gap.
             self._events.clear()
             self._first = first
         self._events.extend(events)
-        self._drop(len(self._events) - self._kept)
+        self._drop(len(self._events) - self._max_entries)
 
     def take(self, after: int, limit: int) -> list[JournalEntry]:
-        """Return up to `limit` entries that follow number `after`, and forget those before; empty if unknown here."""
+        """Return up to `limit` entries after number `after`, and forget those before; empty if the next is not here."""
         if after + 1 < self._first:
             return []
         self._drop(after + 1 - self._first)

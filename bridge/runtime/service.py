@@ -17,7 +17,9 @@ from bridge.coordination.leases import LeaseRunner, hold_lease, new_owner, wait_
 from bridge.coordination.quota import SharedQuota, accounts, polling_lease, takeover_cooldown
 from bridge.delivery import masking
 from bridge.delivery.audit import Audit
-from bridge.delivery.worker import CLAIM, RESULTS, ClaimedDelivery, DeliveryBackends, DeliveryWorker, Outcome
+from bridge.delivery.claims import CLAIM, ClaimedDelivery
+from bridge.delivery.sending import RESULTS, Outcome
+from bridge.delivery.worker import DeliveryBackends, DeliveryWorker
 from bridge.domain.catalogue import SinkData, SinkDisabled, SinkEvent, SinkRecovered, internal_event
 from bridge.domain.clock import Clock
 from bridge.domain.errors import BridgeError, Unavailable
@@ -460,7 +462,7 @@ class Service(PollListener):
             # Kept only while the relay is ours: nobody else would take anything out.
             fresh = self._fresh[name] = RecentEntries(name)
             try:
-                await relaying(lease, Relay(self._parts.store, self._parts.broker, fresh=fresh))
+                await relaying(lease, Relay(self._parts.store, self._parts.broker, recent=fresh))
             finally:
                 del self._fresh[name]
 
@@ -539,7 +541,7 @@ class Service(PollListener):
 
         stores = DeliveryBackends(store, store, self._parts.broker)
         return DeliveryWorker(
-            name, part.settings, part.sink, stores, self._clock,
+            name, part.settings, stores, self._clock,
             send=send, outcome=outcome, changed=changed, claim=self._parts.limits.claim,
         )  # fmt: skip
 
@@ -571,7 +573,7 @@ class Service(PollListener):
             topics = json.dumps(self._parts.sinks[name].settings.topics)
             await self._parts.store.set_status(f"sink/{name}", {"since": self._stamp(), "topics": topics})
         if notes.get("disabled"):
-            delivery.disabled = delivery.noted = True
+            delivery.disable()
         elif noted:
             log.info("sink.enabled", sink=name, consequence="what waited is sent now")
             await self._tell_of_sink(name, SinkRecovered, "", self._clock.now())

@@ -16,7 +16,7 @@ from aiohttp import web
 from bridge.domain.clock import Clock
 from bridge.domain.errors import Permanent, Transient, Unauthorized
 from bridge.domain.settings import Secret
-from bridge.http.guarded import parse_retry_after
+from bridge.http.headers import parse_retry_after
 from bridge.protocols.source import Observation, Page, Probe, SourcePlugin, SourceSettings
 from bridge.testing.fakes import KIND
 from bridge.testing.source_suite import NONSENSE, PHONE, SHAPES, Account, SourceSuite

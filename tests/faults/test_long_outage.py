@@ -134,7 +134,7 @@ async def test_a_receiver_that_is_down_for_a_day_gets_all_of_it_in_order_and_oth
                     "somebody asks whether it is back",
                     within=120,
                 )
-                most_in_hand = max(most_in_hand, len(crm._hand))
+                most_in_hand = max(most_in_hand, crm.in_flight)
                 memory.append(resident())
             tries = int(service.metrics.deliveries.labels("crm", "waits")._value.get())
             spent = [len(one.attempts) for one in await store.deliveries("crm", limit=10_000)]

@@ -192,6 +192,7 @@ ALLOWED = tuple(
             "columns and tables of the SQLite files that exist",
         ),
         (r":(?:floor|lane)\b", "keys of the Redis stores that exist"),
+        (r"\A\.floor\Z", "an entry of the cursors that exist"),
         (r"\Ataken\Z|`taken`|\"taken\"", "the state of a delivery in JSON, in tables and as a label of metrics"),
         (r"\Atrails\Z|`trails`", "a key of the recordings that exist"),
         (r"\Astruck\Z|`struck`|\"struck\"", "a key of the simulator's JSON"),

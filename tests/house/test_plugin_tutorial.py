@@ -11,6 +11,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,8 @@ FAXES = [
     {"id": 7, "state": "QUEUED", "number": "+16515551000", "changed_at": "2026-03-15T21:11:02Z"},
     {"id": 8, "state": "ERROR", "number": "+16515551001", "changed_at": "2026-03-15T21:11:03Z"},
 ]
+
+SOURCE_LINES = 90
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -73,6 +76,33 @@ def test_the_page_has_two_packages_with_code_metadata_and_tests() -> None:
         assert f"{package}/test_{module.removeprefix('bridge_')}.py" in BLOCKS
 
 
+def test_the_source_of_the_page_is_short() -> None:
+    assert len(BLOCKS["bridge-fax/bridge_fax.py"].splitlines()) <= SOURCE_LINES
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_is_typed_strictly_from_outside(workshop: Path, package: str) -> None:
+    module = package.replace("-", "_")
+    checked = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "mypy",
+            "--strict",
+            "--config-file=",
+            f"--cache-dir={workshop / 'mypy'}",
+            f"{module}.py",
+        ],
+        cwd=workshop / "site",
+        env={name: value for name, value in os.environ.items() if name not in ("MYPYPATH", "PYTHONPATH")},
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_package_passes_the_tests_that_the_page_gives_it(run: Run, package: str) -> None:
     tested = run("pytest", "-q", "-p", "no:cacheprovider", inside=package)
@@ -104,8 +134,34 @@ async def test_both_at_work_bring_each_fax_that_moved_into_the_channel(workshop:
     assert "since=" in provider.requests[-1].path
 
 
-async def checked(run: Run, *words: str, **environ: str) -> None:
+async def test_a_recording_of_the_source_replays_to_the_same_events(workshop: Path, run: Run) -> None:
+    answer = reply(200, json.dumps(FAXES).encode(), {"Content-Type": "application/json"})
+    async with FakeEndpoint(default=answer) as provider, FakeEndpoint() as channel:
+        urls = {"FAX_URL": provider.url, "FAX_TOKEN": "a-token", "MATTERMOST_URL": f"{channel.url}/hooks/a-secret"}
+        (workshop / "recorded").mkdir()
+        here = {**urls, "HOME": str(workshop / "recorded")}
+        await checked(run, "run", "--once", "--record", "tape", **here)
+        lived = await checked(run, "tail", "--json", "--since", "1h", "--count", str(len(FAXES)), **here)
+    asked = len(provider.requests)
+    replayed = await checked(run, "replay-tape", "tape", "--json", **here)
+    assert events_of(replayed) == events_of(lived)
+    assert len(events_of(replayed)) == len(FAXES)
+    assert len(provider.requests) == asked
+    assert all(fax["number"] not in replayed for fax in FAXES)
+
+
+def events_of(lines: str) -> list[dict[str, Any]]:
+    """Return the events of a command's output, but what a recording does not keep: phones, and when it was written."""
+    events = [json.loads(line) for line in lines.splitlines()]
+    for event in events:
+        event.pop("recordedtime")
+        event["data"].pop("phone")
+    return sorted(events, key=lambda event: event["id"])
+
+
+async def checked(run: Run, *words: str, **environ: str) -> str:
     done = await asyncio.to_thread(run, "bridge", *words, "-c", "bridge.yaml", **environ)
     assert done.returncode == 0, textwrap.indent(f"{done.stdout}\n{done.stderr}", "  ")
     assert "a-token" not in done.stdout + done.stderr
     assert "a-secret" not in done.stdout + done.stderr
+    return done.stdout

@@ -15,10 +15,13 @@ import pytest
 from bridge.adapters.sqlite.broker import SqliteBroker
 from bridge.adapters.sqlite.store import SqliteStore
 from bridge.delivery.audit import Audit
-from bridge.delivery.worker import CLAIM, DeliveryBackends, DeliveryWorker, Outcome, partition_of
+from bridge.delivery.claims import CLAIM
+from bridge.delivery.sending import Outcome
+from bridge.delivery.worker import DeliveryBackends, DeliveryWorker
 from bridge.domain.clock import Clock
 from bridge.domain.errors import EndpointGone, Permanent, Transient, Unavailable
 from bridge.domain.event import Event, JournalEntry, Position, WireEvent
+from bridge.domain.event_view import EventView
 from bridge.protocols.deliveries import Delivery as Waiting
 from bridge.protocols.deliveries import NewDelivery
 from bridge.protocols.ledger import Commit
@@ -97,9 +100,7 @@ class World:
             self.outcomes.append(one.result)
 
         stores = DeliveryBackends(self.store, self.store, self.broker)
-        return DeliveryWorker(
-            "crm", self.settings, self.sink, stores, self.clock, send=send, outcome=outcome, changed=changed
-        )
+        return DeliveryWorker("crm", self.settings, stores, self.clock, send=send, outcome=outcome, changed=changed)
 
     @asynccontextmanager
     async def running(self, grace: float = 5.0) -> AsyncIterator[DeliveryWorker]:
@@ -171,7 +172,7 @@ async def test_nothing_is_begun_while_as_many_wait_for_their_settlement_as_are_s
     world.store.settles = False
     async with world.running() as delivery:
         await world.publish(*(event(number, lane=f"/r/{number}") for number in range(20)))
-        await world.until(lambda: len(delivery._sent) >= 3)
+        await world.until(lambda: len(delivery._sender.unsettled) >= 3)
         for _ in range(200):  # whoever was being sent ends; whoever wanted to begin had every turn to do so
             await asyncio.sleep(0)
         assert 3 <= len(world.sink.taken) < 2 * 3
@@ -185,7 +186,7 @@ async def test_whoever_waits_for_a_settlement_does_not_hold_up_the_end(world: Wo
     world.store.settles = False
     async with asyncio.timeout(60), world.running(grace=60.0) as delivery:
         await world.publish(*(event(number, lane=f"/r/{number}") for number in range(20)))
-        await world.until(lambda: len(delivery._sent) >= 3)
+        await world.until(lambda: len(delivery._sender.unsettled) >= 3)
     assert len(world.sink.taken) < 2 * 3
 
 
@@ -323,7 +324,7 @@ async def test_what_became_of_a_sink_is_told_until_the_store_has_it_and_always_a
 
 async def test_what_arrives_while_the_endpoint_is_gone_waits_in_the_store(world: World) -> None:
     async with world.running() as delivery:
-        delivery.disabled = True
+        delivery.disable()
         await world.publish(event(1))
 
         async def waits() -> bool:
@@ -634,5 +635,5 @@ async def test_a_sink_that_is_new_owes_nothing_of_the_past(world: World) -> None
 
 
 def test_the_lane_of_an_event_is_its_partition_key() -> None:
-    assert partition_of(event(1, lane="/r/7")) == "/r/7"
-    assert partition_of(WireEvent("e1", "a", 0, b"{}")) == "e1"
+    assert EventView(Position("city", 1), event(1, lane="/r/7")).partition == "/r/7"
+    assert EventView(Position("city", 1), WireEvent("e1", "a", 0, b"{}")).partition == "e1"

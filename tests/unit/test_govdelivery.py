@@ -23,7 +23,7 @@ from bridge.domain.clock import Clock
 from bridge.domain.event import Observed
 from bridge.domain.lifecycle import classify
 from bridge.http.errors import Throttled
-from bridge.protocols.request_context import TENURE, LeaseDeadline
+from bridge.protocols.request_context import LeaseDeadline, bind, reset
 from bridge.protocols.source import Observation
 from bridge.sources.govdelivery import GovDelivery, GovDeliverySettings, plugin
 from bridge.sources.govdelivery.api import Outage
@@ -1047,10 +1047,10 @@ async def test_a_lost_lease_ends_the_poll_and_blames_no_message(tms, time, open_
     for settings, asked in (({"discover": True, "channels": ["sms"]}, "/messages/sms"), ({"messages": [S1]}, S1)):
         tms.takes = {asked: 30.0}
         bridge = open_bridge(**settings)
-        held = TENURE.set(LeaseDeadline("source/city", time.seconds + 10.0))
+        held = bind(lease=LeaseDeadline("source/city", time.seconds + 10.0))
         with pytest.raises(errors.LeaseLost):
             await bridge.poll()
-        TENURE.reset(held)
+        reset(held)
         assert bridge.source.problems == []
         assert all("failures" not in json.loads(entry) for entry in bridge.cursor.values())
 
@@ -1677,10 +1677,10 @@ async def test_a_source_that_lost_its_lease_asks_for_nothing_more(tms, open_brid
     tms.at |= dict.fromkeys(what, ends)
     named = ["/messages/sms/1", "/messages/sms/2"]
     bridge = open_bridge(channels=["sms", "voice"], discover=discover, messages=named, concurrency=1)
-    held = TENURE.set(tenure)
+    held = bind(lease=tenure)
     try:
         with pytest.raises(errors.LeaseLost):
             await bridge.poll()
     finally:
-        TENURE.reset(held)
+        reset(held)
     assert len(tms.asked) == 1

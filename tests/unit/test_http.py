@@ -623,7 +623,7 @@ async def secure(certificate):
 
 async def test_a_private_authority_and_a_client_certificate_are_honoured(secure, certificate, open_client):
     cert, key = certificate
-    client = open_client(secure, tls=Tls(ca_file=cert, client_cert=cert, client_key=key))
+    client = open_client(secure, tls=Tls(ca_file=cert, cert_file=cert, key_file=key, only_ca_file=True))
     assert (await client.get("/")).status == 200
 
 
@@ -631,11 +631,17 @@ async def test_a_certificate_is_never_taken_unverified(secure, open_client):
     assert "certificate is not trusted" in str(await refused(open_client(secure)))
 
 
-@pytest.mark.parametrize("tls", [Tls(ca_file="/nowhere.pem"), Tls(client_cert=__file__)])
-async def test_a_certificate_file_that_cannot_be_used_is_said_so(open_client, tls):
+@pytest.mark.parametrize(
+    ("tls", "text"),
+    [
+        (Tls(ca_file="/nowhere.pem", only_ca_file=True), "ca_file /nowhere.pem holds no usable certificates"),
+        (Tls(cert_file=__file__, cert_setting="client_cert"), f"client_cert {__file__} and its key cannot be used"),
+    ],
+)
+async def test_a_certificate_file_that_cannot_be_used_is_said_so(open_client, tls, text):
     error = await refused(open_client("https://127.0.0.1:1", tls=tls))
     assert isinstance(error, errors.Permanent)
-    assert "ca_file, client_cert or client_key cannot be used" in str(error)
+    assert text in str(error)
 
 
 # --- the budget -------------------------------------------------------------------------------------------------------
@@ -701,7 +707,7 @@ async def test_one_who_gave_up_waiting_costs_the_others_nothing(time):
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    assert not limiter._turn.locked()
+    assert not limiter._queue.locked()
 
 
 async def test_sources_of_one_account_share_a_budget_and_the_lowest_holds(time):

@@ -26,7 +26,7 @@ from bridge.domain.catalogue import Catalogue, UnknownStatus
 from bridge.domain.clock import Clock
 from bridge.ingest.intake import Intake
 from bridge.protocols.ledger import Commit, JournalState, Lease
-from bridge.protocols.request_context import TENURE, LeaseDeadline
+from bridge.protocols.request_context import LeaseDeadline, bind, reset
 from bridge.protocols.source import Page
 from bridge.sources.marketingcloud import (
     REASONS,
@@ -355,7 +355,7 @@ async def test_a_token_that_does_not_say_when_it_expires_is_renewed_every_few_mi
 
 async def test_one_token_request_is_in_flight_for_all(vendor, bridge) -> None:
     vendor.hold = asyncio.Event()
-    tokens = bridge().source._tokens
+    tokens = bridge().source._rest._tokens
     waiting = [asyncio.ensure_future(tokens.get()) for _ in range(5)]
     await asyncio.wait_for(vendor.asked.wait(), 60)
     vendor.hold.set()
@@ -385,7 +385,7 @@ async def test_when_the_fresh_token_is_refused_as_well_an_operator_has_to_look(v
 
 
 async def test_dropping_an_old_token_leaves_the_new_one_alone(vendor, bridge) -> None:
-    tokens = bridge().source._tokens
+    tokens = bridge().source._rest._tokens
     old = await tokens.get()
     tokens.drop(old)
     new = await tokens.get()
@@ -443,7 +443,7 @@ async def test_a_rest_address_that_cannot_be_used_is_said_with_the_setting_that_
 
 def tokens_of(auth_url: str, time: Time):
     values = {"type": "marketingcloud", "auth_url": auth_url, "client_id": "id", "client_secret": SECRET}
-    return MarketingCloud("journeys", MarketingCloudSettings.model_validate(values), time.clock)._tokens
+    return MarketingCloud("journeys", MarketingCloudSettings.model_validate(values), time.clock)._rest._tokens
 
 
 def test_a_token_given_out_encrypted_is_not_sent_in_the_open(time) -> None:
@@ -478,7 +478,7 @@ async def test_a_token_goes_to_its_own_host_only_however_often_it_is_renewed(ven
         vendor.valid.add(f"Bearer stack{number % 2}-{number}")
         return Token(f"stack{number % 2}-{number}", f"{vendor.url}stack{number % 2}/", 600.0, 0.0)
 
-    monkeypatch.setattr(source._tokens, "get", renewed)
+    monkeypatch.setattr(source._rest._tokens, "get", renewed)
     assert [page async for page in source.pages({}, [])]
     sent_to = [(asked.path[1:7], asked.headers["Authorization"][7:13]) for asked in vendor.requests]
     assert sent_to == [("stack1", "stack1"), ("stack0", "stack0")]
@@ -845,7 +845,7 @@ async def test_a_provider_that_answers_the_same_page_for_ever_is_left_alone(vend
 
 
 async def test_a_feed_without_an_end_is_read_on_at_the_next_poll(vendor, bridge, monkeypatch) -> None:
-    monkeypatch.setattr("bridge.sources.marketingcloud.source._PAGES_AT_MOST", 3)
+    monkeypatch.setattr("bridge.sources.marketingcloud.source._MAX_PAGES", 3)
     vendor.events = [sent(number) for number in range(1, 11)]
     one = bridge(page_size=2)
     await one.poll()
@@ -859,7 +859,7 @@ async def test_a_feed_without_an_end_is_read_on_at_the_next_poll(vendor, bridge,
 
 
 async def test_a_feed_that_was_not_read_to_its_end_beside_the_poll_says_so(vendor, bridge, monkeypatch) -> None:
-    monkeypatch.setattr("bridge.sources.marketingcloud.source._PAGES_AT_MOST", 3)
+    monkeypatch.setattr("bridge.sources.marketingcloud.source._MAX_PAGES", 3)
     vendor.events = [sent(number) for number in range(1, 11)]
     source = bridge(page_size=2).source
     start = datetime(2018, 1, 1, tzinfo=UTC)
@@ -909,7 +909,7 @@ def test_the_cursor_only_moves_forward_and_every_walk_ends(watermark, pages) -> 
     asked = []
     for stated, highest, empty in pages:
         before = place.watermark or 0
-        onward = place.move(stated, 0 if empty else highest, empty=empty)
+        onward = place.advance(stated, 0 if empty else highest, empty=empty)
         assert (place.watermark or 0) >= before
         if not onward:
             break
@@ -1056,12 +1056,12 @@ async def test_a_source_that_lost_its_lease_asks_for_nothing_more(vendor, bridge
         return web.json_response({"messages": []})
 
     vendor.answer = ends
-    held = TENURE.set(tenure)
+    held = bind(lease=tenure)
     try:
         with pytest.raises(errors.LeaseLost):
             await bridge(kinds=["sms", "email"]).poll()
     finally:
-        TENURE.reset(held)
+        reset(held)
     assert len(vendor.requests) == 1
 
 
@@ -1100,7 +1100,7 @@ async def test_a_feed_that_fails_does_not_stop_the_other(vendor, bridge) -> None
 async def test_connections_are_given_up_before_the_vendor_closes_them(bridge, vendor) -> None:
     one = bridge()
     await one.poll()
-    assert one.source._rest.client._session.connector._keepalive_timeout < 5
+    assert one.source._rest._rest.client._session.connector._keepalive_timeout < 5
 
 
 # --- beside the poll --------------------------------------------------------------------------------------------------

@@ -25,11 +25,12 @@ from bridge.domain.clock import Clock
 from bridge.domain.errors import BridgeError
 from bridge.domain.event import Event
 from bridge.http import parsing
-from bridge.http.client import WIRE, HttpRequest
-from bridge.http.headers import links, retry_after
+from bridge.http.client import HttpRequest
+from bridge.http.headers import links, parse_retry_after
 from bridge.http.response import RequestFailure, Response
 from bridge.ingest.intake import Intake
 from bridge.protocols.ledger import Commit, JournalState, Key, Lease
+from bridge.protocols.request_context import bind, reset
 from bridge.protocols.source import Observation, Page
 from bridge.sources.govdelivery.state import ListState, MessageState
 
@@ -376,7 +377,7 @@ async def poll_three_times(name: str, replies: Sequence[Reply]) -> tuple[list[Ev
     source = plugin.build(name, plugin.settings(**config), time.clock)
     intake = Strict(name, str(config["type"]), source, memory, time.clock)  # type: ignore[arg-type]  # as much of a ledger as the intake needs
     provider = Provider(name, replies, time.clock)
-    before = WIRE.set(provider)
+    before = bind(transport=provider)
     try:
         for _ in range(3):
             provider.asked = 0
@@ -387,7 +388,7 @@ async def poll_three_times(name: str, replies: Sequence[Reply]) -> tuple[list[Ev
             said += source.problems
             time.moment += timedelta(minutes=20)
     finally:
-        WIRE.reset(before)
+        reset(before)
         await source.close()
     catalogue = Catalogue((*plugin.events, *INTERNAL_EVENTS))
     for body in memory.bodies:
@@ -444,7 +445,7 @@ def read_time(value: Any) -> None:
 
 
 def read_retry_after(value: str | None) -> None:
-    found = retry_after(value, NOW)
+    found = parse_retry_after(value, NOW)
     assert found is None or 0 <= found < float("inf")
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.http import parsing
-from bridge.http.headers import http_date, links, retry_after
+from bridge.http.headers import http_date, links, parse_retry_after
 
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -242,7 +242,7 @@ def test_an_error_code_is_a_number_or_a_word_and_never_a_sentence(body, code):
 )
 def test_a_date_in_a_header_is_a_time_or_nothing_however_absurd(text, moment):
     assert http_date(text) == moment
-    assert text is None or moment == NOON or retry_after(text, NOON) is None
+    assert text is None or moment == NOON or parse_retry_after(text, NOON) is None
 
 
 @given(st.text("MonJan0123456789:,+- GMT", max_size=60))
@@ -253,5 +253,5 @@ def test_no_date_is_an_error(text):
 
 @given(st.text(max_size=40))
 def test_no_retry_after_is_an_error(value):
-    seconds = retry_after(value, NOON)
+    seconds = parse_retry_after(value, NOON)
     assert seconds is None or seconds >= 0

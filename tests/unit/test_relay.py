@@ -77,7 +77,7 @@ async def test_what_was_just_committed_is_published_without_reading_it_back(stor
     broker, fresh = Broker(), RecentEntries("city")
     await commit(store, *range(10), fresh=fresh)
     await commit(store, *range(10, 20), fresh=fresh)
-    relay = Relay(store, broker, batch=8, fresh=fresh)
+    relay = Relay(store, broker, batch=8, recent=fresh)
     assert (await relay.drain(await lease_of(store), "city")).published == 20
     assert [one.event.id for one in broker.held] == [str(number) for number in range(20)]
     assert store.reads == 1  # the one that finds the end
@@ -89,14 +89,14 @@ async def test_what_somebody_else_committed_in_between_is_published_in_its_place
     await commit(store, 1, 2, fresh=fresh)
     await commit(store, 3)  # a backfill, in another process
     await commit(store, 4, 5, fresh=fresh)
-    await Relay(store, broker, batch=2, fresh=fresh).drain(await lease_of(store), "city")
+    await Relay(store, broker, batch=2, recent=fresh).drain(await lease_of(store), "city")
     assert [one.event.id for one in broker.held] == ["1", "2", "3", "4", "5"]
     assert broker.held == list(await store.read("city", 0, 100))
 
 
 async def test_what_a_broker_did_not_take_is_published_when_it_is_back(store: Reader) -> None:
     broker, fresh, lease = Broker(), RecentEntries("city"), await lease_of(store)
-    relay = Relay(store, broker, batch=2, fresh=fresh)
+    relay = Relay(store, broker, batch=2, recent=fresh)
     await commit(store, 1, 2, 3, fresh=fresh)
     broker.away = True
     with pytest.raises(Unavailable):
@@ -149,7 +149,7 @@ steps = st.lists(
 @given(steps, st.integers(1, 8))
 def test_whatever_is_at_hand_is_what_the_journal_has_there(moves: list[tuple[str, int]], kept: int) -> None:
     journal: list[WireEvent] = []
-    fresh, after = RecentEntries("city", kept=kept), 0
+    fresh, after = RecentEntries("city", max_entries=kept), 0
     for move, number in moves:
         if move in {"own", "foreign"}:
             some = events(*range(len(journal), len(journal) + number))
@@ -167,7 +167,7 @@ def test_whatever_is_at_hand_is_what_the_journal_has_there(moves: list[tuple[str
 
 
 def test_no_more_is_kept_than_there_is_room_for() -> None:
-    fresh = RecentEntries("city", kept=3)
+    fresh = RecentEntries("city", max_entries=3)
     fresh.put(5, events(1, 2, 3, 4, 5))
     assert fresh.take(0, 10) == []
     assert [one.event.id for one in fresh.take(2, 10)] == ["3", "4", "5"]

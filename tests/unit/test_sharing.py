@@ -21,7 +21,7 @@ from bridge.domain.clock import Clock
 from bridge.domain.errors import BridgeError, LeaseLost, Unavailable
 from bridge.http.limiter import Limiter
 from bridge.protocols.ledger import Ledger
-from bridge.protocols.request_context import TENURE
+from bridge.protocols.request_context import current
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -266,17 +266,17 @@ def test_sources_of_one_account_are_together_and_what_knows_no_account_is_alone(
 
 async def test_work_knows_until_when_its_lease_is_held_and_within_what(store: Ledger):
     clock = Clock()
-    assert TENURE.get() is None
+    assert current().lease is None
     async with hold_lease(store, clock, "account/a", "us", 30, patience=0):
-        outer = TENURE.get()
+        outer = current().lease
         async with hold_lease(store, clock, "source/a", "us", 60, patience=0):
-            inner = TENURE.get()
+            inner = current().lease
             assert inner is not None
             inner.check(clock.monotonic())
             with pytest.raises(LeaseLost, match="account/a was not renewed"):
                 inner.check(clock.monotonic() + 40)
-        assert TENURE.get() is outer
-    assert TENURE.get() is None
+        assert current().lease is outer
+    assert current().lease is None
     assert await store.holder("account/a") is None
 
 

@@ -33,14 +33,14 @@ from bridge.http.limiter import Limiter
 from bridge.http.response import Response
 from bridge.ingest.intake import Intake
 from bridge.protocols.ledger import Commit, JournalState, Lease
-from bridge.protocols.request_context import TENURE, LeaseDeadline
+from bridge.protocols.request_context import LeaseDeadline, bind, reset
 from bridge.protocols.source import Page
 from bridge.reconciliation.comparison import CompareOptions
 from bridge.reconciliation.reconciler import Reconciler
 from bridge.sources.spacivox import Spacivox, SpacivoxSettings, plugin
 from bridge.sources.spacivox.events import DropData
 from bridge.sources.spacivox.records import RECORDS, RecordType, Unreadable, describe, kind_of, observe
-from bridge.sources.spacivox.window import Entries, Progress, Slice, due, period, slices
+from bridge.sources.spacivox.window import CursorKeys, Progress, Slice, due, period, slices
 
 SEED = (Path(__file__).parents[1] / "seeds" / "spacivox-voicemail-drop-records.txt").read_text(encoding="utf-8")
 TOKEN = "0a1b2c3d4e5f"
@@ -774,7 +774,7 @@ def test_slices_cover_the_window_without_a_gap_on_a_grid_that_stays(floor, span,
 
 
 def test_entries_that_cannot_be_read_are_forgotten_and_strangers_left_alone() -> None:
-    entries = Entries("text", DAY)
+    entries = CursorKeys("text", DAY)
     good = entries.read(NOW.replace(hour=0))
     cursor = {
         good: stamp(NOW - DAY),
@@ -932,13 +932,13 @@ async def test_an_answer_larger_than_the_client_reads_is_too_much_as_well(vendor
 async def hurry(one: Bridge, **limits) -> None:
     """Give the source a client with less patience."""
     source = one.source
-    client = source._client
+    client = source.client
     await client.close()
-    source._client = HttpClient(
+    source.client = HttpClient(
         str(client.origin),
         limiter=Limiter(1000.0, one.time.clock),
         clock=one.time.clock,
-        headers=source._headers,
+        headers=source.headers,
         limits=HttpLimits(read=0.3, retries=0, **limits),
     )
 
@@ -1063,12 +1063,12 @@ async def test_a_source_that_lost_its_lease_asks_for_nothing_more(vendor, bridge
         tenure.until = -1e9
 
     vendor._refusal = ends
-    held = TENURE.set(tenure)
+    held = bind(lease=tenure)
     try:
         with pytest.raises(errors.LeaseLost):
             await (_backfill(one) if backfill else one.poll())
     finally:
-        TENURE.reset(held)
+        reset(held)
     assert len(vendor.requests) == 1
 
 

@@ -10,7 +10,7 @@ import click
 from bridge.coordination.leases import hold_lease, new_owner
 from bridge.coordination.quota import SharedQuota, accounts, command_lease, cooldown
 from bridge.protocols.ledger import Ledger
-from bridge.protocols.request_context import SHARE
+from bridge.protocols.request_context import bound
 from bridge.protocols.source import Source
 from bridge.runtime.assembly import Assembly
 
@@ -43,11 +43,8 @@ async def quota_limited_source(
             patience=_PATIENCE, lapses=cooldown(budget), waiting=_tell_of_another,
         ):  # fmt: skip
             await parts.clock.sleep(await share.entry_delay())
-            before = SHARE.set(share)
-            try:
+            with bound(share=share):
                 yield source
-            finally:
-                SHARE.reset(before)
     finally:
         await source.close()
 

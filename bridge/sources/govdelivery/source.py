@@ -315,7 +315,13 @@ class GovDelivery:
                 clock=self._clock,
                 headers=self._headers,
                 limits=HttpLimits(read=settings.timeout, total=4 * settings.timeout, connections=settings.concurrency),
-                tls=Tls(settings.ca_file, settings.client_cert, settings.client_key),
+                tls=Tls(
+                    settings.ca_file,
+                    settings.client_cert,
+                    settings.client_key,
+                    only_ca_file=True,
+                    cert_setting="client_cert",
+                ),
             )
         return self._opened
 

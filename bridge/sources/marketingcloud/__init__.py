@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bridge.protocols.source import SourcePlugin
 from bridge.sources.marketingcloud.events import FEEDS, REASONS, EmailNotSent, EmailQueued, EmailSendEvent, EmailSent
-from bridge.sources.marketingcloud.source import MarketingCloud, MarketingCloudSettings
+from bridge.sources.marketingcloud.settings import MarketingCloudSettings
+from bridge.sources.marketingcloud.source import MarketingCloud
 
 __all__ = [
     "REASONS",

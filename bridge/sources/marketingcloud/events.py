@@ -1,4 +1,4 @@
-"""Marketing Cloud's feeds, a row each, and how one TransactionalSendEvent is read."""
+"""The events of Marketing Cloud, its feeds, a row each, and how one TransactionalSendEvent is read."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import quote
 
-from pydantic import (
-    Field,
-)
+from pydantic import Field
 
 from bridge.domain.event import Data, Event, UnmappedFields
 from bridge.domain.lifecycle import Lifecycle
@@ -69,7 +67,7 @@ class SMSQueued(SMSSendEvent):
 
 
 CENTRAL_STANDARD_TIME = timezone(timedelta(hours=-6))
-"""The zone of every `timestamp`, in summer as well: named zones know daylight saving, this feed does not."""
+"""The zone of every `timestamp`, also in summer: named zones have daylight saving time, this feed does not."""
 
 REASONS: Mapping[int, str] = {
     1: "Unsubscribed",
@@ -94,7 +92,7 @@ REASONS: Mapping[int, str] = {
     118: "GlobalUnsub",
     139: "TimedoutInQueue",
 }
-"""The vendor's names of `statusCode`; there are more. 25 will be sent again later, so that not sent is not the end."""
+"""The vendor's names of `statusCode`; there are more. The vendor sends 25 again later, so `not_sent` is not final."""
 
 
 class EmailSendEvent(Event):
@@ -150,8 +148,8 @@ class Feed:
     def kind(self, statuses: Mapping[str, str]) -> ResourceType:
         """Return what all observations of the feed share, with the operator's own `statuses`."""
 
-        def describe_event(one: Observation) -> Facts:
-            return describe(self, one)
+        def describe_event(observation: Observation) -> Facts:
+            return describe(self, observation)
 
         return ResourceType(
             channel=self.events[0].channels[0],
@@ -167,25 +165,25 @@ FEEDS: Mapping[str, Feed] = {
     "email": Feed("/messaging/v1/email/messages/", "email", (EmailNotSent, EmailSent, EmailQueued)),
 }
 
-_BLOCK = 1_000_000
-_CATEGORY_KEPT = 100
+_SCOPE_EVENTS = 1_000_000
+_MAX_CATEGORY_CHARS = 100
 _PLACED = frozenset({"messageKey", "contactKey", "to"})
 """These are under `info` in the vendor's example, and at the top level in its table."""
 
 
 def category(value: Any) -> str | None:
-    """Return the last word of an `eventCategoryType` in lower case; None where there is none."""
+    """Return the last word of an `eventCategoryType` in lower case; None if there is none."""
     text = parsing.text(value)
-    return None if text is None else text.rpartition(".")[2].strip().lower()[:_CATEGORY_KEPT] or None
+    return None if text is None else text.rpartition(".")[2].strip().lower()[:_MAX_CATEGORY_CHARS] or None
 
 
 def event_id(item: Mapping[str, Any]) -> int | str | None:
-    """Return the event's id, a number where it is one."""
+    """Return the event's id, as a number if it is one."""
     return _plain(_either(item, "eventID", "eventId"))
 
 
 def watermark(answer: Mapping[str, Any]) -> int | None:
-    """Return the answer's `lastEventID`; None where it is absent, null, 0 or no number: none of these is a place."""
+    """Return the answer's `lastEventID`; None if it is absent, null, 0 or not a number: none of these is a position."""
     number = _plain(_either(answer, "lastEventID", "lastEventId"))
     return number if isinstance(number, int) and number > 0 else None
 
@@ -195,40 +193,40 @@ def _either(item: Mapping[str, Any], *names: str) -> Any:
 
 
 def happened(item: Mapping[str, Any]) -> datetime | None:
-    """Return when the event happened; None where its text cannot be read."""
+    """Return when the event happened; None if its time cannot be read."""
     return parsing.time(item.get("timestamp"), assume=CENTRAL_STANDARD_TIME)
 
 
 def observe(feed: str, kind: ResourceType, item: Any) -> Observation | None:
     """Return what an event shows; None for one that says nothing.
 
-    The feed is asked for what was not sent, so an event without a category is one of those. An event without an id is
-    known by what it says.
+    The request asks for messages that were not sent, so an event without a category counts as one. A hash of its
+    content identifies an event without an id.
     """
     event = parsing.mapping(item)
     if not event:
         return None
     number = event_id(event)
     message = _placed(event, "messageKey")
-    mark = str(number) if number is not None else _fingerprint(event)
+    occurrence = str(number) if number is not None else _fingerprint(event)
     return Observation(
         kind=kind,
         scope=_scope(feed, number, event),
-        key=message if message is not None else f"#{mark}",
+        key=message if message is not None else f"#{occurrence}",
         status=category(event.get("eventCategoryType")) or f"{FEEDS[feed].word}notsent",
         item=event,
-        occurrence_id=mark,
+        occurrence_id=occurrence,
     )
 
 
 def _scope(feed: str, number: int | str | None, event: Mapping[str, Any]) -> str:
     """Return the ledger's scope of an event: a block of ids, which are given in order and never change.
 
-    The timestamp of one event may be readable in one answer and not in the next. Events without a number are kept by
-    its month all the same.
+    It does not use the timestamp, which may be readable in one answer and not in the next. Only events without a number
+    are kept by its month.
     """
     if isinstance(number, int):
-        return f"{feed}/{number // _BLOCK}"
+        return f"{feed}/{number // _SCOPE_EVENTS}"
     when = happened(event)
     return f"{feed}/{when:%Y-%m}" if when is not None else f"{feed}/undated"
 
@@ -241,9 +239,9 @@ def _fingerprint(event: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(event, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def describe(feed: Feed, one: Observation) -> Facts:
-    """Read the facts of an event; what no field can take goes to `provider` as it stood."""
-    event: Mapping[str, Any] = one.item
+def describe(feed: Feed, observation: Observation) -> Facts:
+    """Read the facts of an event; a value that fits no field goes to `provider` as it is."""
+    event: Mapping[str, Any] = observation.item
     code = _plain(event.get("statusCode"))
     message = _placed(event, "messageKey")
     fields: dict[str, Any] = {
@@ -256,10 +254,10 @@ def describe(feed: Feed, one: Observation) -> Facts:
         "phone": parsing.phone(parsing.mapping(event.get("info")).get("to"), event.get("to")),
         "provider_time": parsing.text(event.get("timestamp")),
     }
-    fields["provider"] = _unread(event, _TOP_LEVEL) | ({"info": rest} if (rest := _rest_of_info(event)) else {})
-    stem, mark = feed.path.rstrip("/"), one.occurrence_id or ""
+    fields["provider"] = _unmapped(event, _TOP_LEVEL) | ({"info": rest} if (rest := _rest_of_info(event)) else {})
+    stem, occurrence = feed.path.rstrip("/"), observation.occurrence_id or ""
     return Facts(
-        subject=f"{stem if message else _events(stem)}/{quote(message or mark, safe='')}",
+        subject=f"{stem if message else _events(stem)}/{quote(message or occurrence, safe='')}",
         time=happened(event),
         fields=fields,
         model=SendData,
@@ -274,11 +272,11 @@ _TOP_LEVEL = frozenset(
 
 def _rest_of_info(event: Mapping[str, Any]) -> Any:
     info = event.get("info")
-    return _unread(info, _PLACED) if isinstance(info, dict) else info
+    return _unmapped(info, _PLACED) if isinstance(info, dict) else info
 
 
-def _unread(item: Mapping[str, Any], known: frozenset[str]) -> dict[str, Any]:
-    """Return what no field of ours has taken: unknown names, and known ones whose value is neither text nor number."""
+def _unmapped(item: Mapping[str, Any], known: frozenset[str]) -> dict[str, Any]:
+    """Return what no field of ours holds: unknown names, and known ones whose value is neither text nor number."""
     return {
         name: value
         for name, value in item.items()
@@ -298,4 +296,4 @@ def _events(stem: str) -> str:
 
 def _category_as_it_stood(event: Mapping[str, Any]) -> str | None:
     text = parsing.text(event.get("eventCategoryType"))
-    return None if text is None else text[:_CATEGORY_KEPT]
+    return None if text is None else text[:_MAX_CATEGORY_CHARS]

@@ -1,4 +1,4 @@
-"""Where a walk along a Marketing Cloud feed stands, and where its cursor goes; pure."""
+"""How far a walk along a Marketing Cloud feed is, and where its cursor moves; pure."""
 
 from __future__ import annotations
 
@@ -7,43 +7,42 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class FeedCursor:
-    """The watermark that the cursor keeps, and the place to ask from next, which may be further on.
+    """The watermark that the cursor keeps, and the position to ask from next, which may be further on.
 
-    Nothing is lost, because the watermark moves only to what the provider states, never back. Nothing loops, because
-    the place to ask from grows with every request. Three cases beside the plain one, in which both are the stated
-    watermark:
+    Nothing is lost, because the watermark only moves forward, and only to what the provider states. Nothing loops,
+    because the position grows with every request. In the plain case both are the stated watermark. The other three:
 
-    - No watermark is stated (absent, null, 0) with events: the highest event's id takes its place, for otherwise the
-      feed would show the same page for ever.
-    - The stated watermark stands still or goes back, with events beyond the place asked from: the walk goes on from the
-      highest of them, but the watermark stays, and the next poll sees them again. If the provider only echoes the
-      place, the next answer states it; if it holds its watermark back on purpose, so do we.
-    - Events at or before the place asked from (the start is inclusive) alone: that is the end, unless the page is full
-      with the one asked from. Then the walk goes on right behind it, and the watermark stays.
+    - A page with events states no watermark (it is absent, null or 0): the highest event's id replaces it. Otherwise
+      the feed would show the same page for ever.
+    - The stated watermark stays or goes back, and there are events after the position: the walk goes on from the
+      highest of them, but the watermark stays, and the next poll sees these events again. If the provider only echoes
+      the position, its next answer states it. If it holds its watermark back on purpose, so do we.
+    - All events are at or before the position (the start is inclusive): this is the end, unless the page is full and
+      its highest event is the one at the position. Then the walk goes on right after it, and the watermark stays.
     """
 
     watermark: int | None = None
     position: int | None = None
-    onward: bool = False
+    has_more: bool = False
     """Whether to ask once more, from `position`."""
 
     @classmethod
     def at(cls, watermark: int | None) -> FeedCursor:
-        """Return the place from which a new walk starts."""
+        """Return the cursor from which a new walk starts."""
         return cls(watermark, watermark)
 
-    def move(self, stated: int | None, highest: int, *, empty: bool, full: bool = False) -> bool:
-        """Take in what a page states and its highest event's id (0 for none); say whether to ask once more.
+    def advance(self, stated: int | None, highest: int, *, empty: bool, full: bool = False) -> bool:
+        """Apply the watermark that a page states and its highest event's id (0 for none); say whether to ask once more.
 
         `full` says that the page has no room for one more event.
         """
         asked = self.position or 0
         watermark = max(self.watermark or 0, highest if stated is None else stated)
         self.watermark = watermark or None
-        onward = watermark if watermark > asked else highest
-        if full and 0 < onward == asked:
-            onward = asked + 1
-        self.onward = not empty and onward > asked
-        if self.onward:
-            self.position = onward
-        return self.onward
+        following = watermark if watermark > asked else highest
+        if full and 0 < following == asked:
+            following = asked + 1
+        self.has_more = not empty and following > asked
+        if self.has_more:
+            self.position = following
+        return self.has_more

@@ -1,4 +1,4 @@
-"""Marketing Cloud's access tokens: one request in flight for all, renewed a little early, dropped when refused."""
+"""Marketing Cloud's access tokens: one request for all callers, renewed a little early, dropped when refused."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from bridge.domain.settings import Secret
 from bridge.http import parsing
 from bridge.http.client import HttpClient, origin
 from bridge.http.errors import NotFound, RequestRejected
+from bridge.http.status import is_redirect
 
-_ASSUMED = 600.0
-_LONGEST = 86400.0
-_EARLY = 60.0
-_EARLY_AT_MOST = 0.2
-_REDIRECTS = range(300, 400)
+_ASSUMED_LIFETIME_SECONDS = 600.0
+_MAX_LIFETIME_SECONDS = 86400.0
+_RENEW_EARLY_SECONDS = 60.0
+_RENEW_EARLY_MAX_RATIO = 0.2
+"""Of a token's lifetime."""
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What the token endpoint wants to know."""
+    """What a token request sends."""
 
     client_id: str
     client_secret: Secret
@@ -42,20 +43,20 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """An access token, and the host to which it belongs."""
+    """An access token, and the REST host for which it was issued."""
 
     text: str = field(repr=False)
     rest: str
     lifetime: float
-    """Seconds for which it is used."""
+    """Seconds for which the token is used."""
     until: float
-    """When it is renewed, by the monotonic clock."""
+    """When the token is renewed, by the monotonic clock."""
 
 
 class TokenProvider:
-    """Gives the present access token.
+    """Gives the current access token.
 
-    Whoever asks while one is being fetched waits for that one. Error texts never quote what the endpoint answered.
+    A caller that asks while a token is being fetched waits for that one. Error texts never quote the endpoint's answer.
     """
 
     def __init__(self, client: HttpClient, credentials: Credentials, clock: Clock, rest_url: str | None) -> None:
@@ -64,17 +65,17 @@ class TokenProvider:
         self._clock = clock
         self._rest_url = rest_url
         self._token: Token | None = None
-        self._turn = asyncio.Lock()
+        self._fetching = asyncio.Lock()
 
     async def get(self) -> Token:
-        """Return a token that is good for a while; raises `Unauthorized`, `Failed` or `Permanent`."""
-        async with self._turn:
+        """Return a token that stays valid for a while; raises `Unauthorized`, `ProviderError` or `Permanent`."""
+        async with self._fetching:
             if self._token is None or self._clock.monotonic() >= self._token.until:
                 self._token = await self._fetch()
             return self._token
 
     def drop(self, token: Token) -> None:
-        """Use `token` no more, unless it has been replaced already."""
+        """Stop using `token`, unless it has been replaced already."""
         if self._token is token:
             self._token = None
 
@@ -90,11 +91,11 @@ class TokenProvider:
                 retry_after=error.retry_after,
             ) from None
         except RequestRejected as error:
-            if error.status in _REDIRECTS:
+            if is_redirect(error.status):
                 raise Unauthorized(f"{error}: check auth_url") from None
-            told = f" (code {error.code})" if error.code else ""
+            code = f" (code {error.code})" if error.code else ""
             raise Unauthorized(
-                f"the token request was refused with {error.status}{told}: "
+                f"the token request was refused with {error.status}{code}: "
                 "check client_id, client_secret, account_id and auth_url"
             ) from None
         value = parsing.mapping(answer.json())
@@ -104,13 +105,13 @@ class TokenProvider:
         lifetime = _lifetime(value.get("expires_in"))
         return Token(text, self._rest(value.get("rest_instance_url")), lifetime, asked + lifetime)
 
-    def _rest(self, told: Any) -> str:
-        """Return where the REST API is; raises `Permanent` where the token may not go."""
+    def _rest(self, stated: Any) -> str:
+        """Return the address of the REST API; raises `Permanent` if the token may not be sent there."""
         if self._rest_url is not None:
             return self._rest_url
         auth = self._client.origin
         try:
-            rest = origin(parsing.text(told) or _sibling(auth))
+            rest = origin(parsing.text(stated) or _sibling(auth))
         except ValueError:
             raise Permanent("the token's rest_instance_url is no usable address: set rest_url") from None
         if auth.scheme == "https" and not rest.startswith("https:"):
@@ -118,14 +119,14 @@ class TokenProvider:
         return rest
 
 
-def _lifetime(told: Any) -> float:
-    """Return for how many seconds to use a token that says when it expires."""
-    seconds: float = parsing.integer(told) or 0
-    seconds = seconds if 0 < seconds <= _LONGEST else _ASSUMED
-    return seconds - min(_EARLY, seconds * _EARLY_AT_MOST)
+def _lifetime(expires_in: Any) -> float:
+    """Return for how many seconds to use a token."""
+    seconds: float = parsing.integer(expires_in) or 0
+    seconds = seconds if 0 < seconds <= _MAX_LIFETIME_SECONDS else _ASSUMED_LIFETIME_SECONDS
+    return seconds - min(_RENEW_EARLY_SECONDS, seconds * _RENEW_EARLY_MAX_RATIO)
 
 
 def _sibling(auth: URL) -> str:
-    """Return the vendor's REST host beside its authentication host, or nothing for another vendor's name."""
+    """Return the REST host that belongs to an authentication host; empty if its name is not the vendor's."""
     host = auth.host or ""
     return f"https://{host.replace('.auth.', '.rest.', 1)}" if ".auth." in host else ""

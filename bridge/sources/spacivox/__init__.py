@@ -1,4 +1,4 @@
-"""Spacivox: the records of a trailing window, read in slices again and again, and compared by their ids."""
+"""Spacivox: the records of a trailing window, read repeatedly in slices, and compared by their ids."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from bridge.sources.spacivox.events import (
     TextRecordSent,
 )
 from bridge.sources.spacivox.records import RECORDS
-from bridge.sources.spacivox.source import Spacivox, SpacivoxSettings
+from bridge.sources.spacivox.settings import SpacivoxSettings
+from bridge.sources.spacivox.source import Spacivox
 
 __all__ = [
     "EmailRecordDelivered",

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import (
-    Field,
-)
+from pydantic import Field
 
 from bridge.domain.event import Data, Event, UnmappedFields
 from bridge.domain.times import Time
@@ -36,7 +34,7 @@ class VoicemailEvent(Event):
 
 
 class VoicemailSent(VoicemailEvent):
-    """State 0: sent, where a drop starts."""
+    """State 0: sent, the first state of a drop."""
 
     status = "sent"
 

@@ -34,12 +34,12 @@ LIFECYCLE = Lifecycle(
     follows={"sent": ("delivered", "failed", "rejected")},
     finals=frozenset({"delivered", "failed", "rejected"}),
 )
-"""The states of all sorts of records. That a record starts at 0 is our guess: the vendor says only what 0 means."""
+"""The states of all sorts of records. We guess that a record starts at 0: the vendor says only what 0 means."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecordType:
-    """One sort of record: where it is listed, and which events it makes."""
+    """One sort of record: its path, and the events that it makes."""
 
     path: str
     events: tuple[type[Event], ...]
@@ -67,10 +67,10 @@ RECORDS: Mapping[str, RecordType] = {
         addresses=("number", "email"),
     ),
 }
-"""A further sort is a further row: `/j/call_records`, whose `error` is 0 to 10, names that field and a lifecycle."""
+"""A further sort is another row. Calls (`/j/call_records`) would name their field `error`, 0 to 10, and a lifecycle."""
 
-_BLOCK = 1000
-_STATE_KEPT = 100
+_SCOPE_RECORDS = 1000
+_MAX_STATE_CHARS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +83,8 @@ class Unreadable:
 def kind_of(record: RecordType, statuses: Mapping[str, str], dated: Literal["created", "updated"]) -> ResourceType:
     """Return what all observations of one sort share, with the operator's own `statuses`."""
 
-    def describe_record(one: Observation) -> Facts:
-        return describe(record, dated, one)
+    def describe_record(observation: Observation) -> Facts:
+        return describe(record, dated, observation)
 
     return ResourceType(
         channel=record.channel,
@@ -98,31 +98,31 @@ def kind_of(record: RecordType, statuses: Mapping[str, str], dated: Literal["cre
 def scope_of(sort: str, key: str, timestamp: Any) -> str:
     """Return the ledger's scope of a record.
 
-    Numbers are given in order, so a block of a thousand is of about one age, and a record stays in its scope whatever
-    its timestamp turns out to mean. Ids that are no numbers are kept by the day of their timestamp.
+    The vendor gives ids in order, so the records of a block of a thousand ids have about one age. A record stays in
+    its scope even if its timestamp changes. Ids that are not numbers are kept by the day of their timestamp.
     """
-    if len(key) <= parsing.LONGEST_NUMBER and key.isascii() and key.isdecimal():
-        return f"{sort}/{int(key) // _BLOCK}"
+    if len(key) <= parsing.MAX_NUMBER_DIGITS and key.isascii() and key.isdecimal():
+        return f"{sort}/{int(key) // _SCOPE_RECORDS}"
     day = parsing.time(timestamp)
     return f"{sort}/{day:%Y-%m-%d}" if day is not None else f"{sort}/undated"
 
 
 def observe(sort: str, record: RecordType, kind: ResourceType, item: Any) -> Observation | Unreadable:
-    """Return what a record shows; a state that nobody knows is shown as well, whatever type it has."""
+    """Return what a record shows; a state that no table knows is shown too, of any JSON type."""
     fields = parsing.mapping(item)
     key = parsing.text(fields.get("id"))
     if key is None:
         return Unreadable("without an id")
-    told = fields.get(record.state)
-    state = parsing.text(told) if told is None or isinstance(told, str) else parsing.text(told) or json.dumps(told)
+    value = fields.get(record.state)
+    state = parsing.text(value) if value is None or isinstance(value, str) else parsing.text(value) or json.dumps(value)
     if state is None:
         return Unreadable(f"without a {record.state} that can be read")
-    return Observation(kind, scope_of(sort, key, fields.get("timestamp")), key, state[:_STATE_KEPT], fields)
+    return Observation(kind, scope_of(sort, key, fields.get("timestamp")), key, state[:_MAX_STATE_CHARS], fields)
 
 
-def describe(record: RecordType, dated: Literal["created", "updated"], one: Observation) -> Facts:
-    """Read the facts of a record; what no field can take goes to `provider` as it stood."""
-    item: Mapping[str, Any] = one.item
+def describe(record: RecordType, dated: Literal["created", "updated"], observation: Observation) -> Facts:
+    """Read the facts of a record; a value that fits no field goes to `provider` as it is."""
+    item: Mapping[str, Any] = observation.item
     address = parsing.phone(*(item.get(name) for name in record.addresses))
     known = {
         **{name: ("phone", address if parsing.text(item.get(name)) == address else None) for name in record.addresses},
@@ -141,7 +141,7 @@ def describe(record: RecordType, dated: Literal["created", "updated"], one: Obse
     }
     when: datetime | None = fields["timestamp"]
     return Facts(
-        subject=f"{record.path}/{quote(one.key, safe='')}",
+        subject=f"{record.path}/{quote(observation.key, safe='')}",
         time=when if dated == "updated" else None,
         first_time=when,
         fields=fields,

@@ -1,0 +1,103 @@
+"""Whether a sink's endpoint gets events now: its circuit breaker, its disabled flag, and the news of both."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from functools import partial
+
+import structlog
+
+from bridge.delivery.claims import write_with_retry
+from bridge.domain.circuit_breaker import CircuitBreaker
+from bridge.domain.clock import Clock
+from bridge.domain.errors import Permanent, Transient
+
+log = structlog.get_logger()
+
+PublishChange = Callable[[str, str, datetime], Awaitable[None]]
+"""Publishes that an endpoint's state changed: the new state (`gone`, `disabled` or `recovered`), why, and when."""
+
+
+class EndpointState:
+    """Learns from the result of each attempt whether the endpoint of one sink may be sent to.
+
+    `publish` is called until the store has the change, with the same time, so that repeats are the same event.
+    """
+
+    def __init__(self, sink: str, clock: Clock, *, publish: PublishChange, wake: Callable[[], None]) -> None:
+        self.disabled = False
+        """An endpoint that said it is gone gets nothing until an operator re-enables it; its deliveries wait."""
+        self.noted = False
+        """Whether the disabled flag has been written. Until then its absence in the store is not a re-enable."""
+        self._sink = sink
+        self._clock = clock
+        self._publish = publish
+        self._wake = wake
+        self._circuit = CircuitBreaker(clock.random)
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing is sent now, except for a probe."""
+        return self.disabled or not self._circuit.allows(self._clock.monotonic())
+
+    def capacity(self, now: float, wanted: int) -> int:
+        """Return how many of `wanted` deliveries may be sent now; while the circuit is open, one as a probe."""
+        return 0 if self.disabled else self._circuit.capacity(now, wanted)
+
+    def seconds_to_probe(self) -> float:
+        """Return how long nothing is sent."""
+        return max(0.0, self._circuit.until - self._clock.monotonic())
+
+    def on_attempt(self) -> bool:
+        """Note that a delivery is being sent; return whether it is a probe."""
+        return self._circuit.on_attempt()
+
+    def on_cancelled(self) -> None:
+        """Note that an attempt ended and says nothing of the endpoint."""
+        self._circuit.on_cancelled()
+
+    async def on_success(self) -> None:
+        """Note that the endpoint answered; publish it if the circuit was open."""
+        if self._circuit.on_success():
+            log.info("sink.circuit_closed", sink=self._sink, consequence="what waited is sent now")
+            await self._publish_change("recovered", "")
+            self._wake()
+
+    async def on_failure(self, error: Exception, text: str) -> bool:
+        """Note a failed attempt; return whether it says that the endpoint is down."""
+        if isinstance(error, Permanent):
+            await self.on_success()  # the endpoint answers, and refuses this event
+            return False
+        if isinstance(error, Transient) and error.retry_after:
+            self._on_retry_after(error.retry_after, text)
+            return False  # the endpoint answers
+        if self._circuit.on_failure(self._clock.monotonic()):
+            log.error(
+                "sink.circuit_opened", sink=self._sink, reason=text, failures=self._circuit.failures,
+                consequence="it is probed now and then; no event spends its tries on it until it answers",
+            )  # fmt: skip
+            await self._publish_change("disabled", text)
+        return True
+
+    def _on_retry_after(self, seconds: float, text: str) -> None:
+        if self._circuit.on_retry_after(self._clock.monotonic(), seconds):
+            log.info(
+                "sink.retry_after", sink=self._sink, reason=text, seconds=round(seconds, 1),
+                consequence="nothing is sent to it for so long, up to a minute",
+            )  # fmt: skip
+
+    async def on_gone(self, text: str) -> None:
+        """Disable the sink: the endpoint said that it is gone for good."""
+        if self.disabled:
+            return  # of several events that were being sent, the first has disabled it
+        self.disabled, self.noted = True, False
+        log.error(
+            "sink.disabled", sink=self._sink, reason=text,
+            consequence=f"its events wait until `bridge deliveries redrive {self._sink} --all`",
+        )  # fmt: skip
+        await self._publish_change("gone", text)
+        self.noted = True
+
+    async def _publish_change(self, state: str, text: str) -> None:
+        await write_with_retry(self._sink, self._clock, partial(self._publish, state, text, self._clock.now()))
