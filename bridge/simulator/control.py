@@ -16,7 +16,7 @@ from bridge.simulator.request_log import RequestLog
 from bridge.simulator.settings import FaultRule
 from bridge.simulator.world import World, iso_millis
 
-_RULE = {each.name for each in fields(FaultRule)}
+_RULE = {field.name for field in fields(FaultRule)}
 
 
 class Controlled(Protocol):
@@ -63,8 +63,8 @@ def _truth(sim: Controlled, query: Mapping[str, str], body: Any) -> Any:
     del body
     without = [name for name in query.get("without", "").split(",") if name]
     shown: dict[str, list[dict[str, Any]]] = {name: [] for name in sim.traffic}
-    for each in sim.truth(query.get("provider"), without=without):
-        shown[each.provider].append(each.to_json())
+    for transition in sim.truth(query.get("provider"), without=without):
+        shown[transition.provider].append(transition.to_json())
     return shown
 
 
@@ -151,7 +151,7 @@ def _add_drop(world: World, options: dict[str, Any]) -> Any:
 
 def _move_drop(world: World, options: dict[str, Any]) -> Any:
     subject = options.pop("subject")
-    records = [each for kind in world.records.values() for each in kind if each.path == subject]
+    records = [record for kind in world.records.values() for record in kind if record.path == subject]
     world.move_drop(records[0], **options)
     return {}
 

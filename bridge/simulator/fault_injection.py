@@ -111,22 +111,22 @@ class FaultRegistry:
 
     def switch_off(self, name: str | None = None) -> None:
         """Switch one fault off, or all."""
-        self.active = [each for each in self.active if name is not None and each.rule.name != name]
+        self.active = [active for active in self.active if name is not None and active.rule.name != name]
 
     def choose(self, ask: SimRequest) -> list[Active]:
         """Return the faults that are to strike a question, in the order in which they take effect."""
         if not self.active:
             return []
         chosen = [
-            each
-            for each in self.active
-            if each.fault.applies(ask.view)
-            and (each.rule.limit is None or each.struck < each.rule.limit)
-            and re.search(each.rule.path, ask.target)
-            and (each.rule.share >= 1 or each.random.random() < each.rule.share)
+            candidate
+            for candidate in self.active
+            if candidate.fault.applies(ask.view)
+            and (candidate.rule.limit is None or candidate.struck < candidate.rule.limit)
+            and re.search(candidate.rule.path, ask.target)
+            and (candidate.rule.share >= 1 or candidate.random.random() < candidate.rule.share)
         ]
         order = list(Stage)
-        return sorted(chosen, key=lambda each: order.index(each.fault.stage))
+        return sorted(chosen, key=lambda candidate: order.index(candidate.fault.stage))
 
     def count(self, active: Active) -> None:
         """Note that a fault has struck."""
@@ -138,14 +138,14 @@ class FaultRegistry:
         return {
             "active": [
                 {
-                    "name": each.rule.name,
-                    "share": each.rule.share,
-                    "limit": each.rule.limit,
-                    "path": each.rule.path,
-                    "value": each.value,
-                    "struck": each.struck,
+                    "name": fault.rule.name,
+                    "share": fault.rule.share,
+                    "limit": fault.rule.limit,
+                    "path": fault.rule.path,
+                    "value": fault.value,
+                    "struck": fault.struck,
                 }
-                for each in self.active
+                for fault in self.active
             ],
             "struck": dict(sorted(self.struck.items())),
         }

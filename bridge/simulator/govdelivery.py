@@ -43,13 +43,13 @@ class SimulatedGovDelivery:
             return "statistics"
         if not path.startswith("/messages/"):
             return None
-        found = _PATH.fullmatch(path)
-        if found is None:
+        match = _PATH.fullmatch(path)
+        if match is None:
             return "messages"
-        if found["collection"]:
-            return f"recipients.{found['collection']}"
+        if match["collection"]:
+            return f"recipients.{match['collection']}"
         return next(
-            (name for name in ("recipient", "recipients") if found[name]), "message" if found["number"] else "messages"
+            (name for name in ("recipient", "recipients") if match[name]), "message" if match["number"] else "messages"
         )
 
     def answer(self, ask: SimRequest) -> SimResponse:
@@ -62,20 +62,20 @@ class SimulatedGovDelivery:
             )
         if ask.view == "statistics":
             return self._statistics(ask)
-        found = _PATH.fullmatch(ask.path)
-        return _not_found() if found is None else self._resource(ask, found)
+        match = _PATH.fullmatch(ask.path)
+        return _not_found() if match is None else self._resource(ask, match)
 
-    def _resource(self, ask: SimRequest, found: re.Match[str]) -> SimResponse:
-        page = _page_number(found["page"] or ask.query.get("page"))
-        if found["number"] is None:
-            return self._messages(ask, found["channel"], page)
-        message = self._world.message(found["channel"], int(found["number"]))
+    def _resource(self, ask: SimRequest, match: re.Match[str]) -> SimResponse:
+        page = _page_number(match["page"] or ask.query.get("page"))
+        if match["number"] is None:
+            return self._messages(ask, match["channel"], page)
+        message = self._world.message(match["channel"], int(match["number"]))
         if message is None:
             return _not_found()
-        if found["recipient"]:
-            return self._recipient(message, int(found["recipient"]) - message.first)
-        if found["recipients"]:
-            return self._recipients(ask, message, found["collection"], page)
+        if match["recipient"]:
+            return self._recipient(message, int(match["recipient"]) - message.first)
+        if match["recipients"]:
+            return self._recipients(ask, message, match["collection"], page)
         return answer_json(
             _message(message, counts=True), shown_statuses=[ShownStatus(message.path, message.state.status)]
         )
@@ -85,7 +85,7 @@ class SimulatedGovDelivery:
         collection = ask.view.partition(".")[2]
         detail = collection if collection in CALL_DETAILS else None
         items = payload if isinstance(payload, list) else [payload]
-        found = []
+        shown = []
         for item in items:
             links = item.get("_links") if isinstance(item, dict) else None
             path = path_of(links.get("self")) if isinstance(links, dict) else None
@@ -93,8 +93,8 @@ class SimulatedGovDelivery:
                 path = f"{_base(ask.path).removesuffix(f'/{collection}')}/{item['id']}"
             status = item.get("status") if isinstance(item, dict) else None
             if path is not None and isinstance(status, str | int):
-                found.append(ShownStatus(path, str(status), detail))
-        return found
+                shown.append(ShownStatus(path, str(status), detail))
+        return shown
 
     # --- lists ----------------------------------------------------------------------------------------------------
 
@@ -162,15 +162,15 @@ class SimulatedGovDelivery:
         return SimResponse(200, _recipient(message, index).encode(), {"Content-Type": JSON}, [shown])
 
     def _statistics(self, ask: SimRequest) -> SimResponse:
-        found = re.fullmatch(r"/reports/messages/(sms|email)/statistics/?", ask.path)
-        if found is None:
+        match = re.fullmatch(r"/reports/messages/(sms|email)/statistics/?", ask.path)
+        if match is None:
             return _not_found()
         try:
             start, end = (datetime.fromisoformat(ask.query[name]).timestamp() for name in ("start", "end"))
         except (KeyError, ValueError):
             return answer_json({"errors": {"start": ["start and end are required times"]}}, 422)
         counts = dict.fromkeys(RECIPIENT_STATUSES, 0)
-        for message in self._world.settled(found[1]):
+        for message in self._world.settled(match[1]):
             if start <= message.born < end:
                 for status in counts:
                     counts[status] += message.counts[status]

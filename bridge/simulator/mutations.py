@@ -36,8 +36,8 @@ def edits(edit: Edit) -> Effect:
 
 def items_of(payload: Any) -> list[dict[str, Any]]:
     """Return the resources in a body: of a list, of a feed, or the one that it is."""
-    found = payload.get("messages", [payload]) if isinstance(payload, dict) else payload
-    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+    items = payload.get("messages", [payload]) if isinstance(payload, dict) else payload
+    return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
 
 
 def listed(edit: Callable[[list[Any], FaultContext], bool]) -> Effect:
@@ -248,8 +248,8 @@ def false_counts(payload: Any, context: FaultContext) -> Any:
 def without_counts(payload: Any, context: FaultContext) -> Any:
     """Leave the counts out, as while a message is new."""
     del context
-    found = [payload.pop(name) for name in ("recipient_counts", "recipient_detail_counts") if name in payload]
-    return payload if found else None
+    removed = [payload.pop(name) for name in ("recipient_counts", "recipient_detail_counts") if name in payload]
+    return payload if removed else None
 
 
 def null_counts(payload: Any, context: FaultContext) -> Any:
@@ -286,7 +286,7 @@ def no_messages(value: Any, *, absent: bool = False) -> Edit:
         del context
         if payload["messages"]:
             return None
-        rest = {key: each for key, each in payload.items() if key != "messages"}
+        rest = {key: value for key, value in payload.items() if key != "messages"}
         return rest if absent else {**rest, "messages": value}
 
     return edit
@@ -297,7 +297,7 @@ def token_field(name: str, change: Callable[[Any, FaultContext], Any]) -> Edit:
 
     def edit(payload: Any, context: FaultContext) -> Any:
         value = change(payload[name], context)
-        rest = {key: each for key, each in payload.items() if key != name}
+        rest = {key: value for key, value in payload.items() if key != name}
         return rest if value is None else {**rest, name: value}
 
     return edit
@@ -312,8 +312,8 @@ def links(write: Callable[[list[tuple[str, str]], FaultContext], str | None]) ->
     """Return the effect that writes the Link header of a listing differently; it strikes where there is one."""
 
     def effect(context: FaultContext) -> bool:
-        found = _LINK.findall(context.answer.headers.get("Link", ""))
-        text = write(found, context) if found else None
+        pairs = _LINK.findall(context.answer.headers.get("Link", ""))
+        text = write(pairs, context) if pairs else None
         if text is None:
             return False
         context.answer.headers["Link"] = text
@@ -325,26 +325,26 @@ def links(write: Callable[[list[tuple[str, str]], FaultContext], str | None]) ->
 def next_links(change: Callable[[str, FaultContext], str]) -> Effect:
     """Return the effect that changes the target of `next`; it strikes where there is a next page."""
 
-    def write(found: list[tuple[str, str]], context: FaultContext) -> str | None:
-        if "next" not in dict(_turned(found)):
+    def write(pairs: list[tuple[str, str]], context: FaultContext) -> str | None:
+        if "next" not in dict(_turned(pairs)):
             return None
-        return join((change(target, context) if name == "next" else target, name) for target, name in found)
+        return join((change(target, context) if name == "next" else target, name) for target, name in pairs)
 
     return links(write)
 
 
 def each_link(change: Callable[[str, FaultContext], str]) -> Effect:
     """Return the effect that changes all targets."""
-    return links(lambda found, context: join((change(target, context), name) for target, name in found))
+    return links(lambda pairs, context: join((change(target, context), name) for target, name in pairs))
 
 
-def _turned(found: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    return ((name, target) for target, name in found)
+def _turned(pairs: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    return ((name, target) for target, name in pairs)
 
 
-def join(found: Any, form: str = '<{}>; rel="{}"', between: str = ", ") -> str:
+def join(pairs: Any, form: str = '<{}>; rel="{}"', between: str = ", ") -> str:
     """Return a Link header."""
-    return between.join(form.format(target, name) for target, name in found)
+    return between.join(form.format(target, name) for target, name in pairs)
 
 
 def in_path(target: str, context: FaultContext) -> str:

@@ -13,7 +13,7 @@ from aiohttp.abc import AbstractStreamWriter
 
 from bridge.simulator.provider_api import SimResponse
 
-_BUFFER = 1 << 20
+_BUFFER_BYTES = 1 << 20
 _DRIP_SECONDS = 0.005
 
 
@@ -43,7 +43,7 @@ class Wire:
     async def send(self, data: bytes) -> None:
         """Send bytes and wait until most of them have left; the server cancels whoever waits for a client that left."""
         self._transport.write(data)
-        await self._until_left(_BUFFER)
+        await self._until_left(_BUFFER_BYTES)
 
     async def flush(self) -> None:
         """Wait until all bytes have left."""

@@ -31,9 +31,9 @@ log = structlog.get_logger()
 
 PROVIDERS = ("govdelivery", "spacivox", "marketingcloud")
 CONTROL = "/_simulator/"
-_TICK = 1.0
-_GRACE = 0.1
-_BODY_LIMIT = 1 << 20
+_TICK_SECONDS = 1.0
+_SHUTDOWN_SECONDS = 0.1
+_MAX_BODY_BYTES = 1 << 20
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -43,7 +43,7 @@ class _Listener:
 
     def __init__(self, handler: Handler, host: str, port: int, idle_close: float) -> None:
         self._server = web.Server(handler, handler_cancellation=True, keepalive_timeout=idle_close, access_log=None)
-        self._runner = web.ServerRunner(self._server, shutdown_timeout=_GRACE)
+        self._runner = web.ServerRunner(self._server, shutdown_timeout=_SHUTDOWN_SECONDS)
         self._host = host
         self._port = port
         self._site: web.TCPSite | None = None
@@ -160,7 +160,7 @@ class Simulator:
         """Let the world go on while nobody asks, so that the next question need not wait for all the births since."""
         while True:
             self.world.now()
-            await self.clock.sleep(_TICK)
+            await self.clock.sleep(_TICK_SECONDS)
 
     # --- what a test asks -----------------------------------------------------------------------------------------
 
@@ -178,8 +178,8 @@ class Simulator:
         `without` names kinds of answers to leave out, for a client that does not read statuses from them.
         """
         names = PROVIDERS if provider is None else (provider,)
-        shown = [each for name in names for each in self._truths[name].transitions(without=without)]
-        return sorted(shown, key=lambda each: each.at)
+        shown = [transition for name in names for transition in self._truths[name].transitions(without=without)]
+        return sorted(shown, key=lambda transition: transition.at)
 
     def unseen(self) -> list[str]:
         """Return the resources whose present status was in no answer yet: empty once everything was shown."""
@@ -194,10 +194,12 @@ class Simulator:
                 missing += [path for path, state in paths if gov.last(path) != state.status]
         for kind in RECORD_KINDS:
             missing += [
-                each.path for each in self.world.records[kind] if drops.last(each.path) != each.state(now).status
+                record.path
+                for record in self.world.records[kind]
+                if drops.last(record.path) != record.state(now).status
             ]
         for feed in FEEDS:
-            missing += [each.path for each in self.world.sends[feed] if cloud.last(each.path) is None]
+            missing += [send.path for send in self.world.sends[feed] if cloud.last(send.path) is None]
         return missing
 
     def books(self) -> dict[str, Any]:
@@ -256,7 +258,7 @@ class Simulator:
                 path=request.path,
                 query=dict(request.query),
                 headers=request.headers,
-                body=await request.content.read(_BODY_LIMIT) if request.can_read_body else b"",
+                body=await request.content.read(_MAX_BODY_BYTES) if request.can_read_body else b"",
                 view=view,
                 origin=f"http://{request.host}",
             )
@@ -290,28 +292,30 @@ class Simulator:
         chosen = self.board.choose(ask)
         if not chosen:
             return api.answer(ask), None
-        before = [each for each in chosen if each.fault.stage is Stage.WORLD]
+        before = [active for active in chosen if active.fault.stage is Stage.WORLD]
         struck = self._context(api, ask, SimResponse(), before)[1]
         answer = SimResponse()
         instead: list[Fault] = []
-        for each in (each for each in chosen if each.fault.stage is Stage.INSTEAD):
-            answer, instead = self._context(api, ask, answer, [each])
+        for active in (active for active in chosen if active.fault.stage is Stage.INSTEAD):
+            answer, instead = self._context(api, ask, answer, [active])
             if instead:
                 break
         if instead:
             answer.shown_statuses = ()
         else:
             answer = api.answer(ask)
-            content = [each for each in chosen if each.fault.stage is Stage.CONTENT]
+            content = [active for active in chosen if active.fault.stage is Stage.CONTENT]
             answer, changed = self._context(api, ask, answer, content)
             if changed:
                 answer.shown_statuses = api.shown_statuses(ask, json.loads(answer.body))
             shown_statuses = answer.shown_statuses
-            answer, written = self._context(api, ask, answer, [e for e in chosen if e.fault.stage is Stage.BYTES])
+            answer, written = self._context(
+                api, ask, answer, [active for active in chosen if active.fault.stage is Stage.BYTES]
+            )
             answer.shown_statuses = (
                 shown_statuses if all(fault.reads for fault in (*struck, *changed, *written)) else ()
             )
-        wires = [each for each in chosen if each.fault.stage is Stage.WIRE]
+        wires = [active for active in chosen if active.fault.stage is Stage.WIRE]
         if not wires:
             return answer, None
         self.board.count(wires[0])

@@ -29,8 +29,8 @@ class SimulatedSpacivox:
         """Return the true answer."""
         if ask.headers.get("Authorization") != f"Bearer {self._world.settings.spacivox_token}":
             return answer_json({"error": "Forbidden"}, 403)
-        found = _PATH.fullmatch(ask.path)
-        if found is None:
+        match = _PATH.fullmatch(ask.path)
+        if match is None:
             return answer_json({"error": "Not Found"}, 404)
         try:
             start, end = window(ask)
@@ -41,7 +41,7 @@ class SimulatedSpacivox:
             )
         now = self._world.now()
         records = [
-            record for record in self._world.records_between(found[1], start, end) if team in {None, record.team}
+            record for record in self._world.records_between(match[1], start, end) if team in {None, record.team}
         ]
         shown_statuses = [ShownStatus(record.path, record.state(now).status) for record in records]
         return answer_json([_record(record, now) for record in records], shown_statuses=shown_statuses)

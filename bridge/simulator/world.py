@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from operator import attrgetter
 from random import Random
 from typing import Literal
 from uuid import UUID
@@ -265,7 +266,7 @@ class World:
         self._message_number += 1
         message = Message(channel, self._message_number, at, self._recipient_number + 1, addresses, state)
         self._recipient_number += len(addresses)
-        insort(self.messages[channel], message, key=lambda each: each.born)
+        insort(self.messages[channel], message, key=attrgetter("born"))
         self._by_number[channel, message.number] = message
         if len(self.messages[channel]) > self.settings.keep_messages:
             self.remove(self.messages[channel][0].path)
@@ -283,7 +284,7 @@ class World:
         address = f"person-{person}@example.com" if kind == "email" else mobile(person)
         start = [Step(at, State("0"))]
         record = Record(kind, number, at, address, team, campaign, campaign * 100 + 1, f"C-{person % 5000:06d}", start)
-        insort(self.records[kind], record, key=lambda each: each.born)
+        insort(self.records[kind], record, key=attrgetter("born"))
         del self.records[kind][: -self.settings.keep_records]
         return record
 
@@ -390,7 +391,7 @@ class World:
     def move_drop(self, record: Record, state: int, *, at: float | None = None) -> None:
         """Move a record into a state, now or at a later time."""
         step = Step(self.now() if at is None else at, State(str(state)))
-        insort(record.steps, step, key=lambda each: each.at)
+        insort(record.steps, step, key=attrgetter("at"))
 
     def add_send_event(
         self,
@@ -424,7 +425,9 @@ class World:
     def set_back(self, message: Message, start: Sequence[str], status: str, *, back_after: float | None) -> bool:
         """Let one recipient of the statuses `start` enter `status`, and with `back_after` seconds return."""
         now = self.now()
-        index = next((found for each in start if (found := self._one_in(message, each)) is not None), None)
+        index = next(
+            (index for start_status in start if (index := self._one_in(message, start_status)) is not None), None
+        )
         if index is None:
             return False
         was = message.states[index]

@@ -86,8 +86,11 @@ class ScriptedSource:
 
     async def complete(self, observations: Sequence[Observation]) -> Sequence[Observation]:
         """Add the details."""
-        self.completed += [one.key for one in observations]
-        return [replace(one, detail=self.details.get(one.key), awaits_detail=False) for one in observations]
+        self.completed += [observation.key for observation in observations]
+        return [
+            replace(observation, detail=self.details.get(observation.key), awaits_detail=False)
+            for observation in observations
+        ]
 
     def resource(self, text: str) -> str:
         """Take every name as it is."""

@@ -116,7 +116,7 @@ _HOOKS: Final = {
 
 def point(name: str) -> Point:
     """Return the point of a name; raises `KeyError`."""
-    return {one.name: one for one in POINTS}[name]
+    return {point.name: point for point in POINTS}[name]
 
 
 class KillSwitch:
@@ -212,7 +212,7 @@ def table(points: Sequence[Point] = POINTS) -> str:
         "| killed when an event was | lost | a consumer gets twice | the sink's far side gets twice |",
         "| --- | --- | --- | --- |",
     ]
-    lines += [f"| {one.name} | nothing | {one.to_consumers} | {one.to_sink} |" for one in points]
+    lines += [f"| {point.name} | nothing | {point.to_consumers} | {point.to_sink} |" for point in points]
     return "\n".join(lines)
 
 

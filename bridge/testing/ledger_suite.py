@@ -14,7 +14,7 @@ from bridge.domain.event import JournalEntry, Position, WireEvent
 from bridge.protocols.deliveries import DeliveryStore
 from bridge.protocols.ledger import Commit, JournalState, Key, Lease, Ledger, StatusChange
 
-MONTH = 30 * 86400.0
+MONTH_SECONDS = 30 * 86400.0
 
 
 class Store(Ledger, DeliveryStore, Protocol):
@@ -82,7 +82,7 @@ async def held(ledger: Ledger, name: str, owner: str = "one", ttl: float = 60.0)
 
 
 async def trails(
-    ledger: Ledger, *names: str, scope: str = "/messages/sms/1", retention: float = MONTH
+    ledger: Ledger, *names: str, scope: str = "/messages/sms/1", retention: float = MONTH_SECONDS
 ) -> list[str | None]:
     """Return what the ledger of source `city` has of these."""
     return list(await ledger.last_seen("city", [Key(scope, name) for name in names], retention))
@@ -219,8 +219,8 @@ class StatusSuite(StoreFixtures):
         await store.commit(None, Commit("city", [change("1", None, "a", "/a"), change("1", None, "b", "/b")]))
         await store.commit(None, Commit("town", [change("1", None, "c", "/a")]))
         keys = [Key("/a", "1"), Key("/b", "1"), Key("/c", "1")]
-        assert await store.last_seen("city", keys, MONTH) == ["a", "b", None]
-        assert await store.last_seen("town", keys, MONTH) == ["c", None, None]
+        assert await store.last_seen("city", keys, MONTH_SECONDS) == ["a", "b", None]
+        assert await store.last_seen("town", keys, MONTH_SECONDS) == ["c", None, None]
 
     async def test_a_scope_is_read_whole(self, store: Store, second: Store) -> None:
         """All resources of one scope come by name, those of others and of other sources do not."""
@@ -229,10 +229,10 @@ class StatusSuite(StoreFixtures):
         changes = [change(name, None, f"n{index + 2}") for index, name in enumerate(names)]
         await store.commit(None, Commit("city", statuses=[*changes, change("128", None, "s", scope="/messages/sms/2")]))
         await store.commit(None, Commit("town", statuses=[change("5", None, "s")]))
-        told = await second.scope("city", "/messages/sms/1")
+        histories = await second.scope("city", "/messages/sms/1")
         # A long name may come as a digest.
-        assert {long if name.startswith("#") else name: trail for name, trail in told.items()} == {
-            one.key.name: one.history for one in changes
+        assert {long if name.startswith("#") else name: trail for name, trail in histories.items()} == {
+            change.key.name: change.history for change in changes
         }
         assert dict(await store.scope("city", "/messages/sms/3")) == {}
         assert dict(await store.scope("nowhere", "/messages/sms/1")) == {}
@@ -266,18 +266,18 @@ class StatusSuite(StoreFixtures):
         assert await second.cursor("city") == {"page": "2"}
 
     @pytest.mark.parametrize(
-        ("expected", "found"), [(None, "n"), ("n", None), ("s", "n")], ids=["new", "gone", "other"]
+        ("expected", "history"), [(None, "n"), ("n", None), ("s", "n")], ids=["new", "gone", "other"]
     )
     async def test_a_status_that_changed_meanwhile_stops_the_whole_page(
-        self, store: Store, expected: str | None, found: str | None
+        self, store: Store, expected: str | None, history: str | None
     ) -> None:
         """A conflict writes nothing: no status, no event, no cursor."""
-        if found is not None:
-            await store.commit(None, Commit("city", [change("1", None, found)]))
+        if history is not None:
+            await store.commit(None, Commit("city", [change("1", None, history)]))
         page = Commit("city", [change("2", None, "n"), change("1", expected, "nf")], events(1), {"page": "2"})
         with pytest.raises(Conflict, match="city"):
             await store.commit(None, page)
-        assert await trails(store, "1", "2") == [found, None]
+        assert await trails(store, "1", "2") == [history, None]
         assert await store.journal("city") == JournalState()
         assert await store.cursor("city") == {}
 
@@ -299,7 +299,7 @@ class StatusSuite(StoreFixtures):
         done = await asyncio.gather(
             *((store, second)[n % 2].commit(None, page) for n in range(8)), return_exceptions=True
         )
-        assert [one for one in done if not isinstance(one, Conflict)] == [1]
+        assert [outcome for outcome in done if not isinstance(outcome, Conflict)] == [1]
         assert (await store.journal("city")).committed == 1
 
     async def test_statuses_are_forgotten_after_their_retention(self, store: Store) -> None:
@@ -372,9 +372,9 @@ class JournalSuite(StoreFixtures):
         await store.commit(None, Commit("town", events=events(100)))
         numbers = [("city", 39), ("town", 1), ("city", 1), ("city", 40), ("x", 1), ("city", 39)]
         wanted = [Position(*number) for number in numbers]
-        found = await store.entries(wanted)
-        assert [entry and entry.event for entry in found] == [event(39), event(100), event(1), None, None, event(39)]
-        assert [entry.position for entry in found if entry] == [wanted[0], wanted[1], wanted[2], wanted[5]]
+        entries = await store.entries(wanted)
+        assert [entry and entry.event for entry in entries] == [event(39), event(100), event(1), None, None, event(39)]
+        assert [entry.position for entry in entries if entry] == [wanted[0], wanted[1], wanted[2], wanted[5]]
         assert list(await store.entries([])) == []
 
     async def test_numbers_have_no_gaps_however_many_write(self, store: Store, second: Store) -> None:
@@ -389,7 +389,9 @@ class JournalSuite(StoreFixtures):
         for name, size in zip(names, (32, 16), strict=True):
             read = await store.read(name, 0, 99)
             assert [entry.position.seq for entry in read] == list(range(1, size + 1))
-            assert all(one.event.time + 1 == two.event.time for one, two in zip(read[::2], read[1::2], strict=True))
+            assert all(
+                earlier.event.time + 1 == later.event.time for earlier, later in zip(read[::2], read[1::2], strict=True)
+            )
 
     async def test_confirming_moves_the_mark(self, store: Store, second: Store) -> None:
         """The mark and the count of unwanted events are seen by everyone."""
@@ -495,8 +497,8 @@ class NotesSuite(StoreFixtures):
         await store.set_status("source/town", {"a:b": "c"})
         await store.set_status("source/none", {})
         await store.set_status("sink/crm", {"polled": "caf\u00e9"})
-        told = {"source/city": {"error": "", "next": "3", "polled": "2"}, "source/town": {"a:b": "c"}}
-        assert await second.statuses("source/") == told
+        statuses = {"source/city": {"error": "", "next": "3", "polled": "2"}, "source/town": {"a:b": "c"}}
+        assert await second.statuses("source/") == statuses
         assert set(await second.statuses("")) == {"source/city", "source/town", "sink/crm"}
         assert await second.statuses("source/city/") == {}
 

@@ -12,7 +12,7 @@ from bridge.domain.event import Position, WireEvent
 from bridge.protocols.deliveries import Attempt, Delivery, DeliveryCounts, DeliveryStore, NewDelivery
 from bridge.testing.ledger_suite import Make, Store, StoreFixtures, event
 
-HOUR = 3600.0
+HOUR_SECONDS = 3600.0
 
 
 def at(*seqs: int, source: str = "city") -> list[Position]:
@@ -32,7 +32,7 @@ def soon() -> float:
 
 def later() -> float:
     """Return a time at which a claim of now has not expired."""
-    return time.time() + HOUR
+    return time.time() + HOUR_SECONDS
 
 
 async def due(books: DeliveryStore, now: float | None = None, limit: int = 100) -> list[int]:
@@ -125,7 +125,7 @@ class ClaimingSuite(StoreFixtures):
 
     async def test_those_due_longest_are_claimed_first(self, store: Store) -> None:
         """A limit leaves the rest for the next."""
-        for seq, moment in ((1, 30.0), (2, 10.0), (3, 20.0), (4, time.time() + HOUR)):
+        for seq, moment in ((1, 30.0), (2, 10.0), (3, 20.0), (4, time.time() + HOUR_SECONDS)):
             await store.enqueue("crm", arrivals(seq), moment)
         assert numbers(await store.claim("crm", soon(), later(), 2)) == [2, 3]
         assert numbers(await store.claim("crm", soon(), later(), 9)) == [1]
@@ -254,7 +254,7 @@ class EndingSuite(StoreFixtures):
         assert (dead.state, dead.reason) == ("dead", "permanent")
         assert dead.attempts == (Attempt(1.0, "first"), Attempt(2.0, "second", "permanent"))
         assert dead.due == pytest.approx(time.time(), abs=60)
-        assert await due(store, later() + HOUR) == []
+        assert await due(store, later() + HOUR_SECONDS) == []
         assert await store.next_due("crm") is None
         assert await tally(store) == DeliveryCounts(dead=2)
 
@@ -278,7 +278,7 @@ class EndingSuite(StoreFixtures):
         assert await tally(store) == DeliveryCounts(taken=1, discarded=2)
         assert [await store.settled("crm", position) for position in at(1, 2, 3, 4)] == [True, True, True, False]
         assert list(await store.deliveries("crm")) == []
-        assert await due(store, later() + HOUR) == []
+        assert await due(store, later() + HOUR_SECONDS) == []
 
     async def test_redriving_starts_the_count_of_tries_again(self, store: Store) -> None:
         """Dead and waiting ones become due with an empty history; others are left alone."""
@@ -290,7 +290,9 @@ class EndingSuite(StoreFixtures):
         assert await store.redrive("crm", at(1, 2, 3, 4, 1), 40.0) == 2
         assert await tally(store) == DeliveryCounts(taken=1, waiting=2)
         claimed = await store.claim("crm", 40.0, 90.0, 9)
-        assert sorted(claimed, key=lambda one: one.position) == [Delivery("crm", at(seq)[0], 90.0) for seq in (1, 2)]
+        assert sorted(claimed, key=lambda delivery: delivery.position) == [
+            Delivery("crm", at(seq)[0], 90.0) for seq in (1, 2)
+        ]
 
     async def test_redriving_leaves_alone_what_somebody_has_in_hand(self, store: Store, second: Store) -> None:
         """What is claimed is not claimed by a second one; what waits for hours, first in its lane or not, is due."""
@@ -298,9 +300,12 @@ class EndingSuite(StoreFixtures):
         await store.accept("crm", arrivals(1), now + 15)
         await store.accept("crm", arrivals(2, 3, partition="a"), now + 15)
         await store.enqueue("crm", arrivals(4, 5), now - 5)
-        await store.postpone("crm", at(4)[0], now + HOUR, Attempt(1.0, "why"))
+        await store.postpone("crm", at(4)[0], now + HOUR_SECONDS, Attempt(1.0, "why"))
         assert await second.redrive("crm", at(1, 2, 3, 4, 5), now, 30.0) == 5
-        assert numbers(sorted(await second.claim("crm", now, now + 15, 9), key=lambda one: one.position)) == [4, 5]
+        assert numbers(sorted(await second.claim("crm", now, now + 15, 9), key=lambda delivery: delivery.position)) == [
+            4,
+            5,
+        ]
         assert await store.settle("crm", at(1, 2)) == 1
         assert await due(store) == [3]
 
@@ -523,8 +528,8 @@ class AdoptionSuite(StoreFixtures):
         other = await second.accept_foreign("crm", event(2))
         assert position.source == other.source == "@crm"
         assert position != other
-        found = await second.entries([other, position, Position("@crm", 999)])
-        assert [entry and entry.event for entry in found] == [event(2), odd, None]
+        entries = await second.entries([other, position, Position("@crm", 999)])
+        assert [entry and entry.event for entry in entries] == [event(2), odd, None]
         assert list(await store.accept("crm", [NewDelivery(position)], later())) == [position]
         await store.settle("crm", [position])
         assert await store.counts("crm") == {"@crm": DeliveryCounts(taken=1)}

@@ -52,7 +52,7 @@ PRIVATE_HOSTS = (
     "[2002:7f00:1::]",
 )
 _DAY = timedelta(days=1)
-_WITHIN = 10.0
+_TIMEOUT_SECONDS = 10.0
 
 
 def sample(number: int = 1, *, message: str | None = None) -> Event:
@@ -115,7 +115,7 @@ class SinkSuite:
 
     async def refusal(self, sink: Sink, number: int = 1) -> BridgeError:
         """Send one event that is not taken; return the error, after a look for secrets in it."""
-        async with asyncio.timeout(_WITHIN):
+        async with asyncio.timeout(_TIMEOUT_SECONDS):
             with pytest.raises(BridgeError) as caught:
                 await sink.send(outgoing(sample(number)))
         text = f"{caught.value} {caught.value!r} {caught.value.__cause__!r}"
@@ -132,7 +132,7 @@ class SinkSuite:
     async def test_an_event_that_was_answered_with_2xx_is_taken(self, receiver: FakeEndpoint) -> None:
         async with self.sending_to(receiver) as sink:
             await sink.send(outgoing(sample()))
-        assert [one.method for one in receiver.requests] == ["POST"]
+        assert [request.method for request in receiver.requests] == ["POST"]
         assert receiver.requests[0].path.startswith(PATH)
 
     @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 599])
@@ -248,7 +248,7 @@ class SinkSuite:
     async def test_a_probe_sends_no_event_and_says_where_they_go(self, receiver: FakeEndpoint) -> None:
         async with self.sending_to(receiver) as sink:
             text = await sink.probe()
-        assert [one for one in receiver.requests if self.is_event(one)] == []
+        assert [request for request in receiver.requests if self.is_event(request)] == []
         assert "\n" not in text
         assert [canary for canary in (*CANARIES, *self.secrets) if canary in text] == []
 

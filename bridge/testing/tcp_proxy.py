@@ -7,7 +7,7 @@ import contextlib
 import ssl
 from typing import Self
 
-_CHUNK = 65_536
+_CHUNK_BYTES = 65_536
 
 
 class TcpProxy:
@@ -100,7 +100,7 @@ class TcpProxy:
             self._carriers.discard(task)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, counted: bool) -> None:
-        while chunk := await reader.read(_CHUNK):
+        while chunk := await reader.read(_CHUNK_BYTES):
             await self._flows.wait()
             left = None if self._cut_after is None or not counted else self._cut_after - self.upstream
             if left is not None and left <= len(chunk):

@@ -472,7 +472,7 @@ async def test_an_unknown_status_is_shown_as_unknown_with_its_own_value(sim, rea
 )
 async def test_bodies_without_sense_show_nothing(sim, payload):
     ask = SimRequest("GET", "/messages/sms", {}, {}, b"", "messages", "http://127.0.0.1")
-    for face in sim._faces:
+    for face in sim._apis:
         assert face.shown_statuses(ask, payload) == []
 
 

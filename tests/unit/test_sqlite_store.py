@@ -21,7 +21,7 @@ from bridge.domain.clock import Clock
 from bridge.domain.errors import Conflict, LeaseLost, Unavailable
 from bridge.protocols.deliveries import NewDelivery
 from bridge.protocols.ledger import Commit, JournalState, Key
-from bridge.testing.ledger_suite import MONTH, change, event, events, trails
+from bridge.testing.ledger_suite import MONTH_SECONDS, change, event, events, trails
 from bridge.testing.settlement_suite import later
 
 
@@ -197,7 +197,7 @@ async def test_scopes_that_are_over_are_deleted_a_few_statuses_at_a_time(
     store = SqliteStore(path, clock=clock)
     monkeypatch.setattr(sqlite_ledger, "_SWEEP_STEP", 4)
     await store.commit(None, Commit("city", [change(str(n), None, "n") for n in range(10)]))
-    await store.commit(None, Commit("city", [change("k", None, "n", "/kept")], retention=10 * MONTH))
+    await store.commit(None, Commit("city", [change("k", None, "n", "/kept")], retention=10 * MONTH_SECONDS))
     now += timedelta(days=60)
     assert await trails(store, "1", "2") == [None, None]
     left = []
