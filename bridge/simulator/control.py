@@ -28,7 +28,7 @@ class Controlled(Protocol):
     board: FaultRegistry
     traffic: dict[str, RequestLog]
 
-    def truth(self, provider: str | None = None, *, without: Collection[str] = ()) -> list[ShownTransition]:
+    def ground_truth(self, provider: str | None = None, *, without: Collection[str] = ()) -> list[ShownTransition]:
         """Return what was shown."""
         ...
 
@@ -42,7 +42,7 @@ class Controlled(Protocol):
 
 
 async def control(sim: Controlled, request: web.BaseRequest) -> web.Response:
-    """Answer one of the simulator's own pages; no fault strikes them and no record counts them."""
+    """Answer one of the simulator's own pages; no fault applies to them and no record counts them."""
     page = _PAGES.get((request.method, request.path.removeprefix("/_simulator/").strip("/")))
     if page is None:
         pages = [f"{method} /_simulator/{name}" for method, name in _PAGES]
@@ -63,7 +63,7 @@ def _truth(sim: Controlled, query: Mapping[str, str], body: Any) -> Any:
     del body
     without = [name for name in query.get("without", "").split(",") if name]
     shown: dict[str, list[dict[str, Any]]] = {name: [] for name in sim.traffic}
-    for transition in sim.truth(query.get("provider"), without=without):
+    for transition in sim.ground_truth(query.get("provider"), without=without):
         shown[transition.provider].append(transition.to_json())
     return shown
 

@@ -347,7 +347,7 @@ _CONTENT = [
     ),
     *_rows(
         Stage.CONTENT,
-        ("items_with_id", "items have an id beside their link", t.every_item(t.add_id)),
+        ("items_with_id", "items have an id in addition to their link", t.every_item(t.add_id)),
         ("items_with_id_alone", "items have an id and no links", t.every_item(t.id_alone)),
         ("absolute_self_links", "the links of items have scheme and host", t.every_item(t.absolute_self)),
         views=PAGED,
@@ -368,7 +368,7 @@ _CONTENT = [
         ("watermark_text", "lastEventID is text", t.edits(t.watermark(lambda last, _: str(last)))),
         ("messages_null", "an empty feed has null for messages", t.edits(t.no_messages(None))),
         ("messages_absent", "an empty feed has no messages field", t.edits(t.no_messages(None, absent=True))),
-        ("keys_at_top_level", "keys and address stand beside info's place", t.every_item(t.keys_to_top)),
+        ("keys_at_top_level", "keys and address are siblings of info", t.every_item(t.keys_to_top)),
         ("unknown_reason", "a reason code that the table does not have", t.one_item(t.unknown_reason)),
         views=EVENTS,
     ),

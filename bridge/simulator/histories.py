@@ -1,4 +1,4 @@
-"""How lives go: the whole history of a resource, drawn at its birth from a seed."""
+"""Status histories: the whole history of a resource, drawn from a seed when the resource arrives."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class HistoryGenerator:
         return random.lognormvariate(mu, sigma) / self.settings.speed
 
     def arrival_times(self, random: Random, per_minute: float, begin: float) -> Iterator[float]:
-        """Yield the times of births from `begin` on, without end; nothing is born at a rate of 0."""
+        """Yield the arrival times from `begin` on, without end; at a rate of 0 nothing arrives."""
         if per_minute <= 0:
             return
         at = begin
@@ -118,12 +118,12 @@ class HistoryGenerator:
         steps: list[tuple[float, int, State]] = []
         completed = sending
         for index in range(recipients):
-            taken = sending + index * second / 20
-            if taken >= cut:
+            accepted = sending + index * second / 20
+            if accepted >= cut:
                 steps.append((cut, index, CANCELED))
                 completed = max(completed, cut)
                 continue
-            life = self._recipient(random, channel, taken)
+            life = self._recipient(random, channel, accepted)
             steps.extend((at, index, state) for at, state in life)
             first_final = next(at for at, state in life if state.status != "sending")
             completed = max(completed, first_final)

@@ -20,7 +20,7 @@ Edit = Callable[[Any, FaultContext], Any]
 
 
 def edits(edit: Edit) -> Effect:
-    """Return the effect that changes a JSON body by `edit`; it strikes true answers only."""
+    """Return the effect that changes a JSON body by `edit`; it applies to true answers only."""
 
     def effect(context: FaultContext) -> bool:
         if context.answer.status != 200 or not context.answer.body:  # noqa: PLR2004 - OK
@@ -41,7 +41,7 @@ def items_of(payload: Any) -> list[dict[str, Any]]:
 
 
 def listed(edit: Callable[[list[Any], FaultContext], bool]) -> Effect:
-    """Return the effect that changes the list of items by `edit`, in whichever place a body has it."""
+    """Return the effect that changes the list of items by `edit`, wherever a body has it."""
 
     def whole(payload: Any, context: FaultContext) -> Any:
         items = payload.get("messages") if isinstance(payload, dict) else payload
@@ -64,8 +64,8 @@ def every_item(edit: Callable[[dict[str, Any], FaultContext], bool]) -> Effect:
     """Return the effect that changes all items of a body by `edit`."""
 
     def whole(payload: Any, context: FaultContext) -> Any:
-        struck = [edit(item, context) for item in items_of(payload)]
-        return payload if any(struck) else None
+        edited = [edit(item, context) for item in items_of(payload)]
+        return payload if any(edited) else None
 
     return edits(whole)
 
@@ -147,7 +147,7 @@ def _other_type(value: Any) -> Any:
 
 
 def add_id(item: dict[str, Any], context: FaultContext) -> bool:
-    """Add the `id` that real items may have beside their link."""
+    """Add the `id` that real items may have in addition to their link."""
     del context
     path = item.get("_links", {}).get("self", "")
     item["id"] = int(path.rpartition("/")[2])
@@ -309,7 +309,7 @@ _LINK = re.compile(r'<([^>]*)>; rel="(\w+)"')
 
 
 def links(write: Callable[[list[tuple[str, str]], FaultContext], str | None]) -> Effect:
-    """Return the effect that writes the Link header of a listing differently; it strikes where there is one."""
+    """Return the effect that writes the Link header of a listing differently, in answers that have one."""
 
     def effect(context: FaultContext) -> bool:
         pairs = _LINK.findall(context.answer.headers.get("Link", ""))
@@ -323,7 +323,7 @@ def links(write: Callable[[list[tuple[str, str]], FaultContext], str | None]) ->
 
 
 def next_links(change: Callable[[str, FaultContext], str]) -> Effect:
-    """Return the effect that changes the target of `next`; it strikes where there is a next page."""
+    """Return the effect that changes the target of `next`; it applies to answers with a next page."""
 
     def write(pairs: list[tuple[str, str]], context: FaultContext) -> str | None:
         if "next" not in dict(_turned(pairs)):

@@ -1,4 +1,4 @@
-"""What the three providers' faces share: a question, an answer, and what the answer shows."""
+"""What the three provider APIs share: a question, an answer, and what the answer shows."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class Wire:
         return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace")
 
     async def send(self, data: bytes) -> None:
-        """Send bytes and wait until most of them have left; the server cancels whoever waits for a client that left."""
+        """Send bytes and wait until most of them have left; the server cancels a handler whose client has left."""
         self._transport.write(data)
         await self._until_left(_BUFFER_BYTES)
 

@@ -1,4 +1,4 @@
-"""The simulated providers as one HTTP server, or as one for each, with the truth of what they have shown."""
+"""The simulated providers as one HTTP server, or as one for each, with a record of what they have shown."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Simulator:
     """Three providers with a world behind them, faults on demand, and a record of what they have shown.
 
     Use it as `async with Simulator(settings) as sim`, or with `start` and `stop`. `sim.world` is where a test places
-    and moves resources; `sim.switch_on` brings a fault; `sim.truth()` says what a poll could see.
+    and moves resources; `sim.switch_on` brings a fault; `sim.ground_truth()` returns what a poll could see.
     """
 
     def __init__(self, settings: SimulatorSettings | None = None, clock: Clock | None = None) -> None:
@@ -99,7 +99,7 @@ class Simulator:
             SimulatedSpacivox(self.world),
             self._cloud,
         )
-        self._truths = {name: GroundTruth(name) for name in PROVIDERS}
+        self._ground_truths = {name: GroundTruth(name) for name in PROVIDERS}
         self.traffic = {name: RequestLog() for name in PROVIDERS}
         self.board = FaultRegistry(FAULTS, self.settings.seed)
         for rule in self.settings.faults:
@@ -116,7 +116,7 @@ class Simulator:
         """Listen, and return the base URL: of all three, or with `separate_ports` of GovDelivery.
 
         With separate ports the others listen on the next two, or with port 0 on any. Raises `OSError` when a port is
-        taken.
+        in use.
         """
         self._stopped.clear()
         groups = [(name,) for name in PROVIDERS] if self.settings.separate_ports else [PROVIDERS]
@@ -134,7 +134,7 @@ class Simulator:
         return self.url
 
     async def stop(self) -> None:
-        """Listen no more; whoever still waits for an answer is cut off."""
+        """Stop listening; a client that still waits for an answer is cut off."""
         self._stopped.set()
         if self._ticker is not None:
             self._ticker.cancel()
@@ -157,7 +157,7 @@ class Simulator:
         return self.urls[PROVIDERS[0]]
 
     async def _tick(self) -> None:
-        """Let the world go on while nobody asks, so that the next question need not wait for all the births since."""
+        """Let the world go on while nobody asks, so that the next question need not create all arrivals since."""
         while True:
             self.world.now()
             await self.clock.sleep(_TICK_SECONDS)
@@ -172,19 +172,19 @@ class Simulator:
         """Switch one fault off, or all."""
         self.board.switch_off(name)
 
-    def truth(self, provider: str | None = None, *, without: Collection[str] = ()) -> list[ShownTransition]:
+    def ground_truth(self, provider: str | None = None, *, without: Collection[str] = ()) -> list[ShownTransition]:
         """Return every change of status that complete answers have shown, in order of time.
 
         `without` names kinds of answers to leave out, for a client that does not read statuses from them.
         """
         names = PROVIDERS if provider is None else (provider,)
-        shown = [transition for name in names for transition in self._truths[name].transitions(without=without)]
+        shown = [transition for name in names for transition in self._ground_truths[name].transitions(without=without)]
         return sorted(shown, key=lambda transition: transition.at)
 
     def unseen(self) -> list[str]:
         """Return the resources whose present status was in no answer yet: empty once everything was shown."""
         now = self.world.now()
-        gov, drops, cloud = (self._truths[name] for name in PROVIDERS)
+        gov, drops, cloud = (self._ground_truths[name] for name in PROVIDERS)
         missing = []
         for channel in CHANNELS:
             for message in self.world.settled(channel):
@@ -271,7 +271,7 @@ class Simulator:
 
         def sent() -> None:
             if answer.shown_statuses:
-                self._truths[api.provider].saw(view, answer.shown_statuses, self.time.now())
+                self._ground_truths[api.provider].saw(view, answer.shown_statuses, self.time.now())
 
         if delivery is None:
             return NotifyingResponse(answer, sent)
@@ -288,12 +288,12 @@ class Simulator:
         return WireResponse(deliver)
 
     def _answer(self, api: ProviderApi, ask: SimRequest) -> tuple[SimResponse, tuple[Active, FaultContext] | None]:
-        """Return the answer to a question after all faults that strike it, and the one that strikes its delivery."""
+        """Return the answer to a question after all faults that apply to it, and the fault of its delivery."""
         chosen = self.board.choose(ask)
         if not chosen:
             return api.answer(ask), None
         before = [active for active in chosen if active.fault.stage is Stage.WORLD]
-        struck = self._context(api, ask, SimResponse(), before)[1]
+        applied = self._context(api, ask, SimResponse(), before)[1]
         answer = SimResponse()
         instead: list[Fault] = []
         for active in (active for active in chosen if active.fault.stage is Stage.INSTEAD):
@@ -313,7 +313,7 @@ class Simulator:
                 api, ask, answer, [active for active in chosen if active.fault.stage is Stage.BYTES]
             )
             answer.shown_statuses = (
-                shown_statuses if all(fault.reads for fault in (*struck, *changed, *written)) else ()
+                shown_statuses if all(fault.reads for fault in (*applied, *changed, *written)) else ()
             )
         wires = [active for active in chosen if active.fault.stage is Stage.WIRE]
         if not wires:
@@ -327,7 +327,7 @@ class Simulator:
         struck = []
         for active in chosen:
             context = self._new_context(api, ask, answer, active)
-            # A second fault may find that the first has taken away what it changes; then it did not strike.
+            # A second fault may find that the first has taken away what it changes; then only the first applies.
             with suppress(KeyError, TypeError, AttributeError, ValueError):
                 if active.fault.effect is not None and active.fault.effect(context):
                     self.board.count(active)

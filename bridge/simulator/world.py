@@ -197,7 +197,7 @@ class World:
         self.settings = settings
         self.clock = clock
         self.messages: dict[str, list[Message]] = {channel: [] for channel in CHANNELS}
-        """In order of birth, the oldest first."""
+        """In order of creation, the oldest first."""
         self.records: dict[str, list[Record]] = {kind: [] for kind in RECORD_KINDS}
         """In order of their timestamps."""
         self.sends: dict[str, list[SendEvent]] = {feed: [] for feed in FEEDS}
@@ -243,7 +243,7 @@ class World:
             heapq.heapreplace(self._streams, (next(times), order, times, create))
         return now
 
-    # --- births ---------------------------------------------------------------------------------------------------
+    # --- arrivals -------------------------------------------------------------------------------------------------
 
     def _person(self) -> int:
         self._people += 1
@@ -328,8 +328,8 @@ class World:
     ) -> Message:
         """Place a message, born now or `at`, and return it.
 
-        `recipients` is how many, or their phones in E.164. With `live` it lives on by itself from its birth, as the
-        seed decides; else it stays as it is until it is moved.
+        `recipients` is how many, or their phones in E.164. With `live` its history runs by itself from its
+        creation, as the seed decides; else it stays as it is until it is moved.
         """
         now = self.now()
         born = now if at is None else at

@@ -316,14 +316,14 @@ class _WaitingPromises(_BrokerFixtures):
             while not publishing.done():
                 waiting = asyncio.create_task(inbox.get(10, WITHIN))
                 await asyncio.wait([waiting, publishing], return_when=asyncio.FIRST_COMPLETED)
-                if waiting.done():  # what it returned counts as taken, so it is put off: nothing is acknowledged yet
+                if waiting.done():  # its messages are handed out, and not acknowledged yet
                     break
                 waiting.cancel()
                 await asyncio.gather(waiting, return_exceptions=True)
-            taken = list(waiting.result()) if waiting.done() and not waiting.cancelled() else []
+            returned = list(waiting.result()) if waiting.done() and not waiting.cancelled() else []
             await publishing
-            rest = await collect(inbox, 50 - len(taken))
-            assert ids([*taken, *rest]) == [f"event-{seq}" for seq in range(1, 51)]
+            rest = await collect(inbox, 50 - len(returned))
+            assert ids([*returned, *rest]) == [f"event-{seq}" for seq in range(1, 51)]
 
 
 class _TapPromises(_BrokerFixtures):

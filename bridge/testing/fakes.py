@@ -153,8 +153,8 @@ class Jumping:
     """For the provider: it shows the same time, and its waits are real."""
 
     def __post_init__(self) -> None:
-        dice = random.Random(7)
-        self.clock = Clock(now=self.now, monotonic=self.monotonic, sleep=self.sleep, random=dice)
+        rng = random.Random(7)
+        self.clock = Clock(now=self.now, monotonic=self.monotonic, sleep=self.sleep, random=rng)
         self.world = Clock(now=self.now, monotonic=self.monotonic)
 
     def now(self) -> datetime:

@@ -61,9 +61,9 @@ def events(*numbers: int) -> list[WireEvent]:
     return [event(number) for number in numbers]
 
 
-def change(name: str, expected: str | None, trail: str, scope: str = "/messages/sms/1") -> StatusChange:
+def change(name: str, expected: str | None, history: str, scope: str = "/messages/sms/1") -> StatusChange:
     """Return a change of one resource."""
-    return StatusChange(Key(scope, name), expected, trail)
+    return StatusChange(Key(scope, name), expected, history)
 
 
 async def eventually(holds: Callable[[], Awaitable[bool]], within: float = 60.0) -> None:
@@ -81,7 +81,7 @@ async def held(ledger: Ledger, name: str, owner: str = "one", ttl: float = 60.0)
     return lease
 
 
-async def trails(
+async def histories(
     ledger: Ledger, *names: str, scope: str = "/messages/sms/1", retention: float = MONTH_SECONDS
 ) -> list[str | None]:
     """Return what the ledger of source `city` has of these."""
@@ -133,16 +133,16 @@ class LeaseSuite(StoreFixtures):
         """A holder that went silent is succeeded after the time to live."""
         first = await held(store, "source/city", "one", 0.1)
 
-        async def taken() -> bool:
+        async def acquired() -> bool:
             return await second.acquire("source/city", "two", 60.0) is not None
 
-        await eventually(taken)
+        await eventually(acquired)
         assert await store.holder("source/city") == "two"
         with pytest.raises(LeaseLost, match="source/city"):
             await store.renew(first)
 
     async def test_a_lease_that_has_ended_cannot_be_renewed(self, store: Store) -> None:
-        """Even if nobody else took it meanwhile."""
+        """Even if no other process took it in between."""
         lease = await held(store, "source/city", "one", 0.05)
 
         async def free() -> bool:
@@ -188,21 +188,21 @@ class LeaseSuite(StoreFixtures):
 class StatusSuite(StoreFixtures):
     """Statuses and cursors: written as one with the events, or not at all."""
 
-    async def test_a_resource_never_seen_has_no_trail(self, store: Store) -> None:
+    async def test_a_resource_never_seen_has_no_history(self, store: Store) -> None:
         """None stands for what was never seen, and asking for nothing gets nothing."""
-        assert await trails(store, "1", "2") == [None, None]
-        assert await trails(store) == []
+        assert await histories(store, "1", "2") == [None, None]
+        assert await histories(store) == []
 
-    async def test_trails_come_back_in_the_order_of_the_keys(self, store: Store, second: Store) -> None:
+    async def test_histories_come_back_in_the_order_of_the_keys(self, store: Store, second: Store) -> None:
         """Answers stand in the order of the questions, repeated ones too, in every process."""
         await store.commit(
             None, Commit("city", [change("7", None, "n"), change("1300", None, "ns"), change("b", None, "f")])
         )
-        assert await trails(store, "b", "7", "nobody", "1300", "7") == ["f", "n", None, "ns", "n"]
-        assert await trails(second, "1300", "8", "b") == ["ns", None, "f"]
+        assert await histories(store, "b", "7", "nobody", "1300", "7") == ["f", "n", None, "ns", "n"]
+        assert await histories(second, "1300", "8", "b") == ["ns", None, "f"]
 
     async def test_names_that_look_alike_are_different_resources(self, store: Store) -> None:
-        """No two names share a trail, whatever they are made of."""
+        """No two names share a history, whatever they are made of."""
         names = [
             "5", "05", "005", "x5", "-5", " 5", "5 ", "+5", "5.0", "5e0", "\u0665", "", "0", "00", "127", "128", "255",  # noqa: RUF001 - Arabic digits
             "999999999999999999", "9999999999999999999", "123456789012345678901234567890", "#abc", "abc", "ABC",
@@ -212,7 +212,7 @@ class StatusSuite(StoreFixtures):
         await store.commit(
             None, Commit("city", [change(name, None, f"t{number}") for number, name in enumerate(names)])
         )
-        assert await trails(store, *names) == [f"t{number}" for number in range(len(names))]
+        assert await histories(store, *names) == [f"t{number}" for number in range(len(names))]
 
     async def test_scopes_and_sources_are_kept_apart(self, store: Store) -> None:
         """One name in two scopes, and one key of two sources, are different resources."""
@@ -231,7 +231,7 @@ class StatusSuite(StoreFixtures):
         await store.commit(None, Commit("town", statuses=[change("5", None, "s")]))
         histories = await second.scope("city", "/messages/sms/1")
         # A long name may come as a digest.
-        assert {long if name.startswith("#") else name: trail for name, trail in histories.items()} == {
+        assert {long if name.startswith("#") else name: history for name, history in histories.items()} == {
             change.key.name: change.history for change in changes
         }
         assert dict(await store.scope("city", "/messages/sms/3")) == {}
@@ -254,21 +254,21 @@ class StatusSuite(StoreFixtures):
             None, Commit("city", [change(name, None, f"t{name}") for name in names], events(*range(1500)))
         )
         assert number == 1500
-        assert await trails(store, *names) == [f"t{name}" for name in names]
+        assert await histories(store, *names) == [f"t{name}" for name in names]
 
     async def test_a_page_is_written_as_one(self, store: Store, second: Store) -> None:
         """Statuses, events and cursor of one commit are all there afterwards."""
         lease = await held(store, "source/city")
         page = Commit("city", [change("1", None, "n")], events(1, 2), {"page": "2"})
         assert await store.commit(lease, page) == 2
-        assert await trails(second, "1") == ["n"]
+        assert await histories(second, "1") == ["n"]
         assert [entry.event for entry in await second.read("city", 0, 9)] == events(1, 2)
         assert await second.cursor("city") == {"page": "2"}
 
     @pytest.mark.parametrize(
         ("expected", "history"), [(None, "n"), ("n", None), ("s", "n")], ids=["new", "gone", "other"]
     )
-    async def test_a_status_that_changed_meanwhile_stops_the_whole_page(
+    async def test_a_status_that_changed_in_between_stops_the_whole_page(
         self, store: Store, expected: str | None, history: str | None
     ) -> None:
         """A conflict writes nothing: no status, no event, no cursor."""
@@ -277,7 +277,7 @@ class StatusSuite(StoreFixtures):
         page = Commit("city", [change("2", None, "n"), change("1", expected, "nf")], events(1), {"page": "2"})
         with pytest.raises(Conflict, match="city"):
             await store.commit(None, page)
-        assert await trails(store, "1", "2") == [history, None]
+        assert await histories(store, "1", "2") == [history, None]
         assert await store.journal("city") == JournalState()
         assert await store.cursor("city") == {}
 
@@ -288,7 +288,7 @@ class StatusSuite(StoreFixtures):
         new = await held(second, "source/city", "two")
         with pytest.raises(LeaseLost, match="source/city"):
             await store.commit(old, Commit("city", [change("1", None, "n")], events(1), {"page": "2"}))
-        assert await trails(store, "1") == [None]
+        assert await histories(store, "1") == [None]
         assert (await store.journal("city")).committed == 0
         assert await store.cursor("city") == {}
         assert await second.commit(new, Commit("city", [change("1", None, "n")], events(1))) == 1
@@ -307,11 +307,11 @@ class StatusSuite(StoreFixtures):
         await store.commit(None, Commit("city", [change("1", None, "n"), change("k", None, "n")], retention=0.1))
 
         async def gone() -> bool:
-            return await trails(store, "1", "k", retention=0.001) == [None, None]
+            return await histories(store, "1", "k", retention=0.001) == [None, None]
 
         await eventually(gone)
         await store.commit(None, Commit("city", [change("1", None, "again")]))
-        assert await trails(store, "1", "k") == ["again", None]
+        assert await histories(store, "1", "k") == ["again", None]
 
     async def test_reading_one_resource_keeps_its_whole_scope(self, store: Store, second: Store) -> None:
         """A scope is kept and expires as one, by whatever process it was read."""
@@ -319,10 +319,10 @@ class StatusSuite(StoreFixtures):
         await store.commit(None, Commit("city", [*statuses, change("1", None, "n", "/other")], retention=0.3))
         until = time.monotonic() + 0.8
         while time.monotonic() < until:
-            assert await trails(second, "1", retention=0.3) == ["n"]
+            assert await histories(second, "1", retention=0.3) == ["n"]
             await asyncio.sleep(0.02)
-        assert await trails(store, "1", "99999", "key") == ["n", "n", "n"]
-        assert await trails(store, "1", scope="/other") == [None]
+        assert await histories(store, "1", "99999", "key") == ["n", "n", "n"]
+        assert await histories(store, "1", scope="/other") == [None]
 
     async def test_a_cursor_is_set_and_removed_entry_by_entry(self, store: Store, second: Store) -> None:
         """Entries that a commit does not name stay as they are."""
@@ -522,7 +522,7 @@ class NotesSuite(StoreFixtures):
         try:
             assert await again.journal("city") == before
             assert await again.holder("source/city") == "one"
-            assert await trails(again, "1") == ["n"]
+            assert await histories(again, "1") == ["n"]
             assert await again.cursor("city") == {"p": "1"}
             assert [entry.event for entry in await again.read("city", 0, 9)] == events(1, 2)
             assert list(await again.watched("city")) == ["/messages/sms/1"]

@@ -22,7 +22,7 @@ from bridge.testing.free_port import free_port
 _RABBITMQ_BIN = Path("/usr/lib/rabbitmq/bin")
 _START_TIMEOUT_SECONDS = 120.0
 _MAX_START_ATTEMPTS = 3
-_TOLD = 4000
+_MAX_LOG_CHARACTERS = 4000
 """Characters of what a server said that are shown where it does not start."""
 
 
@@ -204,7 +204,7 @@ class RabbitMQServer(_Server):
             wait_for(lambda: self._ended or self._answers(), f"rabbitmq-server {self.node}")
             if not self._ended:
                 return
-            text = self._said.read_text(errors="replace")[-_TOLD:]
+            text = self._said.read_text(errors="replace")[-_MAX_LOG_CHARACTERS:]
             if attempt == _MAX_START_ATTEMPTS:
                 raise RuntimeError(f"rabbitmq-server {self.node} ended {attempt} times while starting:\n{text}")
 

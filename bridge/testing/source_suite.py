@@ -540,7 +540,7 @@ class _OperatorPromises(_SourceFixtures):
         assert work.provider.requests
         await work.publish_all()
 
-    async def test_a_probe_of_a_provider_that_is_away_or_refuses_says_so(self, work: Work) -> None:
+    async def test_a_probe_reports_a_provider_that_fails_or_refuses(self, work: Work) -> None:
         work.provider.default = reply(401, _COMPLAINT, _JSON)
         with pytest.raises(Unauthorized) as refused:
             await work.source.probe()

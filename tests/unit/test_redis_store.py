@@ -21,7 +21,7 @@ from bridge.domain.clock import Clock
 from bridge.domain.errors import Unavailable
 from bridge.protocols.deliveries import NewDelivery
 from bridge.protocols.ledger import Commit, Key
-from bridge.testing.ledger_suite import MONTH_SECONDS, change, event, events, trails
+from bridge.testing.ledger_suite import MONTH_SECONDS, change, event, events, histories
 from bridge.testing.servers import RedisServer
 from bridge.testing.settlement_suite import later
 
@@ -161,11 +161,11 @@ async def test_reading_writes_once_in_a_quarter_of_the_retention(redis_url: str)
     with redis.Redis.from_url(redis_url) as client:
         client.config_resetstat()
     for _ in range(20):
-        assert await trails(store, "1", "900") == ["n", "n"]
+        assert await histories(store, "1", "900") == ["n", "n"]
     assert calls(redis_url, "evalsha") + calls(redis_url, "eval") <= 2
     before = calls(redis_url, "evalsha")
     now += timedelta(seconds=0.26 * MONTH_SECONDS)
-    await trails(store, "1")
+    await histories(store, "1")
     assert calls(redis_url, "evalsha") == before + 1
     await store.close()
 

@@ -100,7 +100,7 @@ class Place:
         return got
 
     def seen(self) -> int:
-        return len(self.sim.truth())
+        return len(self.sim.ground_truth())
 
 
 @pytest_asyncio.fixture
@@ -379,7 +379,7 @@ async def test_a_stale_answer_is_the_one_before_and_counts_as_shown(place):
     assert (await place.get("message")).json == first.json
     assert place.sim.board.struck == {"stale_answer": 1}
     assert (await place.get("message")).json["status"] == "canceled"
-    shown = [each.status for each in place.sim.truth() if each.subject == place.message.path]
+    shown = [each.status for each in place.sim.ground_truth() if each.subject == place.message.path]
     assert shown == ["completed", "canceled"]
 
 
@@ -400,7 +400,7 @@ async def test_a_reopened_recipient_returns_to_where_it_was(place):
     place.sim.time.advance(31)
     await place.get(path)
     subject = place.message.recipient(5)
-    assert [each.status for each in place.sim.truth() if each.subject == subject] == ["sending", "sent"]
+    assert [each.status for each in place.sim.ground_truth() if each.subject == subject] == ["sending", "sent"]
 
 
 async def test_endless_pages_never_end_and_never_grow(place):
@@ -427,7 +427,7 @@ async def test_counts_have_another_type_and_a_record_another_state(place):
     assert set(map(type, counts.values())) == {str}
     place.sim.switch_on("unknown_status")
     assert 9 in [item["state"] for item in (await place.get("drops")).json]
-    assert "unknown" in [each.status for each in place.sim.truth("spacivox")]
+    assert "unknown" in [each.status for each in place.sim.ground_truth("spacivox")]
 
 
 async def test_a_page_in_the_path_is_the_page_in_the_query(place):
