@@ -133,7 +133,7 @@ def test_every_metric_is_written_down_with_its_labels_and_none_beside_them() -> 
         family.name + ("_total" if family.type == "counter" else ""): family.type
         for family in Metrics().registry.collect()
     }
-    written = {row[0].strip("`"): row[1] for row in rows("operations.md", "## Metrics")}
+    written = {row[0].strip("`"): row[1] for row in rows("how-to/README.md", "## Metrics")}
     assert written == figures
 
 
@@ -168,18 +168,18 @@ def test_every_log_line_is_written_down_with_its_level_and_none_beside_them() ->
     lines: dict[str, set[str]] = {}
     for name, level in (one for path in modules for one in said(path)):
         lines.setdefault(name, set()).add(level)
-    written = {row[0].strip("`"): row[1] for row in rows("operations.md", "## Log lines")}
+    written = {row[0].strip("`"): row[1] for row in rows("how-to/README.md", "## Log lines")}
     assert set(lines) - set(written) == set(), "not written down"
     assert set(written) - set(lines) == set(), "written down, and said nowhere"
     assert {name: levels for name, levels in lines.items() if not levels & {written[name], "log"}} == {}
 
 
 def test_every_point_at_which_a_process_may_die_is_written_down_with_its_price() -> None:
-    written = [(row[1], row[3], row[4]) for row in rows("delivery.md", "## Where a crash can come")]
+    written = [(row[1], row[3], row[4]) for row in rows("explanation/delivery.md", "## Where a crash can come")]
     assert written == [(one.name, one.to_consumers, one.to_sink) for one in POINTS]
 
 
 def test_the_rooms_are_drawn_as_they_are() -> None:
-    drawn = {re.fullmatch(r"`(\w+)/`", row[0])[1] for row in rows("architecture.md", "## Rooms")}
+    drawn = {re.fullmatch(r"`(\w+)/`", row[0])[1] for row in rows("explanation/architecture.md", "## Rooms")}
     folders = {path.parent.name for path in (ROOT / "bridge").glob("*/__init__.py")}
     assert drawn == folders

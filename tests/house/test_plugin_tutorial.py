@@ -19,7 +19,7 @@ from bridge.testing.fake_endpoint import FakeEndpoint, reply
 
 ROOT = Path(__file__).parents[2]
 TITLED = re.compile(r'^```\w+ title="(?P<file>[^"]+)"\n(?P<text>.*?)^```', re.MULTILINE | re.DOTALL)
-BLOCKS = {found["file"]: found["text"] for found in TITLED.finditer((ROOT / "docs" / "plugins.md").read_text())}
+BLOCKS = {found["file"]: found["text"] for found in TITLED.finditer((ROOT / "docs" / "tutorial" / "first-source.md").read_text())}
 PACKAGES = sorted({file.partition("/")[0] for file in BLOCKS if "/" in file})
 FAXES = [
     {"id": 7, "state": "QUEUED", "number": "+16515551000", "changed_at": "2026-03-15T21:11:02Z"},
