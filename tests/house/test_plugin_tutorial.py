@@ -1,4 +1,4 @@
-"""The plugin tutorial works as it is written: its blocks are built, tested by their own tests, and run."""
+"""The plugin tutorials work as they are written: their blocks are built, tested by their own tests, and run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from bridge.testing.fake_endpoint import FakeEndpoint, reply
 
 ROOT = Path(__file__).parents[2]
 TITLED = re.compile(r'^```\w+ title="(?P<file>[^"]+)"\n(?P<text>.*?)^```', re.MULTILINE | re.DOTALL)
-BLOCKS = {found["file"]: found["text"] for found in TITLED.finditer((ROOT / "docs" / "tutorial" / "first-source.md").read_text())}
+PAGES = [ROOT / "docs" / "tutorial" / f"{page}.md" for page in ("first-sink", "first-source")]
+BLOCKS = {block["file"]: block["text"] for page in PAGES for block in TITLED.finditer(page.read_text())}
 PACKAGES = sorted({file.partition("/")[0] for file in BLOCKS if "/" in file})
 FAXES = [
     {"id": 7, "state": "QUEUED", "number": "+16515551000", "changed_at": "2026-03-15T21:11:02Z"},
@@ -33,7 +34,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the folder with all files of the page, and both distributions built and installed under `site`."""
+    """Give the folder with all files of the pages, and both distributions built and installed under `site`."""
     folder = tmp_path_factory.mktemp("plugins")
     for file, text in BLOCKS.items():
         path = folder / file
@@ -68,7 +69,7 @@ def run(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return call
 
 
-def test_the_page_has_two_packages_with_code_metadata_and_tests() -> None:
+def test_the_pages_have_packages_with_code_metadata_and_tests() -> None:
     assert PACKAGES == ["bridge-fax", "bridge-mattermost"]
     for package in PACKAGES:
         module = package.replace("-", "_")
@@ -112,10 +113,11 @@ def test_a_package_passes_the_tests_that_the_page_gives_it(run: Run, package: st
 
 
 def test_both_are_announced_with_their_distributions_and_events(run: Run) -> None:
-    found = {one["name"]: one for one in json.loads(run("bridge", "plugins", "--json").stdout)}
-    assert found["mattermost"]["distribution"] == "bridge-mattermost"
-    assert found["fax"]["distribution"] == "bridge-fax"
-    classes = {one["class"]: one["topics"] for one in json.loads(run("bridge", "events", "list", "--json").stdout)}
+    plugins = {plugin["name"]: plugin for plugin in json.loads(run("bridge", "plugins", "--json").stdout)}
+    assert plugins["mattermost"]["distribution"] == "bridge-mattermost"
+    assert plugins["fax"]["distribution"] == "bridge-fax"
+    events = json.loads(run("bridge", "events", "list", "--json").stdout)
+    classes = {event["class"]: event["topics"] for event in events}
     assert classes["FaxFailed"] == ["fax.document.failed"]
 
 
@@ -128,9 +130,9 @@ async def test_both_at_work_bring_each_fax_that_moved_into_the_channel(workshop:
         assert channel.requests == []
         await checked(run, "run", "--once", **urls)
         await checked(run, "run", "--once", **urls)
-    lines = sorted(json.loads(one.body)["text"] for one in channel.requests)
+    lines = sorted(json.loads(request.body)["text"] for request in channel.requests)
     assert lines == ["fax.document.failed /faxes/8", "fax.document.queued /faxes/7"]
-    assert {one.headers["authorization"] for one in provider.requests} == {"Bearer a-token"}
+    assert {request.headers["authorization"] for request in provider.requests} == {"Bearer a-token"}
     assert "since=" in provider.requests[-1].path
 
 
