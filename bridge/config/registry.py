@@ -47,15 +47,15 @@ def installed(kind: Kind, points: Iterable[EntryPoint] | None = None) -> dict[st
 
     A distribution that is found twice (an editable install beside its build) counts once.
     """
-    found: dict[str, dict[str, Installed]] = {}
+    announcements: dict[str, dict[str, Installed]] = {}
     for point in entry_points(group=_GROUPS[kind]) if points is None else points:
         distribution = point.dist.name if point.dist else "an unnamed distribution"
         version = point.dist.version if point.dist else "?"
         announced = Installed(kind, point.name, distribution, version, point.value)
-        found.setdefault(point.name, {}).setdefault(_normal(distribution), announced)
+        announcements.setdefault(point.name, {}).setdefault(_normal(distribution), announced)
     return {
-        name: _with_rivals(sorted(each.values(), key=lambda one: one.distribution))
-        for name, each in sorted(found.items())
+        name: _with_rivals(sorted(by_distribution.values(), key=lambda plugin: plugin.distribution))
+        for name, by_distribution in sorted(announcements.items())
     }
 
 

@@ -175,7 +175,7 @@ class _Builder:
 
     def value(self, node: yaml.Node, place: Place) -> Any:
         self._values += 1
-        if any(node is each for each in self._around):
+        if any(node is anchor for anchor in self._around):
             self._complain(place, _line(node), "refers to itself; write the value out")
             return None
         if self._values > _MOST_VALUES:
@@ -195,21 +195,21 @@ class _Builder:
 
     def mapping(self, node: yaml.MappingNode, place: Place) -> dict[str, Any]:
         self._around.append(node)
-        found: dict[str, Any] = {}
+        pairs: dict[str, Any] = {}
         own: dict[str, int] = {}
         for key_node, value_node in self._pairs(node, place):
             key, line = str(key_node.value), _line(key_node)
             merged = (key_node, value_node) not in node.value
-            if merged and key in found:
+            if merged and key in pairs:
                 continue  # what stands here itself goes before what was merged in
             if key in own:
                 self._complain((*place, key), line, f"is given twice, first in line {own[key]}; keep one")
                 continue
             own[key] = line
             self.document.lines[*place, key] = line
-            found[key] = self.value(value_node, (*place, key))
+            pairs[key] = self.value(value_node, (*place, key))
         self._around.pop()
-        return found
+        return pairs
 
     def _pairs(self, node: yaml.MappingNode, place: Place) -> Iterator[tuple[yaml.ScalarNode, yaml.Node]]:
         merged: list[yaml.Node] = []
@@ -220,26 +220,26 @@ class _Builder:
                 merged += value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]
             else:
                 yield key_node, value_node
-        for each in merged:
-            if not isinstance(each, yaml.MappingNode):
+        for mapping in merged:
+            if not isinstance(mapping, yaml.MappingNode):
                 self._complain(
-                    place, _line(each), "`<<` merges mappings only; write `<<: *NAME` of an anchored mapping"
+                    place, _line(mapping), "`<<` merges mappings only; write `<<: *NAME` of an anchored mapping"
                 )
-            elif any(each is outer for outer in self._around):
-                self._complain(place, _line(each), "`<<` merges a mapping into itself; write the keys out")
+            elif any(mapping is outer for outer in self._around):
+                self._complain(place, _line(mapping), "`<<` merges a mapping into itself; write the keys out")
             else:
-                self._around.append(each)
-                yield from self._pairs(each, place)
+                self._around.append(mapping)
+                yield from self._pairs(mapping, place)
                 self._around.pop()
 
     def _sequence(self, node: yaml.SequenceNode, place: Place) -> list[Any]:
         self._around.append(node)
-        found = []
-        for index, each in enumerate(node.value):
-            self.document.lines[*place, index] = _line(each)
-            found.append(self.value(each, (*place, index)))
+        items = []
+        for index, child in enumerate(node.value):
+            self.document.lines[*place, index] = _line(child)
+            items.append(self.value(child, (*place, index)))
         self._around.pop()
-        return found
+        return items
 
     def _scalar(self, node: yaml.Node, place: Place) -> Any:
         text = str(node.value)
@@ -269,11 +269,11 @@ def expand(text: str, environ: Mapping[str, str]) -> str:
     The default is taken when the variable is unset or empty. Raises `ValueError` naming the variable that is unset.
     """
 
-    def one(found: re.Match[str]) -> str:
-        if found[0] == "$${":
+    def one(match: re.Match[str]) -> str:
+        if match[0] == "$${":
             return "${"
-        inner = _NAME.fullmatch(found[1])
-        if inner is None or not found[2]:
+        inner = _NAME.fullmatch(match[1])
+        if inner is None or not match[2]:
             raise ValueError(
                 "`${` begins a variable, as in ${NAME} or ${NAME:-default}; write $${ for the characters themselves"
             )

@@ -36,8 +36,8 @@ async def wait_for_stop(stop: asyncio.Event, clock: Clock, seconds: float, wake:
     try:
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for one in waits:
-            one.cancel()
+        for wait in waits:
+            wait.cancel()
         await asyncio.gather(*waits, return_exceptions=True)
     if wake is not None:
         wake.clear()
@@ -85,7 +85,7 @@ async def _taken(
     ledger: Ledger, clock: Clock, name: str, owner: str, ttl: float, patience: float, waiting: Callable[[], object]
 ) -> tuple[Lease, float]:
     deadline = clock.monotonic() + patience
-    told = False
+    reported = False
     while True:
         asked = clock.monotonic()
         lease = await ledger.acquire(name, owner, ttl)
@@ -93,9 +93,9 @@ async def _taken(
             return lease, asked + ttl
         if asked > deadline:
             raise BridgeError(f"{name}: another process holds the lease; it does this work")
-        if not told:
+        if not reported:
             waiting()
-            told = True
+            reported = True
         await clock.sleep(0.5)
 
 

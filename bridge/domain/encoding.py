@@ -154,27 +154,31 @@ class EventEncoder:
 def _is_plain(cls: type[Event], model: type[Data]) -> bool:
     """Say whether nothing but their fields decides how an event of these classes is written."""
     frame, plain = (
-        [(name, info.annotation, info.is_required()) for name, info in each.model_fields.items() if name != "data"]
-        for each in (cls, Event)
+        [
+            (name, info.annotation, info.is_required())
+            for name, info in model_class.model_fields.items()
+            if name != "data"
+        ]
+        for model_class in (cls, Event)
     )
     return (
         cls.model_fields["data"].annotation is model
         and frame == plain
         and list(model.model_fields)[: len(Data.model_fields)] == list(Data.model_fields)
-        and all(_is_untouched(each) for each in (*_heirs(cls, Event), *_heirs(model, Data)))
+        and all(_is_untouched(subclass) for subclass in (*_heirs(cls, Event), *_heirs(model, Data)))
         and all(info.annotation == model.model_fields[name].annotation for name, info in Data.model_fields.items())
     )
 
 
 def _heirs(cls: type[BaseModel], base: type[BaseModel]) -> list[type[BaseModel]]:
-    return [each for each in cls.__mro__ if each is not base and issubclass(each, base)]
+    return [subclass for subclass in cls.__mro__ if subclass is not base and issubclass(subclass, base)]
 
 
 def _is_untouched(cls: type[BaseModel]) -> bool:
-    found = cls.__pydantic_decorators__
+    made = cls.__pydantic_decorators__
     decorators = (
-        found.validators, found.field_validators, found.root_validators, found.model_validators,
-        found.field_serializers, found.model_serializers, found.computed_fields,
+        made.validators, made.field_validators, made.root_validators, made.model_validators,
+        made.field_serializers, made.model_serializers, made.computed_fields,
     )  # fmt: skip
     return _CHANGES.isdisjoint(vars(cls)) and not any(decorators) and cls.model_config == EventModel.model_config
 
@@ -182,7 +186,7 @@ def _is_untouched(cls: type[BaseModel]) -> bool:
 @lru_cache(maxsize=256)
 def _fields(model: type[Data]) -> tuple[_Field, ...] | None:
     """Return how the fields beyond those of `Data` are written; None where one of them is of another kind."""
-    found = []
+    fields = []
     for name, info in model.model_fields.items():
         if name in Data.model_fields:
             continue
@@ -197,8 +201,8 @@ def _fields(model: type[Data]) -> tuple[_Field, ...] | None:
             if written is None:
                 return None
             absent = label + written if written else b""
-        found.append(_Field(name, label, writes, absent))
-    return tuple(found)
+        fields.append(_Field(name, label, writes, absent))
+    return tuple(fields)
 
 
 def _writes(info: FieldInfo) -> Mapping[type, _Write]:

@@ -80,14 +80,14 @@ class Lifecycle:
     def _later(self) -> dict[str, frozenset[str]]:
         later: dict[str, frozenset[str]] = {}
         for status in self.statuses:
-            found: set[str] = set()
+            reached: set[str] = set()
             rest = list(self.follows.get(status, ()))
             while rest:
-                one = rest.pop()
-                if one not in found:
-                    found.add(one)
-                    rest.extend(self.follows.get(one, ()))
-            later[status] = frozenset(found)
+                later_status = rest.pop()
+                if later_status not in reached:
+                    reached.add(later_status)
+                    rest.extend(self.follows.get(later_status, ()))
+            later[status] = frozenset(reached)
         return later
 
     def code(self, raw: str) -> str:
@@ -129,8 +129,8 @@ class StatusHistory:
         if not text:
             return cls()
         visits, _, marks = text.partition("|")
-        found = tuple((code, int(count or 1)) for code, count in _TOKEN.findall(visits))
-        return cls(found, tuple(unquote(mark) for mark in marks.split(",")) if marks else ())
+        pairs = tuple((code, int(count or 1)) for code, count in _TOKEN.findall(visits))
+        return cls(pairs, tuple(unquote(mark) for mark in marks.split(",")) if marks else ())
 
     def __str__(self) -> str:
         text = "".join(code if count == 1 else f"{code}{count}" for code, count in self.visits)
@@ -145,7 +145,7 @@ class StatusHistory:
 
     def entered(self, code: str) -> int:
         """Return how often the status was entered so far."""
-        return next((count for each, count in self.visits if each == code), 0)
+        return next((count for visited, count in self.visits if visited == code), 0)
 
     def enter(self, code: str, mark: str | None = None) -> StatusHistory:
         """Return the trail after the status was entered (once more)."""

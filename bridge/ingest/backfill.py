@@ -25,11 +25,11 @@ _ASK_FOR_ROOM = 1.0
 
 def uncovered(start: datetime, end: datetime, done: Sequence[Span]) -> Iterator[Span]:
     """Yield the parts of a range that no span of `done` covers, in order."""
-    for one, other in sorted(done):
-        if one >= end:
+    for span, other in sorted(done):
+        if span >= end:
             break
-        if start < one:
-            yield start, one
+        if start < span:
+            yield start, span
         start = max(start, other)
     if start < end:
         yield start, end
@@ -49,13 +49,13 @@ def grid_steps(start: datetime, end: datetime, size: float | None) -> Iterator[S
 
 def merge_spans(spans: Sequence[Span]) -> list[Span]:
     """Return the same time in as few spans as possible, in order."""
-    found: list[Span] = []
-    for one, other in sorted(spans):
-        if found and one <= found[-1][1]:
-            found[-1] = (found[-1][0], max(found[-1][1], other))
+    merged: list[Span] = []
+    for span, other in sorted(spans):
+        if merged and span <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], other))
         else:
-            found.append((one, other))
-    return found
+            merged.append((span, other))
+    return merged
 
 
 @dataclass(slots=True)
@@ -169,16 +169,18 @@ class Backfill:
         state.waits = None
 
     async def _done(self) -> list[Span]:
-        told = (await self._ledger.statuses(self._note)).get(self._note, {})
-        if not told or self._clock.now() - datetime.fromisoformat(told["at"]) > _STALE:
+        note = (await self._ledger.statuses(self._note)).get(self._note, {})
+        if not note or self._clock.now() - datetime.fromisoformat(note["at"]) > _STALE:
             return []
-        return [(datetime.fromisoformat(one), datetime.fromisoformat(other)) for one, other in json.loads(told["done"])]
+        return [
+            (datetime.fromisoformat(span), datetime.fromisoformat(other)) for span, other in json.loads(note["done"])
+        ]
 
     async def _remember(self, done: Sequence[Span]) -> None:
-        written = [[one.isoformat(), other.isoformat()] for one, other in done]
+        written = [[span.isoformat(), other.isoformat()] for span, other in done]
         at = rfc3339(truncate_to_millis(self._clock.now()))
         await self._ledger.set_status(self._note, {"done": json.dumps(written), "at": at})
 
 
 def _seconds(spans: Sequence[Span]) -> float:
-    return sum((other - one).total_seconds() for one, other in spans)
+    return sum((other - span).total_seconds() for span, other in spans)

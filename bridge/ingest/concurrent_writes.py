@@ -55,7 +55,7 @@ class ConcurrentWrites:
         Ask after the last statuses were read: what is committed later is a conflict anyway.
         """
         await self._catch_up()
-        return {one for one in subjects if one in self._looked and self._looked[one] > by - _LATE}
+        return {subject for subject in subjects if subject in self._looked and self._looked[subject] > by - _LATE}
 
     async def _catch_up(self) -> None:
         if (await self._ledger.journal(self._source)).committed == self.after:

@@ -191,7 +191,7 @@ class Intake:
         return result
 
     async def backfill(
-        self, start: datetime, end: datetime, told: Callable[[PollResult], Awaitable[None]] | None = None
+        self, start: datetime, end: datetime, on_result: Callable[[PollResult], Awaitable[None]] | None = None
     ) -> PollResult:
         """Commit what the source shows of a past range, beside whoever polls it: without the lease and the cursor.
 
@@ -206,8 +206,8 @@ class Intake:
             bare = replace(page, cursor={})
             if late := await self._commit(None, [bare], result, meanwhile, silent=False):
                 await self._complete(None, late, result, meanwhile, silent=False)
-            if told is not None:
-                await told(result)
+            if on_result is not None:
+                await on_result(result)
         result.problems = list(self._source.problems)
         return result
 
@@ -276,7 +276,7 @@ class Intake:
         *,
         silent: bool,
     ) -> None:
-        completed = iter(await self._source.complete([one for _, late in deferred for one in late]))
+        completed = iter(await self._source.complete([observation for _, late in deferred for observation in late]))
         for page, late in deferred:
             again = replace(page, observations=[next(completed) for _ in late], unchanged=0)
             await self._commit(lease, [again], result, meanwhile, silent=silent, final=True)
@@ -292,7 +292,7 @@ class Intake:
         final: bool = False,
     ) -> list[tuple[Page, list[Observation]]]:
         """Commit pages as one; return the observations that are news and have to wait for their details."""
-        keys = [Key(one.scope, one.key) for page in pages for one in page.observations]
+        keys = [Key(observation.scope, observation.key) for page in pages for observation in page.observations]
         cursor = {name: value for page in pages for name, value in page.cursor.items()}
         if not final:
             result.observed += len(keys) + sum(page.unchanged for page in pages)
@@ -376,62 +376,67 @@ class Intake:
         self, page: Page, keys: Sequence[Key], seen: Sequence[str | None], decided: _Decision, *, final: bool
     ) -> list[Observation]:
         sight: ObservationTimes | None = None
-        told: set[Key] = set()
+        recorded: set[Key] = set()
         late: list[Observation] = []
         statuses = decided.statuses
-        for one, key, before in zip(page.observations, keys, seen, strict=True):
-            lifecycle = one.kind.lifecycle
+        for observation, key, before in zip(page.observations, keys, seen, strict=True):
+            lifecycle = observation.kind.lifecycle
             if key in statuses:
                 trail: str | None = statuses[key].history  # the same resource twice in one commit
             else:
                 trail = before
-                code = lifecycle.code_of.get(one.status)
-                if code is not None and one.occurrence_id is None and before is not None and before.endswith(code):
+                code = lifecycle.code_of.get(observation.status)
+                if (
+                    code is not None
+                    and observation.occurrence_id is None
+                    and before is not None
+                    and before.endswith(code)
+                ):
                     continue  # by far the most common case: nothing new, decided without taking the trail apart
-            change = classify(lifecycle, trail, one.status, one.occurrence_id)
+            change = classify(lifecycle, trail, observation.status, observation.occurrence_id)
             if change is None:
                 continue
-            if one.awaits_detail and not final:
-                late.append(one)
+            if observation.awaits_detail and not final:
+                late.append(observation)
                 continue
-            if sight is None or (key in told and one.occurrence_id is None):
+            if sight is None or (key in recorded and observation.occurrence_id is None):
                 # By the page and not by the commit, so that a replay in other portions gives the same times.
                 sight = _sight(page, self._recording.next())
-            told.add(key)
-            event = self._event(one, change, sight)
+            recorded.add(key)
+            event = self._event(observation, change, sight)
             if event is not None:
                 statuses[key] = StatusChange(key, before, change.history)
                 if self._baseline and page.backlog and trail is None:
                     continue
                 decided.events.append(event)
-                if change.transition in _BACK and before is not None and one.occurrence_id is None:
+                if change.transition in _BACK and before is not None and observation.occurrence_id is None:
                     decided.back.append((key, event))
         return late
 
-    def _event(self, one: Observation, change: Change, sight: ObservationTimes) -> _PendingEvent | None:
+    def _event(self, observation: Observation, change: Change, sight: ObservationTimes) -> _PendingEvent | None:
         try:
-            return self._build(one, change, sight)
+            return self._build(observation, change, sight)
         except Exception as error:  # noqa: BLE001 - a plugin's fault in one resource must not stop the sweep
             log.error(  # noqa: TRY400 - a traceback could quote the provider's answer
                 "intake.cannot_describe_resource",
                 source=self.name,
-                entity=one.kind.entity,
+                entity=observation.kind.entity,
                 error=type(error).__name__,
                 consequence="nothing was recorded of it; it is tried again at the next poll",
             )
             return None
 
-    def _build(self, one: Observation, change: Change, sight: ObservationTimes) -> _PendingEvent:
-        kind, status = one.kind, change.status
-        facts = kind.describe(one)
+    def _build(self, observation: Observation, change: Change, sight: ObservationTimes) -> _PendingEvent:
+        kind, status = observation.kind, change.status
+        facts = kind.describe(observation)
         fields = facts.fields
         first = facts.first_time if change.transition is _FIRST else None
         time, by = facts.time or first, sight.observed.by
         if status == UNKNOWN:
-            raw = one.status if facts.raw_status is None else facts.raw_status
+            raw = observation.status if facts.raw_status is None else facts.raw_status
             fields = {"provider_status": raw, **fields}
-            status = f"{UNKNOWN}:{one.status}"
-        mould = self._mould(kind, change, one.detail, facts.model)
+            status = f"{UNKNOWN}:{observation.status}"
+        mould = self._mould(kind, change, observation.detail, facts.model)
         wire = mould.cast(
             event_id(self.uri, facts.subject, status, change.occurrence), facts.subject, time or by, sight, fields
         )
@@ -482,7 +487,7 @@ def _commit_batches(pages: Sequence[Page]) -> Iterator[list[Page]]:
     """Yield what goes into one commit each: a page that may have to wait for details goes alone."""
     bunch: list[Page] = []
     for page in pages:
-        if not any(one.awaits_detail for one in page.observations):
+        if not any(observation.awaits_detail for observation in page.observations):
             bunch.append(page)
             continue
         if bunch:

@@ -100,13 +100,13 @@ class Report:
 
     def totals(self) -> dict[str, dict[str, Counter[str]]]:
         """Return for each label what provider, ledger and events count in all groups together."""
-        found: dict[str, dict[str, Counter[str]]] = {}
+        totals: dict[str, dict[str, Counter[str]]] = {}
         for book in self.groups:
-            row = found.setdefault(book.label, {"provider": Counter(), "ledger": Counter(), "events": Counter()})
+            row = totals.setdefault(book.label, {"provider": Counter(), "ledger": Counter(), "events": Counter()})
             row["provider"].update(book.provider or {})
             row["ledger"].update(book.ledger)
             row["events"].update(book.events)
-        return found
+        return totals
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +204,7 @@ class Comparison:
         self._cursor: Mapping[str, str] = {}
         self._report = Report(name, clock.now())
 
-    async def run(self, cursor: Mapping[str, str], watched: Sequence[str], told: Callable[[str], None]) -> Report:
+    async def run(self, cursor: Mapping[str, str], watched: Sequence[str], on_group: Callable[[str], None]) -> Report:
         """Compare group by group; `told` hears of each as it begins. See `bridge.reconcile.Reconciler.compare`."""
         report, wanted = self._report, self._wanted
         report.journal = await self._ledger.journal(self._name)
@@ -212,7 +212,7 @@ class Comparison:
         if not wanted.use_cached_counts:
             await self._told.catch_up()
         for group in await self._groups(watched):
-            told(group)
+            on_group(group)
             try:
                 await self._compare(group)
             except (Unauthorized, Unavailable):
@@ -239,8 +239,8 @@ class Comparison:
     async def _groups(self, watched: Sequence[str]) -> list[str]:
         wanted = self._wanted
         groups = self._source.groups(self._cursor, watched, everything=wanted.everything)
-        found = [group async for group in groups if wanted.includes_group(group)]
-        return list(dict.fromkeys(found)) or ([] if wanted.resource is None else [wanted.resource])
+        included = [group async for group in groups if wanted.includes_group(group)]
+        return list(dict.fromkeys(included)) or ([] if wanted.resource is None else [wanted.resource])
 
     # one group
 
@@ -248,8 +248,8 @@ class Comparison:
         counted = await self._count(group)
         if counted is None:
             return
-        self._report.contradictions += [f"{counted.group}: {one}" for one in counted.contradictions]
-        self._report.remarks += [f"{counted.group}: {one}" for one in counted.remarks]
+        self._report.contradictions += [f"{counted.group}: {contradiction}" for contradiction in counted.contradictions]
+        self._report.remarks += [f"{counted.group}: {remark}" for remark in counted.remarks]
         known = await self._known(counted)
         if counted.not_found:
             await self._gone(counted, known)
@@ -270,7 +270,7 @@ class Comparison:
             return counted
         known = await self._known(counted)
         shown = await self._trails(counted, counted.shown)
-        agree = all(_agrees(one, each) for one, each in zip(counted.shown, shown, strict=True))
+        agree = all(_agrees(observation, resource) for observation, resource in zip(counted.shown, shown, strict=True))
         return (
             None if agree and not _differs(counted, known) else await self._source.count(group, self._cursor, ask=True)
         )
@@ -290,9 +290,9 @@ class Comparison:
     async def _gone(self, counted: GroupCounts, known: Sequence[_LedgerResource]) -> None:
         """Name the group that the provider does not know, and all that the ledger has of it."""
         self._suspect(Difference(counted.group, counted.group, "gone"), None)
-        for one in known:
-            if not one.key.name.startswith(_DIGEST):
-                self._suspect(self._difference(counted, one, "gone", None), None)
+        for resource in known:
+            if not resource.key.name.startswith(_DIGEST):
+                self._suspect(self._difference(counted, resource, "gone", None), None)
         self._book(counted, {}, known)
 
     async def _walk(self, counted: GroupCounts) -> None:
@@ -302,7 +302,9 @@ class Comparison:
         for _ in range(_WALKS):
             async with aclosing(self._source.members(counted.group, self._cursor)) as pages:
                 async for page in pages:
-                    seen.update((Key(one.scope, one.key), one) for one in page.observations)
+                    seen.update(
+                        (Key(observation.scope, observation.key), observation) for observation in page.observations
+                    )
                     if total is not None and len(seen) >= total:
                         break
             if total is None or len(seen) >= total:
@@ -312,21 +314,27 @@ class Comparison:
         unlisted = await self._unlisted(counted, seen)
         # What is counted and stands on no list is there, and shows itself to nobody.
         what = "withheld" if total is not None and len(seen) + len(unlisted) <= total else "gone"
-        for one in unlisted:
-            self._suspect(self._difference(counted, one, what, None), None)
+        for resource in unlisted:
+            self._suspect(self._difference(counted, resource, what, None), None)
         await self._events([*known, *unlisted])
         hidden = 0 if total is None else total - len(seen) - len(unlisted)
         if hidden > 0:
-            told = f"{total} counted, {len(seen)} listed"
-            self._suspect(Difference(counted.group, counted.group, "withheld", told, f"{len(known)} known"), None)
-        listed = Counter(one.kind.lifecycle.status_by_value.get(one.status, UNKNOWN) for one in shown)
+            provider_says = f"{total} counted, {len(seen)} listed"
+            self._suspect(
+                Difference(counted.group, counted.group, "withheld", provider_says, f"{len(known)} known"), None
+            )
+        listed = Counter(
+            observation.kind.lifecycle.status_by_value.get(observation.status, UNKNOWN) for observation in shown
+        )
         self._book(counted, counted.counts or listed, [*known, *unlisted])
 
     async def _unlisted(self, counted: GroupCounts, seen: Collection[Key]) -> list[_LedgerResource]:
         """Return what the ledger has of the group and the provider did not show, though it should."""
         expects = counted.expects
-        found = await self._known(counted) if expects is None else await self._expected(counted, expects, seen)
-        return [one for one in found if one.key not in seen and not one.key.name.startswith(_DIGEST)]
+        expected = await self._known(counted) if expects is None else await self._expected(counted, expects, seen)
+        return [
+            resource for resource in expected if resource.key not in seen and not resource.key.name.startswith(_DIGEST)
+        ]
 
     async def _expected(
         self, counted: GroupCounts, expects: ExpectedKey, seen: Collection[Key]
@@ -363,22 +371,28 @@ class Comparison:
     async def _observed(self, counted: GroupCounts, shown: Sequence[Observation]) -> list[_LedgerResource]:
         """Compare what the provider has shown with the ledger; return what the ledger knows of it."""
         known = await self._trails(counted, shown)
-        for one, each in zip(shown, known, strict=True):
-            if not _agrees(one, each):
-                status = one.kind.lifecycle.status_by_value.get(one.status, UNKNOWN)
-                what = "missing" if each.history is None or one.occurrence_id is not None else "status"
-                self._suspect(self._difference(counted, each, what, status), each)
-        return [each for each in known if each.history is not None]
+        for observation, resource in zip(shown, known, strict=True):
+            if not _agrees(observation, resource):
+                status = observation.kind.lifecycle.status_by_value.get(observation.status, UNKNOWN)
+                what = "missing" if resource.history is None or observation.occurrence_id is not None else "status"
+                self._suspect(self._difference(counted, resource, what, status), resource)
+        return [resource for resource in known if resource.history is not None]
 
     async def _trails(self, counted: GroupCounts, shown: Sequence[Observation]) -> list[_LedgerResource]:
         known: list[_LedgerResource] = []
         for start in range(0, len(shown), _BATCH):
-            some = shown[start : start + _BATCH]
-            keys = [Key(one.scope, one.key) for one in some]
+            batch = shown[start : start + _BATCH]
+            keys = [Key(observation.scope, observation.key) for observation in batch]
             trails = await self._ledger.last_seen(self._name, keys, 0.0)
             known += [
-                _LedgerResource(_path(counted, one), key, one.kind, trail, marked=one.occurrence_id is not None)
-                for one, key, trail in zip(some, keys, trails, strict=True)
+                _LedgerResource(
+                    _path(counted, observation),
+                    key,
+                    observation.kind,
+                    trail,
+                    marked=observation.occurrence_id is not None,
+                )
+                for observation, key, trail in zip(batch, keys, trails, strict=True)
             ]
         return known
 
@@ -387,26 +401,34 @@ class Comparison:
         if self._wanted.use_cached_counts:
             return
         await self._told.catch_up()
-        odd = [one for one in known if not one.marked and self._told.of(one.resource) != one.status]
+        odd = [
+            resource
+            for resource in known
+            if not resource.marked and self._told.of(resource.resource) != resource.status
+        ]
         for start in range(0, len(odd), _BATCH):
-            some = odd[start : start + _BATCH]
-            now = await self._ledger.last_seen(self._name, [one.key for one in some], 0.0)
-            for one, trail in zip(some, now, strict=True):
-                if trail == one.history:
-                    self._untold_or_wrong(one)
+            batch = odd[start : start + _BATCH]
+            now = await self._ledger.last_seen(self._name, [resource.key for resource in batch], 0.0)
+            for resource, trail in zip(batch, now, strict=True):
+                if trail == resource.history:
+                    self._untold_or_wrong(resource)
 
-    def _untold_or_wrong(self, one: _LedgerResource) -> None:
+    def _untold_or_wrong(self, resource: _LedgerResource) -> None:
         journal = self._report.journal
         whole = self._published and journal.first == journal.base + 1
-        if self._told.of(one.resource) is None and not whole:
+        if self._told.of(resource.resource) is None and not whole:
             self._untold += 1
             return
-        event = self._told.of(one.resource)
-        group = one.key.scope
-        self._suspect(Difference(one.resource, group, "event", None, one.status, event), None)
+        event = self._told.of(resource.resource)
+        group = resource.key.scope
+        self._suspect(Difference(resource.resource, group, "event", None, resource.status, event), None)
 
-    def _difference(self, counted: GroupCounts, one: _LedgerResource, what: str, provider: str | None) -> Difference:
-        return Difference(one.resource, counted.group, what, provider, one.status, self._told.of(one.resource))
+    def _difference(
+        self, counted: GroupCounts, resource: _LedgerResource, what: str, provider: str | None
+    ) -> Difference:
+        return Difference(
+            resource.resource, counted.group, what, provider, resource.status, self._told.of(resource.resource)
+        )
 
     def _suspect(self, difference: Difference, known: _LedgerResource | None) -> None:
         if self._wanted.includes(difference.resource):
@@ -414,8 +436,8 @@ class Comparison:
 
     def _book(self, counted: GroupCounts, provider: Mapping[str, int] | None, known: Sequence[_LedgerResource]) -> None:
         label = f"{counted.kind.channel} {counted.kind.entity}"
-        ledger = Counter(one.status for one in known if one.status is not None)
-        events = Counter(told for one in known if (told := self._told.of(one.resource)) is not None)
+        ledger = Counter(resource.status for resource in known if resource.status is not None)
+        events = Counter(status for resource in known if (status := self._told.of(resource.resource)) is not None)
         self._report.groups.append(GroupBook(counted.group, label, provider, ledger, events))
 
     # at the end
@@ -434,9 +456,9 @@ class Comparison:
         kept = [suspect for suspect in suspects if suspect.known is None]
         asked = [(suspect, suspect.known) for suspect in suspects if suspect.known is not None]
         for start in range(0, len(asked), _BATCH):
-            some = asked[start : start + _BATCH]
-            trails = await self._ledger.last_seen(self._name, [known.key for _, known in some], 0.0)
-            kept += [suspect for (suspect, known), trail in zip(some, trails, strict=True) if trail == known.history]
+            batch = asked[start : start + _BATCH]
+            trails = await self._ledger.last_seen(self._name, [known.key for _, known in batch], 0.0)
+            kept += [suspect for (suspect, known), trail in zip(batch, trails, strict=True) if trail == known.history]
         return kept
 
     def _remark_on_events(self) -> None:
@@ -445,21 +467,23 @@ class Comparison:
             self._report.remarks.append(f"{self._untold} resources have no event in the journal: {why}")
 
 
-def _agrees(one: Observation, known: _LedgerResource) -> bool:
-    if one.occurrence_id is not None:
-        return one.occurrence_id in StatusHistory.parse(known.history).occurrence_ids
-    return known.history is not None and StatusHistory.parse(known.history).last == one.kind.lifecycle.code(one.status)
+def _agrees(observation: Observation, known: _LedgerResource) -> bool:
+    if observation.occurrence_id is not None:
+        return observation.occurrence_id in StatusHistory.parse(known.history).occurrence_ids
+    return known.history is not None and StatusHistory.parse(known.history).last == observation.kind.lifecycle.code(
+        observation.status
+    )
 
 
 def _differs(counted: GroupCounts, known: Sequence[_LedgerResource]) -> bool:
     if counted.counts is None:
         return False
-    ours = Counter(one.status for one in known)
+    ours = Counter(resource.status for resource in known)
     return dict(counted.counts) != dict(ours) or (counted.total is not None and counted.total != len(known))
 
 
-def _path(counted: GroupCounts, one: Observation) -> str:
+def _path(counted: GroupCounts, observation: Observation) -> str:
     try:
-        return one.kind.describe(one).subject
+        return observation.kind.describe(observation).subject
     except Exception:  # noqa: BLE001 - a plugin's fault in one resource must not stop the comparison
-        return counted.subject(one.key)
+        return counted.subject(observation.key)

@@ -48,9 +48,9 @@ class PendingMismatch:
         """Return the cursor's entry."""
         return json.dumps(asdict(self), separators=(",", ":"))
 
-    def is_of(self, found: Difference) -> bool:
+    def is_of(self, difference: Difference) -> bool:
         """Say whether it is still the same difference."""
-        return (self.what, self.provider, self.ledger) == (found.what, found.provider, found.ledger)
+        return (self.what, self.provider, self.ledger) == (difference.what, difference.provider, difference.ledger)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,29 +63,29 @@ class MismatchDecision:
     """Differences to be published, by resource."""
 
 
-def decide(known: Mapping[str, PendingMismatch], found: Sequence[Difference], since: str) -> MismatchDecision:
+def decide(known: Mapping[str, PendingMismatch], differences: Sequence[Difference], since: str) -> MismatchDecision:
     """Decide what a check means after the one before; pure.
 
     What differs for the first time may be under way; what differs in the same way at two checks in a row is published,
     once. What differs no longer is forgotten, so that it is news should it come again. Of more than a hundred, those
     that are known already come first.
     """
-    differ = {one.resource for one in found}
+    differ = {difference.resource for difference in differences}
     kept: dict[str, PendingMismatch | None] = dict.fromkeys(known.keys() - differ)
     room = _KEPT - len(known.keys() & differ)
     news = []
-    for one in found:
-        before = known.get(one.resource)
+    for difference in differences:
+        before = known.get(difference.resource)
         if before is None:
             room -= 1
             if room < 0:
                 continue
-        if before is None or not before.is_of(one):
-            kept[one.resource] = PendingMismatch(one.what, one.provider, one.ledger, since)
+        if before is None or not before.is_of(difference):
+            kept[difference.resource] = PendingMismatch(difference.what, difference.provider, difference.ledger, since)
         elif not before.said:
-            said = PendingMismatch(one.what, one.provider, one.ledger, before.since, said=True)
-            kept[one.resource] = said
-            news.append((one.resource, said))
+            said = PendingMismatch(difference.what, difference.provider, difference.ledger, before.since, said=True)
+            kept[difference.resource] = said
+            news.append((difference.resource, said))
     return MismatchDecision(kept, news)
 
 
@@ -145,16 +145,16 @@ class ReconciliationMonitor:
         except BridgeError as error:
             log.info("books.cannot_be_compared", source=self._name, reason=str(error))
             return
-        found = report.differences
-        if len(found) > _KEPT:
-            log.warning("books.differ_widely", source=self._name, differences=len(found), published_at_most=_KEPT)
+        differences = report.differences
+        if len(differences) > _KEPT:
+            log.warning("books.differ_widely", source=self._name, differences=len(differences), published_at_most=_KEPT)
         # A group that could not be asked for is neither right nor wrong.
-        asked = {name: one for name, one in known.items() if not _within(name, report.failures)}
-        judged = decide(asked, found, rfc3339(now))
+        asked = {name: mismatch for name, mismatch in known.items() if not _within(name, report.failures)}
+        judged = decide(asked, differences, rfc3339(now))
         changes = {
-            f"{_SUSPECT}{name}": None if one is None else one.dump() for name, one in judged.kept.items()
+            f"{_SUSPECT}{name}": None if mismatch is None else mismatch.dump() for name, mismatch in judged.kept.items()
         }  # fmt: skip
-        events = [self._event(resource, one, now).to_wire() for resource, one in judged.news]
+        events = [self._event(resource, mismatch, now).to_wire() for resource, mismatch in judged.news]
         commit = Commit(self._name, events=events, cursor={**changes, _CHECKED: rfc3339(now)})
         self._committed(await self._ledger.commit(lease, commit))
         if events:
@@ -163,20 +163,20 @@ class ReconciliationMonitor:
                 consequence="BooksMismatch is published for each; `bridge reconcile` names them",
             )  # fmt: skip
 
-    def _event(self, resource: str, one: PendingMismatch, now: datetime) -> Event:
-        since = datetime.fromisoformat(one.since)
+    def _event(self, resource: str, mismatch: PendingMismatch, now: datetime) -> Event:
+        since = datetime.fromisoformat(mismatch.since)
         return internal_event(
             BooksMismatch,
             BooksData,
             source=self._uri,
             subject=resource,
-            occurrence=one.since,
+            occurrence=mismatch.since,
             now=now,
             after=since,
             transition=Transition.FIRST,
-            what=one.what,
-            provider_says=one.provider,
-            ledger_says=one.ledger,
+            what=mismatch.what,
+            provider_says=mismatch.provider,
+            ledger_says=mismatch.ledger,
             since=since,
         )
 

@@ -33,7 +33,7 @@ class Reconciler:
         self._clock = clock
         self._published = published
 
-    async def compare(self, wanted: CompareOptions, told: Callable[[str], None] = lambda _: None) -> Report:
+    async def compare(self, wanted: CompareOptions, on_group: Callable[[str], None] = lambda _: None) -> Report:
         """Compare provider, ledger and events; `told` hears of each group as it begins.
 
         Raises `Permanent` for a source whose provider cannot be asked once more, `Unauthorized` and `Unavailable`; a
@@ -45,7 +45,7 @@ class Reconciler:
         cursor = await self._ledger.cursor(self._name)
         own = {key: value for key, value in cursor.items() if not key.startswith(INTERNAL_PREFIX)}
         comparison = Comparison(self._name, source, self._ledger, self._clock, wanted, published=self._published)
-        return await comparison.run(own, await self._ledger.watched(self._name), told)
+        return await comparison.run(own, await self._ledger.watched(self._name), on_group)
 
     async def settle(
         self, report: Report, wanted: CompareOptions, settlements: DeliveryStore, sinks: Mapping[str, Sequence[str]]
@@ -66,47 +66,49 @@ class Reconciler:
                 break
             await self._clock.sleep(_ASK_AGAIN)
         report.journal = journal
-        async for some in self._entries(journal.confirmed, upto):
-            report.differences += _late(some, "unconfirmed", wanted)
+        async for batch in self._entries(journal.confirmed, upto):
+            report.differences += _late(batch, "unconfirmed", wanted)
         for sink, entries in missing.items():
-            lost = [one for one in entries if one.position.seq <= journal.confirmed]
+            lost = [entry for entry in entries if entry.position.seq <= journal.confirmed]
             report.differences += _late(lost, "undelivered", wanted, sink)
             report.sinks[sink] = SinkBook((await settlements.counts(sink)).get(self._name, DeliveryCounts()), len(lost))
 
     async def _unaccounted(
         self, settlements: DeliveryStore, sink: str, patterns: Sequence[str], upto: int
     ) -> list[JournalEntry]:
-        found: list[JournalEntry] = []
-        async for some in self._entries(await settlements.low_watermark(sink, self._name), upto):
-            subscribed = [one for one in some if topics.matches(patterns, one.event.topic)]
-            found += await self._still(settlements, sink, subscribed)
-        return found
+        unaccounted: list[JournalEntry] = []
+        async for batch in self._entries(await settlements.low_watermark(sink, self._name), upto):
+            subscribed = [entry for entry in batch if topics.matches(patterns, entry.event.topic)]
+            unaccounted += await self._still(settlements, sink, subscribed)
+        return unaccounted
 
     async def _still(
         self, settlements: DeliveryStore, sink: str, entries: Sequence[JournalEntry]
     ) -> list[JournalEntry]:
         if not entries:
             return []
-        unknown = set(await settlements.unaccounted(sink, self._name, [one.position.seq for one in entries]))
-        return [one for one in entries if one.position.seq in unknown]
+        unknown = set(await settlements.unaccounted(sink, self._name, [entry.position.seq for entry in entries]))
+        return [entry for entry in entries if entry.position.seq in unknown]
 
     async def _entries(self, after: int, upto: int) -> AsyncIterator[list[JournalEntry]]:
         """Yield the journal between two marks in batches."""
         while after < upto:
-            some = [one for one in await self._ledger.read(self._name, after, _BATCH) if one.position.seq <= upto]
-            if not some:
+            batch = [
+                batch for batch in await self._ledger.read(self._name, after, _BATCH) if batch.position.seq <= upto
+            ]
+            if not batch:
                 return
-            yield some
-            after = some[-1].position.seq
+            yield batch
+            after = batch[-1].position.seq
 
 
 def _late(
     entries: Sequence[JournalEntry], what: str, wanted: CompareOptions, sink: str | None = None
 ) -> list[Difference]:
-    found = []
-    for one in entries:
-        body = from_json(one.event.body)
+    differences = []
+    for entry in entries:
+        body = from_json(entry.event.body)
         subject, status = body["subject"], body["data"]["status"]
         if wanted.includes(subject):
-            found.append(Difference(subject, str(one.position), what, event=status, sink=sink))
-    return found
+            differences.append(Difference(subject, str(entry.position), what, event=status, sink=sink))
+    return differences

@@ -199,10 +199,10 @@ def sources(folder: Path) -> dict[str, list[list[Path]]]:
         runs.setdefault((name, run), []).append(path)
     if not runs:
         raise TapeError(f"{folder}: there is no tape; `bridge run --record {folder} -c FILE` makes one")
-    found: dict[str, list[list[Path]]] = {}
+    recordings: dict[str, list[list[Path]]] = {}
     for (name, _), paths in sorted(runs.items()):
-        found.setdefault(name, []).append(paths)
-    return found
+        recordings.setdefault(name, []).append(paths)
+    return recordings
 
 
 def polls(files: list[Path]) -> Iterator[Poll]:
@@ -253,8 +253,8 @@ def _add(poll: Poll, line: Line) -> None:
         poll.last = max(poll.last, moment(line["at"]))
     match line["line"]:
         case "answer":
-            told = line["failure"]["error"] if "failure" in line else line["status"]
-            _ = told, line["method"], line["path"], line["monotonic"], line["asked"], line["at"]
+            outcome = line["failure"]["error"] if "failure" in line else line["status"]
+            _ = outcome, line["method"], line["path"], line["monotonic"], line["asked"], line["at"]
             poll.course.append(line)
         case "step":
             poll.course.append(line)

@@ -230,15 +230,15 @@ class _Playback:
 
     async def _turn(self, key: tuple[str, str]) -> Line | None:
         """Wait for the line of the tape that belongs to a request or a step; None where it has none."""
-        one = _Waiting(key, asyncio.get_running_loop().create_future())
-        self._waiting.append(one)
+        waiting = _Waiting(key, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiting)
         self._moved()
         try:
-            return await one.answer
+            return await waiting.answer
         finally:
             self._moved()
             with suppress(ValueError):
-                self._waiting.remove(one)
+                self._waiting.remove(waiting)
 
     async def _give(self) -> None:
         while True:
@@ -250,28 +250,28 @@ class _Playback:
     async def _give_next(self) -> None:
         """Give one answer, or wait until something happens."""
         await _turns(_SETTLED_AFTER)
-        if self._left and (one := self._asks_for(self._left[0])) is not None:
-            self._hand(one, self._left.popleft())
+        if self._left and (request := self._asks_for(self._left[0])) is not None:
+            self._hand(request, self._left.popleft())
         elif await self._at_rest() and self._waiting:
             self._hand(*self._out_of_turn())
 
-    def _hand(self, one: _Waiting, line: Line | None) -> None:
-        self._waiting.remove(one)
+    def _hand(self, waiting: _Waiting, line: Line | None) -> None:
+        self._waiting.remove(waiting)
         if line is None and not self._left and self._poll is not None and not self._poll.whole:
-            one.answer.set_exception(_RecordingExhausted())
+            waiting.answer.set_exception(_RecordingExhausted())
         else:
-            one.answer.set_result(line)
+            waiting.answer.set_result(line)
 
     def _asks_for(self, line: Line) -> _Waiting | None:
         key = (line["method"], line["path"]) if line["line"] == "answer" else _STEP
-        return next((one for one in self._waiting if one.key == key), None)
+        return next((waiting for waiting in self._waiting if waiting.key == key), None)
 
     def _out_of_turn(self) -> tuple[_Waiting, Line | None]:
         """Take the first line that anybody waits for; without one, there is a request that the tape does not have."""
         for line in self._left:
-            if (one := self._asks_for(line)) is not None:
+            if (request := self._asks_for(line)) is not None:
                 self._left.remove(line)
-                return one, line
+                return request, line
         return self._waiting[0], None
 
     async def _at_rest(self) -> bool:
@@ -400,9 +400,9 @@ class Replay:
         name = poll.source
         kind = self._config.sources[name].type
         if kind != poll.kind:
-            told = f"{name}: of type {poll.kind} on the tape, and {kind} in {self._config.file}"
-            if told not in self.summary.passed_over:
-                self.summary.passed_over.append(told)
+            problem = f"{name}: of type {poll.kind} on the tape, and {kind} in {self._config.file}"
+            if problem not in self.summary.passed_over:
+                self.summary.passed_over.append(problem)
             return
         self._now.at = max(self._now.at, poll.last)
         if name not in self._leases:
@@ -460,10 +460,10 @@ class Replay:
             await store.commit(lease, Commit(name, statuses=statuses, cursor=changes, retention=retention))
         if poll.watched is not None:
             named = set(await store.watched(name))
-            for each in named - set(poll.watched):
-                await store.unwatch(name, each)
-            for each in set(poll.watched) - named:
-                await store.watch(name, each)
+            for resource in named - set(poll.watched):
+                await store.unwatch(name, resource)
+            for resource in set(poll.watched) - named:
+                await store.watch(name, resource)
 
     async def _news(self, name: str, store: SqliteStore) -> AsyncIterator[JournalEntry]:
         after = self._read.setdefault(name, (await store.journal(name)).base)

@@ -79,9 +79,9 @@ class RecordedSource:
     async def complete(self, observations: Sequence[Observation]) -> Sequence[Observation]:
         """Look up details, on tape; see `bridge.source.Source.complete`."""
         with self._deck.completing().entered():
-            found = await self._source.complete(observations)
+            completed = await self._source.complete(observations)
         self._deck.completed()
-        return found
+        return completed
 
     def backfill(self, start: datetime, end: datetime) -> AsyncIterator[Page]:
         """Yield a past range; that is on no tape."""

@@ -145,15 +145,15 @@ class _Recording:
         named, self._watched = self._watched, list(watched)
 
         def begun_with() -> Line:
-            found: Line = {}
+            start: Line = {}
             opaque = self._redactor.opaque
             if known != self._cursor:
-                found["cursor"] = {opaque(name): opaque(value) for name, value in cursor.items()}
+                start["cursor"] = {opaque(name): opaque(value) for name, value in cursor.items()}
             if named != self._watched:
-                found["watched"] = [opaque(each) for each in watched]
+                start["watched"] = [opaque(name) for name in watched]
             if known is None and self._own:
-                found["own"] = self._own
-            return found
+                start["own"] = self._own
+            return start
 
         return PollContext(self, self._begin("poll", begun_with))
 
@@ -284,15 +284,15 @@ class _Overheard:
 
     async def cursor(self, source: str) -> dict[str, str]:
         """Return all entries of the source's cursor."""
-        found = await self._store.cursor(source)
-        self._recorder.own(source, {name: value for name, value in found.items() if name.startswith(INTERNAL_PREFIX)})
-        return found
+        cursor = await self._store.cursor(source)
+        self._recorder.own(source, {name: value for name, value in cursor.items() if name.startswith(INTERNAL_PREFIX)})
+        return cursor
 
     async def last_seen(self, source: str, keys: Sequence[Key], retention: float) -> Sequence[str | None]:
         """Return the trail of each key in order; see `bridge.ledger.Ledger.last_seen`."""
-        found = await self._store.last_seen(source, keys, retention)
-        self._recorder.seen(source, keys, found)
-        return found
+        statuses = await self._store.last_seen(source, keys, retention)
+        self._recorder.seen(source, keys, statuses)
+        return statuses
 
 
 class _Recorded(Assembly):

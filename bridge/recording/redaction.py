@@ -144,8 +144,8 @@ class Redactor:
     def opaque(self, text: str) -> str:
         """Return a text of ours, such as a cursor's entry: without hosts, addresses and phones."""
         text = _ORIGIN.sub("", text)
-        text = _EMAIL.sub(lambda found: self.token(found[0]), text)
-        return _E164.sub(lambda found: self.digits(found[0]), text)
+        text = _EMAIL.sub(lambda match: self.token(match[0]), text)
+        return _E164.sub(lambda match: self.digits(match[0]), text)
 
     # --- what the ledger knew -----------------------------------------------------------------------------------------
 
@@ -170,7 +170,7 @@ class Redactor:
     def trail(self, text: str) -> str | None:
         """Return a trail of the ledger, None for one that may hold more than statuses and numbers."""
         visits, _, marks = text.partition("|")
-        unknown = all(_LABEL.fullmatch(unquote(found)) for found in _BRACKETS.findall(visits))
+        unknown = all(_LABEL.fullmatch(unquote(brackets)) for brackets in _BRACKETS.findall(visits))
         plain = _BRACKETS.sub("", visits)
         known = (not plain or plain.isalnum()) and all(_MARK.fullmatch(mark) for mark in marks.split(",") if mark)
         return text if unknown and known else None
@@ -204,12 +204,12 @@ class Redactor:
         """Map the numbers of so many digits onto each other, one to one: a Feistel network in decimal digits."""
         size = len(digits)
         left, right = size // 2, size - size // 2
-        one, other = int(digits[:left] or 0), int(digits[left:] or 0)
+        left_half, other = int(digits[:left] or 0), int(digits[left:] or 0)
         for number in range(_ROUNDS):
             data = f"{size}:{number}:{other}".encode()
-            mixed = one + int.from_bytes(blake2b(data, key=self._secret, digest_size=8).digest())
-            one, other = other, mixed % 10 ** (left if number % 2 == 0 else right)
-        return f"{one:0{left}d}{other:0{right}d}"[-size:] if size else ""
+            mixed = left_half + int.from_bytes(blake2b(data, key=self._secret, digest_size=8).digest())
+            left_half, other = other, mixed % 10 ** (left if number % 2 == 0 else right)
+        return f"{left_half:0{left}d}{other:0{right}d}"[-size:] if size else ""
 
     # --- values -------------------------------------------------------------------------------------------------------
 
@@ -220,26 +220,26 @@ class Redactor:
             case dict():
                 return self._object(value)
             case list():
-                return [self._anything(each) for each in value]
+                return [self._anything(item) for item in value]
             case _:
                 return self._number(value)
 
     def _object(self, value: Mapping[str, Any]) -> dict[str, Any]:
         outer, self._replaced = self._replaced, []
-        found: dict[str, Any] = {}
+        fields: dict[str, Any] = {}
         telling: list[tuple[str, Any]] = []
-        for name, each in value.items():
-            if (one := self._fields.get(name) or self._field(name)) is _SECRETIVE:
+        for name, field in value.items():
+            if (rule := self._fields.get(name) or self._field(name)) is _SECRETIVE:
                 continue
-            found[one.name] = None if each is None else one.rule(each)
-            if one.tells:
-                telling.append((one.name, each))
+            fields[rule.name] = None if field is None else rule.rule(field)
+            if rule.tells:
+                telling.append((rule.name, field))
         # What was said of an error comes last, when the names are known that it may quote.
-        for name, each in telling:
-            found[name] = self._told(each) if isinstance(each, str) else found[name]
+        for name, field in telling:
+            fields[name] = self._told(field) if isinstance(field, str) else fields[name]
         outer.extend(self._replaced)
         self._replaced = outer
-        return found
+        return fields
 
     def _field(self, name: str) -> _Field:
         """Decide once what is kept of the fields of a name."""
@@ -260,9 +260,9 @@ class Redactor:
         """Apply a rule to a value, or to each in a structure of them."""
         match value:
             case dict():
-                return {self._name(name): self._all(each, rule) for name, each in value.items()}
+                return {self._name(name): self._all(item, rule) for name, item in value.items()}
             case list():
-                return [self._all(each, rule) for each in value]
+                return [self._all(item, rule) for item in value]
             case bool() | None:
                 return value
             case _:
@@ -339,7 +339,7 @@ class Redactor:
         """Return what was said of an error: plain words, short numbers, and stand-ins for everything else."""
         for original, token in sorted(self._replaced, key=lambda pair: -len(pair[0])):
             text = text.replace(original, token)
-        return _SAID.sub(lambda found: self._said(found[0]), text)
+        return _SAID.sub(lambda match: self._said(match[0]), text)
 
     def _said(self, chunk: str) -> str:
         before, core, after = _TRIM.findall(chunk)[0]
@@ -356,7 +356,7 @@ class Redactor:
 
     def _path(self, text: str) -> str:
         path, mark, query = text.partition("?")
-        kept = "/".join(each if not each or _SEGMENT.fullmatch(each) else self.token(each) for each in path.split("/"))
+        kept = "/".join(part if not part or _SEGMENT.fullmatch(part) else self.token(part) for part in path.split("/"))
         if not mark:
             return kept
         pairs = parse_qsl(query, keep_blank_values=True)
@@ -378,9 +378,9 @@ class Redactor:
         given = answer.headers.getall(hdrs.LINK, ())
         if not given:
             return None
-        found = links(given).items()
+        targets = links(given).items()
         return ", ".join(
-            f'<{self._target(answer.url, target, origin)}>; rel="{name}"' for name, target in _named(found)
+            f'<{self._target(answer.url, target, origin)}>; rel="{name}"' for name, target in _named(targets)
         )
 
     def _target(self, base: URL, target: str, origin: URL) -> str:
@@ -425,10 +425,10 @@ def _kind(body: bytes) -> str:
 
 
 def _authentication(body: bytes, value: Any) -> dict[str, Any]:
-    told = parsing.mapping(value)
-    found = {"expires_in": parsing.integer(told.get("expires_in")), "error": parsing.error_code(body)}
-    granted = parsing.text(told.get("access_token")) is not None
-    return {JSON: {name: each for name, each in found.items() if each is not None}, GRANTED: granted}
+    answer = parsing.mapping(value)
+    kept = {"expires_in": parsing.integer(answer.get("expires_in")), "error": parsing.error_code(body)}
+    granted = parsing.text(answer.get("access_token")) is not None
+    return {JSON: {name: item for name, item in kept.items() if item is not None}, GRANTED: granted}
 
 
 def _remember(known: dict[str, T], text: str, decided: T) -> None:

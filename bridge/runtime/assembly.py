@@ -153,8 +153,8 @@ class Assembly:
             return self.config.privacy_key.reveal().encode()
         owner = secrets.token_hex(8)
         while True:
-            if found := (await store.statuses(_KEY_NOTE)).get(_KEY_NOTE, {}).get("key"):
-                return bytes.fromhex(found)
+            if key := (await store.statuses(_KEY_NOTE)).get(_KEY_NOTE, {}).get("key"):
+                return bytes.fromhex(key)
             lease = await store.acquire(_KEY_LEASE, owner, _KEY_LEASE_TTL)
             if lease is None:
                 # Another process is about to write it.

@@ -166,7 +166,7 @@ class OnceReport:
     @property
     def events(self) -> int:
         """How many events were committed."""
-        return sum(one.events for one in self.rounds.values())
+        return sum(result.events for result in self.rounds.values())
 
 
 class Service(PollListener):
@@ -217,9 +217,9 @@ class Service(PollListener):
             log.info("bridge.ended", consequence="what was not finished goes on at the next start")
 
     async def _work(self, stop: asyncio.Event) -> None:
-        polling = [asyncio.ensure_future(one) for one in self._polling()] if "poll" in self._roles else []
+        polling = [asyncio.ensure_future(task) for task in self._polling()] if "poll" in self._roles else []
         relaying = [asyncio.ensure_future(self._relays())] if "relay" in self._roles else []
-        sinking = [asyncio.ensure_future(one) for one in self._sinking()] if "sink" in self._roles else []
+        sinking = [asyncio.ensure_future(task) for task in self._sinking()] if "sink" in self._roles else []
         keeping = [asyncio.ensure_future(self._supervised("books", self._keep_books))]
         try:
             await stop.wait()
@@ -430,8 +430,8 @@ class Service(PollListener):
     def state(self, source: str, state: str, reason: str | None) -> None:
         """Show the state of a source; a stalled one makes the process not ready."""
         self.states[source] = state
-        for each in ("ok", "failing", "stalled", "held", "standby"):
-            self.metrics.source_state.labels(source, each).set(each == state)
+        for name in ("ok", "failing", "stalled", "held", "standby"):
+            self.metrics.source_state.labels(source, name).set(name == state)
         self.health.set(f"source/{source}", f"{state}: {reason}" if state in ("stalled", "held") else None)
 
     # relaying
@@ -535,9 +535,9 @@ class Service(PollListener):
         seconds = metrics.delivery_seconds.labels(name)  # finding a series costs more than counting in it
         results = {result: metrics.deliveries.labels(name, result) for result in RESULTS}
 
-        def outcome(one: Outcome) -> None:
-            results[one.result].inc()
-            seconds.observe(one.seconds)
+        def outcome(sent: Outcome) -> None:
+            results[sent.result].inc()
+            seconds.observe(sent.seconds)
 
         stores = DeliveryBackends(store, store, self._parts.broker)
         return DeliveryWorker(
@@ -594,14 +594,14 @@ class Service(PollListener):
         async def work() -> None:
             while not await wait_for_stop(self._stop, self._clock, self._parts.limits.look_every):
                 try:
-                    found = await self._audit.run(name, await self._owed(name))
+                    result = await self._audit.run(name, await self._owed(name))
                 except Unavailable as error:
                     log.debug("audit.waits", sink=name, reason=str(error))
                     continue
-                if found.offered:
-                    self.metrics.offered.labels(name).inc(found.offered)
+                if result.offered:
+                    self.metrics.offered.labels(name).inc(result.offered)
                     log.warning(
-                        "sink.events_were_lost_on_the_way", sink=name, events=found.offered,
+                        "sink.events_were_lost_on_the_way", sink=name, events=result.offered,
                         consequence="they are sent from the journal",
                     )  # fmt: skip
                     if name in self._deliveries:
@@ -633,8 +633,8 @@ class Service(PollListener):
 
     async def _show_sink(self, name: str) -> None:
         tallies = (await self._parts.store.counts(name)).values()
-        self.metrics.waiting.labels(name).set(sum(one.waiting for one in tallies))
-        self.metrics.dead.labels(name).set(sum(one.dead for one in tallies))
+        self.metrics.waiting.labels(name).set(sum(tally.waiting for tally in tallies))
+        self.metrics.dead.labels(name).set(sum(tally.dead for tally in tallies))
 
     async def _trim(self, source: str, state: JournalState) -> None:
         """Forget what is older than the journal's bounds, never what was not confirmed and settled everywhere."""
@@ -669,17 +669,17 @@ class Service(PollListener):
 
     async def _serve_pages(self, host: str, port: int) -> None:
         """Listen as soon as the address is free: another replica on this machine, perhaps about to end, may have it."""
-        told = False
+        reported = False
         while True:
             try:
                 await self.pages.start(host, port)
             except OSError as error:
-                if not told:
+                if not reported:
                     log.warning(
                         "http.cannot_listen", address=f"{host}:{port}", reason=error.strerror or "it is refused",
                         consequence="no health pages and no metrics until it is free; all else works. See http.listen",
                     )  # fmt: skip
-                told = True
+                reported = True
                 await self._clock.sleep(_LISTEN_AGAIN)
             else:
                 log.info("http.listens", address=f"{host}:{self.pages.port}")
@@ -799,9 +799,9 @@ class Service(PollListener):
             await asyncio.gather(working, checking, return_exceptions=True)
         tallies = (await self._parts.store.counts(name)).values()
         report.deliveries[name] = {
-            "taken": sum(one.taken for one in tallies),
-            "waiting": sum(one.waiting for one in tallies),
-            "dead": sum(one.dead for one in tallies),
+            "taken": sum(tally.taken for tally in tallies),
+            "waiting": sum(tally.waiting for tally in tallies),
+            "dead": sum(tally.dead for tally in tallies),
         }
 
     async def _until_accounted(self, name: str, delivery: DeliveryWorker) -> None:
@@ -816,8 +816,8 @@ class Service(PollListener):
             overdue = math.inf if lost else 0
             for source in await store.sources():
                 confirmed = (await store.journal(source)).confirmed
-                found = await self._audit.account(name, settings, source, confirmed, overdue=overdue)
-                missing += found.missing
+                audited = await self._audit.account(name, settings, source, confirmed, overdue=overdue)
+                missing += audited.missing
             due = await store.next_due(name)
             quiet = delivery.disabled or due is None or due > self._clock.epoch()
             if (not missing and quiet and not delivery.busy) or self._clock.monotonic() - started > _ONCE_WITHIN:

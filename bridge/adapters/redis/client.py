@@ -178,8 +178,8 @@ class RedisClient:
 
 
 def _code(error: Exception) -> str:
-    found = _CODE.search(str(error))
-    return found[1] if found is not None else next((name for kind, name in _KINDS if isinstance(error, kind)), "")
+    match = _CODE.search(str(error))
+    return match[1] if match is not None else next((name for kind, name in _KINDS if isinstance(error, kind)), "")
 
 
 class _Packing:
@@ -202,8 +202,8 @@ Connector = Callable[[], tuple[Client, Callable[[], Awaitable[None]]]]
 
 
 def _connector(url: str, place: str, timeout: float, connections: int) -> Connector:
-    found = _SCHEMES.fullmatch(url)
-    if found is None:
+    match = _SCHEMES.fullmatch(url)
+    if match is None:
         raise ValueError(
             f"{place}: not a Redis URL; it starts with redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://"
         )
@@ -211,11 +211,11 @@ def _connector(url: str, place: str, timeout: float, connections: int) -> Connec
         "socket_timeout": timeout, "socket_connect_timeout": timeout, "protocol": 2, "retry": Retry(NoBackoff(), 0),
     }  # fmt: skip
     try:
-        match found[2]:
+        match match[2]:
             case "+sentinel":
-                return _sentinel(found[1], found[3], options, connections)
+                return _sentinel(match[1], match[3], options, connections)
             case "+cluster":
-                return _cluster(found[1], found[3], options, connections)
+                return _cluster(match[1], match[3], options, connections)
             case _:
                 return _single(url, options, connections)
     except ValueError:

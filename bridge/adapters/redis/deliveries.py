@@ -137,8 +137,8 @@ class RedisDeliveries:
 
     async def next_due(self, sink: str) -> float | None:
         """Return when the next delivery is due, None when none waits."""
-        found = await self._link.command("ZRANGE", f"{self._keys.sink(sink)}:due", 0, 0, "WITHSCORES")
-        return float(_scored(found)[0][0]) if found else None
+        result = await self._link.command("ZRANGE", f"{self._keys.sink(sink)}:due", 0, 0, "WITHSCORES")
+        return float(_scored(result)[0][0]) if result else None
 
     async def deliveries(
         self, sink: str, *, states: Collection[str] = ("waiting", "dead"), limit: int = 100

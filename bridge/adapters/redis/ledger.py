@@ -197,10 +197,10 @@ class RedisLedger:
         """Return up to `limit` kept entries with numbers above `after`, in order."""
         if limit <= 0:
             return []
-        found = await self._link.command(
+        result = await self._link.command(
             "XRANGE", f"{self._keys.source(source)}:j", f"{after + 1}-0", "+", "COUNT", limit
         )
-        return [_entry(source, item) for item in found]
+        return [_entry(source, item) for item in result]
 
     async def entries(self, positions: Sequence[Position]) -> Sequence[JournalEntry | None]:
         """Return the entries at `positions` in order; None where one is no longer kept."""

@@ -250,8 +250,8 @@ class SqliteLedger:
                     found[Position(source, seq)] = JournalEntry(Position(source, seq), event)
             return found
 
-        found = await self._file.reader.do(work)
-        return [found.get(position) for position in positions]
+        rows = await self._file.reader.do(work)
+        return [rows.get(position) for position in positions]
 
     async def confirm(self, lease: Lease, source: str, upto: int, unroutable: int = 0) -> None:
         """Note that the broker holds everything up to `upto`, and how many of it no queue wanted."""
@@ -302,16 +302,16 @@ class SqliteLedger:
 
     async def set_status(self, name: str, values: Mapping[str, str]) -> None:
         """Keep what a part tells about itself; what it told before under other names stays."""
-        told = [(name, key, value) for key, value in values.items()]
-        await self._file.writer.do(lambda db: db.executemany("INSERT OR REPLACE INTO note VALUES (?, ?, ?)", told))
+        rows = [(name, key, value) for key, value in values.items()]
+        await self._file.writer.do(lambda db: db.executemany("INSERT OR REPLACE INTO note VALUES (?, ?, ?)", rows))
 
     async def statuses(self, prefix: str) -> Mapping[str, Mapping[str, str]]:
         """Return what parts have told about themselves, by name."""
-        told: dict[str, dict[str, str]] = {}
+        values_by_name: dict[str, dict[str, str]] = {}
         for name, key, value in await self._all("SELECT name, key, value FROM note ORDER BY name, key"):
             if name.startswith(prefix):
-                told.setdefault(name, {})[key] = value
-        return told
+                values_by_name.setdefault(name, {})[key] = value
+        return values_by_name
 
     async def ping(self) -> None:
         """Return if the store answers and can be written to."""

@@ -56,13 +56,15 @@ def check(config_file: Path, *, offline: bool, as_json: bool) -> Exit:
         sources, sinks = parts.sources(), parts.sinks()
     except ConfigError as error:
         if as_json:
-            print_json({"file": str(config_file), "ok": False, "problems": [_problem(each) for each in error.problems]})
+            print_json(
+                {"file": str(config_file), "ok": False, "problems": [_problem(problem) for problem in error.problems]}
+            )
         raise
     findings = [] if offline else run(_ask(parts, sources, sinks))
     worst = _exit(findings)
     if as_json:
-        found = [_plain(finding) for finding in findings]
-        print_json({"file": str(config_file), "ok": worst is Exit.DONE, "problems": [], "parts": found})
+        rows = [_plain(finding) for finding in findings]
+        print_json({"file": str(config_file), "ok": worst is Exit.DONE, "problems": [], "parts": rows})
     else:
         _print(config_file, parts, findings)
     return worst
@@ -84,7 +86,10 @@ def _print(file: Path, parts: Assembly, findings: list[Finding]) -> None:
     config = parts.config
     click.echo(f"{file}: ok: sources {_names(config.sources)}; sinks {_names(config.sinks)}")
     if findings:
-        rows = [(each.part, each.state, _count(each, 1), _count(each, _YEAR), each.said) for each in findings]
+        rows = [
+            (finding.part, finding.state, _count(finding, 1), _count(finding, _YEAR), finding.said)
+            for finding in findings
+        ]
         print_table(["part", "state", "requests/day", "requests/year", "said"], rows)
 
 

@@ -116,9 +116,9 @@ def _assembly(folder: Path, urls: Mapping[str, str], settings: SimulatorSettings
 async def _print(inbox: Inbox, counts: Counter[str], *, as_json: bool) -> None:
     while True:
         received = await inbox.get(_BATCH, 1.0)
-        for one in received:
-            counts[one.event.topic] += 1
-            click.echo(one.event.body.decode() if as_json else _line(one.event.body, one.event.topic))
+        for message in received:
+            counts[message.event.topic] += 1
+            click.echo(message.event.body.decode() if as_json else _line(message.event.body, message.event.topic))
         await inbox.ack(received)
 
 

@@ -113,7 +113,9 @@ async def _reconcile(
             wanted = CompareOptions(resource, deep=deep, everything=everything, patience=patience)
             reconciler = Reconciler(name, source, store, parts.clock, published=settings.first_sight == "emit")
             report = await reconciler.compare(wanted, _told())
-        await reconciler.settle(report, wanted, store, {sink: each.topics for sink, each in parts.config.sinks.items()})
+        await reconciler.settle(
+            report, wanted, store, {sink: settings.topics for sink, settings in parts.config.sinks.items()}
+        )
         return report
 
 
@@ -140,7 +142,7 @@ _PERSONAL = re.compile(r"(?<=/)(?:[^/]*(?:@|%40)[^/]*|(?:\+|%2B)[^/]*|(?<=/messa
 
 def mask_path(path: str) -> str:
     """Return a resource's path without phones and addresses; the provider's own numbers stay as they are."""
-    return _PERSONAL.sub(lambda found: last4(found[0]), path)
+    return _PERSONAL.sub(lambda match: last4(match[0]), path)
 
 
 # --- answers ------------------------------------------------------------------------------------------------------
@@ -153,24 +155,30 @@ def plain(report: Report) -> dict[str, Any]:
         "source": report.source,
         "at": rfc3339(truncate_to_millis(report.at)),
         "balanced": report.balanced,
-        "differences": [_plain_difference(one) for one in report.differences],
+        "differences": [_plain_difference(difference) for difference in report.differences],
         "provider_contradicts_itself": report.contradictions,
         "not_compared": report.remarks,
         "surveys": [
             {
-                "of": one.label,
-                "start": rfc3339(one.start),
-                "end": rfc3339(one.end),
-                "provider": one.total,
-                "known": one.known,
-                "groups": one.groups,
+                "of": survey.label,
+                "start": rfc3339(survey.start),
+                "end": rfc3339(survey.end),
+                "provider": survey.total,
+                "known": survey.known,
+                "groups": survey.groups,
             }
-            for one in report.surveys
+            for survey in report.surveys
         ],
         "failures": {mask_path(group): reason for group, reason in report.failures.items()},
         "groups": [
-            {"group": one.group, "of": one.label, "provider": one.provider, "ledger": one.ledger, "events": one.events}
-            for one in report.groups
+            {
+                "group": group.group,
+                "of": group.label,
+                "provider": group.provider,
+                "ledger": group.ledger,
+                "events": group.events,
+            }
+            for group in report.groups
         ],
         "totals": report.totals(),
         "journal": {
@@ -192,24 +200,31 @@ def plain(report: Report) -> dict[str, Any]:
     }
 
 
-def _plain_difference(one: Difference) -> dict[str, Any]:
+def _plain_difference(difference: Difference) -> dict[str, Any]:
     return {
-        "resource": mask_path(one.resource),
-        "what": one.what,
-        "provider": one.provider,
-        "ledger": one.ledger,
-        "event": one.event,
-        "sink": one.sink,
+        "resource": mask_path(difference.resource),
+        "what": difference.what,
+        "provider": difference.provider,
+        "ledger": difference.ledger,
+        "event": difference.event,
+        "sink": difference.sink,
     }
 
 
 def _print(report: Report) -> None:
-    differing = {one.group for one in report.differences}
-    _print_counts(report, [one for one in report.groups if one.group in differing])
+    differing = {difference.group for difference in report.differences}
+    _print_counts(report, [group for group in report.groups if group.group in differing])
     if report.differences:
         rows = [
-            [mask_path(one.resource), one.provider, one.ledger, one.event, one.sink, _SAID[one.what]]
-            for one in report.differences[:_SHOWN]
+            [
+                mask_path(difference.resource),
+                difference.provider,
+                difference.ledger,
+                difference.event,
+                difference.sink,
+                _SAID[difference.what],
+            ]
+            for difference in report.differences[:_SHOWN]
         ]
         click.echo()
         print_table(["resource", "provider", "ledger", "last event", "sink", "what"], rows)
@@ -230,17 +245,21 @@ def _print(report: Report) -> None:
     click.echo(_verdict(report))
 
 
-def _surveyed(one: Statistics) -> str:
-    counted = f"{one.total:,} {one.label}s, {one.known:,} in {one.groups:,} known messages"
-    told = f"the provider's statistics, {rfc3339(one.start)} to {rfc3339(one.end)}: {counted}"
-    return told if one.total == one.known else f"{told}; is there one that no list shows? `bridge watch` takes it in"
+def _surveyed(statistics: Statistics) -> str:
+    counted = f"{statistics.total:,} {statistics.label}s, {statistics.known:,} in {statistics.groups:,} known messages"
+    text = f"the provider's statistics, {rfc3339(statistics.start)} to {rfc3339(statistics.end)}: {counted}"
+    return (
+        text
+        if statistics.total == statistics.known
+        else f"{text}; is there one that no list shows? `bridge watch` takes it in"
+    )
 
 
 def _verdict(report: Report) -> str:
     compared = f"{len(report.groups):,} compared"
     if report.balanced:
         return f"{report.source}: the books balance; {compared}"
-    resources = len({one.resource for one in report.differences})
+    resources = len({difference.resource for difference in report.differences})
     failed = f", {len(report.failures):,} could not be asked for" if report.failures else ""
     return f"{report.source}: {resources:,} resources differ{failed}; {compared}"
 
@@ -249,14 +268,14 @@ def _print_counts(report: Report, differing: Sequence[GroupBook]) -> None:
     rows = []
     for label, columns in report.totals().items():
         rows += _rows(f"all: {label}", columns["provider"], columns["ledger"], columns["events"])
-    for one in differing[:_SHOWN]:
-        rows += _rows(one.group, one.provider or {}, one.ledger, one.events)
+    for difference in differing[:_SHOWN]:
+        rows += _rows(difference.group, difference.provider or {}, difference.ledger, difference.events)
     print_table(["of", "status", "provider", "ledger", "events"], rows)
 
 
 def _rows(label: str, provider: Any, ledger: Any, events: Any) -> list[list[Any]]:
     statuses = dict.fromkeys([*provider, *ledger, *events])
-    return [[label, status, *(each.get(status, 0) for each in (provider, ledger, events))] for status in statuses]
+    return [[label, status, *(count.get(status, 0) for count in (provider, ledger, events))] for status in statuses]
 
 
 def _print_sinks(report: Report) -> None:

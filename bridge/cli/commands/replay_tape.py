@@ -63,7 +63,7 @@ def tell(summary: Summary, name: str = "") -> None:
         click.echo(f"{of}{reason}: passed over", err=True)
     if summary.missing:
         click.echo(f"{of}{summary.missing.total()} requests were made that the tape does not have:", err=True)
-        _list([f"  {one}  ({times} times)" for one, times in sorted(summary.missing.items())])
+        _list([f"  {request}  ({times} times)" for request, times in sorted(summary.missing.items())])
     unasked = f", {summary.unasked} answers that nobody asked for" if summary.unasked else ""
     click.echo(f"{of}{summary.polls} polls, {summary.events} events{unasked}", err=True)
 

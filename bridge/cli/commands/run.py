@@ -110,7 +110,7 @@ def run(
             return Exit.DONE
         report = run_to_end(service.once())
     delivers = "sink" in (roles or ROLES)
-    printing = delivers and any(registry.load_sink(one.type).is_printing(one) for one in config.sinks.values())
+    printing = delivers and any(registry.load_sink(sink.type).is_printing(sink) for sink in config.sinks.values())
     _show(report, as_json=as_json, to=sys.stderr if printing else sys.stdout)
     return Exit.FAILED if report.failures else Exit.DONE
 
@@ -163,8 +163,8 @@ def stop_on_signals() -> asyncio.Event:
 
     def asked(number: int) -> None:
         stop.set()
-        for each in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(each)
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(signum)
         signal.signal(number, signal.SIG_DFL)
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -177,8 +177,8 @@ def _show(report: OnceReport, *, as_json: bool, to: TextIO) -> None:
         click.echo(json.dumps(_plain(report), ensure_ascii=False, indent=2), file=to)
         return
     rows: list[list[Any]] = [
-        ["source", name, f"{one.observed} looked at, {one.events} events", "; ".join(one.problems[:1])]
-        for name, one in sorted(report.rounds.items())
+        ["source", name, f"{source.observed} looked at, {source.events} events", "; ".join(source.problems[:1])]
+        for name, source in sorted(report.rounds.items())
     ]
     rows += [["source", name, "failed", reason] for name, reason in sorted(report.failures.items())]
     rows.append(["relay", "", f"{report.published} published, {report.unroutable} that no queue wanted", ""])
@@ -192,8 +192,8 @@ def _show(report: OnceReport, *, as_json: bool, to: TextIO) -> None:
 def _plain(report: OnceReport) -> dict[str, Any]:
     return {
         "sources": {
-            name: {"observed": one.observed, "events": one.events, "problems": one.problems}
-            for name, one in sorted(report.rounds.items())
+            name: {"observed": source.observed, "events": source.events, "problems": source.problems}
+            for name, source in sorted(report.rounds.items())
         },
         "failures": report.failures,
         "published": report.published,

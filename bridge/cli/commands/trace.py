@@ -43,15 +43,15 @@ def trace(resource: str, config_file: Path, *, as_json: bool) -> None:
     any event, the last known status is told where the bridge has one.
     """
     parts = load_assembly(config_file)
-    found, known = run(_trace(parts, resource))
-    if not found and not known:
+    traced, known = run(_trace(parts, resource))
+    if not traced and not known:
         raise click.ClickException(_nothing(parts, resource))
     if as_json:
-        print_json(found or [one.plain() for one in known])
+        print_json(traced or [status.plain() for status in known])
         return
-    for one in known:
-        click.echo(f"{one.subject}: {one}")
-    for change in found:
+    for status in known:
+        click.echo(f"{status.subject}: {status}")
+    for change in traced:
         _print(change)
 
 
@@ -94,20 +94,22 @@ class _Outcome:
     attempts: tuple[Attempt, ...] = ()
 
     def plain(self) -> dict[str, Any]:
-        attempts = [{"at": _time(each.at), "kind": each.kind, "error": each.error} for each in self.attempts]
+        attempts = [
+            {"at": _time(attempt.at), "kind": attempt.kind, "error": attempt.error} for attempt in self.attempts
+        ]
         return {"sink": self.sink, "state": self.state, "said": self.said, "attempts": attempts}
 
 
 async def _trace(parts: Assembly, resource: str) -> tuple[list[dict[str, Any]], list[Recorded]]:
     async with parts.opened_store() as store:
-        found: list[EventView] = []
+        rows: list[EventView] = []
         for subject in await _subjects(parts, store, resource):
             needle = subject.encode()
-            found += [line async for line in event_views(store, needle) if line.subject == subject]
-        found.sort(key=lambda line: (line.recorded or datetime.min.replace(tzinfo=UTC), line.position))
-        if not found:
+            rows += [line async for line in event_views(store, needle) if line.subject == subject]
+        rows.sort(key=lambda line: (line.recorded or datetime.min.replace(tzinfo=UTC), line.position))
+        if not rows:
             return [], await recorded(parts, store, resource)
-        return [await _timeline(parts, store, line) for line in found], []
+        return [await _timeline(parts, store, line) for line in rows], []
 
 
 async def _subjects(parts: Assembly, store: Store, resource: str) -> list[str]:

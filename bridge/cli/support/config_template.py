@@ -32,7 +32,7 @@ class _Starter:
         model = registry.load(kind, name).settings
         chosen = _secrets_needed(model)
         yield f"  {name}:"
-        for key in sorted(model.model_fields, key=lambda each: _rank(each, model, chosen)):
+        for key in sorted(model.model_fields, key=lambda item: _rank(item, model, chosen)):
             yield from (f"    {line}".rstrip() for line in self._field(name, key, model, given=key in chosen))
 
     def _field(self, name: str, key: str, model: type[Settings], *, given: bool) -> Iterator[str]:

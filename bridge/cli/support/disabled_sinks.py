@@ -30,8 +30,8 @@ class Disabled:
 async def disabled(store: Store) -> dict[str, Disabled]:
     """Return the disabled sinks by name."""
     notes = await store.statuses("sink/")
-    found = ((place.removeprefix("sink/"), note) for place, note in notes.items())
+    disabled = ((place.removeprefix("sink/"), note) for place, note in notes.items())
     return {
         sink: Disabled(sink, note["disabled"], note.get("disabled_at") or None)
-        for sink, note in found if note.get("disabled")
+        for sink, note in disabled if note.get("disabled")
     }  # fmt: skip

@@ -33,7 +33,7 @@ async def quota_limited_source(
     """
     configured = parts.config.sources
     names = _account(parts, name)
-    budget = min(configured[each].rate for each in names)
+    budget = min(configured[name].rate for name in names)
     share = SharedQuota.for_command(store, parts.clock, names, budget)
     own = configured[name].model_copy(update={"rate": min(budget, rate or budget)})
     source = Assembly(parts.config.model_copy(update={"sources": {**configured, name: own}}), parts.clock).source(name)

@@ -217,24 +217,24 @@ def provider_clock(answer: Response) -> float | None:
 
 def message_path(text: Any) -> str | None:
     """Return the canonical path `/messages/<channel>/<id>` of a message or of one of its recipients, else None."""
-    found = _parts(text)
-    return None if found is None else found[1]
+    parts = _parts(text)
+    return None if parts is None else parts[1]
 
 
 def recipient_key(text: Any, message: str) -> str | None:
     """Return a recipient's key in `message`: its id, or its whole path where that lies elsewhere; None without one."""
-    found = _parts(text)
-    if found is None or found[4] is None:
+    parts = _parts(text)
+    if parts is None or parts[4] is None:
         return None
-    return found[4] if found[1] == message else f"{found[1]}/recipients/{found[4]}"
+    return parts[4] if parts[1] == message else f"{parts[1]}/recipients/{parts[4]}"
 
 
 def canonical(text: str) -> str | None:
     """Return the canonical path of a message or a recipient that is written as a path or an address."""
-    found = _parts(text if text.startswith("/") or "://" in text else f"/{text}")
-    if found is None:
+    parts = _parts(text if text.startswith("/") or "://" in text else f"/{text}")
+    if parts is None:
         return None
-    return found[1] if found[4] is None else f"{found[1]}/recipients/{found[4]}"
+    return parts[1] if parts[4] is None else f"{parts[1]}/recipients/{parts[4]}"
 
 
 def channel_of(path: str) -> str:

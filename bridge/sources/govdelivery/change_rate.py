@@ -136,8 +136,8 @@ def value(rate: float, waited: float, pages: float) -> float:
     are to be found, which have waited half as long on the average. A look is one request; whatever changed costs its
     `pages` of recipients too. It grows with the rate and with the time.
     """
-    found = rate * waited
-    return found * waited / 2 / (1.0 + pages * -math.expm1(-found))
+    expected = rate * waited
+    return expected * waited / 2 / (1.0 + pages * -math.expm1(-expected))
 
 
 def worth_after(rate: float, pages: float, price: float) -> float:

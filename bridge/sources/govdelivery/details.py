@@ -45,15 +45,15 @@ class Details:
         nothing of what is committed after it may wait for a detail.
         """
         wanted: dict[tuple[str, str], tuple[ResourceType, set[str]]] = {}
-        for one in news:
-            status = one.kind.lifecycle.status_by_value.get(one.status, "")
-            if one.detail is None and one.kind.channel == "voice" and status in DETAILS:
-                wanted.setdefault((one.scope, status), (one.kind, set()))[1].add(one.key)
-        found: dict[tuple[str, str], str] = {}
+        for item in news:
+            status = item.kind.lifecycle.status_by_value.get(item.status, "")
+            if item.detail is None and item.kind.channel == "voice" and status in DETAILS:
+                wanted.setdefault((item.scope, status), (item.kind, set()))[1].add(item.key)
+        details: dict[tuple[str, str], str] = {}
         failure: BridgeError | None = None
         for (message, status), (kind, keys) in wanted.items():
             try:
-                details = await self._of(api, kind, message, status, keys)
+                by_key = await self._of(api, kind, message, status, keys)
             except ENDS_SWEEP:
                 raise
             except BridgeError as error:
@@ -63,10 +63,12 @@ class Details:
                 report(f"{error}; calls stay without this detail")
             else:
                 self._failures.pop((message, status), None)
-                found |= {(message, key): detail for key, detail in details.items()}
+                details |= {(message, key): detail for key, detail in by_key.items()}
         if failure is not None:
             raise failure
-        return [replace(one, detail=found.get((one.scope, one.key), one.detail), awaits_detail=False) for one in news]
+        return [
+            replace(item, detail=details.get((item.scope, item.key), item.detail), awaits_detail=False) for item in news
+        ]
 
     def _tries_again(self, message: str, status: str) -> bool:
         """Count a failure, and decide whether what was news is worth waiting for another try."""
@@ -114,8 +116,8 @@ class Details:
                 listing = await api.listing(target)
             except RequestRejected:
                 return
-            for one in observations(kind, message, listing.items, detail):
-                if one.detail is not None:
-                    details[one.key] = detail
-                    missing.discard(one.key)
+            for observation in observations(kind, message, listing.items, detail):
+                if observation.detail is not None:
+                    details[observation.key] = detail
+                    missing.discard(observation.key)
             target = listing.next

@@ -99,16 +99,16 @@ async def created_between(messages: MessageList, start: float, end: float) -> As
     beyond = 0
     async with aclosing(messages.pages()) as pages:
         async for listing, older in pages:
-            found = []
+            items = []
             last = True
             for raw in listing.items:
                 item = parsing.mapping(raw)
                 path, created = messages.path_of(item), epoch(item.get("created_at"))
                 last = last and created is not None and created < start
                 if path is not None and created is not None and start <= created <= end:
-                    found.append(path)
-            if found:
-                yield found
+                    items.append(path)
+            if items:
+                yield items
             beyond = beyond + 1 if last and older else 0
             if beyond >= _SETTLED_PAGES:
                 return
@@ -223,8 +223,8 @@ class ListWalk:
 
 
 def _hint(item: Mapping[str, Any]) -> str:
-    told = [parsing.text(item.get("status")), counts(item.get("recipient_counts"))]
-    return json.dumps(told, separators=(",", ":"), sort_keys=True)
+    digest = [parsing.text(item.get("status")), counts(item.get("recipient_counts"))]
+    return json.dumps(digest, separators=(",", ":"), sort_keys=True)
 
 
 def _ascending(listing: MessageListing) -> bool:

@@ -94,8 +94,10 @@ def _fitting(lifecycle: Lifecycle, statuses: Mapping[str, str]) -> dict[str, str
 
 def counts(value: Any) -> dict[str, int] | None:
     """Return counts by name without those that cannot be numbers of people; None where there are none at all."""
-    found = {name: parsing.integer(raw) for name, raw in parsing.mapping(value).items()}
-    return {name: count for name, count in found.items() if count is not None and 0 <= count <= _COUNT_AT_MOST} or None
+    numbers = {name: parsing.integer(raw) for name, raw in parsing.mapping(value).items()}
+    return {
+        name: count for name, count in numbers.items() if count is not None and 0 <= count <= _COUNT_AT_MOST
+    } or None
 
 
 def describe_message(observation: Observation) -> Facts:

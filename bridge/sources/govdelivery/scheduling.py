@@ -110,19 +110,24 @@ def choose(candidates: Iterable[Candidate], now: float, interval: float, budget:
     """
     best = deque(sorted(candidates, key=_by_worth))
     late = now - _OVERDUE_INTERVALS * interval
-    overdue = deque(sorted((one for one in best if one.due < late), key=lambda one: (one.due, one.path)))
+    overdue = deque(
+        sorted(
+            (candidate for candidate in best if candidate.due < late),
+            key=lambda candidate: (candidate.due, candidate.path),
+        )
+    )
     chosen: dict[str, None] = {}
     while best:
         of_turn = overdue if overdue and len(chosen) % _OVERDUE_TURN == 0 else best
-        one = of_turn.popleft()
-        if one.path in chosen:
+        candidate = of_turn.popleft()
+        if candidate.path in chosen:
             continue
-        budget -= one.cost
+        budget -= candidate.cost
         if budget < 0 and chosen:
             break
-        chosen[one.path] = None
+        chosen[candidate.path] = None
     return list(chosen)
 
 
-def _by_worth(one: Candidate) -> tuple[float, float, str]:
-    return -one.worth, -one.created if math.isinf(one.worth) else one.due, one.path
+def _by_worth(candidate: Candidate) -> tuple[float, float, str]:
+    return -candidate.worth, -candidate.created if math.isinf(candidate.worth) else candidate.due, candidate.path

@@ -62,7 +62,7 @@ class GovDeliverySettings(SourceSettings):
     """The root of the service; staging is https://stage-tms.govdelivery.com."""
     token: Secret
     """The account's authentication token, sent as X-AUTH-TOKEN."""
-    channels: Annotated[list[Channel], AfterValidator(lambda found: list(dict.fromkeys(found)))] = Field(
+    channels: Annotated[list[Channel], AfterValidator(lambda match: list(dict.fromkeys(match)))] = Field(
         default=["sms", "voice"], min_length=1
     )
     """Which kinds of messages."""
@@ -166,8 +166,8 @@ class GovDelivery:
         if changes:
             yield Page((), by=self._clock.now(), cursor=changes)
         if self.settings.discover:
-            async with aclosing(self._discover(api, cursor, followed, now)) as found:
-                async for page in found:
+            async with aclosing(self._discover(api, cursor, followed, now)) as pages:
+                async for page in pages:
                     yield page
         plan = self._plan(now, named, self._paces(cursor, now), first=first)
         due = self._due(followed, plan)
@@ -190,8 +190,8 @@ class GovDelivery:
         now = self._clock.epoch()
         plan = replace(self._plan(now, frozenset(), self._paces({}, now), first=True), once=True, familiar=PageCache())
         for channel in self.settings.channels:
-            found = created_between(self._list(api, channel), start.timestamp(), end.timestamp())
-            async with aclosing(found) as lists:
+            created = created_between(self._list(api, channel), start.timestamp(), end.timestamp())
+            async with aclosing(created) as lists:
                 async for paths in lists:
                     fresh = {path: MessageState(due=now, found=now) for path in paths}
                     async with aclosing(self._sweep(api, fresh, paths, plan)) as swept:
@@ -215,8 +215,8 @@ class GovDelivery:
         now = self._clock.epoch()
         api = Api(self._client(), ProviderHealth())
         for channel in self.settings.channels:
-            found = created_between(self._list(api, channel), now - self.settings.follow_for, now)
-            async with aclosing(found) as lists:
+            created = created_between(self._list(api, channel), now - self.settings.follow_for, now)
+            async with aclosing(created) as lists:
                 async for paths in lists:
                     for path in paths:
                         if path not in followed:
@@ -247,11 +247,11 @@ class GovDelivery:
         if not self.settings.discover or "sms" not in self.settings.channels or start >= end:
             return ()
         entries = [MessageState.load(text) for path, text in cursor.items() if path.startswith("/messages/sms/")]
-        born = [one for one in entries if start.timestamp() <= (one.created or -1.0) < end.timestamp()]
-        found = await reconciliation.fetch_statistics(
+        born = [entry for entry in entries if start.timestamp() <= (entry.created or -1.0) < end.timestamp()]
+        statistics = await reconciliation.fetch_statistics(
             Api(self._client(), ProviderHealth()), self._kinds["sms"][1], (start, end), born
         )
-        return () if found is None else (found,)
+        return () if statistics is None else (statistics,)
 
     async def members(self, group: str, cursor: Mapping[str, str]) -> AsyncGenerator[Page, None]:
         """Read all recipients of a message; see `bridge.source.Countable`."""
@@ -285,10 +285,10 @@ class GovDelivery:
             await api.listing(f"/messages/{channels[0]}")
         host = URL(self.settings.url).host
         missing = [channel for channel in channels if offered and channel not in offered]
-        told = f"; it names no {' and no '.join(missing)}: take it out of channels" if missing else ""
+        hint = f"; it names no {' and no '.join(missing)}: take it out of channels" if missing else ""
         lists = 2 * len(channels) if self.settings.discover else 0
         per_day = lists * _DAY / self.settings.interval + len(self.settings.messages) * _DAY / MAX_WAIT_RUNNING_SECONDS
-        return Probe(f"{host} takes the token; channels {', '.join(sorted(offered) or channels)}{told}", per_day)
+        return Probe(f"{host} takes the token; channels {', '.join(sorted(offered) or channels)}{hint}", per_day)
 
     async def close(self) -> None:
         """Give back connections."""
@@ -480,5 +480,5 @@ def _take_up(followed: dict[str, MessageState], named: Iterable[str], now: float
 def _offered(links: Any) -> set[str]:
     """Return the channels among the links of the root, which are an object or a list of objects with one link each."""
     objects = links if isinstance(links, list) else [links]
-    targets = [target for one in objects for target in parsing.mapping(one).values() if isinstance(target, str)]
+    targets = [target for item in objects for target in parsing.mapping(item).values() if isinstance(target, str)]
     return {target.rstrip("/").rpartition("/messages/")[2] for target in targets if "/messages/" in target}

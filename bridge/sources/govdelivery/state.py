@@ -192,14 +192,14 @@ def to_datetime(seconds: float | None) -> datetime | None:
 
 def epoch(value: Any) -> float | None:
     """Read a provider's time as seconds since 1970."""
-    found = parsing.time(value)
-    return None if found is None else found.timestamp()
+    moment = parsing.time(value)
+    return None if moment is None else moment.timestamp()
 
 
 def past(value: Any, now: float) -> float | None:
     """Read a time as `epoch` does; one that is yet to come, of what is said to have happened, is None."""
-    found = epoch(value)
-    return None if found is None or found > now else found
+    seconds = epoch(value)
+    return None if seconds is None or seconds > now else seconds
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,8 +106,8 @@ class MessageSweep:
             yield self._note(self._failed(error))
         except Exception as error:  # noqa: BLE001 - one odd answer must not keep the others from being looked at
             # Its own text may quote the answer.
-            told = f"{self._path}: its answer cannot be taken in ({type(error).__name__})"
-            yield self._note(self._failed(Permanent(told)))
+            problem = f"{self._path}: its answer cannot be taken in ({type(error).__name__})"
+            yield self._note(self._failed(Permanent(problem)))
 
     def _note(self, entry: MessageState) -> Page:
         return Page((), by=self._clock.now(), cursor={self._path: entry.dump()})
@@ -324,19 +324,23 @@ class MessageSweep:
         Whoever was called while the sweep was under way may stand in `recipients` and not have stood in the collection
         of its detail when that was read. The next sweep finds both.
         """
-        found = list(observations(self._recipient, self._path, listing.items, detail or None))
-        unread = len(listing.items) - len(found)
+        shown = list(observations(self._recipient, self._path, listing.items, detail or None))
+        unread = len(listing.items) - len(shown)
         if unread:
             self._plan.report(f"{self._path}: {unread} recipients of a page have no status or no identity: passed over")
         if not self._voice:
-            return found, 0
+            return shown, 0
         names = self._recipient.lifecycle.status_by_value
         if detail:
             # Who ended otherwise than this collection tells is shown by `recipients`, to be looked up elsewhere.
             finals = self._recipient.lifecycle.finals
-            return [one for one in found if one.detail or names.get(one.status) not in finals], 0
+            return [
+                observation
+                for observation in shown
+                if observation.detail or names.get(observation.status) not in finals
+            ], 0
         kept = []
-        for observation in found:
+        for observation in shown:
             details = DETAILS.get(names.get(observation.status, ""))
             if details is None:
                 kept.append(observation)
@@ -348,7 +352,7 @@ class MessageSweep:
             # What ended before the sweep and stands in none of its collections has no detail to wait for.
             settled = known and (completed or 0.0) < (sweep.since or 0.0) and set(details) <= set(sweep.settled)
             kept.append(observation if settled else replace(observation, awaits_detail=True))
-        return kept, len(found) - len(kept)
+        return kept, len(shown) - len(kept)
 
     def _complete(self, sweep: SweepTimes) -> MessageState:
         total = (sweep.counts or {}).get("total", 0)
@@ -429,5 +433,5 @@ def _key(item: Mapping[str, Any], prefix: str, message: str) -> str | None:
     itself = links.get("self") if isinstance(links, dict) else None
     if isinstance(itself, str) and itself.startswith(prefix) and (key := itself[len(prefix) :]).isalnum():
         return key
-    found = recipient_key(itself, message) or parsing.text(item.get("id"))
-    return f"{prefix}{found}" if found == MESSAGE_KEY else found
+    name = recipient_key(itself, message) or parsing.text(item.get("id"))
+    return f"{prefix}{name}" if name == MESSAGE_KEY else name

@@ -162,11 +162,11 @@ def _history(event: Event) -> str:
 
 
 def _counts(event: Event) -> list[str]:
-    found: dict[str, Any] = {}
+    facts: dict[str, Any] = {}
     for name in ("recipient_counts", "recipient_detail_counts"):
         counts = _fact(event, name)
-        found |= counts if isinstance(counts, dict) else {}
-    text = " · ".join(f"{name.replace('_', ' ')} {count}" for name, count in found.items() if count)
+        facts |= counts if isinstance(counts, dict) else {}
+    text = " · ".join(f"{name.replace('_', ' ')} {count}" for name, count in facts.items() if count)
     return [text] if text else []
 
 

@@ -59,12 +59,12 @@ class Digests:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _gathered(self, group: _Group, event: Event) -> None:
-        told = asyncio.get_running_loop().create_future()
-        group.waiting[told] = event
+        sent = asyncio.get_running_loop().create_future()
+        group.waiting[sent] = event
         try:
-            await told
+            await sent
         finally:
-            group.waiting.pop(told, None)  # whoever was cancelled is not in the digest
+            group.waiting.pop(sent, None)  # whoever was cancelled is not in the digest
 
     async def _run(self, key: Hashable, group: _Group) -> None:
         window = min(FIRST_WINDOW, self._window)
@@ -80,24 +80,24 @@ class Digests:
             _fail(list(group.waiting), Transient("the sink is closing"))
 
     async def _flush(self, group: _Group) -> None:
-        told: list[asyncio.Future[None]] = list(group.waiting)
+        futures: list[asyncio.Future[None]] = list(group.waiting)
         try:
             await self._turn()
-            told = list(group.waiting)  # and those that came while we waited for our turn
-            if told:
-                await self._post([group.waiting.pop(one) for one in told])
+            futures = list(group.waiting)  # and those that came while we waited for our turn
+            if futures:
+                await self._post([group.waiting.pop(future) for future in futures])
         except asyncio.CancelledError:
-            _fail(told, Transient("the sink is closing"))
+            _fail(futures, Transient("the sink is closing"))
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait have to hear of it
-            _fail(told, error)
+            _fail(futures, error)
         else:
-            for one in told:
-                if not one.done():
-                    one.set_result(None)
+            for future in futures:
+                if not future.done():
+                    future.set_result(None)
 
 
-def _fail(told: list[asyncio.Future[None]], error: Exception) -> None:
-    for one in told:
-        if not one.done():
-            one.set_exception(copy.copy(error))  # one for each, for a raised error collects its tracebacks
+def _fail(futures: list[asyncio.Future[None]], error: Exception) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_exception(copy.copy(error))  # one for each, for a raised error collects its tracebacks
