@@ -59,14 +59,14 @@ def _parts(kind: registry.Kind, base: type[S], text: Document, problems: list[Co
         what = "is empty" if values is None else "must be a mapping"
         problems.append(text.problem((section,), f"{what}; give each {kind} a name, and its settings below that"))
         return {}
-    values = {}
+    parts = {}
     for name, part in values.items():
         checked = _part(kind, name, part, text)
         if isinstance(checked, base):
-            values[name] = checked
+            parts[name] = checked
         elif isinstance(checked, list):
             problems += checked
-    return values
+    return parts
 
 
 def _part(kind: registry.Kind, name: str, values: Any, text: Document) -> Settings | list[ConfigProblem]:
