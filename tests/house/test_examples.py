@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from house.pages import PAGES, ROOT
 
 from bridge.config.loading import load
 from bridge.domain.settings import Settings
 from bridge.protocols.sink import SinkSettings
 from bridge.protocols.source import SourceSettings
 
-ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "plugins").glob("*/README.md"))]
 # A block with a title belongs to the plugin tutorial, which is tested as a whole.
 YAML = re.compile(r"^ *```ya?ml\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 WHOLE = re.compile(r"^sources:", re.MULTILINE)
@@ -24,12 +23,12 @@ A_SECRET = "whsec_" + "c2VjcmV0IG9mIDI0IGJ5dGVzISEhISEh"
 
 
 def examples() -> dict[str, str]:
-    found = {str(path.relative_to(ROOT)): path.read_text() for path in FILES}
+    texts = {str(path.relative_to(ROOT)): path.read_text() for path in FILES}
     for page in PAGES:
         for number, text in enumerate(YAML.findall(page.read_text()), start=1):
             if WHOLE.search(text):
-                found[f"{page.relative_to(ROOT)} block {number}"] = text
-    return found
+                texts[f"{page.relative_to(ROOT)} block {number}"] = text
+    return texts
 
 
 def fitting(name: str) -> str:
@@ -38,10 +37,10 @@ def fitting(name: str) -> str:
 
 
 def with_files(text: str, folder: Path) -> str:
-    def made(found: re.Match[str]) -> str:
-        path = folder / found["key"]
-        path.write_text(fitting(found["key"]))
-        return f"{found['key']}_file: {path}"
+    def made(key: re.Match[str]) -> str:
+        path = folder / key["key"]
+        path.write_text(fitting(key["key"]))
+        return f"{key['key']}_file: {path}"
 
     return re.sub(r"(?P<key>\b\w+)_file: [^\s,}]+", made, text)
 
