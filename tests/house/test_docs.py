@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import statistics
 import subprocess
 import sys
 from collections import Counter
@@ -15,6 +16,7 @@ from typing import get_args
 import click
 import pytest
 from catalogue import CATALOGUE
+from house.figures import sentences
 
 from bridge.cli import cli
 from bridge.cli.support.options import Exit
@@ -314,3 +316,15 @@ def test_index_links_every_page() -> None:
     index = (DOCS / "README.md").read_text()
     targets = {(DOCS / target).resolve() for target in re.findall(r"\]\(([^)#:]+)", index)}
     assert sorted(DOCS.rglob("*.md")) == sorted({*targets, DOCS / "README.md"} & set(DOCS.rglob("*.md")))
+
+
+# --- plain English ----------------------------------------------------------------------------------------------------
+
+MEAN_WORDS, LONGEST_WORDS = 15, 30
+
+
+def test_sentences_are_short() -> None:
+    words = {page: sentences(page.read_text()) for page in pages()}
+    everything = [count for counts in words.values() for count in counts]
+    assert statistics.mean(everything) <= MEAN_WORDS
+    assert {page.name: max(counts) for page, counts in words.items() if counts and max(counts) > LONGEST_WORDS} == {}

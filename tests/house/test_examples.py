@@ -45,12 +45,12 @@ def with_files(text: str, folder: Path) -> str:
     return re.sub(r"(?P<key>\b\w+)_file: [^\s,}]+", made, text)
 
 
-def test_examples_are_found_where_readers_look_for_them() -> None:
+def test_examples_are_found() -> None:
     assert {Path(name).parts[0] for name in examples()} >= {"config", "docs", "README.md block 1"}
 
 
 @pytest.mark.parametrize("name", examples())
-def test_an_example_is_a_configuration_that_works(name: str, tmp_path: Path) -> None:
+def test_example_is_accepted(name: str, tmp_path: Path) -> None:
     text = with_files(examples()[name], tmp_path)
     environ = {variable: fitting(variable) for variable in re.findall(r"\$\{(\w+)\}", text)}
     file = tmp_path / "bridge.yaml"
@@ -67,7 +67,7 @@ def keys_of(kind: str, text: str) -> dict[str, set[str]]:
     return parts
 
 
-def test_the_commented_example_shows_the_common_keys_of_everything_that_can_be_configured() -> None:
+def test_commented_example_shows_every_common_key() -> None:
     text = (ROOT / "config" / "bridge.yaml").read_text()
     sources, sinks = keys_of("sources", text), keys_of("sinks", text)
     assert set(sources) == {"govdelivery", "marketingcloud", "spacivox"}

@@ -77,12 +77,12 @@ def test_the_pages_have_packages_with_code_metadata_and_tests() -> None:
         assert f"{package}/test_{module.removeprefix('bridge_')}.py" in BLOCKS
 
 
-def test_the_source_of_the_page_is_short() -> None:
+def test_source_of_the_page_is_short() -> None:
     assert len(BLOCKS["bridge-fax/bridge_fax.py"].splitlines()) <= SOURCE_LINES
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_a_package_is_typed_strictly_from_outside(workshop: Path, package: str) -> None:
+def test_package_is_typed_strictly_from_outside(workshop: Path, package: str) -> None:
     module = package.replace("-", "_")
     checked = subprocess.run(
         [
@@ -105,14 +105,14 @@ def test_a_package_is_typed_strictly_from_outside(workshop: Path, package: str) 
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_a_package_passes_the_tests_that_the_page_gives_it(run: Run, package: str) -> None:
+def test_package_passes_its_tests_of_the_page(run: Run, package: str) -> None:
     tested = run("pytest", "-q", "-p", "no:cacheprovider", inside=package)
     assert tested.returncode == 0, tested.stdout
     assert re.search(r"\d+ passed", tested.stdout)
     assert "skipped" not in tested.stdout
 
 
-def test_both_are_announced_with_their_distributions_and_events(run: Run) -> None:
+def test_plugins_are_listed_with_distributions_and_events(run: Run) -> None:
     plugins = {plugin["name"]: plugin for plugin in json.loads(run("bridge", "plugins", "--json").stdout)}
     assert plugins["mattermost"]["distribution"] == "bridge-mattermost"
     assert plugins["fax"]["distribution"] == "bridge-fax"
@@ -121,7 +121,7 @@ def test_both_are_announced_with_their_distributions_and_events(run: Run) -> Non
     assert classes["FaxFailed"] == ["fax.document.failed"]
 
 
-async def test_both_at_work_bring_each_fax_that_moved_into_the_channel(workshop: Path, run: Run) -> None:
+async def test_each_moved_fax_arrives_in_the_channel(workshop: Path, run: Run) -> None:
     body = json.dumps(FAXES).encode()
     answer = reply(200, body, {"Content-Type": "application/json"})
     async with FakeEndpoint(default=answer) as provider, FakeEndpoint() as channel:
@@ -136,7 +136,7 @@ async def test_both_at_work_bring_each_fax_that_moved_into_the_channel(workshop:
     assert "since=" in provider.requests[-1].path
 
 
-async def test_a_recording_of_the_source_replays_to_the_same_events(workshop: Path, run: Run) -> None:
+async def test_recording_of_the_source_replays_same_events(workshop: Path, run: Run) -> None:
     answer = reply(200, json.dumps(FAXES).encode(), {"Content-Type": "application/json"})
     async with FakeEndpoint(default=answer) as provider, FakeEndpoint() as channel:
         urls = {"FAX_URL": provider.url, "FAX_TOKEN": "a-token", "MATTERMOST_URL": f"{channel.url}/hooks/a-secret"}
