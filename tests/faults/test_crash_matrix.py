@@ -459,7 +459,7 @@ async def test_killed_there_nothing_is_lost_and_only_what_the_table_says_comes_t
 
 
 async def test_the_page_on_delivery_has_the_same_table() -> None:
-    lines = (Path(__file__).parents[2] / "docs" / "delivery.md").read_text().splitlines()
+    lines = (Path(__file__).parents[2] / "docs" / "explanation" / "delivery.md").read_text().splitlines()
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| ")]
     rows = {row[1]: (row[3], row[4]) for row in cells if row[0].isdecimal()}
     assert rows == {point.name: (point.to_consumers, point.to_sink) for point in POINTS}
