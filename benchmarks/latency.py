@@ -21,7 +21,8 @@ from bridge.config.loading import load
 from bridge.domain.clock import Clock
 from bridge.protocols.source import Observation, Page
 from bridge.runtime.assembly import Assembly
-from bridge.runtime.service import ConfiguredSource, Service, build
+from bridge.runtime.parts import ConfiguredSource, build
+from bridge.runtime.service import Service
 from bridge.sources.govdelivery.lifecycles import kinds
 
 PAGE = 20

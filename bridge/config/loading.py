@@ -59,14 +59,14 @@ def _parts(kind: registry.Kind, base: type[S], text: Document, problems: list[Co
         what = "is empty" if values is None else "must be a mapping"
         problems.append(text.problem((section,), f"{what}; give each {kind} a name, and its settings below that"))
         return {}
-    parts = {}
+    checked_parts: dict[str, S] = {}
     for name, part in values.items():
         checked = _part(kind, name, part, text)
         if isinstance(checked, base):
-            parts[name] = checked
+            checked_parts[name] = checked
         elif isinstance(checked, list):
             problems += checked
-    return parts
+    return checked_parts
 
 
 def _part(kind: registry.Kind, name: str, values: Any, text: Document) -> Settings | list[ConfigProblem]:

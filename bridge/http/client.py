@@ -21,6 +21,7 @@ from bridge.http.conditional import ConditionalCache, confirmed, validators
 from bridge.http.connector import ReportingConnector
 from bridge.http.errors import CrossOriginLink, NotFound, ProviderError, RequestRejected, Throttled, TooLarge
 from bridge.http.headers import parse_retry_after
+from bridge.http.lenient import head_limits
 from bridge.http.limiter import Limiter
 from bridge.http.response import MAX_CACHED_URLS, RequestFailure, Response
 from bridge.http.status import NOT_MODIFIED_STATUS, is_client_error, is_redirect, is_success
@@ -264,6 +265,7 @@ class HttpClient:
                     hdrs.USER_AGENT: self._user_agent,
                 },
                 cookie_jar=aiohttp.DummyCookieJar(),
+                **head_limits(),
             )
             # aiohttp would repeat a request on a connection that died while idle, without asking the budget.
             self._session._retry_connection = False  # noqa: SLF001 - it offers no public switch; its own TestClient does this

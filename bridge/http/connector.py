@@ -9,10 +9,11 @@ import aiohttp
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 
+from bridge.http.lenient import LenientConnector
 from bridge.protocols.request_context import current
 
 
-class ReportingConnector(aiohttp.TCPConnector):
+class ReportingConnector(LenientConnector):
     """Tells the request's slot that it has a connection and is about to leave; `check` may still raise.
 
     The library's own traces report this too, but their other signals double the cost of a request.

@@ -20,6 +20,7 @@ from bridge.domain.errors import BridgeError, EndpointGone, Permanent, Transient
 from bridge.domain.settings import MASK
 from bridge.http.addresses import RefusedAddressError, is_public
 from bridge.http.headers import parse_retry_after
+from bridge.http.lenient import LenientConnector, head_limits
 from bridge.http.status import GONE_STATUS, RETRIED_CLIENT_ERRORS, is_redirect, is_server_error, is_success
 from bridge.http.tls import NO_TLS, Tls, tls_reason
 
@@ -28,6 +29,8 @@ MAX_ANSWER_BYTES = 64 * 1024
 CONNECT_TIMEOUT_SECONDS = 10.0
 """Seconds for resolving, connecting and TLS."""
 _DRAIN_TIMEOUT_SECONDS = 1.0
+_HEAD_TIMEOUT_SECONDS = 3.0
+"""Seconds that the rest of a head may take after its status; then the status counts alone."""
 _KEEPALIVE_SECONDS = 4.0
 """Seconds; many servers close an idle connection after five."""
 
@@ -138,7 +141,8 @@ class GuardedClient:
             return
         self._context = await asyncio.to_thread(self._tls.context)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
+            connector=LenientConnector(
+                head_timeout=min(_HEAD_TIMEOUT_SECONDS, self._timeout / 2),
                 limit=self._connections,
                 ssl=self._context,
                 socket_factory=self._socket,
@@ -150,6 +154,7 @@ class GuardedClient:
             trust_env=False,
             auto_decompress=False,
             headers={"User-Agent": "bridge", "Accept-Encoding": "identity"},
+            **head_limits(),
         )
 
     async def close(self) -> None:
@@ -161,8 +166,8 @@ class GuardedClient:
     async def post(self, endpoint: Endpoint, body: bytes, headers: Mapping[str, str]) -> EndpointResponse:
         """Post and return the answer, whatever its status; raises `Transient` if no answer came.
 
-        Once a status has arrived, it counts: if the body is torn, endless or slow, the answer has the part of the body
-        that was read in time, and its connection is not used again.
+        Once a status has arrived, it counts, whatever follows. If the headers or the body are irregular, torn, endless
+        or slow, the answer has the part that was read in time, and its connection is not used again.
         """
         if self._session is None:
             raise Transient(f"{endpoint.name}: the connections are closed")

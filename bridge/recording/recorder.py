@@ -22,11 +22,12 @@ from bridge.ingest.intake import INTERNAL_PREFIX
 from bridge.ingest.poller import describe_unexpected
 from bridge.protocols.ledger import Key
 from bridge.protocols.source import Page, Source
+from bridge.protocols.store import Store
 from bridge.recording.files import Full, Line, Writer, prepare, stamp
 from bridge.recording.frozen_clock import FrozenTime, PollContext, advance_to, frozen_clock, real_time
 from bridge.recording.recorded_source import RecordedSource
 from bridge.recording.redaction import Redactor
-from bridge.runtime.assembly import Assembly, Store
+from bridge.runtime.assembly import Assembly
 
 log = structlog.get_logger()
 

@@ -18,22 +18,14 @@ from bridge.domain.catalogue import INTERNAL_EVENTS, Catalogue
 from bridge.domain.clock import Clock
 from bridge.domain.errors import Permanent, Unavailable
 from bridge.protocols.broker import Broker
-from bridge.protocols.deliveries import DeliveryStore
 from bridge.protocols.ledger import Ledger
 from bridge.protocols.sink import Sink
 from bridge.protocols.source import Source
+from bridge.protocols.store import Store
 
 _KEY_NOTE = "secret/privacy"
 _KEY_LEASE = "secret/privacy"
 _KEY_LEASE_TTL = 10.0
-
-
-class Store(Ledger, DeliveryStore, Protocol):
-    """One store that keeps both the ledger and the deliveries."""
-
-    async def open(self) -> None:
-        """Connect; raises `Unavailable`."""
-        ...
 
 
 class OpenBroker(Broker, Protocol):

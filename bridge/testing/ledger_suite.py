@@ -5,24 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Protocol
 
 import pytest
 
 from bridge.domain.errors import Conflict, LeaseLost
 from bridge.domain.event import JournalEntry, Position, WireEvent
-from bridge.protocols.deliveries import DeliveryStore
 from bridge.protocols.ledger import Commit, JournalState, Key, Lease, Ledger, StatusChange
+from bridge.protocols.store import Store
 
 MONTH_SECONDS = 30 * 86400.0
-
-
-class Store(Ledger, DeliveryStore, Protocol):
-    """What the stores of the bridge are: both memories in one."""
-
-    async def open(self) -> None:
-        """Connect, or raise `Unavailable`."""
-        ...
 
 
 Make = Callable[[], Store]

@@ -10,7 +10,8 @@ import pytest
 
 from bridge.domain.event import Position, WireEvent
 from bridge.protocols.deliveries import Attempt, Delivery, DeliveryCounts, DeliveryStore, NewDelivery
-from bridge.testing.ledger_suite import Make, Store, StoreFixtures, event
+from bridge.protocols.store import Store
+from bridge.testing.ledger_suite import Make, StoreFixtures, event
 
 HOUR_SECONDS = 3600.0
 

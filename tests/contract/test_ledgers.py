@@ -19,7 +19,8 @@ from bridge.domain.clock import Clock
 from bridge.domain.errors import Conflict, LeaseLost
 from bridge.domain.event import JournalEntry, Position, WireEvent
 from bridge.protocols.ledger import Commit, Key, Lease, StatusChange
-from bridge.testing.ledger_suite import LedgerSuite, Make, Store, event
+from bridge.protocols.store import Store
+from bridge.testing.ledger_suite import LedgerSuite, Make, event
 
 
 class TestRedisLedger(LedgerSuite):

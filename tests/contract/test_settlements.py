@@ -21,7 +21,8 @@ from bridge.adapters.sqlite.store import SqliteStore
 from bridge.domain.clock import Clock
 from bridge.domain.event import Position
 from bridge.protocols.deliveries import Attempt, DeliveryCounts, NewDelivery
-from bridge.testing.ledger_suite import Make, Store
+from bridge.protocols.store import Store
+from bridge.testing.ledger_suite import Make
 from bridge.testing.settlement_suite import SettlementsSuite
 
 

@@ -22,8 +22,9 @@ from bridge.domain.clock import Clock
 from bridge.domain.errors import AccessRefused, Conflict, Unavailable
 from bridge.protocols.deliveries import Attempt, DeliveryCounts
 from bridge.protocols.ledger import Commit, Key, Ledger
+from bridge.protocols.store import Store
 from bridge.testing.free_port import free_port
-from bridge.testing.ledger_suite import Store, change, event, events, held, histories
+from bridge.testing.ledger_suite import change, event, events, held, histories
 from bridge.testing.servers import RedisServer, wait_for
 from bridge.testing.settlement_suite import arrivals, at, later
 

@@ -18,7 +18,8 @@ from bridge.cli.support.running import load_assembly, run
 from bridge.domain.times import rfc3339, truncate_to_millis
 from bridge.ingest.backfill import Backfill, BackfillProgress
 from bridge.ingest.intake import Intake
-from bridge.runtime.assembly import Assembly, Store
+from bridge.protocols.store import Store
+from bridge.runtime.assembly import Assembly
 
 _BACKLOG = 50_000
 _PROBLEMS_SHOWN = 20

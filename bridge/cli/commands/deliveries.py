@@ -21,7 +21,8 @@ from bridge.domain.event import JournalEntry, Position
 from bridge.domain.event_view import EventView
 from bridge.domain.times import rfc3339, truncate_to_millis
 from bridge.protocols.deliveries import Attempt, Delivery
-from bridge.runtime.assembly import Assembly, Store
+from bridge.protocols.store import Store
+from bridge.runtime.assembly import Assembly
 
 _ALL = 1_000_000
 

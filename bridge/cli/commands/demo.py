@@ -62,7 +62,8 @@ def demo(topics: tuple[str, ...], *, seconds: float | None, as_json: bool, seed:
 
 async def _demo(folder: Path, topics: list[str], seconds: float | None, seed: int | None, *, as_json: bool) -> None:
     from bridge.observability.logging import configure_logging
-    from bridge.runtime.service import Service, build
+    from bridge.runtime.parts import build
+    from bridge.runtime.service import Service
     from bridge.simulator import Simulator, demo_settings
 
     configure_logging("warning", "console")

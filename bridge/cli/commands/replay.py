@@ -14,7 +14,8 @@ from bridge.cli.support.running import load_assembly, run
 from bridge.domain import topics as patterns
 from bridge.domain.times import rfc3339
 from bridge.protocols.deliveries import NewDelivery
-from bridge.runtime.assembly import Assembly, Store
+from bridge.protocols.store import Store
+from bridge.runtime.assembly import Assembly
 
 _BATCH = 1000
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from bridge.config.model import Config
     from bridge.runtime.assembly import Assembly
-    from bridge.runtime.service import OnceReport, Service
+    from bridge.runtime.once import OnceReport
+    from bridge.runtime.service import Service
 
 
 def _size(context: click.Context, parameter: click.Parameter, value: str) -> int:
@@ -99,7 +100,8 @@ def run(
     from bridge.config import registry
     from bridge.config.loading import load
     from bridge.observability.logging import configure_logging
-    from bridge.runtime.service import ROLES, Service, build
+    from bridge.runtime.parts import build
+    from bridge.runtime.service import ROLES, Service
 
     config = load(config_file)
     configure_logging(config.log.level, config.log.format)
@@ -177,8 +179,8 @@ def _show(report: OnceReport, *, as_json: bool, to: TextIO) -> None:
         click.echo(json.dumps(_plain(report), ensure_ascii=False, indent=2), file=to)
         return
     rows: list[list[Any]] = [
-        ["source", name, f"{source.observed} looked at, {source.events} events", "; ".join(source.problems[:1])]
-        for name, source in sorted(report.rounds.items())
+        ["source", name, f"{result.observed} looked at, {result.events} events", "; ".join(result.problems[:1])]
+        for name, result in sorted(report.polls.items())
     ]
     rows += [["source", name, "failed", reason] for name, reason in sorted(report.failures.items())]
     rows.append(["relay", "", f"{report.published} published, {report.unroutable} that no queue wanted", ""])
@@ -192,8 +194,8 @@ def _show(report: OnceReport, *, as_json: bool, to: TextIO) -> None:
 def _plain(report: OnceReport) -> dict[str, Any]:
     return {
         "sources": {
-            name: {"observed": source.observed, "events": source.events, "problems": source.problems}
-            for name, source in sorted(report.rounds.items())
+            name: {"observed": result.observed, "events": result.events, "problems": result.problems}
+            for name, result in sorted(report.polls.items())
         },
         "failures": report.failures,
         "published": report.published,

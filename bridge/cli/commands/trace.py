@@ -22,7 +22,8 @@ from bridge.domain.event_view import EventView
 from bridge.domain.settings import format_duration
 from bridge.domain.times import rfc3339, truncate_to_millis
 from bridge.protocols.deliveries import Attempt, DeliveryCounts
-from bridge.runtime.assembly import Assembly, Store
+from bridge.protocols.store import Store
+from bridge.runtime.assembly import Assembly
 
 
 @click.command(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bridge.runtime.assembly import Store
+    from bridge.protocols.store import Store
 
 
 @dataclass(frozen=True, slots=True)

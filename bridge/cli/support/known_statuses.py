@@ -12,7 +12,8 @@ from bridge.domain.lifecycle import StatusHistory
 from bridge.protocols.source import Reconcilable
 
 if TYPE_CHECKING:
-    from bridge.runtime.assembly import Assembly, Store
+    from bridge.protocols.store import Store
+from bridge.runtime.assembly import Assembly
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,15 +73,15 @@ def test_an_event_is_written_in_the_same_bytes_whether_it_is_made_or_not(
 ) -> None:
     model = cls.model_fields["data"].annotation
     assert model is not None
-    mould = EventEncoder(
+    encoder = EventEncoder(
         cls, model, some.draw(words), channel=some.draw(words), status="failed", previous=some.draw(st.none() | words),
         detail=some.draw(st.none() | words), transition=Transition.SKIP,
     )  # fmt: skip
-    sight = ObservationTimes(some.draw(st.none() | st.just(NOW)), NOW, recorded)
+    times = ObservationTimes(some.draw(st.none() | st.just(NOW)), NOW, recorded)
     when = some.draw(st.just(time) | st.just(time.replace(tzinfo=None)))
-    arguments = (some.draw(texts), some.draw(texts), when, sight, some.draw(fields(model)))
-    expected = outcome(lambda: mould.make(*arguments).to_wire())
-    found = outcome(lambda: mould.cast(*arguments))
+    arguments = (some.draw(texts), some.draw(texts), when, times, some.draw(fields(model)))
+    expected = outcome(lambda: encoder.build(*arguments).to_wire())
+    found = outcome(lambda: encoder.encode(*arguments))
     assert found == expected or (isinstance(expected, list) and found == "refused")
 
 
@@ -100,11 +100,11 @@ def test_an_event_is_written_in_the_same_bytes_whether_it_is_made_or_not(
 def test_what_providers_usually_say_is_written_without_making_an_object(
     cls: type[Event], model: type[Data], said: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mould = plain(cls, model)
+    encoder = plain(cls, model)
     arguments = ("5f0c", "/z/1", NOW, ObservationTimes(None, NOW, NOW), said)
-    expected = mould.make(*arguments).to_wire()
-    monkeypatch.setattr(EventEncoder, "make", None)
-    assert mould.cast(*arguments) == expected
+    expected = encoder.build(*arguments).to_wire()
+    monkeypatch.setattr(EventEncoder, "build", None)
+    assert encoder.encode(*arguments) == expected
 
 
 class Richer(RecipientFailed):
@@ -168,10 +168,10 @@ def test_a_plugins_own_event_is_written_with_all_that_it_adds(cls: type[Event], 
         data: model
 
     said = {"message": "/messages/voice/1", "error": "abcdef"}
-    for mould in (plain(cls, model), plain(Whole, model)):
+    for encoder in (plain(cls, model), plain(Whole, model)):
         arguments = ("5f0c", "/z", NOW, ObservationTimes(NOW, NOW, NOW), said)
-        wire = mould.cast(*arguments)
-        assert wire == mould.make(*arguments).to_wire()
+        wire = encoder.encode(*arguments)
+        assert wire == encoder.build(*arguments).to_wire()
     assert wire.body.endswith(b'},"tenant":"city"}') is issubclass(cls, Richer)
     assert (b'"/Z"' in wire.body) is issubclass(cls, Shouting)
     assert (b'"abc"' in wire.body) is issubclass(model, CheckedData)
@@ -182,4 +182,4 @@ def test_a_value_that_its_class_refuses_is_refused() -> None:
     arguments = ("5f0c", "/z", NOW, ObservationTimes(None, NOW, NOW))
     for said in ({}, {"message": 5}, {"message": "/m", "created_at": NOW.replace(tzinfo=None)}):
         with pytest.raises(ValidationError):
-            plain(RecipientFailed, RecipientData).cast(*arguments, said)
+            plain(RecipientFailed, RecipientData).encode(*arguments, said)
