@@ -116,7 +116,7 @@ class SinkEvent(Event):
 
 
 class SinkDisabled(SinkEvent):
-    """A sink's far side failed many times in a row, or said that it is gone; its events wait."""
+    """A sink's endpoint failed many times in a row, or said that it is gone; its events wait."""
 
     status = "disabled"
 
