@@ -113,7 +113,7 @@ class ThreadWorker:
             else:
                 self._thread.join(grace)
                 return
-        log.warning("worker.left_behind", name=self._name, consequence="its thread ends with the process")
+        log.warning("worker.abandoned", name=self._name, consequence="its thread ends with the process")
 
     def _ring(self) -> None:
         if self._bell is not None:

@@ -101,8 +101,8 @@ class Config(Settings):
     claim: Duration = Field(default=15.0, ge=1)
     """How long a process holds a delivery without renewing its claim. After that, another process sends it."""
     audit: Duration = Field(default=10.0, ge=0.1)
-    """The time between two audits, which find events that the broker lost. A message must need less than that from broker
-    to store."""
+    """The time between two audits, which find events that the broker lost; longer than a message needs from broker to
+    store."""
     sources: dict[str, SerializeAsAny[SourceSettings]] = Field(default_factory=dict)
     """What is polled: a name, and the settings of an installed source."""
     sinks: dict[str, SerializeAsAny[SinkSettings]] = Field(default_factory=dict)

@@ -750,7 +750,7 @@ async def test_a_thread_that_cannot_be_interrupted_is_left_behind_and_said_so() 
     worker.submit(lambda: free.wait(60))
     with structlog.testing.capture_logs() as logs:
         await worker.close(grace=0.02)
-    assert [each["event"] for each in logs] == ["worker.left_behind"]
+    assert [each["event"] for each in logs] == ["worker.abandoned"]
     (thread,) = [each for each in threading.enumerate() if each.name == "bridge-test"]
     free.set()
     await asyncio.to_thread(thread.join, 10)

@@ -223,7 +223,7 @@ async def test_a_user_who_may_not_ask_the_server_about_itself_can_use_it(
                 await store.close()
         finally:
             client.acl_deluser("app")
-    assert [line["event"] for line in logs] == ["store.unasked"]
+    assert [line["event"] for line in logs] == ["store.info_denied"]
     assert password not in str(logs)
 
 

@@ -194,7 +194,7 @@ class AmqpConnection:
 
     def _on_blocked(self, _reason: str) -> None:
         self._blocked = True
-        log.warning("broker.blocks_publishers", reason="memory or disk alarm", consequence="events wait in the journal")
+        log.warning("broker.blocked", reason="memory or disk alarm", consequence="events wait in the journal")
 
     def _on_unblocked(self) -> None:
         self._blocked = False

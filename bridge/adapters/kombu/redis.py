@@ -320,7 +320,7 @@ class RedisConnection:
             ],
         )
         if returned:
-            log.info("broker.given_back", queue=queue, messages=returned, reason="their consumer has gone")
+            log.info("broker.requeued", queue=queue, messages=returned, reason="their consumer has gone")
         tags = range(self._next_tag, self._next_tag + len(payloads))
         self._next_tag += len(payloads)
         self._unacked.update(tags)
@@ -388,7 +388,7 @@ class RedisConnection:
                 self._give_back(self._queue)
         except (redis.RedisError, OSError) as error:
             log.warning(
-                "broker.left_in_haste", reason=type(error).__name__, consequence=f"returns after {self._lease:.0f} s"
+                "broker.closed_with_unacked", reason=type(error).__name__, consequence=f"returns after {self._lease:.0f} s"
             )
         self.drop()
 
