@@ -37,7 +37,10 @@ STILL = {"bridge": 424, "tests": 299, "benchmarks": 44, "plugins": 18}
 
 
 def test_words_are_gone() -> None:
-    used = {word: [place for place in places().get(word, []) if place.partition("/")[0].partition(":")[0] not in STILL] for word in TABLE}
+    used = {
+        word: [place for place in places().get(word, []) if place.partition("/")[0].partition(":")[0] not in STILL]
+        for word in TABLE
+    }
     used = {word: found for word, found in used.items() if found}
     assert not used, "\n".join(f"{word.word!r}, use instead: {word.instead}: {found}" for word, found in used.items())
 

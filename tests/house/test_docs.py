@@ -19,6 +19,7 @@ from catalogue import CATALOGUE
 from house.figures import sentences
 from house.test_imports import SEES
 
+from bridge import plugin
 from bridge.cli import cli
 from bridge.cli.support.options import Exit
 from bridge.config import registry
@@ -142,6 +143,11 @@ EVENTS = dict.fromkeys(
 def test_every_event_is_explained_once(event: type) -> None:
     assert event.__doc__
     assert documented()[event.__name__] == 1
+
+
+def test_every_name_for_plugins_is_explained_once() -> None:
+    names = [row[0].partition("]")[0].strip("[`") for row in rows("reference/plugin-names.md") if row[1]]
+    assert sorted(names) == sorted(plugin.__all__)
 
 
 # --- metrics, log events, states, exit codes: pages that are compared with the code -----------------------------------
