@@ -99,7 +99,7 @@ class Config(Settings):
     lease: Duration = Field(default=15.0, ge=1)
     """How long a process holds a source without renewing its lease. After that, another process takes over."""
     claim: Duration = Field(default=15.0, ge=1)
-    """How long a process holds a delivery without renewing its claim. After that, another process sends it."""
+    """How long a process holds a delivery without renewing; then what a killed process had in flight is sent again."""
     audit: Duration = Field(default=10.0, ge=0.1)
     """The time between two audits, which find events that the broker lost; longer than a message needs from broker to
     store."""

@@ -158,7 +158,7 @@ def internal_event(
     """Return an event of the bridge itself, which happened and is recorded at `now`.
 
     `occurrence` makes the id: the same occurrence published again has the same id. `after` begins the interval in which
-    the change happened. `fields` are those of the data class `data` beside the ones that all events have.
+    the change happened. `fields` are those of the data class `data` that not every event has.
     """
     return cls.of(
         id=event_id(source, subject, cls.status, occurrence),

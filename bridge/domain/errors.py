@@ -14,10 +14,10 @@ class BridgeError(Exception):
 
 
 class Transient(BridgeError):
-    """Try again later; `retry_after` is the shortest wait that the endpoint asked for, in seconds.
+    """Try again later; `retry_after` is the wait in seconds that the endpoint asks for: a minimum, never a promise.
 
     With `counts_as_attempt=False` nothing was tried: a sink with a rate limit of its own asks for the delivery again
-    after `retry_after` seconds. It costs none of the delivery's attempts, and says nothing of the endpoint.
+    after `retry_after` seconds. It costs none of the delivery's attempts, and proves nothing about the endpoint.
     """
 
     def __init__(self, message: str, *, retry_after: float | None = None, counts_as_attempt: bool = True) -> None:
@@ -31,7 +31,7 @@ class Unauthorized(Transient):
 
 
 class Unavailable(Transient):
-    """The store or the broker cannot be reached now; nothing was half done that a second try would not repair."""
+    """The store or the broker cannot be reached now; nothing was left half done that a second try would not repair."""
 
 
 class AccessRefused(Unavailable):

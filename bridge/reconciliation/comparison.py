@@ -26,9 +26,9 @@ from bridge.protocols.source import (
     Statistics,
 )
 
-_BATCH = 1000
-_ASK_AGAIN = 0.5
-_WALKS = 2
+_BATCH_RESOURCES = 1000
+_ASK_AGAIN_SECONDS = 0.5
+_MAX_WALKS = 2
 _DIGEST = "#"
 """Names that begin so may be digests of longer ones, from which no path can be made."""
 
@@ -69,7 +69,7 @@ class GroupBook:
 class SinkBook:
     """What one sink's books say of one source."""
 
-    tally: DeliveryCounts
+    counts: DeliveryCounts
     unaccounted: int
     """Events that it should know of and does not: on their way, or lost there."""
 
@@ -86,7 +86,7 @@ class Report:
     """Where the provider contradicts itself: its own difference, not ours."""
     remarks: list[str] = field(default_factory=list)
     """What could not be compared, and why."""
-    surveys: list[Statistics] = field(default_factory=list)
+    statistics: list[Statistics] = field(default_factory=list)
     """What the provider counts over all groups; where that differs from what is known, nobody can say by whom."""
     failures: dict[str, str] = field(default_factory=dict)
     """The groups that could not be asked for, and why."""
@@ -111,7 +111,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class CompareOptions:
-    """What a comparison takes in, and how patient it is."""
+    """What a comparison includes, and how long it waits."""
 
     resource: str | None = None
     """Only this resource, or this group with all that is in it."""
@@ -121,7 +121,7 @@ class CompareOptions:
     """Take in groups that nobody looks at any more."""
     use_cached_counts: bool = False
     """Ask the provider only where what the polls have learnt differs, and leave out the events."""
-    patience: float = 0.0
+    max_wait: float = 0.0
     """Seconds in which the ledger may still learn what the provider said before that counts as a difference."""
 
     def includes(self, resource: str) -> bool:
@@ -148,7 +148,7 @@ class LastEventStatuses:
 
     async def catch_up(self) -> None:
         """Read what was committed since the last time."""
-        while entries := await self._ledger.read(self._source, self._after, _BATCH):
+        while entries := await self._ledger.read(self._source, self._after, _BATCH_RESOURCES):
             for entry in entries:
                 body = from_json(entry.event.body)
                 if body["data"]["channel"] != INTERNAL_CHANNEL:
@@ -198,9 +198,9 @@ class Comparison:
         self._clock = clock
         self._wanted = wanted
         self._published = published
-        self._told = LastEventStatuses(ledger, name)
-        self._suspects: list[_PendingDifference] = []
-        self._untold = 0
+        self._last_statuses = LastEventStatuses(ledger, name)
+        self._pending: list[_PendingDifference] = []
+        self._without_event = 0
         self._cursor: Mapping[str, str] = {}
         self._report = Report(name, clock.now())
 
@@ -210,7 +210,7 @@ class Comparison:
         report.journal = await self._ledger.journal(self._name)
         self._cursor = cursor
         if not wanted.use_cached_counts:
-            await self._told.catch_up()
+            await self._last_statuses.catch_up()
         for group in await self._groups(watched):
             on_group(group)
             try:
@@ -222,15 +222,15 @@ class Comparison:
             except BridgeError as error:
                 report.failures[group] = str(error)
         if wanted.resource is None and not wanted.use_cached_counts and isinstance(self._source, HasStatistics):
-            await self._survey(self._source)
-        await self._be_patient()
-        report.differences += [suspect.difference for suspect in self._suspects]
+            await self._add_statistics(self._source)
+        await self._wait_for_convergence()
+        report.differences += [pending_difference.difference for pending_difference in self._pending]
         self._remark_on_events()
         return report
 
-    async def _survey(self, source: HasStatistics) -> None:
+    async def _add_statistics(self, source: HasStatistics) -> None:
         try:
-            self._report.surveys += await source.surveys(self._cursor)
+            self._report.statistics += await source.statistics(self._cursor)
         except Unavailable:
             raise
         except BridgeError as error:
@@ -262,14 +262,14 @@ class Comparison:
             self._book(counted, counted.counts, known)
 
     async def _count(self, group: str) -> GroupCounts | None:
-        """Return the provider's account; a thrifty comparison asks for it only where the remembered one differs."""
+        """Return the provider's account; with cached counts, only if these differ from the ledger."""
         if not self._wanted.use_cached_counts:
             return await self._source.count(group, self._cursor, ask=True)
         counted = await self._source.count(group, self._cursor, ask=False)
         if counted is None or counted.needs_full_read or counted.not_found:
             return counted
         known = await self._known(counted)
-        shown = await self._trails(counted, counted.shown)
+        shown = await self._histories(counted, counted.shown)
         agree = all(_agrees(observation, resource) for observation, resource in zip(counted.shown, shown, strict=True))
         return (
             None if agree and not _differs(counted, known) else await self._source.count(group, self._cursor, ask=True)
@@ -279,27 +279,27 @@ class Comparison:
         """Return what the ledger has of a group that has a scope of its own, without the group itself."""
         if counted.scope is None:
             return []
-        trails = await self._ledger.scope(self._name, counted.scope)
-        named = ((counted.subject(name), name, trail) for name, trail in trails.items())
+        histories = await self._ledger.scope(self._name, counted.scope)
+        named = ((counted.subject(name), name, history) for name, history in histories.items())
         return [
-            _LedgerResource(resource, Key(counted.scope, name), counted.kind, trail)
-            for resource, name, trail in named
+            _LedgerResource(resource, Key(counted.scope, name), counted.kind, history)
+            for resource, name, history in named
             if resource != counted.group
         ]
 
     async def _gone(self, counted: GroupCounts, known: Sequence[_LedgerResource]) -> None:
         """Name the group that the provider does not know, and all that the ledger has of it."""
-        self._suspect(Difference(counted.group, counted.group, "gone"), None)
+        self._add_pending(Difference(counted.group, counted.group, "gone"), None)
         for resource in known:
             if not resource.key.name.startswith(_DIGEST):
-                self._suspect(self._difference(counted, resource, "gone", None), None)
+                self._add_pending(self._difference(counted, resource, "gone", None), None)
         self._book(counted, {}, known)
 
     async def _walk(self, counted: GroupCounts) -> None:
         """Read the whole group, and once more where fewer are listed than counted."""
         seen: dict[Key, Observation] = {}
         total = None if counted.contradictions else counted.total
-        for _ in range(_WALKS):
+        for _ in range(_MAX_WALKS):
             async with aclosing(self._source.members(counted.group, self._cursor)) as pages:
                 async for page in pages:
                     seen.update(
@@ -315,12 +315,12 @@ class Comparison:
         # What is counted and stands on no list is there, and shows itself to nobody.
         what = "withheld" if total is not None and len(seen) + len(unlisted) <= total else "gone"
         for resource in unlisted:
-            self._suspect(self._difference(counted, resource, what, None), None)
+            self._add_pending(self._difference(counted, resource, what, None), None)
         await self._events([*known, *unlisted])
         hidden = 0 if total is None else total - len(seen) - len(unlisted)
         if hidden > 0:
             provider_says = f"{total} counted, {len(seen)} listed"
-            self._suspect(
+            self._add_pending(
                 Difference(counted.group, counted.group, "withheld", provider_says, f"{len(known)} known"), None
             )
         listed = Counter(
@@ -340,19 +340,19 @@ class Comparison:
         self, counted: GroupCounts, expects: ExpectedKey, seen: Collection[Key]
     ) -> list[_LedgerResource]:
         """Return what the provider should have shown by what was told before it was asked, as the ledger has it now."""
-        owed = await self._owed(counted, expects)
-        left = {resource: key for resource, key in owed.items() if key not in seen}
-        trails = await self._ledger.last_seen(self._name, list(left.values()), 0.0) if left else ()
+        expected_keys = await self._expected_keys(counted, expects)
+        left = {resource: key for resource, key in expected_keys.items() if key not in seen}
+        histories = await self._ledger.last_seen(self._name, list(left.values()), 0.0) if left else ()
         return [
-            _LedgerResource(resource, key, counted.kind, trail)
-            for (resource, key), trail in zip(left.items(), trails, strict=True)
-            if trail is not None
+            _LedgerResource(resource, key, counted.kind, history)
+            for (resource, key), history in zip(left.items(), histories, strict=True)
+            if history is not None
         ]
 
-    async def _owed(self, counted: GroupCounts, expects: ExpectedKey) -> dict[str, Key]:
-        owed: dict[str, Key] = {}
+    async def _expected_keys(self, counted: GroupCounts, expects: ExpectedKey) -> dict[str, Key]:
+        expected_keys: dict[str, Key] = {}
         after = 0
-        while entries := await self._ledger.read(self._name, after, _BATCH):
+        while entries := await self._ledger.read(self._name, after, _BATCH_RESOURCES):
             after = entries[-1].position.seq
             for body in (from_json(entry.event.body) for entry in entries):
                 resource = body["subject"]
@@ -361,38 +361,38 @@ class Comparison:
                 key = expects(resource, body["data"])
                 # What was told later may be too young for the answer.
                 if key is None or datetime.fromisoformat(body["recordedtime"]) > counted.by:
-                    owed.pop(resource, None)
+                    expected_keys.pop(resource, None)
                 else:
-                    owed[resource] = Key(*key)
-        return owed
+                    expected_keys[resource] = Key(*key)
+        return expected_keys
 
     # one resource
 
     async def _observed(self, counted: GroupCounts, shown: Sequence[Observation]) -> list[_LedgerResource]:
         """Compare what the provider has shown with the ledger; return what the ledger knows of it."""
-        known = await self._trails(counted, shown)
+        known = await self._histories(counted, shown)
         for observation, resource in zip(shown, known, strict=True):
             if not _agrees(observation, resource):
                 status = observation.kind.lifecycle.status_by_value.get(observation.status, UNKNOWN)
                 what = "missing" if resource.history is None or observation.occurrence_id is not None else "status"
-                self._suspect(self._difference(counted, resource, what, status), resource)
+                self._add_pending(self._difference(counted, resource, what, status), resource)
         return [resource for resource in known if resource.history is not None]
 
-    async def _trails(self, counted: GroupCounts, shown: Sequence[Observation]) -> list[_LedgerResource]:
+    async def _histories(self, counted: GroupCounts, shown: Sequence[Observation]) -> list[_LedgerResource]:
         known: list[_LedgerResource] = []
-        for start in range(0, len(shown), _BATCH):
-            batch = shown[start : start + _BATCH]
+        for start in range(0, len(shown), _BATCH_RESOURCES):
+            batch = shown[start : start + _BATCH_RESOURCES]
             keys = [Key(observation.scope, observation.key) for observation in batch]
-            trails = await self._ledger.last_seen(self._name, keys, 0.0)
+            histories = await self._ledger.last_seen(self._name, keys, 0.0)
             known += [
                 _LedgerResource(
                     _path(counted, observation),
                     key,
                     observation.kind,
-                    trail,
+                    history,
                     marked=observation.occurrence_id is not None,
                 )
-                for observation, key, trail in zip(batch, keys, trails, strict=True)
+                for observation, key, history in zip(batch, keys, histories, strict=True)
             ]
         return known
 
@@ -400,71 +400,81 @@ class Comparison:
         """Compare the ledger with what events have told; both are written as one, so they never differ for a moment."""
         if self._wanted.use_cached_counts:
             return
-        await self._told.catch_up()
+        await self._last_statuses.catch_up()
         odd = [
             resource
             for resource in known
-            if not resource.marked and self._told.of(resource.resource) != resource.status
+            if not resource.marked and self._last_statuses.of(resource.resource) != resource.status
         ]
-        for start in range(0, len(odd), _BATCH):
-            batch = odd[start : start + _BATCH]
+        for start in range(0, len(odd), _BATCH_RESOURCES):
+            batch = odd[start : start + _BATCH_RESOURCES]
             now = await self._ledger.last_seen(self._name, [resource.key for resource in batch], 0.0)
-            for resource, trail in zip(batch, now, strict=True):
-                if trail == resource.history:
-                    self._untold_or_wrong(resource)
+            for resource, history in zip(batch, now, strict=True):
+                if history == resource.history:
+                    self._check_last_event(resource)
 
-    def _untold_or_wrong(self, resource: _LedgerResource) -> None:
+    def _check_last_event(self, resource: _LedgerResource) -> None:
         journal = self._report.journal
         whole = self._published and journal.first == journal.base + 1
-        if self._told.of(resource.resource) is None and not whole:
-            self._untold += 1
+        if self._last_statuses.of(resource.resource) is None and not whole:
+            self._without_event += 1
             return
-        event = self._told.of(resource.resource)
+        event = self._last_statuses.of(resource.resource)
         group = resource.key.scope
-        self._suspect(Difference(resource.resource, group, "event", None, resource.status, event), None)
+        self._add_pending(Difference(resource.resource, group, "event", None, resource.status, event), None)
 
     def _difference(
         self, counted: GroupCounts, resource: _LedgerResource, what: str, provider: str | None
     ) -> Difference:
         return Difference(
-            resource.resource, counted.group, what, provider, resource.status, self._told.of(resource.resource)
+            resource.resource, counted.group, what, provider, resource.status, self._last_statuses.of(resource.resource)
         )
 
-    def _suspect(self, difference: Difference, known: _LedgerResource | None) -> None:
+    def _add_pending(self, difference: Difference, known: _LedgerResource | None) -> None:
         if self._wanted.includes(difference.resource):
-            self._suspects.append(_PendingDifference(difference, known))
+            self._pending.append(_PendingDifference(difference, known))
 
     def _book(self, counted: GroupCounts, provider: Mapping[str, int] | None, known: Sequence[_LedgerResource]) -> None:
         label = f"{counted.kind.channel} {counted.kind.entity}"
         ledger = Counter(resource.status for resource in known if resource.status is not None)
-        events = Counter(status for resource in known if (status := self._told.of(resource.resource)) is not None)
+        events = Counter(
+            status for resource in known if (status := self._last_statuses.of(resource.resource)) is not None
+        )
         self._report.groups.append(GroupBook(counted.group, label, provider, ledger, events))
 
     # at the end
 
-    async def _be_patient(self) -> None:
+    async def _wait_for_convergence(self) -> None:
         """Drop what the poller has moved since: what it sees now is no difference of the books."""
-        deadline = self._clock.monotonic() + self._wanted.patience
+        deadline = self._clock.monotonic() + self._wanted.max_wait
         while True:
-            self._suspects = await self._unmoved(self._suspects)
-            waiting = any(suspect.known is not None for suspect in self._suspects)
+            self._pending = await self._still_different(self._pending)
+            waiting = any(pending_difference.known is not None for pending_difference in self._pending)
             if not waiting or self._clock.monotonic() >= deadline:
                 return
-            await self._clock.sleep(_ASK_AGAIN)
+            await self._clock.sleep(_ASK_AGAIN_SECONDS)
 
-    async def _unmoved(self, suspects: Sequence[_PendingDifference]) -> list[_PendingDifference]:
-        kept = [suspect for suspect in suspects if suspect.known is None]
-        asked = [(suspect, suspect.known) for suspect in suspects if suspect.known is not None]
-        for start in range(0, len(asked), _BATCH):
-            batch = asked[start : start + _BATCH]
-            trails = await self._ledger.last_seen(self._name, [known.key for _, known in batch], 0.0)
-            kept += [suspect for (suspect, known), trail in zip(batch, trails, strict=True) if trail == known.history]
+    async def _still_different(self, pending: Sequence[_PendingDifference]) -> list[_PendingDifference]:
+        kept = [pending_difference for pending_difference in pending if pending_difference.known is None]
+        asked = [
+            (pending_difference, pending_difference.known)
+            for pending_difference in pending
+            if pending_difference.known is not None
+        ]
+        for start in range(0, len(asked), _BATCH_RESOURCES):
+            batch = asked[start : start + _BATCH_RESOURCES]
+            histories = await self._ledger.last_seen(self._name, [known.key for _, known in batch], 0.0)
+            kept += [
+                pending_difference
+                for (pending_difference, known), history in zip(batch, histories, strict=True)
+                if history == known.history
+            ]
         return kept
 
     def _remark_on_events(self) -> None:
-        if self._untold:
+        if self._without_event:
             why = "it is kept for a while only" if self._published else "a first start recorded them as its baseline"
-            self._report.remarks.append(f"{self._untold} resources have no event in the journal: {why}")
+            self._report.remarks.append(f"{self._without_event} resources have no event in the journal: {why}")
 
 
 def _agrees(observation: Observation, known: _LedgerResource) -> bool:

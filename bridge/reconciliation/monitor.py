@@ -22,7 +22,7 @@ from bridge.reconciliation.reconciler import Reconciler
 log = structlog.get_logger()
 
 _CHECKED = f"{INTERNAL_PREFIX}books.checked"
-_SUSPECT = f"{INTERNAL_PREFIX}books:"
+_PENDING = f"{INTERNAL_PREFIX}books:"
 _KEPT = 100
 """So many differences of one source are remembered and published; the rest is counted in the log."""
 
@@ -112,7 +112,7 @@ class ReconciliationMonitor:
         self._committed = committed
         self._next = clock.monotonic()
 
-    async def look(self, lease: Lease) -> None:
+    async def check(self, lease: Lease) -> None:
         """Check the books if it is time; call it after a good poll, with the source's lease.
 
         Raises `LeaseLost` and `Unavailable`; a provider that cannot be asked now is asked at the next check.
@@ -134,9 +134,9 @@ class ReconciliationMonitor:
 
     async def _check(self, lease: Lease, cursor: Mapping[str, str], now: datetime) -> None:
         known = {
-            name.removeprefix(_SUSPECT): PendingMismatch.load(text)
+            name.removeprefix(_PENDING): PendingMismatch.load(text)
             for name, text in cursor.items()
-            if name.startswith(_SUSPECT)
+            if name.startswith(_PENDING)
         }
         try:
             report = await self._reconciler.compare(CompareOptions(use_cached_counts=True))
@@ -150,11 +150,12 @@ class ReconciliationMonitor:
             log.warning("books.differ_widely", source=self._name, differences=len(differences), published_at_most=_KEPT)
         # A group that could not be asked for is neither right nor wrong.
         asked = {name: mismatch for name, mismatch in known.items() if not _within(name, report.failures)}
-        judged = decide(asked, differences, rfc3339(now))
+        decision = decide(asked, differences, rfc3339(now))
         changes = {
-            f"{_SUSPECT}{name}": None if mismatch is None else mismatch.dump() for name, mismatch in judged.kept.items()
-        }  # fmt: skip
-        events = [self._event(resource, mismatch, now).to_wire() for resource, mismatch in judged.news]
+            f"{_PENDING}{name}": None if mismatch is None else mismatch.dump()
+            for name, mismatch in decision.kept.items()
+        }
+        events = [self._event(resource, mismatch, now).to_wire() for resource, mismatch in decision.news]
         commit = Commit(self._name, events=events, cursor={**changes, _CHECKED: rfc3339(now)})
         self._committed(await self._ledger.commit(lease, commit))
         if events:

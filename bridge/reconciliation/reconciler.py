@@ -16,8 +16,8 @@ from bridge.protocols.ledger import Ledger
 from bridge.protocols.source import Reconcilable, Source
 from bridge.reconciliation.comparison import CompareOptions, Comparison, Difference, Report, SinkBook
 
-_BATCH = 1000
-_ASK_AGAIN = 0.5
+_BATCH_ENTRIES = 1000
+_ASK_AGAIN_SECONDS = 0.5
 
 
 class Reconciler:
@@ -48,53 +48,53 @@ class Reconciler:
         return await comparison.run(own, await self._ledger.watched(self._name), on_group)
 
     async def settle(
-        self, report: Report, wanted: CompareOptions, settlements: DeliveryStore, sinks: Mapping[str, Sequence[str]]
+        self, report: Report, wanted: CompareOptions, deliveries: DeliveryStore, sinks: Mapping[str, Sequence[str]]
     ) -> None:
         """Add to a report what the broker has not confirmed, and what the `sinks` (with their topics) never settled.
 
-        Only what was committed by the time of the report counts, and what is on its way gets `patience` to arrive.
+        Only what was committed by the time of the report counts, and what is on its way gets `max_wait` to arrive.
         """
         upto = report.journal.committed
-        missing = {sink: await self._unaccounted(settlements, sink, topics, upto) for sink, topics in sinks.items()}
-        deadline = self._clock.monotonic() + wanted.patience
+        missing = {sink: await self._unaccounted(deliveries, sink, topics, upto) for sink, topics in sinks.items()}
+        deadline = self._clock.monotonic() + wanted.max_wait
         while True:
             journal = await self._ledger.journal(self._name)
             for sink, entries in missing.items():
-                missing[sink] = await self._still(settlements, sink, entries)
+                missing[sink] = await self._still(deliveries, sink, entries)
             under_way = journal.confirmed < upto or any(missing.values())
             if not under_way or self._clock.monotonic() >= deadline:
                 break
-            await self._clock.sleep(_ASK_AGAIN)
+            await self._clock.sleep(_ASK_AGAIN_SECONDS)
         report.journal = journal
         async for batch in self._entries(journal.confirmed, upto):
             report.differences += _late(batch, "unconfirmed", wanted)
         for sink, entries in missing.items():
             lost = [entry for entry in entries if entry.position.seq <= journal.confirmed]
             report.differences += _late(lost, "undelivered", wanted, sink)
-            report.sinks[sink] = SinkBook((await settlements.counts(sink)).get(self._name, DeliveryCounts()), len(lost))
+            report.sinks[sink] = SinkBook((await deliveries.counts(sink)).get(self._name, DeliveryCounts()), len(lost))
 
     async def _unaccounted(
-        self, settlements: DeliveryStore, sink: str, patterns: Sequence[str], upto: int
+        self, deliveries: DeliveryStore, sink: str, patterns: Sequence[str], upto: int
     ) -> list[JournalEntry]:
         unaccounted: list[JournalEntry] = []
-        async for batch in self._entries(await settlements.low_watermark(sink, self._name), upto):
+        async for batch in self._entries(await deliveries.low_watermark(sink, self._name), upto):
             subscribed = [entry for entry in batch if topics.matches(patterns, entry.event.topic)]
-            unaccounted += await self._still(settlements, sink, subscribed)
+            unaccounted += await self._still(deliveries, sink, subscribed)
         return unaccounted
 
-    async def _still(
-        self, settlements: DeliveryStore, sink: str, entries: Sequence[JournalEntry]
-    ) -> list[JournalEntry]:
+    async def _still(self, deliveries: DeliveryStore, sink: str, entries: Sequence[JournalEntry]) -> list[JournalEntry]:
         if not entries:
             return []
-        unknown = set(await settlements.unaccounted(sink, self._name, [entry.position.seq for entry in entries]))
+        unknown = set(await deliveries.unaccounted(sink, self._name, [entry.position.seq for entry in entries]))
         return [entry for entry in entries if entry.position.seq in unknown]
 
     async def _entries(self, after: int, upto: int) -> AsyncIterator[list[JournalEntry]]:
         """Yield the journal between two marks in batches."""
         while after < upto:
             batch = [
-                batch for batch in await self._ledger.read(self._name, after, _BATCH) if batch.position.seq <= upto
+                batch
+                for batch in await self._ledger.read(self._name, after, _BATCH_ENTRIES)
+                if batch.position.seq <= upto
             ]
             if not batch:
                 return

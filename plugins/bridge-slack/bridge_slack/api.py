@@ -96,7 +96,7 @@ class IncomingWebhook:
         try:
             return Endpoint.of(self.url.reveal())
         except (ValueError, OSError):  # its file was changed since the start
-            raise Transient("webhook_url is no longer a URL; mend its file") from None
+            raise Transient("webhook_url is no longer a URL; correct its file") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ def classify_error(answer: EndpointResponse, word: str) -> BridgeError | None:
     if word in _FORBIDDEN:
         return Unauthorized(f"{text}: check the token, its scopes, and whether the bot may post to the channel")
     if word in _GONE:
-        return EndpointGone(f"{text}: nothing more is sent there until it was mended and enabled again")
+        return EndpointGone(f"{text}: nothing more is sent there until it was corrected and enabled again")
     if word in _BLOCKS:
         return BlocksRefused(text)
     if word in _MALFORMED:

@@ -13,13 +13,13 @@ from typing import Any
 
 from bridge.plugin import Event
 
-HEADER_LIMIT = 150
-TEXT_LIMIT = 3000
-FIELD_LIMIT = 2000
-FALLBACK_LIMIT = 3000
+MAX_HEADER_CHARACTERS = 150
+MAX_TEXT_CHARACTERS = 3000
+MAX_FIELD_CHARACTERS = 2000
+MAX_FALLBACK_CHARACTERS = 3000
 _FIELDS = 10
-_LISTED = 5
-_SHORT = 200
+_MAX_LISTED_EVENTS = 5
+_MAX_SHORT_CHARACTERS = 200
 
 _BAD = frozenset({"failed", "rejected", "not_sent", "stalled"})
 _DOUBTFUL = frozenset({"blacklisted", "inconclusive", "canceled", "unknown"})
@@ -177,14 +177,14 @@ def _who(event: Event) -> str:
 
 def _ranking(values: Iterable[str | None]) -> list[str]:
     counts = Counter(value for value in values if value)
-    top = counts.most_common(_LISTED)
+    top = counts.most_common(_MAX_LISTED_EVENTS)
     rest = counts.total() - sum(count for _, count in top)
     return [f"{value.replace('_', ' ')}: {count}" for value, count in top] + ([f"other: {rest}"] if rest else [])
 
 
 def _list(values: Sequence[str]) -> list[str]:
-    rest = len(values) - _LISTED
-    return [*values[:_LISTED], *([f"and {rest} more"] if rest > 0 else [])]
+    rest = len(values) - _MAX_LISTED_EVENTS
+    return [*values[:_MAX_LISTED_EVENTS], *([f"and {rest} more"] if rest > 0 else [])]
 
 
 # --- blocks -----------------------------------------------------------------------------------------------------------
@@ -195,7 +195,7 @@ def _mrkdwn(text: str) -> dict[str, Any]:
 
 
 def _header(text: str) -> dict[str, Any]:
-    return {"type": "header", "text": {"type": "plain_text", "text": fit(text, HEADER_LIMIT), "emoji": True}}
+    return {"type": "header", "text": {"type": "plain_text", "text": fit(text, MAX_HEADER_CHARACTERS), "emoji": True}}
 
 
 def _field(label: str, marked: str) -> dict[str, Any]:
@@ -203,20 +203,20 @@ def _field(label: str, marked: str) -> dict[str, Any]:
 
 
 def _fields(facts: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
-    return [_field(label, fit(value, FIELD_LIMIT - _SHORT)) for label, value in facts]
+    return [_field(label, fit(value, MAX_FIELD_CHARACTERS - _MAX_SHORT_CHARACTERS)) for label, value in facts]
 
 
 def _section(label: str, lines: Sequence[str]) -> list[dict[str, Any]]:
     """Return a section with these lines, or nothing where there are none."""
     if not lines:
         return []
-    room = (TEXT_LIMIT - _SHORT) // len(lines)
+    room = (MAX_TEXT_CHARACTERS - _MAX_SHORT_CHARACTERS) // len(lines)
     return [{"type": "section", "text": _mrkdwn("\n".join([f"*{label}*", *(fit(line, room - 1) for line in lines)]))}]
 
 
 def _context(*texts: str) -> dict[str, Any]:
-    return {"type": "context", "elements": [_mrkdwn(fit(text, FIELD_LIMIT)) for text in texts]}
+    return {"type": "context", "elements": [_mrkdwn(fit(text, MAX_FIELD_CHARACTERS)) for text in texts]}
 
 
 def _finished(text: str, blocks: list[dict[str, Any]]) -> Message:
-    return {"text": fit(text, FALLBACK_LIMIT), "blocks": blocks, "unfurl_links": False, "unfurl_media": False}
+    return {"text": fit(text, MAX_FALLBACK_CHARACTERS), "blocks": blocks, "unfurl_links": False, "unfurl_media": False}

@@ -27,7 +27,7 @@ class _Group:
 
 
 class Digests:
-    """Gathers events by key. An event is told when the message with it was taken, and fails when that failed."""
+    """Gathers events by key. An event is sent when Slack accepted the message with it, and fails when that failed."""
 
     def __init__(
         self, clock: Clock, window: float, *, post: Post, turn: Callable[[], Awaitable[None]], limit: int = MAX_GROUPS
@@ -39,7 +39,7 @@ class Digests:
         self._limit = limit
         self._groups: dict[Hashable, _Group] = {}
 
-    async def tell(self, key: Hashable, event: Event) -> None:
+    async def add(self, key: Hashable, event: Event) -> None:
         """Return when a message with `event` was posted; raises what kept it from being posted."""
         group = self._groups.get(key)
         if group is not None:
@@ -64,7 +64,7 @@ class Digests:
         try:
             await sent
         finally:
-            group.waiting.pop(sent, None)  # whoever was cancelled is not in the digest
+            group.waiting.pop(sent, None)  # an event whose delivery was cancelled is not in the digest
 
     async def _run(self, key: Hashable, group: _Group) -> None:
         window = min(FIRST_WINDOW, self._window)

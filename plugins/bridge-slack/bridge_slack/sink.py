@@ -21,9 +21,9 @@ from bridge.plugin import (
 from bridge_slack.api import BlocksRefused, Bot, IncomingWebhook, SlackTransport
 from bridge_slack.blocks import Message, digest, group_of, plain, single
 from bridge_slack.digests import Digests
-from bridge_slack.pace import INTERVAL, ChannelRateLimiter, queue_for
+from bridge_slack.rate_limit import INTERVAL, ChannelRateLimiter, queue_for
 
-_POST_TIMEOUT = 15.0
+_POST_TIMEOUT_SECONDS = 15.0
 _CONNECTIONS = 4
 _ROOM = 30.0  # seconds for posting and for waiting one's turn, beyond the window
 
@@ -84,11 +84,11 @@ class Slack:
     def __init__(self, name: str, settings: SlackSettings, clock: Clock) -> None:
         del name
         self._way = _way(settings)
-        patience = settings.send_timeout - settings.window - _POST_TIMEOUT
-        self._pace = ChannelRateLimiter(clock, patience, queue_for(self._way.place, clock))
-        self._digests = Digests(clock, settings.window, post=self._post, turn=self._pace.turn)
+        max_wait = settings.send_timeout - settings.window - _POST_TIMEOUT_SECONDS
+        self._rate_limiter = ChannelRateLimiter(clock, max_wait, queue_for(self._way.place, clock))
+        self._digests = Digests(clock, settings.window, post=self._post, turn=self._rate_limiter.turn)
         self._outbound = GuardedClient(
-            allow_private=settings.allow_private, clock=clock, timeout=_POST_TIMEOUT, connections=_CONNECTIONS
+            allow_private=settings.allow_private, clock=clock, timeout=_POST_TIMEOUT_SECONDS, connections=_CONNECTIONS
         )
 
     async def open(self) -> None:
@@ -96,9 +96,9 @@ class Slack:
         await self._outbound.open()
 
     async def send(self, outgoing: Outgoing) -> None:
-        """Return when a message with this event was taken, alone or in a digest."""
+        """Return when Slack accepted a message with this event, alone or in a digest."""
         event = outgoing.event
-        await self._digests.tell(group_of(event), event)
+        await self._digests.add(group_of(event), event)
 
     async def probe(self) -> str:
         """Connect, or with a token ask whose it is; posts nothing."""
@@ -115,14 +115,14 @@ class Slack:
         try:
             await self._give(message)
         except BlocksRefused:  # what may be wrong with one event would otherwise cost all of a digest
-            await self._pace.turn(first=True)
+            await self._rate_limiter.turn(first=True)
             await self._give(plain(message))
 
     async def _give(self, message: Message) -> None:
         try:
             await self._way.post(self._outbound, message)
         except Transient as error:
-            self._pace.hold(error.retry_after or INTERVAL)
+            self._rate_limiter.hold(error.retry_after or INTERVAL)
             raise
 
 

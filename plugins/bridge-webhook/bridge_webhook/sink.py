@@ -95,7 +95,7 @@ class WebhookSettings(SinkSettings):
 
 
 class Webhook:
-    """Posts `outgoing.wire.body` as it is; the far side sees the event's id, the time of sending, and who signed."""
+    """Posts `outgoing.wire.body` as it is; the endpoint sees the event's id, the time of sending, and who signed."""
 
     def __init__(self, name: str, settings: WebhookSettings, clock: Clock) -> None:
         self._name = name

@@ -41,14 +41,14 @@ def queue_for(place: Hashable, clock: Clock) -> PostQueue:
 class ChannelRateLimiter:
     """Gives turns to post, in the order in which they were asked for; who is cancelled leaves the line.
 
-    Nobody waits longer than `patience` seconds for a turn: who would have to, also because Slack asked for a wait
-    meanwhile, is sent away with `Transient` and the wait, and the delivery is kept elsewhere than in a waiting task.
-    No try is spent by that. Several may share a `line`, each with a patience of its own.
+    No post waits longer than `max_wait` seconds for its turn. If it would have to, also because Slack asks for a wait,
+    `Transient` says how long, and the delivery waits in the store instead of in a task. That costs no attempt. Several
+    may share a `line`, each with its own `max_wait`.
     """
 
-    def __init__(self, clock: Clock, patience: float, line: PostQueue | None = None) -> None:
+    def __init__(self, clock: Clock, max_wait: float, line: PostQueue | None = None) -> None:
         self._clock = clock
-        self._patience = patience
+        self._max_wait = max_wait
         self._line = line or PostQueue()
 
     async def turn(self, *, first: bool = False) -> None:
@@ -63,15 +63,15 @@ class ChannelRateLimiter:
             waiting.remove(me)
 
     def hold(self, seconds: float) -> None:
-        """Post nothing for so long, whoever asks, but never for more than a day."""
+        """Post nothing for so long, but never for more than a day."""
         self._line.held = max(self._line.held, self._clock.monotonic() + min(seconds, RETRY_AFTER_CAP))
 
     async def _wait(self, me: object) -> None:
-        began, patience = self._clock.monotonic(), self._patience
+        began, max_wait = self._clock.monotonic(), self._max_wait
         while (slot := self._slot(me)) > (now := self._clock.monotonic()):
-            if slot - began > patience:
+            if slot - began > max_wait:
                 raise self._sent_away(slot, now)
-            patience = self._patience + _LATE
+            max_wait = self._max_wait + _LATE
             await self._clock.sleep(min(slot - now, INTERVAL))  # those before may leave, and Slack may ask for a wait
 
     def _slot(self, me: object) -> float:
