@@ -111,7 +111,7 @@ class SourceRunner(PollListener):
         reconciler = Reconciler(name, part.source, self._parts.store, self._clock)
         return ReconciliationMonitor(
             name, intake.uri, reconciler, self._parts.store, self._clock, every=every, committed=lambda _: wake.set()
-        ).look
+        ).run
 
     async def _backpressure(self, source: str) -> str | None:
         """Say why a source must not be polled now, if so: a slow broker slows polling instead of filling the store."""

@@ -25,9 +25,10 @@ from bridge.ingest.intake import Intake
 from bridge.protocols.deliveries import NewDelivery
 from bridge.protocols.ledger import Commit, Key, StatusChange
 from bridge.protocols.source import GroupCounts, Observation, Page, Statistics
-from bridge.reconciliation.comparison import CompareOptions, Difference, Report
+from bridge.reconciliation.comparison import CompareOptions
 from bridge.reconciliation.monitor import PendingMismatch, ReconciliationMonitor, decide
 from bridge.reconciliation.reconciler import Reconciler
+from bridge.reconciliation.report import Difference, Report
 from bridge.simulator import Simulator, SimulatorSettings
 from bridge.sources.govdelivery import reconciliation
 from bridge.sources.govdelivery.lifecycles import kinds
@@ -124,7 +125,7 @@ class Books:
         return await self.reconciler().compare(CompareOptions(**wanted))
 
     async def settle(self, *, patience: float = 0.0, **sinks: Sequence[str]) -> Report:
-        wanted = CompareOptions(patience=patience)
+        wanted = CompareOptions(wait_seconds=patience)
         report = await self.compare()
         await self.reconciler().settle(report, wanted, self.store, sinks)
         return report
@@ -263,7 +264,10 @@ async def test_the_events_are_held_against_the_ledger(books) -> None:
 
 @pytest.mark.parametrize(
     ("why", "says"),
-    [("trimmed", "it is kept for a while only"), ("baseline", "a first start recorded them as its baseline")],
+    [
+        ("trimmed", "the journal keeps events for a limited time"),
+        ("baseline", "a first start recorded them as its baseline"),
+    ],
 )
 async def test_what_the_journal_cannot_tell_is_said_and_no_difference(books, why, says) -> None:
     books.source.has = {"1": "sent"}
@@ -335,8 +339,8 @@ async def test_what_the_provider_counts_over_all_groups_is_told_beside_what_is_k
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "statistics" in line]
     assert f"{total:,} sms recipients, 1,204 in 31 known messages" in line
     assert ("bridge watch" in line) is (total != 1204)
-    assert (await books.compare(resource=GROUP)).surveys == []
-    assert (await books.compare(use_cached_counts=True)).surveys == []
+    assert (await books.compare(resource=GROUP)).statistics == []
+    assert (await books.compare(use_cached_counts=True)).statistics == []
 
 
 async def test_statistics_that_cannot_be_had_are_said_so_and_stop_nothing(books) -> None:
@@ -412,13 +416,13 @@ async def test_what_the_next_poll_brings_is_no_difference(books) -> None:
         await books.saw(r1="sent", r2="sent", r3="new")
 
     books.time.happens = [poll]
-    assert (await books.compare(patience=5.0)).balanced
+    assert (await books.compare(wait_seconds=5.0)).balanced
     assert books.time.seconds == 0.5
 
 
 async def test_patience_ends(books) -> None:
     books.source.has = {"1": "sent"}
-    assert named(await books.compare(patience=2.0)) == [("1", "missing", "sent", None, None)]
+    assert named(await books.compare(wait_seconds=2.0)) == [("1", "missing", "sent", None, None)]
     assert books.time.seconds == 2.0
 
 
@@ -459,7 +463,7 @@ async def test_what_a_sink_knows_nothing_of_is_named_and_what_waits_or_is_dead_i
     report = await books.settle(crm=["#"], calls=["voice.#"])
     assert named(report) == [("4", "undelivered", None, None, "new")]
     assert report.differences[0].sink == "crm"
-    tally = report.sinks["crm"].tally
+    tally = report.sinks["crm"].counts
     assert (tally.taken, tally.waiting, tally.dead, report.sinks["crm"].unaccounted) == (1, 1, 1, 1)
     assert report.sinks["calls"].unaccounted == 0
 
@@ -536,7 +540,7 @@ class Keeping:
         """Let time pass, look, and return the resources for which a mismatch was published so far."""
         self.books.time.seconds += after
         lease = await self.books.store.acquire("source/city", "service", 1e6)
-        await self.keeper.look(lease)
+        await self.keeper.run(lease)
         entries = await self.books.store.read("city", 0, 999)
         events = [Catalogue(CATALOGUE).read(entry.event.body) for entry in entries]
         self.published = [event for event in events if isinstance(event, BooksMismatch)]
@@ -624,7 +628,7 @@ async def test_a_look_without_the_lease_writes_nothing(books) -> None:
     lease = await books.store.acquire("source/city", "service", 1e6)
     await books.store.release(lease)
     with pytest.raises(LeaseLost):
-        await keeping.keeper.look(lease)
+        await keeping.keeper.run(lease)
 
 
 # --- the providers' own accounts --------------------------------------------------------------------------------------

@@ -18,8 +18,9 @@ from bridge.delivery.masking import last4
 from bridge.domain.settings import parse_duration
 from bridge.domain.times import rfc3339, truncate_to_millis
 from bridge.protocols.source import Source, Statistics
-from bridge.reconciliation.comparison import CompareOptions, Difference, GroupBook, Report
+from bridge.reconciliation.comparison import CompareOptions
 from bridge.reconciliation.reconciler import Reconciler
+from bridge.reconciliation.report import Difference, GroupBook, Report
 from bridge.runtime.assembly import Assembly
 
 _SHOWN = 50
@@ -110,7 +111,7 @@ async def _reconcile(
         async with quota_limited_source(parts, store, name) as source:
             if resource is not None:
                 resource = _path(source, resource)
-            wanted = CompareOptions(resource, deep=deep, everything=everything, patience=patience)
+            wanted = CompareOptions(resource, deep=deep, everything=everything, wait_seconds=patience)
             reconciler = Reconciler(name, source, store, parts.clock, published=settings.first_sight == "emit")
             report = await reconciler.compare(wanted, _told())
         await reconciler.settle(
@@ -167,7 +168,7 @@ def plain(report: Report) -> dict[str, Any]:
                 "known": survey.known,
                 "groups": survey.groups,
             }
-            for survey in report.surveys
+            for survey in report.statistics
         ],
         "failures": {mask_path(group): reason for group, reason in report.failures.items()},
         "groups": [
@@ -189,10 +190,10 @@ def plain(report: Report) -> dict[str, Any]:
         },
         "sinks": {
             name: {
-                "taken": book.tally.taken,
-                "waiting": book.tally.waiting,
-                "dead": book.tally.dead,
-                "discarded": book.tally.discarded,
+                "taken": book.counts.taken,
+                "waiting": book.counts.waiting,
+                "dead": book.counts.dead,
+                "discarded": book.counts.discarded,
                 "unaccounted": book.unaccounted,
             }
             for name, book in report.sinks.items()
@@ -236,7 +237,7 @@ def _print(report: Report) -> None:
     click.echo()
     for line in report.contradictions:
         click.echo(f"the provider contradicts itself: {line}")
-    for survey in report.surveys:
+    for survey in report.statistics:
         click.echo(_surveyed(survey))
     for line in report.remarks:
         click.echo(f"not compared: {line}")
@@ -282,7 +283,7 @@ def _print_sinks(report: Report) -> None:
     journal = report.journal
     click.echo(f"{journal.events:,} events made, {journal.events - journal.backlog:,} confirmed by the broker")
     rows = [
-        [name, book.tally.taken, book.tally.waiting, book.tally.dead, book.tally.discarded, book.unaccounted]
+        [name, book.counts.taken, book.counts.waiting, book.counts.dead, book.counts.discarded, book.unaccounted]
         for name, book in report.sinks.items()
     ]
     print_table(["sink", "taken", "waiting", "dead", "discarded", "unaccounted"], rows)
