@@ -721,7 +721,7 @@ async def test_a_webhook_in_a_file_can_be_rotated(receiver, tmp_path):
     await sink.send(outgoing(sample(2)))
     path.write_text("no longer a URL")
     sink._limiter._queue.free = 0.0
-    with pytest.raises(Transient, match="mend its file"):
+    with pytest.raises(Transient, match="correct its file"):
         await sink.send(outgoing(sample(3)))
     await sink.close()
     assert [request.path for request in receiver.requests] == ["/services/old", "/services/newer"]
