@@ -83,8 +83,8 @@ async def sinks(rig: Rig, number: int, deliveries: int) -> Spread:
             await broker.close()
 
         async def settled() -> int:
-            tallies = [await store.counts(name) for name in names]
-            return sum(one.taken for tally in tallies for one in tally.values())
+            all_counts = [await store.counts(name) for name in names]
+            return sum(one.taken for counts in all_counts for one in counts.values())
 
         total = len(some) * number
 

@@ -159,34 +159,34 @@ def stamp(seconds: float) -> str:
     return (START + timedelta(seconds=int(seconds))).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def births(scenario: Scenario, dice: random.Random) -> list[float]:
+def births(scenario: Scenario, rng: random.Random) -> list[float]:
     times: list[float] = []
     while len(times) < scenario.messages:
-        occasion = dice.uniform(0, scenario.hours * HOUR)
-        burst = dice.randint(3, 20) if dice.random() < scenario.bursts else 1
-        times += [occasion + dice.uniform(0, 300.0 if burst > 1 else 0.0) for _ in range(burst)]
+        occasion = rng.uniform(0, scenario.hours * HOUR)
+        burst = rng.randint(3, 20) if rng.random() < scenario.bursts else 1
+        times += [occasion + rng.uniform(0, 300.0 if burst > 1 else 0.0) for _ in range(burst)]
     return sorted(times[: scenario.messages])
 
 
-def history(scenario: Scenario, number: int, born: float, dice: random.Random) -> Message:
-    size = max(1, min(scenario.largest, round(scenario.recipients * dice.lognormvariate(0.0, 1.2))))
-    median = math.log(scenario.median) + dice.gauss(0.0, 0.7)
-    queued = born + dice.lognormvariate(0.7, 0.5)
-    sending = queued + dice.lognormvariate(1.6, 0.7)
+def history(scenario: Scenario, number: int, born: float, rng: random.Random) -> Message:
+    size = max(1, min(scenario.largest, round(scenario.recipients * rng.lognormvariate(0.0, 1.2))))
+    median = math.log(scenario.median) + rng.gauss(0.0, 0.7)
+    queued = born + rng.lognormvariate(0.7, 0.5)
+    sending = queued + rng.lognormvariate(1.6, 0.7)
     steps = [(queued, 0, "queued"), (sending, 0, "sending")]
     completed = sending
     for who in range(1, size + 1):
         at = sending + who / 20
         steps.append((at, who, "sending"))
-        at += dice.lognormvariate(median, scenario.spread)
+        at += rng.lognormvariate(median, scenario.spread)
         completed = max(completed, at)
-        if dice.random() < scenario.inconclusive:
+        if rng.random() < scenario.inconclusive:
             steps.append((at, who, "inconclusive"))
-            at += dice.lognormvariate(math.log(30 * 60), 1.5)
-        ended = "failed" if dice.random() < 0.1 else "sent"
+            at += rng.lognormvariate(math.log(30 * 60), 1.5)
+        ended = "failed" if rng.random() < 0.1 else "sent"
         steps.append((at, who, ended))
-        if dice.random() < scenario.late:
-            at += dice.lognormvariate(math.log(2 * HOUR), 1.3)
+        if rng.random() < scenario.late:
+            at += rng.lognormvariate(math.log(2 * HOUR), 1.3)
             steps.append((at, who, "sent" if ended == "failed" else "failed"))
     # A message completes when each of its recipients was tried; it does not wait for weeks.
     completed = min(completed, sending + 4 * HOUR)

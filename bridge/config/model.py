@@ -95,11 +95,11 @@ class Config(Settings):
     privacy_key: Secret | None = None
     """What the tokens of `privacy: token` are made with; by default a random key, made once and kept in the store."""
     drain_timeout: Duration = Field(default=25.0, gt=0)
-    """How long work in hand may take to end when the service is told to stop."""
+    """How long work in flight may take to end when the service is told to stop."""
     lease: Duration = Field(default=15.0, ge=1)
     """How long a process holds a source without renewing; after that another one takes over."""
     claim: Duration = Field(default=15.0, ge=1)
-    """How long a process holds a delivery without renewing; what a killed one had in hand is sent again after that."""
+    """How long a process holds a delivery without renewing; then what a killed process had in flight is sent again."""
     audit: Duration = Field(default=10.0, ge=0.1)
     """Between two looks for events that the broker lost; longer than a message needs from broker to store."""
     sources: dict[str, SerializeAsAny[SourceSettings]] = Field(default_factory=dict)

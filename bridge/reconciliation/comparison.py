@@ -45,7 +45,7 @@ class CompareOptions:
     """Include groups that no poll reads any more."""
     use_cached_counts: bool = False
     """Ask the provider only for groups whose counts, as the polls saw them, differ; do not compare the events."""
-    wait_seconds: float = 0.0
+    max_wait: float = 0.0
     """How long the ledger may take to learn what the provider said. After that it counts as a difference."""
 
     def includes(self, resource: str) -> bool:
@@ -131,7 +131,7 @@ class Comparison:
 
     async def _read_statistics(self, source: HasStatistics) -> None:
         try:
-            self._report.statistics += await source.surveys(self._cursor)
+            self._report.statistics += await source.statistics(self._cursor)
         except Unavailable:
             raise
         except BridgeError as error:
@@ -344,7 +344,7 @@ class Comparison:
 
     async def _wait_for_convergence(self) -> None:
         """Drop what the poller changes within the wait: a change that it records now is no difference."""
-        deadline = self._clock.monotonic() + self._options.wait_seconds
+        deadline = self._clock.monotonic() + self._options.max_wait
         while True:
             self._pending = await self._still_different(self._pending)
             waiting = any(pending.known is not None for pending in self._pending)

@@ -115,7 +115,7 @@ class ReconciliationMonitor:
         self._committed = committed
         self._next = clock.monotonic()
 
-    async def run(self, lease: Lease) -> None:
+    async def check(self, lease: Lease) -> None:
         """Check the books if it is time; call this after a successful poll, with the source's lease.
 
         Raises `LeaseLost` and `Unavailable`; a provider that cannot be asked now is asked at the next check.

@@ -52,11 +52,11 @@ class Reconciler:
     ) -> None:
         """Add to a report what the broker has not confirmed, and what the `sinks` (with their topics) never settled.
 
-        Only events that were committed before the report count. Events on their way get `wait_seconds` to arrive.
+        Only events that were committed before the report count. Events on their way get `max_wait` to arrive.
         """
         upto = report.journal.committed
         missing = {sink: await self._unaccounted(deliveries, sink, topics, upto) for sink, topics in sinks.items()}
-        deadline = self._clock.monotonic() + options.wait_seconds
+        deadline = self._clock.monotonic() + options.max_wait
         while True:
             journal = await self._ledger.journal(self._name)
             for sink, entries in missing.items():

@@ -783,7 +783,7 @@ def test_a_loop_that_has_gone_does_not_hold_the_thread() -> None:
     assert thread.daemon
     released.set()
     worker._stopping = True
-    worker._ring()
+    worker._wake()
     thread.join(60)
     assert not thread.is_alive()
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from inprocess import polling
 
 from bridge.adapters.sqlite.store import SqliteStore
-from bridge.cli.commands.reconcile import _print, _told, mask_path, plain
+from bridge.cli.commands.reconcile import _print, _reporter, mask_path, plain
 from bridge.domain.catalogue import BooksMismatch, Catalogue
 from bridge.domain.clock import Clock
 from bridge.domain.errors import LeaseLost, NotReady, Permanent, Transient, Unauthorized, Unavailable
@@ -124,8 +124,8 @@ class Books:
     async def compare(self, **wanted: Any) -> Report:
         return await self.reconciler().compare(CompareOptions(**wanted))
 
-    async def settle(self, *, patience: float = 0.0, **sinks: Sequence[str]) -> Report:
-        wanted = CompareOptions(wait_seconds=patience)
+    async def settle(self, *, max_wait: float = 0.0, **sinks: Sequence[str]) -> Report:
+        wanted = CompareOptions(max_wait=max_wait)
         report = await self.compare()
         await self.reconciler().settle(report, wanted, self.store, sinks)
         return report
@@ -316,7 +316,7 @@ class Surveyed(Accounts):
 
     surveyed: Statistics | Exception
 
-    async def surveys(self, cursor: Mapping[str, str]) -> Sequence[Statistics]:
+    async def statistics(self, cursor: Mapping[str, str]) -> Sequence[Statistics]:
         if isinstance(self.surveyed, Exception):
             raise self.surveyed
         return [self.surveyed]
@@ -368,19 +368,19 @@ async def test_the_accounts_statistics_are_held_against_the_messages_of_the_same
             simulator.world.add_message("sms", recipients, status="completed", recipient_status="sent", at=at)
         await city.poll()
         cursor = await city.store.cursor("city")
-        (survey,) = await city.source.surveys(cursor)
+        (survey,) = await city.source.statistics(cursor)
         assert (survey.label, survey.total, survey.known, survey.groups) == ("sms recipient", 7, 7, 2)
         assert survey.end.timestamp() == hour
         assert survey.end - survey.start == timedelta(hours=71)
 
         simulator.world.add_message("sms", 2, status="completed", recipient_status="failed", at=hour - 3600)
-        (survey,) = await city.source.surveys(cursor)
+        (survey,) = await city.source.statistics(cursor)
         assert (survey.total, survey.known) == (9, 7)
 
-        assert not await city.source.surveys({}), "nothing is known of these hours"
+        assert not await city.source.statistics({}), "nothing is known of these hours"
         simulator.switch_on("http_410", path="/statistics")
-        assert not await city.source.surveys(cursor), "this account has none"
-        assert simulator.board.struck["http_410"] == 1
+        assert not await city.source.statistics(cursor), "this account has none"
+        assert simulator.board.applied["http_410"] == 1
 
 
 @pytest.mark.parametrize("error", [Unauthorized("the token was refused"), Unavailable("the store is away")])
@@ -416,13 +416,13 @@ async def test_what_the_next_poll_brings_is_no_difference(books) -> None:
         await books.saw(r1="sent", r2="sent", r3="new")
 
     books.time.happens = [poll]
-    assert (await books.compare(wait_seconds=5.0)).balanced
+    assert (await books.compare(max_wait=5.0)).balanced
     assert books.time.seconds == 0.5
 
 
 async def test_patience_ends(books) -> None:
     books.source.has = {"1": "sent"}
-    assert named(await books.compare(wait_seconds=2.0)) == [("1", "missing", "sent", None, None)]
+    assert named(await books.compare(max_wait=2.0)) == [("1", "missing", "sent", None, None)]
     assert books.time.seconds == 2.0
 
 
@@ -480,7 +480,7 @@ async def test_what_is_on_its_way_to_broker_and_sink_gets_its_time(books) -> Non
         await books.store.accept("crm", [NewDelivery(one) for one in positions], AT.timestamp() + 60)
 
     books.time.happens = [relay, deliver]
-    report = await books.settle(patience=5.0, crm=["#"])
+    report = await books.settle(max_wait=5.0, crm=["#"])
     assert report.balanced
     assert (books.time.seconds, report.journal.backlog) == (1.0, 0)
 
@@ -505,9 +505,9 @@ def test_a_difference_is_said_once_when_two_looks_in_a_row_find_it(looks) -> Non
     known: dict[str, PendingMismatch] = {}
     said = []
     for number, found in enumerate(looks):
-        judged = decide(known, found, str(number))
-        said += [(number, resource, one.provider, one.what) for resource, one in judged.news]
-        for resource, one in judged.kept.items():
+        decision = decide(known, found, str(number))
+        said += [(number, resource, one.provider, one.what) for resource, one in decision.news]
+        for resource, one in decision.kept.items():
             if one is None:
                 del known[resource]
             else:
@@ -540,7 +540,7 @@ class Keeping:
         """Let time pass, look, and return the resources for which a mismatch was published so far."""
         self.books.time.seconds += after
         lease = await self.books.store.acquire("source/city", "service", 1e6)
-        await self.keeper.run(lease)
+        await self.keeper.check(lease)
         entries = await self.books.store.read("city", 0, 999)
         events = [Catalogue(CATALOGUE).read(entry.event.body) for entry in entries]
         self.published = [event for event in events if isinstance(event, BooksMismatch)]
@@ -628,7 +628,7 @@ async def test_a_look_without_the_lease_writes_nothing(books) -> None:
     lease = await books.store.acquire("source/city", "service", 1e6)
     await books.store.release(lease)
     with pytest.raises(LeaseLost):
-        await keeping.keeper.run(lease)
+        await keeping.keeper.check(lease)
 
 
 # --- the providers' own accounts --------------------------------------------------------------------------------------
@@ -784,5 +784,5 @@ async def test_books_that_balance_are_said_to(books, capsys) -> None:
 
 def test_a_terminal_hears_which_group_is_read(monkeypatch, capsys) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    _told()("/messages/sms/1")
+    _reporter()("/messages/sms/1")
     assert "/messages/sms/1 …" in capsys.readouterr().err

@@ -378,12 +378,12 @@ async def test_what_would_wait_too_long_for_its_turn_waits_in_the_store_instead(
 
 
 async def test_2000_messages_at_once_are_told_within_35_minutes_and_spend_no_try(time):
-    pace, told, spent = ChannelRateLimiter(time.clock(), 75), [], []
+    rate_limiter, told, spent = ChannelRateLimiter(time.clock(), 75), [], []
 
     async def deliver():
         while True:
             try:
-                await pace.acquire()
+                await rate_limiter.acquire()
             except Transient as error:
                 spent.append(error.counts_as_attempt)
                 await time.sleep(error.retry_after)
@@ -399,11 +399,11 @@ async def test_2000_messages_at_once_are_told_within_35_minutes_and_spend_no_try
 
 
 async def test_those_sent_away_never_come_back_all_in_one_second(time):
-    pace, waits = ChannelRateLimiter(time.clock(), 0), []
-    await pace.acquire()
+    rate_limiter, waits = ChannelRateLimiter(time.clock(), 0), []
+    await rate_limiter.acquire()
     for _ in range(5000):
         with pytest.raises(Transient) as caught:
-            await pace.acquire()
+            await rate_limiter.acquire()
         waits.append(caught.value.retry_after)
     assert max(waits) <= 15 * 60
     assert max(Counter(waits).values()) <= 6
@@ -456,15 +456,15 @@ async def test_the_turns_of_those_who_were_cancelled_go_to_those_behind_them(rec
 
 
 async def test_the_line_keeps_its_order_when_slack_asks_for_a_wait(time):
-    pace, told = ChannelRateLimiter(time.clock(), 75), []
+    rate_limiter, told = ChannelRateLimiter(time.clock(), 75), []
 
     async def tell(number):
-        await pace.acquire()
+        await rate_limiter.acquire()
         told.append((number, time.now - 1000))
 
     tasks = [asyncio.ensure_future(tell(number)) for number in range(5)]
     await time.move(1.5)
-    pace.pause(10)
+    rate_limiter.pause(10)
     await time.move(20)
     assert told == [(0, 0), (1, 1), (2, 11.5), (3, 12.5), (4, 13.5)]
     assert all(task.done() for task in tasks)

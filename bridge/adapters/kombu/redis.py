@@ -388,7 +388,9 @@ class RedisConnection:
                 self._give_back(self._queue)
         except (redis.RedisError, OSError) as error:
             log.warning(
-                "broker.closed_with_unacked", reason=type(error).__name__, consequence=f"returns after {self._lease:.0f} s"
+                "broker.closed_with_unacked",
+                reason=type(error).__name__,
+                consequence=f"returns after {self._lease:.0f} s",
             )
         self.drop()
 

@@ -15,8 +15,8 @@ from bridge.domain import topics as topic_patterns
 from bridge.domain.event import JournalEntry
 from bridge.protocols.broker import Received
 
-_LOOK_EVERY = 0.02
-_REST = 5.0
+_READ_EVERY_SECONDS = 0.02
+_IDLE_SECONDS = 5.0
 
 _serials = itertools.count(1)
 
@@ -83,7 +83,7 @@ class VirtualConnection:
     def receive(self, wake: int) -> list[Received]:
         """Return what the queue has; looks again every few milliseconds, since these transports cannot wake anybody."""
         if self._queue is None:
-            wait_readable(wake, seconds=_REST)
+            wait_readable(wake, seconds=_IDLE_SECONDS)
             return []
         arrived = []
         while len(self._unacked) < self._room and (got := self._channel.basic_get(self._queue)) is not None:
@@ -92,7 +92,7 @@ class VirtualConnection:
             tag = (self._serial, got.delivery_tag)
             arrived.append(message.received(topic, got.body, got.properties, got.headers, tag))
         if not arrived:
-            wait_readable(wake, seconds=_LOOK_EVERY)
+            wait_readable(wake, seconds=_READ_EVERY_SECONDS)
         return arrived
 
     def ack(self, tags: Sequence[tuple[int, str]]) -> None:

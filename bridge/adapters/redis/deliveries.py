@@ -27,8 +27,8 @@ _BATCH = 1000
 """Positions in one script call: Lua unpacks a few thousand values at most, and others want their turn."""
 _ADOPTED_FOR = 30 * 86400.0
 """Seconds after which an adopted event that is settled is given up."""
-_NAMED_FOR = 60.0
-_CHUNK = 65536
+_NAMED_FOR_SECONDS = 60.0
+_CHUNK_ITEMS = 65536
 T = TypeVar("T")
 _COLUMNS = {"t": "taken", "w": "waiting", "d": "dead", "x": "discarded"}
 
@@ -52,14 +52,14 @@ class RedisDeliveries:
         memory refuses to add even what is there.
         """
         now = self._clock.monotonic()
-        if now - self._sinks.get(sink, float("-inf")) > _NAMED_FOR:
+        if now - self._sinks.get(sink, float("-inf")) > _NAMED_FOR_SECONDS:
             names = self._keys.common("sinks")
             if not await self._link.command("SISMEMBER", names, sink):
                 await self._link.command("SADD", names, sink)
             self._sinks[sink] = now
 
     async def accept(self, sink: str, arrivals: Sequence[NewDelivery], until: float) -> Sequence[Position]:
-        """Take charge of arrivals that are unknown so far and claim them until `until`; return the claimed ones."""
+        """Accept arrivals that are unknown so far and claim them until `until`; return the claimed ones."""
         await self._known(sink)
         claimed: list[Position] = []
         for batch in _batches(arrivals):
@@ -89,7 +89,7 @@ class RedisDeliveries:
             await self._run(_EXTEND, sink, repr(until), *map(str, batch))
 
     async def settle(self, sink: str, positions: Sequence[Position]) -> int:
-        """Note that the far side took these; return how many deliveries behind them in a lane became due by that."""
+        """Note that the endpoint accepted these; return how many deliveries behind them in a partition became due."""
         await self._known(sink)
         return await self._each(_SETTLE, sink, positions, self._clock.epoch())
 
@@ -102,7 +102,7 @@ class RedisDeliveries:
         await self._run(_POSTPONE, sink, str(position), repr(due), _written(attempt))
 
     async def dead_letter(self, sink: str, position: Position, reason: str, attempt: Attempt | None) -> int:
-        """Make a dead letter of it, with its history; return how many in its lane became due by that, as `settle`."""
+        """Make a dead letter of it, with its history; return how many in its partition became due, as `settle`."""
         now = repr(self._clock.epoch())
         return int(await self._run(_BURY, sink, now, position.source, position.seq, reason, _written(attempt)))
 
@@ -171,8 +171,8 @@ class RedisDeliveries:
         return None if due is None else (await self._described(sink, [(due, place)]))[0]
 
     async def settled(self, sink: str, position: Position) -> bool:
-        """Say whether the far side took it, or an operator discarded it."""
-        chunk, offset = divmod(position.seq, _CHUNK)
+        """Say whether the endpoint accepted it, or an operator discarded it."""
+        chunk, offset = divmod(position.seq, _CHUNK_ITEMS)
         return bool(await self._link.command("GETBIT", f"{self._keys.sink(sink)}:m:{position.source}:{chunk}", offset))
 
     async def redrive(self, sink: str, positions: Sequence[Position], due: float, hold: float = 0.0) -> int:

@@ -18,9 +18,9 @@ _ACQUIRE, _HOLD, _TOUCH, _COMMIT, _CONFIRM, _TRIM = map(load, ("acquire", "hold"
 _SLACK = 1.25
 """Scopes are kept a quarter longer than asked for, so that most reads need not write."""
 _SCOPES_REMEMBERED = 100_000
-_DOUBTS_REMEMBERED = 64
-_BUCKET_BATCH = 500
-_TRIM_STEP = 10_000
+_MAX_UNCERTAIN_COMMITS = 64
+_BATCH_BUCKETS = 500
+_TRIM_STEP_ENTRIES = 10_000
 _GAP = 8
 """Reading up to this many unwanted entries is cheaper than another command."""
 _OVERHEAD = 48
@@ -75,7 +75,7 @@ class RedisLedger:
     # statuses, cursor
 
     async def last_seen(self, source: str, keys: Sequence[Key], retention: float) -> Sequence[str | None]:
-        """Return the trail of each key in order, None where there is none, and keep their scopes for `retention`."""
+        """Return the history of each key in order, None if there is none, and keep their scopes for `retention`."""
         if not keys:
             return []
         await self._keep(source, {key.scope for key in keys}, retention)
@@ -118,8 +118,8 @@ class RedisLedger:
         base = self._keys.source(source)
         buckets = sorted(bucket.decode() for bucket in await self._link.command("SMEMBERS", f"{base}:i:{scope}"))
         found: dict[str, str] = {}
-        for start in range(0, len(buckets), _BUCKET_BATCH):
-            some = buckets[start : start + _BUCKET_BATCH]
+        for start in range(0, len(buckets), _BATCH_BUCKETS):
+            some = buckets[start : start + _BATCH_BUCKETS]
             answers = await self._link.commands([("HGETALL", f"{base}:b:{scope}:{bucket}") for bucket in some])
             for bucket, answer in zip(some, answers, strict=True):
                 found |= {name_of(bucket, kept): trail for kept, trail in _texts(answer).items()}
@@ -166,7 +166,7 @@ class RedisLedger:
             try:
                 return int(await self._link.run(_COMMIT, keys, held, nonce, *arguments))
             except Unavailable:
-                if len(doubts) > _DOUBTS_REMEMBERED:
+                if len(doubts) > _MAX_UNCERTAIN_COMMITS:
                     doubts.clear()
                 if commit.events:
                     doubts[mark] = nonce
@@ -242,7 +242,7 @@ class RedisLedger:
         """
         forgotten, more = 0, 1
         while more:
-            gone, more = await self._link.run(_TRIM, [self._keys.source(source)], before, _TRIM_STEP)
+            gone, more = await self._link.run(_TRIM, [self._keys.source(source)], before, _TRIM_STEP_ENTRIES)
             forgotten += gone
         return forgotten
 
@@ -322,8 +322,8 @@ def _commit_arguments(commit: Commit) -> list[str | bytes | int]:
     words: list[str | bytes | int] = []
     buckets = 0
     for (scope, bucket), changes in _grouped(commit.statuses).items():
-        for start in range(0, len(changes), _BUCKET_BATCH):
-            fields, expected, trails = zip(*changes[start : start + _BUCKET_BATCH], strict=True)
+        for start in range(0, len(changes), _BATCH_BUCKETS):
+            fields, expected, trails = zip(*changes[start : start + _BATCH_BUCKETS], strict=True)
             words += (scope, bucket, len(fields), *fields, *expected, *trails)
             buckets += 1
     for event in commit.events:

@@ -30,10 +30,10 @@ TAP_PREFIX = "bridge.tap."
 TAP_KEEPS = 10_000
 """Messages that wait for a slow tap; then the oldest are dropped."""
 
-_LOOK_EVERY = 0.05
+_READ_EVERY_SECONDS = 0.05
 _BUSY_MS = 5_000
-_TAP_PREFETCH = 1000
-_WITHIN = 30.0
+_TAP_PREFETCH_MESSAGES = 1000
+_CALL_SECONDS = 30.0
 _LONGEST_LEASE = 120.0
 """Seconds; what seems to hold for longer is of a time before the clock was set back, and over."""
 _SCHEMA_VERSION = 1
@@ -190,7 +190,9 @@ class SqliteBroker:
     async def tap(self, topics: Sequence[str]) -> AsyncIterator[Inbox]:
         """Consume what is published from now on; its messages need no acknowledgement."""
         queue = f"{TAP_PREFIX}{uuid.uuid4().hex}"
-        async with self._subscribed(_Subscription(self, self._clock, queue, tuple(topics), _TAP_PREFETCH)) as inbox:
+        async with self._subscribed(
+            _Subscription(self, self._clock, queue, tuple(topics), _TAP_PREFETCH_MESSAGES)
+        ) as inbox:
             yield inbox
 
     async def depth(self, queue: str) -> int:
@@ -209,7 +211,7 @@ class SqliteBroker:
 
     async def call(self, job: Callable[[_File], T]) -> T:
         """Do `job` in the thread and return its result; raises `Unavailable`."""
-        return await self._worker.call(lambda: self._with_file(job), within=_WITHIN, what=str(self._path))
+        return await self._worker.call(lambda: self._with_file(job), within=_CALL_SECONDS, what=str(self._path))
 
     def wake(self) -> None:
         """Have this process's subscriptions look again."""
@@ -386,7 +388,7 @@ class _Subscription:
             if self._waiting or left <= 0:
                 break
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(left, _LOOK_EVERY)):
+                async with asyncio.timeout(min(left, _READ_EVERY_SECONDS)):
                     await self.news.wait()
         taken = [self._waiting.popleft() for _ in range(min(limit, len(self._waiting)))]
         if self._tapped is not None and taken:

@@ -13,7 +13,7 @@ from bridge.domain.event import Position, WireEvent
 from bridge.protocols.deliveries import Attempt, Delivery, DeliveryCounts, NewDelivery
 
 _DUE, _HELD, _DEAD = 0, 1, 2
-_CHUNK = 4096
+_CHUNK_ITEMS = 4096
 _CHUNK_BITS = 40
 """A row of marks goes by the book's number and the chunk's, side by side."""
 _ADOPTED_FOR = 30 * 86400.0
@@ -29,7 +29,7 @@ class SqliteDeliveries:
         self._clock = clock
 
     async def accept(self, sink: str, arrivals: Sequence[NewDelivery], until: float) -> Sequence[Position]:
-        """Take charge of arrivals that are unknown so far and claim them until `until`; return the claimed ones."""
+        """Accept arrivals that are unknown so far and claim them until `until`; return the claimed ones."""
         now = self._clock.epoch()
         return (await self._file.writer.do(lambda db: _take(db, sink, arrivals, until, now)))[1]
 
@@ -64,7 +64,7 @@ class SqliteDeliveries:
         await self._file.writer.do(work)
 
     async def settle(self, sink: str, positions: Sequence[Position]) -> int:
-        """Note that the far side took these; return how many deliveries behind them in a lane became due by that."""
+        """Note that the endpoint accepted these; return how many deliveries behind them in a partition became due."""
         now = self._clock.epoch()
 
         def work(db: Connection) -> int:
@@ -96,7 +96,7 @@ class SqliteDeliveries:
         await self._file.writer.do(work)
 
     async def dead_letter(self, sink: str, position: Position, reason: str, attempt: Attempt | None) -> int:
-        """Make a dead letter of it, with its history; return how many in its lane became due by that, as `settle`."""
+        """Make a dead letter of it, with its history; return how many in its partition became due, as `settle`."""
         now = self._clock.epoch()
 
         def work(db: Connection) -> int:
@@ -167,7 +167,7 @@ class SqliteDeliveries:
         return None if row is None else _delivery(sink, row)
 
     async def settled(self, sink: str, position: Position) -> bool:
-        """Say whether the far side took it, or an operator discarded it."""
+        """Say whether the endpoint accepted it, or an operator discarded it."""
 
         def work(db: Connection) -> bool:
             book = _find_book(db, sink, position.source)
@@ -272,10 +272,10 @@ class SqliteDeliveries:
 
         def work(db: Connection) -> None:
             for (book,) in db.execute("SELECT id FROM book WHERE source = ?", (source,)).fetchall():
-                chunk = before // _CHUNK
+                chunk = before // _CHUNK_ITEMS
                 first = book << _CHUNK_BITS
                 db.execute("DELETE FROM mark WHERE key >= ? AND key < ?", (first, first + chunk))
-                _SettledBitmap(db, book).write(range(chunk * _CHUNK, before), settled=False)
+                _SettledBitmap(db, book).write(range(chunk * _CHUNK_ITEMS, before), settled=False)
                 db.execute("DELETE FROM discarded WHERE book = ? AND seq < ?", (book, before))
 
         await self._file.writer.do(work)
@@ -293,17 +293,17 @@ class _SettledBitmap:
         bits = self._chunks.get(number)
         if bits is None:
             row = self._db.execute("SELECT bits FROM mark WHERE key = ?", (self._first + number,)).fetchone()
-            bits = self._chunks[number] = bytearray(row[0] if row else _CHUNK // 8)
+            bits = self._chunks[number] = bytearray(row[0] if row else _CHUNK_ITEMS // 8)
         return bits
 
     def has(self, seq: int) -> bool:
-        chunk, offset = divmod(seq, _CHUNK)
+        chunk, offset = divmod(seq, _CHUNK_ITEMS)
         return bool(self._chunk(chunk)[offset >> 3] & (1 << (offset & 7)))
 
     def write(self, seqs: Iterable[int], *, settled: bool) -> None:
         touched = set()
         for seq in seqs:
-            chunk, offset = divmod(seq, _CHUNK)
+            chunk, offset = divmod(seq, _CHUNK_ITEMS)
             bits, mask = self._chunk(chunk), 1 << (offset & 7)
             bits[offset >> 3] = bits[offset >> 3] | mask if settled else bits[offset >> 3] & ~mask
             touched.add(chunk)

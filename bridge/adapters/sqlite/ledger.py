@@ -21,7 +21,7 @@ _SWEEP_EVERY = 1.0
 """Seconds between two looks for scopes that are over."""
 _SWEEP_STEP = 500
 """Statuses deleted at once: a commit should not wait for more."""
-_TRIM_STEP = 5000
+_TRIM_STEP_ENTRIES = 5000
 _LONGEST_LEASE = 120.0
 """Seconds; one that seems to hold for longer, and for twice its time, is of a time before the clock was set back."""
 _OVERHEAD = 48
@@ -89,7 +89,7 @@ class SqliteLedger:
     # statuses, cursor
 
     async def last_seen(self, source: str, keys: Sequence[Key], retention: float) -> Sequence[str | None]:
-        """Return the trail of each key in order, None where there is none, and keep their scopes for `retention`."""
+        """Return the history of each key in order, None if there is none, and keep their scopes for `retention`."""
         scopes: dict[str, list[str | int]] = {}
         for scope, name in keys:
             scopes.setdefault(scope, []).append(_stored(name))
@@ -405,7 +405,7 @@ def _trim(db: Connection, source: str, before: int) -> tuple[int, bool]:
         return 0, False
     number, first, confirmed, size, committed = row
     target = min(before, confirmed + 1)
-    cut = min(target, first + _TRIM_STEP)
+    cut = min(target, first + _TRIM_STEP_ENTRIES)
     if cut <= first:
         return 0, False
     base = number << SEQ_BITS

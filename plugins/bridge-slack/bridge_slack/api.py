@@ -140,7 +140,7 @@ def classify_error(answer: EndpointResponse, word: str) -> BridgeError | None:
     if word in _FORBIDDEN:
         return Unauthorized(f"{text}: check the token, its scopes, and whether the bot may post to the channel")
     if word in _GONE:
-        return EndpointGone(f"{text}: nothing more is sent there until it was mended and enabled again")
+        return EndpointGone(f"{text}: nothing more is sent there until it was corrected and enabled again")
     if word in _BLOCKS:
         return BlocksRefused(text)
     if word in _MALFORMED:

@@ -13,13 +13,13 @@ from typing import Any
 
 from bridge.plugin import Event
 
-HEADER_LIMIT = 150
+MAX_HEADER_CHARACTERS = 150
 """Characters of a header."""
-TEXT_LIMIT = 3000
+MAX_TEXT_CHARACTERS = 3000
 """Characters of a section's text."""
-FIELD_LIMIT = 2000
+MAX_FIELD_CHARACTERS = 2000
 """Characters of a section's field, and of an element of a context."""
-FALLBACK_LIMIT = 3000
+MAX_FALLBACK_CHARACTERS = 3000
 """Characters of the text without blocks."""
 _MAX_FIELDS = 10
 _MAX_LISTED = 5
@@ -201,7 +201,7 @@ def _mrkdwn(text: str) -> dict[str, Any]:
 
 
 def _header(text: str) -> dict[str, Any]:
-    return {"type": "header", "text": {"type": "plain_text", "text": fit(text, HEADER_LIMIT), "emoji": True}}
+    return {"type": "header", "text": {"type": "plain_text", "text": fit(text, MAX_HEADER_CHARACTERS), "emoji": True}}
 
 
 def _field(label: str, marked: str) -> dict[str, Any]:
@@ -209,20 +209,20 @@ def _field(label: str, marked: str) -> dict[str, Any]:
 
 
 def _fields(facts: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
-    return [_field(label, fit(value, FIELD_LIMIT - _MARKUP_CHARACTERS)) for label, value in facts]
+    return [_field(label, fit(value, MAX_FIELD_CHARACTERS - _MARKUP_CHARACTERS)) for label, value in facts]
 
 
 def _section(label: str, lines: Sequence[str]) -> list[dict[str, Any]]:
     """Return a section with these lines, or nothing if there are none."""
     if not lines:
         return []
-    limit = (TEXT_LIMIT - _MARKUP_CHARACTERS) // len(lines)
+    limit = (MAX_TEXT_CHARACTERS - _MARKUP_CHARACTERS) // len(lines)
     return [{"type": "section", "text": _mrkdwn("\n".join([f"*{label}*", *(fit(line, limit - 1) for line in lines)]))}]
 
 
 def _context(*texts: str) -> dict[str, Any]:
-    return {"type": "context", "elements": [_mrkdwn(fit(text, FIELD_LIMIT)) for text in texts]}
+    return {"type": "context", "elements": [_mrkdwn(fit(text, MAX_FIELD_CHARACTERS)) for text in texts]}
 
 
 def _finished(text: str, blocks: list[dict[str, Any]]) -> Message:
-    return {"text": fit(text, FALLBACK_LIMIT), "blocks": blocks, "unfurl_links": False, "unfurl_media": False}
+    return {"text": fit(text, MAX_FALLBACK_CHARACTERS), "blocks": blocks, "unfurl_links": False, "unfurl_media": False}
