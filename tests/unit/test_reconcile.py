@@ -25,9 +25,10 @@ from bridge.ingest.intake import Intake
 from bridge.protocols.deliveries import NewDelivery
 from bridge.protocols.ledger import Commit, Key, StatusChange
 from bridge.protocols.source import GroupCounts, Observation, Page, Statistics
-from bridge.reconciliation.comparison import CompareOptions, Difference, Report
+from bridge.reconciliation.comparison import CompareOptions
 from bridge.reconciliation.monitor import PendingMismatch, ReconciliationMonitor, decide
 from bridge.reconciliation.reconciler import Reconciler
+from bridge.reconciliation.report import Difference, Report
 from bridge.simulator import Simulator, SimulatorSettings
 from bridge.sources.govdelivery import reconciliation
 from bridge.sources.govdelivery.lifecycles import kinds
@@ -263,7 +264,10 @@ async def test_the_events_are_held_against_the_ledger(books) -> None:
 
 @pytest.mark.parametrize(
     ("why", "says"),
-    [("trimmed", "it is kept for a while only"), ("baseline", "a first start recorded them as its baseline")],
+    [
+        ("trimmed", "the journal keeps events for a limited time"),
+        ("baseline", "a first start recorded them as its baseline"),
+    ],
 )
 async def test_what_the_journal_cannot_tell_is_said_and_no_difference(books, why, says) -> None:
     books.source.has = {"1": "sent"}
@@ -459,8 +463,8 @@ async def test_what_a_sink_knows_nothing_of_is_named_and_what_waits_or_is_dead_i
     report = await books.settle(crm=["#"], calls=["voice.#"])
     assert named(report) == [("4", "undelivered", None, None, "new")]
     assert report.differences[0].sink == "crm"
-    counts = report.sinks["crm"].counts
-    assert (counts.taken, counts.waiting, counts.dead, report.sinks["crm"].unaccounted) == (1, 1, 1, 1)
+    tally = report.sinks["crm"].counts
+    assert (tally.taken, tally.waiting, tally.dead, report.sinks["crm"].unaccounted) == (1, 1, 1, 1)
     assert report.sinks["calls"].unaccounted == 0
 
 

@@ -18,8 +18,9 @@ from bridge.delivery.masking import last4
 from bridge.domain.settings import parse_duration
 from bridge.domain.times import rfc3339, truncate_to_millis
 from bridge.protocols.source import Source, Statistics
-from bridge.reconciliation.comparison import CompareOptions, Difference, GroupBook, Report
+from bridge.reconciliation.comparison import CompareOptions
 from bridge.reconciliation.reconciler import Reconciler
+from bridge.reconciliation.report import Difference, GroupBook, Report
 from bridge.runtime.assembly import Assembly
 
 _MAX_ROWS = 50
