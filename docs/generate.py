@@ -1,10 +1,11 @@
-"""Writes the reference pages from the code itself: commands, settings and events. `--check` only compares."""
+"""Writes reference pages from the code itself: commands, settings, events, plugins. `--check` only compares."""
 
-# ruff: noqa: INP001 - a script beside the pages, and no package
+# ruff: noqa: INP001 - a script next to the pages, and no package
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, Union, get_args, get_origin
 import click
 from pydantic import BaseModel
 
+from bridge import plugin
 from bridge.cli import cli
 from bridge.cli.support.schemas import event_topics, plain_default
 from bridge.config import registry
@@ -21,12 +23,17 @@ from bridge.config.model import Config
 from bridge.domain.catalogue import INTERNAL_EVENTS
 from bridge.domain.event import Data, Event, Transition
 from bridge.domain.settings import Settings
+from bridge.protocols.sink import SinkSettings
+from bridge.protocols.source import SourceSettings
 
 ROOT = Path(__file__).parents[1]
 HERE = ROOT / "docs" / "reference"
 OURS = {"bridge", *(path.name for path in (ROOT / "plugins").iterdir())}
 """Distributions of this repository: what else is installed here has documentation of its own."""
-MADE = "<!-- made by docs/generate.py; edit the code instead, then `make docs` -->\n\n"
+MADE = (
+    "<!-- made by docs/generate.py; edit the code instead, then `make docs` -->\n\n"
+    "The nouns are in the [glossary](../glossary.md).\n\n"
+)
 _WIDTH = 100
 
 
@@ -70,9 +77,9 @@ def _walk(command: click.Command, path: list[str]) -> Iterator[tuple[list[str], 
     if isinstance(command, click.Group):
         context = click.Context(command, info_name=path[-1])
         for name in command.list_commands(context):
-            found = command.get_command(context, name)
-            if found is not None:
-                yield from _walk(found, [*path, name])
+            subcommand = command.get_command(context, name)
+            if subcommand is not None:
+                yield from _walk(subcommand, [*path, name])
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------
@@ -85,18 +92,28 @@ def configuration() -> str:
         if isinstance(info.annotation, type) and issubclass(info.annotation, Settings):
             parts += [f"### `{name}`\n\n", _settings(info.annotation)]
     for kind in registry.KINDS:
-        for found in _ours(kind):
-            plugin = registry.load(kind, found.name)
-            summary = plugin.summary[:1].upper() + plugin.summary[1:]
-            parts.append(f"## {kind.capitalize()} `{found.name}`\n\n")
-            parts += [f"{summary}. Distribution `{found.distribution}`.\n\n", _settings(plugin.settings)]
+        base = _BASES[kind]
+        parts += [f"## Every {kind}\n\n", _settings(base)]
+        for installed in _ours(kind):
+            loaded = registry.load(kind, installed.name)
+            summary = loaded.summary[:1].upper() + loaded.summary[1:]
+            parts += [
+                f"## {kind.capitalize()} `{installed.name}`\n\n",
+                f"{summary}. Distribution `{installed.distribution}`.\n\n",
+                f"In addition to the settings of [every {kind}](#every-{kind}), or with another default:\n\n",
+                _settings(loaded.settings, without=base),
+            ]
     return "".join(parts).rstrip() + "\n"
 
 
-_INTRODUCTION = """One YAML file. `${NAME}` and `${NAME:-default}` expand from the environment, only inside values; an
-unset variable without a default is an error, and `$${` stands for the characters themselves. A key marked *secret* may
-be given as `KEY_file: PATH` instead, which is read again whenever the file changes. Unknown keys are errors. Durations
-are `500ms`, `30s`, `5m`, `72h`, `7d`, at most ten years; rates `4/s`, `100/m`; sizes `500MB`, `2GiB`.
+_BASES: dict[registry.Kind, type[Settings]] = {"source": SourceSettings, "sink": SinkSettings}
+_INTRODUCTION = """The configuration is one YAML file. Unknown keys are errors.
+
+- `${NAME}` and `${NAME:-default}` expand from the environment, only inside values. An unset variable without a default
+  is an error. `$${` stands for the characters themselves.
+- A key marked *secret* may be given as `KEY_file: PATH` instead. The file is read again whenever it changes.
+- Durations are `500ms`, `30s`, `5m`, `72h`, `7d`, at most ten years.
+- Rates are `4/s`, `100/m`. Sizes are `500MB`, `2GiB`.
 
 | command | for |
 | --- | --- |
@@ -109,28 +126,41 @@ are `500ms`, `30s`, `5m`, `72h`, `7d`, at most ten years; rates `4/s`, `100/m`; 
 
 
 def _ours(kind: registry.Kind) -> list[registry.Installed]:
-    return [found for found in registry.installed(kind).values() if found.distribution in OURS]
+    return [installed for installed in registry.installed(kind).values() if installed.distribution in OURS]
 
 
-def _settings(model: type[Settings]) -> str:
+def _settings(model: type[Settings], *, without: type[Settings] | None = None) -> str:
+    """Return the table of a model's settings, without those that a base has in the same words and with that default."""
+    known = _rows(without) if without else {}
+    rows = [row for name, row in _rows(model).items() if known.get(name) != row]
+    return "".join(["| key | default | meaning |\n| --- | --- | --- |\n", *rows, "\n"]) if rows else ""
+
+
+def _rows(model: type[Settings]) -> dict[str, str]:
     secret = set(model.secret_fields())
-    rows = ["| key | default | meaning |\n| --- | --- | --- |\n"]
+    rows = {}
     for name, info in model.model_fields.items():
-        told = ["*Secret.*"] if name in secret else []
-        told.append(_cell(info.description))
-        rows.append(f"| `{name}` | {_default(model, name)} | {' '.join(told)} |\n")
-    return "".join(rows) + "\n"
+        meaning = f"{'*Secret.* ' if name in secret else ''}{_cell(info.description)}"
+        rows[name] = f"| `{name}` | {_default(model, name)} | {meaning} |\n"
+    return rows
 
 
 def _default(model: type[Settings], name: str) -> str:
     info = model.model_fields[name]
     if info.is_required():
         return "required"
-    if name == "state":
-        return "by the environment"  # and so not the same on two machines
+    if name in _DEFAULTS_IN_WORDS and model is Config:
+        return _DEFAULTS_IN_WORDS[name]
     if isinstance(info.annotation, type) and issubclass(info.annotation, Settings):
         return f"[below](#{name})"
     return _written(plain_default(model, name))
+
+
+_DEFAULTS_IN_WORDS = {
+    "state": "by the environment",  # and so not the same on two machines
+    "store": "a SQLite file",
+    "broker": "`embedded`",
+}
 
 
 def _written(value: Any) -> str:
@@ -146,8 +176,8 @@ def _written(value: Any) -> str:
 
 def events() -> str:
     """Return the page of all events: their topics, their attributes and their data."""
-    brought = [event for found in _ours("source") for event in registry.load_source(found.name).events]
-    types = list(dict.fromkeys([*brought, *INTERNAL_EVENTS]))
+    of_sources = [event for source in _ours("source") for event in registry.load_source(source.name).events]
+    types = list(dict.fromkeys([*of_sources, *INTERNAL_EVENTS]))
     parts = ["# Events\n\n", MADE, "| class | topics | provider | meaning |\n| --- | --- | --- | --- |\n"]
     parts += [
         f"| `{cls.__name__}` | {_topics(cls)} | {cls.provider or 'any'} | {_cell(cls.__doc__)} |\n" for cls in types
@@ -178,7 +208,7 @@ _ATTRIBUTES = {
     "source": "`/TYPE/NAME` of the source in the configuration.",
     "type": "`bridge.<channel>.<entity>.<status>`, never with a detail.",
     "subject": "The resource's path at the provider.",
-    "time": "When it happened, by the provider's own account where it gives one; else when it was observed.",
+    "time": "When it happened, by the provider's own account if it gives one; else when it was observed.",
     "recordedtime": "When the bridge wrote it down.",
     "partitionkey": "What `ordered: true` keeps in order: the subject.",
     "datacontenttype": "Always `application/json`.",
@@ -194,32 +224,32 @@ def _topics(cls: type[Event]) -> str:
 
 
 def _transitions() -> str:
-    return ", ".join(f"`{each.value}`" for each in Transition)
+    return ", ".join(f"`{transition.value}`" for transition in Transition)
 
 
 def _by_model(types: list[type[Event]]) -> dict[type[BaseModel], list[type[Event]]]:
-    found: dict[type[BaseModel], list[type[Event]]] = {}
+    by_model: dict[type[BaseModel], list[type[Event]]] = {}
     for cls in types:
         model = cls.model_fields["data"].annotation
         if isinstance(model, type):
-            found.setdefault(model, []).append(cls)
-    return found
+            by_model.setdefault(model, []).append(cls)
+    return by_model
 
 
 def _fields(model: type[BaseModel], known: Collection[str]) -> str:
     rows = ["| field | type | meaning |\n| --- | --- | --- |\n"]
     rows += [
-        f"| `{name}` | {_type(info.annotation)} | {_cell(info.description) or _TOLD.get(name, '')} |\n"
+        f"| `{name}` | {_type(info.annotation)} | {_cell(info.description) or _meaning(model, name)} |\n"
         for name, info in model.model_fields.items()
         if name not in known
     ]
     return "".join(rows) + "\n"
 
 
-_TOLD = {
+_MEANINGS = {
     "channel": "The first word of the topic.",
     "status": "The third word of the topic.",
-    "detail": "The word behind the status in the topic, where there is one.",
+    "detail": "The word behind the status in the topic, if there is one.",
     "transition": "How the status was reached; see below.",
     "observed": "`after` and `by`: the interval in which the change happened, as far as polling can know.",
     "error": "What the provider says went wrong.",
@@ -234,11 +264,17 @@ _TOLD = {
     "definition": "The provider's `definitionKey`.",
     "message_key": "The provider's `messageKey`.",
     "contact_key": "The provider's `contactKey`.",
-    "phone": "E.164 where the provider gives it.",
+    "phone": "E.164 if the provider gives it so.",
     "provider": "Fields of the answer that no model knows.",
-    "reason": "Why the polls failed; of a recovery, null.",
+    "SourceData.reason": "Why the polls failed; of a recovery, null.",
+    "SinkData.reason": "Why the sink was disabled; of a recovery, null.",
+    "provider_says": "The status that the provider shows.",
 }
-"""What a field means whose name says so in the code, and not on a page."""
+"""The meaning of fields whose names say enough in the code, and not on a page; one class's own goes first."""
+
+
+def _meaning(model: type[BaseModel], name: str) -> str:
+    return _MEANINGS.get(f"{model.__name__}.{name}") or _MEANINGS.get(name, "")
 
 
 def _type(annotation: Any) -> str:
@@ -251,11 +287,75 @@ def _type(annotation: Any) -> str:
 _TYPES = {"str": "text", "int": "number", "Annotated": "time", "datetime": "time", "Transition": "text"}
 
 
+# --- names for plugins ------------------------------------------------------------------------------------------------
+
+
+def plugin_names() -> str:
+    """Return the page of all names that a plugin may import: by purpose, with the summary of each."""
+    parts = ["# Names for plugins\n\n", MADE, _NAMES_INTRODUCTION]
+    for purpose, names in _by_purpose(Path(plugin.__file__).read_text(encoding="utf-8")).items():
+        parts.append(f"## {purpose[:1].upper()}{purpose[1:]}\n\n| name | meaning |\n| --- | --- |\n")
+        parts += [f"| {_linked(name)} | {_cell(_summary(name))} |\n" for name in names]
+        parts.append("\n")
+    return "".join(parts).rstrip() + "\n"
+
+
+_NAMES_INTRODUCTION = """All that `bridge.plugin` offers. [The plugin interface](plugin-interface.md) says what a sink
+and a source have to do. `help(bridge.plugin.NAME)` prints the whole of it.
+
+"""
+
+
+def _by_purpose(source: str) -> dict[str, list[str]]:
+    """Return the names of `__all__` under the comments that group them."""
+    groups: dict[str, list[str]] = {}
+    purpose = ""
+    for line in source.partition("__all__ = [")[2].partition("\n]")[0].splitlines()[1:]:
+        text = line.strip()
+        if text.startswith("#"):
+            purpose = text.removeprefix("#").strip()
+        else:
+            groups.setdefault(purpose, []).append(text.strip('",'))
+    return groups
+
+
+def _linked(name: str) -> str:
+    """Return a name, with a link if the page of events has it."""
+    return f"[`{name}`](events.md)" if getattr(plugin, name) in INTERNAL_EVENTS else f"`{name}`"
+
+
+def _summary(name: str) -> str:
+    """Return the first paragraph of a class, a function or a module; values have no docstring that could be read."""
+    value = inspect.unwrap(getattr(plugin, name))
+    if name in _VALUES:
+        return _VALUES[name]
+    return (inspect.getdoc(value) or "").partition("\n\n")[0]
+
+
+_VALUES = {
+    "CONTENT_TYPE": "The media type of an event.",
+    "Duration": "A setting in seconds, written as `30s`, `5m` or `72h`.",
+    "Origin": "A setting: the scheme, host and port of an API.",
+    "Privacy": "A setting: `full`, `last4` or `token`.",
+    "RETRY_AFTER_CAP": "The longest `Retry-After` of an endpoint that is honoured, in seconds.",
+    "Rate": "A setting in requests a second, written as `4/s` or `100/m`.",
+    "SecretUrl": "A setting: a URL whose path and query may be secrets.",
+    "Time": "A time with its zone, written as RFC 3339.",
+    "UnmappedFields": "The type of `provider` in data: fields of the answer that no model knows.",
+}
+"""The meaning of names that are no class, function or module."""
+
+
 def _cell(text: str | None) -> str:
     return " ".join((text or "").split()).replace("|", "\\|")
 
 
-PAGES = {"commands.md": commands, "configuration.md": configuration, "events.md": events}
+PAGES = {
+    "commands.md": commands,
+    "configuration.md": configuration,
+    "events.md": events,
+    "plugin-names.md": plugin_names,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

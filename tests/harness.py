@@ -247,7 +247,7 @@ def taps(folder: Path) -> int:
 def expected(simulator: Simulator) -> dict[str, list[tuple[str, str | None, str | None]]]:
     """Return what the providers have shown, for each resource in order. Lists of messages are not read for statuses."""
     found: dict[str, list[tuple[str, str | None, str | None]]] = defaultdict(list)
-    for shown in simulator.truth(without=["messages"]):
+    for shown in simulator.ground_truth(without=["messages"]):
         found[shown.subject].append((shown.status, shown.previous, shown.detail))
     return dict(found)
 

@@ -45,7 +45,7 @@ def load(path: Path | str, *, environ: Mapping[str, str] | None = None) -> Confi
     if not isinstance(checked, Config):
         problems += checked
     if problems or not isinstance(checked, Config):
-        raise ConfigError(sorted(dict.fromkeys(problems), key=lambda each: each.line or 0))
+        raise ConfigError(sorted(dict.fromkeys(problems), key=lambda item: item.line or 0))
     checked._document = text  # noqa: SLF001 - a private attribute of the very model that this function makes
     return checked
 
@@ -59,14 +59,14 @@ def _parts(kind: registry.Kind, base: type[S], text: Document, problems: list[Co
         what = "is empty" if values is None else "must be a mapping"
         problems.append(text.problem((section,), f"{what}; give each {kind} a name, and its settings below that"))
         return {}
-    found = {}
+    checked_parts: dict[str, S] = {}
     for name, part in values.items():
         checked = _part(kind, name, part, text)
         if isinstance(checked, base):
-            found[name] = checked
+            checked_parts[name] = checked
         elif isinstance(checked, list):
             problems += checked
-    return found
+    return checked_parts
 
 
 def _part(kind: registry.Kind, name: str, values: Any, text: Document) -> Settings | list[ConfigProblem]:

@@ -19,9 +19,9 @@ def mask_url(url: str, *, path: bool = False) -> str:
     return head + mark + re.sub(r"(^|&)([^=&]*)=[^&]*", rf"\1\2={MASK}", query)
 
 
-def _masked_login(found: re.Match[str]) -> str:
-    user = "" if found[2] is None else f"{found[2]}:"
-    return f"{found[1]}{user}{MASK}@"
+def _masked_login(match: re.Match[str]) -> str:
+    user = "" if match[2] is None else f"{match[2]}:"
+    return f"{match[1]}{user}{MASK}@"
 
 
 # --- showing ------------------------------------------------------------------------------------------------------
@@ -47,10 +47,10 @@ def _masked(value: Any, plain: Any, place: Place) -> Any:
         return shown_settings(value, place)
     if isinstance(plain, dict):
         inner = value if isinstance(value, Mapping) else {}
-        return {key: _masked(inner.get(key), each, (*place, key)) for key, each in plain.items()}
+        return {key: _masked(inner.get(key), part, (*place, key)) for key, part in plain.items()}
     if isinstance(plain, list):
         inner_list = value if isinstance(value, list | tuple) and len(value) == len(plain) else plain
-        return [_masked(one, each, place) for one, each in zip(inner_list, plain, strict=True)]
+        return [_masked(item, shown, place) for item, shown in zip(inner_list, plain, strict=True)]
     if not isinstance(plain, str) or isinstance(value, Secret):
         return plain
     key = str(place[-1])

@@ -42,15 +42,15 @@ class _Bytes(int):
 def _size(value: Any) -> _Bytes:
     if isinstance(value, _Bytes):
         return value
-    found = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
-    if found is None:
+    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
         raise ValueError(f"{value!r} is not a size; write a number and a unit, such as 500MB, 1GB or 2GiB")
-    unit = found[2] or ""
-    return _Bytes(int(found[1]) * _SIZES["k" if unit == "K" else unit])
+    unit = match[2] or ""
+    return _Bytes(int(match[1]) * _SIZES["k" if unit == "K" else unit])
 
 
 def _format_size(size: int) -> str:
-    units = sorted(_SIZES.items(), key=lambda each: -each[1])
+    units = sorted(_SIZES.items(), key=lambda item: -item[1])
     unit, factor = next(
         (unit, factor) for unit, factor in units if factor == 1 or (size >= factor and size % factor == 0)
     )
@@ -79,10 +79,10 @@ class Listen:
 def _listen(value: Any) -> Any:
     if isinstance(value, Listen) or value is None:
         return value
-    found = _HOST.fullmatch(value.strip()) if isinstance(value, str) else None
-    if found is None or int(found["port"]) > 65535:  # noqa: PLR2004 - the highest port there is
+    match = _HOST.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None or int(match["port"]) > 65535:  # noqa: PLR2004 - the highest port there is
         raise ValueError("is not HOST:PORT; write such as 127.0.0.1:8080, [::1]:8080, or :8080 for every address")
-    return Listen(found["six"] or found["host"], int(found["port"]))
+    return Listen(match["six"] or match["host"], int(match["port"]))
 
 
 Address = Annotated[

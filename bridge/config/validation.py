@@ -15,8 +15,8 @@ from bridge.domain.errors import ConfigProblem
 from bridge.domain.settings import MASK, Secret, Settings
 
 M = TypeVar("M", bound=Settings)
-_LONGEST = 400
-_SHORTEST_HIDDEN = 4
+_MAX_CHARACTERS = 400
+_MIN_HIDDEN_CHARACTERS = 4
 _FILE_KEY = re.compile(r"(\w+_file)\b|(\w+) and (\w+_file) are both given")
 
 
@@ -26,19 +26,19 @@ def validate(model: type[M], values: Any, place: Place, document: Document) -> M
     A secret's file that cannot be read ends the model's own validation before it begins; it is set aside here, so that
     the other problems are found too.
     """
-    found: list[ConfigProblem] = []
+    problems: list[ConfigProblem] = []
     values = dict(values) if isinstance(values, dict) else values
     while True:
         try:
             settings = model.model_validate(values)
         except ValidationError as error:
-            found += _problems(error, model, values, place, document)
+            problems += _problems(error, model, values, place, document)
             if _replace_unreadable_secret(error, model, values):
                 continue
         else:
-            if not found:
+            if not problems:
                 return settings
-        return list(dict.fromkeys(found))
+        return list(dict.fromkeys(problems))
 
 
 def _replace_unreadable_secret(error: ValidationError, model: type[Settings], values: Any) -> bool:
@@ -57,7 +57,7 @@ def _replace_unreadable_secret(error: ValidationError, model: type[Settings], va
 def _problems(
     error: ValidationError, model: type[Settings], values: Any, place: Place, document: Document
 ) -> list[ConfigProblem]:
-    found = []
+    problems = []
     for item in _one_per_place(error.errors(include_url=False), values):
         inner, text = _explain(item, model, values)
         at = (*place, *inner)
@@ -67,8 +67,8 @@ def _problems(
         missing = item["type"] == "missing"
         line = document.line(at[:-1] if missing else at)
         problem = document.problem(at, text)
-        found.append(ConfigProblem(problem.file, line, problem.key, text))
-    return found
+        problems.append(ConfigProblem(problem.file, line, problem.key, text))
+    return problems
 
 
 def _one_per_place(items: Iterable[ErrorDetails], values: Any) -> list[ErrorDetails]:
@@ -149,20 +149,20 @@ def _unknown(key: str, model: type[BaseModel] | None) -> str:
 
 
 def _model_at(model: type[BaseModel], place: Place) -> type[BaseModel] | None:
-    found: type[BaseModel] | None = model
+    current: type[BaseModel] | None = model
     for part in place:
-        field = found.model_fields.get(str(part)) if found is not None and isinstance(part, str) else None
+        field = current.model_fields.get(str(part)) if current is not None and isinstance(part, str) else None
         if field is not None:
-            found = _model_in(field.annotation)
+            current = _model_in(field.annotation)
         elif not isinstance(part, int):
-            found = None
-    return found
+            current = None
+    return current
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next((each for part in get_args(annotation) if (each := _model_in(part))), None)
+    return next((inner for part in get_args(annotation) if (inner := _model_in(part))), None)
 
 
 _PLAIN = {
@@ -221,27 +221,27 @@ def _hide(text: str, model: type[Settings], values: Any, place: Place, document:
     """Take secrets, and what came out of the environment, out of a message that quotes its input."""
     hidden = [(value, raw) for at, (raw, value) in document.expanded.items() if at[: len(place)] == place]
     if isinstance(values, Mapping):
-        hidden += [(each, MASK) for name in model.secret_fields() for each in _texts(values.get(name))]
+        hidden += [(text, MASK) for name in model.secret_fields() for text in _texts(values.get(name))]
     shown = {form: shown for value, shown in hidden for form in (value, repr(value)) if _is_specific(form)}
     if not shown:
         return text
     longest_first = sorted(shown, key=len, reverse=True)
-    return re.sub("|".join(map(re.escape, longest_first)), lambda found: shown[found[0]], text)
+    return re.sub("|".join(map(re.escape, longest_first)), lambda match: shown[match[0]], text)
 
 
 def _is_specific(form: str) -> bool:
     # Shorter ones are hidden where they stand in quotes: as they are, they would be found in any word.
-    return len(form) >= _SHORTEST_HIDDEN or form[:1] in ("'", '"')
+    return len(form) >= _MIN_HIDDEN_CHARACTERS or form[:1] in ("'", '"')
 
 
 def _texts(value: Any) -> list[str]:
     if isinstance(value, Mapping):
-        return [each for part in value.values() for each in _texts(part)]
+        return [text for part in value.values() for text in _texts(part)]
     if isinstance(value, list):
-        return [each for part in value for each in _texts(part)]
+        return [text for part in value for text in _texts(part)]
     return [] if value is None or isinstance(value, Secret) else [str(value)]
 
 
 def _one_line(text: str) -> str:
     text = re.sub(r"\s+", " ", text).strip()
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+    return text if len(text) <= _MAX_CHARACTERS else f"{text[:_MAX_CHARACTERS]}…"

@@ -16,6 +16,7 @@ _MARKS_KEPT = 1024
 """More occurrences of one resource than a provider shows at once, or each look would make all of them news again."""
 _DECISIONS_KEPT = 4096
 _SHORT = 64
+"""Characters of a value that is kept whole; a longer value is kept as a digest."""
 
 
 @dataclass(frozen=True)
@@ -35,16 +36,16 @@ class Lifecycle:
 
     def __post_init__(self) -> None:
         statuses = list(dict.fromkeys(self.status_by_value.values()))
-        strangers = ({*self.follows, *self.finals} | {s for after in self.follows.values() for s in after}) - {
+        undefined = ({*self.follows, *self.finals} | {s for after in self.follows.values() for s in after}) - {
             *statuses
         }
-        if strangers:
-            raise ValueError(f"statuses without a provider's value: {', '.join(sorted(strangers))}")
+        if undefined:
+            raise ValueError(f"statuses without a provider's value: {', '.join(sorted(undefined))}")
         codes = dict(self.codes)
         for status in statuses:
             if status not in codes:
-                taken = set(codes.values())
-                codes[status] = next(c for c in status + "abcdefghijklmnopqrstuvwxyz" if c.isalpha() and c not in taken)
+                used = set(codes.values())
+                codes[status] = next(c for c in status + "abcdefghijklmnopqrstuvwxyz" if c.isalpha() and c not in used)
         object.__setattr__(self, "codes", codes)
 
     @property
@@ -69,7 +70,7 @@ class Lifecycle:
 
     @cached_property
     def decisions(self) -> dict[tuple[str | None, str], Change | None]:
-        """What `classify` decided so far, by trail and value: resources are many, and their histories few."""
+        """What `classify` decided so far, by history and value: resources are many, and their histories few."""
         return {}
 
     @cached_property
@@ -80,14 +81,14 @@ class Lifecycle:
     def _later(self) -> dict[str, frozenset[str]]:
         later: dict[str, frozenset[str]] = {}
         for status in self.statuses:
-            found: set[str] = set()
+            reached: set[str] = set()
             rest = list(self.follows.get(status, ()))
             while rest:
-                one = rest.pop()
-                if one not in found:
-                    found.add(one)
-                    rest.extend(self.follows.get(one, ()))
-            later[status] = frozenset(found)
+                later_status = rest.pop()
+                if later_status not in reached:
+                    reached.add(later_status)
+                    rest.extend(self.follows.get(later_status, ()))
+            later[status] = frozenset(reached)
         return later
 
     def code(self, raw: str) -> str:
@@ -129,8 +130,8 @@ class StatusHistory:
         if not text:
             return cls()
         visits, _, marks = text.partition("|")
-        found = tuple((code, int(count or 1)) for code, count in _TOKEN.findall(visits))
-        return cls(found, tuple(unquote(mark) for mark in marks.split(",")) if marks else ())
+        pairs = tuple((code, int(count or 1)) for code, count in _TOKEN.findall(visits))
+        return cls(pairs, tuple(unquote(mark) for mark in marks.split(",")) if marks else ())
 
     def __str__(self) -> str:
         text = "".join(code if count == 1 else f"{code}{count}" for code, count in self.visits)
@@ -145,10 +146,10 @@ class StatusHistory:
 
     def entered(self, code: str) -> int:
         """Return how often the status was entered so far."""
-        return next((count for each, count in self.visits if each == code), 0)
+        return next((count for visited, count in self.visits if visited == code), 0)
 
     def enter(self, code: str, mark: str | None = None) -> StatusHistory:
-        """Return the trail after the status was entered (once more)."""
+        """Return the history after the status was entered (once more)."""
         rest = tuple(visit for visit in self.visits if visit[0] != code)
         marks = self.occurrence_ids if mark is None else (*self.occurrence_ids, mark)[-_MARKS_KEPT:]
         return StatusHistory((*rest, (code, self.entered(code) + 1)), marks)
@@ -185,18 +186,18 @@ def classify(lifecycle: Lifecycle, seen: str | None, raw: str, mark: str | None 
 
 def _decide(lifecycle: Lifecycle, seen: str | None, raw: str, mark: str | None) -> Change | None:
     code = lifecycle.code(raw)
-    trail = StatusHistory.parse(seen)
+    history = StatusHistory.parse(seen)
     if mark is not None:
-        if mark in trail.occurrence_ids:
+        if mark in history.occurrence_ids:
             return None
-    elif trail.last == code:
+    elif history.last == code:
         return None
     status = lifecycle.status(code)
-    previous = None if trail.last is None else lifecycle.status(trail.last)
+    previous = None if history.last is None else lifecycle.status(history.last)
     return Change(
         status=status,
         previous=previous,
         transition=lifecycle.relation(previous, status),
-        occurrence=trail.entered(code) if mark is None else mark,
-        history=str(trail.enter(code, mark)),
+        occurrence=history.entered(code) if mark is None else mark,
+        history=str(history.enter(code, mark)),
     )

@@ -31,8 +31,8 @@ MASK = "********"
 
 def parse_duration(value: Any) -> float:
     """Return the seconds of `500ms`, `30s`, `5m`, `72h` or `7d`; a bare number is refused, for its unit is a guess."""
-    if isinstance(value, str) and (found := _DURATION.fullmatch(value.strip())):
-        return float(found[1]) * _UNITS[found[2]]
+    if isinstance(value, str) and (match := _DURATION.fullmatch(value.strip())):
+        return float(match[1]) * _UNITS[match[2]]
     raise ValueError(f"{value!r} is not a duration; write a number and a unit, such as 500ms, 30s, 5m, 72h")
 
 
@@ -64,8 +64,8 @@ Duration = Annotated[
 def _rate(value: Any) -> float:
     if isinstance(value, float):
         return value
-    if isinstance(value, str) and (found := _RATE.fullmatch(value.strip())) and float(found[1]) > 0:
-        return float(found[1]) / _UNITS[found[2]]
+    if isinstance(value, str) and (match := _RATE.fullmatch(value.strip())) and float(match[1]) > 0:
+        return float(match[1]) / _UNITS[match[2]]
     raise ValueError(f"{value!r} is not a rate; write a number and a unit of time, such as 4/s or 100/m")
 
 

@@ -37,7 +37,7 @@ class EventDifference:
 
     def plain(self) -> Event:
         """Return the difference as JSON values."""
-        changes = [{"field": name, "first": one, "second": other} for name, one, other in self.changes]
+        changes = [{"field": name, "first": change, "second": other} for name, change, other in self.changes]
         return {"in": str(self.side), "event": self.event, **({"changes": changes} if changes else {})}
 
 
@@ -64,15 +64,15 @@ async def compare(first: AsyncIterator[Event], second: AsyncIterator[Event]) -> 
         yield EventDifference(Side.FIRST, json.loads(text))
 
 
-def _changes(one: Any, other: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(one, dict) and isinstance(other, dict):
-        for name in dict.fromkeys((*one, *other)):
+def _changes(value: Any, other: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(value, dict) and isinstance(other, dict):
+        for name in dict.fromkeys((*value, *other)):
             if path or name != _RECORDED:
                 yield from _changes(
-                    one.get(name, _ABSENT), other.get(name, _ABSENT), f"{path}.{name}" if path else name
+                    value.get(name, _ABSENT), other.get(name, _ABSENT), f"{path}.{name}" if path else name
                 )
-    elif one != other:
-        yield path, _present(one), _present(other)
+    elif value != other:
+        yield path, _present(value), _present(other)
 
 
 def _present(value: Any) -> Any:

@@ -37,7 +37,7 @@ _LABEL = re.compile(r"(?=.*[A-Za-z])(?!.*\d{7})[A-Za-z0-9][\w .:/-]{0,63}|-?\d{1
 _NUMERAL = re.compile(r"-?\d{1,18}", re.ASCII)
 _ID = re.compile(rf"#?-?\d{{1,{parsing.MAX_NUMBER_DIGITS}}}", re.ASCII)
 _PHONE = re.compile(r"\+?\(?\d(?:[\s().\-\u2010-\u2015/]{0,3}\d){6,}", re.ASCII)
-_DIALLED = re.compile(r"[+\d\s().\-\u2010-\u2015/x]+", re.ASCII)
+_PHONE_CHARACTERS = re.compile(r"[+\d\s().\-\u2010-\u2015/x]+", re.ASCII)
 _EMAIL = re.compile(r"[^\s@<>\"'(),;:/?&=]+@[^\s@<>\"'(),;:/?&=]+")
 _E164 = re.compile(r"\+\d{7,15}", re.ASCII)
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\"'\s?#]*", re.IGNORECASE)
@@ -56,11 +56,12 @@ _MARK = re.compile(rf"\d{{1,{parsing.MAX_NUMBER_DIGITS}}}|[0-9a-f]{{32}}", re.AS
 _NUMBERED = frozenset({"page", "page_size", "per_page", "limit", "offset", "lasteventid", "$pagesize", "team", "id"})
 _ELSEWHERE = "https://elsewhere.invalid"
 _UNREADABLE = "http://["
-_HIDDEN = 9
+_HIDDEN_DIGITS = 9
 _ROUNDS = 8
-_LONGEST_NUMBER = 256
-_SMALL = 10**6
-_REMEMBERED = 200_000
+_MAX_NUMBER_DIGITS = 256
+_SMALL_NUMBER_LIMIT = 10**6
+"""Numbers below it are no phones, and are kept."""
+_MAX_REMEMBERED_ENTRIES = 200_000
 
 _Rule = Callable[[Any], Any]
 T = TypeVar("T")
@@ -73,11 +74,11 @@ class _Field:
     name: str
     """The name itself, or its stand-in."""
     rule: _Rule
-    tells: bool = False
+    quotes_names: bool = False
     """Whether it holds what was said of an error."""
 
 
-_SECRETIVE = _Field("", lambda _: None)
+_SECRET_FIELD = _Field("", lambda _: None)
 """Of fields that open a door, nothing is kept."""
 
 
@@ -142,8 +143,8 @@ class Redactor:
     def opaque(self, text: str) -> str:
         """Return a text of ours, such as a cursor's entry: without hosts, addresses and phones."""
         text = _ORIGIN.sub("", text)
-        text = _EMAIL.sub(lambda found: self.token(found[0]), text)
-        return _E164.sub(lambda found: self.digits(found[0]), text)
+        text = _EMAIL.sub(lambda match: self.token(match[0]), text)
+        return _E164.sub(lambda match: self.digits(match[0]), text)
 
     # --- what the ledger knew -----------------------------------------------------------------------------------------
 
@@ -165,10 +166,10 @@ class Redactor:
             return self._path(text)
         return text if text in self._shown and text not in self._known else self.token(text)
 
-    def trail(self, text: str) -> str | None:
-        """Return a trail of the ledger, None for one that may hold more than statuses and numbers."""
+    def history(self, text: str) -> str | None:
+        """Return a history of the ledger, None for a history that may hold more than statuses and numbers."""
         visits, _, marks = text.partition("|")
-        unknown = all(_LABEL.fullmatch(unquote(found)) for found in _BRACKETS.findall(visits))
+        unknown = all(_LABEL.fullmatch(unquote(brackets)) for brackets in _BRACKETS.findall(visits))
         plain = _BRACKETS.sub("", visits)
         known = (not plain or plain.isalnum()) and all(_MARK.fullmatch(mark) for mark in marks.split(",") if mark)
         return text if unknown and known else None
@@ -192,7 +193,7 @@ class Redactor:
         if known is None:
             plain = "".join(char for char in text if "0" <= char <= "9")
             # The same phone with and without the code of its country ends in the same nine digits, also afterwards.
-            shown = max(1, len(plain) - _HIDDEN)
+            shown = max(1, len(plain) - _HIDDEN_DIGITS)
             changed = iter(plain[:shown] + self._permuted(plain[shown:]))
             known = "".join(next(changed) if "0" <= char <= "9" else char for char in text)
             _remember(self._digits, text, known)
@@ -202,12 +203,12 @@ class Redactor:
         """Map the numbers of so many digits onto each other, one to one: a Feistel network in decimal digits."""
         size = len(digits)
         left, right = size // 2, size - size // 2
-        one, other = int(digits[:left] or 0), int(digits[left:] or 0)
+        left_half, other = int(digits[:left] or 0), int(digits[left:] or 0)
         for number in range(_ROUNDS):
             data = f"{size}:{number}:{other}".encode()
-            mixed = one + int.from_bytes(blake2b(data, key=self._secret, digest_size=8).digest())
-            one, other = other, mixed % 10 ** (left if number % 2 == 0 else right)
-        return f"{one:0{left}d}{other:0{right}d}"[-size:] if size else ""
+            mixed = left_half + int.from_bytes(blake2b(data, key=self._secret, digest_size=8).digest())
+            left_half, other = other, mixed % 10 ** (left if number % 2 == 0 else right)
+        return f"{left_half:0{left}d}{other:0{right}d}"[-size:] if size else ""
 
     # --- values -------------------------------------------------------------------------------------------------------
 
@@ -218,35 +219,37 @@ class Redactor:
             case dict():
                 return self._object(value)
             case list():
-                return [self._anything(each) for each in value]
+                return [self._anything(item) for item in value]
             case _:
                 return self._number(value)
 
     def _object(self, value: Mapping[str, Any]) -> dict[str, Any]:
         outer, self._replaced = self._replaced, []
-        found: dict[str, Any] = {}
-        telling: list[tuple[str, Any]] = []
-        for name, each in value.items():
-            if (one := self._fields.get(name) or self._field(name)) is _SECRETIVE:
+        fields: dict[str, Any] = {}
+        quoting: list[tuple[str, Any]] = []
+        for name, field in value.items():
+            if (rule := self._fields.get(name) or self._field(name)) is _SECRET_FIELD:
                 continue
-            found[one.name] = None if each is None else one.rule(each)
-            if one.tells:
-                telling.append((one.name, each))
+            fields[rule.name] = None if field is None else rule.rule(field)
+            if rule.quotes_names:
+                quoting.append((rule.name, field))
         # What was said of an error comes last, when the names are known that it may quote.
-        for name, each in telling:
-            found[name] = self._told(each) if isinstance(each, str) else found[name]
+        for name, field in quoting:
+            fields[name] = self._error_name(field) if isinstance(field, str) else fields[name]
         outer.extend(self._replaced)
         self._replaced = outer
-        return found
+        return fields
 
     def _field(self, name: str) -> _Field:
         """Decide once what is kept of the fields of a name."""
         lower = name.lower()
         if _SECRET.search(lower):
-            field = _SECRETIVE
-        elif lower in _TELLING:
+            field = _SECRET_FIELD
+        elif lower in _QUOTING:
             field = _Field(
-                self._name(name), lambda value: None if isinstance(value, str) else self._anything(value), tells=True
+                self._name(name),
+                lambda value: None if isinstance(value, str) else self._anything(value),
+                quotes_names=True,
             )
         else:
             rule = self._rules.get(lower)
@@ -258,9 +261,9 @@ class Redactor:
         """Apply a rule to a value, or to each in a structure of them."""
         match value:
             case dict():
-                return {self._name(name): self._all(each, rule) for name, each in value.items()}
+                return {self._name(name): self._all(item, rule) for name, item in value.items()}
             case list():
-                return [self._all(each, rule) for each in value]
+                return [self._all(item, rule) for item in value]
             case bool() | None:
                 return value
             case _:
@@ -302,7 +305,7 @@ class Redactor:
     def _phone(self, value: Any) -> Any:
         if not isinstance(value, str):
             return self._digits_of(value)
-        if not value.strip() or not _DIALLED.fullmatch(value):
+        if not value.strip() or not _PHONE_CHARACTERS.fullmatch(value):
             return self._text(value)
         return self.digits(value)
 
@@ -312,7 +315,7 @@ class Redactor:
             return value
         if isinstance(value, float) and not math.isfinite(value):
             return value
-        if abs(value) >= _SMALL:
+        if abs(value) >= _SMALL_NUMBER_LIMIT:
             return self._digits_of(value)
         # What stands behind a point may be a place on earth, and that is somebody's.
         return float(int(value)) if isinstance(value, float) else value
@@ -320,8 +323,8 @@ class Redactor:
     def _digits_of(self, value: Any) -> Any:
         if isinstance(value, float):
             return float(self._digits_of(int(value))) if math.isfinite(value) else value
-        if value.bit_length() > _LONGEST_NUMBER:
-            return 1 << (_LONGEST_NUMBER + 1)
+        if value.bit_length() > _MAX_NUMBER_DIGITS:
+            return 1 << (_MAX_NUMBER_DIGITS + 1)
         return int(self.digits(str(value)))
 
     def _link(self, value: Any) -> Any:
@@ -333,11 +336,11 @@ class Redactor:
             return self._text(value)
         return self._path(url.raw_path_qs) if value.strip() else value
 
-    def _told(self, text: str) -> str:
+    def _error_name(self, text: str) -> str:
         """Return what was said of an error: plain words, short numbers, and stand-ins for everything else."""
         for original, token in sorted(self._replaced, key=lambda pair: -len(pair[0])):
             text = text.replace(original, token)
-        return _SAID.sub(lambda found: self._said(found[0]), text)
+        return _SAID.sub(lambda match: self._said(match[0]), text)
 
     def _said(self, chunk: str) -> str:
         before, core, after = _TRIM.findall(chunk)[0]
@@ -354,7 +357,7 @@ class Redactor:
 
     def _path(self, text: str) -> str:
         path, mark, query = text.partition("?")
-        kept = "/".join(each if not each or _SEGMENT.fullmatch(each) else self.token(each) for each in path.split("/"))
+        kept = "/".join(part if not part or _SEGMENT.fullmatch(part) else self.token(part) for part in path.split("/"))
         if not mark:
             return kept
         pairs = parse_qsl(query, keep_blank_values=True)
@@ -376,9 +379,9 @@ class Redactor:
         given = answer.headers.getall(hdrs.LINK, ())
         if not given:
             return None
-        found = links(given).items()
+        targets = links(given).items()
         return ", ".join(
-            f'<{self._target(answer.url, target, origin)}>; rel="{name}"' for name, target in _named(found)
+            f'<{self._target(answer.url, target, origin)}>; rel="{name}"' for name, target in _named(targets)
         )
 
     def _target(self, base: URL, target: str, origin: URL) -> str:
@@ -391,7 +394,7 @@ class Redactor:
         return path if inside else f"{_ELSEWHERE}{path}"
 
 
-_TELLING = frozenset({"error_message", "statusmessage", "error"})
+_QUOTING = frozenset({"error_message", "statusmessage", "error"})
 
 
 def place(request: HttpRequest) -> str:
@@ -431,13 +434,13 @@ def _kind(body: bytes) -> str:
 
 
 def _authentication(body: bytes, value: Any) -> dict[str, Any]:
-    told = parsing.mapping(value)
-    found = {"expires_in": parsing.integer(told.get("expires_in")), "error": parsing.error_code(body)}
-    granted = parsing.text(told.get("access_token")) is not None
-    return {JSON: {name: each for name, each in found.items() if each is not None}, GRANTED: granted}
+    answer = parsing.mapping(value)
+    kept = {"expires_in": parsing.integer(answer.get("expires_in")), "error": parsing.error_code(body)}
+    granted = parsing.text(answer.get("access_token")) is not None
+    return {JSON: {name: item for name, item in kept.items() if item is not None}, GRANTED: granted}
 
 
 def _remember(known: dict[str, T], text: str, decided: T) -> None:
-    if len(known) >= _REMEMBERED:
+    if len(known) >= _MAX_REMEMBERED_ENTRIES:
         known.clear()
     known[text] = decided

@@ -18,22 +18,14 @@ from bridge.domain.catalogue import INTERNAL_EVENTS, Catalogue
 from bridge.domain.clock import Clock
 from bridge.domain.errors import Permanent, Unavailable
 from bridge.protocols.broker import Broker
-from bridge.protocols.deliveries import DeliveryStore
 from bridge.protocols.ledger import Ledger
 from bridge.protocols.sink import Sink
 from bridge.protocols.source import Source
+from bridge.protocols.store import Store
 
 _KEY_NOTE = "secret/privacy"
 _KEY_LEASE = "secret/privacy"
-_KEY_LEASE_TTL = 10.0
-
-
-class Store(Ledger, DeliveryStore, Protocol):
-    """One store that keeps both the ledger and the deliveries."""
-
-    async def open(self) -> None:
-        """Connect; raises `Unavailable`."""
-        ...
+_KEY_LEASE_SECONDS = 10.0
 
 
 class OpenBroker(Broker, Protocol):
@@ -153,9 +145,9 @@ class Assembly:
             return self.config.privacy_key.reveal().encode()
         owner = secrets.token_hex(8)
         while True:
-            if found := (await store.statuses(_KEY_NOTE)).get(_KEY_NOTE, {}).get("key"):
-                return bytes.fromhex(found)
-            lease = await store.acquire(_KEY_LEASE, owner, _KEY_LEASE_TTL)
+            if key := (await store.statuses(_KEY_NOTE)).get(_KEY_NOTE, {}).get("key"):
+                return bytes.fromhex(key)
+            lease = await store.acquire(_KEY_LEASE, owner, _KEY_LEASE_SECONDS)
             if lease is None:
                 # Another process is about to write it.
                 await self.clock.sleep(0.1)

@@ -1,4 +1,4 @@
-"""The three providers as HTTP servers, with the truth of what they have shown and faults on demand."""
+"""The three providers as HTTP servers, with a record of what they have shown and faults on demand."""
 
 from bridge.simulator.server import PROVIDERS, Simulator
 from bridge.simulator.settings import FaultRule, SimulatorSettings, demo_settings

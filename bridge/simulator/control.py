@@ -16,7 +16,7 @@ from bridge.simulator.request_log import RequestLog
 from bridge.simulator.settings import FaultRule
 from bridge.simulator.world import World, iso_millis
 
-_RULE = {each.name for each in fields(FaultRule)}
+_RULE = {field.name for field in fields(FaultRule)}
 
 
 class Controlled(Protocol):
@@ -28,7 +28,7 @@ class Controlled(Protocol):
     board: FaultRegistry
     traffic: dict[str, RequestLog]
 
-    def truth(self, provider: str | None = None, *, without: Collection[str] = ()) -> list[ShownTransition]:
+    def ground_truth(self, provider: str | None = None, *, without: Collection[str] = ()) -> list[ShownTransition]:
         """Return what was shown."""
         ...
 
@@ -42,7 +42,7 @@ class Controlled(Protocol):
 
 
 async def control(sim: Controlled, request: web.BaseRequest) -> web.Response:
-    """Answer one of the simulator's own pages; no fault strikes them and no record counts them."""
+    """Answer one of the simulator's own pages; no fault applies to them and no record counts them."""
     page = _PAGES.get((request.method, request.path.removeprefix("/_simulator/").strip("/")))
     if page is None:
         pages = [f"{method} /_simulator/{name}" for method, name in _PAGES]
@@ -59,12 +59,12 @@ def _index(sim: Controlled, query: Mapping[str, str], body: Any) -> Any:
     return {"urls": sim.urls, "time": iso_millis(sim.world.now()), "frozen": sim.time.frozen}
 
 
-def _truth(sim: Controlled, query: Mapping[str, str], body: Any) -> Any:
+def _ground_truth(sim: Controlled, query: Mapping[str, str], body: Any) -> Any:
     del body
     without = [name for name in query.get("without", "").split(",") if name]
     shown: dict[str, list[dict[str, Any]]] = {name: [] for name in sim.traffic}
-    for each in sim.truth(query.get("provider"), without=without):
-        shown[each.provider].append(each.to_json())
+    for transition in sim.ground_truth(query.get("provider"), without=without):
+        shown[transition.provider].append(transition.to_json())
     return shown
 
 
@@ -97,9 +97,9 @@ def _faults(sim: Controlled, query: Mapping[str, str], body: Any) -> Any:
 
 def _fault_on(sim: Controlled, query: Mapping[str, str], body: Any) -> Any:
     del query
-    strangers = set(body) - _RULE
-    if strangers:
-        raise ValueError(f"{', '.join(sorted(strangers))}: a rule has {', '.join(sorted(_RULE))}")
+    undefined = set(body) - _RULE
+    if undefined:
+        raise ValueError(f"{', '.join(sorted(undefined))}: a rule has {', '.join(sorted(_RULE))}")
     sim.board.switch_on(FaultRule(**body))
     return sim.board.report()
 
@@ -151,7 +151,7 @@ def _add_drop(world: World, options: dict[str, Any]) -> Any:
 
 def _move_drop(world: World, options: dict[str, Any]) -> Any:
     subject = options.pop("subject")
-    records = [each for kind in world.records.values() for each in kind if each.path == subject]
+    records = [record for kind in world.records.values() for record in kind if record.path == subject]
     world.move_drop(records[0], **options)
     return {}
 
@@ -164,7 +164,7 @@ def _add_send_event(world: World, options: dict[str, Any]) -> Any:
 _Page = Callable[[Controlled, Mapping[str, str], Any], Any]
 _PAGES: dict[tuple[str, str], _Page] = {
     ("GET", ""): _index,
-    ("GET", "truth"): _truth,
+    ("GET", "truth"): _ground_truth,
     ("GET", "books"): _books,
     ("GET", "unseen"): _unseen,
     ("GET", "requests"): _requests,

@@ -46,10 +46,10 @@ def _rows(
 
 
 def _instead(make: Callable[[FaultContext], SimResponse | None]) -> Effect:
-    def effect(strike: FaultContext) -> bool:
-        answer = make(strike)
+    def effect(context: FaultContext) -> bool:
+        answer = make(context)
         if answer is not None:
-            strike.answer = answer
+            context.answer = answer
         return answer is not None
 
     return effect
@@ -64,44 +64,44 @@ def _error(status: int, payload: Any, **headers: str) -> Effect:
     return _status(status, encode(payload), **headers)
 
 
-def _retry_at(strike: FaultContext) -> SimResponse:
-    moment = datetime.fromtimestamp(strike.world.clock.now(), UTC) + timedelta(seconds=float(strike.value))
+def _retry_at(context: FaultContext) -> SimResponse:
+    moment = datetime.fromtimestamp(context.world.clock.now(), UTC) + timedelta(seconds=float(context.value))
     return SimResponse(429, b"", {"Retry-After": format_datetime(moment, usegmt=True)})
 
 
 def _retry_after(status: int) -> Effect:
-    return _instead(lambda strike: SimResponse(status, b"", {"Retry-After": f"{float(strike.value):g}"}))
+    return _instead(lambda context: SimResponse(status, b"", {"Retry-After": f"{float(context.value):g}"}))
 
 
-def _redirect(strike: FaultContext) -> SimResponse:
-    return SimResponse(302, b"", {"Location": f"{strike.value}{strike.ask.path}"})
+def _redirect(context: FaultContext) -> SimResponse:
+    return SimResponse(302, b"", {"Location": f"{context.value}{context.ask.path}"})
 
 
 def _window(status: int) -> Effect:
-    def make(strike: FaultContext) -> SimResponse | None:
+    def make(context: FaultContext) -> SimResponse | None:
         try:
-            start, end = window(strike.ask)
+            start, end = window(context.ask)
         except (KeyError, ValueError):
             return None
-        if end - start <= float(strike.value):
+        if end - start <= float(context.value):
             return None
         return answer_json({"error": "The window is too long"}, status)
 
     return _instead(make)
 
 
-def _message_of(strike: FaultContext) -> Message | None:
+def _message_of(context: FaultContext) -> Message | None:
     try:
-        return strike.world.find("/".join(strike.ask.path.split("/")[:4]))[0]
+        return context.world.find("/".join(context.ask.path.split("/")[:4]))[0]
     except KeyError:
         return None
 
 
-def _vanished(strike: FaultContext) -> SimResponse | None:
-    message = _message_of(strike)
+def _not_found(context: FaultContext) -> SimResponse | None:
+    message = _message_of(context)
     if message is None:
         return None
-    strike.world.remove(message.path)
+    context.world.remove(message.path)
     return answer_json({"error": "Not Found"}, 404)
 
 
@@ -161,7 +161,7 @@ _INSTEAD = [
     ),
     *_rows(
         Stage.INSTEAD,
-        ("vanished_message", "the message is gone for good, in lists too", _instead(_vanished)),
+        ("vanished_message", "the message is gone for good, in lists too", _instead(_not_found)),
         views=OF_MESSAGE,
         reads=False,
     ),
@@ -193,73 +193,73 @@ _INSTEAD = [
 
 
 def _shift(by: int) -> Effect:
-    def effect(strike: FaultContext) -> bool:
-        page = strike.ask.query.get("page", "1")
-        strike.ask.shift = by if page.isdecimal() and int(page) > 1 else 0
-        return strike.ask.shift != 0
+    def effect(context: FaultContext) -> bool:
+        page = context.ask.query.get("page", "1")
+        context.ask.shift = by if page.isdecimal() and int(page) > 1 else 0
+        return context.ask.shift != 0
 
     return effect
 
 
-def _born_meanwhile(strike: FaultContext) -> bool:
-    channel = strike.ask.path.split("/")[2]
-    page = strike.ask.query.get("page", "1")
-    if not page.isdecimal() or int(page) < 2 or channel not in strike.world.messages:  # noqa: PLR2004 - a later page
+def _created_during_walk(context: FaultContext) -> bool:
+    channel = context.ask.path.split("/")[2]
+    page = context.ask.query.get("page", "1")
+    if not page.isdecimal() or int(page) < 2 or channel not in context.world.messages:  # noqa: PLR2004 - a later page
         return False
-    strike.world.add_message(channel, 1)
+    context.world.add_message(channel, 1)
     return True
 
 
-def _swap(strike: FaultContext) -> bool:
-    message = _message_of(strike)
-    return message is not None and strike.world.swap(message.settle(strike.world.now()))
+def _swap(context: FaultContext) -> bool:
+    message = _message_of(context)
+    return message is not None and context.world.swap(message.settle(context.world.now()))
 
 
 def _set_back(start: tuple[str, ...], status: str, *, returns: bool) -> Effect:
-    def effect(strike: FaultContext) -> bool:
-        message = _message_of(strike)
-        back = float(strike.value) if returns else None
-        return message is not None and strike.world.set_back(message, start, status, back_after=back)
+    def effect(context: FaultContext) -> bool:
+        message = _message_of(context)
+        back = float(context.value) if returns else None
+        return message is not None and context.world.set_back(message, start, status, back_after=back)
 
     return effect
 
 
-def _inclusive(strike: FaultContext) -> bool:
-    last = strike.ask.query.get("lastEventId", "")
+def _inclusive(context: FaultContext) -> bool:
+    last = context.ask.query.get("lastEventId", "")
     if not last.isdecimal() or int(last) < 1:
         return False
-    feed = strike.ask.path.split("/")[3]
-    position = strike.world.sends_after(feed, int(last))
+    feed = context.ask.path.split("/")[3]
+    position = context.world.sends_after(feed, int(last))
     if not position:
         return False
-    strike.ask.query["lastEventId"] = str(strike.world.sends[feed][position - 1].number - 1)
+    context.ask.query["lastEventId"] = str(context.world.sends[feed][position - 1].number - 1)
     return True
 
 
-def _start_over(strike: FaultContext) -> bool:
-    return strike.ask.query.pop("lastEventId", None) is not None
+def _start_over(context: FaultContext) -> bool:
+    return context.ask.query.pop("lastEventId", None) is not None
 
 
-def _short(strike: FaultContext) -> bool:
-    size = strike.ask.query.get("$pageSize", str(strike.world.settings.page_size))
+def _short(context: FaultContext) -> bool:
+    size = context.ask.query.get("$pageSize", str(context.world.settings.page_size))
     if not size.isdecimal() or int(size) < 2:  # noqa: PLR2004 - half of one is nothing
         return False
-    strike.ask.query["$pageSize"] = str(int(size) // 2)
+    context.ask.query["$pageSize"] = str(int(size) // 2)
     return True
 
 
-def _exclusive(strike: FaultContext) -> bool:
+def _exclusive(context: FaultContext) -> bool:
     try:
-        start, end = window(strike.ask)
+        start, end = window(context.ask)
     except (KeyError, ValueError):
         return False
     for name, moment in (("start", start + 0.001), ("end", end - 0.001)):
-        strike.ask.query[name] = datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")
+        context.ask.query[name] = datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")
     return True
 
 
-def _expire(strike: FaultContext) -> bool:
-    strike.expire_tokens()
+def _expire(context: FaultContext) -> bool:
+    context.expire_tokens()
     return True
 
 
@@ -275,7 +275,7 @@ _WORLD = [
         (
             "born_during_walk",
             "a new message appears while later pages are read, and pushes the others on",
-            _born_meanwhile,
+            _created_during_walk,
         ),
         views=("messages",),
     ),
@@ -347,7 +347,7 @@ _CONTENT = [
     ),
     *_rows(
         Stage.CONTENT,
-        ("items_with_id", "items have an id beside their link", t.every_item(t.add_id)),
+        ("items_with_id", "items have an id in addition to their link", t.every_item(t.add_id)),
         ("items_with_id_alone", "items have an id and no links", t.every_item(t.id_alone)),
         ("absolute_self_links", "the links of items have scheme and host", t.every_item(t.absolute_self)),
         views=PAGED,
@@ -368,7 +368,7 @@ _CONTENT = [
         ("watermark_text", "lastEventID is text", t.edits(t.watermark(lambda last, _: str(last)))),
         ("messages_null", "an empty feed has null for messages", t.edits(t.no_messages(None))),
         ("messages_absent", "an empty feed has no messages field", t.edits(t.no_messages(None, absent=True))),
-        ("keys_at_top_level", "keys and address stand beside info's place", t.every_item(t.keys_to_top)),
+        ("keys_at_top_level", "keys and address are siblings of info", t.every_item(t.keys_to_top)),
         ("unknown_reason", "a reason code that the table does not have", t.one_item(t.unknown_reason)),
         views=EVENTS,
     ),
@@ -399,26 +399,30 @@ _CONTENT = [
         (
             "rest_url_elsewhere",
             "rest_instance_url names another host (value)",
-            t.edits(t.token_field("rest_instance_url", lambda _, strike: strike.value)),
+            t.edits(t.token_field("rest_instance_url", lambda _, context: context.value)),
         ),
         views=TOKEN,
         value=f"{ELSEWHERE}/",
     ),
     *_rows(
         Stage.CONTENT,
-        ("absolute_links", "Link has absolute targets", t.each_link(lambda target, strike: strike.ask.origin + target)),
+        (
+            "absolute_links",
+            "Link has absolute targets",
+            t.each_link(lambda target, context: context.ask.origin + target),
+        ),
         ("page_in_path", "Link has /page/N instead of ?page=N", t.each_link(t.in_path)),
         ("link_blank_inside", "Link has a blank inside the brackets", t.each_link(lambda target, _: f" {target}")),
-        ("link_no_blank", "Link has no blank after its commas", t.links(lambda found, _: t.join(found, between=","))),
-        ("link_trailing_comma", "Link ends with a comma", t.links(lambda found, _: t.join(found) + ",")),
-        ("link_unquoted", "Link has rel without quotes", t.links(lambda found, _: t.join(found, "<{}>; rel={}"))),
+        ("link_no_blank", "Link has no blank after its commas", t.links(lambda pairs, _: t.join(pairs, between=","))),
+        ("link_trailing_comma", "Link ends with a comma", t.links(lambda pairs, _: t.join(pairs) + ",")),
+        ("link_unquoted", "Link has rel without quotes", t.links(lambda pairs, _: t.join(pairs, "<{}>; rel={}"))),
         (
             "link_upper_case",
             "Link has REL and NEXT",
-            t.links(lambda found, _: t.join(found, '<{}>; REL="{}"').replace('"next"', '"NEXT"')),
+            t.links(lambda pairs, _: t.join(pairs, '<{}>; REL="{}"').replace('"next"', '"NEXT"')),
         ),
         ("link_empty", "Link is empty where no page follows", t.empty_link),
-        ("cyclic_next", "the next page is this page", t.next_links(lambda _, strike: strike.ask.target.rstrip("?"))),
+        ("cyclic_next", "the next page is this page", t.next_links(lambda _, context: context.ask.target.rstrip("?"))),
         ("endless_pages", "every page has a next one, for ever", t.endless),
         views=PAGED,
     ),
@@ -427,7 +431,7 @@ _CONTENT = [
         (
             "next_elsewhere",
             "the next page is on another origin (value)",
-            t.next_links(lambda target, strike: f"{strike.value}{target}"),
+            t.next_links(lambda target, context: f"{context.value}{target}"),
         ),
         views=PAGED,
         value=ELSEWHERE,
@@ -437,10 +441,10 @@ _CONTENT = [
 # --- bytes ------------------------------------------------------------------------------------------------------------
 
 
-def _no_content(strike: FaultContext) -> bool:
-    if b'"messages":[]' not in strike.answer.body:
+def _no_content(context: FaultContext) -> bool:
+    if b'"messages":[]' not in context.answer.body:
         return False
-    strike.answer = SimResponse(204)
+    context.answer = SimResponse(204)
     return True
 
 
@@ -490,78 +494,78 @@ _BYTES = [
 _AFTER = 0.02  # seconds in which what was sent reaches the other side before a reset destroys it
 
 
-async def _torn(wire: Wire, strike: FaultContext) -> bool:
-    del strike
+async def _torn(wire: Wire, context: FaultContext) -> bool:
+    del context
     body = wire.answer.body
     await wire.send(wire.head(len(body) + 1000) + body[: len(body) // 2])
     return False
 
 
-async def _torn_chunks(wire: Wire, strike: FaultContext) -> bool:
-    del strike
+async def _torn_chunks(wire: Wire, context: FaultContext) -> bool:
+    del context
     half = _half(wire.answer.body or b" ")
     await wire.send(wire.head(None) + b"%x\r\n%b\r\n" % (len(half), half))
     return False
 
 
-async def _reset_midway(wire: Wire, strike: FaultContext) -> bool:
-    await _torn(wire, strike)
+async def _reset_midway(wire: Wire, context: FaultContext) -> bool:
+    await _torn(wire, context)
     await wire.flush()
     await wire.wait(_AFTER)
     wire.reset()
     return False
 
 
-async def _reset(wire: Wire, strike: FaultContext) -> bool:
-    del strike
+async def _reset(wire: Wire, context: FaultContext) -> bool:
+    del context
     wire.reset()
     return False
 
 
-async def _closed(wire: Wire, strike: FaultContext) -> bool:
-    del wire, strike
+async def _closed(wire: Wire, context: FaultContext) -> bool:
+    del wire, context
     return False
 
 
-async def _refused(wire: Wire, strike: FaultContext) -> bool:
+async def _refused(wire: Wire, context: FaultContext) -> bool:
     wire.reset()
-    strike.refuse(float(strike.value))
+    context.refuse(float(context.value))
     return False
 
 
-async def _never(wire: Wire, strike: FaultContext) -> bool:
-    del strike
+async def _never(wire: Wire, context: FaultContext) -> bool:
+    del context
     await wire.hold()
     return False
 
 
-async def _headers_only(wire: Wire, strike: FaultContext) -> bool:
-    del strike
+async def _headers_only(wire: Wire, context: FaultContext) -> bool:
+    del context
     await wire.send(wire.head(len(wire.answer.body) or 100))
     await wire.hold()
     return False
 
 
-async def _slow(wire: Wire, strike: FaultContext) -> bool:
-    await wire.wait(float(strike.value))
+async def _slow(wire: Wire, context: FaultContext) -> bool:
+    await wire.wait(float(context.value))
     await wire.send(wire.head(len(wire.answer.body), Connection="close") + wire.answer.body)
     return True
 
 
-async def _drip(wire: Wire, strike: FaultContext) -> bool:
+async def _drip(wire: Wire, context: FaultContext) -> bool:
     body = wire.answer.body
     await wire.send(wire.head(len(body), Connection="close"))
     drops = 20
     size = max(1, -(-len(body) // drops))
     for start in range(0, len(body), size):
-        await wire.wait(float(strike.value) / drops)
+        await wire.wait(float(context.value) / drops)
         await wire.send(body[start : start + size])
     return True
 
 
-async def _huge(wire: Wire, strike: FaultContext) -> bool:
+async def _huge(wire: Wire, context: FaultContext) -> bool:
     blanks = b" " * (_MIB // 4)
-    rounds = max(1, int(strike.value) // len(blanks))
+    rounds = max(1, int(context.value) // len(blanks))
     await wire.send(wire.head(rounds * len(blanks) + len(wire.answer.body), Connection="close"))
     for _ in range(rounds):
         await wire.send(blanks)
@@ -570,21 +574,21 @@ async def _huge(wire: Wire, strike: FaultContext) -> bool:
     return False
 
 
-async def _idle_close(wire: Wire, strike: FaultContext) -> bool:
+async def _idle_close(wire: Wire, context: FaultContext) -> bool:
     await wire.send(wire.head(len(wire.answer.body)) + wire.answer.body)
     await wire.flush()
-    await wire.wait(float(strike.value))
+    await wire.wait(float(context.value))
     return True
 
 
-async def _status_line(wire: Wire, strike: FaultContext) -> bool:
-    del strike
+async def _status_line(wire: Wire, context: FaultContext) -> bool:
+    del context
     await wire.send(b"HTTP/1.1 2OO Fine\r\n\r\n" + wire.answer.body)
     return False
 
 
-async def _huge_header(wire: Wire, strike: FaultContext) -> bool:
-    del strike
+async def _huge_header(wire: Wire, context: FaultContext) -> bool:
+    del context
     await wire.send(wire.head(len(wire.answer.body), X_Trace="x" * 70_000) + wire.answer.body)
     await wire.flush()
     return False

@@ -1,4 +1,4 @@
-"""Which faults are on, which of them strike a request, and how often each really did."""
+"""Which faults are on, which of them apply to a request, and how often each was applied."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Stage(Enum):
 
 @dataclass(slots=True)
 class FaultContext:
-    """One fault about to strike one request."""
+    """One fault that is about to change one request."""
 
     ask: SimRequest
     answer: SimResponse
@@ -36,7 +36,7 @@ class FaultContext:
     random: Random
     world: World
     memory: dict[str, Any]
-    """What the fault remembers from one strike to the next."""
+    """What the fault remembers from one application to the next."""
     expire_tokens: Callable[[], None]
     refuse: Callable[[float], None]
     """Close the doors for so many seconds."""
@@ -76,7 +76,7 @@ class Active:
     fault: Fault
     rule: FaultRule
     random: Random
-    struck: int = 0
+    applied: int = 0
     memory: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -86,14 +86,14 @@ class Active:
 
 
 class FaultRegistry:
-    """Switches faults on and off, chooses those that strike, and counts."""
+    """Switches faults on and off, chooses those that apply, and counts."""
 
     def __init__(self, table: Mapping[str, Fault], seed: int) -> None:
         self._table = table
         self._seed = seed
         self.active: list[Active] = []
-        self.struck: Counter[str] = Counter()
-        """How often each fault struck since the beginning, those switched off included."""
+        self.applied: Counter[str] = Counter()
+        """How often each fault was applied since the beginning, those switched off included."""
 
     def switch_on(self, rule: FaultRule | str, **options: Any) -> Active:
         """Switch a fault on, by its rule or by name and options; raises `ValueError` for an unknown name."""
@@ -111,41 +111,41 @@ class FaultRegistry:
 
     def switch_off(self, name: str | None = None) -> None:
         """Switch one fault off, or all."""
-        self.active = [each for each in self.active if name is not None and each.rule.name != name]
+        self.active = [active for active in self.active if name is not None and active.rule.name != name]
 
     def choose(self, ask: SimRequest) -> list[Active]:
-        """Return the faults that are to strike a question, in the order in which they take effect."""
+        """Return the faults that apply to a request, in the order in which they take effect."""
         if not self.active:
             return []
         chosen = [
-            each
-            for each in self.active
-            if each.fault.applies(ask.view)
-            and (each.rule.limit is None or each.struck < each.rule.limit)
-            and re.search(each.rule.path, ask.target)
-            and (each.rule.share >= 1 or each.random.random() < each.rule.share)
+            candidate
+            for candidate in self.active
+            if candidate.fault.applies(ask.view)
+            and (candidate.rule.limit is None or candidate.applied < candidate.rule.limit)
+            and re.search(candidate.rule.path, ask.target)
+            and (candidate.rule.share >= 1 or candidate.random.random() < candidate.rule.share)
         ]
         order = list(Stage)
-        return sorted(chosen, key=lambda each: order.index(each.fault.stage))
+        return sorted(chosen, key=lambda candidate: order.index(candidate.fault.stage))
 
     def count(self, active: Active) -> None:
-        """Note that a fault has struck."""
-        active.struck += 1
-        self.struck[active.rule.name] += 1
+        """Count one application of a fault."""
+        active.applied += 1
+        self.applied[active.rule.name] += 1
 
     def report(self) -> dict[str, Any]:
-        """Return what is on and what has struck, as `/_simulator/faults` shows it."""
+        """Return which faults are on and how often each was applied, as `/_simulator/faults` shows it."""
         return {
             "active": [
                 {
-                    "name": each.rule.name,
-                    "share": each.rule.share,
-                    "limit": each.rule.limit,
-                    "path": each.rule.path,
-                    "value": each.value,
-                    "struck": each.struck,
+                    "name": fault.rule.name,
+                    "share": fault.rule.share,
+                    "limit": fault.rule.limit,
+                    "path": fault.rule.path,
+                    "value": fault.value,
+                    "struck": fault.applied,
                 }
-                for each in self.active
+                for fault in self.active
             ],
-            "struck": dict(sorted(self.struck.items())),
+            "struck": dict(sorted(self.applied.items())),
         }

@@ -10,13 +10,13 @@ from typing import Any
 from urllib.parse import urlencode
 from weakref import WeakKeyDictionary
 
-from bridge.simulator.ground_truth import Sight
+from bridge.simulator.ground_truth import ShownStatus
 from bridge.simulator.histories import FINALS
 from bridge.simulator.provider_api import JSON, SimRequest, SimResponse, answer_json, path_of
 from bridge.simulator.world import CALL_DETAILS, CHANNELS, COLLECTIONS, RECIPIENT_STATUSES, Message, World, iso
 
 RECIPIENTS_PAGE = 50
-_Rendered = tuple[int, bytes, list[Sight]]
+_Rendered = tuple[int, bytes, list[ShownStatus]]
 _PATH = re.compile(
     r"/messages/(?P<channel>sms|voice|email)"
     r"(?:/(?P<number>\d+)(?:/(?P<recipients>recipients)(?:/(?P<recipient>\d+)|/(?P<collection>[a-z_]+))?)?)?"
@@ -43,13 +43,13 @@ class SimulatedGovDelivery:
             return "statistics"
         if not path.startswith("/messages/"):
             return None
-        found = _PATH.fullmatch(path)
-        if found is None:
+        match = _PATH.fullmatch(path)
+        if match is None:
             return "messages"
-        if found["collection"]:
-            return f"recipients.{found['collection']}"
+        if match["collection"]:
+            return f"recipients.{match['collection']}"
         return next(
-            (name for name in ("recipient", "recipients") if found[name]), "message" if found["number"] else "messages"
+            (name for name in ("recipient", "recipients") if match[name]), "message" if match["number"] else "messages"
         )
 
     def answer(self, ask: SimRequest) -> SimResponse:
@@ -62,28 +62,30 @@ class SimulatedGovDelivery:
             )
         if ask.view == "statistics":
             return self._statistics(ask)
-        found = _PATH.fullmatch(ask.path)
-        return _not_found() if found is None else self._resource(ask, found)
+        match = _PATH.fullmatch(ask.path)
+        return _not_found() if match is None else self._resource(ask, match)
 
-    def _resource(self, ask: SimRequest, found: re.Match[str]) -> SimResponse:
-        page = _page_number(found["page"] or ask.query.get("page"))
-        if found["number"] is None:
-            return self._messages(ask, found["channel"], page)
-        message = self._world.message(found["channel"], int(found["number"]))
+    def _resource(self, ask: SimRequest, match: re.Match[str]) -> SimResponse:
+        page = _page_number(match["page"] or ask.query.get("page"))
+        if match["number"] is None:
+            return self._messages(ask, match["channel"], page)
+        message = self._world.message(match["channel"], int(match["number"]))
         if message is None:
             return _not_found()
-        if found["recipient"]:
-            return self._recipient(message, int(found["recipient"]) - message.first)
-        if found["recipients"]:
-            return self._recipients(ask, message, found["collection"], page)
-        return answer_json(_message(message, counts=True), sights=[Sight(message.path, message.state.status)])
+        if match["recipient"]:
+            return self._recipient(message, int(match["recipient"]) - message.first)
+        if match["recipients"]:
+            return self._recipients(ask, message, match["collection"], page)
+        return answer_json(
+            _message(message, counts=True), shown_statuses=[ShownStatus(message.path, message.state.status)]
+        )
 
-    def sights(self, ask: SimRequest, payload: Any) -> list[Sight]:
+    def shown_statuses(self, ask: SimRequest, payload: Any) -> list[ShownStatus]:
         """Return the statuses in a body, and in the collections of calls the detail that the path tells."""
         collection = ask.view.partition(".")[2]
         detail = collection if collection in CALL_DETAILS else None
         items = payload if isinstance(payload, list) else [payload]
-        found = []
+        shown = []
         for item in items:
             links = item.get("_links") if isinstance(item, dict) else None
             path = path_of(links.get("self")) if isinstance(links, dict) else None
@@ -91,8 +93,8 @@ class SimulatedGovDelivery:
                 path = f"{_base(ask.path).removesuffix(f'/{collection}')}/{item['id']}"
             status = item.get("status") if isinstance(item, dict) else None
             if path is not None and isinstance(status, str | int):
-                found.append(Sight(path, str(status), detail))
-        return found
+                shown.append(ShownStatus(path, str(status), detail))
+        return shown
 
     # --- lists ----------------------------------------------------------------------------------------------------
 
@@ -113,8 +115,8 @@ class SimulatedGovDelivery:
             messages.reverse()
         start = max(0, (page - 1) * size + ask.shift)
         shown = messages[start : start + size]
-        sights = [Sight(message.path, message.state.status) for message in shown]
-        answer = answer_json([_message(message, counts=False) for message in shown], sights=sights)
+        shown_statuses = [ShownStatus(message.path, message.state.status) for message in shown]
+        answer = answer_json([_message(message, counts=False) for message in shown], shown_statuses=shown_statuses)
         _link(answer, ask, page, len(messages), size)
         return answer
 
@@ -124,12 +126,14 @@ class SimulatedGovDelivery:
         if self._world.clock.now() < message.born + self._settings.builds_for:
             return SimResponse(202, b"", {"Content-Type": JSON})
         total = len(message.states) if collection is None else len(message.members[collection])
-        body, sights = self._page(message, collection, page, ask.shift)
-        answer = SimResponse(200, body, {"Content-Type": JSON}, sights)
+        body, shown_statuses = self._page(message, collection, page, ask.shift)
+        answer = SimResponse(200, body, {"Content-Type": JSON}, shown_statuses)
         _link(answer, ask, page, total, RECIPIENTS_PAGE)
         return answer
 
-    def _page(self, message: Message, collection: str | None, page: int, shift: int) -> tuple[bytes, Sequence[Sight]]:
+    def _page(
+        self, message: Message, collection: str | None, page: int, shift: int
+    ) -> tuple[bytes, Sequence[ShownStatus]]:
         start = max(0, (page - 1) * RECIPIENTS_PAGE + shift)
         stop = start + RECIPIENTS_PAGE
         plain = collection is None and not shift
@@ -145,26 +149,28 @@ class SimulatedGovDelivery:
         detail = collection if collection in CALL_DETAILS else None
         body = b"[" + ",".join([_recipient(message, index) for index in indices]).encode() + b"]"
         prefix = f"{message.path}/recipients/"
-        sights = [Sight(f"{prefix}{message.first + index}", message.states[index].status, detail) for index in indices]
-        pages[collection, start] = (version, body, sights)
-        return body, sights
+        shown_statuses = [
+            ShownStatus(f"{prefix}{message.first + index}", message.states[index].status, detail) for index in indices
+        ]
+        pages[collection, start] = (version, body, shown_statuses)
+        return body, shown_statuses
 
     def _recipient(self, message: Message, index: int) -> SimResponse:
         if not 0 <= index < len(message.states):
             return _not_found()
-        sight = Sight(message.recipient(index), message.states[index].status)
-        return SimResponse(200, _recipient(message, index).encode(), {"Content-Type": JSON}, [sight])
+        shown = ShownStatus(message.recipient(index), message.states[index].status)
+        return SimResponse(200, _recipient(message, index).encode(), {"Content-Type": JSON}, [shown])
 
     def _statistics(self, ask: SimRequest) -> SimResponse:
-        found = re.fullmatch(r"/reports/messages/(sms|email)/statistics/?", ask.path)
-        if found is None:
+        match = re.fullmatch(r"/reports/messages/(sms|email)/statistics/?", ask.path)
+        if match is None:
             return _not_found()
         try:
             start, end = (datetime.fromisoformat(ask.query[name]).timestamp() for name in ("start", "end"))
         except (KeyError, ValueError):
             return answer_json({"errors": {"start": ["start and end are required times"]}}, 422)
         counts = dict.fromkeys(RECIPIENT_STATUSES, 0)
-        for message in self._world.settled(found[1]):
+        for message in self._world.settled(match[1]):
             if start <= message.born < end:
                 for status in counts:
                     counts[status] += message.counts[status]

@@ -33,7 +33,7 @@ def status_word(provider: str, subject: str, raw: str) -> str:
     return raw if raw in (_RECIPIENTS if "/recipients/" in subject else _MESSAGES) else UNKNOWN
 
 
-class Sight(NamedTuple):
+class ShownStatus(NamedTuple):
     """One resource in one answer."""
 
     subject: str
@@ -100,10 +100,10 @@ class GroundTruth:
         self._details: dict[str, str] = {}
         self._marks: set[str] = set()
 
-    def saw(self, view: str, sights: Iterable[Sight], at: float) -> None:
+    def saw(self, view: str, shown_statuses: Iterable[ShownStatus], at: float) -> None:
         """Record one answer that was sent complete."""
         last, last_here, details = self._last, self._last_in[view], self._details
-        for subject, raw, detail, mark in sights:
+        for subject, raw, detail, mark in shown_statuses:
             if mark is not None:
                 if mark not in self._marks:
                     self._marks.add(mark)
@@ -111,8 +111,8 @@ class GroundTruth:
                     self._log.append(_Line(subject, raw, view, at, detail, mark))
                 continue
             same = last.get(subject) == raw
-            told = detail is None or (same and details.get(subject) == detail)
-            if same and told and last_here.get(subject) == raw:
+            same_detail = detail is None or (same and details.get(subject) == detail)
+            if same and same_detail and last_here.get(subject) == raw:
                 continue
             if not same:
                 details.pop(subject, None)
@@ -131,7 +131,7 @@ class GroundTruth:
         A detail that was shown while the status stood belongs to that status, even when it came in a later answer.
         `without` names kinds of answers to leave out; `messages` for a client that reads no status from lists.
         """
-        found: list[ShownTransition] = []
+        transitions: list[ShownTransition] = []
         present: dict[str, ShownTransition] = {}
         for line in self._log:
             if line.view in without:
@@ -152,5 +152,5 @@ class GroundTruth:
                 mark=line.mark,
             )
             present[line.subject] = now
-            found.append(now)
-        return found
+            transitions.append(now)
+        return transitions

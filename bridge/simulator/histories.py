@@ -1,4 +1,4 @@
-"""How lives go: the whole history of a resource, drawn at its birth from a seed."""
+"""Status histories: the whole history of a resource, drawn from a seed when the resource arrives."""
 
 from __future__ import annotations
 
@@ -92,8 +92,8 @@ class HistoryGenerator:
     def _delay(self, random: Random, mu: float, sigma: float) -> float:
         return random.lognormvariate(mu, sigma) / self.settings.speed
 
-    def births(self, random: Random, per_minute: float, begin: float) -> Iterator[float]:
-        """Yield the times of births from `begin` on, without end; nothing is born at a rate of 0."""
+    def arrival_times(self, random: Random, per_minute: float, begin: float) -> Iterator[float]:
+        """Yield the arrival times from `begin` on, without end; at a rate of 0 nothing arrives."""
         if per_minute <= 0:
             return
         at = begin
@@ -118,25 +118,25 @@ class HistoryGenerator:
         steps: list[tuple[float, int, State]] = []
         completed = sending
         for index in range(recipients):
-            taken = sending + index * second / 20
-            if taken >= cut:
+            accepted = sending + index * second / 20
+            if accepted >= cut:
                 steps.append((cut, index, CANCELED))
                 completed = max(completed, cut)
                 continue
-            life = self._recipient(random, channel, taken)
+            life = self._recipient(random, channel, accepted)
             steps.extend((at, index, state) for at, state in life)
             first_final = next(at for at, state in life if state.status != "sending")
             completed = max(completed, first_final)
         end = Step(completed, CANCELED if canceled else State("completed"))
         return [Step(queued, State("queued")), Step(sending, SENDING), end], steps
 
-    def _recipient(self, random: Random, channel: str, taken: float) -> list[Step]:
-        dice = random.random()
-        if dice < self.settings.blacklisted_share:
-            return [Step(taken, BLACKLISTED)]
-        at = taken + (self._delay(random, 3.8, 0.9) if channel == "voice" else self._delay(random, 2.1, 1.2))
-        life = [Step(taken, SENDING)]
-        if dice > 1 - self.settings.inconclusive_share:
+    def _recipient(self, random: Random, channel: str, accepted: float) -> list[Step]:
+        rng = random.random()
+        if rng < self.settings.blacklisted_share:
+            return [Step(accepted, BLACKLISTED)]
+        at = accepted + (self._delay(random, 3.8, 0.9) if channel == "voice" else self._delay(random, 2.1, 1.2))
+        life = [Step(accepted, SENDING)]
+        if rng > 1 - self.settings.inconclusive_share:
             life.append(Step(at, INCONCLUSIVE))
             at += self._delay(random, 6.0, 1.2)
         failed = random.random() < self.settings.failed_share
@@ -157,9 +157,9 @@ class HistoryGenerator:
     def record(self, random: Random, born: float) -> list[Step]:
         """Return the steps of a Spacivox record after state 0: delivered, failed or rejected, up to hours later."""
         at = born + self._delay(random, 4.5, 1.8)
-        dice = random.random()
+        rng = random.random()
         failed = self.settings.failed_share
-        state = "3" if dice < failed / 3 else "2" if dice < failed else "1"
+        state = "3" if rng < failed / 3 else "2" if rng < failed else "1"
         life = [Step(at, State(state))]
         if state == "1" and random.random() < self.settings.late_share:
             life.append(Step(at + self._delay(random, *_HOURS_LATER), State("2")))

@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bridge.domain.clock import Clock
-from bridge.simulator.ground_truth import Sight
+from bridge.simulator.ground_truth import ShownStatus
 from bridge.simulator.provider_api import SimRequest, SimResponse, answer_json
 from bridge.simulator.world import SendEvent, World
 
 _PATH = re.compile(r"/messaging/v1/(sms|email)/messages/?")
 _CENTRAL = 6 * 3600.0  # seconds behind UTC, all the year
-_MOST = 2000
+_MAX_PAGE_ITEMS = 2000
 
 
 class SimulatedMarketingCloud:
@@ -41,20 +41,20 @@ class SimulatedMarketingCloud:
         kind, _, token = ask.headers.get("Authorization", "").partition(" ")
         if kind != "Bearer" or self._tokens.get(token, 0.0) <= self._clock.monotonic():
             return answer_json({"message": "Not Authorized", "errorcode": 0, "documentation": ""}, 401)
-        found = _PATH.fullmatch(ask.path)
-        if found is None:
+        match = _PATH.fullmatch(ask.path)
+        if match is None:
             return answer_json({"message": "Not Found", "errorcode": 10001, "documentation": ""}, 404)
         size = ask.query.get("$pageSize", str(self._world.settings.page_size))
         last = ask.query.get("lastEventId", "0")
         if ask.query.get("type") != "notSent" or not size.isdecimal() or int(size) < 1 or not last.isdecimal():
             return answer_json({"message": "Invalid request", "errorcode": 10006, "documentation": ""}, 400)
-        return self._events(found[1], int(last), min(int(size), _MOST))
+        return self._events(match[1], int(last), min(int(size), _MAX_PAGE_ITEMS))
 
-    def sights(self, ask: SimRequest, payload: Any) -> list[Sight]:
+    def shown_statuses(self, ask: SimRequest, payload: Any) -> list[ShownStatus]:
         """Return the events in a body."""
         feed = "email" if "/email/" in ask.path else "sms"
         items = payload.get("messages") if isinstance(payload, dict) else None
-        found = []
+        shown = []
         for item in items if isinstance(items, list) else []:
             if isinstance(item, dict) and isinstance(item.get("eventID"), int | str):
                 info = item.get("info")
@@ -62,8 +62,8 @@ class SimulatedMarketingCloud:
                 base = f"/messaging/v1/{feed}"
                 subject = f"{base}/messages/{key}" if key else f"{base}/events/{item['eventID']}"
                 category = str(item.get("eventCategoryType") or "").rpartition(".")[2]
-                found.append(Sight(subject, category, None, f"{feed}:{item['eventID']}"))
-        return found
+                shown.append(ShownStatus(subject, category, None, f"{feed}:{item['eventID']}"))
+        return shown
 
     def expire(self) -> None:
         """Let every token that was given out be good for nothing from now on."""
@@ -104,8 +104,8 @@ class SimulatedMarketingCloud:
         more = start + size < len(events)
         watermark = shown[-1].number if more else max(last, end)
         payload = {"lastEventID": watermark, "count": len(shown), "messages": [_event(event) for event in shown]}
-        sights = [Sight(event.path, event.category, None, f"{feed}:{event.number}") for event in shown]
-        return answer_json(payload, sights=sights)
+        shown_statuses = [ShownStatus(event.path, event.category, None, f"{feed}:{event.number}") for event in shown]
+        return answer_json(payload, shown_statuses=shown_statuses)
 
 
 def _event(event: SendEvent) -> dict[str, Any]:

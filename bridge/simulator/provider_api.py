@@ -1,4 +1,4 @@
-"""What the three providers' faces share: a question, an answer, and what the answer shows."""
+"""What the three provider APIs share: a question, an answer, and what the answer shows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from bridge.simulator.ground_truth import Sight
+from bridge.simulator.ground_truth import ShownStatus
 
 JSON = "application/json; charset=utf-8"
 
@@ -41,7 +41,7 @@ class SimResponse:
     status: int = 200
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
-    sights: Sequence[Sight] = ()
+    shown_statuses: Sequence[ShownStatus] = ()
 
 
 class ProviderApi(Protocol):
@@ -57,7 +57,7 @@ class ProviderApi(Protocol):
         """Return the true answer."""
         ...
 
-    def sights(self, ask: SimRequest, payload: Any) -> list[Sight]:
+    def shown_statuses(self, ask: SimRequest, payload: Any) -> list[ShownStatus]:
         """Return what a client reads from a body, also from one that was tampered with."""
         ...
 
@@ -67,9 +67,9 @@ def encode(payload: Any) -> bytes:
     return json.dumps(payload, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def answer_json(payload: Any, status: int = 200, sights: Sequence[Sight] = ()) -> SimResponse:
+def answer_json(payload: Any, status: int = 200, shown_statuses: Sequence[ShownStatus] = ()) -> SimResponse:
     """Return an answer with a JSON body."""
-    return SimResponse(status, encode(payload), {"Content-Type": JSON}, sights)
+    return SimResponse(status, encode(payload), {"Content-Type": JSON}, shown_statuses)
 
 
 def path_of(link: Any) -> str | None:

@@ -13,8 +13,8 @@ from aiohttp.abc import AbstractStreamWriter
 
 from bridge.simulator.provider_api import SimResponse
 
-_BUFFER = 1 << 20
-_PACE = 0.005
+_BUFFER_BYTES = 1 << 20
+_DRIP_SECONDS = 0.005
 
 
 class Wire:
@@ -41,9 +41,9 @@ class Wire:
         return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace")
 
     async def send(self, data: bytes) -> None:
-        """Send bytes and wait until most of them have left; the server cancels whoever waits for a client that left."""
+        """Send bytes and wait until most of them have left; the server cancels a handler whose client has left."""
         self._transport.write(data)
-        await self._until_left(_BUFFER)
+        await self._until_left(_BUFFER_BYTES)
 
     async def flush(self) -> None:
         """Wait until all bytes have left."""
@@ -51,7 +51,7 @@ class Wire:
 
     async def _until_left(self, rest: int) -> None:
         while self._transport.get_write_buffer_size() > rest:
-            await self.wait(_PACE)
+            await self.wait(_DRIP_SECONDS)
 
     async def hold(self) -> None:
         """Keep the connection open and silent, until the simulator stops."""
@@ -83,7 +83,7 @@ class WireResponse(web.StreamResponse):
         raise ConnectionResetError("the connection ends here")
 
 
-class TellingResponse(web.Response):
+class NotifyingResponse(web.Response):
     """An ordinary answer that tells when it has been sent whole."""
 
     def __init__(self, answer: SimResponse, sent: Callable[[], None]) -> None:

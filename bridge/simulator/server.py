@@ -1,4 +1,4 @@
-"""The simulated providers as one HTTP server, or as one for each, with the truth of what they have shown."""
+"""The simulated providers as one HTTP server, or as one for each, with a record of what they have shown."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bridge.simulator.govdelivery import SimulatedGovDelivery, detail_counts, re
 from bridge.simulator.ground_truth import GroundTruth, ShownTransition
 from bridge.simulator.marketingcloud import SimulatedMarketingCloud
 from bridge.simulator.provider_api import ProviderApi, SimRequest, SimResponse, answer_json
-from bridge.simulator.raw_response import TellingResponse, Wire, WireResponse
+from bridge.simulator.raw_response import NotifyingResponse, Wire, WireResponse
 from bridge.simulator.request_log import RequestLog
 from bridge.simulator.settings import SimulatorSettings
 from bridge.simulator.spacivox import SimulatedSpacivox
@@ -31,9 +31,9 @@ log = structlog.get_logger()
 
 PROVIDERS = ("govdelivery", "spacivox", "marketingcloud")
 CONTROL = "/_simulator/"
-_TICK = 1.0
-_GRACE = 0.1
-_BODY_LIMIT = 1 << 20
+_TICK_SECONDS = 1.0
+_SHUTDOWN_SECONDS = 0.1
+_MAX_BODY_BYTES = 1 << 20
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -43,7 +43,7 @@ class _Listener:
 
     def __init__(self, handler: Handler, host: str, port: int, idle_close: float) -> None:
         self._server = web.Server(handler, handler_cancellation=True, keepalive_timeout=idle_close, access_log=None)
-        self._runner = web.ServerRunner(self._server, shutdown_timeout=_GRACE)
+        self._runner = web.ServerRunner(self._server, shutdown_timeout=_SHUTDOWN_SECONDS)
         self._host = host
         self._port = port
         self._site: web.TCPSite | None = None
@@ -85,7 +85,7 @@ class Simulator:
     """Three providers with a world behind them, faults on demand, and a record of what they have shown.
 
     Use it as `async with Simulator(settings) as sim`, or with `start` and `stop`. `sim.world` is where a test places
-    and moves resources; `sim.switch_on` brings a fault; `sim.truth()` says what a poll could see.
+    and moves resources; `sim.switch_on` brings a fault; `sim.ground_truth()` returns what a poll could see.
     """
 
     def __init__(self, settings: SimulatorSettings | None = None, clock: Clock | None = None) -> None:
@@ -94,19 +94,19 @@ class Simulator:
         self.time = WorldClock(self.clock, begins_ago=self.settings.begins_ago, manual=self.settings.manual_clock)
         self.world = World(self.settings, self.time)
         self._cloud = SimulatedMarketingCloud(self.world, self.clock)
-        self._faces: tuple[ProviderApi, ...] = (
+        self._apis: tuple[ProviderApi, ...] = (
             SimulatedGovDelivery(self.world),
             SimulatedSpacivox(self.world),
             self._cloud,
         )
-        self._truths = {name: GroundTruth(name) for name in PROVIDERS}
+        self._ground_truths = {name: GroundTruth(name) for name in PROVIDERS}
         self.traffic = {name: RequestLog() for name in PROVIDERS}
         self.board = FaultRegistry(FAULTS, self.settings.seed)
         for rule in self.settings.faults:
             self.board.switch_on(rule)
         self.urls: dict[str, str] = {}
         """The origin of each provider, once started."""
-        self._doors: dict[str, _Listener] = {}
+        self._listeners: dict[str, _Listener] = {}
         self._stopped = asyncio.Event()
         self._ticker: asyncio.Task[None] | None = None
 
@@ -116,16 +116,16 @@ class Simulator:
         """Listen, and return the base URL: of all three, or with `separate_ports` of GovDelivery.
 
         With separate ports the others listen on the next two, or with port 0 on any. Raises `OSError` when a port is
-        taken.
+        in use.
         """
         self._stopped.clear()
         groups = [(name,) for name in PROVIDERS] if self.settings.separate_ports else [PROVIDERS]
         for number, group in enumerate(groups):
-            door = _Listener(self._handler(group), host, port + number if port else 0, self.settings.idle_close)
+            listener = _Listener(self._handler(group), host, port + number if port else 0, self.settings.idle_close)
             for name in group:
-                self._doors[name] = door
+                self._listeners[name] = listener
             try:
-                url = await door.open()
+                url = await listener.open()
             except OSError:
                 await self.stop()
                 raise
@@ -134,15 +134,15 @@ class Simulator:
         return self.url
 
     async def stop(self) -> None:
-        """Listen no more; whoever still waits for an answer is cut off."""
+        """Stop listening; a client that still waits for an answer is cut off."""
         self._stopped.set()
         if self._ticker is not None:
             self._ticker.cancel()
             with suppress(asyncio.CancelledError):
                 await self._ticker
-        for door in dict.fromkeys(self._doors.values()):
-            await door.close()
-        self._doors.clear()
+        for listener in dict.fromkeys(self._listeners.values()):
+            await listener.close()
+        self._listeners.clear()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -157,10 +157,10 @@ class Simulator:
         return self.urls[PROVIDERS[0]]
 
     async def _tick(self) -> None:
-        """Let the world go on while nobody asks, so that the next question need not wait for all the births since."""
+        """Let the world go on while nobody asks, so that the next question need not create all arrivals since."""
         while True:
             self.world.now()
-            await self.clock.sleep(_TICK)
+            await self.clock.sleep(_TICK_SECONDS)
 
     # --- what a test asks -----------------------------------------------------------------------------------------
 
@@ -172,19 +172,19 @@ class Simulator:
         """Switch one fault off, or all."""
         self.board.switch_off(name)
 
-    def truth(self, provider: str | None = None, *, without: Collection[str] = ()) -> list[ShownTransition]:
+    def ground_truth(self, provider: str | None = None, *, without: Collection[str] = ()) -> list[ShownTransition]:
         """Return every change of status that complete answers have shown, in order of time.
 
         `without` names kinds of answers to leave out, for a client that does not read statuses from them.
         """
         names = PROVIDERS if provider is None else (provider,)
-        shown = [each for name in names for each in self._truths[name].transitions(without=without)]
-        return sorted(shown, key=lambda each: each.at)
+        shown = [transition for name in names for transition in self._ground_truths[name].transitions(without=without)]
+        return sorted(shown, key=lambda transition: transition.at)
 
     def unseen(self) -> list[str]:
         """Return the resources whose present status was in no answer yet: empty once everything was shown."""
         now = self.world.now()
-        gov, drops, cloud = (self._truths[name] for name in PROVIDERS)
+        gov, drops, cloud = (self._ground_truths[name] for name in PROVIDERS)
         missing = []
         for channel in CHANNELS:
             for message in self.world.settled(channel):
@@ -194,10 +194,12 @@ class Simulator:
                 missing += [path for path, state in paths if gov.last(path) != state.status]
         for kind in RECORD_KINDS:
             missing += [
-                each.path for each in self.world.records[kind] if drops.last(each.path) != each.state(now).status
+                record.path
+                for record in self.world.records[kind]
+                if drops.last(record.path) != record.state(now).status
             ]
         for feed in FEEDS:
-            missing += [each.path for each in self.world.sends[feed] if cloud.last(each.path) is None]
+            missing += [send.path for send in self.world.sends[feed] if cloud.last(send.path) is None]
         return missing
 
     def books(self) -> dict[str, Any]:
@@ -233,21 +235,21 @@ class Simulator:
     # --- answering ------------------------------------------------------------------------------------------------
 
     def _handler(self, providers: Collection[str]) -> Handler:
-        faces = [face for face in self._faces if face.provider in providers]
+        apis = [api for api in self._apis if api.provider in providers]
 
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
             if request.path.startswith(CONTROL):
                 return await control(self, request)
-            for face in faces:
-                view = face.view(request.path)
+            for api in apis:
+                view = api.view(request.path)
                 if view is not None:
-                    return await self._provide(face, view, request)
-            return TellingResponse(answer_json({"error": "Not Found"}, 404), lambda: None)
+                    return await self._provide(api, view, request)
+            return NotifyingResponse(answer_json({"error": "Not Found"}, 404), lambda: None)
 
         return handle
 
-    async def _provide(self, face: ProviderApi, view: str, request: web.BaseRequest) -> web.StreamResponse:
-        traffic = self.traffic[face.provider]
+    async def _provide(self, api: ProviderApi, view: str, request: web.BaseRequest) -> web.StreamResponse:
+        traffic = self.traffic[api.provider]
         traffic.begin(view, self.clock.monotonic())
         status = 0
         try:
@@ -256,11 +258,11 @@ class Simulator:
                 path=request.path,
                 query=dict(request.query),
                 headers=request.headers,
-                body=await request.content.read(_BODY_LIMIT) if request.can_read_body else b"",
+                body=await request.content.read(_MAX_BODY_BYTES) if request.can_read_body else b"",
                 view=view,
                 origin=f"http://{request.host}",
             )
-            answer, delivery = self._answer(face, ask)
+            answer, delivery = self._answer(api, ask)
             # Not the web server's own, which knows only the real time: a clock that is set ahead is ahead here too.
             answer.headers.setdefault("Date", format_datetime(self.clock.now(), usegmt=True))
             status = answer.status
@@ -268,68 +270,72 @@ class Simulator:
             traffic.end(status)
 
         def sent() -> None:
-            if answer.sights:
-                self._truths[face.provider].saw(view, answer.sights, self.time.now())
+            if answer.shown_statuses:
+                self._ground_truths[api.provider].saw(view, answer.shown_statuses, self.time.now())
 
         if delivery is None:
-            return TellingResponse(answer, sent)
+            return NotifyingResponse(answer, sent)
         transport = request.transport
         if transport is None:
             raise ConnectionResetError("the client has gone")
         wire = Wire(transport, answer, self.clock.sleep, self._stopped)
-        active, strike = delivery
+        active, context = delivery
 
         async def deliver() -> None:
-            if active.fault.delivery is not None and await active.fault.delivery(wire, strike):
+            if active.fault.delivery is not None and await active.fault.delivery(wire, context):
                 sent()
 
         return WireResponse(deliver)
 
-    def _answer(self, face: ProviderApi, ask: SimRequest) -> tuple[SimResponse, tuple[Active, FaultContext] | None]:
-        """Return the answer to a question after all faults that strike it, and the one that strikes its delivery."""
+    def _answer(self, api: ProviderApi, ask: SimRequest) -> tuple[SimResponse, tuple[Active, FaultContext] | None]:
+        """Return the answer to a question after all faults that apply to it, and the fault of its delivery."""
         chosen = self.board.choose(ask)
         if not chosen:
-            return face.answer(ask), None
-        before = [each for each in chosen if each.fault.stage is Stage.WORLD]
-        struck = self._strike(face, ask, SimResponse(), before)[1]
+            return api.answer(ask), None
+        before = [active for active in chosen if active.fault.stage is Stage.WORLD]
+        applied = self._context(api, ask, SimResponse(), before)[1]
         answer = SimResponse()
         instead: list[Fault] = []
-        for each in (each for each in chosen if each.fault.stage is Stage.INSTEAD):
-            answer, instead = self._strike(face, ask, answer, [each])
+        for active in (active for active in chosen if active.fault.stage is Stage.INSTEAD):
+            answer, instead = self._context(api, ask, answer, [active])
             if instead:
                 break
         if instead:
-            answer.sights = ()
+            answer.shown_statuses = ()
         else:
-            answer = face.answer(ask)
-            content = [each for each in chosen if each.fault.stage is Stage.CONTENT]
-            answer, changed = self._strike(face, ask, answer, content)
+            answer = api.answer(ask)
+            content = [active for active in chosen if active.fault.stage is Stage.CONTENT]
+            answer, changed = self._context(api, ask, answer, content)
             if changed:
-                answer.sights = face.sights(ask, json.loads(answer.body))
-            sights = answer.sights
-            answer, written = self._strike(face, ask, answer, [e for e in chosen if e.fault.stage is Stage.BYTES])
-            answer.sights = sights if all(fault.reads for fault in (*struck, *changed, *written)) else ()
-        wires = [each for each in chosen if each.fault.stage is Stage.WIRE]
+                answer.shown_statuses = api.shown_statuses(ask, json.loads(answer.body))
+            shown_statuses = answer.shown_statuses
+            answer, written = self._context(
+                api, ask, answer, [active for active in chosen if active.fault.stage is Stage.BYTES]
+            )
+            answer.shown_statuses = (
+                shown_statuses if all(fault.reads for fault in (*applied, *changed, *written)) else ()
+            )
+        wires = [active for active in chosen if active.fault.stage is Stage.WIRE]
         if not wires:
             return answer, None
         self.board.count(wires[0])
-        return answer, (wires[0], self._new_strike(face, ask, answer, wires[0]))
+        return answer, (wires[0], self._new_context(api, ask, answer, wires[0]))
 
-    def _strike(
-        self, face: ProviderApi, ask: SimRequest, answer: SimResponse, chosen: list[Active]
+    def _context(
+        self, api: ProviderApi, ask: SimRequest, answer: SimResponse, chosen: list[Active]
     ) -> tuple[SimResponse, list[Fault]]:
-        struck = []
+        applied = []
         for active in chosen:
-            strike = self._new_strike(face, ask, answer, active)
-            # A second fault may find that the first has taken away what it changes; then it did not strike.
+            context = self._new_context(api, ask, answer, active)
+            # A second fault may find that the first has taken away what it changes; then only the first applies.
             with suppress(KeyError, TypeError, AttributeError, ValueError):
-                if active.fault.effect is not None and active.fault.effect(strike):
+                if active.fault.effect is not None and active.fault.effect(context):
                     self.board.count(active)
-                    struck.append(active.fault)
-                    answer = strike.answer
-        return answer, struck
+                    applied.append(active.fault)
+                    answer = context.answer
+        return answer, applied
 
-    def _new_strike(self, face: ProviderApi, ask: SimRequest, answer: SimResponse, active: Active) -> FaultContext:
+    def _new_context(self, api: ProviderApi, ask: SimRequest, answer: SimResponse, active: Active) -> FaultContext:
         return FaultContext(
             ask=ask,
             answer=answer,
@@ -338,5 +344,5 @@ class Simulator:
             world=self.world,
             memory=active.memory,
             expire_tokens=self._cloud.expire,
-            refuse=lambda seconds: self._doors[face.provider].shut(seconds, self.clock.sleep),
+            refuse=lambda seconds: self._listeners[api.provider].shut(seconds, self.clock.sleep),
         )

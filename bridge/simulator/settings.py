@@ -9,13 +9,13 @@ from typing import Any, Self
 
 @dataclass(frozen=True, slots=True)
 class FaultRule:
-    """One fault switched on: how often it strikes, and where."""
+    """One fault switched on: how often it applies, and where."""
 
     name: str
     share: float = 1.0
-    """The share of the matching requests that it strikes, 0 to 1."""
+    """The share of the matching requests that it changes, 0 to 1."""
     limit: int | None = None
-    """How many times it strikes at most; None is without end."""
+    """How many times it applies at most; None means no limit."""
     path: str = ""
     """A regular expression that is searched in `path?query`; empty matches all that the fault applies to."""
     value: Any = None
@@ -98,7 +98,7 @@ class SimulatorSettings:
     page_size: int = 50
     """Recipients and messages on a GovDelivery page, and events on a page of Marketing Cloud by default."""
     builds_for: float = 0.0
-    """Real seconds after a message's birth in which its recipient listings answer 202."""
+    """Real seconds after a message's creation in which its recipient listings answer 202."""
     govdelivery_token: str = "simulated-govdelivery-token"  # noqa: S105 - it opens a simulation
     spacivox_token: str = "simulated-spacivox-token"  # noqa: S105 - it opens a simulation
     client_id: str = "simulated-client"

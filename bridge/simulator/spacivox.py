@@ -6,7 +6,7 @@ import re
 from datetime import datetime
 from typing import Any
 
-from bridge.simulator.ground_truth import Sight
+from bridge.simulator.ground_truth import ShownStatus
 from bridge.simulator.provider_api import SimRequest, SimResponse, answer_json
 from bridge.simulator.world import Record, World, iso_millis
 
@@ -29,8 +29,8 @@ class SimulatedSpacivox:
         """Return the true answer."""
         if ask.headers.get("Authorization") != f"Bearer {self._world.settings.spacivox_token}":
             return answer_json({"error": "Forbidden"}, 403)
-        found = _PATH.fullmatch(ask.path)
-        if found is None:
+        match = _PATH.fullmatch(ask.path)
+        if match is None:
             return answer_json({"error": "Not Found"}, 404)
         try:
             start, end = window(ask)
@@ -41,16 +41,16 @@ class SimulatedSpacivox:
             )
         now = self._world.now()
         records = [
-            record for record in self._world.records_between(found[1], start, end) if team in {None, record.team}
+            record for record in self._world.records_between(match[1], start, end) if team in {None, record.team}
         ]
-        sights = [Sight(record.path, record.state(now).status) for record in records]
-        return answer_json([_record(record, now) for record in records], sights=sights)
+        shown_statuses = [ShownStatus(record.path, record.state(now).status) for record in records]
+        return answer_json([_record(record, now) for record in records], shown_statuses=shown_statuses)
 
-    def sights(self, ask: SimRequest, payload: Any) -> list[Sight]:
+    def shown_statuses(self, ask: SimRequest, payload: Any) -> list[ShownStatus]:
         """Return the states in a body."""
         path = ask.path.rstrip("/")
         return [
-            Sight(f"{path}/{item['id']}", str(item["state"]))
+            ShownStatus(f"{path}/{item['id']}", str(item["state"]))
             for item in (payload if isinstance(payload, list) else [])
             if isinstance(item, dict)
             and isinstance(item.get("id"), int | str)

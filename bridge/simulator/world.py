@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from operator import attrgetter
 from random import Random
 from typing import Literal
 from uuid import UUID
@@ -196,13 +197,13 @@ class World:
         self.settings = settings
         self.clock = clock
         self.messages: dict[str, list[Message]] = {channel: [] for channel in CHANNELS}
-        """In order of birth, the oldest first."""
+        """In order of creation, the oldest first."""
         self.records: dict[str, list[Record]] = {kind: [] for kind in RECORD_KINDS}
         """In order of their timestamps."""
         self.sends: dict[str, list[SendEvent]] = {feed: [] for feed in FEEDS}
         """In order of their ids."""
         self._by_number: dict[tuple[str, int], Message] = {}
-        self._fate = HistoryGenerator(settings)
+        self._history = HistoryGenerator(settings)
         self._ids = Random(f"{settings.seed}/ids")
         base = self._ids.randrange(10_000, 40_000_000, 1000)
         self._message_number = base
@@ -219,17 +220,17 @@ class World:
         settings = self.settings
         begin = self._begin - settings.backlog / settings.speed
         plans: list[tuple[str, float, Callable[[float], object]]] = [
-            ("messages", settings.messages_per_minute, self._bear_message),
-            ("voicemail_drop", settings.drops_per_minute, lambda at: self._bear_record("voicemail_drop", at)),
-            ("text", settings.texts_per_minute, lambda at: self._bear_record("text", at)),
-            ("email", settings.emails_per_minute, lambda at: self._bear_record("email", at)),
-            ("sends", settings.sends_per_minute, lambda at: self._bear_send("sms", at)),
-            ("email sends", settings.email_sends_per_minute, lambda at: self._bear_send("email", at)),
+            ("messages", settings.messages_per_minute, self._create_message),
+            ("voicemail_drop", settings.drops_per_minute, lambda at: self._create_record("voicemail_drop", at)),
+            ("text", settings.texts_per_minute, lambda at: self._create_record("text", at)),
+            ("email", settings.emails_per_minute, lambda at: self._create_record("email", at)),
+            ("sends", settings.sends_per_minute, lambda at: self._create_send("sms", at)),
+            ("email sends", settings.email_sends_per_minute, lambda at: self._create_send("email", at)),
         ]
         streams: list[tuple[float, int, Iterator[float], Callable[[float], object]]] = []
-        for order, (name, rate, bear) in enumerate(plans):
-            times = self._fate.births(Random(f"{settings.seed}/births/{name}"), rate, begin)
-            streams.extend((at, order, times, bear) for at in itertools.islice(times, 1))
+        for order, (name, rate, create) in enumerate(plans):
+            times = self._history.arrival_times(Random(f"{settings.seed}/births/{name}"), rate, begin)
+            streams.extend((at, order, times, create) for at in itertools.islice(times, 1))
         heapq.heapify(streams)
         return streams
 
@@ -237,25 +238,25 @@ class World:
         """Return the time, after everything that was to be born until then was born."""
         now = self.clock.now()
         while self._streams and self._streams[0][0] <= now:
-            at, order, times, bear = self._streams[0]
-            bear(at)
-            heapq.heapreplace(self._streams, (next(times), order, times, bear))
+            at, order, times, create = self._streams[0]
+            create(at)
+            heapq.heapreplace(self._streams, (next(times), order, times, create))
         return now
 
-    # --- births ---------------------------------------------------------------------------------------------------
+    # --- arrivals -------------------------------------------------------------------------------------------------
 
     def _person(self) -> int:
         self._people += 1
         return self._people
 
-    def _bear_message(self, at: float) -> None:
+    def _create_message(self, at: float) -> None:
         random = Random(f"{self.settings.seed}/message/{self._message_number + 1}")
         channel = "voice" if random.random() < self.settings.voice_share else "sms"
-        self._add_live(channel, at, [phone(self._person()) for _ in range(self._fate.recipients(random))], random)
+        self._add_live(channel, at, [phone(self._person()) for _ in range(self._history.recipients(random))], random)
 
     def _add_live(self, channel: str, at: float, addresses: Sequence[str], random: Random) -> Message:
         message = self._place(channel, at, addresses, NEW)
-        own, theirs = self._fate.message(random, channel, at, len(addresses))
+        own, theirs = self._history.message(random, channel, at, len(addresses))
         message.plan_all(theirs)
         for step in own:
             message.plan(step.at, None, step.state)
@@ -265,16 +266,16 @@ class World:
         self._message_number += 1
         message = Message(channel, self._message_number, at, self._recipient_number + 1, addresses, state)
         self._recipient_number += len(addresses)
-        insort(self.messages[channel], message, key=lambda each: each.born)
+        insort(self.messages[channel], message, key=attrgetter("born"))
         self._by_number[channel, message.number] = message
         if len(self.messages[channel]) > self.settings.keep_messages:
             self.remove(self.messages[channel][0].path)
         return message
 
-    def _bear_record(self, kind: str, at: float) -> None:
+    def _create_record(self, kind: str, at: float) -> None:
         random = Random(f"{self.settings.seed}/{kind}/{self._record_number + 1}")
         record = self._place_record(kind, at, random.randint(1, self.settings.teams), random.randint(1, 5))
-        record.steps.extend(self._fate.record(random, at))
+        record.steps.extend(self._history.record(random, at))
 
     def _place_record(self, kind: str, at: float, team: int, campaign: int) -> Record:
         self._record_number += 1
@@ -283,13 +284,13 @@ class World:
         address = f"person-{person}@example.com" if kind == "email" else mobile(person)
         start = [Step(at, State("0"))]
         record = Record(kind, number, at, address, team, campaign, campaign * 100 + 1, f"C-{person % 5000:06d}", start)
-        insort(self.records[kind], record, key=lambda each: each.born)
+        insort(self.records[kind], record, key=attrgetter("born"))
         del self.records[kind][: -self.settings.keep_records]
         return record
 
-    def _bear_send(self, feed: str, at: float) -> None:
+    def _create_send(self, feed: str, at: float) -> None:
         random = Random(f"{self.settings.seed}/send/{self._event_number}")
-        self._place_send(feed, at, self._fate.reason(random), random)
+        self._place_send(feed, at, self._history.reason(random), random)
 
     def _place_send(self, feed: str, at: float, code: int, random: Random) -> SendEvent:
         number = self._event_number + random.randint(1, 15)
@@ -327,8 +328,8 @@ class World:
     ) -> Message:
         """Place a message, born now or `at`, and return it.
 
-        `recipients` is how many, or their phones in E.164. With `live` it lives on by itself from its birth, as the
-        seed decides; else it stays as it is until it is moved.
+        `recipients` is how many, or their phones in E.164. With `live` its history runs by itself from its
+        creation, as the seed decides; else it stays as it is until it is moved.
         """
         now = self.now()
         born = now if at is None else at
@@ -390,7 +391,7 @@ class World:
     def move_drop(self, record: Record, state: int, *, at: float | None = None) -> None:
         """Move a record into a state, now or at a later time."""
         step = Step(self.now() if at is None else at, State(str(state)))
-        insort(record.steps, step, key=lambda each: each.at)
+        insort(record.steps, step, key=attrgetter("at"))
 
     def add_send_event(
         self,
@@ -417,19 +418,23 @@ class World:
         if None in pair:
             return False
         for index, failed in zip(pair, (True, False), strict=True):
-            message.plan(now, index, self._fate.end(self._ids, message.channel, failed=failed))
+            message.plan(now, index, self._history.end(self._ids, message.channel, failed=failed))
         message.settle(now)
         return True
 
     def set_back(self, message: Message, start: Sequence[str], status: str, *, back_after: float | None) -> bool:
         """Let one recipient of the statuses `start` enter `status`, and with `back_after` seconds return."""
         now = self.now()
-        index = next((found for each in start if (found := self._one_in(message, each)) is not None), None)
+        index = next(
+            (index for start_status in start if (index := self._one_in(message, start_status)) is not None), None
+        )
         if index is None:
             return False
         was = message.states[index]
         message.plan(
-            now, index, self._fate.end(self._ids, message.channel, failed=True) if status == "failed" else State(status)
+            now,
+            index,
+            self._history.end(self._ids, message.channel, failed=True) if status == "failed" else State(status),
         )
         if back_after is not None:
             message.plan(now + back_after, index, was)

@@ -28,7 +28,7 @@ def entry(seq: int, topic: str = "voice.recipient.failed.busy", *, body: bytes |
 
 def ids(received: Sequence[Received]) -> list[str]:
     """Return the events' ids in order."""
-    return [each.event.id for each in received]
+    return [message.event.id for message in received]
 
 
 async def collect(inbox: Inbox, count: int, *, within: float = WITHIN) -> list[Received]:
@@ -45,12 +45,8 @@ async def nothing_more(inbox: Inbox) -> bool:
     return not await inbox.get(1, 0.3)
 
 
-class BrokerSuite:
-    """Subclass it, and give a `broker` fixture: an opened broker with nothing on it.
-
-    `second` is another instance on the same broker, as another process would have it. Queues and their messages have to
-    be gone for the next test.
-    """
+class _BrokerFixtures:
+    """The two brokers of every promise."""
 
     @pytest.fixture
     def broker(self) -> Broker:
@@ -62,7 +58,9 @@ class BrokerSuite:
         """Give another instance on the same broker."""
         raise NotImplementedError
 
-    # topics
+
+class _RoutingPromises(_BrokerFixtures):
+    """What a topic's pattern selects."""
 
     @pytest.mark.parametrize(
         ("pattern", "wanted", "unwanted"),
@@ -95,7 +93,7 @@ class BrokerSuite:
         unroutable = await broker.publish([entry(seq, topic) for seq, topic in enumerate(topics, 1)])
         async with broker.inbox(QUEUE) as inbox:
             got = await collect(inbox, len(wanted))
-            assert sorted(each.event.topic for each in got) == sorted(wanted)
+            assert sorted(message.event.topic for message in got) == sorted(wanted)
             assert await nothing_more(inbox)
         assert unroutable == len(unwanted)
 
@@ -117,7 +115,9 @@ class BrokerSuite:
             assert ids(await collect(other, 1)) == ["event-1"]
             assert await nothing_more(other)
 
-    # what travels
+
+class _MessagePromises(_BrokerFixtures):
+    """What a message keeps on its way."""
 
     async def test_bytes_and_properties_arrive_as_they_were_sent(self, broker: Broker, second: Broker) -> None:
         """Body, id, topic, time and position are the event's own."""
@@ -137,8 +137,8 @@ class BrokerSuite:
         await broker.publish([entry(seq, body=body) for seq, body in enumerate(bodies, 1)])
         async with broker.inbox(QUEUE) as inbox:
             got = await collect(inbox, len(bodies))
-            assert [each.event.body for each in got] == bodies
-            assert all(each.problem for each in got)
+            assert [message.event.body for message in got] == bodies
+            assert all(message.problem for message in got)
             await inbox.ack(got)
 
     async def test_a_large_body_arrives_whole(self, broker: Broker) -> None:
@@ -176,6 +176,17 @@ class BrokerSuite:
         async with broker.inbox(QUEUE) as inbox:
             assert ids(await collect(inbox, 2)) == ["event-1", "event-1"]
 
+    async def test_an_event_can_be_sent_to_one_queue(self, broker: Broker, second: Broker) -> None:
+        """The queue gets it whatever its topics are, and no other queue does."""
+        await broker.declare(QUEUE, ["voice.#"])
+        await broker.declare(OTHER_QUEUE, ["sms.#"])
+        assert await broker.publish([entry(1, "sms.recipient.sent"), entry(2)], queue=QUEUE) == 0
+        async with second.inbox(QUEUE) as inbox:
+            messages = await collect(inbox, 2)
+            assert [message.event.body for message in messages] == [entry(1).event.body, entry(2).event.body]
+            await inbox.ack(messages)
+        assert await broker.depth(OTHER_QUEUE) == 0
+
     async def test_events_that_no_queue_wants_are_counted(self, broker: Broker) -> None:
         """They are gone, and the caller knows how many."""
         assert await broker.publish([entry(1), entry(2)]) == 2
@@ -183,7 +194,9 @@ class BrokerSuite:
         assert await broker.publish([entry(3), entry(4, "sms.message.sending"), entry(5)]) == 2
         assert await broker.depth(QUEUE) == 1
 
-    # queues
+
+class _QueuePromises(_BrokerFixtures):
+    """What a queue keeps."""
 
     async def test_declaring_again_changes_nothing(self, broker: Broker, second: Broker) -> None:
         """Neither messages nor bindings are lost or doubled."""
@@ -213,7 +226,9 @@ class BrokerSuite:
         await broker.publish([entry(seq) for seq in range(1, 6)])
         assert await second.depth(QUEUE) == 5
 
-    # acknowledging
+
+class _AcknowledgementPromises(_BrokerFixtures):
+    """What an acknowledgement ends."""
 
     async def test_what_was_acknowledged_does_not_come_back(self, broker: Broker, second: Broker) -> None:
         """Neither to this consumer nor to another one."""
@@ -267,13 +282,13 @@ class BrokerSuite:
     async def test_two_consumers_share_a_queue(self, broker: Broker, second: Broker) -> None:
         """Each message goes to one of them."""
         await broker.declare(QUEUE, ["#"])
-        async with broker.inbox(QUEUE, prefetch=5) as one, second.inbox(QUEUE, prefetch=5) as other:
+        async with broker.inbox(QUEUE, prefetch=5) as first, second.inbox(QUEUE, prefetch=5) as other:
             await broker.publish([entry(seq) for seq in range(1, 41)])
             seen: list[str] = []
             per_inbox = [0, 0]
             async with asyncio.timeout(WITHIN):
                 while len(seen) < 40:
-                    for index, inbox in enumerate((one, other)):
+                    for index, inbox in enumerate((first, other)):
                         got = await inbox.get(5, 0.2)
                         per_inbox[index] += len(got)
                         seen += ids(got)
@@ -281,7 +296,9 @@ class BrokerSuite:
         assert sorted(seen) == sorted(f"event-{seq}" for seq in range(1, 41))
         assert all(per_inbox)
 
-    # waiting
+
+class _WaitingPromises(_BrokerFixtures):
+    """What a waiting consumer may rely on."""
 
     async def test_a_waiting_consumer_hears_of_a_message_at_once(self, broker: Broker, second: Broker) -> None:
         """Milliseconds, not seconds; the later ones as well as the first. A busy machine may be late now and then."""
@@ -295,7 +312,7 @@ class BrokerSuite:
                 await second.publish([entry(seq)])
                 assert ids(await waiting) == [f"event-{seq}"]
                 took.append(asyncio.get_running_loop().time() - started)
-        assert sum(each < 0.5 for each in took) >= 3, took
+        assert sum(seconds < 0.5 for seconds in took) >= 3, took
 
     async def test_a_get_that_was_cancelled_takes_nothing_with_it(self, broker: Broker) -> None:
         """Whatever was on its way to the cancelled call comes to the next one."""
@@ -310,16 +327,18 @@ class BrokerSuite:
             while not publishing.done():
                 waiting = asyncio.create_task(inbox.get(10, WITHIN))
                 await asyncio.wait([waiting, publishing], return_when=asyncio.FIRST_COMPLETED)
-                if waiting.done():  # what it returned counts as taken, so it is put off: nothing is acknowledged yet
+                if waiting.done():  # its messages are handed out, and not acknowledged yet
                     break
                 waiting.cancel()
                 await asyncio.gather(waiting, return_exceptions=True)
-            taken = list(waiting.result()) if waiting.done() and not waiting.cancelled() else []
+            returned = list(waiting.result()) if waiting.done() and not waiting.cancelled() else []
             await publishing
-            rest = await collect(inbox, 50 - len(taken))
-            assert ids([*taken, *rest]) == [f"event-{seq}" for seq in range(1, 51)]
+            rest = await collect(inbox, 50 - len(returned))
+            assert ids([*returned, *rest]) == [f"event-{seq}" for seq in range(1, 51)]
 
-    # taps
+
+class _TapPromises(_BrokerFixtures):
+    """What a tap shows."""
 
     async def test_a_tap_sees_what_is_published_from_now_on(self, broker: Broker, second: Broker) -> None:
         """Not what was before, not what it did not ask for; from another process as from this one."""
@@ -347,9 +366,27 @@ class BrokerSuite:
             assert await broker.publish([entry(1)]) == 0
         assert await broker.publish([entry(2)]) == 1
 
-    # the rest
+
+class _ServerPromises(_BrokerFixtures):
+    """What the server says of itself."""
 
     async def test_a_broker_that_is_there_answers(self, broker: Broker) -> None:
         """`ping` returns, again and again."""
         await broker.ping()
         await broker.ping()
+
+
+class BrokerSuite(
+    _RoutingPromises,
+    _MessagePromises,
+    _QueuePromises,
+    _AcknowledgementPromises,
+    _WaitingPromises,
+    _TapPromises,
+    _ServerPromises,
+):
+    """Subclass it, and give a `broker` fixture: an opened broker with nothing on it.
+
+    `second` is another instance on the same broker, as another process would have it. Queues and their messages have to
+    be gone for the next test.
+    """

@@ -86,8 +86,11 @@ class ScriptedSource:
 
     async def complete(self, observations: Sequence[Observation]) -> Sequence[Observation]:
         """Add the details."""
-        self.completed += [one.key for one in observations]
-        return [replace(one, detail=self.details.get(one.key), awaits_detail=False) for one in observations]
+        self.completed += [observation.key for observation in observations]
+        return [
+            replace(observation, detail=self.details.get(observation.key), awaits_detail=False)
+            for observation in observations
+        ]
 
     def resource(self, text: str) -> str:
         """Take every name as it is."""
@@ -150,8 +153,8 @@ class Jumping:
     """For the provider: it shows the same time, and its waits are real."""
 
     def __post_init__(self) -> None:
-        dice = random.Random(7)
-        self.clock = Clock(now=self.now, monotonic=self.monotonic, sleep=self.sleep, random=dice)
+        rng = random.Random(7)
+        self.clock = Clock(now=self.now, monotonic=self.monotonic, sleep=self.sleep, random=rng)
         self.world = Clock(now=self.now, monotonic=self.monotonic)
 
     def now(self) -> datetime:

@@ -29,11 +29,11 @@ class Point:
     to_consumers: str = NOTHING
     """What a consumer of the broker sees twice, always with the same id and the same bytes."""
     to_sink: str = NOTHING
-    """What the far side of the sink takes twice, likewise."""
+    """What the sink's endpoint gets twice, likewise."""
     holds: bool = False
     """Whether nothing is sent before the process dies, so that nothing else is on its way."""
-    by_far_side: bool = False
-    """Whether only the far side of the sink can tell when to kill."""
+    by_endpoint: bool = False
+    """Whether only the sink's endpoint knows when to kill."""
 
 
 POINTS: Final = (
@@ -44,17 +44,17 @@ POINTS: Final = (
     Point("half of a batch published", "relay", to_consumers="that half", holds=True),
     Point("published, not marked", "relay", to_consumers="that batch", holds=True),
     Point("marked as published", "relay", holds=True),
-    Point("received from the queue, not taken charge of", "delivery", holds=True),
-    Point("taken charge of, not acknowledged", "delivery", holds=True),
+    Point("received from the queue, not accepted", "delivery", holds=True),
+    Point("accepted, not acknowledged", "delivery", holds=True),
     Point("acknowledged, not sent", "delivery", holds=True),
-    Point("sent, not answered", "delivery", to_sink="what was being sent", by_far_side=True),
+    Point("sent, not answered", "delivery", to_sink="what was being sent", by_endpoint=True),
     Point("answered, not settled", "delivery", to_sink="what was answered and not settled"),
     Point("settled", "delivery", to_sink="what else was being sent"),
     Point("refused for now, not postponed", "delivery"),
     Point("postponed", "delivery"),
     Point("due again and claimed, not sent", "delivery"),
-    Point("refused for good, not buried", "delivery", to_sink="what else was being sent"),
-    Point("buried as a dead letter", "delivery", to_sink="what else was being sent"),
+    Point("refused for good, not dead-lettered", "delivery", to_sink="what else was being sent"),
+    Point("dead-lettered", "delivery", to_sink="what else was being sent"),
     Point("found lost by the broker, not offered", "audit", holds=True),
     Point("offered again from the journal", "audit", holds=True),
 )
@@ -99,16 +99,16 @@ _HOOKS: Final = {
     "read from the journal, not published": _Hook("broker", "publish", False, _first),
     "published, not marked": _Hook("broker", "publish", True, _first),
     "marked as published": _Hook("store", "confirm", True, _one),
-    "received from the queue, not taken charge of": _Hook("inbox", "get", True, _result),
-    "taken charge of, not acknowledged": _Hook("inbox", "ack", False, _first),
+    "received from the queue, not accepted": _Hook("inbox", "get", True, _result),
+    "accepted, not acknowledged": _Hook("inbox", "ack", False, _first),
     "acknowledged, not sent": _Hook("inbox", "ack", True, _first),
     "answered, not settled": _Hook("store", "settle", False, _second),
     "settled": _Hook("store", "settle", True, _second),
     "refused for now, not postponed": _Hook("store", "postpone", False, _tried),
     "postponed": _Hook("store", "postpone", True, _tried),
     "due again and claimed, not sent": _Hook("store", "claim", True, _result),
-    "refused for good, not buried": _Hook("store", "dead_letter", False, _one),
-    "buried as a dead letter": _Hook("store", "dead_letter", True, _one),
+    "refused for good, not dead-lettered": _Hook("store", "dead_letter", False, _one),
+    "dead-lettered": _Hook("store", "dead_letter", True, _one),
     "found lost by the broker, not offered": _Hook("store", "enqueue", False, _second),
     "offered again from the journal": _Hook("store", "enqueue", True, _second),
 }
@@ -116,7 +116,7 @@ _HOOKS: Final = {
 
 def point(name: str) -> Point:
     """Return the point of a name; raises `KeyError`."""
-    return {one.name: one for one in POINTS}[name]
+    return {point.name: point for point in POINTS}[name]
 
 
 class KillSwitch:
@@ -153,10 +153,10 @@ class KillSwitch:
 
         async def mortal(*arguments: Any) -> Any:
             if not hook.after:
-                self._strike(hook.count(arguments, None))
+                self._kill(hook.count(arguments, None))
             result = await call(*arguments)
             if hook.after:
-                self._strike(hook.count(arguments, result))
+                self._kill(hook.count(arguments, result))
             return result
 
         return mortal
@@ -164,7 +164,7 @@ class KillSwitch:
     def _dying_pages(self, pages: Callable[..., AsyncIterator[Any]]) -> Callable[..., AsyncIterator[Any]]:
         async def dying(*arguments: Any) -> AsyncIterator[Any]:
             async for page in pages(*arguments):
-                self._strike(len(page.observations))
+                self._kill(len(page.observations))
                 yield page
 
         return dying
@@ -174,7 +174,7 @@ class KillSwitch:
             if self._left == 1:
                 entries = entries[: max(1, len(entries) // 2)]
             published = await publish(entries)
-            self._strike(len(entries))
+            self._kill(len(entries))
             return published
 
         return half
@@ -196,7 +196,7 @@ class KillSwitch:
 
         return never
 
-    def _strike(self, count: int) -> None:
+    def _kill(self, count: int) -> None:
         if not count:
             return
         self._left -= 1
@@ -209,10 +209,10 @@ class KillSwitch:
 def table(points: Sequence[Point] = POINTS) -> str:
     """Return the points as Markdown: what is lost, and what comes twice."""
     lines = [
-        "| killed when an event was | lost | a consumer gets twice | the sink's far side gets twice |",
+        "| killed when an event was | lost | a consumer gets twice | the sink's endpoint gets twice |",
         "| --- | --- | --- | --- |",
     ]
-    lines += [f"| {one.name} | nothing | {one.to_consumers} | {one.to_sink} |" for one in points]
+    lines += [f"| {point.name} | nothing | {point.to_consumers} | {point.to_sink} |" for point in points]
     return "\n".join(lines)
 
 

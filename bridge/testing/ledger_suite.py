@@ -5,24 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Protocol
 
 import pytest
 
 from bridge.domain.errors import Conflict, LeaseLost
 from bridge.domain.event import JournalEntry, Position, WireEvent
-from bridge.protocols.deliveries import DeliveryStore
 from bridge.protocols.ledger import Commit, JournalState, Key, Lease, Ledger, StatusChange
+from bridge.protocols.store import Store
 
-MONTH = 30 * 86400.0
-
-
-class Store(Ledger, DeliveryStore, Protocol):
-    """What the stores of the bridge are: both memories in one."""
-
-    async def open(self) -> None:
-        """Connect, or raise `Unavailable`."""
-        ...
+MONTH_SECONDS = 30 * 86400.0
 
 
 Make = Callable[[], Store]
@@ -61,9 +52,9 @@ def events(*numbers: int) -> list[WireEvent]:
     return [event(number) for number in numbers]
 
 
-def change(name: str, expected: str | None, trail: str, scope: str = "/messages/sms/1") -> StatusChange:
+def change(name: str, expected: str | None, history: str, scope: str = "/messages/sms/1") -> StatusChange:
     """Return a change of one resource."""
-    return StatusChange(Key(scope, name), expected, trail)
+    return StatusChange(Key(scope, name), expected, history)
 
 
 async def eventually(holds: Callable[[], Awaitable[bool]], within: float = 60.0) -> None:
@@ -81,8 +72,8 @@ async def held(ledger: Ledger, name: str, owner: str = "one", ttl: float = 60.0)
     return lease
 
 
-async def trails(
-    ledger: Ledger, *names: str, scope: str = "/messages/sms/1", retention: float = MONTH
+async def histories(
+    ledger: Ledger, *names: str, scope: str = "/messages/sms/1", retention: float = MONTH_SECONDS
 ) -> list[str | None]:
     """Return what the ledger of source `city` has of these."""
     return list(await ledger.last_seen("city", [Key(scope, name) for name in names], retention))
@@ -133,16 +124,16 @@ class LeaseSuite(StoreFixtures):
         """A holder that went silent is succeeded after the time to live."""
         first = await held(store, "source/city", "one", 0.1)
 
-        async def taken() -> bool:
+        async def acquired() -> bool:
             return await second.acquire("source/city", "two", 60.0) is not None
 
-        await eventually(taken)
+        await eventually(acquired)
         assert await store.holder("source/city") == "two"
         with pytest.raises(LeaseLost, match="source/city"):
             await store.renew(first)
 
     async def test_a_lease_that_has_ended_cannot_be_renewed(self, store: Store) -> None:
-        """Even if nobody else took it meanwhile."""
+        """Even if no other process took it in between."""
         lease = await held(store, "source/city", "one", 0.05)
 
         async def free() -> bool:
@@ -188,21 +179,21 @@ class LeaseSuite(StoreFixtures):
 class StatusSuite(StoreFixtures):
     """Statuses and cursors: written as one with the events, or not at all."""
 
-    async def test_a_resource_never_seen_has_no_trail(self, store: Store) -> None:
+    async def test_a_resource_never_seen_has_no_history(self, store: Store) -> None:
         """None stands for what was never seen, and asking for nothing gets nothing."""
-        assert await trails(store, "1", "2") == [None, None]
-        assert await trails(store) == []
+        assert await histories(store, "1", "2") == [None, None]
+        assert await histories(store) == []
 
-    async def test_trails_come_back_in_the_order_of_the_keys(self, store: Store, second: Store) -> None:
+    async def test_histories_come_back_in_the_order_of_the_keys(self, store: Store, second: Store) -> None:
         """Answers stand in the order of the questions, repeated ones too, in every process."""
         await store.commit(
             None, Commit("city", [change("7", None, "n"), change("1300", None, "ns"), change("b", None, "f")])
         )
-        assert await trails(store, "b", "7", "nobody", "1300", "7") == ["f", "n", None, "ns", "n"]
-        assert await trails(second, "1300", "8", "b") == ["ns", None, "f"]
+        assert await histories(store, "b", "7", "nobody", "1300", "7") == ["f", "n", None, "ns", "n"]
+        assert await histories(second, "1300", "8", "b") == ["ns", None, "f"]
 
     async def test_names_that_look_alike_are_different_resources(self, store: Store) -> None:
-        """No two names share a trail, whatever they are made of."""
+        """No two names share a history, whatever they are made of."""
         names = [
             "5", "05", "005", "x5", "-5", " 5", "5 ", "+5", "5.0", "5e0", "\u0665", "", "0", "00", "127", "128", "255",  # noqa: RUF001 - Arabic digits
             "999999999999999999", "9999999999999999999", "123456789012345678901234567890", "#abc", "abc", "ABC",
@@ -212,15 +203,15 @@ class StatusSuite(StoreFixtures):
         await store.commit(
             None, Commit("city", [change(name, None, f"t{number}") for number, name in enumerate(names)])
         )
-        assert await trails(store, *names) == [f"t{number}" for number in range(len(names))]
+        assert await histories(store, *names) == [f"t{number}" for number in range(len(names))]
 
     async def test_scopes_and_sources_are_kept_apart(self, store: Store) -> None:
         """One name in two scopes, and one key of two sources, are different resources."""
         await store.commit(None, Commit("city", [change("1", None, "a", "/a"), change("1", None, "b", "/b")]))
         await store.commit(None, Commit("town", [change("1", None, "c", "/a")]))
         keys = [Key("/a", "1"), Key("/b", "1"), Key("/c", "1")]
-        assert await store.last_seen("city", keys, MONTH) == ["a", "b", None]
-        assert await store.last_seen("town", keys, MONTH) == ["c", None, None]
+        assert await store.last_seen("city", keys, MONTH_SECONDS) == ["a", "b", None]
+        assert await store.last_seen("town", keys, MONTH_SECONDS) == ["c", None, None]
 
     async def test_a_scope_is_read_whole(self, store: Store, second: Store) -> None:
         """All resources of one scope come by name, those of others and of other sources do not."""
@@ -229,10 +220,10 @@ class StatusSuite(StoreFixtures):
         changes = [change(name, None, f"n{index + 2}") for index, name in enumerate(names)]
         await store.commit(None, Commit("city", statuses=[*changes, change("128", None, "s", scope="/messages/sms/2")]))
         await store.commit(None, Commit("town", statuses=[change("5", None, "s")]))
-        told = await second.scope("city", "/messages/sms/1")
+        histories = await second.scope("city", "/messages/sms/1")
         # A long name may come as a digest.
-        assert {long if name.startswith("#") else name: trail for name, trail in told.items()} == {
-            one.key.name: one.history for one in changes
+        assert {long if name.startswith("#") else name: history for name, history in histories.items()} == {
+            change.key.name: change.history for change in changes
         }
         assert dict(await store.scope("city", "/messages/sms/3")) == {}
         assert dict(await store.scope("nowhere", "/messages/sms/1")) == {}
@@ -254,30 +245,30 @@ class StatusSuite(StoreFixtures):
             None, Commit("city", [change(name, None, f"t{name}") for name in names], events(*range(1500)))
         )
         assert number == 1500
-        assert await trails(store, *names) == [f"t{name}" for name in names]
+        assert await histories(store, *names) == [f"t{name}" for name in names]
 
     async def test_a_page_is_written_as_one(self, store: Store, second: Store) -> None:
         """Statuses, events and cursor of one commit are all there afterwards."""
         lease = await held(store, "source/city")
         page = Commit("city", [change("1", None, "n")], events(1, 2), {"page": "2"})
         assert await store.commit(lease, page) == 2
-        assert await trails(second, "1") == ["n"]
+        assert await histories(second, "1") == ["n"]
         assert [entry.event for entry in await second.read("city", 0, 9)] == events(1, 2)
         assert await second.cursor("city") == {"page": "2"}
 
     @pytest.mark.parametrize(
-        ("expected", "found"), [(None, "n"), ("n", None), ("s", "n")], ids=["new", "gone", "other"]
+        ("expected", "history"), [(None, "n"), ("n", None), ("s", "n")], ids=["new", "gone", "other"]
     )
-    async def test_a_status_that_changed_meanwhile_stops_the_whole_page(
-        self, store: Store, expected: str | None, found: str | None
+    async def test_a_status_that_changed_in_between_stops_the_whole_page(
+        self, store: Store, expected: str | None, history: str | None
     ) -> None:
         """A conflict writes nothing: no status, no event, no cursor."""
-        if found is not None:
-            await store.commit(None, Commit("city", [change("1", None, found)]))
+        if history is not None:
+            await store.commit(None, Commit("city", [change("1", None, history)]))
         page = Commit("city", [change("2", None, "n"), change("1", expected, "nf")], events(1), {"page": "2"})
         with pytest.raises(Conflict, match="city"):
             await store.commit(None, page)
-        assert await trails(store, "1", "2") == [found, None]
+        assert await histories(store, "1", "2") == [history, None]
         assert await store.journal("city") == JournalState()
         assert await store.cursor("city") == {}
 
@@ -288,7 +279,7 @@ class StatusSuite(StoreFixtures):
         new = await held(second, "source/city", "two")
         with pytest.raises(LeaseLost, match="source/city"):
             await store.commit(old, Commit("city", [change("1", None, "n")], events(1), {"page": "2"}))
-        assert await trails(store, "1") == [None]
+        assert await histories(store, "1") == [None]
         assert (await store.journal("city")).committed == 0
         assert await store.cursor("city") == {}
         assert await second.commit(new, Commit("city", [change("1", None, "n")], events(1))) == 1
@@ -299,7 +290,7 @@ class StatusSuite(StoreFixtures):
         done = await asyncio.gather(
             *((store, second)[n % 2].commit(None, page) for n in range(8)), return_exceptions=True
         )
-        assert [one for one in done if not isinstance(one, Conflict)] == [1]
+        assert [outcome for outcome in done if not isinstance(outcome, Conflict)] == [1]
         assert (await store.journal("city")).committed == 1
 
     async def test_statuses_are_forgotten_after_their_retention(self, store: Store) -> None:
@@ -307,11 +298,11 @@ class StatusSuite(StoreFixtures):
         await store.commit(None, Commit("city", [change("1", None, "n"), change("k", None, "n")], retention=0.1))
 
         async def gone() -> bool:
-            return await trails(store, "1", "k", retention=0.001) == [None, None]
+            return await histories(store, "1", "k", retention=0.001) == [None, None]
 
         await eventually(gone)
         await store.commit(None, Commit("city", [change("1", None, "again")]))
-        assert await trails(store, "1", "k") == ["again", None]
+        assert await histories(store, "1", "k") == ["again", None]
 
     async def test_reading_one_resource_keeps_its_whole_scope(self, store: Store, second: Store) -> None:
         """A scope is kept and expires as one, by whatever process it was read."""
@@ -319,10 +310,10 @@ class StatusSuite(StoreFixtures):
         await store.commit(None, Commit("city", [*statuses, change("1", None, "n", "/other")], retention=0.3))
         until = time.monotonic() + 0.8
         while time.monotonic() < until:
-            assert await trails(second, "1", retention=0.3) == ["n"]
+            assert await histories(second, "1", retention=0.3) == ["n"]
             await asyncio.sleep(0.02)
-        assert await trails(store, "1", "99999", "key") == ["n", "n", "n"]
-        assert await trails(store, "1", scope="/other") == [None]
+        assert await histories(store, "1", "99999", "key") == ["n", "n", "n"]
+        assert await histories(store, "1", scope="/other") == [None]
 
     async def test_a_cursor_is_set_and_removed_entry_by_entry(self, store: Store, second: Store) -> None:
         """Entries that a commit does not name stay as they are."""
@@ -372,9 +363,9 @@ class JournalSuite(StoreFixtures):
         await store.commit(None, Commit("town", events=events(100)))
         numbers = [("city", 39), ("town", 1), ("city", 1), ("city", 40), ("x", 1), ("city", 39)]
         wanted = [Position(*number) for number in numbers]
-        found = await store.entries(wanted)
-        assert [entry and entry.event for entry in found] == [event(39), event(100), event(1), None, None, event(39)]
-        assert [entry.position for entry in found if entry] == [wanted[0], wanted[1], wanted[2], wanted[5]]
+        entries = await store.entries(wanted)
+        assert [entry and entry.event for entry in entries] == [event(39), event(100), event(1), None, None, event(39)]
+        assert [entry.position for entry in entries if entry] == [wanted[0], wanted[1], wanted[2], wanted[5]]
         assert list(await store.entries([])) == []
 
     async def test_numbers_have_no_gaps_however_many_write(self, store: Store, second: Store) -> None:
@@ -389,7 +380,9 @@ class JournalSuite(StoreFixtures):
         for name, size in zip(names, (32, 16), strict=True):
             read = await store.read(name, 0, 99)
             assert [entry.position.seq for entry in read] == list(range(1, size + 1))
-            assert all(one.event.time + 1 == two.event.time for one, two in zip(read[::2], read[1::2], strict=True))
+            assert all(
+                earlier.event.time + 1 == later.event.time for earlier, later in zip(read[::2], read[1::2], strict=True)
+            )
 
     async def test_confirming_moves_the_mark(self, store: Store, second: Store) -> None:
         """The mark and the count of unwanted events are seen by everyone."""
@@ -495,8 +488,8 @@ class NotesSuite(StoreFixtures):
         await store.set_status("source/town", {"a:b": "c"})
         await store.set_status("source/none", {})
         await store.set_status("sink/crm", {"polled": "caf\u00e9"})
-        told = {"source/city": {"error": "", "next": "3", "polled": "2"}, "source/town": {"a:b": "c"}}
-        assert await second.statuses("source/") == told
+        statuses = {"source/city": {"error": "", "next": "3", "polled": "2"}, "source/town": {"a:b": "c"}}
+        assert await second.statuses("source/") == statuses
         assert set(await second.statuses("")) == {"source/city", "source/town", "sink/crm"}
         assert await second.statuses("source/city/") == {}
 
@@ -520,7 +513,7 @@ class NotesSuite(StoreFixtures):
         try:
             assert await again.journal("city") == before
             assert await again.holder("source/city") == "one"
-            assert await trails(again, "1") == ["n"]
+            assert await histories(again, "1") == ["n"]
             assert await again.cursor("city") == {"p": "1"}
             assert [entry.event for entry in await again.read("city", 0, 9)] == events(1, 2)
             assert list(await again.watched("city")) == ["/messages/sms/1"]

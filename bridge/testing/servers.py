@@ -20,9 +20,9 @@ import redis
 from bridge.testing.free_port import free_port
 
 _RABBITMQ_BIN = Path("/usr/lib/rabbitmq/bin")
-_STARTS_WITHIN = 120.0
-_STARTS_AT_MOST = 3
-_TOLD = 4000
+_START_TIMEOUT_SECONDS = 120.0
+_MAX_START_ATTEMPTS = 3
+_MAX_LOG_CHARACTERS = 4000
 """Characters of what a server said that are shown where it does not start."""
 
 
@@ -30,7 +30,7 @@ class MissingServerError(RuntimeError):
     """A server program is not installed; the text says which Debian package has it."""
 
 
-def wait_for(condition: Callable[[], bool], what: str, *, within: float = _STARTS_WITHIN) -> None:
+def wait_for(condition: Callable[[], bool], what: str, *, within: float = _START_TIMEOUT_SECONDS) -> None:
     """Return as soon as `condition` holds; raises `TimeoutError` naming `what` after `within` seconds."""
     deadline = time.monotonic() + within
     while not condition():
@@ -194,7 +194,7 @@ class RabbitMQServer(_Server):
 
         On a machine that is short of time, a node may give up while it boots: it has a few tries.
         """
-        for attempt in range(1, _STARTS_AT_MOST + 1):
+        for attempt in range(1, _MAX_START_ATTEMPTS + 1):
             with self._said.open("wb") as said:
                 self.process = subprocess.Popen(  # noqa: S603 - the server under test
                     [str(_RABBITMQ_BIN / "rabbitmq-server")],
@@ -204,8 +204,8 @@ class RabbitMQServer(_Server):
             wait_for(lambda: self._ended or self._answers(), f"rabbitmq-server {self.node}")
             if not self._ended:
                 return
-            text = self._said.read_text(errors="replace")[-_TOLD:]
-            if attempt == _STARTS_AT_MOST:
+            text = self._said.read_text(errors="replace")[-_MAX_LOG_CHARACTERS:]
+            if attempt == _MAX_START_ATTEMPTS:
                 raise RuntimeError(f"rabbitmq-server {self.node} ended {attempt} times while starting:\n{text}")
 
     @property

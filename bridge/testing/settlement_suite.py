@@ -10,9 +10,10 @@ import pytest
 
 from bridge.domain.event import Position, WireEvent
 from bridge.protocols.deliveries import Attempt, Delivery, DeliveryCounts, DeliveryStore, NewDelivery
-from bridge.testing.ledger_suite import Make, Store, StoreFixtures, event
+from bridge.protocols.store import Store
+from bridge.testing.ledger_suite import Make, StoreFixtures, event
 
-HOUR = 3600.0
+HOUR_SECONDS = 3600.0
 
 
 def at(*seqs: int, source: str = "city") -> list[Position]:
@@ -21,7 +22,7 @@ def at(*seqs: int, source: str = "city") -> list[Position]:
 
 
 def arrivals(*seqs: int, partition: str | None = None, source: str = "city") -> list[NewDelivery]:
-    """Return arrivals of one journal, all in one lane or in none."""
+    """Return arrivals of one journal, all in one partition or in none."""
     return [NewDelivery(position, partition) for position in at(*seqs, source=source)]
 
 
@@ -32,7 +33,7 @@ def soon() -> float:
 
 def later() -> float:
     """Return a time at which a claim of now has not expired."""
-    return time.time() + HOUR
+    return time.time() + HOUR_SECONDS
 
 
 async def due(books: DeliveryStore, now: float | None = None, limit: int = 100) -> list[int]:
@@ -41,7 +42,7 @@ async def due(books: DeliveryStore, now: float | None = None, limit: int = 100) 
     return sorted(delivery.position.seq for delivery in claimed)
 
 
-async def tally(books: DeliveryStore) -> DeliveryCounts:
+async def counts(books: DeliveryStore) -> DeliveryCounts:
     """Return the books of `crm` and `city`."""
     return (await books.counts("crm")).get("city", DeliveryCounts())
 
@@ -54,17 +55,17 @@ def numbers(deliveries: Sequence[Delivery]) -> list[int]:
 class TakingSuite(StoreFixtures):
     """From unknown to waiting: once for each position, claimed for a time."""
 
-    async def test_what_arrives_is_taken_and_claimed(self, store: Store) -> None:
-        """Taken deliveries are the taker's until the claim expires."""
+    async def test_an_arrival_is_accepted_and_claimed(self, store: Store) -> None:
+        """Accepted deliveries belong to the worker until its claim expires."""
         until = later()
         assert list(await store.accept("crm", arrivals(1, 2, 3), until)) == at(1, 2, 3)
         assert await due(store) == []
-        assert await tally(store) == DeliveryCounts(waiting=3)
+        assert await counts(store) == DeliveryCounts(waiting=3)
         assert await store.next_due("crm") == pytest.approx(until)
         assert await store.delivery("crm", Position("city", 2)) == Delivery("crm", Position("city", 2), until)
 
     async def test_taking_twice_takes_once(self, store: Store, second: Store) -> None:
-        """What is waiting, dead, settled or discarded is left alone, whoever brings it, even twice in one batch."""
+        """What is waiting, dead, settled or discarded is left alone, even if it arrives twice in one batch."""
         assert list(await store.accept("crm", arrivals(1, 2, 3, 4, 2), later())) == at(1, 2, 3, 4)
         await store.settle("crm", at(2))
         await store.dead_letter("crm", at(3)[0], "permanent", None)
@@ -110,13 +111,13 @@ class TakingSuite(StoreFixtures):
         assert list(await store.accept("crm", [], later())) == []
         assert await store.settle("crm", []) == 0
 
-    async def test_large_batches_are_taken_whole(self, store: Store) -> None:
+    async def test_large_batches_are_accepted_whole(self, store: Store) -> None:
         """Thousands of positions in one call are no different from one."""
         seqs = [*range(60_000, 66_000), 2**31, 2**33]
         assert list(await store.accept("crm", arrivals(*seqs), later())) == at(*seqs)
         assert list(await store.unaccounted("crm", "city", [59_999, *seqs, 70_000])) == [59_999, 70_000]
         await store.settle("crm", at(*seqs))
-        assert await tally(store) == DeliveryCounts(taken=len(seqs))
+        assert await counts(store) == DeliveryCounts(taken=len(seqs))
         assert list(await store.unaccounted("crm", "city", [59_999, *seqs, 70_000])) == [59_999, 70_000]
 
 
@@ -125,7 +126,7 @@ class ClaimingSuite(StoreFixtures):
 
     async def test_those_due_longest_are_claimed_first(self, store: Store) -> None:
         """A limit leaves the rest for the next."""
-        for seq, moment in ((1, 30.0), (2, 10.0), (3, 20.0), (4, time.time() + HOUR)):
+        for seq, moment in ((1, 30.0), (2, 10.0), (3, 20.0), (4, time.time() + HOUR_SECONDS)):
             await store.enqueue("crm", arrivals(seq), moment)
         assert numbers(await store.claim("crm", soon(), later(), 2)) == [2, 3]
         assert numbers(await store.claim("crm", soon(), later(), 9)) == [1]
@@ -133,7 +134,7 @@ class ClaimingSuite(StoreFixtures):
         assert numbers(await store.claim("crm", later(), later(), 0)) == []
 
     async def test_a_claim_that_expires_comes_again(self, store: Store, second: Store) -> None:
-        """A worker that died is succeeded by whoever asks after the claim's end."""
+        """After a dead worker's claim has expired, the next worker that claims gets the delivery."""
         until = time.time() + 60
         await store.accept("crm", arrivals(1), until)
         assert numbers(await second.claim("crm", until - 0.5, until, 9)) == []
@@ -143,7 +144,7 @@ class ClaimingSuite(StoreFixtures):
         assert numbers(await store.claim("crm", until + 60, until + 99, 9)) == [1]
 
     async def test_a_claim_that_is_extended_holds_on(self, store: Store, second: Store) -> None:
-        """A worker that lives keeps what it has in hand; what was settled meanwhile stays settled."""
+        """A worker that lives keeps its deliveries in flight; a delivery that was settled in between stays settled."""
         until = time.time() + 60
         await store.accept("crm", arrivals(1, 2, 3), until)
         await store.settle("crm", at(2))
@@ -153,7 +154,7 @@ class ClaimingSuite(StoreFixtures):
         assert (await store.counts("crm"))["city"] == DeliveryCounts(taken=1, waiting=2)
 
     async def test_claims_that_are_given_back_are_due_at_once(self, store: Store, second: Store) -> None:
-        """All in one call, with the tries that they had; what waits for its turn in a lane goes on waiting."""
+        """All in one call, with the tries that they had; what waits for its turn in a partition goes on waiting."""
         await store.accept("crm", [*arrivals(1, 2), *arrivals(3, 4, partition="a")], later())
         await store.postpone("crm", at(1)[0], later(), Attempt(1.0, "why"))
         await store.extend("crm", at(1, 2, 3, 4, 9), time.time())
@@ -161,12 +162,12 @@ class ClaimingSuite(StoreFixtures):
         first = await store.delivery("crm", at(1)[0])
         assert first is not None
         assert first.attempts == (Attempt(1.0, "why"),)
-        assert await tally(store) == DeliveryCounts(waiting=4)
+        assert await counts(store) == DeliveryCounts(waiting=4)
 
     async def test_the_oldest_that_waits_is_known_for_each_source(self, store: Store) -> None:
-        """Due, claimed or held in a lane: the journal is kept for it; dead and settled ones do not count."""
+        """Due, claimed or held in a partition: the journal is kept for it; dead and settled ones do not count."""
         assert await store.oldest("crm", "city") is None
-        in_order = [NewDelivery(Position("city", seq), "lane") for seq in (4, 5)]
+        in_order = [NewDelivery(Position("city", seq), "partition") for seq in (4, 5)]
         await store.enqueue("crm", [*in_order, NewDelivery(Position("town", 2)), NewDelivery(Position("city", 9))], 0.0)
         assert await store.oldest("crm", "city") == 4
         await store.settle("crm", at(4))
@@ -195,7 +196,7 @@ class ClaimingSuite(StoreFixtures):
         assert list(await second.claim("crm", 70.0, until, 9)) == [Delivery("crm", at(1)[0], until, tries)]
 
     async def test_a_failed_try_that_is_told_twice_is_one_try(self, store: Store, second: Store) -> None:
-        """Whoever did not hear that a try was written down tells it again; a later one is another one."""
+        """An attempt that is written twice counts once; a later attempt counts separately."""
         await store.accept("crm", arrivals(1), later())
         for number, moment in ((1, 1.5), (2, 1.5), (3, 2.5), (4, 2.5)):
             await (store, second)[number % 2].postpone("crm", at(1)[0], 40.0 + number, Attempt(moment, "caf\u00e9"))
@@ -211,7 +212,7 @@ class ClaimingSuite(StoreFixtures):
         for seq in (1, 2, 3):
             await store.postpone("crm", at(seq)[0], 5.0, Attempt(1.0, "late"))
         assert await store.deliveries("crm") == before
-        assert await tally(store) == DeliveryCounts(taken=1, dead=1)
+        assert await counts(store) == DeliveryCounts(taken=1, dead=1)
         assert await due(store) == []
 
 
@@ -226,21 +227,21 @@ class EndingSuite(StoreFixtures):
         assert await second.settled("crm", at(1)[0])
         assert not await second.settled("crm", at(2)[0])
         assert await second.delivery("crm", at(1)[0]) is None
-        assert await tally(store) == DeliveryCounts(taken=1, waiting=1)
+        assert await counts(store) == DeliveryCounts(taken=1, waiting=1)
 
     async def test_settling_twice_counts_once(self, store: Store) -> None:
         """Two workers whose claims overlapped both say so, and the books count one."""
         await store.accept("crm", arrivals(1), later())
         await store.settle("crm", at(1, 1))
         await store.settle("crm", at(1))
-        assert await tally(store) == DeliveryCounts(taken=1)
+        assert await counts(store) == DeliveryCounts(taken=1)
 
-    async def test_what_the_far_side_took_is_settled_whatever_the_books_said(self, store: Store) -> None:
+    async def test_a_delivered_event_is_settled_in_any_state(self, store: Store) -> None:
         """A success that comes after another worker gave up, or that nobody knew of, is still a success."""
         await store.accept("crm", arrivals(1), later())
         await store.dead_letter("crm", at(1)[0], "exhausted", Attempt(1.0, "late"))
         await store.settle("crm", at(1, 9))
-        assert await tally(store) == DeliveryCounts(taken=2)
+        assert await counts(store) == DeliveryCounts(taken=2)
         assert list(await store.deliveries("crm")) == []
 
     async def test_a_dead_letter_keeps_reason_and_history(self, store: Store, second: Store) -> None:
@@ -254,11 +255,11 @@ class EndingSuite(StoreFixtures):
         assert (dead.state, dead.reason) == ("dead", "permanent")
         assert dead.attempts == (Attempt(1.0, "first"), Attempt(2.0, "second", "permanent"))
         assert dead.due == pytest.approx(time.time(), abs=60)
-        assert await due(store, later() + HOUR) == []
+        assert await due(store, later() + HOUR_SECONDS) == []
         assert await store.next_due("crm") is None
-        assert await tally(store) == DeliveryCounts(dead=2)
+        assert await counts(store) == DeliveryCounts(dead=2)
 
-    async def test_only_what_waits_is_buried(self, store: Store) -> None:
+    async def test_only_waiting_deliveries_become_dead_letters(self, store: Store) -> None:
         """Giving up on what is unknown, settled or dead changes nothing."""
         await store.accept("crm", arrivals(1, 2), later())
         await store.settle("crm", at(1))
@@ -267,18 +268,18 @@ class EndingSuite(StoreFixtures):
         for seq in (1, 2, 3):
             assert await store.dead_letter("crm", at(seq)[0], "exhausted", Attempt(2.0, "again")) == 0
         assert await store.deliveries("crm") == before
-        assert await tally(store) == DeliveryCounts(taken=1, dead=1)
+        assert await counts(store) == DeliveryCounts(taken=1, dead=1)
 
-    async def test_a_discarded_delivery_is_over_and_was_not_taken(self, store: Store) -> None:
+    async def test_a_discarded_delivery_does_not_count_as_delivered(self, store: Store) -> None:
         """Waiting and dead ones can be discarded, others not; it counts apart."""
         await store.accept("crm", arrivals(1, 2, 3), later())
         await store.dead_letter("crm", at(2)[0], "permanent", Attempt(1.0, "why"))
         await store.settle("crm", at(3))
         assert await store.discard("crm", at(1, 2, 3, 4, 1)) == 2
-        assert await tally(store) == DeliveryCounts(taken=1, discarded=2)
+        assert await counts(store) == DeliveryCounts(taken=1, discarded=2)
         assert [await store.settled("crm", position) for position in at(1, 2, 3, 4)] == [True, True, True, False]
         assert list(await store.deliveries("crm")) == []
-        assert await due(store, later() + HOUR) == []
+        assert await due(store, later() + HOUR_SECONDS) == []
 
     async def test_redriving_starts_the_count_of_tries_again(self, store: Store) -> None:
         """Dead and waiting ones become due with an empty history; others are left alone."""
@@ -288,52 +289,57 @@ class EndingSuite(StoreFixtures):
         await store.dead_letter("crm", at(1)[0], "exhausted", None)
         await store.settle("crm", at(3))
         assert await store.redrive("crm", at(1, 2, 3, 4, 1), 40.0) == 2
-        assert await tally(store) == DeliveryCounts(taken=1, waiting=2)
+        assert await counts(store) == DeliveryCounts(taken=1, waiting=2)
         claimed = await store.claim("crm", 40.0, 90.0, 9)
-        assert sorted(claimed, key=lambda one: one.position) == [Delivery("crm", at(seq)[0], 90.0) for seq in (1, 2)]
+        assert sorted(claimed, key=lambda delivery: delivery.position) == [
+            Delivery("crm", at(seq)[0], 90.0) for seq in (1, 2)
+        ]
 
-    async def test_redriving_leaves_alone_what_somebody_has_in_hand(self, store: Store, second: Store) -> None:
-        """What is claimed is not claimed by a second one; what waits for hours, first in its lane or not, is due."""
+    async def test_redrive_leaves_claimed_deliveries_alone(self, store: Store, second: Store) -> None:
+        """A claimed delivery has one owner; a delivery that waits for hours, first in its partition or not, is due."""
         now = time.time()
         await store.accept("crm", arrivals(1), now + 15)
         await store.accept("crm", arrivals(2, 3, partition="a"), now + 15)
         await store.enqueue("crm", arrivals(4, 5), now - 5)
-        await store.postpone("crm", at(4)[0], now + HOUR, Attempt(1.0, "why"))
+        await store.postpone("crm", at(4)[0], now + HOUR_SECONDS, Attempt(1.0, "why"))
         assert await second.redrive("crm", at(1, 2, 3, 4, 5), now, 30.0) == 5
-        assert numbers(sorted(await second.claim("crm", now, now + 15, 9), key=lambda one: one.position)) == [4, 5]
+        assert numbers(sorted(await second.claim("crm", now, now + 15, 9), key=lambda delivery: delivery.position)) == [
+            4,
+            5,
+        ]
         assert await store.settle("crm", at(1, 2)) == 1
         assert await due(store) == [3]
 
     async def test_replaying_makes_settled_events_due_once_more(self, store: Store) -> None:
-        """Taken, discarded and unknown ones wait again and leave their old column; waiting and dead ones stay."""
+        """Delivered, discarded and unknown deliveries wait again and leave their old count; the others stay."""
         await store.accept("crm", arrivals(1, 2, 3, 4), later())
         await store.settle("crm", at(1))
         await store.discard("crm", at(2))
         await store.dead_letter("crm", at(3)[0], "permanent", None)
-        assert await tally(store) == DeliveryCounts(taken=1, waiting=1, dead=1, discarded=1)
+        assert await counts(store) == DeliveryCounts(taken=1, waiting=1, dead=1, discarded=1)
         assert await store.replay("crm", arrivals(1, 2, 3, 4, 5, 5), 30.0) == 3
-        assert await tally(store) == DeliveryCounts(waiting=4, dead=1)
+        assert await counts(store) == DeliveryCounts(waiting=4, dead=1)
         assert await due(store, 30.0) == [1, 2, 5]
         assert not await store.settled("crm", at(1)[0])
         await store.settle("crm", at(1, 2, 5))
-        assert await tally(store) == DeliveryCounts(taken=3, waiting=1, dead=1)
+        assert await counts(store) == DeliveryCounts(taken=3, waiting=1, dead=1)
 
 
 class LaneSuite(StoreFixtures):
-    """Lanes: one at a time for each partition key, in the order of arrival."""
+    """Partitions: one at a time for each partition key, in the order of arrival."""
 
-    async def test_only_the_first_of_a_lane_is_claimed(self, store: Store) -> None:
-        """Those behind it are taken charge of, and wait for their turn."""
+    async def test_only_the_first_of_a_partition_is_claimed(self, store: Store) -> None:
+        """Those behind it are accepted, and wait for their turn."""
         mixed = [*arrivals(1, 2, partition="a"), *arrivals(3, partition="b"), *arrivals(4)]
         assert list(await store.accept("crm", mixed, later())) == at(1, 3, 4)
-        assert await tally(store) == DeliveryCounts(waiting=4)
+        assert await counts(store) == DeliveryCounts(waiting=4)
         assert await due(store) == []
         waiting = await store.delivery("crm", at(2)[0])
         assert waiting is not None
         assert waiting.state == "waiting"
 
-    async def test_settling_lets_the_next_of_the_lane_go(self, store: Store, second: Store) -> None:
-        """Lanes keep the order of arrival, over several batches and processes."""
+    async def test_settling_lets_the_next_of_the_partition_go(self, store: Store, second: Store) -> None:
+        """Partitions keep the order of arrival, over several batches and processes."""
         await store.accept("crm", arrivals(30, 10, partition="a"), later())
         assert list(await second.accept("crm", arrivals(20, partition="a"), later())) == []
         order: list[int] = []
@@ -344,28 +350,28 @@ class LaneSuite(StoreFixtures):
         assert order == [30, 10, 20]
         assert list(await store.accept("crm", arrivals(40, partition="a"), later())) == at(40)
 
-    async def test_a_waiting_first_holds_up_its_lane(self, store: Store) -> None:
+    async def test_a_waiting_first_blocks_its_partition(self, store: Store) -> None:
         """Between two tries of the first, nothing behind it is sent."""
         await store.accept("crm", arrivals(1, 2, partition="a"), later())
         await store.postpone("crm", at(1)[0], later(), Attempt(1.0, "why"))
         assert await due(store) == []
         assert await due(store, later() + 1) == [1]
 
-    async def test_settling_several_of_a_lane_lets_one_go(self, store: Store) -> None:
+    async def test_settling_several_of_a_partition_frees_one(self, store: Store) -> None:
         """What became due and was settled in the same call is not counted."""
         await store.accept("crm", arrivals(1, 2, 3, 4, partition="a"), later())
         assert await store.settle("crm", at(1, 2)) == 1
         assert await due(store) == [3]
 
     async def test_settling_one_further_back_lets_nobody_go(self, store: Store) -> None:
-        """The lane closes up, and its first is still its first."""
+        """The partition closes up, and its first is still its first."""
         await store.accept("crm", arrivals(1, 2, 3, partition="a"), later())
         assert await store.settle("crm", at(2)) == 0
         assert await due(store) == []
         assert await store.settle("crm", at(1)) == 1
         assert await due(store) == [3]
 
-    async def test_a_dead_letter_frees_its_lane(self, store: Store) -> None:
+    async def test_a_dead_letter_frees_its_partition(self, store: Store) -> None:
         """Giving up on the first lets the next go; a later arrival does not wait for a dead one."""
         await store.accept("crm", arrivals(1, 2, partition="a"), later())
         assert await store.dead_letter("crm", at(1)[0], "permanent", None) == 1
@@ -373,7 +379,7 @@ class LaneSuite(StoreFixtures):
         assert await store.dead_letter("crm", at(2)[0], "permanent", None) == 0
         assert list(await store.accept("crm", arrivals(3, partition="a"), later())) == at(3)
 
-    async def test_a_redriven_dead_letter_joins_the_end_of_its_lane(self, store: Store) -> None:
+    async def test_a_redriven_dead_letter_joins_the_end_of_its_partition(self, store: Store) -> None:
         """What was overtaken does not overtake in its turn."""
         await store.accept("crm", arrivals(1, 2, 3, partition="a"), later())
         await store.dead_letter("crm", at(1)[0], "permanent", None)
@@ -384,7 +390,7 @@ class LaneSuite(StoreFixtures):
         assert await store.settle("crm", at(3)) == 1
         assert await due(store) == [1]
         assert await store.settle("crm", at(1)) == 0
-        assert await tally(store) == DeliveryCounts(taken=3)
+        assert await counts(store) == DeliveryCounts(taken=3)
 
     async def test_redriving_one_that_waits_for_its_turn_keeps_the_order(self, store: Store) -> None:
         """It is due when it is its turn, and not before the time it was given."""
@@ -397,14 +403,14 @@ class LaneSuite(StoreFixtures):
         assert await due(store, distant) == [2]
 
     async def test_discarding_the_first_lets_the_next_go(self, store: Store) -> None:
-        """Whatever ends the first of a partition, the lane goes on."""
+        """Whatever ends the first of a partition, the partition goes on."""
         await store.accept("crm", arrivals(1, 2, 3, partition="a"), later())
         assert await store.discard("crm", at(2)) == 1
         assert await store.discard("crm", at(1)) == 1
         assert await due(store) == [3]
 
-    async def test_offered_and_replayed_events_join_their_lane(self, store: Store) -> None:
-        """However a delivery is made, its lane is kept."""
+    async def test_offered_and_replayed_events_join_their_partition(self, store: Store) -> None:
+        """However a delivery is made, its partition is kept."""
         await store.accept("crm", arrivals(1, partition="a"), later())
         assert await store.enqueue("crm", arrivals(2, partition="a"), 5.0) == 1
         assert await store.replay("crm", arrivals(3, partition="a"), 5.0) == 1
@@ -413,8 +419,8 @@ class LaneSuite(StoreFixtures):
             assert await store.settle("crm", at(seq)) == freed
             assert await due(store) == ([seq + 1] if freed else [])
 
-    async def test_lanes_of_different_sinks_do_not_wait_for_each_other(self, store: Store) -> None:
-        """A lane belongs to its sink."""
+    async def test_partitions_of_different_sinks_do_not_wait_for_each_other(self, store: Store) -> None:
+        """A partition belongs to its sink."""
         await store.accept("crm", arrivals(1, partition="a"), later())
         assert list(await store.accept("ops", arrivals(1, partition="a"), later())) == at(1)
 
@@ -451,11 +457,11 @@ class AccountSuite(StoreFixtures):
         assert list(await store.deliveries("crm", limit=0)) == []
 
     async def test_those_that_wait_for_their_turn_are_listed_too(self, store: Store) -> None:
-        """A delivery behind another one in its lane is waiting, and is not lost from sight."""
+        """A delivery behind another one in its partition is waiting, and is not lost from sight."""
         await store.accept("crm", arrivals(1, 2, partition="a"), later())
         assert sorted(numbers(await store.deliveries("crm", states=["waiting"]))) == [1, 2]
 
-    async def test_a_floor_rises_and_never_falls(self, store: Store, second: Store) -> None:
+    async def test_a_low_watermark_never_falls(self, store: Store, second: Store) -> None:
         """For each sink and source apart."""
         await store.raise_low_watermark("crm", "city", 10)
         await second.raise_low_watermark("crm", "city", 7)
@@ -474,7 +480,7 @@ class AccountSuite(StoreFixtures):
         await store.forget("town", 10**9)
         for sink in ("crm", "ops"):
             assert list(await store.unaccounted(sink, "city", seqs)) == seqs[1:8]
-        assert await tally(store) == DeliveryCounts(taken=10, waiting=1)
+        assert await counts(store) == DeliveryCounts(taken=10, waiting=1)
         await store.forget("city", 131_072)
         assert list(await store.unaccounted("crm", "city", seqs)) == seqs[1:-1]
 
@@ -490,15 +496,15 @@ class AccountSuite(StoreFixtures):
         await store.discard("crm", at(1, 9))
         await store.forget("city", 5)
         assert await store.replay("crm", arrivals(1, 9), 1.0) == 2
-        assert await tally(store) == DeliveryCounts(waiting=2, discarded=1)
+        assert await counts(store) == DeliveryCounts(waiting=2, discarded=1)
 
     async def test_a_restart_forgets_no_delivery(self, make: Make, store: Store) -> None:
-        """Books, claims, lanes, dead letters and floors are there for the next process."""
+        """Books, claims, partitions, dead letters and low watermarks are there for the next process."""
         await store.accept("crm", [*arrivals(1, 2, partition="a"), *arrivals(3, 4)], later())
         await store.dead_letter("crm", at(3)[0], "permanent", Attempt(1.0, "why"))
         await store.settle("crm", at(4))
         await store.raise_low_watermark("crm", "city", 1)
-        adopted = await store.accept_foreign("crm", event(1))
+        accepted = await store.accept_foreign("crm", event(1))
         before = (await store.deliveries("crm"), await store.counts("crm"))
         await store.close()
         again = make()
@@ -506,7 +512,7 @@ class AccountSuite(StoreFixtures):
         try:
             assert (await again.deliveries("crm"), await again.counts("crm")) == before
             assert await again.low_watermark("crm", "city") == 1
-            assert await again.accept_foreign("crm", event(1)) == adopted
+            assert await again.accept_foreign("crm", event(1)) == accepted
             assert await again.settle("crm", at(1)) == 1
             assert await due(again) == [2]
         finally:
@@ -523,14 +529,14 @@ class AdoptionSuite(StoreFixtures):
         other = await second.accept_foreign("crm", event(2))
         assert position.source == other.source == "@crm"
         assert position != other
-        found = await second.entries([other, position, Position("@crm", 999)])
-        assert [entry and entry.event for entry in found] == [event(2), odd, None]
+        entries = await second.entries([other, position, Position("@crm", 999)])
+        assert [entry and entry.event for entry in entries] == [event(2), odd, None]
         assert list(await store.accept("crm", [NewDelivery(position)], later())) == [position]
         await store.settle("crm", [position])
         assert await store.counts("crm") == {"@crm": DeliveryCounts(taken=1)}
         assert list(await store.sources()) == []
 
-    async def test_one_event_is_adopted_once(self, store: Store, second: Store) -> None:
+    async def test_a_foreign_event_is_accepted_once(self, store: Store, second: Store) -> None:
         """However often it comes, also at the same moment, it has one position at each sink."""
         positions = await asyncio.gather(*((store, second)[n % 2].accept_foreign("crm", event(1)) for n in range(8)))
         assert len(set(positions)) == 1

@@ -52,7 +52,7 @@ PRIVATE_HOSTS = (
     "[2002:7f00:1::]",
 )
 _DAY = timedelta(days=1)
-_WITHIN = 10.0
+_TIMEOUT_SECONDS = 10.0
 
 
 def sample(number: int = 1, *, message: str | None = None) -> Event:
@@ -94,7 +94,7 @@ class SinkSuite:
     secrets: tuple[str, ...] = ()
     """Secrets of the settings that `make` uses; none may be found in an error's text."""
     accepts: Step = staticmethod(reply(200))
-    """How the far side says that it took an event."""
+    """How the endpoint says that it accepted an event."""
     several = 20
     """How many events are sent at once."""
 
@@ -114,8 +114,8 @@ class SinkSuite:
             await sink.close()
 
     async def refusal(self, sink: Sink, number: int = 1) -> BridgeError:
-        """Send one event that is not taken; return the error, after a look for secrets in it."""
-        async with asyncio.timeout(_WITHIN):
+        """Send one event that the endpoint does not accept; return the error, which holds no secret."""
+        async with asyncio.timeout(_TIMEOUT_SECONDS):
             with pytest.raises(BridgeError) as caught:
                 await sink.send(outgoing(sample(number)))
         text = f"{caught.value} {caught.value!r} {caught.value.__cause__!r}"
@@ -125,14 +125,14 @@ class SinkSuite:
 
     @pytest.fixture
     async def receiver(self) -> AsyncIterator[FakeEndpoint]:
-        """Start a far side that does as it is told."""
+        """Start an endpoint that follows its script."""
         async with FakeEndpoint() as receiver:
             yield receiver
 
-    async def test_an_event_that_was_answered_with_2xx_is_taken(self, receiver: FakeEndpoint) -> None:
+    async def test_an_event_that_was_answered_with_2xx_is_delivered(self, receiver: FakeEndpoint) -> None:
         async with self.sending_to(receiver) as sink:
             await sink.send(outgoing(sample()))
-        assert [one.method for one in receiver.requests] == ["POST"]
+        assert [request.method for request in receiver.requests] == ["POST"]
         assert receiver.requests[0].path.startswith(PATH)
 
     @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 599])
@@ -186,7 +186,7 @@ class SinkSuite:
             assert isinstance(await self.refusal(sink), Transient)
             await sink.send(outgoing(sample(2)))
 
-    async def test_a_far_side_that_is_down_is_tried_again(self, receiver: FakeEndpoint) -> None:
+    async def test_an_endpoint_that_is_down_is_tried_again(self, receiver: FakeEndpoint) -> None:
         async with self.sending_to(receiver) as sink:
             await receiver.stop()
             assert isinstance(await self.refusal(sink), Transient)
@@ -209,7 +209,7 @@ class SinkSuite:
             assert isinstance(await self.refusal(sink), Transient)
             await sink.send(outgoing(sample(2)))
 
-    async def test_a_silent_far_side_can_be_left_and_the_next_event_is_sent(self, receiver: FakeEndpoint) -> None:
+    async def test_a_silent_endpoint_does_not_block_the_next_event(self, receiver: FakeEndpoint) -> None:
         async with self.sending_to(receiver) as sink:
             receiver.answer(silence())
             sending = asyncio.ensure_future(sink.send(outgoing(sample())))
@@ -234,7 +234,7 @@ class SinkSuite:
         assert "allow_private" in str(error)
         assert receiver.requests == []
 
-    async def test_many_events_at_once_are_all_taken(self, receiver: FakeEndpoint) -> None:
+    async def test_many_events_at_once_are_all_delivered(self, receiver: FakeEndpoint) -> None:
         async with self.sending_to(receiver) as sink:
             await asyncio.gather(*(sink.send(outgoing(sample(n))) for n in range(1, self.several + 1)))
         assert len(receiver.requests) == self.several
@@ -248,11 +248,11 @@ class SinkSuite:
     async def test_a_probe_sends_no_event_and_says_where_they_go(self, receiver: FakeEndpoint) -> None:
         async with self.sending_to(receiver) as sink:
             text = await sink.probe()
-        assert [one for one in receiver.requests if self.is_event(one)] == []
+        assert [request for request in receiver.requests if self.is_event(request)] == []
         assert "\n" not in text
         assert [canary for canary in (*CANARIES, *self.secrets) if canary in text] == []
 
-    async def test_a_probe_of_a_far_side_that_is_down_says_so(self, receiver: FakeEndpoint) -> None:
+    async def test_a_probe_reports_an_endpoint_that_is_down(self, receiver: FakeEndpoint) -> None:
         async with self.sending_to(receiver) as sink:
             await receiver.stop()
             with pytest.raises(Transient):
@@ -268,5 +268,5 @@ class SinkSuite:
         assert len(receiver.requests) == 2
 
     def is_event(self, request: ReceivedRequest) -> bool:  # noqa: ARG002 - for those who override it
-        """Say whether a request carries an event; override it where a probe asks the far side something else."""
+        """Say whether a request carries an event; override it where a probe sends another request to the endpoint."""
         return True

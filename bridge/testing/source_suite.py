@@ -34,11 +34,11 @@ EMAIL = "jane.roe@example.com"
 CANARIES = (PHONE, "6515551000", EMAIL, "answer-canary")
 """What must never be found in an error, a problem or a log; `SourceSuite.secrets` adds those of the settings."""
 NAME = "suite"
-_WITHIN = 30.0
+_TIMEOUT_SECONDS = 30.0
 _POLLS = 200
 _REQUESTS = 60
-_APART = 0.02
-_HUGE = 128 * 1024 * 1024
+_PAGE_GAP_SECONDS = 0.02
+_HUGE_BYTES = 128 * 1024 * 1024
 _DAY = timedelta(days=1)
 _JSON = {"Content-Type": "application/json"}
 _COMPLAINT = f'{{"error": "answer-canary", "message": "no luck with {PHONE} and {EMAIL}"}}'.encode()
@@ -112,7 +112,7 @@ class _Apart:
         async with aclosing(cast("AsyncGenerator[Page]", self._source.pages(cursor, watched))) as pages:
             async for page in pages:
                 yield page
-                await asyncio.sleep(_APART)
+                await asyncio.sleep(_PAGE_GAP_SECONDS)
 
 
 class _Killed(LeaseLost):
@@ -142,7 +142,7 @@ class _Mortal:
 class Work:
     """A source at work, as the service has it: its intake, a ledger of its own, and a provider that can be harmed."""
 
-    suite: SourceSuite
+    suite: _SourceFixtures
     provider: FakeEndpoint
     account: Account
     store: SqliteStore
@@ -190,7 +190,7 @@ class Work:
         lease = await self.lease()
         error: BridgeError | None = None
         try:
-            async with asyncio.timeout(_WITHIN):
+            async with asyncio.timeout(_TIMEOUT_SECONDS):
                 await self.intake.poll(lease)
         except BridgeError as raised:
             error = raised
@@ -199,9 +199,9 @@ class Work:
             self.suite.check_text(problem)
         return error
 
-    async def told(self) -> Counter[str]:
+    async def published(self) -> Counter[str]:
         """Return how much was told of each resource; no id stands twice in the journal, and each event can be read."""
-        found: Counter[str] = Counter()
+        counter: Counter[str] = Counter()
         ids: set[str] = set()
         after = (await self.store.journal(NAME)).base
         while entries := await self.store.read(NAME, after, 1000):
@@ -211,19 +211,21 @@ class Work:
                 assert event.id not in ids, f"{event.topic} of {event.subject} is told twice"
                 ids.add(event.id)
                 assert event.data.status != "unknown", f"{event.subject}: {event.data.model_dump()}"
-                found[event.subject] += 1
-        return Counter({subject: found[subject] for subject in self.wanted if found[subject]})
+                counter[event.subject] += 1
+        return Counter({subject: counter[subject] for subject in self.wanted if counter[subject]})
 
-    async def tell(self) -> None:
+    async def publish_all(self) -> None:
         """Poll until all that happened was told, and a few times more: not less and not more than once."""
         rest = _POLLS
-        while await self.told() < self.wanted or self.source.behind:
-            assert rest, f"not told after {_POLLS} polls: {self.wanted - await self.told()}; {self.source.problems}"
+        while await self.published() < self.wanted or self.source.behind:
+            assert rest, (
+                f"not published after {_POLLS} polls: {self.wanted - await self.published()}; {self.source.problems}"
+            )
             rest -= 1
             await self.poll()
         for _ in range(3):
             assert await self.poll() is None
-        assert await self.told() == self.wanted
+        assert await self.published() == self.wanted
 
     async def pages(self) -> list[Page]:
         """Return what a first poll yields, without writing anything down."""
@@ -252,13 +254,8 @@ class Harm:
         return bool(self.errors) and all(isinstance(error, kind) for error in self.errors)
 
 
-class SourceSuite:
-    """Subclass it as `TestMySource(SourceSuite)`, and define `plugin`, `values` and `account`.
-
-    The promises are those of `bridge.source.Source`, and those that hold for every source that asks over HTTP: whatever
-    a provider does, nothing is lost, nothing is told twice, and no secret is told. pytest needs `asyncio_mode =
-    "auto"`.
-    """
+class _SourceFixtures:
+    """A provider, and a source that polls it."""
 
     plugin: SourcePlugin
     """What the entry point names."""
@@ -276,8 +273,6 @@ class SourceSuite:
     @abstractmethod
     def account(self, clock: Clock) -> Account:
         """Return an empty account."""
-
-    # what the tests stand on
 
     def make(self, url: str, clock: Clock, rate: str = "1000/s") -> Source:
         """Return a source that asks at `url`."""
@@ -298,8 +293,8 @@ class SourceSuite:
         """Fail unless `text` is one line that is fit for a log."""
         assert text
         assert "\n" not in text
-        told = f"{text} {more}"
-        assert [canary for canary in (*CANARIES, *self.secrets) if canary in told] == []
+        output = f"{text} {more}"
+        assert [canary for canary in (*CANARIES, *self.secrets) if canary in output] == []
 
     @pytest.fixture
     async def work(self, tmp_path: Path) -> AsyncIterator[Work]:
@@ -331,10 +326,32 @@ class SourceSuite:
         """Look through everything that was printed and logged, debug lines too."""
         caplog.set_level(logging.DEBUG)
         yield
-        told = "".join(capfd.readouterr()) + caplog.text
-        assert [canary for canary in (*CANARIES, *self.secrets) if canary in told] == []
+        output = "".join(capfd.readouterr()) + caplog.text
+        assert [canary for canary in (*CANARIES, *self.secrets) if canary in output] == []
 
-    # what is told
+    async def harmed(self, work: Work, step: Step) -> Harm:
+        """Poll while the provider does `step` to every request, before anything was seen and after it.
+
+        Whatever it does, that is a failure or a problem and no other exception, and all is told once it is well.
+        """
+        harm = Harm()
+        subject, _ = work.add(2)
+        await self.suffers(work, step, harm)
+        work.move(subject)
+        work.add()
+        await self.suffers(work, step, harm)
+        return harm
+
+    async def suffers(self, work: Work, step: Step, harm: Harm) -> None:
+        """Poll while the provider does `step` to every request, then until all was told; note what was said of it."""
+        work.provider.default = step
+        harm.note(await work.poll(), work.source.problems)
+        work.provider.default = work.account.answer
+        await work.publish_all()
+
+
+class _EventPromises(_SourceFixtures):
+    """Every status becomes an event, once."""
 
     async def test_making_one_asks_nothing_and_it_can_be_closed_twice(self, work: Work) -> None:
         await work.source.close()
@@ -347,46 +364,50 @@ class SourceSuite:
         assert [secret for secret in self.secrets if secret in shown] == []
 
     async def test_an_empty_account_is_no_failure(self, work: Work) -> None:
-        await work.tell()
+        await work.publish_all()
         assert work.provider.requests
 
     async def test_what_is_new_is_told_once(self, work: Work) -> None:
         work.add(3)
-        await work.tell()
+        await work.publish_all()
 
     async def test_what_happens_to_it_later_is_told_once_each_time(self, work: Work) -> None:
         first, second = work.add(2)
-        await work.tell()
+        await work.publish_all()
         work.move(first)
-        await work.tell()
+        await work.publish_all()
         work.add()
         work.move(second)
-        await work.tell()
+        await work.publish_all()
 
     async def test_many_that_come_at_once_are_all_told(self, work: Work) -> None:
         work.add(self.several)
-        await work.tell()
+        await work.publish_all()
 
     async def test_the_same_cursor_shows_the_same(self, work: Work) -> None:
         work.add(3)
         shown = [
-            [(one.scope, one.key, one.status) for page in await work.pages() for one in page.observations]
+            [
+                (observation.scope, observation.key, observation.status)
+                for page in await work.pages()
+                for observation in page.observations
+            ]
             for _ in range(2)
         ]
         assert shown[0] == shown[1]
 
     async def test_a_new_process_goes_on_where_the_last_one_stood(self, work: Work) -> None:
         first, second = work.add(2)
-        await work.tell()
+        await work.publish_all()
         work.begin()
-        await work.tell()
+        await work.publish_all()
         work.move(first)
         work.begin()
-        await work.tell()
+        await work.publish_all()
         work.add()
         work.move(second)
         work.begin()
-        await work.tell()
+        await work.publish_all()
 
     async def test_a_process_that_is_killed_before_any_of_its_commits_costs_nothing(self, work: Work) -> None:
         for made in range(_REQUESTS):
@@ -398,11 +419,11 @@ class SourceSuite:
             if not isinstance(error, _Killed):
                 break
             work.begin()
-            await work.tell()
+            await work.publish_all()
             work.move(first)
-            await work.tell()
+            await work.publish_all()
         assert made, "it was never killed"
-        await work.tell()
+        await work.publish_all()
 
     async def test_a_poll_that_is_broken_off_after_any_of_its_pages_costs_nothing(self, work: Work) -> None:
         work.add(5)
@@ -413,11 +434,11 @@ class SourceSuite:
                     seen += 1
             if seen < pages:
                 break
-        await work.tell()
+        await work.publish_all()
 
     async def test_a_backfill_tells_what_is_new_and_nothing_twice(self, work: Work) -> None:
         known = work.add(2)
-        await work.tell()
+        await work.publish_all()
         work.add(2)
         work.move(known[0])
         work.time.ahead += self.interval
@@ -425,9 +446,9 @@ class SourceSuite:
         now = work.time.now()
         await work.intake.backfill(now - _DAY, now + timedelta(minutes=1))
         assert await work.store.cursor(NAME) == cursor
-        await work.tell()
+        await work.publish_all()
         await work.intake.backfill(now - _DAY, work.time.now())
-        assert await work.told() == work.wanted
+        assert await work.published() == work.wanted
 
     async def test_with_baseline_what_a_first_start_finds_is_recorded_and_what_happens_later_is_told(
         self, tmp_path: Path
@@ -435,12 +456,14 @@ class SourceSuite:
         async with self.at_work(tmp_path, baseline=True) as work:
             old = [work.account.add() for _ in range(3)]
             work.wanted = Counter(dict.fromkeys(old, 0))
-            await work.tell()
+            await work.publish_all()
             work.move(old[0])
             work.add()
-            await work.tell()
+            await work.publish_all()
 
-    # what a page says
+
+class _PagePromises(_SourceFixtures):
+    """What a page of the source holds."""
 
     async def test_pages_say_what_they_should(self, work: Work) -> None:
         work.add(3)
@@ -455,9 +478,9 @@ class SourceSuite:
             assert not [name for name in page.cursor if name.startswith(INTERNAL_PREFIX)]
             assert {type(value) for value in page.cursor.values()} <= {str, type(None)}
             assert isinstance(page.unchanged, int)
-            for one in page.observations:
-                assert {type(value) for value in (one.scope, one.key, one.status)} == {str}
-                assert "" not in (one.scope, one.key, one.status)
+            for observation in page.observations:
+                assert {type(value) for value in (observation.scope, observation.key, observation.status)} == {str}
+                assert "" not in (observation.scope, observation.key, observation.status)
         assert work.source.retention > 0
 
     async def test_no_page_of_a_backfill_moves_the_cursor(self, work: Work) -> None:
@@ -472,9 +495,9 @@ class SourceSuite:
 
         async def names() -> dict[str, tuple[str, str]]:
             return {
-                one.kind.describe(one).subject: (one.scope, one.key)
+                observation.kind.describe(observation).subject: (observation.scope, observation.key)
                 for page in await work.pages()
-                for one in page.observations
+                for observation in page.observations
             }
 
         before = await names()
@@ -489,7 +512,7 @@ class SourceSuite:
         work.add(2)
         kinds: list[ResourceType] = []
         for page in await work.pages():
-            kinds += [one.kind for one in page.observations if one.kind not in kinds]
+            kinds += [observation.kind for observation in page.observations if observation.kind not in kinds]
         announced = set(self.catalogue.types)
         for kind in kinds:
             assert set(kind.events) == set(kind.lifecycle.statuses)
@@ -500,11 +523,13 @@ class SourceSuite:
 
     async def test_details_are_added_to_what_was_asked_about_in_its_order(self, work: Work) -> None:
         work.add(5)
-        seen = [one for page in await work.pages() for one in page.observations]
+        seen = [observation for page in await work.pages() for observation in page.observations]
         completed = await work.source.complete(seen)
-        assert [name(one) for one in completed] == [name(one) for one in seen]
+        assert [name(observation) for observation in completed] == [name(observation) for observation in seen]
 
-    # what an operator asks
+
+class _OperatorPromises(_SourceFixtures):
+    """What an operator can ask the source."""
 
     async def test_a_probe_says_in_a_line_that_all_is_well(self, work: Work) -> None:
         work.add()
@@ -513,9 +538,9 @@ class SourceSuite:
         assert math.isfinite(probe.requests_per_day)
         assert probe.requests_per_day > 0
         assert work.provider.requests
-        await work.tell()
+        await work.publish_all()
 
-    async def test_a_probe_of_a_provider_that_is_away_or_refuses_says_so(self, work: Work) -> None:
+    async def test_a_probe_reports_a_provider_that_fails_or_refuses(self, work: Work) -> None:
         work.provider.default = reply(401, _COMPLAINT, _JSON)
         with pytest.raises(Unauthorized) as refused:
             await work.source.probe()
@@ -532,7 +557,9 @@ class SourceSuite:
         assert not isinstance(refused.value, UnicodeError)
         assert work.provider.requests == []
 
-    # what a provider may do
+
+class _FaultPromises(_SourceFixtures):
+    """No fault of the provider costs an event."""
 
     @pytest.mark.parametrize("status", PASSING)
     async def test_a_provider_that_fails_for_a_while_costs_nothing(self, work: Work, status: int) -> None:
@@ -579,10 +606,10 @@ class SourceSuite:
         polling = asyncio.ensure_future(work.intake.poll(await work.lease()))
         await work.provider.arrived(1)
         polling.cancel()
-        await asyncio.wait([polling], timeout=_WITHIN)
+        await asyncio.wait([polling], timeout=_TIMEOUT_SECONDS)
         assert polling.done()
         work.provider.default = work.account.answer
-        await work.tell()
+        await work.publish_all()
 
     async def test_an_answer_without_end_is_not_read_to_its_end(self, work: Work) -> None:
         whole: list[bool] = []
@@ -592,7 +619,7 @@ class SourceSuite:
             await response.prepare(request)
             block = b" " * (1024 * 1024)
             whole.append(False)
-            for _ in range(_HUGE // len(block)):
+            for _ in range(_HUGE_BYTES // len(block)):
                 await response.write(block)
             whole[-1] = True
             return response
@@ -606,12 +633,12 @@ class SourceSuite:
         await work.provider.stop()
         assert isinstance(await work.poll(), Transient)
         await work.provider.start(work.provider.port)
-        await work.tell()
+        await work.publish_all()
         work.move(subject)
         await work.provider.stop()
         assert isinstance(await work.poll(), Transient)
         await work.provider.start(work.provider.port)
-        await work.tell()
+        await work.publish_all()
 
     async def test_a_host_without_an_address_is_asked_again(self, work: Work) -> None:
         source = self.make("http://nowhere.invalid", work.time.clock)
@@ -632,10 +659,10 @@ class SourceSuite:
             if len(work.provider.requests) - before <= good:
                 work.provider.forget()
                 break
-            await work.tell()
+            await work.publish_all()
             work.move(subjects[0])
         assert good, "no request was made"
-        await work.tell()
+        await work.publish_all()
 
     async def test_with_baseline_a_request_that_fails_at_the_first_start_makes_nothing_old_news(
         self, tmp_path: Path
@@ -650,9 +677,9 @@ class SourceSuite:
                 await work.poll()
                 enough = len(work.provider.requests) <= good
                 work.provider.forget()
-                await work.tell()
+                await work.publish_all()
                 work.move(old[1])
-                await work.tell()
+                await work.publish_all()
             if enough:
                 break
         assert good, "no request was made"
@@ -681,29 +708,20 @@ class SourceSuite:
             await source.close()
             await account.close()
         assert arrived
-        assert [later - one for one, later in zip(arrived, arrived[8:], strict=False) if later - one < 1] == []
-
-    async def harmed(self, work: Work, step: Step) -> Harm:
-        """Poll while the provider does `step` to every request, before anything was seen and after it.
-
-        Whatever it does, that is a failure or a problem and no other exception, and all is told once it is well.
-        """
-        harm = Harm()
-        subject, _ = work.add(2)
-        await self.suffers(work, step, harm)
-        work.move(subject)
-        work.add()
-        await self.suffers(work, step, harm)
-        return harm
-
-    async def suffers(self, work: Work, step: Step, harm: Harm) -> None:
-        """Poll while the provider does `step` to every request, then until all was told; note what was said of it."""
-        work.provider.default = step
-        harm.note(await work.poll(), work.source.problems)
-        work.provider.default = work.account.answer
-        await work.tell()
+        assert [
+            later - earlier for earlier, later in zip(arrived, arrived[8:], strict=False) if later - earlier < 1
+        ] == []
 
 
-def name(one: Observation) -> Sequence[str]:
+class SourceSuite(_EventPromises, _PagePromises, _OperatorPromises, _FaultPromises):
+    """Subclass it as `TestMySource(SourceSuite)`, and define `plugin`, `values` and `account`.
+
+    The promises are those of `bridge.source.Source`, and those that hold for every source that asks over HTTP: whatever
+    a provider does, nothing is lost, nothing is told twice, and no secret is told. pytest needs `asyncio_mode =
+    "auto"`.
+    """
+
+
+def name(observation: Observation) -> Sequence[str]:
     """Return what an observation is called and says."""
-    return one.scope, one.key, one.status
+    return observation.scope, observation.key, observation.status

@@ -7,14 +7,14 @@ import contextlib
 import ssl
 from typing import Self
 
-_CHUNK = 65_536
+_CHUNK_BYTES = 65_536
 
 
 class TcpProxy:
     """Listens on a free port of 127.0.0.1 and carries each connection to `port`.
 
-    `upstream` counts the bytes that clients sent and the far side was given. With `tls` it speaks TLS to its clients,
-    and plain TCP to the far side.
+    `upstream` counts the bytes that clients sent and the upstream server received. With `tls` it speaks TLS to its
+    clients, and plain TCP to the upstream server.
     """
 
     def __init__(self, port: int, *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> None:
@@ -40,7 +40,7 @@ class TcpProxy:
         return int(self._server.sockets[0].getsockname()[1])
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._carry, "127.0.0.1", 0, ssl=self._tls)
+        self._server = await asyncio.start_server(self._forward, "127.0.0.1", 0, ssl=self._tls)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -53,7 +53,7 @@ class TcpProxy:
         await asyncio.gather(*self._carriers, return_exceptions=True)
 
     def cut(self) -> None:
-        """End all connections at once, as a pulled plug does for whoever still writes; new ones are carried again."""
+        """End all connections at once, as a pulled plug does; new connections are forwarded again."""
         self._cut_after = None
         self.cuts += bool(self._writers)
         for writer in tuple(self._writers):
@@ -73,10 +73,10 @@ class TcpProxy:
         self._flows.clear()
 
     def resume(self) -> None:
-        """Carry what was held up, and all that comes."""
+        """Forward what was delayed, and all that comes."""
         self._flows.set()
 
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._carriers.add(task)
@@ -100,7 +100,7 @@ class TcpProxy:
             self._carriers.discard(task)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, counted: bool) -> None:
-        while chunk := await reader.read(_CHUNK):
+        while chunk := await reader.read(_CHUNK_BYTES):
             await self._flows.wait()
             left = None if self._cut_after is None or not counted else self._cut_after - self.upstream
             if left is not None and left <= len(chunk):

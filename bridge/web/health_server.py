@@ -14,8 +14,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from bridge import __version__
 from bridge.observability.metrics import Metrics
 
-_HEADER_LIMIT = 8190
-_BODY_LIMIT = 64 * 1024
+_MAX_HEADER_BYTES = 8190
+_MAX_BODY_BYTES = 64 * 1024
 
 
 @dataclass(slots=True)
@@ -36,23 +36,32 @@ class HealthServer:
     """`/livez`, `/readyz` and `/metrics` on one address; reads only, bounded in every direction."""
 
     def __init__(
-        self, metrics: Metrics, health: Health, *, refresh: Callable[[], Awaitable[None]], beat: Callable[[], float]
+        self,
+        metrics: Metrics,
+        health: Health,
+        *,
+        refresh: Callable[[], Awaitable[None]],
+        heartbeat_age: Callable[[], float],
     ) -> None:
         self._metrics = metrics
         self._health = health
         self._refresh = refresh
-        self._beat = beat
+        self._heartbeat_age = heartbeat_age
         self._runner: web.AppRunner | None = None
         self.port = 0
 
     async def start(self, host: str, port: int) -> None:
         """Listen; raises `OSError` if the address is taken."""
-        app = web.Application(client_max_size=_BODY_LIMIT)
+        app = web.Application(client_max_size=_MAX_BODY_BYTES)
         app.add_routes(
             [web.get("/livez", self._livez), web.get("/readyz", self._readyz), web.get("/metrics", self._text)]
         )
         self._runner = web.AppRunner(
-            app, access_log=None, max_line_size=_HEADER_LIMIT, max_field_size=_HEADER_LIMIT, shutdown_timeout=1.0
+            app,
+            access_log=None,
+            max_line_size=_MAX_HEADER_BYTES,
+            max_field_size=_MAX_HEADER_BYTES,
+            shutdown_timeout=1.0,
         )
         await self._runner.setup()
         site = web.TCPSite(self._runner, host, port)
@@ -72,21 +81,23 @@ class HealthServer:
             self._runner = None
 
     async def _livez(self, _: web.Request) -> web.Response:
-        stuck = self._beat()
-        if stuck > _STUCK:
+        stuck = self._heartbeat_age()
+        if stuck > _STUCK_SECONDS:
             return _json({"status": "stuck", "seconds": round(stuck)}, 503)
         return _json({"status": "alive", "version": __version__}, 200)
 
     async def _readyz(self, _: web.Request) -> web.Response:
         await self._refresh()
-        ill = dict(self._health.problems)
-        return _json({"status": "not ready", "problems": ill}, 503) if ill else _json({"status": "ready"}, 200)
+        problems = dict(self._health.problems)
+        return (
+            _json({"status": "not ready", "problems": problems}, 503) if problems else _json({"status": "ready"}, 200)
+        )
 
     async def _text(self, _: web.Request) -> web.Response:
         return web.Response(body=self._metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-_STUCK = 30.0
+_STUCK_SECONDS = 30.0
 
 
 def _json(value: Mapping[str, Any], status: int) -> web.Response:

@@ -21,7 +21,8 @@ from bridge.adapters.sqlite.store import SqliteStore
 from bridge.domain.clock import Clock
 from bridge.domain.event import Position
 from bridge.protocols.deliveries import Attempt, DeliveryCounts, NewDelivery
-from bridge.testing.ledger_suite import Make, Store
+from bridge.protocols.store import Store
+from bridge.testing.ledger_suite import Make
 from bridge.testing.settlement_suite import SettlementsSuite
 
 
@@ -214,8 +215,8 @@ class BooksMachine(RuleBasedStateMachine):
     @invariant()
     def the_books_add_up(self) -> None:
         count = self.model.count
-        tally = self.runner.run(self.store.counts(self.sink)).get(self.source, DeliveryCounts())
-        assert tally == DeliveryCounts(count("taken"), count("waiting"), count("dead"), count("discarded"))
+        counts = self.runner.run(self.store.counts(self.sink)).get(self.source, DeliveryCounts())
+        assert counts == DeliveryCounts(count("taken"), count("waiting"), count("dead"), count("discarded"))
 
     @invariant()
     def both_know_the_same(self) -> None:

@@ -20,7 +20,8 @@ from bridge.adapters.redis.store import RedisStore
 from bridge.config.loading import load
 from bridge.domain.clock import Clock
 from bridge.runtime.assembly import Assembly
-from bridge.runtime.service import Service, build
+from bridge.runtime.parts import build
+from bridge.runtime.service import Service
 from bridge.simulator import Simulator, SimulatorSettings
 from bridge.simulator.config_snippet import sources
 from bridge.testing.tcp_proxy import TcpProxy
@@ -54,7 +55,7 @@ class Replica:
 
     def polls(self) -> bool:
         """Whether this one polls every source."""
-        return bool(self.service.states) and set(self.service.states.values()) == {"ok"}
+        return bool(self.service.sources.states) and set(self.service.sources.states.values()) == {"ok"}
 
 
 @asynccontextmanager

@@ -45,7 +45,7 @@ AT_ONCE = 8
 TRANSITIONS = 34
 SOURCE = "city"
 REFUSED_FOR_NOW = {"refused for now, not postponed", "postponed", "due again and claimed, not sent"}
-REFUSED_FOR_GOOD = {"refused for good, not buried", "buried as a dead letter"}
+REFUSED_FOR_GOOD = {"refused for good, not dead-lettered", "dead-lettered"}
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class FarSide:
             self.refused_for_good.add(event_id)
             return web.Response(status=400)
         self.taken.append((life, event_id, body))
-        if life == 1 and self._point.by_far_side:
+        if life == 1 and self._point.by_endpoint:
             assert self.victim is not None
             self.victim.process.kill()
             await asyncio.get_running_loop().create_future()
@@ -341,11 +341,11 @@ async def die(run: Run, measured: Measured) -> None:
         assert before.ended == 0, before.err.read_text()
     if cell.point.step == "audit":
         await run.purge()
-    first = run.far.victim = run.start(1, point=None if cell.point.by_far_side else cell.point.name)
+    first = run.far.victim = run.start(1, point=None if cell.point.by_endpoint else cell.point.name)
     await until(lambda: first.ended is not None, f"{cell}: the process dies", within=120)
     assert first.killed, first.err.read_text()
     mark = first.mark
-    assert cell.point.by_far_side or (mark is not None and mark["point"] == cell.point.name)
+    assert cell.point.by_endpoint or (mark is not None and mark["point"] == cell.point.name)
     measured.batch = mark["count"] if mark else 1
     async with run.opened_store() as store:
         entries = await store.read(SOURCE, 0, 1000)
@@ -459,7 +459,7 @@ async def test_killed_there_nothing_is_lost_and_only_what_the_table_says_comes_t
 
 
 async def test_the_page_on_delivery_has_the_same_table() -> None:
-    lines = (Path(__file__).parents[2] / "docs" / "delivery.md").read_text().splitlines()
+    lines = (Path(__file__).parents[2] / "docs" / "explanation" / "delivery.md").read_text().splitlines()
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| ")]
     rows = {row[1]: (row[3], row[4]) for row in cells if row[0].isdecimal()}
     assert rows == {point.name: (point.to_consumers, point.to_sink) for point in POINTS}

@@ -22,7 +22,8 @@ from harness import until
 from bridge.config.loading import load
 from bridge.domain.clock import Clock
 from bridge.runtime.assembly import Assembly
-from bridge.runtime.service import Service, build
+from bridge.runtime.parts import build
+from bridge.runtime.service import Service
 from bridge.simulator import Simulator, SimulatorSettings
 from bridge.simulator.config_snippet import sources
 from bridge.testing.fake_endpoint import FakeEndpoint, reply, silence
@@ -116,7 +117,7 @@ async def test_a_receiver_that_is_down_for_a_day_gets_all_of_it_in_order_and_oth
             store,
         ):
             await until(lambda: len(down.taken) == len(well.taken) == PEOPLE, "both are told while both are well")
-            crm, most_in_hand, memory = service._deliveries["crm"], 0, []
+            crm, most_in_hand, memory = service.sinks.workers["crm"], 0, []
             port = down.port
             for step in range(STEPS):
                 await _be_down(down, step, port)
@@ -124,19 +125,19 @@ async def test_a_receiver_that_is_down_for_a_day_gets_all_of_it_in_order_and_oth
                 for number in range(EVENTS):
                     simulator.world.add_send_event(message_key=keys[number % PEOPLE])
                 made += EVENTS
-                tried = service.metrics.deliveries.labels("crm", "waits")._value.get()
+                tried = service.process.metrics.deliveries.labels("crm", "waits")._value.get()
                 started = time.monotonic()
                 await until(partial(_all_told, well, made), "the one that is well has all of it", within=120)
                 assert time.monotonic() - started < 5, "it does not wait for the other"
                 await until(partial(_waits, store, made), "the rest waits in the store", within=120)
                 await until(
-                    lambda tried=tried: service.metrics.deliveries.labels("crm", "waits")._value.get() > tried,
+                    lambda tried=tried: service.process.metrics.deliveries.labels("crm", "waits")._value.get() > tried,
                     "somebody asks whether it is back",
                     within=120,
                 )
                 most_in_hand = max(most_in_hand, crm.in_flight)
                 memory.append(resident())
-            tries = int(service.metrics.deliveries.labels("crm", "waits")._value.get())
+            tries = int(service.process.metrics.deliveries.labels("crm", "waits")._value.get())
             spent = [len(one.attempts) for one in await store.deliveries("crm", limit=10_000)]
             assert len(down.taken) == PEOPLE, "it really was down"
             assert crm.paused
@@ -183,13 +184,13 @@ async def _all_told(receiver: Taker, made: int) -> bool:
 
 
 async def _waits(store: Any, made: int) -> bool:
-    tally = (await store.counts("crm"))["journeys"]
-    return tally.waiting == made - PEOPLE and tally.taken == PEOPLE
+    counts = (await store.counts("crm"))["journeys"]
+    return counts.waiting == made - PEOPLE and counts.taken == PEOPLE
 
 
 async def _settled(store: Any, made: int) -> bool:
-    tally = (await store.counts("crm"))["journeys"]
-    return (tally.taken, tally.waiting) == (made, 0)
+    counts = (await store.counts("crm"))["journeys"]
+    return (counts.taken, counts.waiting) == (made, 0)
 
 
 def _by_subject(events: list[dict[str, Any]]) -> dict[str, list[int]]:

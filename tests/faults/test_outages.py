@@ -353,7 +353,7 @@ async def test_a_queue_emptied_behind_our_back_is_filled_from_the_journal(forget
             await play.all_told()
             await play.balanced()
             assert await asyncio.to_thread(running.stop) == 0
-        assert sum(line["events"] for line in logged(running, "sink.events_were_lost_on_the_way")) > 50
+        assert sum(line["events"] for line in logged(running, "audit.lost_events_requeued")) > 50
         assert play.witness.repeated == {}
 
 

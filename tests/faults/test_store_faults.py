@@ -22,8 +22,9 @@ from bridge.domain.clock import Clock
 from bridge.domain.errors import AccessRefused, Conflict, Unavailable
 from bridge.protocols.deliveries import Attempt, DeliveryCounts
 from bridge.protocols.ledger import Commit, Key, Ledger
+from bridge.protocols.store import Store
 from bridge.testing.free_port import free_port
-from bridge.testing.ledger_suite import Store, change, event, events, held, trails
+from bridge.testing.ledger_suite import change, event, events, held, histories
 from bridge.testing.servers import RedisServer, wait_for
 from bridge.testing.settlement_suite import arrivals, at, later
 
@@ -45,7 +46,7 @@ async def assert_whole(ledger: Ledger, acknowledged: int) -> int:
     assert committed in {acknowledged, acknowledged + 1}, "a page that was acknowledged is gone"
     assert [entry.event for entry in await ledger.read("city", 0, 10**6)] == events(*range(1, committed + 1))
     assert await ledger.cursor("city") == ({"page": str(committed)} if committed else {})
-    seen = await trails(ledger, "last", *(str(number) for number in range(1, committed + 2)))
+    seen = await histories(ledger, "last", *(str(number) for number in range(1, committed + 2)))
     assert seen == [str(committed) if committed else None, *(f"t{number}" for number in range(1, committed + 1)), None]
     return committed
 
@@ -101,13 +102,13 @@ class TestRedis:
         await store.commit(None, Commit("city", [change("1", None, "n")], events(1), {"old": "1"}))
         admin = store._link.client
         await admin.config_set("maxmemory", "1mb")
-        before = (await store.journal("city"), await trails(store, "1", "2"), await store.cursor("city"))
+        before = (await store.journal("city"), await histories(store, "1", "2"), await store.cursor("city"))
         # A cursor entry's removal needs no memory: then the whole commit goes through, which is also whole.
         with contextlib.suppress(Unavailable):
             await store.commit(None, commit)
         whole = (await store.cursor("city")) == {"page": "2"} and not commit.events and not commit.statuses
         if not whole:
-            assert (await store.journal("city"), await trails(store, "1", "2"), await store.cursor("city")) == before
+            assert (await store.journal("city"), await histories(store, "1", "2"), await store.cursor("city")) == before
             with pytest.raises(Unavailable, match="out of memory"):
                 await store.commit(None, commit)
             with pytest.raises(Unavailable, match="out of memory"):
@@ -315,7 +316,7 @@ class TestLostAnswers:
         cutter.cuts = 2
         with pytest.raises(Unavailable):
             await store.commit(None, page(1))
-        assert await trails(store, "1") == ["t1"]
+        assert await histories(store, "1") == ["t1"]
         with pytest.raises(Conflict):
             await store.commit(None, Commit("city", [change("1", None, "other")], events(2)))
 

@@ -32,10 +32,23 @@ def test_repository_is_read() -> None:
     assert len(repository()) > 10_000
 
 
-@pytest.mark.parametrize("word", TABLE, ids=lambda word: word.word)
-def test_word_is_gone(word: Word) -> None:
-    used = places().get(word, [])
-    assert not used, f"{word.word!r} stands in {len(used)} places; use instead: {word.instead}\n" + "\n".join(used)
+# Places that are not rewritten yet, by the folder at the top. A number here may only fall; without one it is 0.
+STILL = {"bridge": 15, "tests": 245, "benchmarks": 5}
+
+
+def test_words_are_gone() -> None:
+    used = {
+        word: [place for place in places().get(word, []) if place.partition("/")[0].partition(":")[0] not in STILL]
+        for word in TABLE
+    }
+    used = {word: found for word, found in used.items() if found}
+    assert not used, "\n".join(f"{word.word!r}, use instead: {word.instead}: {found}" for word, found in used.items())
+
+
+@pytest.mark.parametrize("folder", STILL)
+def test_words_that_are_left_become_fewer(folder: str) -> None:
+    used = [place for found in places().values() for place in found if place.startswith((f"{folder}/", f"{folder}:"))]
+    assert len(used) == STILL[folder], "\n".join(used)
 
 
 @pytest.mark.parametrize("allowance", ALLOWED, ids=lambda allowance: allowance.reason)

@@ -1,11 +1,13 @@
-"""What can be typed, set, received or read is written down: commands, settings, events, metrics and log lines."""
+"""What can be typed, set, received or read is explained, and documented exactly once."""
 
 from __future__ import annotations
 
 import ast
 import re
+import statistics
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -14,32 +16,67 @@ from typing import get_args
 import click
 import pytest
 from catalogue import CATALOGUE
+from house.figures import sentences
+from house.test_imports import SEES
 
+from bridge import plugin
 from bridge.cli import cli
+from bridge.cli.support.options import Exit
 from bridge.config import registry
 from bridge.config.model import Config
+from bridge.delivery.sending import RESULTS
+from bridge.domain.event import Transition
 from bridge.domain.settings import Settings
 from bridge.observability.metrics import Metrics
 from bridge.testing.kill_points import POINTS
 
 ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
 LEVELS = {"debug", "info", "warning", "error"}
 FENCE = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
+LOG_EVENT = re.compile(r"[a-z]+\.[a-z_]+")
+
+
+def pages() -> list[Path]:
+    return [ROOT / "README.md", *sorted(DOCS.rglob("*.md")), *sorted((ROOT / "plugins").glob("*/README.md"))]
+
+
+def table(text: str) -> list[list[str]]:
+    """Return the cells of all table rows of a text, without the heads."""
+    lines = [line for line in FENCE.sub("", text).splitlines() if line.startswith("| ")]
+    cells = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines]
+    heads = {index - 1 for index, row in enumerate(cells) if set("".join(row)) <= set("-| ")}
+    return [row for index, row in enumerate(cells) if index not in heads and index - 1 not in heads]
+
+
+def rows(page: str, heading: str = "") -> list[list[str]]:
+    """Return the rows of a page, or only those below one of its headings, up to the next one of its level."""
+    text = (DOCS / page).read_text()
+    if heading:
+        level = heading.partition(" ")[0]
+        assert f"\n{heading}\n" in text
+        text = re.split(rf"^{level} ", text.partition(f"\n{heading}\n")[2], flags=re.MULTILINE)[0]
+    return table(text)
+
+
+def first_cells(page: str, heading: str = "") -> list[str]:
+    return [row[0].strip("`") for row in rows(page, heading)]
 
 
 @cache
-def documentation() -> str:
-    pages = [
-        ROOT / "README.md",
-        *sorted((ROOT / "docs").rglob("*.md")),
-        *sorted((ROOT / "plugins").glob("*/README.md")),
-    ]
-    assert len(pages) > 3
-    return "\n".join(page.read_text() for page in pages)
+def documented() -> Counter[str]:
+    """Count how often a name in code heads a row, over all pages."""
+    return Counter(row[0].strip("`") for page in pages() for row in table(page.read_text()) if row[0].startswith("`"))
 
 
-def named(word: str) -> bool:
-    return re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", documentation()) is not None
+# --- commands, settings, events: generated pages ----------------------------------------------------------------------
+
+
+def test_generated_pages_match_the_code() -> None:
+    made = subprocess.run(
+        [sys.executable, DOCS / "generate.py", "--check"], capture_output=True, text=True, check=False
+    )
+    assert made.returncode == 0, f"{made.stdout}{made.stderr}; run `python docs/generate.py`"
 
 
 def commands(group: click.Group, path: str) -> Iterator[tuple[str, click.Command]]:
@@ -57,14 +94,7 @@ COMMANDS = dict(commands(cli, "bridge"))
 
 
 @pytest.mark.parametrize("path", COMMANDS)
-def test_every_command_and_option_is_written_down(path: str) -> None:
-    assert named(path)
-    options = [option for param in COMMANDS[path].params if isinstance(param, click.Option) for option in param.opts]
-    assert [option for option in options if not named(option)] == []
-
-
-@pytest.mark.parametrize("path", COMMANDS)
-def test_every_command_helps_with_examples_of_itself(path: str) -> None:
+def test_command_helps_with_examples_of_itself(path: str) -> None:
     context = click.Context(COMMANDS[path], info_name=path, max_content_width=100)
     help_page = COMMANDS[path].get_help(context)
     examples = help_page.partition("Examples")[2]
@@ -74,24 +104,29 @@ def test_every_command_helps_with_examples_of_itself(path: str) -> None:
 def inner(model: type[Settings]) -> Iterator[type[Settings]]:
     yield model
     for field in model.model_fields.values():
-        for each in (field.annotation, *get_args(field.annotation)):
-            if isinstance(each, type) and issubclass(each, Settings):
-                yield from inner(each)
+        for annotation in (field.annotation, *get_args(field.annotation)):
+            if isinstance(annotation, type) and issubclass(annotation, Settings):
+                yield from inner(annotation)
 
 
 def models() -> dict[str, type[Settings]]:
-    found = {each.__name__: each for each in inner(Config)}
+    by_name = {model.__name__: model for model in inner(Config)}
     for kind in registry.KINDS:
         for name in registry.installed(kind):
-            found |= {f"{kind} {name}": each for each in inner(registry.load(kind, name).settings)}
-    return found
+            by_name |= {f"{kind} {name}": model for model in inner(registry.load(kind, name).settings)}
+    return by_name
 
 
 @pytest.mark.parametrize("name", models())
-def test_every_setting_is_explained_and_written_down(name: str) -> None:
-    model = models()[name]
-    assert [key for key, field in model.model_fields.items() if not field.description] == []
-    assert [key for key in model.model_fields if not named(key)] == []
+def test_every_setting_is_explained(name: str) -> None:
+    assert [key for key, field in models()[name].model_fields.items() if not field.description] == []
+
+
+def test_setting_is_documented_once_in_its_part() -> None:
+    parts = re.split(r"^##+ ", (DOCS / "reference" / "configuration.md").read_text(), flags=re.MULTILINE)
+    for part in parts:
+        keys = Counter(row[0] for row in table(part))
+        assert [key for key, count in keys.items() if count > 1] == [], part.partition("\n")[0]
 
 
 def test_our_own_sources_and_sinks_are_installed() -> None:
@@ -105,45 +140,42 @@ EVENTS = dict.fromkeys(
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.__name__)
-def test_every_event_is_explained_and_written_down(event: type) -> None:
+def test_every_event_is_explained_once(event: type) -> None:
     assert event.__doc__
-    assert named(event.__name__)
+    assert documented()[event.__name__] == 1
 
 
-def test_the_reference_pages_say_what_the_code_says() -> None:
-    made = subprocess.run(
-        [sys.executable, ROOT / "docs" / "generate.py", "--check"], capture_output=True, text=True, check=False
-    )
-    assert made.returncode == 0, f"{made.stdout}{made.stderr}; run `python docs/generate.py`"
+def test_every_name_for_plugins_is_explained_once() -> None:
+    names = [row[0].partition("]")[0].strip("[`") for row in rows("reference/plugin-names.md") if row[1]]
+    assert sorted(names) == sorted(plugin.__all__)
 
 
-def rows(page: str, heading: str) -> list[list[str]]:
-    """Return the cells of all table rows below a heading, up to the next one of its level, without the heads."""
-    text = (ROOT / "docs" / page).read_text()
-    level = heading.partition(" ")[0]
-    part = re.split(rf"^{level} ", text.partition(f"\n{heading}\n")[2], flags=re.MULTILINE)[0]
-    lines = [line for line in FENCE.sub("", part).splitlines() if line.startswith("| ")]
-    cells = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines]
-    heads = {index - 1 for index, row in enumerate(cells) if set("".join(row)) <= set("-| ")}
-    return [row for index, row in enumerate(cells) if index not in heads and index - 1 not in heads]
+# --- metrics, log events, states, exit codes: pages that are compared with the code -----------------------------------
 
 
-def test_every_metric_is_written_down_with_its_labels_and_none_beside_them() -> None:
-    figures = {
-        family.name + ("_total" if family.type == "counter" else ""): family.type
-        for family in Metrics().registry.collect()
+def test_metrics_page_has_every_metric_once() -> None:
+    families = {
+        family.name + ("_total" if family.type == "counter" else ""): family for family in Metrics().registry.collect()
     }
-    written = {row[0].strip("`"): row[1] for row in rows("operations.md", "## Metrics")}
-    assert written == figures
+    written = {row[0].strip("`"): row[1] for row in rows("reference/metrics.md")}
+    assert written == {name: family.type for name, family in families.items()}
+    assert {name: documented()[name] for name in families} == dict.fromkeys(families, 1)
 
 
-NAME = re.compile(r"[a-z]+\.[a-z_]+")
+def test_metrics_page_has_every_label() -> None:
+    metrics = [metric for metric in vars(Metrics()).values() if hasattr(metric, "_labelnames")]
+    labels = {metric._name: metric._labelnames for metric in metrics}
+    written = {
+        row[0].strip("`").removesuffix("_total"): tuple(filter(None, row[2].split(", ")))
+        for row in rows("reference/metrics.md")
+    }
+    assert written == labels
 
 
-def said(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield each log line of a module: its name and its level; of `log.log(level, …)`, the name alone.
+def log_calls(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield each log event of a module: its name and its level; of `log.log(level, …)`, the name alone.
 
-    Where a name is handed down to the line, every literal of the module that looks like one is taken for it.
+    If a name is handed down to the call, every literal of the module that looks like one counts.
     """
     tree = ast.parse(path.read_text())
     texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
@@ -153,33 +185,162 @@ def said(path: Path) -> Iterator[tuple[str, str]]:
         owner = ast.unparse(node.func.value)
         if owner not in {"log", "structlog.get_logger()"} or node.func.attr not in LEVELS | {"log"}:
             continue
-        words = [each.value for each in node.args if isinstance(each, ast.Constant) and isinstance(each.value, str)]
-        for name in words[:1] or filter(NAME.fullmatch, texts):
+        words = [word.value for word in node.args if isinstance(word, ast.Constant) and isinstance(word.value, str)]
+        for name in words[:1] or filter(LOG_EVENT.fullmatch, texts):
             yield name, node.func.attr
 
 
-def test_every_log_line_is_written_down_with_its_level_and_none_beside_them() -> None:
-    modules = [
-        path
-        for top in ("bridge", "plugins")
-        for path in sorted((ROOT / top).rglob("*.py"))
-        if "testing" not in path.parts
-    ]
-    lines: dict[str, set[str]] = {}
-    for name, level in (one for path in modules for one in said(path)):
-        lines.setdefault(name, set()).add(level)
-    written = {row[0].strip("`"): row[1] for row in rows("operations.md", "## Log lines")}
-    assert set(lines) - set(written) == set(), "not written down"
-    assert set(written) - set(lines) == set(), "written down, and said nowhere"
-    assert {name: levels for name, levels in lines.items() if not levels & {written[name], "log"}} == {}
+@cache
+def log_events() -> dict[str, set[str]]:
+    """Return the levels of each log event of the bridge and of its plugins."""
+    levels: dict[str, set[str]] = {}
+    for top in ("bridge", "plugins"):
+        for path in sorted((ROOT / top).rglob("*.py")):
+            if "testing" in path.parts:
+                continue
+            for name, level in log_calls(path):
+                levels.setdefault(name, set()).add(level)
+    return levels
 
 
-def test_every_point_at_which_a_process_may_die_is_written_down_with_its_price() -> None:
-    written = [(row[1], row[3], row[4]) for row in rows("delivery.md", "## Where a crash can come")]
-    assert written == [(one.name, one.to_consumers, one.to_sink) for one in POINTS]
+def test_log_events_page_has_every_event_once() -> None:
+    written = first_cells("reference/log-events.md")
+    assert set(log_events()) - set(written) == set(), "logged, and not documented"
+    assert set(written) - set(log_events()) == set(), "documented, and logged nowhere"
+    assert {name: documented()[name] for name in written if documented()[name] != 1} == {}
 
 
-def test_the_rooms_are_drawn_as_they_are() -> None:
-    drawn = {re.fullmatch(r"`(\w+)/`", row[0])[1] for row in rows("architecture.md", "## Rooms")}
+def test_log_events_page_has_each_level() -> None:
+    written = {row[0].strip("`"): row[1] for row in rows("reference/log-events.md")}
+    calls = {name: levels - {"log"} for name, levels in log_events().items()}
+    assert {name: levels for name, levels in calls.items() if levels and written.get(name) not in levels} == {}
+
+
+def test_exit_codes_page_has_every_code() -> None:
+    written = [(row[0].strip("`"), row[1]) for row in rows("reference/exit-codes.md") if row[0].strip("`").isdecimal()]
+    assert written == [(str(code.value), code.name.lower()) for code in Exit]
+    assert {name: documented()[name] for name, _ in written} == {str(code.value): 1 for code in Exit}
+
+
+def test_help_has_every_exit_code() -> None:
+    help_page = cli.get_help(click.Context(cli, info_name="bridge")).partition("Exit codes:")[2]
+    codes = re.findall(r"^ +(\d+) {2,}", help_page, re.MULTILINE)
+    assert codes == [str(code.value) for code in Exit]
+
+
+def literals(*folders: str) -> set[str]:
+    """Return all texts in the code of some folders of the bridge."""
+    return {
+        node.value
+        for folder in folders
+        for path in (ROOT / "bridge" / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+
+
+def tuples_with(word: str, *folders: str) -> set[str]:
+    """Return the texts of every tuple that has a word, in the code of some folders."""
+    return {
+        element.value
+        for folder in folders
+        for path in (ROOT / "bridge" / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Tuple) and word in {getattr(element, "value", None) for element in node.elts}
+        for element in node.elts
+        if isinstance(element, ast.Constant)
+    }
+
+
+def test_states_page_has_every_state_of_a_source() -> None:
+    never = "never polled"
+    assert never in literals("cli")
+    assert set(first_cells("reference/states.md", "## States of a source")) == {
+        never,
+        *tuples_with("stalled", "runtime"),
+    }
+
+
+def test_states_page_has_every_result_and_transition() -> None:
+    assert first_cells("reference/states.md", "## Results of an attempt") == list(RESULTS)
+    assert first_cells("reference/states.md", "## Transitions") == [transition.value for transition in Transition]
+    assert set(first_cells("reference/states.md", "## Results of a poll")) == {"ok", "partial", "failed"}
+
+
+def test_states_page_has_every_reason_of_a_dead_letter() -> None:
+    given_up = set()
+    for folder in ("domain", "delivery"):
+        for path in (ROOT / "bridge" / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("GiveUp", "dead_letter")):
+                    given_up |= {word.value for word in node.args if isinstance(word, ast.Constant) and word.value}
+    assert set(first_cells("reference/states.md", "## Reasons of a dead letter")) == given_up
+
+
+def test_states_page_has_every_difference() -> None:
+    words = set(first_cells("reference/states.md", "## Differences that reconcile finds"))
+    assert words <= literals("reconciliation")
+    assert words == {"missing", "status", "gone", "withheld", "event", "unconfirmed", "undelivered"}
+
+
+# --- explanation ------------------------------------------------------------------------------------------------------
+
+
+def test_delivery_page_has_the_price_of_every_crash() -> None:
+    written = [(row[1], row[3], row[4]) for row in rows("explanation/delivery.md", "## Where a crash can come")]
+    assert written == [(point.name, point.to_consumers, point.to_sink) for point in POINTS]
+
+
+def rooms() -> dict[str, str]:
+    """Return what each folder of the bridge may import, in the words of the page."""
+    return {row[0].strip("`/"): row[2] for row in rows("explanation/architecture.md", "## Rooms")}
+
+
+def test_architecture_page_has_every_folder() -> None:
     folders = {path.parent.name for path in (ROOT / "bridge").glob("*/__init__.py")}
-    assert drawn == folders
+    assert set(rooms()) == folders
+
+
+def test_architecture_page_says_what_a_foundation_may_import() -> None:
+    written = {name: set(rooms()[name].split(", ")) - {"nothing of the bridge"} for name in SEES}
+    assert written == SEES
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_that_a_page_names_exist(page: Path) -> None:
+    text = FENCE.sub("", page.read_text())
+    named = re.findall(r"`((?:bridge|tests|benchmarks|docs|config|plugins)/[\w./-]*)`", text)
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+# --- glossary and index -----------------------------------------------------------------------------------------------
+
+
+def prose(page: Path) -> str:
+    return re.sub(r"`[^`]*`|\]\([^)]*\)", "", FENCE.sub("", page.read_text())).lower()
+
+
+def test_pages_with_glossary_words_link_the_glossary() -> None:
+    nouns = first_cells("glossary.md")
+    assert 18 <= len(nouns) <= 22
+    words = re.compile(rf"\b(?:{'|'.join(nouns)})s?\b")
+    pages_with_words = [page for page in DOCS.rglob("*.md") if page.name != "glossary.md" and words.search(prose(page))]
+    assert [page for page in pages_with_words if "glossary.md)" not in page.read_text()] == []
+
+
+def test_index_links_every_page() -> None:
+    index = (DOCS / "README.md").read_text()
+    targets = {(DOCS / target).resolve() for target in re.findall(r"\]\(([^)#:]+)", index)}
+    assert sorted({*DOCS.rglob("*.md")} - targets - {DOCS / "README.md"}) == []
+
+
+# --- plain English ----------------------------------------------------------------------------------------------------
+
+MEAN_WORDS, LONGEST_WORDS = 15, 30
+
+
+def test_sentences_are_short() -> None:
+    words = {page: sentences(page.read_text()) for page in pages()}
+    everything = [count for counts in words.values() for count in counts]
+    assert statistics.mean(everything) <= MEAN_WORDS
+    assert {page.name: max(counts) for page, counts in words.items() if counts and max(counts) > LONGEST_WORDS} == {}

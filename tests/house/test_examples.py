@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from house.pages import PAGES, ROOT
 
 from bridge.config.loading import load
 from bridge.domain.settings import Settings
 from bridge.protocols.sink import SinkSettings
 from bridge.protocols.source import SourceSettings
 
-ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "plugins").glob("*/README.md"))]
 # A block with a title belongs to the plugin tutorial, which is tested as a whole.
 YAML = re.compile(r"^ *```ya?ml\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 WHOLE = re.compile(r"^sources:", re.MULTILINE)
@@ -24,12 +23,12 @@ A_SECRET = "whsec_" + "c2VjcmV0IG9mIDI0IGJ5dGVzISEhISEh"
 
 
 def examples() -> dict[str, str]:
-    found = {str(path.relative_to(ROOT)): path.read_text() for path in FILES}
+    texts = {str(path.relative_to(ROOT)): path.read_text() for path in FILES}
     for page in PAGES:
         for number, text in enumerate(YAML.findall(page.read_text()), start=1):
             if WHOLE.search(text):
-                found[f"{page.relative_to(ROOT)} block {number}"] = text
-    return found
+                texts[f"{page.relative_to(ROOT)} block {number}"] = text
+    return texts
 
 
 def fitting(name: str) -> str:
@@ -38,20 +37,20 @@ def fitting(name: str) -> str:
 
 
 def with_files(text: str, folder: Path) -> str:
-    def made(found: re.Match[str]) -> str:
-        path = folder / found["key"]
-        path.write_text(fitting(found["key"]))
-        return f"{found['key']}_file: {path}"
+    def made(key: re.Match[str]) -> str:
+        path = folder / key["key"]
+        path.write_text(fitting(key["key"]))
+        return f"{key['key']}_file: {path}"
 
     return re.sub(r"(?P<key>\b\w+)_file: [^\s,}]+", made, text)
 
 
-def test_examples_are_found_where_readers_look_for_them() -> None:
+def test_examples_are_found() -> None:
     assert {Path(name).parts[0] for name in examples()} >= {"config", "docs", "README.md block 1"}
 
 
 @pytest.mark.parametrize("name", examples())
-def test_an_example_is_a_configuration_that_works(name: str, tmp_path: Path) -> None:
+def test_example_is_accepted(name: str, tmp_path: Path) -> None:
     text = with_files(examples()[name], tmp_path)
     environ = {variable: fitting(variable) for variable in re.findall(r"\$\{(\w+)\}", text)}
     file = tmp_path / "bridge.yaml"
@@ -68,7 +67,7 @@ def keys_of(kind: str, text: str) -> dict[str, set[str]]:
     return parts
 
 
-def test_the_commented_example_shows_the_common_keys_of_everything_that_can_be_configured() -> None:
+def test_commented_example_shows_every_common_key() -> None:
     text = (ROOT / "config" / "bridge.yaml").read_text()
     sources, sinks = keys_of("sources", text), keys_of("sinks", text)
     assert set(sources) == {"govdelivery", "marketingcloud", "spacivox"}

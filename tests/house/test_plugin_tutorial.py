@@ -1,4 +1,4 @@
-"""The plugin tutorial works as it is written: its blocks are built, tested by their own tests, and run."""
+"""The plugin tutorials work as they are written: their blocks are built, tested by their own tests, and run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from bridge.testing.fake_endpoint import FakeEndpoint, reply
 
 ROOT = Path(__file__).parents[2]
 TITLED = re.compile(r'^```\w+ title="(?P<file>[^"]+)"\n(?P<text>.*?)^```', re.MULTILINE | re.DOTALL)
-BLOCKS = {found["file"]: found["text"] for found in TITLED.finditer((ROOT / "docs" / "plugins.md").read_text())}
+PAGES = [ROOT / "docs" / "tutorial" / f"{page}.md" for page in ("first-sink", "first-source")]
+BLOCKS = {block["file"]: block["text"] for page in PAGES for block in TITLED.finditer(page.read_text())}
 PACKAGES = sorted({file.partition("/")[0] for file in BLOCKS if "/" in file})
 FAXES = [
     {"id": 7, "state": "QUEUED", "number": "+16515551000", "changed_at": "2026-03-15T21:11:02Z"},
@@ -33,7 +34,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the folder with all files of the page, and both distributions built and installed under `site`."""
+    """Give the folder with all files of the pages, and both distributions built and installed under `site`."""
     folder = tmp_path_factory.mktemp("plugins")
     for file, text in BLOCKS.items():
         path = folder / file
@@ -68,7 +69,7 @@ def run(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return call
 
 
-def test_the_page_has_two_packages_with_code_metadata_and_tests() -> None:
+def test_the_pages_have_packages_with_code_metadata_and_tests() -> None:
     assert PACKAGES == ["bridge-fax", "bridge-mattermost"]
     for package in PACKAGES:
         module = package.replace("-", "_")
@@ -76,12 +77,12 @@ def test_the_page_has_two_packages_with_code_metadata_and_tests() -> None:
         assert f"{package}/test_{module.removeprefix('bridge_')}.py" in BLOCKS
 
 
-def test_the_source_of_the_page_is_short() -> None:
+def test_source_of_the_page_is_short() -> None:
     assert len(BLOCKS["bridge-fax/bridge_fax.py"].splitlines()) <= SOURCE_LINES
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_a_package_is_typed_strictly_from_outside(workshop: Path, package: str) -> None:
+def test_package_is_typed_strictly_from_outside(workshop: Path, package: str) -> None:
     module = package.replace("-", "_")
     checked = subprocess.run(
         [
@@ -104,22 +105,23 @@ def test_a_package_is_typed_strictly_from_outside(workshop: Path, package: str) 
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_a_package_passes_the_tests_that_the_page_gives_it(run: Run, package: str) -> None:
+def test_package_passes_its_tests_of_the_page(run: Run, package: str) -> None:
     tested = run("pytest", "-q", "-p", "no:cacheprovider", inside=package)
     assert tested.returncode == 0, tested.stdout
     assert re.search(r"\d+ passed", tested.stdout)
     assert "skipped" not in tested.stdout
 
 
-def test_both_are_announced_with_their_distributions_and_events(run: Run) -> None:
-    found = {one["name"]: one for one in json.loads(run("bridge", "plugins", "--json").stdout)}
-    assert found["mattermost"]["distribution"] == "bridge-mattermost"
-    assert found["fax"]["distribution"] == "bridge-fax"
-    classes = {one["class"]: one["topics"] for one in json.loads(run("bridge", "events", "list", "--json").stdout)}
+def test_plugins_are_listed_with_distributions_and_events(run: Run) -> None:
+    plugins = {plugin["name"]: plugin for plugin in json.loads(run("bridge", "plugins", "--json").stdout)}
+    assert plugins["mattermost"]["distribution"] == "bridge-mattermost"
+    assert plugins["fax"]["distribution"] == "bridge-fax"
+    events = json.loads(run("bridge", "events", "list", "--json").stdout)
+    classes = {event["class"]: event["topics"] for event in events}
     assert classes["FaxFailed"] == ["fax.document.failed"]
 
 
-async def test_both_at_work_bring_each_fax_that_moved_into_the_channel(workshop: Path, run: Run) -> None:
+async def test_each_moved_fax_arrives_in_the_channel(workshop: Path, run: Run) -> None:
     body = json.dumps(FAXES).encode()
     answer = reply(200, body, {"Content-Type": "application/json"})
     async with FakeEndpoint(default=answer) as provider, FakeEndpoint() as channel:
@@ -128,13 +130,13 @@ async def test_both_at_work_bring_each_fax_that_moved_into_the_channel(workshop:
         assert channel.requests == []
         await checked(run, "run", "--once", **urls)
         await checked(run, "run", "--once", **urls)
-    lines = sorted(json.loads(one.body)["text"] for one in channel.requests)
+    lines = sorted(json.loads(request.body)["text"] for request in channel.requests)
     assert lines == ["fax.document.failed /faxes/8", "fax.document.queued /faxes/7"]
-    assert {one.headers["authorization"] for one in provider.requests} == {"Bearer a-token"}
+    assert {request.headers["authorization"] for request in provider.requests} == {"Bearer a-token"}
     assert "since=" in provider.requests[-1].path
 
 
-async def test_a_recording_of_the_source_replays_to_the_same_events(workshop: Path, run: Run) -> None:
+async def test_recording_of_the_source_replays_same_events(workshop: Path, run: Run) -> None:
     answer = reply(200, json.dumps(FAXES).encode(), {"Content-Type": "application/json"})
     async with FakeEndpoint(default=answer) as provider, FakeEndpoint() as channel:
         urls = {"FAX_URL": provider.url, "FAX_TOKEN": "a-token", "MATTERMOST_URL": f"{channel.url}/hooks/a-secret"}

@@ -21,7 +21,7 @@ from bridge.domain.clock import Clock
 from bridge.domain.errors import Unavailable
 from bridge.protocols.deliveries import NewDelivery
 from bridge.protocols.ledger import Commit, Key
-from bridge.testing.ledger_suite import MONTH, change, event, events, trails
+from bridge.testing.ledger_suite import MONTH_SECONDS, change, event, events, histories
 from bridge.testing.servers import RedisServer
 from bridge.testing.settlement_suite import later
 
@@ -161,11 +161,11 @@ async def test_reading_writes_once_in_a_quarter_of_the_retention(redis_url: str)
     with redis.Redis.from_url(redis_url) as client:
         client.config_resetstat()
     for _ in range(20):
-        assert await trails(store, "1", "900") == ["n", "n"]
+        assert await histories(store, "1", "900") == ["n", "n"]
     assert calls(redis_url, "evalsha") + calls(redis_url, "eval") <= 2
     before = calls(redis_url, "evalsha")
-    now += timedelta(seconds=0.26 * MONTH)
-    await trails(store, "1")
+    now += timedelta(seconds=0.26 * MONTH_SECONDS)
+    await histories(store, "1")
     assert calls(redis_url, "evalsha") == before + 1
     await store.close()
 
@@ -180,7 +180,7 @@ async def test_what_a_process_remembers_of_scopes_is_bounded(
 
 
 async def test_what_a_process_remembers_of_lost_answers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_ledger, "_DOUBTS_REMEMBERED", 3)
+    monkeypatch.setattr(redis_ledger, "_MAX_UNCERTAIN_COMMITS", 3)
     with RedisServer() as server:
         store = RedisStore(server.url, clock=Clock(), begin=0)
         await store.commit(None, Commit("city", cursor={"a": "1"}))
@@ -223,7 +223,7 @@ async def test_a_user_who_may_not_ask_the_server_about_itself_can_use_it(
                 await store.close()
         finally:
             client.acl_deluser("app")
-    assert [line["event"] for line in logs] == ["store.unasked"]
+    assert [line["event"] for line in logs] == ["store.info_denied"]
     assert password not in str(logs)
 
 

@@ -17,15 +17,26 @@ from structlog.testing import capture_logs
 
 from bridge.adapters.sqlite.broker import SqliteBroker
 from bridge.adapters.sqlite.store import SqliteStore
+from bridge.delivery.claims import CLAIM
 from bridge.domain.catalogue import Catalogue
 from bridge.domain.clock import Clock
 from bridge.domain.errors import EndpointGone, Transient, Unauthorized, Unavailable
 from bridge.protocols.sink import Outgoing, SinkSettings
 from bridge.protocols.source import Page, SourceSettings
-from bridge.runtime.service import ConfiguredSink, ConfiguredSource, Limits, Service, ServiceParts
+from bridge.runtime.parts import ConfiguredSink, ConfiguredSource, Limits, ServiceParts
+from bridge.runtime.service import Service
 from bridge.testing.fakes import KeepingSink, ScriptedSource, observe
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
+LIMITS = Limits(
+    lease=2.0,
+    claim=CLAIM,
+    drain=3.0,
+    journal_keep=168 * 3600.0,
+    journal_bytes=1024**3,
+    audit_every=10.0,
+    reconcile_every=None,
+)
 
 
 class World:
@@ -39,7 +50,7 @@ class World:
         self.sink_settings = SinkSettings(type="keeping", topics=["#"])
         self.more_sources: dict[str, ConfiguredSource] = {}
         self.store_fails = False
-        self.limits = Limits(lease=2.0, drain=3.0)
+        self.limits = LIMITS
 
     def service(self, roles=("poll", "relay", "sink")) -> Service:
         clock = Clock()
@@ -144,10 +155,10 @@ def share_an_account(world: World) -> Accounted:
 async def test_sources_of_one_account_are_all_polled_by_whichever_process_has_it(world: World) -> None:
     town = share_an_account(world)
     async with world.running() as first, world.running() as second:
-        await until(lambda: len(first.states) == len(second.states) == 2)
-        holds, waits = (first, second) if first.states["city"] != "standby" else (second, first)
-        assert "standby" not in holds.states.values()
-        assert set(waits.states.values()) == {"standby"}
+        await until(lambda: len(first.sources.states) == len(second.sources.states) == 2)
+        holds, waits = (first, second) if first.sources.states["city"] != "standby" else (second, first)
+        assert "standby" not in holds.sources.states.values()
+        assert set(waits.sources.states.values()) == {"standby"}
         world.says("new")
         town.polls.append([Page([observe("2", "new")], AT)])
         await until(lambda: len(world.sink.taken) == 2)
@@ -183,9 +194,9 @@ async def test_a_stalled_source_makes_the_process_not_ready_and_says_why(world: 
     world.settings = world.settings.model_copy(update={"stall_after": 0.001})
     world.source.polls = [[Unauthorized("the token was refused")] for _ in range(1000)]
     async with world.running(listen=("127.0.0.1", 0)) as service, aiohttp.ClientSession() as http:
-        await until(lambda: "source/city" in service.health.problems)
-        await until(lambda: service.pages.port)
-        port = service.pages.port
+        await until(lambda: "source/city" in service.process.health.problems)
+        await until(lambda: service.health.server.port)
+        port = service.health.server.port
         async with http.get(f"http://127.0.0.1:{port}/readyz") as answer:
             assert answer.status == 503
             assert "the token was refused" in (await answer.json())["problems"]["source/city"]
@@ -200,12 +211,12 @@ async def test_a_process_that_works_is_ready_and_its_figures_add_up(world: World
     world.says("new", "sending", "failed")
     async with world.running(listen=("127.0.0.1", 0)) as service, aiohttp.ClientSession() as http:
         await until(lambda: len(world.sink.taken) == 3)
-        await until(lambda: service.pages.port)
-        port = service.pages.port
+        await until(lambda: service.health.server.port)
+        port = service.health.server.port
         async with http.get(f"http://127.0.0.1:{port}/readyz") as answer:
             assert (answer.status, await answer.json()) == (200, {"status": "ready"})
-        await until(lambda: b'bridge_deliveries_total{result="taken",sink="crm"} 3.0' in service.metrics.text())
-        text = service.metrics.text().decode()
+        await until(lambda: b'bridge_deliveries_total{result="taken",sink="crm"} 3.0' in service.process.metrics.text())
+        text = service.process.metrics.text().decode()
         assert 'bridge_events_total{source="city",type="bridge.sms.recipient.failed"} 1.0' in text
         assert 'bridge_confirmed_total{source="city"} 3.0' in text
 
@@ -214,20 +225,20 @@ async def test_a_second_process_on_one_address_works_without_pages_and_has_them_
     world.says("new")
     first, stop = world.service(), asyncio.Event()
     running = asyncio.ensure_future(first.run(stop, listen=("127.0.0.1", 0)))
-    await until(lambda: first.pages.port and first.states.get("city") == "ok")
-    async with world.running(listen=("127.0.0.1", first.pages.port)) as second:
-        await until(lambda: second.states.get("city") == "standby")
-        assert second.pages.port == 0
+    await until(lambda: first.health.server.port and first.sources.states.get("city") == "ok")
+    async with world.running(listen=("127.0.0.1", first.health.server.port)) as second:
+        await until(lambda: second.sources.states.get("city") == "standby")
+        assert second.health.server.port == 0
         stop.set()
         await running
-        await until(lambda: second.pages.port == first.pages.port)
+        await until(lambda: second.health.server.port == first.health.server.port)
 
 
 async def test_a_store_that_is_away_at_the_start_is_waited_for(world: World) -> None:
     world.store_fails = True
     world.says("new")
     async with world.running() as service:
-        await until(lambda: service.health.problems.get("store") == "the store is away")
+        await until(lambda: service.process.health.problems.get("store") == "the store is away")
         world.store_fails = False
         await until(lambda: len(world.sink.taken) == 1)
 
@@ -249,11 +260,11 @@ async def test_a_source_is_not_shown_as_ok_by_a_process_whose_lease_ended_while_
         monkeypatch.setattr(SqliteStore, name, cut(getattr(SqliteStore, name)))
     world.limits = replace(world.limits, lease=0.3)
     async with world.running() as service:
-        await until(lambda: service.states.get("city") == "ok")
+        await until(lambda: service.sources.states.get("city") == "ok")
         away.set()
-        await until(lambda: service.states.get("city") == "standby")
+        await until(lambda: service.sources.states.get("city") == "standby")
         away.clear()
-        await until(lambda: service.states.get("city") == "ok")
+        await until(lambda: service.sources.states.get("city") == "ok")
 
 
 async def test_a_second_process_waits_for_the_lease_and_takes_over_when_it_is_given_back(world: World) -> None:
@@ -262,12 +273,12 @@ async def test_a_second_process_waits_for_the_lease_and_takes_over_when_it_is_gi
     world.says("new")
     await until(lambda: len(world.sink.taken) == 1)
     async with world.running() as second:
-        await until(lambda: second.states.get("city") == "standby")
+        await until(lambda: second.sources.states.get("city") == "standby")
         stop.set()
         await running
         world.says("sending")
         await until(lambda: len(world.sink.taken) == 2)
-        assert second.states["city"] == "ok"
+        assert second.sources.states["city"] == "ok"
     assert world.taken == ["new", "sending"]
 
 
@@ -290,15 +301,15 @@ async def test_a_sink_that_cannot_open_is_started_again(world: World) -> None:
     world.says("new")
     async with world.running() as service:
         await until(lambda: len(world.sink.taken) == 1)
-        assert b'bridge_part_restarts_total{part="sink/crm"} 1.0' in service.metrics.text()
+        assert b'bridge_part_restarts_total{part="sink/crm"} 1.0' in service.process.metrics.text()
 
 
 async def test_polling_is_held_back_while_the_journal_is_full(world: World) -> None:
-    world.limits = Limits(lease=2.0, drain=3.0, journal_bytes=10)
+    world.limits = replace(LIMITS, journal_bytes=10)
     world.says("new")
     async with world.running() as service:
         await until(lambda: len(world.sink.taken) == 1)
-        await until(lambda: "held" in service.health.problems.get("source/city", ""))
+        await until(lambda: "held" in service.process.health.problems.get("source/city", ""))
         operator = SqliteStore(world.folder / "bridge.db", clock=Clock())
         told = (await operator.statuses("source/city"))["source/city"]
         assert (told["state"], "bound" in told["error"]) == ("held", True)
@@ -309,7 +320,7 @@ async def test_an_operator_re_enables_a_sink_by_clearing_its_note(world: World) 
     def gone(_: Outgoing) -> None:
         raise EndpointGone("HTTP 410")
 
-    world.limits = replace(world.limits, books_every=0.05)
+    world.limits = replace(world.limits, gauges_every=0.05)
     world.sink.answer = gone
     world.says("new")
     operator = SqliteStore(world.folder / "bridge.db", clock=Clock())
@@ -330,11 +341,11 @@ async def test_an_operator_re_enables_a_sink_by_clearing_its_note(world: World) 
 
 
 async def test_a_look_at_the_notes_does_not_enable_a_sink_whose_410_is_being_noted(world: World) -> None:
-    world.limits = replace(world.limits, books_every=0.01)
+    world.limits = replace(world.limits, gauges_every=0.01)
     world.sink.answer = lambda _: (_ for _ in ()).throw(EndpointGone("HTTP 410"))
     world.says("new")
     service, stop = world.service(), asyncio.Event()
-    store, noted = service._parts.store, asyncio.Event()
+    store, noted = service.process.parts.store, asyncio.Event()
     note = store.set_status
 
     async def late(name: str, values: dict[str, str]) -> None:
@@ -347,7 +358,7 @@ async def test_a_look_at_the_notes_does_not_enable_a_sink_whose_410_is_being_not
     await until(lambda: world.sink.tries == 1)
     await asyncio.sleep(0.2)
     noted.set()
-    await until(lambda: service._deliveries["crm"].noted)
+    await until(lambda: service.sinks.workers["crm"].noted)
     told = [one.event.topic for one in await store.read("_bridge", 0, 10)]
     stop.set()
     await running
@@ -358,10 +369,10 @@ async def test_a_look_at_the_notes_does_not_enable_a_sink_whose_410_is_being_not
 async def test_while_a_sinks_topics_are_widened_process_by_process_nothing_that_the_new_ones_want_is_lost(
     world: World,
 ) -> None:
-    world.limits = replace(world.limits, look_every=0.05)
+    world.limits = replace(world.limits, audit_every=0.05)
     world.sink_settings = SinkSettings(type="keeping", topics=["*.recipient.new"])
     async with world.running(roles=("relay", "sink")) as former:
-        await until(lambda: "crm" in former._deliveries)
+        await until(lambda: "crm" in former.sinks.workers)
         world.sink_settings = SinkSettings(type="keeping", topics=["*.recipient.#"])
         world.says("new", "sending", "failed")
         async with world.running(roles=("poll",)):
@@ -375,14 +386,14 @@ async def test_a_sink_that_left_the_configuration_with_a_queue_that_fills_is_nam
     with capture_logs() as logs:
         for _ in range(2):  # the queue of the first start was empty
             service = world.service(roles=("poll", "relay"))
-            parts = replace(service._parts, sinks={})
+            parts = replace(service.process.parts, sinks={})
             await Service(parts, Clock(), roles=("poll", "relay")).once()
     told = [line for line in logs if line["event"] == "sink.is_no_longer_configured"]
     assert [(line["sink"], line["messages"]) for line in told] == [("crm", 1)]
 
 
 async def test_what_is_old_and_settled_leaves_the_journal_and_nothing_else_does(world: World) -> None:
-    world.limits = replace(world.limits, journal_keep=0.001, look_every=0.05, books_every=0.05, trim_every=0.05)
+    world.limits = replace(world.limits, journal_keep=0.001, audit_every=0.05, gauges_every=0.05, trim_every=0.05)
     failing = True
 
     def answer(outgoing: Outgoing) -> None:
@@ -414,21 +425,21 @@ async def test_what_is_old_and_settled_leaves_the_journal_and_nothing_else_does(
 
 
 async def test_a_journal_that_is_nearly_full_is_trimmed_without_waiting_for_its_time(world: World) -> None:
-    world.limits = replace(world.limits, journal_bytes=100, look_every=0.05, books_every=0.05, trim_every=3600.0)
+    world.limits = replace(world.limits, journal_bytes=100, audit_every=0.05, gauges_every=0.05, trim_every=3600.0)
     async with world.running() as service:
-        await until(lambda: service.states.get("city") == "ok")
+        await until(lambda: service.sources.states.get("city") == "ok")
         world.source.polls += [[Page([observe(str(number), "new") for number in range(8)], AT)]]
         await until(lambda: len(world.sink.taken) == 8)
         async with asyncio.timeout(60):
-            while (await service._parts.store.journal("city")).bytes > 1000:
+            while (await service.process.parts.store.journal("city")).bytes > 1000:
                 await asyncio.sleep(0.01)
 
 
 async def test_a_journal_at_its_bound_is_trimmed_though_the_store_takes_no_notes(world: World) -> None:
-    world.limits = replace(world.limits, journal_bytes=100, look_every=0.05, books_every=0.05, trim_every=0.05)
+    world.limits = replace(world.limits, journal_bytes=100, audit_every=0.05, gauges_every=0.05, trim_every=0.05)
     world.source.polls = [[Page([observe(str(number), "new") for number in range(8)], AT)]]
     service, stop = world.service(), asyncio.Event()
-    store = service._parts.store
+    store = service.process.parts.store
     note = store.set_status
 
     async def refuse(name: str, values: dict[str, str]) -> None:

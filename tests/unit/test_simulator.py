@@ -17,7 +17,7 @@ from bridge.simulator import PROVIDERS, Simulator, SimulatorSettings, demo_setti
 from bridge.simulator.clock import WorldClock
 from bridge.simulator.config_snippet import configuration
 from bridge.simulator.govdelivery import SimulatedGovDelivery
-from bridge.simulator.ground_truth import GroundTruth, Sight
+from bridge.simulator.ground_truth import GroundTruth, ShownStatus
 from bridge.simulator.histories import FINALS
 from bridge.simulator.marketingcloud import central
 from bridge.simulator.provider_api import SimRequest, path_of
@@ -263,7 +263,7 @@ async def test_a_drop_is_shown_with_the_fields_of_the_reference_and_moves(sim, r
     assert (await reader.get(f"/j/voicemail_drop_records?{window(sim)}"))[0]["state"] == 0
     sim.time.advance(61)
     assert (await reader.get(f"/j/voicemail_drop_records?{window(sim)}"))[0]["state"] == 3
-    assert [each.status for each in sim.truth("spacivox")] == ["sent", "rejected"]
+    assert [each.status for each in sim.ground_truth("spacivox")] == ["sent", "rejected"]
 
 
 async def test_text_and_email_records_have_lists_of_their_own(sim, reader):
@@ -354,7 +354,7 @@ async def test_the_email_feed_is_a_twin(sim, reader):
     event = sim.world.add_send_event("email", message_key=None)
     answer = await reader.get("/messaging/v1/email/messages/?type=notSent")
     assert answer["messages"][0]["eventCategoryType"].endswith("EmailNotSent")
-    assert [each.subject for each in sim.truth()] == [f"/messaging/v1/email/events/{event.number}"]
+    assert [each.subject for each in sim.ground_truth()] == [f"/messaging/v1/email/events/{event.number}"]
     assert (await reader.get(FEED))["messages"] == []
 
 
@@ -373,7 +373,7 @@ async def test_the_truth_is_what_was_served_and_nothing_that_happened_in_between
     sim.world.move(message.recipient(), "sending")
     sim.world.move(message.recipient(), "failed", detail="no_answer")
     await reader.get(recipients)
-    shown = sim.truth("govdelivery")
+    shown = sim.ground_truth("govdelivery")
     assert [(each.previous, each.status, each.detail) for each in shown] == [
         (None, "sending", None),
         ("sending", "failed", "busy"),
@@ -392,7 +392,7 @@ async def test_a_detail_after_a_second_failure_belongs_to_the_second(sim, reader
         await reader.get(f"{message.path}/recipients/busy")
         sim.world.move(message.recipient(), "sending")
         await reader.get(f"{message.path}/recipients")
-    shown = [(each.status, each.detail) for each in sim.truth()]
+    shown = [(each.status, each.detail) for each in sim.ground_truth()]
     assert shown == [("failed", "busy"), ("sending", None), ("failed", "busy"), ("sending", None)]
 
 
@@ -402,14 +402,14 @@ def test_a_view_that_a_client_does_not_read_can_be_left_out_exactly():
     for at, (view, raw) in enumerate(
         [("messages", "new"), ("message", "new"), ("messages", "sending"), ("message", "new"), ("message", "completed")]
     ):
-        truth.saw(view, [Sight(subject, raw)], at)
+        truth.saw(view, [ShownStatus(subject, raw)], at)
     assert [each.status for each in truth.transitions()] == ["new", "sending", "new", "completed"]
     assert [each.status for each in truth.transitions(without={"messages"})] == ["new", "completed"]
 
 
 def test_every_mark_is_one_transition_however_often_it_is_shown():
     truth = GroundTruth("marketingcloud")
-    sights = [Sight("/m/1", "SMSNotSent", None, "sms:1"), Sight("/m/1", "SMSNotSent", None, "sms:2")]
+    sights = [ShownStatus("/m/1", "SMSNotSent", None, "sms:1"), ShownStatus("/m/1", "SMSNotSent", None, "sms:2")]
     truth.saw("events", sights, 1.0)
     truth.saw("events", sights, 2.0)
     assert [(each.status, each.mark) for each in truth.transitions()] == [
@@ -434,12 +434,12 @@ async def test_what_an_answer_shows_is_what_its_body_says(reader, sim):
     paths += [FEED, *(f"{voice.path}/recipients{rest}" for rest in ("", "?page=2", "/failed", "/human", "/machine"))]
     for path in paths:
         await reader.get(path)
-    shown = sim.truth()
+    shown = sim.ground_truth()
     sim.switch_on("unknown_fields")  # from here on, what is shown is read from the bodies themselves
     for path in paths:
         await reader.get(path)
-    assert sim.board.struck["unknown_fields"] == len([path for path in paths if await reader.get(path)])
-    assert sim.truth() == shown
+    assert sim.board.applied["unknown_fields"] == len([path for path in paths if await reader.get(path)])
+    assert sim.ground_truth() == shown
     assert {each.provider for each in shown} == set(PROVIDERS)
 
 
@@ -448,16 +448,16 @@ async def test_a_torn_answer_was_not_seen(sim, reader):
     sim.switch_on("torn_body", limit=1)
     with pytest.raises(aiohttp.ClientPayloadError):
         await reader.get(message.path)
-    assert sim.truth() == []
+    assert sim.ground_truth() == []
     await reader.get(message.path)
-    assert [each.status for each in sim.truth()] == ["new"]
+    assert [each.status for each in sim.ground_truth()] == ["new"]
 
 
 async def test_an_unknown_status_is_shown_as_unknown_with_its_own_value(sim, reader):
     message = sim.world.add_message("sms", 1)
     sim.world.move(message.path, "paused")
     await reader.get(message.path)
-    assert [(each.status, each.raw) for each in sim.truth()] == [("unknown", "paused")]
+    assert [(each.status, each.raw) for each in sim.ground_truth()] == [("unknown", "paused")]
 
 
 @pytest.mark.parametrize(
@@ -472,8 +472,8 @@ async def test_an_unknown_status_is_shown_as_unknown_with_its_own_value(sim, rea
 )
 async def test_bodies_without_sense_show_nothing(sim, payload):
     ask = SimRequest("GET", "/messages/sms", {}, {}, b"", "messages", "http://127.0.0.1")
-    for face in sim._faces:
-        assert face.sights(ask, payload) == []
+    for face in sim._apis:
+        assert face.shown_statuses(ask, payload) == []
 
 
 def test_links_may_be_absolute():
@@ -658,7 +658,7 @@ async def test_stopping_cuts_off_whoever_still_waits(name):
         sim.switch_on(name, value=3600)
         asking = asyncio.create_task(Reader(sim, session).full("/"))
         async with asyncio.timeout(60):
-            while not sim.board.struck:  # noqa: ASYNC110 - a counter rings no bell
+            while not sim.board.applied:  # noqa: ASYNC110 - a counter rings no bell
                 await asyncio.sleep(0.005)
             await sim.stop()
             with pytest.raises(aiohttp.ClientError):
@@ -673,11 +673,11 @@ async def test_a_client_that_leaves_in_the_middle_was_shown_nothing(sim):
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=0.1)) as session:
         with pytest.raises(TimeoutError):
             await Reader(sim, session).full("/messages/sms")
-    assert sim.board.struck == {"slow_drip": 1}
+    assert sim.board.applied == {"slow_drip": 1}
     async with asyncio.timeout(60), aiohttp.ClientSession() as session:
         sim.switch_off()
         await Reader(sim, session).full("/")
-    assert sim.truth() == []
+    assert sim.ground_truth() == []
 
 
 async def test_requests_are_counted_by_kind_and_by_second(sim, reader):
@@ -771,7 +771,7 @@ async def test_a_running_world_goes_on_by_itself_until_it_is_frozen():
                 await reader.get(f"/j/{kind}_records?{window(sim)}")
             for feed in ("sms", "email"):
                 await reader.get(f"/messaging/v1/{feed}/messages/?type=notSent&$pageSize=500")
-        assert len(sim.truth()) > 30
+        assert len(sim.ground_truth()) > 30
 
 
 def test_a_configuration_of_the_bridge_names_all_three(tmp_path):

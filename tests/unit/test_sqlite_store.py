@@ -21,7 +21,7 @@ from bridge.domain.clock import Clock
 from bridge.domain.errors import Conflict, LeaseLost, Unavailable
 from bridge.protocols.deliveries import NewDelivery
 from bridge.protocols.ledger import Commit, JournalState, Key
-from bridge.testing.ledger_suite import MONTH, change, event, events, trails
+from bridge.testing.ledger_suite import MONTH_SECONDS, change, event, events, histories
 from bridge.testing.settlement_suite import later
 
 
@@ -197,9 +197,9 @@ async def test_scopes_that_are_over_are_deleted_a_few_statuses_at_a_time(
     store = SqliteStore(path, clock=clock)
     monkeypatch.setattr(sqlite_ledger, "_SWEEP_STEP", 4)
     await store.commit(None, Commit("city", [change(str(n), None, "n") for n in range(10)]))
-    await store.commit(None, Commit("city", [change("k", None, "n", "/kept")], retention=10 * MONTH))
+    await store.commit(None, Commit("city", [change("k", None, "n", "/kept")], retention=10 * MONTH_SECONDS))
     now += timedelta(days=60)
-    assert await trails(store, "1", "2") == [None, None]
+    assert await histories(store, "1", "2") == [None, None]
     left = []
     for turn in range(4):
         await store.commit(None, Commit("city", cursor={"turn": str(turn)}))
@@ -232,7 +232,7 @@ async def test_a_scope_that_comes_back_after_its_end_starts_anew(path: Path) -> 
     await store.commit(None, Commit("city", [change("1", None, "n"), change("2", None, "n")]))
     now += timedelta(days=60)
     await store.commit(None, Commit("city", [change("1", None, "again")]))
-    assert await trails(store, "1", "2") == ["again", None]
+    assert await histories(store, "1", "2") == ["again", None]
     await store.close()
 
 

@@ -17,7 +17,7 @@ def test_a_free_port_is_none_that_linux_gives_away_by_default():
 
 
 def test_a_node_that_does_not_come_up_is_told_of_with_what_it_said(monkeypatch):
-    monkeypatch.setattr(servers, "_STARTS_AT_MOST", 2)
+    monkeypatch.setattr(servers, "_MAX_START_ATTEMPTS", 2)
     node = RabbitMQServer()
     node.config.write_text("listeners.tcp.1 = nowhere\n")
     try:

@@ -48,7 +48,7 @@ class RedisStore(RedisLedger, RedisDeliveries):
         try:
             facts = await self._link.server_info()
         except Unavailable as error:
-            log.info("store.unasked", store=self._link.place, reason=str(error))
+            log.info("store.info_denied", store=self._link.place, reason=str(error))
             return
         version = facts.get("redis_version", "")
         if version and tuple(map(int, version.split(".")[:2])) < _OLDEST:

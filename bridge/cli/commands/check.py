@@ -18,8 +18,8 @@ from bridge.protocols.sink import Sink
 from bridge.protocols.source import Source
 from bridge.runtime.assembly import Assembly
 
-_TIMEOUT = 20.0
-_YEAR = 365
+_TIMEOUT_SECONDS = 20.0
+_YEAR_SECONDS = 365
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +56,15 @@ def check(config_file: Path, *, offline: bool, as_json: bool) -> Exit:
         sources, sinks = parts.sources(), parts.sinks()
     except ConfigError as error:
         if as_json:
-            print_json({"file": str(config_file), "ok": False, "problems": [_problem(each) for each in error.problems]})
+            print_json(
+                {"file": str(config_file), "ok": False, "problems": [_problem(problem) for problem in error.problems]}
+            )
         raise
     findings = [] if offline else run(_ask(parts, sources, sinks))
     worst = _exit(findings)
     if as_json:
-        found = [_plain(finding) for finding in findings]
-        print_json({"file": str(config_file), "ok": worst is Exit.DONE, "problems": [], "parts": found})
+        rows = [_plain(finding) for finding in findings]
+        print_json({"file": str(config_file), "ok": worst is Exit.DONE, "problems": [], "parts": rows})
     else:
         _print(config_file, parts, findings)
     return worst
@@ -76,7 +78,7 @@ def _plain(finding: Finding) -> dict[str, Any]:
     plain: dict[str, Any] = {"part": finding.part, "state": finding.state, "said": finding.said}
     if finding.requests_per_day is not None:
         plain["requests_per_day"] = round(finding.requests_per_day)
-        plain["requests_per_year"] = round(finding.requests_per_day * _YEAR)
+        plain["requests_per_year"] = round(finding.requests_per_day * _YEAR_SECONDS)
     return plain
 
 
@@ -84,7 +86,10 @@ def _print(file: Path, parts: Assembly, findings: list[Finding]) -> None:
     config = parts.config
     click.echo(f"{file}: ok: sources {_names(config.sources)}; sinks {_names(config.sinks)}")
     if findings:
-        rows = [(each.part, each.state, _count(each, 1), _count(each, _YEAR), each.said) for each in findings]
+        rows = [
+            (finding.part, finding.state, _count(finding, 1), _count(finding, _YEAR_SECONDS), finding.said)
+            for finding in findings
+        ]
         print_table(["part", "state", "requests/day", "requests/year", "said"], rows)
 
 
@@ -114,9 +119,9 @@ async def _ask(parts: Assembly, sources: dict[str, Source], sinks: dict[str, Sin
 
 async def _finding(part: str, asked: Awaitable[tuple[str, float | None]]) -> Finding:
     try:
-        said, requests = await asyncio.wait_for(asked, _TIMEOUT)
+        said, requests = await asyncio.wait_for(asked, _TIMEOUT_SECONDS)
     except TimeoutError:
-        return Finding(part, "unreachable", f"no answer within {_TIMEOUT:g} s")
+        return Finding(part, "unreachable", f"no answer within {_TIMEOUT_SECONDS:g} s")
     except BridgeError as error:
         unreachable = isinstance(error, Transient) and not isinstance(error, Unauthorized | AccessRefused)
         return Finding(part, "unreachable" if unreachable else "refused", str(error))

@@ -35,10 +35,10 @@ def config() -> None:
 )
 def schema() -> None:
     """Print the JSON Schema of the file, with the settings of all installed plugins."""
-    found, left_out = config_schema()
+    document, left_out = config_schema()
     for reason in left_out:
         click.echo(f"left out: {reason}", err=True)
-    print_json(found)
+    print_json(document)
 
 
 @config.command(
@@ -89,12 +89,12 @@ def _known(kind: registry.Kind, name: str) -> None:
 
 def _usable(kind: registry.Kind) -> tuple[str, ...]:
     """Return the installed plugins that a configuration may name; says on stderr which it may not."""
-    found = []
+    lines = []
     for name in registry.installed(kind):
         try:
             registry.load(kind, name)
         except registry.PluginError as error:
             click.echo(f"left out: {error}", err=True)
         else:
-            found.append(name)
-    return tuple(found)
+            lines.append(name)
+    return tuple(lines)

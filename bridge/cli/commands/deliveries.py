@@ -20,10 +20,11 @@ from bridge.domain.errors import Permanent
 from bridge.domain.event import JournalEntry, Position
 from bridge.domain.event_view import EventView
 from bridge.domain.times import rfc3339, truncate_to_millis
-from bridge.protocols.deliveries import Delivery
-from bridge.runtime.assembly import Assembly, Store
+from bridge.protocols.deliveries import Attempt, Delivery
+from bridge.protocols.store import Store
+from bridge.runtime.assembly import Assembly
 
-_ALL = 1_000_000
+_MAX_DELIVERIES = 1_000_000
 
 
 @click.group(
@@ -54,15 +55,15 @@ def deliveries() -> None:
 def list_(sink: str | None, config_file: Path, limit: int, *, dead: bool, as_json: bool) -> Exit:
     """List what waits, and dead letters: of one sink, or of all; and say which of these sinks are disabled."""
     parts = load_assembly(config_file)
-    found, gone = run(_list(parts, sink, _states(dead=dead), limit))
+    rows, gone = run(_list(parts, sink, _states(dead=dead), limit))
     if as_json:
-        print_json(found)
+        print_json(rows)
         return Exit.DONE
     now = parts.clock.now()
     headers = ["sink", "position", "topic", "subject", "state", "tries", "due", "last error"]
-    print_table(headers, [_row(each, now) for each in found])
-    for each in gone:
-        click.echo(f"{each.sink}: {each}")
+    print_table(headers, [_row(row, now) for row in rows])
+    for position in gone:
+        click.echo(f"{position.sink}: {position}")
     return Exit.DONE
 
 
@@ -82,16 +83,16 @@ def show(sink: str, event: str, config_file: Path, *, as_json: bool) -> Exit:
     Of phones, addresses and keys in the event the last four characters are shown; --json has them in full.
     """
     parts = load_assembly(config_file)
-    found, entry, gone = run(_show(parts, sink, event))
+    described, entry, gone = run(_show(parts, sink, event))
     if as_json:
-        print_json(found)
+        print_json(described)
         return Exit.DONE
     for key in ("sink", "position", "id", "topic", "subject", "state", "reason", "due"):
-        if found[key]:
-            click.echo(f"{key + ':':<10} {found[key]}")
+        if described[key]:
+            click.echo(f"{key + ':':<10} {described[key]}")
     if gone is not None:
         click.echo(f"{'note:':<10} {gone}")
-    for number, attempt in enumerate(found["attempts"], 1):
+    for number, attempt in enumerate(described["attempts"], 1):
         click.echo(f"try {number}:     {attempt['at']}  {attempt['kind']}: {attempt['error']}")
     click.echo(f"event:     {_masked(entry)}")
     return Exit.DONE
@@ -179,47 +180,51 @@ async def _sinks(parts: Assembly, store: Store, sink: str | None) -> list[str]:
 async def _list(
     parts: Assembly, sink: str | None, states: Collection[str], limit: int
 ) -> tuple[list[dict[str, Any]], list[Disabled]]:
-    found: list[dict[str, Any]] = []
+    described: list[dict[str, Any]] = []
     async with parts.opened_store() as store:
         gone = await disabled(store)
         names = await _sinks(parts, store, sink)
         for name in names:
-            found += await _described(store, await store.deliveries(name, states=states, limit=limit), gone)
-    return found, [gone[name] for name in names if name in gone]
+            described += await _described(store, await store.deliveries(name, states=states, limit=limit), gone)
+    return described, [gone[name] for name in names if name in gone]
 
 
-async def _described(store: Store, found: Sequence[Delivery], gone: Mapping[str, Disabled]) -> list[dict[str, Any]]:
-    entries = await store.entries([one.position for one in found]) if found else ()
+async def _described(store: Store, waiting: Sequence[Delivery], gone: Mapping[str, Disabled]) -> list[dict[str, Any]]:
+    entries = await store.entries([delivery.position for delivery in waiting]) if waiting else ()
     described = []
-    for one, entry in zip(found, entries, strict=True):
+    for delivery, entry in zip(waiting, entries, strict=True):
         line = None if entry is None else EventView.of(entry)
         described.append({
-            "sink": one.sink,
-            "disabled": gone[one.sink].plain() if one.sink in gone else None,
-            "position": str(one.position),
+            "sink": delivery.sink,
+            "disabled": gone[delivery.sink].plain() if delivery.sink in gone else None,
+            "position": str(delivery.position),
             "id": line and line.event.id,
             "topic": line and line.event.topic,
             "subject": line and line.subject,
-            "state": one.state,
-            "reason": one.reason or None,
-            "due": None if one.state == "dead" else _time(one.due),
-            "attempts": [{"at": _time(each.at), "kind": each.kind, "error": each.error} for each in one.attempts],
+            "state": delivery.state,
+            "reason": delivery.reason or None,
+            "due": None if delivery.state == "dead" else _time(delivery.due),
+            "attempts": [_attempt(attempt) for attempt in delivery.attempts],
         })  # fmt: skip
     return described
+
+
+def _attempt(attempt: Attempt) -> dict[str, str]:
+    return {"at": _time(attempt.at), "kind": attempt.kind, "error": attempt.error}
 
 
 def _time(seconds: float) -> str:
     return rfc3339(truncate_to_millis(datetime.fromtimestamp(seconds, UTC)))
 
 
-def _row(one: dict[str, Any], now: datetime) -> list[Any]:
-    state = f"dead: {one['reason']}" if one["state"] == "dead" else one["state"]
-    due = one["due"] and ago(datetime.fromisoformat(one["due"]), now)
-    if due and one["disabled"]:
+def _row(described: dict[str, Any], now: datetime) -> list[Any]:
+    state = f"dead: {described['reason']}" if described["state"] == "dead" else described["state"]
+    due = described["due"] and ago(datetime.fromisoformat(described["due"]), now)
+    if due and described["disabled"]:
         due = "when enabled"
-    tries = one["attempts"]
+    tries = described["attempts"]
     return [
-        one["sink"], one["position"], one["topic"], one["subject"], state, len(tries), due,
+        described["sink"], described["position"], described["topic"], described["subject"], state, len(tries), due,
         tries[-1]["error"] if tries else None,
     ]  # fmt: skip
 
@@ -251,11 +256,11 @@ async def _show(parts: Assembly, sink: str, event: str) -> tuple[dict[str, Any],
                 raise click.ClickException(_absent(event))
             state = "taken, or discarded" if settled else "never offered to this sink"
             delivery = Delivery(sink, position, due=0.0, state=state)
-        found = (await _described(store, [delivery], gone))[0]
+        described = (await _described(store, [delivery], gone))[0]
         if delivery.state not in ("waiting", "dead"):
-            found["due"] = None
-        found["event"] = entry and EventView.of(entry).body
-        return found, entry, gone.get(sink)
+            described["due"] = None
+        described["event"] = entry and EventView.of(entry).body
+        return described, entry, gone.get(sink)
 
 
 async def _chosen(
@@ -270,11 +275,11 @@ async def _chosen(
             if position not in present:
                 click.echo(f"bridge: {sink}: {position} neither waits nor is a dead letter", err=True)
         return {sink: present}, Exit.DONE if present == named else Exit.FAILED
-    found = {
-        name: [one.position for one in await store.deliveries(name, states=states, limit=_ALL)]
+    positions = {
+        name: [delivery.position for delivery in await store.deliveries(name, states=states, limit=_MAX_DELIVERIES)]
         for name in await _sinks(parts, store, sink)
     }
-    return found, Exit.DONE
+    return positions, Exit.DONE
 
 
 async def _redrive(parts: Assembly, sink: str | None, events: tuple[str, ...], states: Collection[str]) -> Exit:
@@ -285,7 +290,7 @@ async def _redrive(parts: Assembly, sink: str | None, events: tuple[str, ...], s
             now, hold = parts.clock.epoch(), 2 * parts.config.claim
             again = await store.redrive(name, positions, now, hold) if positions else 0
             enabled = name in await disabled(store)
-            # Deliveries first: a crash in between leaves a disabled sink, which the same command mends.
+            # Deliveries first: a crash in between leaves a disabled sink, which the same command repairs.
             await store.set_status(f"sink/{name}", {"disabled": ""})
             click.echo(f"{name}: {again} due again{'; the sink is enabled again' if enabled else ''}")
     return code

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from bridge.simulator import SimulatorSettings
 
 _POLL = "1s"
-_BATCH = 256
+_BATCH_EVENTS = 256
 _COLOURS = {
     "failed": "red", "rejected": "red", "not_sent": "red", "blacklisted": "magenta", "canceled": "magenta",
     "unknown": "yellow", "inconclusive": "yellow", "sent": "green", "delivered": "green", "completed": "green",
@@ -62,7 +62,8 @@ def demo(topics: tuple[str, ...], *, seconds: float | None, as_json: bool, seed:
 
 async def _demo(folder: Path, topics: list[str], seconds: float | None, seed: int | None, *, as_json: bool) -> None:
     from bridge.observability.logging import configure_logging
-    from bridge.runtime.service import Service, build
+    from bridge.runtime.parts import build
+    from bridge.runtime.service import Service
     from bridge.simulator import Simulator, demo_settings
 
     configure_logging("warning", "console")
@@ -115,10 +116,10 @@ def _assembly(folder: Path, urls: Mapping[str, str], settings: SimulatorSettings
 
 async def _print(inbox: Inbox, counts: Counter[str], *, as_json: bool) -> None:
     while True:
-        received = await inbox.get(_BATCH, 1.0)
-        for one in received:
-            counts[one.event.topic] += 1
-            click.echo(one.event.body.decode() if as_json else _line(one.event.body, one.event.topic))
+        received = await inbox.get(_BATCH_EVENTS, 1.0)
+        for message in received:
+            counts[message.event.topic] += 1
+            click.echo(message.event.body.decode() if as_json else _line(message.event.body, message.event.topic))
         await inbox.ack(received)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bridge.cli.commands.replay_tape import tell
+from bridge.cli.commands.replay_tape import print_progress
 from bridge.cli.support.options import Command, Exit
 from bridge.cli.support.running import logs_to_stderr, run
 from bridge.domain.event_view import EventView
@@ -17,7 +17,7 @@ from bridge.domain.event_view import EventView
 if TYPE_CHECKING:
     from bridge.recording import EventDifference, Replay
 
-_TWO = 2
+_FILES_COUNT = 2
 _SIGNS = {"first": "-", "second": "+", "both": "~"}
 
 
@@ -49,26 +49,26 @@ def diff_tape(folder: Path, config_files: tuple[Path, ...], against: Path | None
     """
     from bridge.recording import Replay, offline
 
-    if len(config_files) + (against is not None) != _TWO:
+    if len(config_files) + (against is not None) != _FILES_COUNT:
         raise click.UsageError("give two configurations with -c, or one and --against FILE")
     logs_to_stderr()
     replays = [Replay(folder, offline(file)) for file in config_files]
-    found = run(_print(replays, against, as_json=as_json))
+    result = run(_print(replays, against, as_json=as_json))
     for replay, file in zip(replays, config_files, strict=True):
-        tell(replay.summary, str(file))
-    click.echo(f"{found} events differ" if found else "no event differs", err=True)
-    return Exit.FAILED if found or any(replay.summary.missing for replay in replays) else Exit.DONE
+        print_progress(replay.summary, str(file))
+    click.echo(f"{result} events differ" if result else "no event differs", err=True)
+    return Exit.FAILED if result or any(replay.summary.missing for replay in replays) else Exit.DONE
 
 
 async def _print(replays: list[Replay], against: Path | None, *, as_json: bool) -> int:
     from bridge.recording import compare
 
     sides = [*([_written(against)] if against is not None else []), *map(_made, replays)]
-    found = 0
+    differences = 0
     async for difference in compare(*sides):
-        found += 1
+        differences += 1
         click.echo(json.dumps(difference.plain(), ensure_ascii=False) if as_json else readable(difference))
-    return found
+    return differences
 
 
 async def _made(replay: Replay) -> AsyncIterator[dict[str, Any]]:
@@ -99,7 +99,7 @@ def readable(difference: EventDifference) -> str:
     topic = event["type"].removeprefix("bridge.") + (f".{detail}" if detail else "")
     wire = WireEvent(event["id"], topic, 0, json.dumps(event).encode())
     lines = [f"{_SIGNS[difference.side]} {tail.readable(EventView(Position('-', 0), wire))}"]
-    lines += [f"    {name}: {_shown(one)} -> {_shown(other)}" for name, one, other in difference.changes]
+    lines += [f"    {name}: {_shown(change)} -> {_shown(other)}" for name, change, other in difference.changes]
     return "\n".join(lines)
 
 

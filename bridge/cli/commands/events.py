@@ -36,11 +36,11 @@ def events() -> None:
 @json_option
 def list_(*, as_json: bool) -> None:
     """List every event: class, topic, provider, meaning; with those that installed sources bring along."""
-    found = catalogue()
+    classes = catalogue()
     if as_json:
-        print_json([_plain(each) for each in found])
+        print_json([_plain(cls) for cls in classes])
     else:
-        rows = [(each.__name__, _topic(each), each.provider or "any", _meaning(each)) for each in found]
+        rows = [(cls.__name__, _topic(cls), cls.provider or "any", _meaning(cls)) for cls in classes]
         print_table(["class", "topic", "provider", "meaning"], rows)
 
 
@@ -54,11 +54,11 @@ def list_(*, as_json: bool) -> None:
 @click.argument("name", default="all")
 def schema(name: str) -> None:
     """Print the JSON Schema of an event's data; `$id` is what its `dataschema` says."""
-    found = catalogue()
+    classes = catalogue()
     if name == "all":
-        print_json({each.schema_name(): event_schema(each) for each in found})
+        print_json({cls.schema_name(): event_schema(cls) for cls in classes})
         return
-    known = {key: each for each in found for key in (each.__name__, each.schema_name())}
+    known = {key: cls for cls in classes for key in (cls.__name__, cls.schema_name())}
     if name not in known:
         raise click.UsageError(f"there is no event {name!r}; `bridge events list` names them all")
     print_json(event_schema(known[name]))
@@ -66,13 +66,13 @@ def schema(name: str) -> None:
 
 def catalogue() -> list[type[Event]]:
     """Return the bridge's own events and those of all installed sources; says on stderr which could not be asked."""
-    found: dict[type[Event], None] = {}
+    classes: dict[type[Event], None] = {}
     for name in registry.installed("source"):
         try:
-            found |= dict.fromkeys(registry.load_source(name).events)
+            classes |= dict.fromkeys(registry.load_source(name).events)
         except ConfigError as error:
             click.echo(f"left out: {error}", err=True)
-    return list(found | dict.fromkeys(INTERNAL_EVENTS))
+    return list(classes | dict.fromkeys(INTERNAL_EVENTS))
 
 
 def _plain(event: type[Event]) -> dict[str, Any]:

@@ -25,20 +25,22 @@ def plugins(ctx: click.Context, *, as_json: bool) -> None:
     """List the installed sources and sinks with distribution and version; none of them is imported."""
     if ctx.invoked_subcommand is not None:
         return
-    found = [plugin for kind in registry.KINDS for plugin in registry.installed(kind).values()]
+    listed = [plugin for kind in registry.KINDS for plugin in registry.installed(kind).values()]
     if as_json:
         print_json([
             {
-                "kind": each.kind, "name": each.name, "distribution": each.distribution, "version": each.version,
-                "object": each.value, "conflicts_with": list(each.rivals),
+                "kind": plugin.kind, "name": plugin.name,
+                "distribution": plugin.distribution, "version": plugin.version, "object": plugin.value,
+                "conflicts_with": list(plugin.conflicts),
             }
-            for each in found
+            for plugin in listed
         ])  # fmt: skip
         return
     rows = [
-        (each.kind, each.name, each.distribution, each.version, each.value, ", ".join(each.rivals)) for each in found
+        (plugin.kind, plugin.name, plugin.distribution, plugin.version, plugin.value, ", ".join(plugin.conflicts))
+        for plugin in listed
     ]
-    if any(each.rivals for each in found):
+    if any(plugin.conflicts for plugin in listed):
         print_table(["kind", "name", "distribution", "version", "object", "conflicts with"], rows)
     else:
         print_table(["kind", "name", "distribution", "version", "object"], [row[:-1] for row in rows])
@@ -54,7 +56,7 @@ def plugins(ctx: click.Context, *, as_json: bool) -> None:
 @click.option("--kind", type=click.Choice(registry.KINDS), help="Needed only where a source and a sink share a name.")
 def schema(name: str, kind: registry.Kind | None) -> Exit:
     """Print the settings of one plugin as JSON Schema."""
-    kinds = [each for each in registry.KINDS if (kind in (None, each)) and name in registry.installed(each)]
+    kinds = [known for known in registry.KINDS if kind in (None, known) and name in registry.installed(known)]
     if len(kinds) > 1:
         raise click.UsageError(f"there is a source and a sink named {name!r}; add --kind source or --kind sink")
     if not kinds:

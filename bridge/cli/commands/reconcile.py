@@ -18,14 +18,15 @@ from bridge.delivery.masking import last4
 from bridge.domain.settings import parse_duration
 from bridge.domain.times import rfc3339, truncate_to_millis
 from bridge.protocols.source import Source, Statistics
-from bridge.reconciliation.comparison import CompareOptions, Difference, GroupBook, Report
+from bridge.reconciliation.comparison import CompareOptions
 from bridge.reconciliation.reconciler import Reconciler
+from bridge.reconciliation.report import Difference, GroupBook, Report
 from bridge.runtime.assembly import Assembly
 
-_SHOWN = 50
+_MAX_ROWS = 50
 _POLLS = 2
-_PATIENCE_AT_MOST = 60.0
-_PATIENCE_MORE = 5.0
+_MAX_WAIT_SECONDS = 60.0
+_EXTRA_WAIT_SECONDS = 5.0
 _SAID = {
     "missing": "the provider shows it, we have never seen it",
     "status": "the provider says another status than we know",
@@ -52,6 +53,7 @@ _SAID = {
 @click.option("--all", "everything", is_flag=True, help="Take in messages that are followed no longer.")
 @click.option(
     "--patience",
+    "max_wait",
     metavar="DURATION",
     help="How long what is under way may take to arrive; by default two polls while a service runs, else nothing.",
 )
@@ -60,7 +62,7 @@ def reconcile(
     source: str,
     config_file: Path,
     resource: str | None,
-    patience: str | None,
+    max_wait: str | None,
     *,
     deep: bool,
     everything: bool,
@@ -83,7 +85,7 @@ def reconcile(
     if source not in parts.config.sources:
         known = ", ".join(parts.config.sources)
         raise click.UsageError(f"there is no source {source!r} in the configuration; there is {known}")
-    waits = None if patience is None else _duration(patience)
+    waits = None if max_wait is None else _duration(max_wait)
     report = run(_reconcile(parts, source, resource, waits, deep=deep, everything=everything))
     if as_json:
         print_json(plain(report))
@@ -100,20 +102,22 @@ def _duration(text: str) -> float:
 
 
 async def _reconcile(
-    parts: Assembly, name: str, resource: str | None, patience: float | None, *, deep: bool, everything: bool
+    parts: Assembly, name: str, resource: str | None, max_wait: float | None, *, deep: bool, everything: bool
 ) -> Report:
     settings = parts.config.sources[name]
     async with parts.opened_store() as store:
-        if patience is None:
+        if max_wait is None:
             polled = await is_polled(store, name)
-            patience = min(_POLLS * settings.interval + _PATIENCE_MORE, _PATIENCE_AT_MOST) if polled else 0.0
+            max_wait = min(_POLLS * settings.interval + _EXTRA_WAIT_SECONDS, _MAX_WAIT_SECONDS) if polled else 0.0
         async with quota_limited_source(parts, store, name) as source:
             if resource is not None:
                 resource = _path(source, resource)
-            wanted = CompareOptions(resource, deep=deep, everything=everything, patience=patience)
+            wanted = CompareOptions(resource, deep=deep, everything=everything, max_wait=max_wait)
             reconciler = Reconciler(name, source, store, parts.clock, published=settings.first_sight == "emit")
-            report = await reconciler.compare(wanted, _told())
-        await reconciler.settle(report, wanted, store, {sink: each.topics for sink, each in parts.config.sinks.items()})
+            report = await reconciler.compare(wanted, _reporter())
+        await reconciler.settle(
+            report, wanted, store, {sink: settings.topics for sink, settings in parts.config.sinks.items()}
+        )
         return report
 
 
@@ -127,7 +131,7 @@ def _path(source: Source, text: str) -> str:
         raise click.UsageError(f"--resource: {error}") from None
 
 
-def _told() -> Callable[[str], None]:
+def _reporter() -> Callable[[str], None]:
     """Return what says on a terminal which group is being read; elsewhere nothing is said."""
     if not sys.stderr.isatty():
         return lambda _: None
@@ -140,7 +144,7 @@ _PERSONAL = re.compile(r"(?<=/)(?:[^/]*(?:@|%40)[^/]*|(?:\+|%2B)[^/]*|(?<=/messa
 
 def mask_path(path: str) -> str:
     """Return a resource's path without phones and addresses; the provider's own numbers stay as they are."""
-    return _PERSONAL.sub(lambda found: last4(found[0]), path)
+    return _PERSONAL.sub(lambda match: last4(match[0]), path)
 
 
 # --- answers ------------------------------------------------------------------------------------------------------
@@ -153,24 +157,30 @@ def plain(report: Report) -> dict[str, Any]:
         "source": report.source,
         "at": rfc3339(truncate_to_millis(report.at)),
         "balanced": report.balanced,
-        "differences": [_plain_difference(one) for one in report.differences],
+        "differences": [_plain_difference(difference) for difference in report.differences],
         "provider_contradicts_itself": report.contradictions,
         "not_compared": report.remarks,
         "surveys": [
             {
-                "of": one.label,
-                "start": rfc3339(one.start),
-                "end": rfc3339(one.end),
-                "provider": one.total,
-                "known": one.known,
-                "groups": one.groups,
+                "of": survey.label,
+                "start": rfc3339(survey.start),
+                "end": rfc3339(survey.end),
+                "provider": survey.total,
+                "known": survey.known,
+                "groups": survey.groups,
             }
-            for one in report.surveys
+            for survey in report.statistics
         ],
         "failures": {mask_path(group): reason for group, reason in report.failures.items()},
         "groups": [
-            {"group": one.group, "of": one.label, "provider": one.provider, "ledger": one.ledger, "events": one.events}
-            for one in report.groups
+            {
+                "group": group.group,
+                "of": group.label,
+                "provider": group.provider,
+                "ledger": group.ledger,
+                "events": group.events,
+            }
+            for group in report.groups
         ],
         "totals": report.totals(),
         "journal": {
@@ -181,10 +191,10 @@ def plain(report: Report) -> dict[str, Any]:
         },
         "sinks": {
             name: {
-                "taken": book.tally.taken,
-                "waiting": book.tally.waiting,
-                "dead": book.tally.dead,
-                "discarded": book.tally.discarded,
+                "taken": book.counts.taken,
+                "waiting": book.counts.waiting,
+                "dead": book.counts.dead,
+                "discarded": book.counts.discarded,
                 "unaccounted": book.unaccounted,
             }
             for name, book in report.sinks.items()
@@ -192,37 +202,44 @@ def plain(report: Report) -> dict[str, Any]:
     }
 
 
-def _plain_difference(one: Difference) -> dict[str, Any]:
+def _plain_difference(difference: Difference) -> dict[str, Any]:
     return {
-        "resource": mask_path(one.resource),
-        "what": one.what,
-        "provider": one.provider,
-        "ledger": one.ledger,
-        "event": one.event,
-        "sink": one.sink,
+        "resource": mask_path(difference.resource),
+        "what": difference.what,
+        "provider": difference.provider,
+        "ledger": difference.ledger,
+        "event": difference.event,
+        "sink": difference.sink,
     }
 
 
 def _print(report: Report) -> None:
-    differing = {one.group for one in report.differences}
-    _print_counts(report, [one for one in report.groups if one.group in differing])
+    differing = {difference.group for difference in report.differences}
+    _print_counts(report, [group for group in report.groups if group.group in differing])
     if report.differences:
         rows = [
-            [mask_path(one.resource), one.provider, one.ledger, one.event, one.sink, _SAID[one.what]]
-            for one in report.differences[:_SHOWN]
+            [
+                mask_path(difference.resource),
+                difference.provider,
+                difference.ledger,
+                difference.event,
+                difference.sink,
+                _SAID[difference.what],
+            ]
+            for difference in report.differences[:_MAX_ROWS]
         ]
         click.echo()
         print_table(["resource", "provider", "ledger", "last event", "sink", "what"], rows)
-        if len(report.differences) > _SHOWN:
-            click.echo(f"… and {len(report.differences) - _SHOWN:,} more; --json names them all")
+        if len(report.differences) > _MAX_ROWS:
+            click.echo(f"… and {len(report.differences) - _MAX_ROWS:,} more; --json names them all")
     if report.sinks:
         click.echo()
         _print_sinks(report)
     click.echo()
     for line in report.contradictions:
         click.echo(f"the provider contradicts itself: {line}")
-    for survey in report.surveys:
-        click.echo(_surveyed(survey))
+    for survey in report.statistics:
+        click.echo(_statistics_line(survey))
     for line in report.remarks:
         click.echo(f"not compared: {line}")
     for group, reason in report.failures.items():
@@ -230,17 +247,21 @@ def _print(report: Report) -> None:
     click.echo(_verdict(report))
 
 
-def _surveyed(one: Statistics) -> str:
-    counted = f"{one.total:,} {one.label}s, {one.known:,} in {one.groups:,} known messages"
-    told = f"the provider's statistics, {rfc3339(one.start)} to {rfc3339(one.end)}: {counted}"
-    return told if one.total == one.known else f"{told}; is there one that no list shows? `bridge watch` takes it in"
+def _statistics_line(statistics: Statistics) -> str:
+    counted = f"{statistics.total:,} {statistics.label}s, {statistics.known:,} in {statistics.groups:,} known messages"
+    text = f"the provider's statistics, {rfc3339(statistics.start)} to {rfc3339(statistics.end)}: {counted}"
+    return (
+        text
+        if statistics.total == statistics.known
+        else f"{text}; is there one that no list shows? `bridge watch` takes it in"
+    )
 
 
 def _verdict(report: Report) -> str:
     compared = f"{len(report.groups):,} compared"
     if report.balanced:
         return f"{report.source}: the books balance; {compared}"
-    resources = len({one.resource for one in report.differences})
+    resources = len({difference.resource for difference in report.differences})
     failed = f", {len(report.failures):,} could not be asked for" if report.failures else ""
     return f"{report.source}: {resources:,} resources differ{failed}; {compared}"
 
@@ -249,21 +270,21 @@ def _print_counts(report: Report, differing: Sequence[GroupBook]) -> None:
     rows = []
     for label, columns in report.totals().items():
         rows += _rows(f"all: {label}", columns["provider"], columns["ledger"], columns["events"])
-    for one in differing[:_SHOWN]:
-        rows += _rows(one.group, one.provider or {}, one.ledger, one.events)
+    for difference in differing[:_MAX_ROWS]:
+        rows += _rows(difference.group, difference.provider or {}, difference.ledger, difference.events)
     print_table(["of", "status", "provider", "ledger", "events"], rows)
 
 
 def _rows(label: str, provider: Any, ledger: Any, events: Any) -> list[list[Any]]:
     statuses = dict.fromkeys([*provider, *ledger, *events])
-    return [[label, status, *(each.get(status, 0) for each in (provider, ledger, events))] for status in statuses]
+    return [[label, status, *(count.get(status, 0) for count in (provider, ledger, events))] for status in statuses]
 
 
 def _print_sinks(report: Report) -> None:
     journal = report.journal
     click.echo(f"{journal.events:,} events made, {journal.events - journal.backlog:,} confirmed by the broker")
     rows = [
-        [name, book.tally.taken, book.tally.waiting, book.tally.dead, book.tally.discarded, book.unaccounted]
+        [name, book.counts.taken, book.counts.waiting, book.counts.dead, book.counts.discarded, book.unaccounted]
         for name, book in report.sinks.items()
     ]
     print_table(["sink", "taken", "waiting", "dead", "discarded", "unaccounted"], rows)

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from bridge.config.model import Config
     from bridge.runtime.assembly import Assembly
-    from bridge.runtime.service import OnceReport, Service
+    from bridge.runtime.once import OnceReport
+    from bridge.runtime.service import Service
 
 
 def _size(context: click.Context, parameter: click.Parameter, value: str) -> int:
@@ -84,13 +85,13 @@ def run(
 ) -> Exit:
     """Poll the sources, publish their events, and deliver them to the sinks.
 
-    Runs until SIGTERM or Ctrl-C: then polling stops, what was committed is published, deliveries in hand are finished
-    or handed back, and the process exits with 0 within `drain_timeout`. A second signal ends it at once; nothing is
-    lost by that either. Several processes may run on one configuration: each source is polled by one of them at a time.
+    Runs until SIGTERM or Ctrl-C. Then polling stops, what was committed is published, deliveries in flight are finished
+    or released, and the process exits with 0 within `drain_timeout`. A second signal ends it at once, and loses nothing
+    either. Several processes may run on one configuration: each source is polled by one of them at a time.
 
-    With --once the outcome is printed on stdout, or on stderr where a sink prints its events on stdout; it exits with 1
+    With --once the outcome is printed on stdout, or on stderr if a sink prints its events on stdout. It exits with 1
     if a source failed, and with 4 if the store or the broker cannot be reached. SIGTERM or Ctrl-C ends it early, with
-    130; what it has in hand is finished or handed back.
+    130; what is in flight is finished or released.
 
     With --record, the answers from which the events are made are kept as well: ids, statuses, counts and times as they
     are; of phones, keys, names and texts, stand-ins that nobody can trace back; of tokens nothing. `bridge replay-tape`
@@ -99,7 +100,8 @@ def run(
     from bridge.config import registry
     from bridge.config.loading import load
     from bridge.observability.logging import configure_logging
-    from bridge.runtime.service import ROLES, Service, build
+    from bridge.runtime.parts import build
+    from bridge.runtime.service import ROLES, Service
 
     config = load(config_file)
     configure_logging(config.log.level, config.log.format)
@@ -110,7 +112,7 @@ def run(
             return Exit.DONE
         report = run_to_end(service.once())
     delivers = "sink" in (roles or ROLES)
-    printing = delivers and any(registry.load_sink(one.type).is_printing(one) for one in config.sinks.values())
+    printing = delivers and any(registry.load_sink(sink.type).is_printing(sink) for sink in config.sinks.values())
     _show(report, as_json=as_json, to=sys.stderr if printing else sys.stdout)
     return Exit.FAILED if report.failures else Exit.DONE
 
@@ -163,8 +165,8 @@ def stop_on_signals() -> asyncio.Event:
 
     def asked(number: int) -> None:
         stop.set()
-        for each in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(each)
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(signum)
         signal.signal(number, signal.SIG_DFL)
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -177,14 +179,14 @@ def _show(report: OnceReport, *, as_json: bool, to: TextIO) -> None:
         click.echo(json.dumps(_plain(report), ensure_ascii=False, indent=2), file=to)
         return
     rows: list[list[Any]] = [
-        ["source", name, f"{one.observed} looked at, {one.events} events", "; ".join(one.problems[:1])]
-        for name, one in sorted(report.rounds.items())
+        ["source", name, f"{result.observed} looked at, {result.events} events", "; ".join(result.problems[:1])]
+        for name, result in sorted(report.polls.items())
     ]
     rows += [["source", name, "failed", reason] for name, reason in sorted(report.failures.items())]
     rows.append(["relay", "", f"{report.published} published, {report.unroutable} that no queue wanted", ""])
     rows += [
-        ["sink", name, f"{tally['taken']} taken, {tally['waiting']} waiting, {tally['dead']} dead", ""]
-        for name, tally in sorted(report.deliveries.items())
+        ["sink", name, f"{counts['taken']} taken, {counts['waiting']} waiting, {counts['dead']} dead", ""]
+        for name, counts in sorted(report.deliveries.items())
     ]
     print_table(["part", "name", "outcome", "problem"], rows, to=to)
 
@@ -192,8 +194,8 @@ def _show(report: OnceReport, *, as_json: bool, to: TextIO) -> None:
 def _plain(report: OnceReport) -> dict[str, Any]:
     return {
         "sources": {
-            name: {"observed": one.observed, "events": one.events, "problems": one.problems}
-            for name, one in sorted(report.rounds.items())
+            name: {"observed": result.observed, "events": result.events, "problems": result.problems}
+            for name, result in sorted(report.polls.items())
         },
         "failures": report.failures,
         "published": report.published,

@@ -207,5 +207,5 @@ def _list_faults(*, as_json: bool) -> None:
         return
     print_table(
         ["fault", "on", "value", "what happens"],
-        [[each["name"], ", ".join(each["on"]), each["value"], each["summary"]] for each in faults],
+        [[fault["name"], ", ".join(fault["on"]), fault["value"], fault["summary"]] for fault in faults],
     )

@@ -33,13 +33,13 @@ def sources(config_file: Path, *, as_json: bool) -> Exit:
     polled says so.
     """
     parts = load_assembly(config_file)
-    found = run(_sources(parts))
+    result = run(_sources(parts))
     if as_json:
-        print_json(found)
+        print_json(result)
         return Exit.DONE
     now = parts.clock.now()
     headers = ["source", "type", "state", "last poll", "next poll", "cursor", "events", "lag", "held by", "error"]
-    print_table(headers, [_row(each, now) for each in found])
+    print_table(headers, [_row(row, now) for row in result])
     return Exit.DONE
 
 
@@ -57,12 +57,12 @@ def _row(source: Mapping[str, Any], now: datetime) -> list[Any]:
 async def _sources(parts: Assembly) -> list[dict[str, Any]]:
     async with parts.opened_store() as store:
         notes = await store.statuses("source/")
-        found = []
+        rows = []
         for name, settings in parts.config.sources.items():
             said = notes.get(f"source/{name}", {})
             journal = await store.journal(name)
             cursor = await store.cursor(name)
-            found.append({
+            rows.append({
                 "name": name,
                 "type": settings.type,
                 "state": said.get("state") or "never polled",
@@ -81,4 +81,4 @@ async def _sources(parts: Assembly) -> list[dict[str, Any]]:
                 "unroutable": journal.unroutable,
                 "holder": await store.holder(f"source/{name}"),
             })  # fmt: skip
-    return found
+    return rows

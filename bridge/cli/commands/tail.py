@@ -23,10 +23,10 @@ from bridge.domain.event_view import EventView
 from bridge.protocols.broker import Inbox
 from bridge.runtime.assembly import Assembly
 
-_BATCH = 256
-_WAIT = 1.0
-_PAUSE = 1.0
-_REMEMBERED = 100_000
+_BATCH_EVENTS = 256
+_WAIT_SECONDS = 1.0
+_PAUSE_SECONDS = 1.0
+_MAX_REMEMBERED_EVENTS = 100_000
 _PHONE = re.compile(r"\+?\d[\d ().-]{5,}\d")
 _NOWHERE = Position("-", 0)
 
@@ -79,13 +79,13 @@ class _Tail:
     async def follow(self, since: datetime | None) -> None:
         """Print until the count is reached; a broker that has gone is waited for, unless it was never there."""
         connected = False
-        told = False
+        was_behind = False
         while self._left != 0:
             try:
                 async with self._parts.opened_broker() as broker, broker.tap(self._topics) as inbox:
-                    if told:
+                    if was_behind:
                         click.echo("bridge tail: the broker is back", err=True)
-                    connected, told = True, False
+                    connected, was_behind = True, False
                     # The subscription stands before the journal is read: nothing falls in between.
                     if since is not None:
                         await self._past(since)
@@ -93,27 +93,27 @@ class _Tail:
             except Unavailable as error:
                 if not connected:
                     raise
-                if not told:
-                    lost = "" if since else "; what is published meanwhile is not shown (the journal keeps it)"
+                if not was_behind:
+                    lost = "" if since else "; what is published until then is not shown (the journal keeps it)"
                     click.echo(f"bridge tail: {error}{lost}; trying again", err=True)
-                told = True
-                await asyncio.sleep(_PAUSE)
+                was_behind = True
+                await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _past(self, since: datetime) -> None:
         async with self._parts.opened_store() as store:
-            found = [
+            views = [
                 line async for line in event_views(store)
                 if line.within(since, None) and patterns.matches(self._topics, line.event.topic)
             ]  # fmt: skip
-        for line in sorted(found, key=lambda one: one.recorded or since):
+        for line in sorted(views, key=lambda view: view.recorded or since):
             self._print(line)
 
     async def _present(self, inbox: Inbox) -> None:
         while self._left != 0:
-            received = await inbox.get(_BATCH, _WAIT)
-            for one in received:
-                if one.problem is None:
-                    self._print(EventView(one.position or _NOWHERE, one.event))
+            received = await inbox.get(_BATCH_EVENTS, _WAIT_SECONDS)
+            for message in received:
+                if message.problem is None:
+                    self._print(EventView(message.position or _NOWHERE, message.event))
             await inbox.ack(received)
 
     def _print(self, line: EventView) -> None:
@@ -127,7 +127,7 @@ class _Tail:
     def _remember(self, event: str) -> None:
         self._seen.add(event)
         self._order.append(event)
-        if len(self._order) > _REMEMBERED:
+        if len(self._order) > _MAX_REMEMBERED_EVENTS:
             self._seen.discard(self._order.popleft())
 
 
@@ -151,4 +151,4 @@ def readable(line: EventView) -> str:
 
 def mask_phones(text: str) -> str:
     """Return a text in which only the last four digits of anything like a phone number are left."""
-    return _PHONE.sub(lambda found: last4(found[0]), text)
+    return _PHONE.sub(lambda match: last4(match[0]), text)

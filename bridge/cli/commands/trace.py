@@ -22,7 +22,8 @@ from bridge.domain.event_view import EventView
 from bridge.domain.settings import format_duration
 from bridge.domain.times import rfc3339, truncate_to_millis
 from bridge.protocols.deliveries import Attempt, DeliveryCounts
-from bridge.runtime.assembly import Assembly, Store
+from bridge.protocols.store import Store
+from bridge.runtime.assembly import Assembly
 
 
 @click.command(
@@ -43,15 +44,15 @@ def trace(resource: str, config_file: Path, *, as_json: bool) -> None:
     any event, the last known status is told where the bridge has one.
     """
     parts = load_assembly(config_file)
-    found, known = run(_trace(parts, resource))
-    if not found and not known:
+    traced, known = run(_trace(parts, resource))
+    if not traced and not known:
         raise click.ClickException(_nothing(parts, resource))
     if as_json:
-        print_json(found or [one.plain() for one in known])
+        print_json(traced or [status.plain() for status in known])
         return
-    for one in known:
-        click.echo(f"{one.subject}: {one}")
-    for change in found:
+    for status in known:
+        click.echo(f"{status.subject}: {status}")
+    for change in traced:
         _print(change)
 
 
@@ -94,20 +95,22 @@ class _Outcome:
     attempts: tuple[Attempt, ...] = ()
 
     def plain(self) -> dict[str, Any]:
-        attempts = [{"at": _time(each.at), "kind": each.kind, "error": each.error} for each in self.attempts]
+        attempts = [
+            {"at": _time(attempt.at), "kind": attempt.kind, "error": attempt.error} for attempt in self.attempts
+        ]
         return {"sink": self.sink, "state": self.state, "said": self.said, "attempts": attempts}
 
 
 async def _trace(parts: Assembly, resource: str) -> tuple[list[dict[str, Any]], list[Recorded]]:
     async with parts.opened_store() as store:
-        found: list[EventView] = []
+        rows: list[EventView] = []
         for subject in await _subjects(parts, store, resource):
             needle = subject.encode()
-            found += [line async for line in event_views(store, needle) if line.subject == subject]
-        found.sort(key=lambda line: (line.recorded or datetime.min.replace(tzinfo=UTC), line.position))
-        if not found:
+            rows += [line async for line in event_views(store, needle) if line.subject == subject]
+        rows.sort(key=lambda line: (line.recorded or datetime.min.replace(tzinfo=UTC), line.position))
+        if not rows:
             return [], await recorded(parts, store, resource)
-        return [await _timeline(parts, store, line) for line in found], []
+        return [await _timeline(parts, store, line) for line in rows], []
 
 
 async def _subjects(parts: Assembly, store: Store, resource: str) -> list[str]:
@@ -136,7 +139,7 @@ async def _timeline(parts: Assembly, store: Store, line: EventView) -> dict[str,
     journal = await store.journal(line.position.source)
     data = line.data
     confirmed = line.position.seq <= journal.confirmed
-    fates = [await _outcome(parts, store, sink, line, confirmed=confirmed) for sink in parts.config.sinks]
+    outcomes = [await _outcome(parts, store, sink, line, confirmed=confirmed) for sink in parts.config.sinks]
     return {
         "time": line.body.get("time"),
         "topic": line.event.topic,
@@ -151,7 +154,7 @@ async def _timeline(parts: Assembly, store: Store, line: EventView) -> dict[str,
         "reason": data.get("reason"),
         "recorded": line.body.get("recordedtime"),
         "confirmed": confirmed,
-        "sinks": [fate.plain() for fate in fates],
+        "sinks": [outcome.plain() for outcome in outcomes],
     }
 
 

@@ -23,7 +23,7 @@ from bridge.runtime.assembly import Assembly
     """,
 )
 def watch() -> None:
-    """Follow single messages, by id or path, beside those that a source finds by itself."""
+    """Follow single messages, by id or path, in addition to those that a source finds by itself."""
 
 
 @watch.command(
@@ -77,11 +77,11 @@ def list_(source: str | None, config_file: Path, *, as_json: bool) -> Exit:
     """List what operators named, for one source or all."""
     parts = load_assembly(config_file)
     names = list(parts.config.sources) if source is None else [_known(parts, source)]
-    found = run(_watched(parts, names))
+    result = run(_watched(parts, names))
     if as_json:
-        print_json([{"source": name, "resource": resource} for name, resource in found])
+        print_json([{"source": name, "resource": resource} for name, resource in result])
     else:
-        print_table(["source", "resource"], found)
+        print_table(["source", "resource"], result)
     return Exit.DONE
 
 

@@ -19,7 +19,7 @@ from bridge.domain.settings import Secret, Settings
 from bridge.protocols.sink import SinkSettings
 from bridge.protocols.source import SourceSettings
 
-_WIDTH = 100
+_WIDTH_CHARACTERS = 100
 _FIRST = ("type", "topics", "url")
 _SHARED = {*SourceSettings.model_fields, *SinkSettings.model_fields} - {*_FIRST}
 
@@ -32,7 +32,7 @@ class _Starter:
         model = registry.load(kind, name).settings
         chosen = _secrets_needed(model)
         yield f"  {name}:"
-        for key in sorted(model.model_fields, key=lambda each: _rank(each, model, chosen)):
+        for key in sorted(model.model_fields, key=lambda item: _rank(item, model, chosen)):
             yield from (f"    {line}".rstrip() for line in self._field(name, key, model, given=key in chosen))
 
     def _field(self, name: str, key: str, model: type[Settings], *, given: bool) -> Iterator[str]:
@@ -103,7 +103,7 @@ def _rank(key: str, model: type[Settings], chosen: set[str]) -> tuple[int, int]:
 def _comment(text: str | None, more: str) -> Iterator[str]:
     said = " ".join((text or "").split())
     said = "; ".join(part for part in (said.rstrip("."), more) if part)
-    for line in textwrap.wrap(said, _WIDTH):
+    for line in textwrap.wrap(said, _WIDTH_CHARACTERS):
         yield f"# {line}"
 
 

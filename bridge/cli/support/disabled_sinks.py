@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bridge.runtime.assembly import Store
+    from bridge.protocols.store import Store
 
 
 @dataclass(frozen=True, slots=True)
 class Disabled:
-    """A sink that gets nothing until an operator enables it, for its far side said that it is gone."""
+    """A sink that gets nothing until an operator enables it, because its endpoint said that it is gone."""
 
     sink: str
     answered: str
@@ -30,8 +30,8 @@ class Disabled:
 async def disabled(store: Store) -> dict[str, Disabled]:
     """Return the disabled sinks by name."""
     notes = await store.statuses("sink/")
-    found = ((place.removeprefix("sink/"), note) for place, note in notes.items())
+    disabled = ((place.removeprefix("sink/"), note) for place, note in notes.items())
     return {
         sink: Disabled(sink, note["disabled"], note.get("disabled_at") or None)
-        for sink, note in found if note.get("disabled")
+        for sink, note in disabled if note.get("disabled")
     }  # fmt: skip

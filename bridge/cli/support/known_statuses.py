@@ -12,7 +12,8 @@ from bridge.domain.lifecycle import StatusHistory
 from bridge.protocols.source import Reconcilable
 
 if TYPE_CHECKING:
-    from bridge.runtime.assembly import Assembly, Store
+    from bridge.protocols.store import Store
+from bridge.runtime.assembly import Assembly
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,34 +38,34 @@ class Recorded:
 
 async def recorded(parts: Assembly, store: Store, resource: str) -> list[Recorded]:
     """Return what the ledger knows of a resource, named by path or id, as far as its source keeps books by groups."""
-    found: list[Recorded] = []
+    statuses: list[Recorded] = []
     for name, source in parts.sources().items():
         try:
             if isinstance(source, Reconcilable):
                 known = await _known(store, name, source, resource)
                 baseline = name in baselines(parts)
-                found += [Recorded(name, subject, status, baseline) for subject, status in known.items()]
+                statuses += [Recorded(name, subject, status, baseline) for subject, status in known.items()]
         finally:
             await source.close()
-    return found
+    return statuses
 
 
 async def _known(store: Store, name: str, source: Reconcilable, resource: str) -> dict[str, str]:
     """Return the last status of each resource that is meant, by path."""
     cursor = await store.cursor(name)
-    found: dict[str, str] = {}
+    statuses: dict[str, str] = {}
     for group, subject in _meant(cursor, resource):
         counted = None
         with suppress(BridgeError):
             counted = await source.count(group, cursor, ask=False)
         if counted is None or counted.scope is None:
             continue
-        own = {one.key: one.kind for one in counted.shown}
-        for key, trail in (await store.scope(name, counted.scope)).items():
-            last = StatusHistory.parse(trail).last
+        own = {observation.key: observation.kind for observation in counted.shown}
+        for key, history in (await store.scope(name, counted.scope)).items():
+            last = StatusHistory.parse(history).last
             if counted.subject(key) == subject and last is not None:
-                found[subject] = own.get(key, counted.kind).lifecycle.status(last)
-    return found
+                statuses[subject] = own.get(key, counted.kind).lifecycle.status(last)
+    return statuses
 
 
 def _meant(cursor: Iterable[str], resource: str) -> Iterator[tuple[str, str]]:

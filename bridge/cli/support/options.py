@@ -80,10 +80,10 @@ class FiniteFloat(click.FloatRange):
         """Read the value, or fail as wrong usage."""
         import math
 
-        found = float(super().convert(value, param, ctx))
-        if not math.isfinite(found):
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
             self.fail(f"{value!r} is no number to count with", param, ctx)
-        return found
+        return number
 
 
 class TimeParam(_TimeType):

@@ -32,7 +32,9 @@ def event_schema(event: type[Event]) -> dict[str, Any]:
         schema["properties"]["channel"] = {"enum": list(event.channels), "title": "Channel"}
     if event.details:
         # Examples and no `enum`: a provider may have a new word tomorrow.
-        schema["properties"]["detail"]["examples"] = sorted({word for each in event.details.values() for word in each})
+        schema["properties"]["detail"]["examples"] = sorted(
+            {word for detail in event.details.values() for word in detail}
+        )
     description = " ".join((event.__doc__ or "").split())
     return {
         "$schema": DIALECT, "$id": event.schema_uri(),
@@ -57,10 +59,10 @@ def settings_schema(model: type[Settings], *, prefix: str = "") -> dict[str, Any
     schema = model.model_json_schema(ref_template=f"#/$defs/{prefix}{{model}}")
     _write_defaults(schema, model)
     inner = schema.pop("$defs", {})
-    for each in _models(model):
-        if each.__name__ in inner:
-            _write_defaults(inner[each.__name__], each)
-    return schema | ({"$defs": {f"{prefix}{name}": each for name, each in inner.items()}} if inner else {})
+    for inner_model in _models(model):
+        if inner_model.__name__ in inner:
+            _write_defaults(inner[inner_model.__name__], inner_model)
+    return schema | ({"$defs": {f"{prefix}{name}": definition for name, definition in inner.items()}} if inner else {})
 
 
 def plain_default(model: type[Settings], key: str) -> Any:
@@ -139,22 +141,22 @@ _STRICT = {"integer", "number", "boolean"}
 
 def _open_to_variables(schema: Any) -> Any:
     if isinstance(schema, list):
-        return [_open_to_variables(each) for each in schema]
+        return [_open_to_variables(part) for part in schema]
     if not isinstance(schema, dict):
         return schema
-    inner = {key: _open_below(key, each) for key, each in schema.items()}
+    inner = {key: _open_below(key, part) for key, part in schema.items()}
     narrow = inner.get("type") in _STRICT or (
         inner.get("type") == "string" and ("pattern" in inner or "enum" in inner or "const" in inner)
     )
     if not narrow:
         return inner
-    told = {key: inner.pop(key) for key in ("title", "description", "default", "examples") if key in inner}
-    return {**told, "anyOf": [inner, json.loads(json.dumps(_VARIABLE))]}
+    annotations = {key: inner.pop(key) for key in ("title", "description", "default", "examples") if key in inner}
+    return {**annotations, "anyOf": [inner, json.loads(json.dumps(_VARIABLE))]}
 
 
 def _open_below(key: str, value: Any) -> Any:
     if key in _NAMED:
-        return {name: _open_to_variables(each) for name, each in value.items()}
+        return {name: _open_to_variables(part) for name, part in value.items()}
     return value if key in _VERBATIM else _open_to_variables(value)
 
 

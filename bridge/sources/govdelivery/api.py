@@ -61,7 +61,7 @@ class ProviderHealth:
         """Note that a request was refused: nothing to count, unless nothing else is answered at all."""
         self._last = error
 
-    def told(self, *, lives: bool) -> None:
+    def count_response(self, *, lives: bool) -> None:
         """Note what the root said; where it lives, the failures so far were the resources' own."""
         self._root = lives
         if lives:
@@ -96,7 +96,7 @@ class MessageListing:
     """The provider's own clock, in seconds since 1970."""
     digest: int
     """What tells its bytes from others, in this process."""
-    familiar: bool = False
+    page_cache: bool = False
     """Whether its bytes are those that the caller knew; it has no items then."""
 
     @property
@@ -177,10 +177,10 @@ class Api:
             self.health.answered()
             return answer, value
         self.health.failed(failure)
-        await self._acquit(failure)
+        await self._blame_provider_or_resource(failure)
         raise failure
 
-    async def _acquit(self, failure: ProviderError | Unauthorized) -> None:
+    async def _blame_provider_or_resource(self, failure: ProviderError | Unauthorized) -> None:
         """Return where the failure may be the resource's own; raises one of `ENDS_SWEEP` where it is not.
 
         One failure says nothing of the provider. Refused credentials do, unless something else was answered with them.
@@ -205,7 +205,7 @@ class Api:
             lives = self.health.alive
         except BridgeError:
             lives = False
-        self.health.told(lives=lives)
+        self.health.count_response(lives=lives)
         return lives
 
 
@@ -217,24 +217,24 @@ def provider_clock(answer: Response) -> float | None:
 
 def message_path(text: Any) -> str | None:
     """Return the canonical path `/messages/<channel>/<id>` of a message or of one of its recipients, else None."""
-    found = _parts(text)
-    return None if found is None else found[1]
+    parts = _parts(text)
+    return None if parts is None else parts[1]
 
 
 def recipient_key(text: Any, message: str) -> str | None:
     """Return a recipient's key in `message`: its id, or its whole path where that lies elsewhere; None without one."""
-    found = _parts(text)
-    if found is None or found[4] is None:
+    parts = _parts(text)
+    if parts is None or parts[4] is None:
         return None
-    return found[4] if found[1] == message else f"{found[1]}/recipients/{found[4]}"
+    return parts[4] if parts[1] == message else f"{parts[1]}/recipients/{parts[4]}"
 
 
 def canonical(text: str) -> str | None:
     """Return the canonical path of a message or a recipient that is written as a path or an address."""
-    found = _parts(text if text.startswith("/") or "://" in text else f"/{text}")
-    if found is None:
+    parts = _parts(text if text.startswith("/") or "://" in text else f"/{text}")
+    if parts is None:
         return None
-    return found[1] if found[4] is None else f"{found[1]}/recipients/{found[4]}"
+    return parts[1] if parts[4] is None else f"{parts[1]}/recipients/{parts[4]}"
 
 
 def channel_of(path: str) -> str:

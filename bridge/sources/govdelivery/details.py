@@ -15,11 +15,11 @@ from bridge.sources.govdelivery.lifecycles import DETAILS
 from bridge.sources.govdelivery.sweep import MAX_PAGES, observations
 
 _REMEMBERED_CALLS = 50_000
-_REMEMBERED_WALKS = 8
+_MAX_REMEMBERED_WALKS = 8
 _REMEMBERED_FAILURES = 10_000
 _TRIES = 3
-_FRESH_SHARE = 3.0
-_FRESH_AT_LEAST = 2.0
+_RECENT_SHARE = 3.0
+_MIN_RECENT_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +45,15 @@ class Details:
         nothing of what is committed after it may wait for a detail.
         """
         wanted: dict[tuple[str, str], tuple[ResourceType, set[str]]] = {}
-        for one in news:
-            status = one.kind.lifecycle.status_by_value.get(one.status, "")
-            if one.detail is None and one.kind.channel == "voice" and status in DETAILS:
-                wanted.setdefault((one.scope, status), (one.kind, set()))[1].add(one.key)
-        found: dict[tuple[str, str], str] = {}
+        for item in news:
+            status = item.kind.lifecycle.status_by_value.get(item.status, "")
+            if item.detail is None and item.kind.channel == "voice" and status in DETAILS:
+                wanted.setdefault((item.scope, status), (item.kind, set()))[1].add(item.key)
+        details: dict[tuple[str, str], str] = {}
         failure: BridgeError | None = None
         for (message, status), (kind, keys) in wanted.items():
             try:
-                details = await self._of(api, kind, message, status, keys)
+                by_key = await self._of(api, kind, message, status, keys)
             except ENDS_SWEEP:
                 raise
             except BridgeError as error:
@@ -63,10 +63,12 @@ class Details:
                 report(f"{error}; calls stay without this detail")
             else:
                 self._failures.pop((message, status), None)
-                found |= {(message, key): detail for key, detail in details.items()}
+                details |= {(message, key): detail for key, detail in by_key.items()}
         if failure is not None:
             raise failure
-        return [replace(one, detail=found.get((one.scope, one.key), one.detail), awaits_detail=False) for one in news]
+        return [
+            replace(item, detail=details.get((item.scope, item.key), item.detail), awaits_detail=False) for item in news
+        ]
 
     def _tries_again(self, message: str, status: str) -> bool:
         """Count a failure, and decide whether what was news is worth waiting for another try."""
@@ -88,10 +90,12 @@ class Details:
             await self._collection(api, kind, message, detail, missing - details.keys(), details)
         now = self._clock.monotonic()
         # A walk that found all it looked for has ended there, and says nothing of others.
-        fresh = max(_FRESH_AT_LEAST, _FRESH_SHARE * (now - started)) if missing - details.keys() else 0.0
-        self._walks[message, status] = _DetailWalk(now + fresh, details if len(details) <= _REMEMBERED_CALLS else {})
+        recent_seconds = max(_MIN_RECENT_SECONDS, _RECENT_SHARE * (now - started)) if missing - details.keys() else 0.0
+        self._walks[message, status] = _DetailWalk(
+            now + recent_seconds, details if len(details) <= _REMEMBERED_CALLS else {}
+        )
         self._walks.move_to_end((message, status))
-        if len(self._walks) > _REMEMBERED_WALKS:
+        if len(self._walks) > _MAX_REMEMBERED_WALKS:
             self._walks.popitem(last=False)
         return known | {key: details[key] for key in missing & details.keys()}
 
@@ -114,8 +118,8 @@ class Details:
                 listing = await api.listing(target)
             except RequestRejected:
                 return
-            for one in observations(kind, message, listing.items, detail):
-                if one.detail is not None:
-                    details[one.key] = detail
-                    missing.discard(one.key)
+            for observation in observations(kind, message, listing.items, detail):
+                if observation.detail is not None:
+                    details[observation.key] = detail
+                    missing.discard(observation.key)
             target = listing.next

@@ -72,7 +72,7 @@ _RECIPIENT_EVENTS: dict[str, type[Event]] = {
     "failed": events.RecipientFailed,
 }
 
-# What a person wrote (body, say_text, play_url) is the message's content and not its fate: no event carries it.
+# What a person wrote (body, say_text, play_url) is the message's content and not its status: no event carries it.
 _COMMON_FIELDS = {"_links", "id", "status", "created_at", "completed_at"}
 _MESSAGE_FIELDS = _COMMON_FIELDS | {"recipient_counts", "recipient_detail_counts", "body", "say_text", "play_url"}
 _RECIPIENT_FIELDS = _COMMON_FIELDS | {"phone", "formatted_phone", "error_message"}
@@ -94,12 +94,14 @@ def _fitting(lifecycle: Lifecycle, statuses: Mapping[str, str]) -> dict[str, str
 
 def counts(value: Any) -> dict[str, int] | None:
     """Return counts by name without those that cannot be numbers of people; None where there are none at all."""
-    found = {name: parsing.integer(raw) for name, raw in parsing.mapping(value).items()}
-    return {name: count for name, count in found.items() if count is not None and 0 <= count <= _COUNT_AT_MOST} or None
+    numbers = {name: parsing.integer(raw) for name, raw in parsing.mapping(value).items()}
+    return {
+        name: count for name, count in numbers.items() if count is not None and 0 <= count <= _COUNT_AT_MOST
+    } or None
 
 
 def describe_message(observation: Observation) -> Facts:
-    """Read a message's facts; its text is left out, for it is content and not fate."""
+    """Read a message's facts; its text is left out, because it is content and not status."""
     item = parsing.mapping(observation.item)
     created, completed = parsing.time(item.get("created_at")), parsing.time(item.get("completed_at"))
     status = observation.kind.lifecycle.status_by_value.get(observation.status)

@@ -32,8 +32,8 @@ async def fetch_counts(api: Api, kinds: Kinds, path: str, now: datetime) -> Grou
         return GroupCounts(path, now, recipient, subject, scope=path, not_found=True)
     status = parsing.text(item.get("status"))
     shown = () if status is None else (Observation(message, path, MESSAGE_KEY, status, item),)
-    found, details = counts(item.get("recipient_counts")), counts(item.get("recipient_detail_counts"))
-    return _counted(GroupCounts(path, answer.at, recipient, subject, scope=path, shown=shown), found, details)
+    by_status, details = counts(item.get("recipient_counts")), counts(item.get("recipient_detail_counts"))
+    return _counted(GroupCounts(path, answer.at, recipient, subject, scope=path, shown=shown), by_status, details)
 
 
 def cached_counts(kinds: Kinds, path: str, entry: MessageState) -> GroupCounts | None:
@@ -47,13 +47,13 @@ def cached_counts(kinds: Kinds, path: str, entry: MessageState) -> GroupCounts |
     return _counted(counted, entry.counts, entry.details)
 
 
-def _counted(bare: GroupCounts, found: Mapping[str, int] | None, details: Mapping[str, int] | None) -> GroupCounts:
-    if found is None:
+def _counted(bare: GroupCounts, counted: Mapping[str, int] | None, details: Mapping[str, int] | None) -> GroupCounts:
+    if counted is None:
         return replace(bare, needs_full_read=True, remarks=("the provider gives no counts of it",))
     names = bare.kind.lifecycle.status_by_value
-    total = found.get(_TOTAL)
-    by_status = {name: count for name, count in found.items() if name in names and count}
-    others = sum(count for name, count in found.items() if name not in names and name != _TOTAL)
+    total = counted.get(_TOTAL)
+    by_status = {name: count for name, count in counted.items() if name in names and count}
+    others = sum(count for name, count in counted.items() if name not in names and name != _TOTAL)
     if others and total is not None and sum(by_status.values()) + others == total:
         by_status[UNKNOWN] = others
     ours: dict[str, int] = {}
@@ -64,15 +64,15 @@ def _counted(bare: GroupCounts, found: Mapping[str, int] | None, details: Mappin
 
 
 def _contradictions(ours: Mapping[str, int], total: int | None, details: Mapping[str, int]) -> list[str]:
-    told = []
+    contradictions = []
     if total is not None and sum(ours.values()) != total:
-        told.append(f"counts {total} recipients in total and {sum(ours.values())} by status")
+        contradictions.append(f"counts {total} recipients in total and {sum(ours.values())} by status")
     for status, names in DETAILS.items():
         present = [details[name] for name in names if name in details]
         few = len(present) == len(names) and sum(present) < ours.get(status, 0)
         if present and (few or sum(present) > ours.get(status, 0)):
-            told.append(f"counts {ours.get(status, 0)} {status} and {sum(present)} in their details")
-    return told
+            contradictions.append(f"counts {ours.get(status, 0)} {status} and {sum(present)} in their details")
+    return contradictions
 
 
 async def fetch_statistics(
@@ -92,10 +92,10 @@ async def fetch_statistics(
         answer, item = await api.object(target, having=("recipients",))
     except NotFound:
         return None
-    found = counts(item.get("recipients"))
-    if found is None:
+    by_status = counts(item.get("recipients"))
+    if by_status is None:
         raise answer.refused("the provider's statistics are no counts")
-    total = found.get(_TOTAL, sum(found.values()))
+    total = by_status.get(_TOTAL, sum(by_status.values()))
     return Statistics(f"{recipient.channel} {recipient.entity}", start, end, total, sum(known), len(known))
 
 
@@ -116,9 +116,9 @@ async def list_recipients(api: Api, recipient: ResourceType, path: str) -> Async
                 if not collection:
                     raise
                 break
-            found = list(observations(recipient, path, listing.items, None))
-            yield Page(found, by=listing.at)
-            keys = {one.key for one in found}
+            shown = list(observations(recipient, path, listing.items, None))
+            yield Page(shown, by=listing.at)
+            keys = {observation.key for observation in shown}
             if keys <= met:
                 break
             met |= keys

@@ -1,0 +1,75 @@
+"""Whether the process is alive and ready: what `/livez` and `/readyz` answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from bridge.domain.errors import BridgeError
+from bridge.runtime.process import Process
+from bridge.web.health_server import HealthServer
+
+log = structlog.get_logger()
+
+_ANSWER_SECONDS = 3.0
+_HEARTBEAT_SECONDS = 1.0
+_LISTEN_AGAIN_SECONDS = 2.0
+
+
+class HealthMonitor:
+    """Keeps the heartbeat of the event loop, asks the store and the broker, and serves the health pages."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._clock = process.clock
+        self._beat = process.clock.monotonic()
+        self.server = HealthServer(
+            process.metrics, process.health, refresh=self._refresh, heartbeat_age=self._heartbeat_age
+        )
+
+    async def heartbeat(self) -> None:
+        """Note every second that the event loop runs."""
+        while True:
+            self._beat = self._clock.monotonic()
+            await self._clock.sleep(_HEARTBEAT_SECONDS)
+
+    async def serve(self, host: str, port: int) -> None:
+        """Listen as soon as the address is free: another replica on this machine, perhaps about to end, may have it."""
+        reported = False
+        while True:
+            try:
+                await self.server.start(host, port)
+            except OSError as error:
+                if not reported:
+                    log.warning(
+                        "http.cannot_listen", address=f"{host}:{port}", reason=error.strerror or "it is refused",
+                        consequence="no health pages and no metrics until it is free; all else works. See http.listen",
+                    )  # fmt: skip
+                reported = True
+                await self._clock.sleep(_LISTEN_AGAIN_SECONDS)
+            else:
+                log.info("http.listens", address=f"{host}:{self.server.port}")
+                return
+
+    def _heartbeat_age(self) -> float:
+        return self._clock.monotonic() - self._beat
+
+    async def _refresh(self) -> None:
+        """Ask the store and the broker whether they answer; sources and relays report by themselves."""
+        pings = {"store": self._process.parts.store.ping, "broker": self._process.parts.broker.ping}
+        reasons = await asyncio.gather(*map(_failure, pings.values()))
+        for part, reason in zip(pings, reasons, strict=True):
+            self._process.health.set(part, reason)
+
+
+async def _failure(ping: Callable[[], Awaitable[None]]) -> str | None:
+    try:
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            await ping()
+    except TimeoutError:
+        return f"no answer within {_ANSWER_SECONDS:g} s"
+    except BridgeError as error:
+        return str(error)
+    return None

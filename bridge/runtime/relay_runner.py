@@ -1,0 +1,101 @@
+"""Relays every journal of the store to the broker, each under its lease."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from bridge.coordination.leases import wait_for_stop
+from bridge.domain.errors import Unavailable
+from bridge.domain.retry import RECONNECT, Backoff
+from bridge.protocols.ledger import Lease
+from bridge.relay.recent_entries import RecentEntries
+from bridge.relay.relay import Relay, RelayResult
+from bridge.runtime.process import Process
+
+log = structlog.get_logger()
+
+_NEW_JOURNALS_EVERY_SECONDS = 5.0
+_READ_EVERY_SECONDS = {True: 2.0, False: 0.25}
+"""Between two reads of a journal; longer if this process polls, because its own commits wake the relay at once."""
+_FIRST_WAIT_SECONDS = 0.5
+
+
+class RelayRunner:
+    """The relaying part of a process."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._parts = process.parts
+        self._clock = process.clock
+
+    async def run(self) -> None:
+        """Relay every source that has a journal, also a source that left the configuration with events unpublished."""
+        running: dict[str, asyncio.Future[None]] = {}
+        try:
+            while not self._process.stop_relaying.is_set():
+                for name in await self._journals() - running.keys():
+                    work = self._process.supervise(f"relay/{name}", self._relay(name))
+                    running[name] = asyncio.ensure_future(work)
+                await wait_for_stop(self._process.stop_relaying, self._clock, _NEW_JOURNALS_EVERY_SECONDS)
+            await asyncio.gather(*running.values(), return_exceptions=True)
+        finally:
+            for task in running.values():
+                task.cancel()
+            await asyncio.gather(*running.values(), return_exceptions=True)
+
+    async def _journals(self) -> set[str]:
+        configured = set(self._parts.sources)
+        try:
+            return configured.union(await self._parts.store.sources())
+        except Unavailable:
+            return configured
+
+    def _relay(self, name: str) -> Callable[[], Awaitable[None]]:
+        async def work(lease: Lease) -> None:
+            # Kept only while this process relays: otherwise nobody would take anything out.
+            recent = self._process.recent[name] = RecentEntries(name)
+            try:
+                await self._drain_until_stop(name, lease, Relay(self._parts.store, self._parts.broker, recent=recent))
+            finally:
+                del self._process.recent[name]
+
+        async def run() -> None:
+            await self._process.leases.run(f"relay/{name}", work, self._process.stop_relaying)
+
+        return run
+
+    async def _drain_until_stop(self, name: str, lease: Lease, relay: Relay) -> None:
+        backoff = Backoff(self._clock.random, base=_FIRST_WAIT_SECONDS, cap=RECONNECT)
+        stop, wake = self._process.stop_relaying, self._process.committed[name]
+        while True:
+            # Once more after the signal to stop: what was committed last is published before the process ends.
+            last = stop.is_set()
+            started = self._clock.monotonic()
+            try:
+                result = await relay.drain(lease, name)
+            except Unavailable as error:
+                wait = backoff.on_failure()
+                self._process.health.set(f"relay/{name}", str(error))
+                log.warning(
+                    "relay.waits", source=name, reason=str(error), again_in=round(wait, 1),
+                    consequence="events wait in the journal",
+                )  # fmt: skip
+            else:
+                backoff.on_success()
+                wait = _READ_EVERY_SECONDS["poll" in self._process.roles]
+                self._process.health.set(f"relay/{name}", None)
+                self._count(name, result, self._clock.monotonic() - started)
+            if last:
+                return
+            await wait_for_stop(stop, self._clock, wait, None if backoff.failures else wake)
+
+    def _count(self, name: str, result: RelayResult, seconds: float) -> None:
+        if result.published:
+            metrics = self._process.metrics
+            metrics.confirmed.labels(name).inc(result.published)
+            metrics.unroutable.labels(name).inc(result.unroutable)
+            metrics.confirm_seconds.labels(name).observe(seconds)
+            log.debug("relay.published", source=name, events=result.published, unroutable=result.unroutable)

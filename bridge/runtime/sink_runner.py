@@ -1,0 +1,210 @@
+"""Delivers to the configured sinks, audits their books, and publishes what becomes of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+
+import structlog
+
+from bridge.coordination.leases import wait_for_stop
+from bridge.delivery.audit import Audit
+from bridge.delivery.claims import ClaimedDelivery
+from bridge.delivery.sending import RESULTS, Outcome
+from bridge.delivery.worker import DeliveryBackends, DeliveryWorker
+from bridge.domain.catalogue import SinkData, SinkDisabled, SinkEvent, SinkRecovered, internal_event
+from bridge.domain.errors import Unavailable
+from bridge.domain.times import rfc3339, truncate_to_millis
+from bridge.protocols.broker import QUEUE_PREFIX
+from bridge.protocols.ledger import Commit
+from bridge.protocols.sink import Outgoing, SinkSettings
+from bridge.runtime.process import Process
+
+log = structlog.get_logger()
+
+INTERNAL_JOURNAL = "_bridge"
+"""The journal of the bridge's own events; no source can have this name."""
+_GRACE_SHARE = 0.2
+"""The part of the drain time in which a delivery that was begun may end."""
+
+
+class SinkRunner:
+    """The delivering part of a process. In every role it registers the sinks, so that no event is lost to them."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._parts = process.parts
+        self._clock = process.clock
+        self._store = process.parts.store
+        self.audit = Audit(self._store, self._store, self._parts.broker, self._clock)
+        self.workers: dict[str, DeliveryWorker] = {}
+        """The delivery workers of this process, by sink."""
+
+    def work(self) -> list[Awaitable[None]]:
+        """Return the work of delivering and of auditing, for each sink."""
+        supervise = self._process.supervise
+        return [
+            work
+            for name in self._parts.sinks
+            for work in (
+                supervise(f"sink/{name}", self._deliver(name)),
+                supervise(f"audit/{name}", self._audit_often(name)),
+            )
+        ]
+
+    # registering
+
+    async def register(self) -> None:
+        """Open the books of each sink and declare its queue, before anything is polled.
+
+        Every event that is published from then on is expected at every sink. Raises `Unavailable` for the store; a
+        broker that is unavailable is only said in the log.
+        """
+        known = await self._store.statuses("sink/")
+        for name, part in self._parts.sinks.items():
+            topics = json.dumps(part.settings.topics)
+            if f"sink/{name}" not in known:
+                await self.audit.register_sink(name)
+                await self._store.set_status(f"sink/{name}", {"since": self._now(), "topics": topics})
+            elif known[f"sink/{name}"].get("topics") != topics:
+                await self._store.set_status(f"sink/{name}", {"topics": topics})
+            try:
+                await self._parts.broker.declare(QUEUE_PREFIX + name, part.settings.topics)
+            except Unavailable as error:
+                log.warning(
+                    "sink.queue_cannot_be_declared", sink=name, reason=str(error),
+                    consequence="tried again; what is published until then is offered from the journal",
+                )  # fmt: skip
+        for name in sorted(known.keys() - {f"sink/{name}" for name in self._parts.sinks}):
+            await self._warn_orphaned_queue(name.removeprefix("sink/"))
+
+    async def _warn_orphaned_queue(self, sink: str) -> None:
+        """Say that a sink which left the configuration has left a queue that fills."""
+        try:
+            messages = await self._parts.broker.depth(QUEUE_PREFIX + sink)
+        except Unavailable:
+            return
+        if messages:
+            log.warning(
+                "sink.is_no_longer_configured", sink=sink, messages=messages,
+                consequence="its queue stays bound, and fills until it is deleted",
+            )  # fmt: skip
+
+    # delivering
+
+    def _deliver(self, name: str) -> Callable[[], Awaitable[None]]:
+        async def run() -> None:
+            worker = await self.open_worker(name)
+            await worker.run(self._process.stop, grace=self._parts.limits.drain * _GRACE_SHARE)
+
+        return run
+
+    async def open_worker(self, name: str) -> DeliveryWorker:
+        """Open a sink, and return its delivery worker, which knows whether the sink is disabled."""
+        await self._parts.sinks[name].sink.open()
+        worker = self.workers[name] = self._worker(name)
+        await self.sync_disabled(name, worker)
+        return worker
+
+    def _worker(self, name: str) -> DeliveryWorker:
+        part = self._parts.sinks[name]
+        metrics = self._process.metrics
+        seconds = metrics.delivery_seconds.labels(name)  # finding a series costs more than counting in it
+        results = {result: metrics.deliveries.labels(name, result) for result in RESULTS}
+
+        async def send(claimed: ClaimedDelivery) -> None:
+            await part.sink.send(Outgoing(part.mask(claimed.event), claimed.attempts + 1, self._parts.read))
+
+        async def changed(state: str, reason: str, at: datetime) -> None:
+            if state == "gone":
+                status = {"disabled": reason, "disabled_at": rfc3339(truncate_to_millis(at))}
+                await self._store.set_status(f"sink/{name}", status)
+            await self._publish_sink_event(name, SinkRecovered if state == "recovered" else SinkDisabled, reason, at)
+
+        def on_outcome(outcome: Outcome) -> None:
+            results[outcome.result].inc()
+            seconds.observe(outcome.seconds)
+
+        return DeliveryWorker(
+            name, part.settings, DeliveryBackends(self._store, self._store, self._parts.broker), self._clock,
+            send=send, outcome=on_outcome, changed=changed, claim=self._parts.limits.claim,
+        )  # fmt: skip
+
+    async def _publish_sink_event(self, name: str, cls: type[SinkEvent], reason: str, at: datetime) -> None:
+        """Publish what became of a sink, by the bridge's own journal; published again, it is the same event."""
+        now = truncate_to_millis(at)
+        event = internal_event(
+            cls,
+            SinkData,
+            source="/bridge/sinks",
+            subject=f"/sinks/{name}",
+            occurrence=rfc3339(now),
+            now=now,
+            previous="disabled" if cls is SinkRecovered else None,
+            reason=reason or None,
+        )
+        await self._store.commit(None, Commit(INTERNAL_JOURNAL, events=[event.to_wire()]))
+        self._process.committed[INTERNAL_JOURNAL].set()
+
+    async def sync_disabled(self, name: str, worker: DeliveryWorker) -> None:
+        """Disable or enable a worker as the store says; write again what a store that was reset has forgotten."""
+        noted = worker.noted  # before the store is read: an HTTP 410 may come in between
+        status = (await self._store.statuses(f"sink/{name}")).get(f"sink/{name}", {})
+        if "since" not in status:
+            # Otherwise the next start would register the sink as new, and count what it still expects as delivered.
+            log.warning(
+                "store.reset_detected", sink=name,
+                consequence="what the providers show is published again, with the same ids",
+            )  # fmt: skip
+            topics = json.dumps(self._parts.sinks[name].settings.topics)
+            await self._store.set_status(f"sink/{name}", {"since": self._now(), "topics": topics})
+        if status.get("disabled"):
+            worker.disable()
+        elif noted:
+            log.info("sink.enabled", sink=name, consequence="what waited is sent now")
+            await self._publish_sink_event(name, SinkRecovered, "", self._clock.now())
+            worker.enable()
+
+    # auditing
+
+    def _audit_often(self, name: str) -> Callable[[], Awaitable[None]]:
+        async def run() -> None:
+            while not await wait_for_stop(self._process.stop, self._clock, self._parts.limits.audit_every):
+                try:
+                    await self._audit_once(name)
+                except Unavailable as error:
+                    log.debug("audit.waits", sink=name, reason=str(error))
+
+        return run
+
+    async def _audit_once(self, name: str) -> None:
+        result = await self.audit.run(name, await self._audited_settings(name))
+        if result.offered:
+            self._process.metrics.offered.labels(name).inc(result.offered)
+            log.warning(
+                "audit.lost_events_requeued", sink=name, events=result.offered,
+                consequence="the broker lost them; they are sent from the journal",
+            )  # fmt: skip
+            if name in self.workers:
+                self.workers[name].wake()
+
+    async def _audited_settings(self, name: str) -> SinkSettings:
+        """Return the sink's settings with the union of our topics and those of the newest process.
+
+        During a rolling update, processes on the old configuration drop events that only the new one selects. An audit
+        by the old topics would count them as delivered.
+        """
+        settings = self._parts.sinks[name].settings
+        status = (await self._store.statuses(f"sink/{name}")).get(f"sink/{name}", {})
+        topics = dict.fromkeys([*settings.topics, *json.loads(status.get("topics", "[]"))])
+        return settings.model_copy(update={"topics": list(topics)})
+
+    async def show(self, name: str) -> None:
+        """Set the gauges of one sink."""
+        counts = (await self._store.counts(name)).values()
+        self._process.metrics.waiting.labels(name).set(sum(count.waiting for count in counts))
+        self._process.metrics.dead.labels(name).set(sum(count.dead for count in counts))
+
+    def _now(self) -> str:
+        return rfc3339(truncate_to_millis(self._clock.now()))

@@ -1,0 +1,145 @@
+"""Polls the configured sources: those of one account together, each under its lease."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from bridge.coordination.leases import wait_for_stop
+from bridge.coordination.quota import SharedQuota, accounts, polling_lease, takeover_cooldown
+from bridge.domain.event import WireEvent
+from bridge.ingest.intake import Intake, PollResult
+from bridge.ingest.poller import Poller, PollListener
+from bridge.protocols.ledger import Lease
+from bridge.protocols.source import Reconcilable
+from bridge.reconciliation.monitor import ReconciliationMonitor
+from bridge.reconciliation.reconciler import Reconciler
+from bridge.runtime.process import Process
+
+_MAX_BACKLOG_EVENTS = 50_000
+"""Events that wait for the broker; with more, their source is not polled."""
+
+
+class SourceRunner(PollListener):
+    """The polling part of a process; it also shows the state of each source."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._parts = process.parts
+        self._clock = process.clock
+        self._metrics = process.metrics
+        self.states: dict[str, str] = {}
+        """The state of each source that this process polls: ok, failing, stalled, held or standby."""
+
+    def work(self) -> list[Awaitable[None]]:
+        """Return the work of polling, one for each account."""
+        return [self._process.supervise(polling_lease(names), self._account(names)) for names in self.accounts()]
+
+    def accounts(self) -> Sequence[tuple[str, ...]]:
+        """Return the names of the sources, those of one account together."""
+        return accounts({name: part.source for name, part in self._parts.sources.items()})
+
+    def rate(self, names: Sequence[str]) -> float:
+        """Return the requests per second that the account of these sources allows."""
+        return min(self._parts.sources[name].settings.rate for name in names)
+
+    def quota(self, names: Sequence[str]) -> SharedQuota:
+        """Return the account's request quota, which processes share through the store."""
+        return SharedQuota.for_service(self._parts.store, self._clock, names, self.rate(names))
+
+    def poller(self, name: str, quota: SharedQuota) -> Poller:
+        """Return the poller of one source."""
+        part, wake = self._parts.sources[name], self._process.committed[name]
+        intake = Intake(
+            name, part.kind, part.source, self._parts.store, self._clock,
+            baseline=part.settings.first_sight == "baseline",
+            committed=self._on_commit(name, wake), lagged=self._on_lag(name),
+        )  # fmt: skip
+        return Poller(
+            name, part.settings, intake, self._parts.store, self._clock,
+            watcher=self, backpressure=self._backpressure, check=self._monitor(name, intake, wake), share=quota,
+        )  # fmt: skip
+
+    def _account(self, names: Sequence[str]) -> Callable[[], Awaitable[None]]:
+        """Return the work of one account: one process polls all its sources, because it keeps the account's quota."""
+        quota = self.quota(names)
+        polls = {f"source/{name}": self._poll(name, quota) for name in names}
+        if len(names) == 1:
+            return polls[polling_lease(names)]
+
+        async def poll_all(lease: Lease) -> None:
+            await wait_for_stop(self._process.stop_polling, self._clock, takeover_cooldown(lease, self.rate(names)))
+            await asyncio.gather(*(self._process.supervise(name, poll) for name, poll in polls.items()))
+
+        def standby() -> None:
+            for name in names:
+                self.state(name, "standby", None)
+
+        async def run() -> None:
+            leases = self._process.leases
+            await leases.run(polling_lease(names), poll_all, self._process.stop_polling, standby=standby)
+
+        return run
+
+    def _poll(self, name: str, quota: SharedQuota) -> Callable[[], Awaitable[None]]:
+        async def run() -> None:
+            await self.poller(name, quota).run(self._process.leases, self._process.stop_polling)
+
+        return run
+
+    def _on_commit(self, name: str, wake: asyncio.Event) -> Callable[[int, Sequence[WireEvent]], None]:
+        def committed(last: int, events: Sequence[WireEvent]) -> None:
+            if name in self._process.recent:
+                self._process.recent[name].put(last, events)
+            wake.set()
+
+        return committed
+
+    def _on_lag(self, name: str) -> Callable[[Sequence[float]], None]:
+        observed_lag = self._metrics.observed_lag.labels(name)
+
+        def lagged(lags: Sequence[float]) -> None:
+            for lag in lags:
+                observed_lag.observe(max(0.0, lag))
+
+        return lagged
+
+    def _monitor(self, name: str, intake: Intake, wake: asyncio.Event) -> Callable[[Lease], Awaitable[None]] | None:
+        part, every = self._parts.sources[name], self._parts.limits.reconcile_every
+        if every is None or not isinstance(part.source, Reconcilable):
+            return None
+        reconciler = Reconciler(name, part.source, self._parts.store, self._clock)
+        return ReconciliationMonitor(
+            name, intake.uri, reconciler, self._parts.store, self._clock, every=every, committed=lambda _: wake.set()
+        ).check
+
+    async def _backpressure(self, source: str) -> str | None:
+        """Say why a source must not be polled now, if so: a slow broker slows polling instead of filling the store."""
+        state = await self._parts.store.journal(source)
+        if state.backlog > _MAX_BACKLOG_EVENTS:
+            return f"{state.backlog} events wait for the broker"
+        if state.bytes > self._parts.limits.journal_bytes:
+            return f"the journal has reached its bound of {self._parts.limits.journal_bytes} bytes"
+        return None
+
+    # what pollers report
+
+    def polled(self, source: str, seconds: float, outcome: PollResult) -> None:
+        """Count a poll that succeeded."""
+        metrics = self._metrics
+        metrics.polls.labels(source, "partial" if outcome.problems else "ok").inc()
+        metrics.poll_seconds.labels(source).observe(seconds)
+        metrics.observations.labels(source).inc(outcome.observed)
+        for kind, count in outcome.by_type.items():
+            metrics.events.labels(source, kind).inc(count)
+
+    def failed(self, source: str) -> None:
+        """Count a poll that failed."""
+        self._metrics.polls.labels(source, "failed").inc()
+
+    def state(self, source: str, state: str, reason: str | None) -> None:
+        """Show the state of a source; a stalled source makes the process not ready."""
+        self.states[source] = state
+        for name in ("ok", "failing", "stalled", "held", "standby"):
+            self._metrics.source_state.labels(source, name).set(name == state)
+        self._process.health.set(f"source/{source}", f"{state}: {reason}" if state in ("stalled", "held") else None)
