@@ -32,6 +32,7 @@ from bridge.http.guarded import Endpoint, EndpointResponse, GuardedClient, Secre
 from bridge.http.headers import parse_retry_after
 from bridge.http.limiter import Limiter, account_key, shared_limiter
 from bridge.http.response import Response
+from bridge.http.status import EVENT_IS_WRONG_STATUSES
 from bridge.http.tls import Tls
 from bridge.protocols.sink import Outgoing, Privacy, Sink, SinkPlugin, SinkSettings
 from bridge.protocols.source import (
@@ -94,6 +95,7 @@ __all__ = [  # noqa: RUF022 - grouped by purpose
     "SinkPlugin",
     "SinkSettings",
     # the client of an endpoint, which keeps away from private addresses
+    "EVENT_IS_WRONG_STATUSES",
     "Endpoint",
     "EndpointResponse",
     "GuardedClient",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -16,12 +16,19 @@ from yarl import URL
 
 from bridge.concurrency.shared_timeout import SharedTimeout
 from bridge.domain.clock import Clock
-from bridge.domain.errors import BridgeError, EndpointGone, Permanent, Transient
+from bridge.domain.errors import BridgeError, EndpointGone, Permanent, Transient, Unauthorized
 from bridge.domain.settings import MASK
 from bridge.http.addresses import RefusedAddressError, is_public
 from bridge.http.headers import requested_wait
 from bridge.http.lenient import LenientConnector, head_limits
-from bridge.http.status import GONE_STATUS, RETRIED_CLIENT_ERRORS, is_redirect, is_server_error, is_success
+from bridge.http.parsing import error_code
+from bridge.http.status import (
+    CREDENTIALS_REFUSED_STATUSES,
+    EVENT_IS_WRONG_STATUSES,
+    GONE_STATUS,
+    is_redirect,
+    is_success,
+)
 from bridge.http.tls import NO_TLS, Tls, tls_reason
 
 MAX_ANSWER_BYTES = 64 * 1024
@@ -84,23 +91,29 @@ class EndpointResponse:
     body: bytes
     retry_after: float | None
 
-    def error(self) -> BridgeError | None:
+    def error(self, permanent: Collection[int] = EVENT_IS_WRONG_STATUSES) -> BridgeError | None:
         """Return None if the endpoint accepted the event (2xx), else the error that says what to do.
 
-        408, 425, 429 and 5xx are `Transient` with the endpoint's Retry-After; 410 is `EndpointGone`; all others,
-        redirects among them, are `Permanent`.
+        A status of `permanent` says that the event is wrong: `Permanent`. 410 is `EndpointGone`. All others are
+        `Transient` with the endpoint's Retry-After, redirects and refusals among them: 401, 403, 404 and their like
+        come for a moment whenever a receiver is updated or a secret is rotated. The text has the endpoint's own code of
+        the error, if its body is JSON with one.
         """
         status = self.status
         if is_success(status):
             return None
-        text = f"{self.endpoint} answered {status}"
-        if status in RETRIED_CLIENT_ERRORS or is_server_error(status):
-            return Transient(text, retry_after=self.retry_after)
+        code = error_code(self.body)
+        text = f"{self.endpoint} answered {status}" + (f" (code {code})" if code else "")
+        if status in permanent:
+            return Permanent(text)
         if status == GONE_STATUS:
             return EndpointGone(f"{text}: the endpoint is gone, nothing more is sent to it until it is enabled again")
+        if status in CREDENTIALS_REFUSED_STATUSES:
+            text = f"{text}: the endpoint refuses the credentials; check the secrets and headers of the sink"
+            return Unauthorized(text, retry_after=self.retry_after)
         if is_redirect(status):
-            return Permanent(f"{text}: redirects are not followed; configure the URL that it leads to")
-        return Permanent(text)
+            text = f"{text}: redirects are not followed; configure the URL that it leads to"
+        return Transient(text, retry_after=self.retry_after)
 
 
 class GuardedClient:

@@ -6,8 +6,9 @@ NO_CONTENT_STATUS = 204
 NOT_MODIFIED_STATUS = 304
 GONE_STATUS = 410
 TOO_MANY_REQUESTS_STATUS = 429
-RETRIED_CLIENT_ERRORS = frozenset({408, 425, 429})
-"""HTTP statuses of the 4xx class that a later try may overcome."""
+EVENT_IS_WRONG_STATUSES = (400, 413, 415, 422)
+"""Refusals that concern this event and no other; every other refusal may pass, as during a rolling update."""
+CREDENTIALS_REFUSED_STATUSES = frozenset({401, 403, 407})
 
 
 def is_success(status: int) -> bool:

@@ -20,7 +20,7 @@ from harness import Process, agreed, ask, bridge, consuming_tail, until, write_c
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from bridge.simulator import Simulator, SimulatorSettings
-from bridge.testing.fake_endpoint import FakeEndpoint, ReceivedRequest, reply, silence
+from bridge.testing.fake_endpoint import FakeEndpoint, ReceivedRequest, redirect, reply, silence
 from bridge.testing.free_port import free_port
 
 pytestmark = pytest.mark.acceptance
@@ -225,6 +225,27 @@ async def test_a_400_is_a_dead_letter_that_can_be_looked_at_and_sent_again(tmp_p
         await receiver.arrived(2, within=120)
         assert receiver.requests[1].body == receiver.requests[0].body
         await until(lambda: _none(setting), "nothing is left", within=120)
+
+
+async def test_refusals_of_a_rolling_update_cost_no_event(tmp_path):
+    async with FakeEndpoint() as receiver, running(tmp_path, crm=webhook(receiver, retry=["100ms"] * 9)) as setting:
+        receiver.answer(*(reply(status) for status in (404, 401, 403, 405, 409, 421, 423)), redirect("/elsewhere"))
+        setting.drops()
+        await receiver.arrived(9, within=120)
+        await until(lambda: _none(setting), "nothing is left", within=120)
+        assert len({request.headers["webhook-id"] for request in receiver.requests}) == 1
+        assert not setting.logged("delivery.dead_letter")
+
+
+async def test_a_refusal_that_stays_is_a_dead_letter_after_the_schedule(tmp_path):
+    refusal = reply(404, b'{"code": "route_unknown"}')
+    async with FakeEndpoint(default=refusal) as receiver, running(tmp_path, crm=webhook(receiver)) as setting:
+        setting.drops()
+        await until(lambda: setting.deliveries("crm", "--dead"), "a dead letter is listed", within=120)
+        (dead,) = await setting.deliveries("crm", "--dead")
+        assert dead["reason"] == "exhausted"
+        assert len(dead["attempts"]) == len(receiver.requests) == 6
+        assert all(attempt["error"].endswith("answered 404 (code route_unknown)") for attempt in dead["attempts"])
 
 
 async def _none(setting: Setting) -> bool:

@@ -26,7 +26,7 @@ from bridge.domain.event import Event
 from bridge.http.errors import NotFound, ProviderError, RequestRejected, Throttled, TooLarge
 from bridge.simulator import Simulator, SimulatorSettings
 from bridge.simulator.fault_catalogue import FAULTS
-from bridge.sources.marketingcloud import source as marketingcloud
+from bridge.sources.marketingcloud import client as marketingcloud
 from bridge.sources.spacivox import source as spacivox
 from bridge.testing.fakes import Jumping
 

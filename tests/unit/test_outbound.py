@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from bridge.domain.clock import Clock
-from bridge.domain.errors import EndpointGone, Permanent, Transient
+from bridge.domain.errors import Permanent, Transient
 from bridge.http.addresses import is_public
 from bridge.http.guarded import (
     MAX_ANSWER_BYTES,
@@ -174,18 +174,6 @@ async def test_cookies_are_not_kept(receiver, outbound):
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("status", "kind"),
-    [(200, None), (201, None), (204, None), (299, None), (300, Permanent), (301, Permanent), (304, Permanent),
-     (308, Permanent), (400, Permanent), (401, Permanent), (404, Permanent), (408, Transient), (409, Permanent),
-     (410, EndpointGone), (425, Transient), (429, Transient), (451, Permanent), (500, Transient), (501, Transient),
-     (503, Transient), (599, Transient)],
-)  # fmt: skip
-def test_a_status_says_what_to_do_next(status, kind):
-    error = EndpointResponse("https://crm.example.com", status, b"", None).error()
-    assert type(error) is (kind or type(None))
 
 
 @pytest.mark.parametrize(

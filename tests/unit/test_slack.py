@@ -673,7 +673,7 @@ async def test_a_bot_posts_to_its_channel_with_its_token(receiver, bot):
      (200, b'{"ok": false, "error": "invalid_blocks"}', BlocksRefused), (200, b'{"ok": false, "error": "canary"}', Permanent),
      (200, b'{"ok": false, "error": {"canary": 1}}', Permanent), (200, b"canary", Transient), (200, b"[]", Transient),
      (200, b"", Transient), (401, b'{"ok": false, "error": "invalid_auth"}', Unauthorized), (400, b"canary", Permanent),
-     (500, b'{"ok": false, "error": "canary"}', Transient)],
+     (500, b'{"ok": false, "error": "a canary"}', Transient)],
 )  # fmt: skip
 async def test_a_bots_refusals_say_what_to_do_next(receiver, bot, status, body, kind):
     receiver.default = reply(status, body)
@@ -687,7 +687,7 @@ async def test_a_bots_refusals_say_what_to_do_next(receiver, bot, status, body, 
     ("status", "body", "kind"),
     [(404, b"no_service", EndpointGone), (410, b"channel_is_archived", EndpointGone), (404, b"channel_not_found", EndpointGone),
      (403, b"action_prohibited", Unauthorized), (403, b"invalid_token", Unauthorized), (400, b"invalid_payload", Permanent),
-     (400, b"canary", Permanent), (404, b"\xff", Permanent), (429, b"rate_limited", Transient), (500, b"rollup_error", Transient)],
+     (400, b"canary", Permanent), (404, b"\xff", Transient), (429, b"rate_limited", Transient), (500, b"rollup_error", Transient)],
 )  # fmt: skip
 async def test_a_webhooks_refusals_say_what_to_do_next(receiver, slack, status, body, kind):
     receiver.answer(reply(status, body, {"Retry-After": "7"}))

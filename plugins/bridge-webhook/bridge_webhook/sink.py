@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, FilePath, WithJsonSchema, field_val
 
 from bridge.plugin import (
     CONTENT_TYPE,
+    EVENT_IS_WRONG_STATUSES,
     Clock,
     Endpoint,
     GuardedClient,
@@ -52,6 +53,11 @@ class WebhookSettings(SinkSettings):
     """Whether the URL may lead to a private, loopback or link-local address."""
     headers: dict[str, Secret] = Field(default_factory=dict)
     """Further headers of each request, such as Authorization."""
+    permanent_statuses: list[Annotated[int, Field(ge=300, le=599)]] = Field(
+        default_factory=lambda: list(EVENT_IS_WRONG_STATUSES)
+    )
+    """Answers that say that this event is wrong, so that it is a dead letter at once. After any other refusal the event
+    is sent again, as `retry` says; 410 disables the sink."""
     ca_file: FilePath | None = None
     """Certificates (PEM) to trust in addition to the system's."""
     cert_file: FilePath | None = None
@@ -103,6 +109,7 @@ class Webhook:
         self._endpoint = Endpoint.of(settings.url)
         self._headers = {"Content-Type": CONTENT_TYPE}
         self._headers |= {header: value.reveal() for header, value in settings.headers.items()}
+        self._permanent_statuses = frozenset(settings.permanent_statuses)
         self._secrets = settings.secret
         self._texts: tuple[str, ...] = ()
         self._keys: tuple[bytes, ...] = ()
@@ -127,7 +134,7 @@ class Webhook:
         if self._secrets:
             headers["webhook-signature"] = signatures(self._signing_keys(), wire.id, timestamp, wire.body)
         answer = await self._outbound.post(self._endpoint, wire.body, headers)
-        if error := answer.error():
+        if error := answer.error(self._permanent_statuses):
             raise error
 
     async def probe(self) -> str:
