@@ -20,6 +20,7 @@ from bridge.http import parsing
 from bridge.http.conditional import ConditionalCache, confirmed, validators
 from bridge.http.connector import ReportingConnector
 from bridge.http.errors import CrossOriginLink, NotFound, ProviderError, RequestRejected, Throttled, TooLarge
+from bridge.http.exact_url import exact_join, exact_url
 from bridge.http.headers import requested_wait
 from bridge.http.lenient import head_limits
 from bridge.http.limiter import Limiter
@@ -31,6 +32,7 @@ from bridge.protocols.request_context import bind, current
 _MIB = 1024 * 1024
 _RETRY_AFTER_CAP_SECONDS = 3600.0
 _MAX_PATH_CHARS = 120
+_SCHEMES = frozenset({"http", "https"})
 
 Headers = Callable[[], Awaitable[Mapping[str, str]]]
 Params = Mapping[str, str | int | None]
@@ -40,14 +42,15 @@ def origin(value: str) -> str:
     """Return an absolute http or https address, with or without a path; raises `ValueError` that says what is wrong."""
     try:
         url = URL(value.strip())
-        good = url.scheme in {"http", "https"} and bool(url.host) and url.port is not None
+        good = url.scheme in _SCHEMES and bool(url.host) and url.port is not None
     except ValueError:
         good = False
     if not good:
         raise ValueError("is not an address; write https:// and a host")
     if url.user or url.password or url.query_string or url.fragment:
         raise ValueError("an address here has neither a user nor a query: the credentials have keys of their own")
-    return str(url)
+    text = str(exact_url(value.strip()))
+    return text if value.strip().endswith("/") else text.removesuffix("/")
 
 
 Origin = Annotated[str, AfterValidator(origin)]
@@ -108,9 +111,10 @@ class HttpClient:
     """Asks one origin within a budget of requests, with credentials that never leave the origin.
 
     `headers` is awaited for each try, so that secrets can rotate. A path in `origin` is put before every target and
-    link that does not begin with it. Every failure is one of `bridge.domain.errors` or `bridge.http.errors`; its text
-    names the method and the path, and neither queries nor bodies nor headers. Once the lease of the task has ended, the
-    client sends nothing and raises `LeaseLost`. Construction has no side effects. Close it when done.
+    link that does not begin with it. A link to another origin is asked at the configured one. Every failure is one of
+    `bridge.domain.errors` or `bridge.http.errors`; its text names the method and the path, and neither queries nor
+    bodies nor headers. Once the lease of the task has ended, the client sends nothing and raises `LeaseLost`.
+    Construction has no side effects. Close it when done.
     """
 
     def __init__(
@@ -124,7 +128,7 @@ class HttpClient:
         tls: Tls = NO_TLS,
         user_agent: str = f"bridge/{__version__}",
     ) -> None:
-        self.origin = URL(origin.rstrip("/") + "/")
+        self.origin = exact_url(origin.rstrip("/") + "/")
         self.limiter = limiter
         self._clock = clock
         self._headers = headers
@@ -135,7 +139,7 @@ class HttpClient:
         self._memory = ConditionalCache(limits.memory)
 
     async def get(self, target: str, params: Params | None = None, *, ready_only: bool = True) -> Response:
-        """Ask for `target`, a path or an absolute link of the same origin; every 2xx is an answer.
+        """Ask for `target`, a path or an absolute link, at the configured origin; every 2xx is an answer.
 
         A parameter that is None is left out. With `ready_only`, 202 raises `NotReady`. The request is conditional if
         the last answer gave a validator.
@@ -273,25 +277,30 @@ class HttpClient:
 
 @lru_cache(maxsize=MAX_CACHED_URLS)
 def _url(origin: URL, target: str) -> URL:
-    """Return the address of a path or a link at an origin; raises `CrossOriginLink` if it leads elsewhere."""
-    base = origin.raw_path.rstrip("/")
+    """Return the address at an origin that a path or a link leads to; raises `CrossOriginLink`.
+
+    A link to another host, or to `http` instead of `https`, leads to its path and query at the origin: behind a
+    balancer, a provider may not know its own address. So nothing, and no token, is ever sent anywhere else.
+    """
     try:
-        url = origin.join(URL(target))
-        foreign = _origin_of(url) != _origin_of(origin)
-        if base and not f"{url.raw_path}/".startswith(f"{base}/"):
-            # A proxy in front of the provider need not put its path into the links that the provider writes.
-            url = url.with_path(f"{base}{url.raw_path}", encoded=True, keep_query=True)
+        link = exact_join(origin, target)
     except ValueError:
-        foreign = True
-    if foreign:
+        link = None
+    if link is None or link.scheme not in _SCHEMES:
         raise CrossOriginLink(
-            "a link leads to another origin than the configured one: not followed, the token stays here"
+            "a link leads to something that is not asked with HTTP: not followed, the token stays here"
         )
-    return url.with_user(None).with_fragment(None)
-
-
-def _origin_of(url: URL) -> tuple[str, str | None, int | None]:
-    return url.scheme, url.host, url.port
+    path, base = link.raw_path, origin.raw_path.rstrip("/")
+    if base and not f"{path.rstrip('?')}/".startswith(f"{base}/"):
+        # A proxy in front of the provider need not put its path into the links that the provider writes.
+        path = f"{base}{path}"
+    return URL.build(
+        scheme=origin.scheme,
+        authority=origin.raw_authority,
+        path=path,
+        query_string=link.raw_query_string,
+        encoded=True,
+    )
 
 
 def _check_status(answer: Response, after: float | None, *, ready_only: bool) -> RequestFailure | None:

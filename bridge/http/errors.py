@@ -47,4 +47,4 @@ class TooLarge(Permanent):
 
 
 class CrossOriginLink(Permanent):
-    """A link leads away from the configured origin; it is not followed, because the credentials would go with it."""
+    """A link leads to no HTTP address, so it cannot be asked at the configured origin; it is not followed."""

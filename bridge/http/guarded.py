@@ -19,6 +19,7 @@ from bridge.domain.clock import Clock
 from bridge.domain.errors import BridgeError, EndpointGone, Permanent, Transient, Unauthorized
 from bridge.domain.settings import MASK
 from bridge.http.addresses import RefusedAddressError, is_public
+from bridge.http.exact_url import exact_url
 from bridge.http.headers import requested_wait
 from bridge.http.lenient import LenientConnector, head_limits
 from bridge.http.parsing import error_code
@@ -46,7 +47,10 @@ AddrInfo = tuple[int, int, int, str, tuple[Any, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A checked URL; its path and query may be secrets, so only `name` is ever shown."""
+    """A checked URL, which is asked byte for byte as it was written.
+
+    Its path and query may be secrets, so only `name` is ever shown.
+    """
 
     url: URL
     name: str
@@ -56,7 +60,7 @@ class Endpoint:
     def of(cls, text: str) -> Endpoint:
         """Read a URL; raises `ValueError`, whose text quotes nothing of it."""
         try:
-            url = URL(text.strip())
+            url = exact_url(text.strip())
             port = url.port
         except ValueError:
             raise ValueError("is not a URL; write https://HOST/PATH") from None
@@ -64,7 +68,7 @@ class Endpoint:
             raise ValueError("is not a URL that can be posted to; write https://HOST/PATH")
         host = f"[{url.host}]" if ":" in url.host else url.host
         name = f"{url.scheme}://{host}" + ("" if url.is_default_port() else f":{port}")
-        return cls(url.with_fragment(None), name)
+        return cls(url, name)
 
 
 def _checked(text: str) -> str:

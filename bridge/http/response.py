@@ -15,6 +15,7 @@ from yarl import URL
 from bridge.domain.errors import BridgeError
 from bridge.http import parsing
 from bridge.http.errors import ProviderError
+from bridge.http.exact_url import exact_join
 from bridge.http.headers import links
 
 MAX_CACHED_URLS = 2048
@@ -85,7 +86,7 @@ class Response:
 @lru_cache(maxsize=MAX_CACHED_URLS)
 def _joined(base: URL, target: str) -> str:
     """Return a link's absolute target; raises `ValueError`. Cached, as the same pages are read again and again."""
-    return str(base.join(URL(target)))
+    return str(exact_join(base, target))
 
 
 @dataclass(frozen=True, slots=True)

@@ -358,7 +358,7 @@ def test_links_that_are_none_are_borne(value):
 
 
 def test_the_memory_of_stand_ins_is_bounded(monkeypatch):
-    monkeypatch.setattr("bridge.recording.redaction._REMEMBERED", 3)
+    monkeypatch.setattr("bridge.recording.redaction._MAX_REMEMBERED_ENTRIES", 3)
     fresh = Redactor(b"k" * 32)
     assert len({fresh.token(str(number)) for number in range(10)}) == 10
     assert len(fresh._known) <= 3
