@@ -591,7 +591,7 @@ async def _huge_header(wire: Wire, context: FaultContext) -> bool:
     del context
     await wire.send(wire.head(len(wire.answer.body), X_Trace="x" * 70_000) + wire.answer.body)
     await wire.flush()
-    return False
+    return True
 
 
 def _wires(*rows: tuple[str, str, Delivery], reads: bool = False, value: Any = None) -> list[Fault]:
