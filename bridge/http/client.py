@@ -26,7 +26,7 @@ from bridge.http.lenient import head_limits
 from bridge.http.limiter import Limiter
 from bridge.http.response import MAX_CACHED_URLS, RequestFailure, Response
 from bridge.http.status import NOT_MODIFIED_STATUS, is_client_error, is_redirect, is_success
-from bridge.http.tls import NO_TLS, Tls, tls_reason
+from bridge.http.tls import NO_TLS, ReloadingContext, Tls, tls_reason
 from bridge.protocols.request_context import bind, current
 
 _MIB = 1024 * 1024
@@ -133,7 +133,7 @@ class HttpClient:
         self._clock = clock
         self._headers = headers
         self._limits = limits
-        self._tls = tls
+        self._certificates = ReloadingContext(tls, clock)
         self._user_agent = user_agent
         self._session: aiohttp.ClientSession | None = None
         self._memory = ConditionalCache(limits.memory)
@@ -195,6 +195,7 @@ class HttpClient:
         return failure or answer
 
     async def _ask(self, request: HttpRequest, headers: Mapping[str, str], value: Any) -> Response | RequestFailure:
+        secure = await self._certificates.current(str(self.origin.origin())) if self.origin.scheme == "https" else True
         session = self._open()
         slot = await self.limiter.acquire(current().share)
         asked = self._clock.now()
@@ -202,7 +203,7 @@ class HttpClient:
             self._check_lease()
             bind(slot=slot)
             async with session.request(
-                request.method, request.url, headers=headers, json=value, allow_redirects=False
+                request.method, request.url, headers=headers, json=value, allow_redirects=False, ssl=secure
             ) as response:
                 slot.answered()
                 body = await self._read(response)
@@ -250,11 +251,9 @@ class HttpClient:
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             limits = self._limits
-            secure: ssl.SSLContext | bool = self._tls.context() if self.origin.scheme == "https" else True
             self._session = aiohttp.ClientSession(
                 connector=ReportingConnector(
                     self._check_lease,
-                    ssl=secure,
                     limit=limits.connections,
                     keepalive_timeout=limits.keepalive,
                     ttl_dns_cache=60,

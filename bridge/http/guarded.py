@@ -30,7 +30,7 @@ from bridge.http.status import (
     is_redirect,
     is_success,
 )
-from bridge.http.tls import NO_TLS, Tls, tls_reason
+from bridge.http.tls import NO_TLS, ReloadingContext, Tls, tls_reason
 
 MAX_ANSWER_BYTES = 64 * 1024
 """Bytes of an answer that are read; no sink needs more of an answer."""
@@ -146,22 +146,20 @@ class GuardedClient:
         self._timeout = timeout
         self._deadline = SharedTimeout(timeout)
         self._connections = connections
-        self._tls = tls
+        self._certificates = ReloadingContext(tls, clock)
         self._resolver = resolver
         self._is_allowed = (lambda _: True) if allow_private else public
-        self._context: ssl.SSLContext | None = None
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
         """Make the connection pool; raises `Permanent` if certificate files cannot be used."""
         if self._session is not None:
             return
-        self._context = await asyncio.to_thread(self._tls.context)
+        await self._certificates.current("")
         self._session = aiohttp.ClientSession(
             connector=LenientConnector(
                 head_timeout=min(_HEAD_TIMEOUT_SECONDS, self._timeout / 2),
                 limit=self._connections,
-                ssl=self._context,
                 socket_factory=self._socket,
                 keepalive_timeout=_KEEPALIVE_SECONDS,
                 resolver=self._resolver,
@@ -198,7 +196,10 @@ class GuardedClient:
     ) -> EndpointResponse:
         # As a ready payload it saves the library a search through all types of data that can be posted.
         data = aiohttp.BytesPayload(body)
-        async with session.post(endpoint.url, data=data, headers=headers, allow_redirects=False) as response:
+        secure = await self._certificates.current(endpoint.name) if endpoint.url.scheme == "https" else True
+        async with session.post(
+            endpoint.url, data=data, headers=headers, allow_redirects=False, ssl=secure
+        ) as response:
             content = response.content
             text = content.read_nowait() if content.is_eof() else await _read(content)
             return EndpointResponse(
@@ -210,7 +211,7 @@ class GuardedClient:
 
     async def check_connectivity(self, endpoint: Endpoint) -> None:
         """Connect, with TLS if the URL asks for it, and send nothing; raises as `post` does."""
-        context = self._context if endpoint.url.scheme == "https" else None
+        context = await self._certificates.current(endpoint.name) if endpoint.url.scheme == "https" else None
         host, port = endpoint.url.raw_host, endpoint.url.port
         try:
             async with asyncio.timeout(min(self._timeout, CONNECT_TIMEOUT_SECONDS)):

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
+from bridge.domain.clock import Clock
 from bridge.domain.errors import Permanent
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,82 @@ class Tls:
 
 
 NO_TLS = Tls()
+_CHECK_SECONDS = 1.0
+"""Seconds between two looks at whether a file has changed."""
+
+_Stamp = tuple[int, int, int]
+
+
+class ReloadingContext:
+    """The TLS context of an endpoint, read again when a file of it changed: a certificate is renewed without a restart.
+
+    Files that cannot be used leave the context as it was, for example while a certificate is new and its key is not.
+    New connections use the new context; a connection that is open goes on.
+    """
+
+    def __init__(self, tls: Tls, clock: Clock) -> None:
+        """Prepare; nothing is read before `current` is called."""
+        self._tls = tls
+        self._clock = clock
+        self._first = asyncio.Lock()
+        self._files = _files(tls)
+        self._stamps: list[_Stamp | None] = []
+        self._context: ssl.SSLContext | None = None
+        self._check_at = 0.0
+
+    async def current(self, endpoint: str) -> ssl.SSLContext:
+        """Return the context for a new connection; raises `Permanent` if its files could never be used.
+
+        `endpoint` is the name for the log.
+        """
+        if self._context is None:
+            return await self._load()
+        now = self._clock.monotonic()
+        if now >= self._check_at:
+            self._check_at = now + _CHECK_SECONDS
+            await self._refresh(endpoint)
+        return self._context
+
+    async def _load(self) -> ssl.SSLContext:
+        async with self._first:
+            context = self._context
+            if context is None:
+                self._check_at, self._stamps = self._clock.monotonic() + _CHECK_SECONDS, self._read_stamps()
+                context = self._context = await asyncio.to_thread(self._tls.context)
+            return context
+
+    async def _refresh(self, endpoint: str) -> None:
+        stamps = self._read_stamps()
+        if stamps == self._stamps:
+            return
+        # Noted before the files are read: a file that changes meanwhile has another stamp at the next look.
+        self._stamps = stamps
+        try:
+            self._context = await asyncio.to_thread(self._tls.context)
+        except Permanent as error:
+            log.warning(
+                "tls.files_unusable", endpoint=endpoint, reason=str(error),
+                consequence="new connections use what the files held before, until the files change again",
+            )  # fmt: skip
+        else:
+            log.info("tls.files_reloaded", endpoint=endpoint, consequence="new connections use what they hold now")
+
+    def _read_stamps(self) -> list[_Stamp | None]:
+        return [_stamp(path) for path in self._files]
+
+
+def _files(tls: Tls) -> list[str | Path]:
+    named = [path for path in (tls.ca_file, tls.cert_file, tls.key_file) if path]
+    system = None if tls.only_ca_file else ssl.get_default_verify_paths().cafile
+    return [*named, system] if system else named
+
+
+def _stamp(path: str | Path) -> _Stamp | None:
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def _no_password() -> str:

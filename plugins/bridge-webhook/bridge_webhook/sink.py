@@ -59,9 +59,9 @@ class WebhookSettings(SinkSettings):
     """Answers that say that this event is wrong, so that it is a dead letter at once. After any other refusal the event
     is sent again, as `retry` says; 410 disables the sink."""
     ca_file: FilePath | None = None
-    """Certificates (PEM) to trust in addition to the system's."""
+    """Certificates (PEM) to trust in addition to the system's; read again when the file changes."""
     cert_file: FilePath | None = None
-    """The client certificate (PEM) to show, with its chain."""
+    """The client certificate (PEM) to show, with its chain; read again when the file changes."""
     key_file: FilePath | None = None
     """Its key (PEM), if it is not in `cert_file`."""
 
