@@ -26,7 +26,7 @@ _RESETS = (
     "X-Rate-Limit-Reset-After",
 )
 _REMAINING = ("RateLimit-Remaining", "X-RateLimit-Remaining", "X-Rate-Limit-Remaining")
-_FIRST_REFUSAL = 300
+_FIRST_REFUSAL_STATUS = 300
 _EPOCH_FROM_SECONDS = 1e9
 """Seconds; a larger number is a time of day in seconds since 1970, for nobody asks for 30 years of quiet."""
 _EPOCH_FROM_MILLISECONDS = 1e11
@@ -65,7 +65,7 @@ def requested_wait(headers: Mapping[str, str], status: int, now: datetime) -> fl
 
 def _is_limited(headers: Mapping[str, str], status: int) -> bool:
     """Say whether a rate limit caused this answer; answers that were not refused have the headers of limits too."""
-    if status < _FIRST_REFUSAL:
+    if status < _FIRST_REFUSAL_STATUS:
         return False
     remaining = _first(headers, _REMAINING) or _parameter(headers, _REMAINING_PARAMETERS)
     return status == TOO_MANY_REQUESTS_STATUS or remaining == "0"

@@ -105,7 +105,7 @@ class ReloadingContext:
         stamps = self._read_stamps()
         if stamps == self._stamps:
             return
-        # Noted before the files are read: a file that changes meanwhile has another stamp at the next look.
+        # Noted before the files are read: a file that changes while it is read has another stamp at the next look.
         self._stamps = stamps
         try:
             self._context = await asyncio.to_thread(self._tls.context)
