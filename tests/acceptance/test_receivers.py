@@ -237,7 +237,7 @@ async def test_refusals_of_a_rolling_update_cost_no_event(tmp_path):
         assert not setting.logged("delivery.dead_letter")
 
 
-async def test_a_refusal_that_stays_is_a_dead_letter_after_the_schedule(tmp_path):
+async def test_a_lasting_refusal_becomes_a_dead_letter_after_the_schedule(tmp_path):
     refusal = reply(404, b'{"code": "route_unknown"}')
     async with FakeEndpoint(default=refusal) as receiver, running(tmp_path, crm=webhook(receiver)) as setting:
         setting.drops()

@@ -97,7 +97,7 @@ async def test_a_source_and_a_sink_say_why_a_certificate_fails(issue, authority,
         assert far.requests == []
 
 
-async def test_a_source_and_a_sink_say_that_an_authority_is_unknown(issue):
+async def test_source_and_sink_say_that_an_authority_is_unknown(issue):
     async with serving(issue()) as far:
         texts = await failures(far, Tls())
     assert all("not trusted: its authority is unknown" in text for text in texts), texts

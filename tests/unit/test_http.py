@@ -302,7 +302,7 @@ async def test_credentials_never_follow_a_link_to_another_place(far, open_client
     assert far.requests == []
 
 
-async def test_a_name_before_the_host_of_a_link_is_no_login(far, open_client):
+async def test_a_name_before_a_links_host_is_no_login(far, open_client):
     far.says(text="{}")
     client = open_client()
     host = far.url.removeprefix("http://")

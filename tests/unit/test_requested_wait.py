@@ -80,7 +80,7 @@ def test_a_used_up_rate_limit_says_when_it_ends(headers, seconds):
     assert requested_wait(answer, 429, NOW + timedelta(hours=5)) == seconds
 
 
-def test_a_rate_limit_that_is_not_used_up_asks_for_nothing():
+def test_a_rate_limit_that_remains_asks_for_nothing():
     plenty = CIMultiDict({"X-RateLimit-Reset": "1714564830", "X-RateLimit-Remaining": "17", "Date": http_time(NOW)})
     none_left = CIMultiDict({**plenty, "X-RateLimit-Remaining": "0"})
     assert [requested_wait(plenty, status, NOW) for status in (200, 202, 403, 500)] == [None] * 4
