@@ -1,10 +1,10 @@
 """Detection delay of the GovDelivery source against fixed-interval polling that spends as many requests.
 
 The real source runs on a virtual clock against an account in memory: the same code that decides, reads and counts in
-production. Its rival looks at every followed message at one fixed interval, chosen so that it spends at least as many
-requests at the same rate. It is an able rival: it finds new messages at the very same moment and at no price, reads
-recipients only where a message's counts moved or by the same rule for counts that stand, and takes a last look.
-A plain one that reads all recipients at each look, as a script does, is shown beside it.
+production. Its competitor asks for every followed message at one fixed interval, chosen so that it spends at least as
+many requests at the same rate. It is an able competitor. It finds new messages at the very same moment and at no price.
+It reads recipients only if a message's counts moved, or by the same rule for counts that stand, and once at the end.
+A plain one is shown, too: it reads all recipients each time, as a script does.
 
     python -m benchmarks.scheduling [--quick] [--seed N] [--csv FILE]
 """
@@ -159,7 +159,7 @@ def stamp(seconds: float) -> str:
     return (START + timedelta(seconds=int(seconds))).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def births(scenario: Scenario, rng: random.Random) -> list[float]:
+def arrivals(scenario: Scenario, rng: random.Random) -> list[float]:
     times: list[float] = []
     while len(times) < scenario.messages:
         occasion = rng.uniform(0, scenario.hours * HOUR)
@@ -197,7 +197,7 @@ def history(scenario: Scenario, number: int, born: float, rng: random.Random) ->
 
 def account(scenario: Scenario, seed: int) -> list[Message]:
     """Return the messages of a scenario, the oldest first."""
-    times = births(scenario, random.Random(f"{seed}/births"))
+    times = arrivals(scenario, random.Random(f"{seed}/arrivals"))
     return [
         history(scenario, number, born, random.Random(f"{seed}/{number}")) for number, born in enumerate(times, start=1)
     ]
@@ -294,7 +294,7 @@ class Witness:
                 assert (awaited and awaited[-1][0] <= by) or status == one.status, "an observation is not the truth"
 
     @property
-    def unheard(self) -> int:
+    def unseen(self) -> int:
         return sum(map(len, self._awaited.values()))
 
 
@@ -307,7 +307,7 @@ class Outcome:
 
     requests: int
     delays: list[float]
-    unheard: int = 0
+    unseen: int = 0
     every: float | None = None
     """The fixed interval."""
 
@@ -355,7 +355,7 @@ async def ours(scenario: Scenario, messages: Sequence[Message]) -> tuple[Outcome
         if not source.behind:
             wait = scenario.interval * jitter.uniform(0.95, 1.05)
             await time.sleep(max(0.1 * wait, wait - (time.seconds - began)))
-    return Outcome(provider.asked, witness.delays, witness.unheard), provider
+    return Outcome(provider.asked, witness.delays, witness.unseen), provider
 
 
 @dataclass(slots=True)
@@ -374,7 +374,7 @@ def fixed(
     found: Mapping[str, float],
     every: float,
     *,
-    thrifty: bool = True,
+    use_cached_counts: bool = True,
 ) -> Outcome:
     """Look at each message at one interval from the moment it was found; see the module."""
     delays: list[float] = []
@@ -391,7 +391,12 @@ def fixed(
         happened = bisect_right(known.times, free)
         completed = message.completed if message.completed <= free else None
         moved = happened > known.read
-        if not thrifty or moved or then >= end or must_reread(free, known.swept, 0.0, completed, _REREAD_EVERY):
+        if (
+            not use_cached_counts
+            or moved
+            or then >= end
+            or must_reread(free, known.swept, 0.0, completed, _REREAD_EVERY)
+        ):
             for at, who, _ in message.steps[known.read : happened]:
                 page = math.ceil(who / _PER_PAGE)
                 delays.append(free + page / scenario.rate - at)
@@ -438,14 +443,14 @@ def compare(scenario: Scenario, seed: int = 1) -> Comparison:
     mine, provider = asyncio.run(ours(scenario, messages))
     left = mine.requests - provider.listed
 
-    def rival(*, thrifty: bool) -> Outcome:
+    def competitor(*, use_cached_counts: bool) -> Outcome:
         found = spending(
-            lambda every: fixed(scenario, messages, provider.found, every, use_cached_counts=thrifty), left
+            lambda every: fixed(scenario, messages, provider.found, every, use_cached_counts=use_cached_counts), left
         )
         return replace(found, requests=found.requests + provider.listed)
 
     changes = sum(len(message.steps) for message in messages)
-    return Comparison(scenario, changes, mine, rival(use_cached_counts=True), rival(use_cached_counts=False))
+    return Comparison(scenario, changes, mine, competitor(use_cached_counts=True), competitor(use_cached_counts=False))
 
 
 # --- what is printed --------------------------------------------------------------------------------------------------

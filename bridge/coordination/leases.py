@@ -63,7 +63,7 @@ async def hold_lease(
     cooldown_seconds: float = 0.0,
     waiting: Callable[[], object] = lambda: None,
 ) -> AsyncIterator[Lease]:
-    """Hold a lease for one piece of work; all its tasks know until when. Raises `BridgeError` if another process has it.
+    """Hold a lease for one piece of work; all its tasks know until when. Raises `BridgeError` if it stays held.
 
     Waits for it for `max_wait` seconds, and calls `waiting` once before. Afterwards nobody has it for
     `cooldown_seconds`.

@@ -39,7 +39,7 @@ class AccessRefused(Unavailable):
 
 
 class NotReady(Transient):
-    """The provider is still building the answer (HTTP 202): ask later, and take nothing for empty."""
+    """The provider is still building the answer (HTTP 202): ask later; it does not mean that there is nothing."""
 
 
 class Permanent(BridgeError):

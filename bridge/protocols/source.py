@@ -321,9 +321,9 @@ class SourceSettings(Settings):
     stall_after: Duration = Field(default=300.0, gt=0)
     """Failing for longer than this publishes SourceStalled."""
     first_sight: Literal["emit", "baseline"] = "emit"
-    """With `baseline`, what a first start finds is recorded and not published, also where it is read only later."""
+    """With `baseline`, what a first start finds is recorded and not published, also if it is read only later."""
     statuses: dict[str, str] = Field(default_factory=dict)
-    """Further provider's values, mapped to statuses that the tables know."""
+    """Further values of the provider, mapped to statuses that the tables know."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,8 @@
 A directory holds files `SOURCE.RUN.NUMBER.jsonl`, with `.gz` behind it where they are compressed. Each begins with a
 line that says what it is; then come, in the order in which they happened:
 
-- `poll`: a poll began at `at`, with the seed of its random numbers; with `cursor` and `watched` if they are not what the
-  polls before on this tape led to, and with `own` where the intake had entries of its own at the first;
+- `poll`: a poll began at `at`, with the seed of its random numbers; with `cursor` and `watched` if they are not what
+  the polls before on this tape led to, and with `own` where the intake had entries of its own at the first;
 - `seen`: the ledger knew these `trails` of a `scope` before anything on this tape happened to them;
 - `answer`: to a request (`method`, `path`) asked at `asked`, something came at `at`: `status`, `headers` and `json` or
   `torn`, or in their place `failure`;

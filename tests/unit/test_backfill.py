@@ -564,13 +564,13 @@ def test_elsewhere_lines_tell_of_each_step_and_of_each_wait(monkeypatch, capsys)
     now = 0.0
     lines = _Lines(lambda: now)
     state = BackfillProgress(AT - DAY, AT, (AT - DAY, AT))
-    lines.tell(state)
+    lines.print_progress(state)
     state.observed = 10
-    lines.tell(state)
+    lines.print_progress(state)
     now = 11.0
-    lines.tell(state)
+    lines.print_progress(state)
     state.waits = "HTTP 503; tried again in 3 s"
-    lines.tell(state)
+    lines.print_progress(state)
     assert capsys.readouterr().err.splitlines() == [
         "2026-02-28T12:00:00Z    0%  0 looked at, 0 new events",
         "2026-02-28T12:00:00Z    0%  10 looked at, 0 new events",

@@ -156,7 +156,7 @@ async def test_pages_that_came_while_one_was_committed_are_committed_together(st
     ]
 
 
-@pytest.mark.parametrize("bunch", [1, 2, 3, 500])
+@pytest.mark.parametrize("batch", [1, 2, 3, 500])
 async def test_events_are_committed_in_one_order_in_whichever_portions_their_pages_came(
     store, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -551,7 +551,7 @@ async def test_the_service_says_once_what_two_looks_find(books) -> None:
     await books.saw(r1="sent")
     books.source.has = {"1": "failed"}
     keeping = Keeping(books)
-    assert [await keeping.look() for _ in range(5)] == [[], [], [subject("1")], [subject("1")], [subject("1")]]
+    assert [await keeping.check() for _ in range(5)] == [[], [], [subject("1")], [subject("1")], [subject("1")]]
     (event,) = keeping.published
     assert (event.topic, event.source) == ("bridge.books.mismatch", "/govdelivery/city")
     assert (event.data.what, event.data.provider_says, event.data.ledger_says) == ("status", "failed", "sent")
@@ -564,8 +564,8 @@ async def test_a_difference_that_healed_is_news_when_it_comes_again(books) -> No
     keeping = Keeping(books)
     for status in ("sent", "failed", "failed", "sent", "failed", "failed"):
         books.source.has = {"1": status}
-        await keeping.look()
-    assert await keeping.look() == [subject("1")] * 2
+        await keeping.check()
+    assert await keeping.check() == [subject("1")] * 2
     assert len({event.id for event in keeping.published}) == 2
 
 
@@ -574,22 +574,22 @@ async def test_the_look_asks_only_where_what_the_polls_have_learnt_differs(books
     books.source.remembers, books.source.has = True, {"1": "sent"}
     keeping = Keeping(books)
     for _ in range(3):
-        await keeping.look()
+        await keeping.check()
     assert books.source.asked == []
     books.source.has = {"1": "failed"}
-    assert await keeping.look() == []
+    assert await keeping.check() == []
     assert books.source.asked == [GROUP, f"{GROUP}/recipients"]
 
 
 async def test_the_look_comes_no_more_often_than_it_should_also_over_restarts(books) -> None:
     keeping = Keeping(books)
-    await keeping.look()
+    await keeping.check()
     for _ in range(3):
-        await keeping.look(after=900)
-        await Keeping(books).look(after=0)
+        await keeping.check(after=900)
+        await Keeping(books).check(after=0)
     assert books.source.asked == []
-    await Keeping(books).look(after=900)
-    await keeping.look(after=0)
+    await Keeping(books).check(after=900)
+    await keeping.check(after=0)
     assert books.source.asked == [GROUP]
 
 
@@ -598,19 +598,19 @@ async def test_a_provider_that_cannot_be_asked_is_neither_right_nor_wrong(books)
     books.source.has = {"1": "failed"}
     keeping = Keeping(books)
     for _ in range(3):
-        await keeping.look()
+        await keeping.check()
     for error in (Transient("HTTP 500"), Unauthorized("the token was refused")):
         books.source.error = error
-        await keeping.look()
+        await keeping.check()
     books.source.error = None
-    assert await keeping.look() == [subject("1")]
+    assert await keeping.check() == [subject("1")]
 
 
 async def test_differences_beyond_number_are_not_all_published(books) -> None:
     books.source.has = {str(number): "sent" for number in range(150)}
     keeping = Keeping(books)
     for _ in range(3):
-        await keeping.look()
+        await keeping.check()
     assert len(keeping.published) == 100
 
 
@@ -619,7 +619,7 @@ async def test_a_difference_that_stays_among_very_many_others_is_published_once(
     keeping = Keeping(books)
     for crowd in ({}, {}, {}, {str(number): "sent" for number in range(100, 160)}, {}, {}):
         books.source.has = crowd | old
-        await keeping.look()
+        await keeping.check()
     assert sorted(event.subject for event in keeping.published) == sorted(subject(name) for name in old)
 
 

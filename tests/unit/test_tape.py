@@ -332,7 +332,7 @@ def test_ids_of_many_digits_are_noted_as_the_answers_have_them():
 
 
 @pytest.mark.parametrize(
-    ("trail", "kept"),
+    ("history", "kept"),
     [
         ("nsf", True),
         ("nfs2", True),

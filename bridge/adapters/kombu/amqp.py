@@ -128,9 +128,11 @@ class AmqpConnection:
 
     # publishing
 
-    def publish(self, entries: Sequence[JournalEntry]) -> int:
+    def publish(self, entries: Sequence[JournalEntry], queue: str | None = None) -> int:
         """Send all entries, then wait once for all confirms; return how many no queue wanted."""
         encoder = self._encoder or self._open_confirming()
+        if queue is not None:
+            encoder = encoder.to_queue(queue)
         self._wait_while(lambda: self._blocked)
         self._refused = self._returned = 0
         self._lowest_unconfirmed = self._published + 1

@@ -70,11 +70,11 @@ class KombuBroker:
         await self._publisher.call(lambda connection: connection.declare(queue, topics), within=self._within)
         self._declared[queue] = tuple(topics)
 
-    async def publish(self, entries: Sequence[JournalEntry]) -> int:
+    async def publish(self, entries: Sequence[JournalEntry], *, queue: str | None = None) -> int:
         """Return when the broker holds all entries in every queue bound to them; the number that no queue wanted."""
         if not entries:
             return 0
-        return await self._publisher.call(lambda connection: connection.publish(entries), within=self._within)
+        return await self._publisher.call(lambda connection: connection.publish(entries, queue), within=self._within)
 
     @asynccontextmanager
     async def inbox(self, queue: str, *, prefetch: int = 256) -> AsyncIterator[Inbox]:

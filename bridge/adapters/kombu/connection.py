@@ -24,7 +24,7 @@ class KombuConnection(Protocol):
     """
 
     def declare(self, queue: str, topics: Sequence[str]) -> None: ...  # noqa: D102 - as Broker says
-    def publish(self, entries: Sequence[JournalEntry]) -> int: ...  # noqa: D102 - as Broker says
+    def publish(self, entries: Sequence[JournalEntry], queue: str | None = None) -> int: ...  # noqa: D102 - as Broker says
     def depth(self, queue: str) -> int: ...  # noqa: D102 - as Broker says
     def ping(self) -> None: ...  # noqa: D102 - as Broker says
     def consume(self, queue: str, prefetch: int, consumer: str) -> None: ...  # noqa: D102 - as Broker.inbox says

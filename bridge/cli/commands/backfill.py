@@ -60,7 +60,7 @@ def backfill(
 ) -> Exit:
     """Fetch what happened, or was created, in a past range, and publish what of it the bridge does not know.
 
-    It may run while the service runs: neither the cursor nor what is polled changes, and nothing that was published is
+    It may run while the service runs. Neither the cursor nor what is polled changes. What was published is not
     published again, as long as the ledger remembers it. A first start's baseline counts as known. After Ctrl-C the same
     command goes on where it stood. The events go the way of all others: a running service publishes and delivers them.
 

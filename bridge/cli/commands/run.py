@@ -85,13 +85,13 @@ def run(
 ) -> Exit:
     """Poll the sources, publish their events, and deliver them to the sinks.
 
-    Runs until SIGTERM or Ctrl-C: then polling stops, what was committed is published, deliveries in flight are finished
-    or handed back, and the process exits with 0 within `drain_timeout`. A second signal ends it at once; nothing is
-    lost by that either. Several processes may run on one configuration: each source is polled by one of them at a time.
+    Runs until SIGTERM or Ctrl-C. Then polling stops, what was committed is published, deliveries in flight are finished
+    or released, and the process exits with 0 within `drain_timeout`. A second signal ends it at once, and loses nothing
+    either. Several processes may run on one configuration: each source is polled by one of them at a time.
 
-    With --once the outcome is printed on stdout, or on stderr where a sink prints its events on stdout; it exits with 1
+    With --once the outcome is printed on stdout, or on stderr if a sink prints its events on stdout. It exits with 1
     if a source failed, and with 4 if the store or the broker cannot be reached. SIGTERM or Ctrl-C ends it early, with
-    130; what is in flight is finished or handed back.
+    130; what is in flight is finished or released.
 
     With --record, the answers from which the events are made are kept as well: ids, statuses, counts and times as they
     are; of phones, keys, names and texts, stand-ins that nobody can trace back; of tokens nothing. `bridge replay-tape`

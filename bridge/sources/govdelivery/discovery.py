@@ -119,7 +119,7 @@ class ListWalk:
 
     It goes on until everything on a page is known and older than the last complete walk, and one page more: a message
     made at the same time pushes others onto the next page, so that one may stand behind known ones. Every few hours it
-    goes as far back as any message is followed. A walk that breaks off is repeated: only a complete one moves the bound.
+    goes as far back as any message is followed. A walk that breaks off is repeated: only a complete one counts.
     """
 
     def __init__(

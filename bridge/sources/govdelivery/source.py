@@ -85,7 +85,7 @@ class GovDeliverySettings(SourceSettings):
     client_cert: str | None = None
     """A certificate to show to the provider, PEM."""
     client_key: str | None = None
-    """The key of `client_cert`, PEM, where it is not in the same file."""
+    """The key of `client_cert`, PEM, if it is not in the same file."""
 
     @model_validator(mode="after")
     def _named(self) -> Self:

@@ -146,12 +146,12 @@ class MessageState:
         pages = self.length()
         if self.swept_at is None:
             return Candidate(path, self.due, math.inf, 1.0 + pages, created)
-        unread_pages = int(self.sweep is not None or self.counts is None)
+        pages_to_read = int(self.sweep is not None or self.counts is None)
         if self.counts is not None and self.seen is not None:
-            unread_pages = max(unread_pages, changes(self.counts, self.seen))
-        since = self.swept_at if not unread_pages else created if self.swept is None else self.swept
+            pages_to_read = max(pages_to_read, changes(self.counts, self.seen))
+        since = self.swept_at if not pages_to_read else created if self.swept is None else self.swept
         waited = max(1.0, now - since)
-        rate = max(self.expected(now, change_rate), max(unread_pages, self.hinted) / waited)
+        rate = max(self.expected(now, change_rate), max(pages_to_read, self.hinted) / waited)
         if self.sweep is not None:
             pages = max(1, pages - self.sweep.pages)
         cost = 1.0 + pages * -math.expm1(-rate * waited)

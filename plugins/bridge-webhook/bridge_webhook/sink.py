@@ -57,7 +57,7 @@ class WebhookSettings(SinkSettings):
     cert_file: FilePath | None = None
     """The client certificate (PEM) to show, with its chain."""
     key_file: FilePath | None = None
-    """Its key (PEM), where it is not in `cert_file`."""
+    """Its key (PEM), if it is not in `cert_file`."""
 
     @field_validator("url")
     @classmethod
