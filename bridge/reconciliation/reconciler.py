@@ -10,7 +10,7 @@ from bridge.domain.errors import Permanent
 from bridge.domain.event import JournalEntry
 from bridge.domain.event_view import EventView
 from bridge.ingest.intake import INTERNAL_PREFIX
-from bridge.protocols.deliveries import DeliveryCounts, DeliveryStore
+from bridge.protocols.deliveries import RELAY_SINK, DeliveryCounts, DeliveryStore
 from bridge.protocols.journal import journal_batches
 from bridge.protocols.ledger import Ledger
 from bridge.protocols.source import Reconcilable, Source
@@ -72,6 +72,8 @@ class Reconciler:
             lost = [entry for entry in entries if entry.position.seq <= journal.confirmed]
             report.differences += _as_differences(lost, "undelivered", options, sink)
             report.sinks[sink] = SinkBook((await deliveries.counts(sink)).get(self._name, DeliveryCounts()), len(lost))
+        if (counts := (await deliveries.counts(RELAY_SINK)).get(self._name)) is not None:
+            report.sinks[RELAY_SINK] = SinkBook(counts, 0)
 
     async def _unaccounted(
         self, deliveries: DeliveryStore, sink: str, patterns: Sequence[str], upto: int
@@ -90,7 +92,9 @@ class Reconciler:
     ) -> list[JournalEntry]:
         if not entries:
             return []
-        seqs = set(await deliveries.unaccounted(sink, self._name, [entry.position.seq for entry in entries]))
+        missing = await deliveries.unaccounted(sink, self._name, [entry.position.seq for entry in entries])
+        # A dead letter of the relay is accounted for there.
+        seqs = set(await deliveries.unaccounted(RELAY_SINK, self._name, missing)) if missing else set()
         return [entry for entry in entries if entry.position.seq in seqs]
 
 

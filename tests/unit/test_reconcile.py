@@ -536,7 +536,7 @@ class Keeping:
             every=every, committed=self.woken.append,
         )  # fmt: skip
 
-    async def look(self, *, after: float = 3600.0) -> list[str]:
+    async def check(self, *, after: float = 3600.0) -> list[str]:
         """Let time pass, look, and return the resources for which a mismatch was published so far."""
         self.books.time.seconds += after
         lease = await self.books.store.acquire("source/city", "service", 1e6)
