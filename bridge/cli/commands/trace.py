@@ -201,8 +201,8 @@ async def _unoffered(store: Store, sink: str, line: EventView, *, confirmed: boo
     if await store.delivery(RELAY_SINK, line.position) is not None:
         see = f"`bridge deliveries show {RELAY_SINK} {line.position}`"
         return _Outcome(sink, "set_aside", f"not sent: the broker did not accept it; see {see}")
-            sink, "set_aside", f"not sent: the broker did not accept it; see `bridge deliveries show {RELAY_SINK}`"
-        )
+    if await store.settled(RELAY_SINK, line.position):
+        return _Outcome(sink, "queued", "not yet offered: the relay published it late, or an operator discarded it")
     if line.position.seq <= await store.low_watermark(sink, line.position.source):
         return _Outcome(sink, "before", "not sent: the sink was new later than that; `bridge replay` sends it")
     if not confirmed:
