@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from bridge.domain import topics
 from bridge.domain.clock import Clock
@@ -18,6 +19,8 @@ from bridge.reconciliation.comparison import CompareOptions, Comparison
 from bridge.reconciliation.report import Difference, Report, SinkBook
 
 _ASK_AGAIN_SECONDS = 0.5
+_LOOK_AGAIN_SECONDS = 2.0
+"""At most so long before groups that differ are compared once more."""
 
 
 class Reconciler:
@@ -36,6 +39,8 @@ class Reconciler:
     async def compare(self, options: CompareOptions, on_group: Callable[[str], None] = lambda _: None) -> Report:
         """Compare provider, ledger and events; `on_group` is called as each group begins.
 
+        Groups in which something differs are compared once more, and only what differs again in the same way counts:
+        the rest was in motion. With cached counts there is no second look: its caller compares again by itself.
         Raises `Permanent` for a source that cannot ask its provider again, `Unauthorized` and `Unavailable`. A group
         that fails for another reason is in the report and does not stop the others.
         """
@@ -44,8 +49,19 @@ class Reconciler:
             raise Permanent(f"source {self._name}: there is nothing to compare, its type cannot ask its provider again")
         cursor = await self._ledger.cursor(self._name)
         own = {key: value for key, value in cursor.items() if not key.startswith(INTERNAL_PREFIX)}
-        comparison = Comparison(self._name, source, self._ledger, self._clock, options, published=self._published)
-        return await comparison.run(own, await self._ledger.watched(self._name), on_group)
+        began = self._clock.monotonic()
+        watched = await self._ledger.watched(self._name)
+        comparison = self._comparison(source, options)
+        report = await comparison.run(own, watched, on_group)
+        if comparison.differing and not options.use_cached_counts:
+            waited = self._clock.monotonic() - began
+            await self._clock.sleep(max(0.0, min(options.max_wait, _LOOK_AGAIN_SECONDS) - waited))
+            again = self._comparison(source, replace(options, max_wait=0.0))
+            _keep_confirmed(report, await again.run(own, watched, on_group, comparison.differing))
+        return report
+
+    def _comparison(self, source: Reconcilable, options: CompareOptions) -> Comparison:
+        return Comparison(self._name, source, self._ledger, self._clock, options, published=self._published)
 
     async def settle(
         self, report: Report, options: CompareOptions, deliveries: DeliveryStore, sinks: Mapping[str, Sequence[str]]
@@ -96,6 +112,28 @@ class Reconciler:
         # A dead letter of the relay is accounted for there.
         seqs = set(await deliveries.unaccounted(RELAY_SINK, self._name, missing)) if missing else set()
         return [entry for entry in entries if entry.position.seq in seqs]
+
+
+def _keep_confirmed(report: Report, again: Report) -> None:
+    """Keep of a report's differences those that a second look shows in the same way."""
+    confirmed = {_identity(difference) for difference in again.differences}
+    unread = set(again.failures)
+    kept = [
+        difference
+        for difference in report.differences
+        if _identity(difference) in confirmed or difference.group in unread
+    ]
+    moving = {difference.resource for difference in again.differences} - {difference.resource for difference in kept}
+    if moving:
+        report.remarks.append(f"{len(moving)} resources were in motion: they changed between two looks")
+    report.differences = kept
+    report.failures |= again.failures
+    latest = {book.group: book for book in again.groups}
+    report.groups = [latest.get(book.group, book) for book in report.groups]
+
+
+def _identity(difference: Difference) -> tuple[str | None, ...]:
+    return difference.resource, difference.what, difference.provider, difference.ledger
 
 
 def _as_differences(

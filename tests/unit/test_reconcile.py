@@ -202,7 +202,7 @@ async def test_what_is_counted_and_stands_on_no_list_is_withheld(books) -> None:
         ("2", "withheld", None, "sending", "sending"),
         (GROUP, "withheld", "3 counted, 1 listed", "1 known", None),
     ]
-    assert books.source.asked.count(f"{GROUP}/recipients") == 2
+    assert books.source.asked.count(f"{GROUP}/recipients") == 4
 
 
 async def test_a_group_that_the_provider_knows_no_more_is_named_with_all_that_was_known_of_it(books) -> None:
