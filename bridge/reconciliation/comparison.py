@@ -29,6 +29,8 @@ _BATCH_RESOURCES = 1000
 _ASK_AGAIN_SECONDS = 0.5
 _MAX_READS = 2
 """Times that a group is read if the provider lists fewer resources than it counts."""
+_TRIMMED = "the journal keeps events for a limited time"
+_BASELINE = "a first start recorded them as its baseline"
 _DIGEST = "#"
 """Names with this first character may be digests of longer names; no path can be made of a digest."""
 
@@ -120,20 +122,18 @@ class Comparison:
                 report.remarks.append(f"{group}: not compared: {error}")
             except BridgeError as error:
                 report.failures[group] = str(error)
-        if groups is None and self._wants_statistics and isinstance(self._source, HasStatistics):
-            await self._read_statistics(self._source)
+        if groups is None and options.resource is None and not options.use_cached_counts:
+            await self._read_statistics()
         await self._wait_for_convergence()
         report.differences += [pending.difference for pending in self._pending]
         self._note_missing_events()
         return report
 
-    @property
-    def _wants_statistics(self) -> bool:
-        return self._options.resource is None and not self._options.use_cached_counts
-
-    async def _read_statistics(self, source: HasStatistics) -> None:
+    async def _read_statistics(self) -> None:
+        if not isinstance(self._source, HasStatistics):
+            return
         try:
-            self._report.statistics += await source.statistics(self._cursor)
+            self._report.statistics += await self._source.statistics(self._cursor)
         except Unavailable:
             raise
         except BridgeError as error:
@@ -367,9 +367,5 @@ class Comparison:
 
     def _note_missing_events(self) -> None:
         if self._without_event:
-            why = (
-                "the journal keeps events for a limited time"
-                if self._published
-                else "a first start recorded them as its baseline"
-            )
+            why = _TRIMMED if self._published else _BASELINE
             self._report.remarks.append(f"{self._without_event} resources have no event in the journal: {why}")

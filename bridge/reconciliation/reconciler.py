@@ -19,7 +19,7 @@ from bridge.reconciliation.comparison import CompareOptions, Comparison
 from bridge.reconciliation.report import Difference, Report, SinkBook
 
 _ASK_AGAIN_SECONDS = 0.5
-_LOOK_AGAIN_SECONDS = 2.0
+_COMPARE_AGAIN_SECONDS = 2.0
 """At most so long before groups that differ are compared once more."""
 
 
@@ -55,7 +55,7 @@ class Reconciler:
         report = await comparison.run(own, watched, on_group)
         if comparison.differing and not options.use_cached_counts:
             waited = self._clock.monotonic() - began
-            await self._clock.sleep(max(0.0, min(options.max_wait, _LOOK_AGAIN_SECONDS) - waited))
+            await self._clock.sleep(max(0.0, min(options.max_wait, _COMPARE_AGAIN_SECONDS) - waited))
             again = self._comparison(source, replace(options, max_wait=0.0))
             _keep_confirmed(report, await again.run(own, watched, on_group, comparison.differing))
         return report
@@ -117,11 +117,11 @@ class Reconciler:
 def _keep_confirmed(report: Report, again: Report) -> None:
     """Keep of a report's differences those that a second look shows in the same way."""
     confirmed = {_identity(difference) for difference in again.differences}
-    unread = set(again.failures)
+    not_compared = set(again.failures)
     kept = [
         difference
         for difference in report.differences
-        if _identity(difference) in confirmed or difference.group in unread
+        if _identity(difference) in confirmed or difference.group in not_compared
     ]
     moving = {difference.resource for difference in again.differences} - {difference.resource for difference in kept}
     if moving:

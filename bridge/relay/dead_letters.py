@@ -17,7 +17,7 @@ log = structlog.get_logger()
 
 _REASON = "refused"
 _CLAIM_SECONDS = 120.0
-"""Longer than one publication may take: no second process publishes the same event meanwhile."""
+"""Longer than one publication may take: no second process publishes the same event in that time."""
 _UNWRITTEN_SECONDS = 60.0
 """After so long a dead letter whose process was killed between the two writes is published, or refused, once more."""
 

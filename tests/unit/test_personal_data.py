@@ -76,7 +76,7 @@ def test_numbers_of_the_event_itself_are_masked_in_paths(text: str) -> None:
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 65_535))
-def test_no_address_is_taken_for_a_phone(address: int, port: int) -> None:
+def test_no_address_counts_as_a_phone(address: int, port: int) -> None:
     host = ".".join(str(address >> shift & 255) for shift in (24, 16, 8, 0))
     text = f"http://{host}:{port} answered 500"
     assert mask_phones(text) == text
