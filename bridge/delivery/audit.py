@@ -12,7 +12,7 @@ from bridge.domain.errors import Unavailable
 from bridge.domain.event import JournalEntry
 from bridge.domain.event_view import EventView
 from bridge.protocols.broker import QUEUE_PREFIX, Broker
-from bridge.protocols.deliveries import DeliveryStore, NewDelivery
+from bridge.protocols.deliveries import RELAY_SINK, DeliveryStore, NewDelivery
 from bridge.protocols.journal import journal_batches
 from bridge.protocols.ledger import Ledger
 from bridge.protocols.sink import SinkSettings
@@ -116,5 +116,6 @@ class Audit:
     async def _missing(self, sink: str, source: str, selected: Sequence[JournalEntry]) -> set[int]:
         if not selected:
             return set()
-        seqs = [entry.position.seq for entry in selected]
-        return set(await self._deliveries.unaccounted(sink, source, seqs))
+        missing = await self._deliveries.unaccounted(sink, source, [entry.position.seq for entry in selected])
+        # A dead letter of the relay is not lost: the broker never had it.
+        return set(await self._deliveries.unaccounted(RELAY_SINK, source, missing)) if missing else set()

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from bridge.domain.errors import BridgeError
 from bridge.domain.event import JournalEntry, Position, WireEvent
 
 QUEUE_PREFIX = "bridge.sink."
+
+
+class Unpublishable(BridgeError):
+    """The broker will never accept these entries as it is configured: set them aside, and go on.
+
+    It holds all other entries of the same call; `unroutable` is the number of those that no queue wanted.
+    """
+
+    def __init__(self, reasons: Mapping[Position, str], unroutable: int = 0) -> None:
+        """Keep the reason for each entry; reasons are fit for a log."""
+        super().__init__("; ".join(f"{position}: {reason}" for position, reason in reasons.items()))
+        self.reasons = reasons
+        self.unroutable = unroutable
 
 
 @dataclass(slots=True)  # not frozen, as there is one for each event: see `WireEvent`
@@ -51,7 +65,8 @@ class Broker(Protocol):
     async def publish(self, entries: Sequence[JournalEntry], *, queue: str | None = None) -> int:
         """Return when the broker holds them all, in every queue that wants them; the number that no queue wanted.
 
-        With `queue`, they go to this one declared queue, whatever its topics are.
+        With `queue`, they go to this one declared queue, whatever its topics are. Raises `Unpublishable`, once the
+        broker holds all others, for entries that it will never accept, such as one over its largest message.
         """
         ...
 

@@ -8,6 +8,9 @@ from typing import Protocol
 
 from bridge.domain.event import Position, WireEvent
 
+RELAY_SINK = "@relay"
+"""The sink under whose name the relay keeps its dead letters; no sink of a configuration can have this name."""
+
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
@@ -33,7 +36,7 @@ class Delivery:
     state: str = "waiting"
     """`waiting` (due, claimed or between two tries) or `dead`."""
     reason: str = ""
-    """Of a dead one: `permanent`, `exhausted`, `malformed`, `expired`."""
+    """Of a dead one: `permanent`, `exhausted`, `malformed`, `expired`; of the relay: `refused` by the broker."""
 
 
 @dataclass(frozen=True, slots=True)

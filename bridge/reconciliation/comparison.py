@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from bridge.domain.clock import Clock
 from bridge.domain.errors import BridgeError, NotReady, Unauthorized, Unavailable
 from bridge.domain.event_view import EventView
-from bridge.domain.lifecycle import UNKNOWN, StatusHistory
+from bridge.domain.lifecycle import UNKNOWN
 from bridge.protocols.journal import journal_batches
 from bridge.protocols.ledger import Key, Ledger
 from bridge.protocols.source import (
@@ -19,9 +19,9 @@ from bridge.protocols.source import (
     HasStatistics,
     Observation,
     Reconcilable,
-    ResourceType,
 )
 from bridge.reconciliation.last_events import LastEventStatuses
+from bridge.reconciliation.ledger_resource import LedgerResource, agrees, differs, path_of
 from bridge.reconciliation.report import Difference, GroupBook, Report
 
 _BATCH_RESOURCES = 1000
@@ -29,6 +29,8 @@ _BATCH_RESOURCES = 1000
 _ASK_AGAIN_SECONDS = 0.5
 _MAX_READS = 2
 """Times that a group is read if the provider lists fewer resources than it counts."""
+_TRIMMED = "the journal keeps events for a limited time"
+_BASELINE = "a first start recorded them as its baseline"
 _DIGEST = "#"
 """Names with this first character may be digests of longer names; no path can be made of a digest."""
 
@@ -58,28 +60,13 @@ class CompareOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class _LedgerResource:
-    """One resource as the ledger has it."""
-
-    resource: str
-    key: Key
-    kind: ResourceType
-    history: str | None
-    has_occurrence_ids: bool = False
-    """Whether the provider gives its occurrences ids: then the last status says little."""
-
-    @property
-    def status(self) -> str | None:
-        last = StatusHistory.parse(self.history).last
-        return None if last is None else self.kind.lifecycle.status(last)
-
-
-@dataclass(frozen=True, slots=True)
 class _PendingDifference:
     """A difference that the next poll may resolve."""
 
     difference: Difference
-    known: _LedgerResource | None
+    known: LedgerResource | None
+    compared: str
+    """The group in whose comparison it came up."""
 
 
 class Comparison:
@@ -103,17 +90,30 @@ class Comparison:
         self._pending: list[_PendingDifference] = []
         self._without_event = 0
         self._cursor: Mapping[str, str] = {}
+        self._group = ""
         self._report = Report(name, clock.now())
 
-    async def run(self, cursor: Mapping[str, str], watched: Sequence[str], on_group: Callable[[str], None]) -> Report:
-        """Compare group by group; `on_group` is called as each begins. See `Reconciler.compare`."""
+    @property
+    def differing(self) -> list[str]:
+        """The groups in which something differs."""
+        return list(dict.fromkeys(pending.compared for pending in self._pending))
+
+    async def run(
+        self,
+        cursor: Mapping[str, str],
+        watched: Sequence[str],
+        on_group: Callable[[str], None],
+        groups: Sequence[str] | None = None,
+    ) -> Report:
+        """Compare all groups, or `groups`; `on_group` is called as each begins. See `Reconciler.compare`."""
         report, options = self._report, self._options
         report.journal = await self._ledger.journal(self._name)
         self._cursor = cursor
         if not options.use_cached_counts:
             await self._last_events.catch_up()
-        for group in await self._groups(watched):
+        for group in await self._groups(watched) if groups is None else groups:
             on_group(group)
+            self._group = group
             try:
                 await self._compare(group)
             except (Unauthorized, Unavailable):
@@ -122,16 +122,18 @@ class Comparison:
                 report.remarks.append(f"{group}: not compared: {error}")
             except BridgeError as error:
                 report.failures[group] = str(error)
-        if options.resource is None and not options.use_cached_counts and isinstance(self._source, HasStatistics):
-            await self._read_statistics(self._source)
+        if groups is None and options.resource is None and not options.use_cached_counts:
+            await self._read_statistics()
         await self._wait_for_convergence()
         report.differences += [pending.difference for pending in self._pending]
         self._note_missing_events()
         return report
 
-    async def _read_statistics(self, source: HasStatistics) -> None:
+    async def _read_statistics(self) -> None:
+        if not isinstance(self._source, HasStatistics):
+            return
         try:
-            self._report.statistics += await source.statistics(self._cursor)
+            self._report.statistics += await self._source.statistics(self._cursor)
         except Unavailable:
             raise
         except BridgeError as error:
@@ -156,7 +158,7 @@ class Comparison:
             await self._gone(counted, known)
             return
         await self._observed(counted, counted.shown)
-        if counted.needs_full_read or self._options.deep or _differs(counted, known):
+        if counted.needs_full_read or self._options.deep or differs(counted, known):
             await self._full_read(counted)
         else:
             await self._events(known)
@@ -171,24 +173,24 @@ class Comparison:
             return counted
         known = await self._known(counted)
         shown = await self._histories(counted, counted.shown)
-        agree = all(_agrees(observation, resource) for observation, resource in zip(counted.shown, shown, strict=True))
+        agree = all(agrees(observation, resource) for observation, resource in zip(counted.shown, shown, strict=True))
         return (
-            None if agree and not _differs(counted, known) else await self._source.count(group, self._cursor, ask=True)
+            None if agree and not differs(counted, known) else await self._source.count(group, self._cursor, ask=True)
         )
 
-    async def _known(self, counted: GroupCounts) -> list[_LedgerResource]:
+    async def _known(self, counted: GroupCounts) -> list[LedgerResource]:
         """Return the ledger's resources of a group that has a scope of its own, without the group itself."""
         if counted.scope is None:
             return []
         histories = await self._ledger.scope(self._name, counted.scope)
         named = ((counted.subject(name), name, history) for name, history in histories.items())
         return [
-            _LedgerResource(resource, Key(counted.scope, name), counted.kind, history)
+            LedgerResource(resource, Key(counted.scope, name), counted.kind, history)
             for resource, name, history in named
             if resource != counted.group
         ]
 
-    async def _gone(self, counted: GroupCounts, known: Sequence[_LedgerResource]) -> None:
+    async def _gone(self, counted: GroupCounts, known: Sequence[LedgerResource]) -> None:
         """Report a group that the provider does not know, and every resource that the ledger has of it."""
         self._add_difference(Difference(counted.group, counted.group, "gone"), None)
         for resource in known:
@@ -229,7 +231,7 @@ class Comparison:
         )
         self._book(counted, counted.counts or listed, [*known, *unlisted])
 
-    async def _unlisted(self, counted: GroupCounts, seen: Collection[Key]) -> list[_LedgerResource]:
+    async def _unlisted(self, counted: GroupCounts, seen: Collection[Key]) -> list[LedgerResource]:
         """Return the ledger's resources of the group that the provider should have shown and did not."""
         expects = counted.expects
         expected = await self._known(counted) if expects is None else await self._expected(counted, expects, seen)
@@ -239,13 +241,13 @@ class Comparison:
 
     async def _expected(
         self, counted: GroupCounts, expects: ExpectedKey, seen: Collection[Key]
-    ) -> list[_LedgerResource]:
+    ) -> list[LedgerResource]:
         """Return the ledger's entries of what the provider should show by the events before it was asked."""
         expected = await self._expected_keys(counted, expects)
         left = {resource: key for resource, key in expected.items() if key not in seen}
         histories = await self._ledger.last_seen(self._name, list(left.values()), 0.0) if left else ()
         return [
-            _LedgerResource(resource, key, counted.kind, history)
+            LedgerResource(resource, key, counted.kind, history)
             for (resource, key), history in zip(left.items(), histories, strict=True)
             if history is not None
         ]
@@ -266,25 +268,25 @@ class Comparison:
 
     # one resource
 
-    async def _observed(self, counted: GroupCounts, shown: Sequence[Observation]) -> list[_LedgerResource]:
+    async def _observed(self, counted: GroupCounts, shown: Sequence[Observation]) -> list[LedgerResource]:
         """Compare what the provider has shown with the ledger; return the ledger's entries of it."""
         known = await self._histories(counted, shown)
         for observation, resource in zip(shown, known, strict=True):
-            if not _agrees(observation, resource):
+            if not agrees(observation, resource):
                 status = observation.kind.lifecycle.status_by_value.get(observation.status, UNKNOWN)
                 what = "missing" if resource.history is None or observation.occurrence_id is not None else "status"
                 self._add_difference(self._difference(counted, resource, what, status), resource)
         return [resource for resource in known if resource.history is not None]
 
-    async def _histories(self, counted: GroupCounts, shown: Sequence[Observation]) -> list[_LedgerResource]:
-        known: list[_LedgerResource] = []
+    async def _histories(self, counted: GroupCounts, shown: Sequence[Observation]) -> list[LedgerResource]:
+        known: list[LedgerResource] = []
         for start in range(0, len(shown), _BATCH_RESOURCES):
             batch = shown[start : start + _BATCH_RESOURCES]
             keys = [Key(observation.scope, observation.key) for observation in batch]
             histories = await self._ledger.last_seen(self._name, keys, 0.0)
             known += [
-                _LedgerResource(
-                    _path(counted, observation),
+                LedgerResource(
+                    path_of(counted, observation),
                     key,
                     observation.kind,
                     history,
@@ -294,7 +296,7 @@ class Comparison:
             ]
         return known
 
-    async def _events(self, known: Sequence[_LedgerResource]) -> None:
+    async def _events(self, known: Sequence[LedgerResource]) -> None:
         """Compare the ledger with the last events; one transaction writes both, so they never differ."""
         if self._options.use_cached_counts:
             return
@@ -311,7 +313,7 @@ class Comparison:
                 if history == resource.history:
                     self._check_last_event(resource)
 
-    def _check_last_event(self, resource: _LedgerResource) -> None:
+    def _check_last_event(self, resource: LedgerResource) -> None:
         journal = self._report.journal
         whole = self._published and journal.first == journal.base + 1
         if self._last_events.get(resource.resource) is None and not whole:
@@ -322,17 +324,17 @@ class Comparison:
         self._add_difference(Difference(resource.resource, group, "event", None, resource.status, event), None)
 
     def _difference(
-        self, counted: GroupCounts, resource: _LedgerResource, what: str, provider: str | None
+        self, counted: GroupCounts, resource: LedgerResource, what: str, provider: str | None
     ) -> Difference:
         return Difference(
             resource.resource, counted.group, what, provider, resource.status, self._last_events.get(resource.resource)
         )
 
-    def _add_difference(self, difference: Difference, known: _LedgerResource | None) -> None:
+    def _add_difference(self, difference: Difference, known: LedgerResource | None) -> None:
         if self._options.includes(difference.resource):
-            self._pending.append(_PendingDifference(difference, known))
+            self._pending.append(_PendingDifference(difference, known, self._group))
 
-    def _book(self, counted: GroupCounts, provider: Mapping[str, int] | None, known: Sequence[_LedgerResource]) -> None:
+    def _book(self, counted: GroupCounts, provider: Mapping[str, int] | None, known: Sequence[LedgerResource]) -> None:
         label = f"{counted.kind.channel} {counted.kind.entity}"
         ledger = Counter(resource.status for resource in known if resource.status is not None)
         events = Counter(
@@ -365,31 +367,5 @@ class Comparison:
 
     def _note_missing_events(self) -> None:
         if self._without_event:
-            why = (
-                "the journal keeps events for a limited time"
-                if self._published
-                else "a first start recorded them as its baseline"
-            )
+            why = _TRIMMED if self._published else _BASELINE
             self._report.remarks.append(f"{self._without_event} resources have no event in the journal: {why}")
-
-
-def _agrees(observation: Observation, known: _LedgerResource) -> bool:
-    if observation.occurrence_id is not None:
-        return observation.occurrence_id in StatusHistory.parse(known.history).occurrence_ids
-    return known.history is not None and StatusHistory.parse(known.history).last == observation.kind.lifecycle.code(
-        observation.status
-    )
-
-
-def _differs(counted: GroupCounts, known: Sequence[_LedgerResource]) -> bool:
-    if counted.counts is None:
-        return False
-    ours = Counter(resource.status for resource in known)
-    return dict(counted.counts) != dict(ours) or (counted.total is not None and counted.total != len(known))
-
-
-def _path(counted: GroupCounts, observation: Observation) -> str:
-    try:
-        return observation.kind.describe(observation).subject
-    except Exception:  # noqa: BLE001 - a defect of a plugin in one resource must not stop the comparison
-        return counted.subject(observation.key)

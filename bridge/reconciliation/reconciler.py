@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from bridge.domain import topics
 from bridge.domain.clock import Clock
@@ -10,7 +11,7 @@ from bridge.domain.errors import Permanent
 from bridge.domain.event import JournalEntry
 from bridge.domain.event_view import EventView
 from bridge.ingest.intake import INTERNAL_PREFIX
-from bridge.protocols.deliveries import DeliveryCounts, DeliveryStore
+from bridge.protocols.deliveries import RELAY_SINK, DeliveryCounts, DeliveryStore
 from bridge.protocols.journal import journal_batches
 from bridge.protocols.ledger import Ledger
 from bridge.protocols.source import Reconcilable, Source
@@ -18,6 +19,8 @@ from bridge.reconciliation.comparison import CompareOptions, Comparison
 from bridge.reconciliation.report import Difference, Report, SinkBook
 
 _ASK_AGAIN_SECONDS = 0.5
+_COMPARE_AGAIN_SECONDS = 2.0
+"""At most so long before groups that differ are compared once more."""
 
 
 class Reconciler:
@@ -36,6 +39,8 @@ class Reconciler:
     async def compare(self, options: CompareOptions, on_group: Callable[[str], None] = lambda _: None) -> Report:
         """Compare provider, ledger and events; `on_group` is called as each group begins.
 
+        Groups in which something differs are compared once more, and only what differs again in the same way counts:
+        the rest was in motion. With cached counts there is no second look: its caller compares again by itself.
         Raises `Permanent` for a source that cannot ask its provider again, `Unauthorized` and `Unavailable`. A group
         that fails for another reason is in the report and does not stop the others.
         """
@@ -44,8 +49,19 @@ class Reconciler:
             raise Permanent(f"source {self._name}: there is nothing to compare, its type cannot ask its provider again")
         cursor = await self._ledger.cursor(self._name)
         own = {key: value for key, value in cursor.items() if not key.startswith(INTERNAL_PREFIX)}
-        comparison = Comparison(self._name, source, self._ledger, self._clock, options, published=self._published)
-        return await comparison.run(own, await self._ledger.watched(self._name), on_group)
+        began = self._clock.monotonic()
+        watched = await self._ledger.watched(self._name)
+        comparison = self._comparison(source, options)
+        report = await comparison.run(own, watched, on_group)
+        if comparison.differing and not options.use_cached_counts:
+            waited = self._clock.monotonic() - began
+            await self._clock.sleep(max(0.0, min(options.max_wait, _COMPARE_AGAIN_SECONDS) - waited))
+            again = self._comparison(source, replace(options, max_wait=0.0))
+            _keep_confirmed(report, await again.run(own, watched, on_group, comparison.differing))
+        return report
+
+    def _comparison(self, source: Reconcilable, options: CompareOptions) -> Comparison:
+        return Comparison(self._name, source, self._ledger, self._clock, options, published=self._published)
 
     async def settle(
         self, report: Report, options: CompareOptions, deliveries: DeliveryStore, sinks: Mapping[str, Sequence[str]]
@@ -72,6 +88,8 @@ class Reconciler:
             lost = [entry for entry in entries if entry.position.seq <= journal.confirmed]
             report.differences += _as_differences(lost, "undelivered", options, sink)
             report.sinks[sink] = SinkBook((await deliveries.counts(sink)).get(self._name, DeliveryCounts()), len(lost))
+        if (counts := (await deliveries.counts(RELAY_SINK)).get(self._name)) is not None:
+            report.sinks[RELAY_SINK] = SinkBook(counts, 0)
 
     async def _unaccounted(
         self, deliveries: DeliveryStore, sink: str, patterns: Sequence[str], upto: int
@@ -90,8 +108,32 @@ class Reconciler:
     ) -> list[JournalEntry]:
         if not entries:
             return []
-        seqs = set(await deliveries.unaccounted(sink, self._name, [entry.position.seq for entry in entries]))
+        missing = await deliveries.unaccounted(sink, self._name, [entry.position.seq for entry in entries])
+        # A dead letter of the relay is accounted for there.
+        seqs = set(await deliveries.unaccounted(RELAY_SINK, self._name, missing)) if missing else set()
         return [entry for entry in entries if entry.position.seq in seqs]
+
+
+def _keep_confirmed(report: Report, again: Report) -> None:
+    """Keep of a report's differences those that a second look shows in the same way."""
+    confirmed = {_identity(difference) for difference in again.differences}
+    not_compared = set(again.failures)
+    kept = [
+        difference
+        for difference in report.differences
+        if _identity(difference) in confirmed or difference.group in not_compared
+    ]
+    moving = {difference.resource for difference in again.differences} - {difference.resource for difference in kept}
+    if moving:
+        report.remarks.append(f"{len(moving)} resources were in motion: they changed between two looks")
+    report.differences = kept
+    report.failures |= again.failures
+    latest = {book.group: book for book in again.groups}
+    report.groups = [latest.get(book.group, book) for book in report.groups]
+
+
+def _identity(difference: Difference) -> tuple[str | None, ...]:
+    return difference.resource, difference.what, difference.provider, difference.ledger
 
 
 def _as_differences(

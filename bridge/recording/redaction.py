@@ -23,6 +23,7 @@ from aiohttp import hdrs
 from multidict import MultiMapping
 from yarl import URL
 
+from bridge.domain.personal_data import PHONE
 from bridge.http import parsing
 from bridge.http.client import HttpRequest
 from bridge.http.headers import http_date, links, parse_retry_after, requested_wait
@@ -36,7 +37,7 @@ _IDENTITY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _LABEL = re.compile(r"(?=.*[A-Za-z])(?!.*\d{7})[A-Za-z0-9][\w .:/-]{0,63}|-?\d{1,6}", re.ASCII)
 _NUMERAL = re.compile(r"-?\d{1,18}", re.ASCII)
 _ID = re.compile(rf"#?-?\d{{1,{parsing.MAX_NUMBER_DIGITS}}}", re.ASCII)
-_PHONE = re.compile(r"\+?\(?\d(?:[\s().\-\u2010-\u2015/]{0,3}\d){6,}", re.ASCII)
+_PHONE = re.compile(PHONE, re.ASCII)
 _PHONE_CHARACTERS = re.compile(r"[+\d\s().\-\u2010-\u2015/x]+", re.ASCII)
 _EMAIL = re.compile(r"[^\s@<>\"'(),;:/?&=]+@[^\s@<>\"'(),;:/?&=]+")
 _E164 = re.compile(r"\+\d{7,15}", re.ASCII)

@@ -6,9 +6,12 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bridge.domain.clock import Clock
 from bridge.domain.event import JournalEntry
-from bridge.protocols.broker import Broker
-from bridge.protocols.ledger import Lease, Ledger
+from bridge.protocols.broker import Broker, Unpublishable
+from bridge.protocols.ledger import Lease
+from bridge.protocols.store import Store
+from bridge.relay.dead_letters import RelayDeadLetters
 from bridge.relay.recent_entries import RecentEntries
 
 BATCH = 1000
@@ -21,7 +24,19 @@ class RelayResult:
 
     published: int = 0
     unroutable: int = 0
+    set_aside: int = 0
+    """Events that the broker does not accept: dead letters of the relay."""
     upto: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Entries that were published or set aside together."""
+
+    entries: Sequence[JournalEntry]
+    published: int
+    unroutable: int
+    """How many of the published ones no queue wanted."""
 
 
 class Relay:
@@ -30,17 +45,22 @@ class Relay:
     The mark moves only when the broker has confirmed a whole batch: a crash in between repeats events of that batch,
     with the same ids, and never loses one. If the store cannot move the mark, nothing is repeated: the relay remembers
     what was published, and moves the mark first. Entries in `recent` are not read from the journal.
+
+    What the broker never accepts is set aside as a dead letter of the relay before the mark moves; the rest goes on.
     """
 
     def __init__(
-        self, ledger: Ledger, broker: Broker, *, batch: int = BATCH, recent: RecentEntries | None = None
+        self, store: Store, broker: Broker, clock: Clock, *, batch: int = BATCH, recent: RecentEntries | None = None
     ) -> None:
-        self._ledger = ledger
+        self._ledger = store
         self._broker = broker
+        self._dead_letters = RelayDeadLetters(store, broker, clock)
+        self._uninterrupted: set[str] = set()
+        """The sources whose last batch was marked: nothing behind their marks can be set aside already."""
         self._batch = batch
         self._recent = recent
-        self._published_unconfirmed: dict[str, tuple[Sequence[JournalEntry], int]] = {}
-        """By source: what the broker has and the mark does not cover yet, and how many of it no queue selected."""
+        self._published_unconfirmed: dict[str, _Batch] = {}
+        """By source: what the broker has, or does not accept, and the mark does not cover yet."""
 
     async def drain(self, lease: Lease, source: str) -> RelayResult:
         """Publish until nothing is left; raises `Unavailable` or `LeaseLost`, and then all marks are right."""
@@ -66,25 +86,40 @@ class Relay:
         return await self._ledger.read(source, after, self._batch)
 
     async def _publish(self, lease: Lease, source: str, entries: Sequence[JournalEntry], result: RelayResult) -> None:
-        unroutable = await self._broker.publish(entries)
-        # A crash here publishes this batch again, with the same ids.
-        self._published_unconfirmed[source] = entries, unroutable
+        publishable = entries
+        if source not in self._uninterrupted:
+            publishable = await self._dead_letters.without_known(source, entries)
+        self._uninterrupted.discard(source)
+        unroutable = 0
+        try:
+            if publishable:
+                unroutable = await self._broker.publish(publishable)
+        except Unpublishable as error:
+            # A crash here publishes this batch again, as a crash before the mark does, and sets aside the same.
+            await self._dead_letters.set_aside(publishable, error.reasons)
+            published, unroutable = len(publishable) - len(error.reasons), error.unroutable
+        else:
+            published = len(publishable)
+        # A crash here publishes this batch again, with the same ids, without what is set aside.
+        self._published_unconfirmed[source] = _Batch(entries, published, unroutable)
         await self._mark(lease, source, result)
+        self._uninterrupted.add(source)
 
     async def _mark_published(self, lease: Lease, source: str, result: RelayResult) -> None:
         """Mark what was published while the store could not move the mark, unless its entries have changed since."""
         if source in self._published_unconfirmed:
-            last = self._published_unconfirmed[source][0][-1]
+            last = self._published_unconfirmed[source].entries[-1]
             if list(await self._ledger.entries([last.position])) == [last]:
                 await self._mark(lease, source, result)
             else:
                 del self._published_unconfirmed[source]
 
     async def _mark(self, lease: Lease, source: str, result: RelayResult) -> None:
-        entries, unroutable = self._published_unconfirmed[source]
-        upto = entries[-1].position.seq
-        await self._ledger.confirm(lease, source, upto, unroutable)
+        batch = self._published_unconfirmed[source]
+        upto = batch.entries[-1].position.seq
+        await self._ledger.confirm(lease, source, upto, batch.unroutable)
         del self._published_unconfirmed[source]
-        result.published += len(entries)
-        result.unroutable += unroutable
+        result.published += batch.published
+        result.set_aside += len(batch.entries) - batch.published
+        result.unroutable += batch.unroutable
         result.upto = upto

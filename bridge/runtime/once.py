@@ -18,6 +18,7 @@ from bridge.ingest.intake import PollResult
 from bridge.ingest.poller import describe_unexpected
 from bridge.protocols.broker import QUEUE_PREFIX
 from bridge.protocols.ledger import Lease
+from bridge.relay.dead_letters import RelayDeadLetters
 from bridge.relay.relay import Relay
 from bridge.runtime.process import Process
 from bridge.runtime.sink_runner import SinkRunner
@@ -65,6 +66,8 @@ class OnceRunner:
         if "relay" in self._process.roles:
             for name in await self._parts.store.sources():
                 await self._relay(name)
+            dead_letters = RelayDeadLetters(self._parts.store, self._parts.broker, self._clock)
+            self._report.published += await dead_letters.publish_due()
         if "sink" in self._process.roles:
             await asyncio.gather(*(self._deliver(name) for name in self._parts.sinks))
         return self._report
@@ -106,7 +109,7 @@ class OnceRunner:
         log.error("source.fails", source=name, reason=reason)
 
     async def _relay(self, name: str) -> None:
-        relay = Relay(self._parts.store, self._parts.broker)
+        relay = Relay(self._parts.store, self._parts.broker, self._clock)
         async with self._hold(f"relay/{name}") as lease:
             result = await relay.drain(lease, name)
             self._report.published += result.published

@@ -10,7 +10,9 @@ import structlog
 from bridge.coordination.leases import wait_for_stop
 from bridge.domain.errors import Unavailable
 from bridge.domain.retry import RECONNECT, Backoff
+from bridge.protocols.deliveries import RELAY_SINK
 from bridge.protocols.ledger import Lease
+from bridge.relay.dead_letters import RelayDeadLetters
 from bridge.relay.recent_entries import RecentEntries
 from bridge.relay.relay import Relay, RelayResult
 from bridge.runtime.process import Process
@@ -21,6 +23,8 @@ _NEW_JOURNALS_EVERY_SECONDS = 5.0
 _READ_EVERY_SECONDS = {True: 2.0, False: 0.25}
 """Between two reads of a journal; longer if this process polls, because its own commits wake the relay at once."""
 _FIRST_WAIT_SECONDS = 0.5
+_REDRIVE_EVERY_SECONDS = 2.0
+"""Between two looks for dead letters of the relay that an operator redrove."""
 
 
 class RelayRunner:
@@ -33,7 +37,8 @@ class RelayRunner:
 
     async def run(self) -> None:
         """Relay every source that has a journal, also a source that left the configuration with events unpublished."""
-        running: dict[str, asyncio.Future[None]] = {}
+        redriving = asyncio.ensure_future(self._process.supervise(f"relay/{RELAY_SINK}", self._redrive))
+        running: dict[str, asyncio.Future[None]] = {RELAY_SINK: redriving}
         try:
             while not self._process.stop_relaying.is_set():
                 for name in await self._journals() - running.keys():
@@ -58,7 +63,8 @@ class RelayRunner:
             # Kept only while this process relays: otherwise nobody would take anything out.
             recent = self._process.recent[name] = RecentEntries(name)
             try:
-                await self._drain_until_stop(name, lease, Relay(self._parts.store, self._parts.broker, recent=recent))
+                relay = Relay(self._parts.store, self._parts.broker, self._clock, recent=recent)
+                await self._drain_until_stop(name, lease, relay)
             finally:
                 del self._process.recent[name]
 
@@ -91,6 +97,21 @@ class RelayRunner:
             if last:
                 return
             await wait_for_stop(stop, self._clock, wait, None if backoff.failures else wake)
+
+    async def _redrive(self) -> None:
+        """Publish the relay's dead letters that an operator redrove."""
+        dead_letters = RelayDeadLetters(self._parts.store, self._parts.broker, self._clock)
+        backoff = Backoff(self._clock.random, base=_FIRST_WAIT_SECONDS, cap=RECONNECT)
+        wait = 0.0
+        while not await wait_for_stop(self._process.stop_relaying, self._clock, wait):
+            try:
+                await dead_letters.publish_due()
+            except Unavailable as error:
+                wait = backoff.on_failure()
+                log.info("relay.redrive_waits", reason=str(error), again_in=round(wait, 1))
+            else:
+                backoff.on_success()
+                wait = _REDRIVE_EVERY_SECONDS
 
     def _count(self, name: str, result: RelayResult, seconds: float) -> None:
         if result.published:

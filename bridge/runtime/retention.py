@@ -8,6 +8,7 @@ import structlog
 
 from bridge.coordination.leases import wait_for_stop
 from bridge.domain.errors import Unavailable
+from bridge.protocols.deliveries import RELAY_SINK
 from bridge.protocols.ledger import JournalState
 from bridge.runtime.process import Process
 from bridge.runtime.sink_runner import SinkRunner
@@ -48,6 +49,8 @@ class Retention:
         for name, worker in self._sinks.workers.items():
             await self._sinks.sync_disabled(name, worker)
             await self._sinks.show(name)
+        if "relay" in self._process.roles:
+            await self._sinks.show(RELAY_SINK)
         for source in await self._parts.store.sources():
             state = await self._parts.store.journal(source)
             self._process.metrics.backlog.labels(source).set(state.backlog)
@@ -88,6 +91,7 @@ class Retention:
             before = max(before, state.first + int(kept * share))
         for sink in self._parts.sinks:
             before = min(before, await store.low_watermark(sink, source) + 1)
+        for sink in (*self._parts.sinks, RELAY_SINK):
             if before > state.first and (oldest := await store.oldest(sink, source)) is not None:
                 before = min(before, oldest)
         return before

@@ -116,7 +116,7 @@ class World:
         await self.broker.declare("bridge.sink.crm", self.settings.topics)
         await self.store.commit(None, Commit("city", events=events))
         lease = await self.store.acquire("relay/city", "me", 60)
-        await Relay(self.store, self.broker).drain(lease, "city")
+        await Relay(self.store, self.broker, self.clock).drain(lease, "city")
 
     async def positions(self) -> list[Position]:
         return [entry.position for entry in await self.store.read("city", 0, 1000)]

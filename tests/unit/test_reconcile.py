@@ -202,7 +202,7 @@ async def test_what_is_counted_and_stands_on_no_list_is_withheld(books) -> None:
         ("2", "withheld", None, "sending", "sending"),
         (GROUP, "withheld", "3 counted, 1 listed", "1 known", None),
     ]
-    assert books.source.asked.count(f"{GROUP}/recipients") == 2
+    assert books.source.asked.count(f"{GROUP}/recipients") == 4
 
 
 async def test_a_group_that_the_provider_knows_no_more_is_named_with_all_that_was_known_of_it(books) -> None:
@@ -536,7 +536,7 @@ class Keeping:
             every=every, committed=self.woken.append,
         )  # fmt: skip
 
-    async def look(self, *, after: float = 3600.0) -> list[str]:
+    async def check(self, *, after: float = 3600.0) -> list[str]:
         """Let time pass, look, and return the resources for which a mismatch was published so far."""
         self.books.time.seconds += after
         lease = await self.books.store.acquire("source/city", "service", 1e6)

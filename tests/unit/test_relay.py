@@ -77,7 +77,7 @@ async def test_what_was_just_committed_is_published_without_reading_it_back(stor
     broker, fresh = Broker(), RecentEntries("city")
     await commit(store, *range(10), fresh=fresh)
     await commit(store, *range(10, 20), fresh=fresh)
-    relay = Relay(store, broker, batch=8, recent=fresh)
+    relay = Relay(store, broker, Clock(), batch=8, recent=fresh)
     assert (await relay.drain(await lease_of(store), "city")).published == 20
     assert [one.event.id for one in broker.held] == [str(number) for number in range(20)]
     assert store.reads == 1  # the one that finds the end
@@ -89,14 +89,14 @@ async def test_what_somebody_else_committed_in_between_is_published_in_its_place
     await commit(store, 1, 2, fresh=fresh)
     await commit(store, 3)  # a backfill, in another process
     await commit(store, 4, 5, fresh=fresh)
-    await Relay(store, broker, batch=2, recent=fresh).drain(await lease_of(store), "city")
+    await Relay(store, broker, Clock(), batch=2, recent=fresh).drain(await lease_of(store), "city")
     assert [one.event.id for one in broker.held] == ["1", "2", "3", "4", "5"]
     assert broker.held == list(await store.read("city", 0, 100))
 
 
 async def test_what_a_broker_did_not_take_is_published_when_it_is_back(store: Reader) -> None:
     broker, fresh, lease = Broker(), RecentEntries("city"), await lease_of(store)
-    relay = Relay(store, broker, batch=2, recent=fresh)
+    relay = Relay(store, broker, Clock(), batch=2, recent=fresh)
     await commit(store, 1, 2, 3, fresh=fresh)
     broker.away = True
     with pytest.raises(Unavailable):
@@ -110,7 +110,7 @@ async def test_what_a_broker_did_not_take_is_published_when_it_is_back(store: Re
 
 async def test_a_store_that_takes_no_mark_has_nothing_published_twice(store: Reader) -> None:
     broker, lease = Broker(), await lease_of(store)
-    relay = Relay(store, broker, batch=2)
+    relay = Relay(store, broker, Clock(), batch=2)
     await commit(store, 1, 2, 3, 4)
     store.full = True
     for _ in range(3):
@@ -124,7 +124,7 @@ async def test_a_store_that_takes_no_mark_has_nothing_published_twice(store: Rea
 
 async def test_what_a_restored_store_commits_anew_is_published_though_its_number_was(store: Reader) -> None:
     broker, lease = Broker(), await lease_of(store)
-    relay = Relay(store, broker)
+    relay = Relay(store, broker, Clock())
     await commit(store, 1, 2)
     store.full = True
     with pytest.raises(Unavailable):

@@ -18,13 +18,13 @@ import structlog
 from amqp.method_framing import frame_handler
 
 from bridge.adapters import message, taps
-from bridge.adapters.kombu.amqp_codec import DeliverDecoder, PublishEncoder
+from bridge.adapters.kombu.amqp_codec import DeliverDecoder
+from bridge.adapters.kombu.amqp_publisher import AmqpPublisher
 from bridge.adapters.kombu.amqp_read_ahead import ReadAheadBuffer
 from bridge.adapters.kombu.connection import next_serial
 from bridge.adapters.kombu.url import BrokerAddress
 from bridge.concurrency.thread_worker import wait_readable
 from bridge.domain.clock import Clock
-from bridge.domain.errors import Unavailable
 from bridge.domain.event import JournalEntry
 from bridge.protocols.broker import Received
 
@@ -36,14 +36,9 @@ HEARTBEAT_SECONDS = 30.0
 _MAX_TICK_SECONDS = 5.0
 _PARTIAL_FRAME_SECONDS = 0.05
 _RECEIVED_AT_ONCE_MESSAGES = 500
-_WRITTEN_AT_ONCE_ENTRIES = 64
 _HEADER_FRAME = 2  # the type of a frame with a message's properties
 _HEADER_FIXED_BYTES = 12
 _NO_PROPERTIES = b"\0\0"
-
-
-class PublishBlocked(OSError):
-    """RabbitMQ answers, but does not accept or confirm what it is sent; the text says why, and is fit for a log."""
 
 
 class AmqpConnection:
@@ -66,17 +61,12 @@ class AmqpConnection:
         self._clock = clock
         self._confirm_within = confirm_within
         self._differing_queues = differing_queues
-        self._encoder: PublishEncoder | None = None
+        self._publisher: AmqpPublisher | None = None
         self._decoder: DeliverDecoder | None = None
         self._blocked = False
         self._serial = next_serial()
         self._arrived: list[Received] = []
         self._unacked: dict[int, None] = {}
-        self._published = 0
-        self._lowest_unconfirmed = 1
-        self._unconfirmed: set[int] = set()
-        self._refused = 0
-        self._returned = 0
         self._connection = address.connection(
             heartbeat=HEARTBEAT_SECONDS,
             read_timeout=answer_within,
@@ -126,71 +116,19 @@ class AmqpConnection:
         """Ask for something that RabbitMQ has to look up."""
         self._channel.exchange_declare(exchange=self._exchange, type="topic", durable=True, passive=True)
 
-    # publishing
-
     def publish(self, entries: Sequence[JournalEntry], queue: str | None = None) -> int:
-        """Send all entries, then wait once for all confirms; return how many no queue wanted."""
-        encoder = self._encoder or self._open_confirming()
-        if queue is not None:
-            encoder = encoder.to_queue(queue)
-        self._wait_while(lambda: self._blocked)
-        self._refused = self._returned = 0
-        self._lowest_unconfirmed = self._published + 1
-        self._unconfirmed = set(range(self._lowest_unconfirmed, self._lowest_unconfirmed + len(entries)))
-        self._published += len(entries)
-        for start in range(0, len(entries), _WRITTEN_AT_ONCE_ENTRIES):
-            # RabbitMQ works on these while we encode the next ones.
-            self._transport.write(b"".join(map(encoder.encode, entries[start : start + _WRITTEN_AT_ONCE_ENTRIES])))
-            self._connection.bytes_sent += 1  # py-amqp's count of frames: if it grows, no heartbeat is due
-        self._wait_while(lambda: bool(self._unconfirmed))
-        if self._refused:
-            raise Unavailable(
-                f"a queue refused {self._refused} of {len(entries)} events: it is full, or has lost its majority; "
-                "they have to be published again"
+        """Send all entries, then wait for all confirms; return how many no queue wanted."""
+        if self._publisher is None:
+            self._publisher = AmqpPublisher(
+                self._connection,
+                self._open_channel(),
+                self._exchange,
+                self._clock,
+                confirm_within=self._confirm_within,
+                tick_seconds=self._tick_seconds,
+                is_blocked=lambda: self._blocked,
             )
-        return self._returned
-
-    def _wait_while(self, condition: Callable[[], bool]) -> None:
-        deadline = self._clock.monotonic() + self._confirm_within
-        while condition():
-            left = deadline - self._clock.monotonic()
-            if left <= 0:
-                raise self._publish_blocked()
-            with contextlib.suppress(TimeoutError):
-                self._connection.drain_events(timeout=min(left, self._tick_seconds))
-            self._connection.heartbeat_tick()
-
-    def _publish_blocked(self) -> PublishBlocked:
-        if self._blocked:
-            return PublishBlocked("a memory or disk alarm blocks publishers; events wait until it is over")
-        return PublishBlocked(
-            f"{len(self._unconfirmed)} events were not confirmed within {self._confirm_within:.0f} s; "
-            "see whether each bound queue has a leader"
-        )
-
-    def _open_confirming(self) -> PublishEncoder:
-        channel = self._open_channel()
-        channel.confirm_select()
-        channel.events["basic_ack"].add(self._on_ack)
-        channel.events["basic_nack"].add(self._on_nack)
-        channel.events["basic_return"].add(self._on_return)
-        self._encoder = PublishEncoder(channel.channel_id, self._exchange, self._connection.frame_max)
-        return self._encoder
-
-    def _on_ack(self, tag: int, multiple: bool) -> None:  # noqa: FBT001 - py-amqp's signature
-        if multiple:
-            self._unconfirmed.difference_update(range(self._lowest_unconfirmed, tag + 1))
-            self._lowest_unconfirmed = tag + 1
-        else:
-            self._unconfirmed.discard(tag)
-
-    def _on_nack(self, tag: int, multiple: bool) -> None:  # noqa: FBT001 - py-amqp's signature
-        before = len(self._unconfirmed)
-        self._on_ack(tag, multiple)
-        self._refused += before - len(self._unconfirmed)
-
-    def _on_return(self, *_: object) -> None:
-        self._returned += 1
+        return self._publisher.publish(entries, queue)
 
     def _on_blocked(self, _reason: str) -> None:
         self._blocked = True

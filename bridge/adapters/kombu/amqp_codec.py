@@ -79,6 +79,14 @@ class PublishEncoder:
             ]
         return b"".join(pieces)
 
+    def can_encode(self, entry: JournalEntry) -> bool:
+        """Return whether an entry can be encoded."""
+        try:
+            self.encode(entry)
+        except ValueError:
+            return False
+        return True
+
     def _learn(self, topic: str, kind: str) -> tuple[bytes, bytes]:
         """Return what is the same for all events of a topic: there are few topics, and many events of each."""
         if len(self._topics) >= _MAX_TOPICS:

@@ -11,7 +11,7 @@ import amqp
 import redis
 import structlog
 
-from bridge.adapters.kombu.amqp import PublishBlocked
+from bridge.adapters.kombu.amqp_publisher import PublishBlocked
 from bridge.adapters.kombu.connection import KombuConnection
 from bridge.adapters.os_errors import os_error_reason
 from bridge.concurrency.thread_worker import ThreadWorker, wait_readable

@@ -19,12 +19,13 @@ import structlog
 from bridge.adapters import lua, taps
 from bridge.adapters.kombu.connection import next_serial
 from bridge.adapters.kombu.redis_layout import Routes, envelope, queue_of, received_from, text_of
+from bridge.adapters.kombu.redis_limits import over_limit, parts
 from bridge.adapters.kombu.url import CONNECT_SECONDS, BrokerAddress
 from bridge.concurrency.thread_worker import wait_readable
 from bridge.domain import topics as topic_patterns
 from bridge.domain.clock import Clock
 from bridge.domain.event import JournalEntry
-from bridge.protocols.broker import Received
+from bridge.protocols.broker import Received, Unpublishable
 
 log = structlog.get_logger()
 
@@ -129,11 +130,23 @@ class RedisConnection:
     # publishing
 
     def publish(self, entries: Sequence[JournalEntry], queue: str | None = None) -> int:
-        """Push all into all their queues, or into `queue`, in one transaction; return how many no queue wanted.
+        """Push all into all their queues, or into `queue`; return how many no queue wanted.
+
+        A batch is one transaction, unless its bytes are too many for Redis to read at once.
+        """
+        self._remove_dead_taps()
+        unpublishable = over_limit(self._redis, self._exchange, entries)
+        fitting = [entry for entry in entries if entry.position not in unpublishable] if unpublishable else entries
+        unroutable = sum(self._publish_part(part, queue) for part in parts(fitting))
+        if unpublishable:
+            raise Unpublishable(unpublishable, unroutable)
+        return unroutable
+
+    def _publish_part(self, entries: Sequence[JournalEntry], queue: str | None) -> int:
+        """Push these in one transaction.
 
         The bindings are read once, and watched: when one changes in between, the transaction is void and made anew.
         """
-        self._remove_dead_taps()
         pipe: Any
         with self._redis.pipeline() as pipe:
             while True:

@@ -11,11 +11,15 @@ from bridge.adapters.kombu.connection import next_serial
 from bridge.adapters.kombu.url import BrokerAddress
 from bridge.concurrency.thread_worker import wait_readable
 from bridge.domain import topics as topic_patterns
-from bridge.domain.event import JournalEntry
-from bridge.protocols.broker import Received
+from bridge.domain.event import JournalEntry, Position
+from bridge.protocols.broker import Received, Unpublishable
 
 _READ_EVERY_SECONDS = 0.02
 _IDLE_SECONDS = 5.0
+_TOO_LARGE = frozenset(
+    {"InvalidParameterValue", "MessageTooLong", "MessageSizeExceededError", "DocumentTooLarge", "RequestBodyTooLarge"}
+)
+"""What the transports' libraries call a message over their limit: names of exceptions, and SQS's own code."""
 
 
 class VirtualConnection:
@@ -48,23 +52,34 @@ class VirtualConnection:
 
     def publish(self, entries: Sequence[JournalEntry], queue: str | None = None) -> int:
         """Put all into their queues, one after the other; return how many no queue wanted."""
-        channel = self._channel
         unroutable = 0
+        unpublishable: dict[Position, str] = {}
         for entry in entries:
-            event = entry.event
-            if queue is None and not channel._lookup(self._exchange, event.topic):  # noqa: SLF001 - these transports ignore `mandatory`
-                unroutable += 1
-                continue
-            prepared = channel.prepare_message(
-                event.body,
-                content_type=message.CONTENT_TYPE,
-                content_encoding=message.ENCODING,
-                headers=message.headers(entry),
-                properties=message.properties(event),
-            )
-            # The default exchange delivers to the queue that the routing key names.
-            channel.basic_publish(prepared, *((self._exchange, event.topic) if queue is None else ("", queue)))
+            try:
+                unroutable += not self._publish_one(entry, queue)
+            except Exception as error:
+                if (word := _too_large(error)) is None:
+                    raise
+                unpublishable[entry.position] = f"the broker does not accept {len(entry.event.body):,} bytes ({word})"
+        if unpublishable:
+            raise Unpublishable(unpublishable, unroutable)
         return unroutable
+
+    def _publish_one(self, entry: JournalEntry, queue: str | None) -> bool:
+        """Put one entry into its queues; return whether any queue wants it."""
+        channel, event = self._channel, entry.event
+        if queue is None and not channel._lookup(self._exchange, event.topic):  # noqa: SLF001 - these transports ignore `mandatory`
+            return False
+        prepared = channel.prepare_message(
+            event.body,
+            content_type=message.CONTENT_TYPE,
+            content_encoding=message.ENCODING,
+            headers=message.headers(entry),
+            properties=message.properties(event),
+        )
+        # The default exchange delivers to the queue that the routing key names.
+        channel.basic_publish(prepared, *((self._exchange, event.topic) if queue is None else ("", queue)))
+        return True
 
     def consume(self, queue: str, prefetch: int, _consumer: str) -> None:
         """Take the queue's messages, up to `prefetch` ahead of their acknowledgement."""
@@ -123,3 +138,11 @@ class VirtualConnection:
         """Close without a word."""
         with contextlib.suppress(OSError):
             self._transport.close_connection(self._transport)
+
+
+def _too_large(error: Exception) -> str | None:
+    """Return the library's word for a message over the limit; None for any other error."""
+    response = getattr(error, "response", None)
+    detail = response.get("Error") if isinstance(response, dict) else None
+    code = detail.get("Code") if isinstance(detail, dict) else None
+    return next((word for word in (code, type(error).__name__) if word in _TOO_LARGE), None)

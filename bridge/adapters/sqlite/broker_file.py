@@ -12,9 +12,12 @@ from pathlib import Path
 from bridge.adapters import taps
 from bridge.domain import topics as topic_patterns
 from bridge.domain.errors import Unavailable
-from bridge.domain.event import JournalEntry
+from bridge.domain.event import JournalEntry, Position
+from bridge.protocols.broker import Unpublishable
 
 _BUSY_MS = 5_000
+_ROW_BYTES = 4096
+"""More than what id, topic and position add to an event's body in one row."""
 
 
 _SCHEMA_VERSION = 1
@@ -143,6 +146,10 @@ def publish_entries(
     db: sqlite3.Connection, entries: Sequence[JournalEntry], now: float, queue: str | None = None
 ) -> int:
     """Write each body once, and an item for each queue that wants it, or for `queue`."""
+    unpublishable = _over_limit(db, entries)
+    if unpublishable:
+        fitting = [entry for entry in entries if entry.position not in unpublishable]
+        raise Unpublishable(unpublishable, publish_entries(db, fitting, now, queue))
     with writing(db):
         db.execute("DELETE FROM queues WHERE tap_until < ?", (now,))
         routes = _routes(db) if queue is None else {_queue_id(db, queue): ("#",)}
@@ -169,6 +176,16 @@ def publish_entries(
         db.executemany("INSERT INTO items (queue, body) VALUES (?, ?)", items)
         _trim_taps(db)
     return unroutable
+
+
+def _over_limit(db: sqlite3.Connection, entries: Sequence[JournalEntry]) -> dict[Position, str]:
+    """Return why the file can never hold some of these: a row is bounded."""
+    limit = db.getlimit(sqlite3.SQLITE_LIMIT_LENGTH) - _ROW_BYTES
+    return {
+        entry.position: f"the event has {len(entry.event.body):,} bytes, and the embedded broker accepts {limit:,}"
+        for entry in entries
+        if len(entry.event.body) > limit
+    }
 
 
 def _trim_taps(db: sqlite3.Connection) -> None:

@@ -20,7 +20,7 @@ from bridge.domain.errors import Permanent
 from bridge.domain.event import JournalEntry, Position
 from bridge.domain.event_view import EventView
 from bridge.domain.times import rfc3339, truncate_to_millis
-from bridge.protocols.deliveries import Attempt, Delivery
+from bridge.protocols.deliveries import RELAY_SINK, Attempt, Delivery
 from bridge.protocols.store import Store
 from bridge.runtime.assembly import Assembly
 
@@ -36,7 +36,10 @@ _MAX_DELIVERIES = 1_000_000
     """,
 )
 def deliveries() -> None:
-    """Work on deliveries that wait for another try, and on dead letters."""
+    """Work on deliveries that wait for another try, and on dead letters.
+
+    The sink @relay stands for the relay: its dead letters are events that the broker did not accept.
+    """
 
 
 @deliveries.command(
@@ -112,6 +115,7 @@ def _masked(entry: JournalEntry | None) -> str:
     examples="""
     bridge deliveries redrive crm city-voice:1042 -c bridge.yaml    one
     bridge deliveries redrive crm --dead -c bridge.yaml             all dead letters of a sink
+    bridge deliveries redrive @relay --dead -c bridge.yaml          what the broker did not accept, to the broker
     bridge deliveries redrive --all -c bridge.yaml                  whatever waits or is dead, of all sinks
     """
 )
@@ -169,7 +173,9 @@ def _selects(sink: str | None, events: tuple[str, ...], *, dead: bool, everythin
 
 async def _sinks(parts: Assembly, store: Store, sink: str | None) -> list[str]:
     if sink is None:
-        return list(parts.config.sinks)
+        return [*parts.config.sinks, *([RELAY_SINK] if await store.counts(RELAY_SINK) else [])]
+    if sink == RELAY_SINK:
+        return [sink]
     # A sink that is no longer configured may have left deliveries behind.
     if sink not in parts.config.sinks and not await store.counts(sink):
         known = ", ".join(parts.config.sinks) or "none"
@@ -291,7 +297,8 @@ async def _redrive(parts: Assembly, sink: str | None, events: tuple[str, ...], s
             again = await store.redrive(name, positions, now, hold) if positions else 0
             enabled = name in await disabled(store)
             # Deliveries first: a crash in between leaves a disabled sink, which the same command repairs.
-            await store.set_status(f"sink/{name}", {"disabled": ""})
+            if name != RELAY_SINK:
+                await store.set_status(f"sink/{name}", {"disabled": ""})
             click.echo(f"{name}: {again} due again{'; the sink is enabled again' if enabled else ''}")
     return code
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,6 +15,7 @@ from bridge.cli.support.journal import event_views
 from bridge.cli.support.options import MOMENT, Command, Exit, config_option
 from bridge.cli.support.running import load_assembly, run
 from bridge.delivery.masking import last4
+from bridge.domain import personal_data
 from bridge.domain import topics as patterns
 from bridge.domain.errors import Unavailable
 from bridge.domain.event import Position
@@ -27,7 +27,6 @@ _BATCH_EVENTS = 256
 _WAIT_SECONDS = 1.0
 _PAUSE_SECONDS = 1.0
 _MAX_REMEMBERED_EVENTS = 100_000
-_PHONE = re.compile(r"\+?\d[\d ().-]{5,}\d")
 _NOWHERE = Position("-", 0)
 
 
@@ -151,4 +150,4 @@ def readable(line: EventView) -> str:
 
 def mask_phones(text: str) -> str:
     """Return a text in which only the last four digits of anything like a phone number are left."""
-    return _PHONE.sub(lambda match: last4(match[0]), text)
+    return personal_data.mask_phones(text, last4)

@@ -21,7 +21,7 @@ from bridge.domain import topics
 from bridge.domain.event_view import EventView
 from bridge.domain.settings import format_duration
 from bridge.domain.times import rfc3339, truncate_to_millis
-from bridge.protocols.deliveries import Attempt, DeliveryCounts
+from bridge.protocols.deliveries import RELAY_SINK, Attempt, Delivery, DeliveryCounts
 from bridge.protocols.store import Store
 from bridge.runtime.assembly import Assembly
 
@@ -75,7 +75,7 @@ def _print(change: dict[str, Any]) -> None:
     if by:
         click.echo(f"    observed   {f'between {after} and {by}' if after else f'by {by}'}")
     click.echo(f"    committed  {change['recorded']}")
-    click.echo(f"    broker     {'has confirmed it' if change['confirmed'] else 'has not confirmed it yet'}")
+    click.echo(f"    broker     {_broker(change)}")
     for key in ("error", "reason"):
         if change[key]:
             click.echo(f"    {key:<10} {mask_phones(change[key])}")
@@ -83,6 +83,12 @@ def _print(change: dict[str, Any]) -> None:
         click.echo(f"    -> {sink['sink']}: {sink['said']}")
         for attempt in sink["attempts"]:
             click.echo(f"         {attempt['at']}  {attempt['kind']}: {attempt['error']}")
+
+
+def _broker(change: dict[str, Any]) -> str:
+    if change["set_aside"] is not None:
+        return f"does not have it, a dead letter of the relay: {change['set_aside']['said']}"
+    return "has confirmed it" if change["confirmed"] else "has not confirmed it yet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +144,8 @@ def _is_called(subject: str, name: str) -> bool:
 async def _timeline(parts: Assembly, store: Store, line: EventView) -> dict[str, Any]:
     journal = await store.journal(line.position.source)
     data = line.data
-    confirmed = line.position.seq <= journal.confirmed
+    set_aside = await store.delivery(RELAY_SINK, line.position)
+    confirmed = line.position.seq <= journal.confirmed and set_aside is None
     outcomes = [await _outcome(parts, store, sink, line, confirmed=confirmed) for sink in parts.config.sinks]
     return {
         "time": line.body.get("time"),
@@ -154,8 +161,14 @@ async def _timeline(parts: Assembly, store: Store, line: EventView) -> dict[str,
         "reason": data.get("reason"),
         "recorded": line.body.get("recordedtime"),
         "confirmed": confirmed,
+        "set_aside": None if set_aside is None else _set_aside(set_aside).plain(),
         "sinks": [outcome.plain() for outcome in outcomes],
     }
+
+
+def _set_aside(delivery: Delivery) -> _Outcome:
+    reason = delivery.attempts[-1].error if delivery.attempts else delivery.reason or "it is published again"
+    return _Outcome(RELAY_SINK, delivery.state, reason, delivery.attempts)
 
 
 async def _outcome(parts: Assembly, store: Store, sink: str, line: EventView, *, confirmed: bool) -> _Outcome:
@@ -181,6 +194,15 @@ async def _undelivered(parts: Assembly, store: Store, sink: str, line: EventView
         return _Outcome(sink, "taken", "taken")
     if not topics.matches(wanted, line.event.topic):
         return _Outcome(sink, "filtered", f"not sent: its topics are {', '.join(wanted)}")
+    return await _unoffered(store, sink, line, confirmed=confirmed)
+
+
+async def _unoffered(store: Store, sink: str, line: EventView, *, confirmed: bool) -> _Outcome:
+    if await store.delivery(RELAY_SINK, line.position) is not None:
+        see = f"`bridge deliveries show {RELAY_SINK} {line.position}`"
+        return _Outcome(sink, "set_aside", f"not sent: the broker did not accept it; see {see}")
+    if await store.settled(RELAY_SINK, line.position):
+        return _Outcome(sink, "queued", "not yet offered: the relay published it late, or an operator discarded it")
     if line.position.seq <= await store.low_watermark(sink, line.position.source):
         return _Outcome(sink, "before", "not sent: the sink was new later than that; `bridge replay` sends it")
     if not confirmed:

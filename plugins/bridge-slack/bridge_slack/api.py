@@ -20,32 +20,11 @@ from bridge.plugin import (
     Unauthorized,
 )
 from bridge_slack.blocks import Message
+from bridge_slack.words import Meaning, is_word, meaning_of
 
 _JSON = "application/json; charset=utf-8"
-
-_LATER = frozenset(
-    {
-        "ratelimited", "rate_limited", "message_limit_exceeded", "internal_error", "fatal_error",
-        "service_unavailable", "request_timeout", "team_added_to_org",
-    }
-)  # fmt: skip
-_FORBIDDEN = frozenset(
-    {
-        "invalid_auth", "not_authed", "account_inactive", "token_revoked", "token_expired", "invalid_token",
-        "no_permission", "missing_scope", "not_allowed_token_type", "org_login_required", "ekm_access_denied",
-        "access_denied", "accesslimited", "not_in_channel", "restricted_action", "action_prohibited",
-        "restricted_action_read_only_channel", "restricted_action_non_threadable_channel",
-        "posting_to_general_channel_denied",
-    }
-)  # fmt: skip
-_GONE = frozenset(
-    {
-        "no_service", "no_service_id", "no_active_hooks", "no_team", "team_disabled", "channel_is_archived",
-        "is_archived", "channel_not_found", "user_not_found",
-    }
-)  # fmt: skip
-_BLOCKS = frozenset({"invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long"})
-_MALFORMED = frozenset({"invalid_payload", "msg_too_long", "no_text"})
+_ACCEPTED = "ok"
+"""The whole answer of an incoming webhook that accepted a message."""
 
 
 class BlocksRefused(Permanent):
@@ -81,10 +60,11 @@ class IncomingWebhook:
         return sha256(self.url.reveal().strip().encode()).digest()
 
     async def post(self, outbound: GuardedClient, message: Message) -> None:
-        """Post; the answer is plain text, `ok` or one word of why not."""
+        """Post; the answer is plain text: `ok`, or one word of why not. Without `ok` it is no delivery."""
         answer = await outbound.post(self._endpoint(), _encoded(message), {"Content-Type": _JSON})
-        if error := answer.error():
-            raise classify_error(answer, answer.body.decode("ascii", "replace").strip()) or error
+        text = answer.body.decode("utf-8", "replace").strip()
+        if answer.error() is not None or text != _ACCEPTED:
+            raise classify_error(answer, _error_word(_parsed(answer.body)) or text)
 
     async def probe(self, outbound: GuardedClient) -> str:
         """Connect only: an incoming webhook cannot be asked anything."""
@@ -125,34 +105,43 @@ class Bot:
         headers = {"Content-Type": _JSON, "Authorization": f"Bearer {self.token.reveal()}"}
         answer = await outbound.post(Endpoint.of(f"{self.api_url}/{method}"), _encoded(arguments), headers)
         reply = _parsed(answer.body)
-        word = reply.get("error") if isinstance(reply.get("error"), str) else ""
-        if error := answer.error():
-            raise classify_error(answer, word or "") or error
-        if reply.get("ok") is not True:
-            raise classify_error(answer, word or "") or _unknown(answer, reply)
+        if answer.error() is not None or reply.get("ok") is not True:
+            raise classify_error(answer, _error_word(reply))
 
 
-def classify_error(answer: EndpointResponse, word: str) -> BridgeError | None:
-    """Return what Slack's word for a refusal asks of us; None where it says no more than the status does."""
-    text = f"{answer.endpoint} answered {word}"
-    if word in _LATER:
+def classify_error(answer: EndpointResponse, word: str) -> BridgeError:
+    """Return the error for an answer that is no acceptance, by Slack's word for it and by the status."""
+    text = f"{answer.endpoint} answered {answer.status} {word}"
+    match meaning_of(word):
+        case Meaning.TEMPORARY:
+            error: BridgeError = Transient(text, retry_after=answer.retry_after)
+        case Meaning.PAUSE:
+            error = Unauthorized(f"{text}: check the token, its scopes, and whether the app may post to the channel")
+        case Meaning.GONE:
+            error = EndpointGone(f"{text}: nothing more is sent there until it was corrected and enabled again")
+        case Meaning.BLOCKS:
+            error = BlocksRefused(text)
+        case Meaning.MESSAGE:
+            error = Permanent(text)
+        case None:
+            error = _unknown(answer, word)
+    return error
+
+
+def _unknown(answer: EndpointResponse, word: str) -> BridgeError:
+    error = answer.error()
+    if isinstance(error, EndpointGone):
+        return error
+    if is_word(word):
+        text = f"{answer.endpoint} answered {answer.status} {word}: this word is not known here, so it is tried again"
         return Transient(text, retry_after=answer.retry_after)
-    if word in _FORBIDDEN:
-        return Unauthorized(f"{text}: check the token, its scopes, and whether the bot may post to the channel")
-    if word in _GONE:
-        return EndpointGone(f"{text}: nothing more is sent there until it was corrected and enabled again")
-    if word in _BLOCKS:
-        return BlocksRefused(text)
-    if word in _MALFORMED:
-        return Permanent(text)
-    return None
+    # The text may quote the message: it is not repeated.
+    return error or Transient(f"{answer.endpoint} answered {answer.status} without saying that it took the message")
 
 
-def _unknown(answer: EndpointResponse, reply: dict[str, Any]) -> BridgeError:
-    # A word that no table knows may quote the message: it is not repeated.
-    if "ok" in reply:
-        return Permanent(f"{answer.endpoint} refused the message for a reason that is not known here")
-    return Transient(f"{answer.endpoint} answered {answer.status} without saying whether it took the message")
+def _error_word(reply: dict[str, Any]) -> str:
+    word = reply.get("error")
+    return word if isinstance(word, str) else ""
 
 
 def _parsed(body: bytes) -> dict[str, Any]:
