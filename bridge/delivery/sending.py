@@ -132,7 +132,11 @@ class Sender:
 
     def _on_task_end(self, task: asyncio.Task[None]) -> None:
         self.tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) and self._defect and not self._defect.done():
+        if self._defect is None or self._defect.done():
+            return
+        if task.cancelled():
+            self._defect.cancel()  # nobody told it to end: its delivery would stay claimed, and never be sent
+        elif error := task.exception():
             self._defect.set_exception(error)
 
     async def _run_task(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -33,18 +32,16 @@ class RelayRunner:
 
     async def run(self) -> None:
         """Relay every source that has a journal, also a source that left the configuration with events unpublished."""
-        running: dict[str, asyncio.Future[None]] = {}
+        supervisor = self._process.supervisor(self._process.stop_relaying)
         try:
             while not self._process.stop_relaying.is_set():
-                for name in await self._journals() - running.keys():
-                    work = self._process.supervise(f"relay/{name}", self._relay(name))
-                    running[name] = asyncio.ensure_future(work)
+                for name in await self._journals():
+                    if f"relay/{name}" not in supervisor.names:
+                        supervisor.start(f"relay/{name}", self._relay(name))
                 await wait_for_stop(self._process.stop_relaying, self._clock, _NEW_JOURNALS_EVERY_SECONDS)
-            await asyncio.gather(*running.values(), return_exceptions=True)
+            await supervisor.join()
         finally:
-            for task in running.values():
-                task.cancel()
-            await asyncio.gather(*running.values(), return_exceptions=True)
+            await supervisor.close()
 
     async def _journals(self) -> set[str]:
         configured = set(self._parts.sources)

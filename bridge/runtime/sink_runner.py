@@ -20,6 +20,7 @@ from bridge.protocols.broker import QUEUE_PREFIX
 from bridge.protocols.ledger import Commit
 from bridge.protocols.sink import Outgoing, SinkSettings
 from bridge.runtime.process import Process
+from bridge.runtime.supervisor import Supervisor
 
 log = structlog.get_logger()
 
@@ -41,17 +42,11 @@ class SinkRunner:
         self.workers: dict[str, DeliveryWorker] = {}
         """The delivery workers of this process, by sink."""
 
-    def work(self) -> list[Awaitable[None]]:
-        """Return the work of delivering and of auditing, for each sink."""
-        supervise = self._process.supervise
-        return [
-            work
-            for name in self._parts.sinks
-            for work in (
-                supervise(f"sink/{name}", self._deliver(name)),
-                supervise(f"audit/{name}", self._audit_often(name)),
-            )
-        ]
+    def start(self, supervisor: Supervisor) -> None:
+        """Start delivering and auditing, a part of each for each sink."""
+        for name in self._parts.sinks:
+            supervisor.start(f"sink/{name}", self._deliver(name))
+            supervisor.start(f"audit/{name}", self._audit_often(name))
 
     # registering
 

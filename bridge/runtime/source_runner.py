@@ -15,6 +15,7 @@ from bridge.protocols.source import Reconcilable
 from bridge.reconciliation.monitor import ReconciliationMonitor
 from bridge.reconciliation.reconciler import Reconciler
 from bridge.runtime.process import Process
+from bridge.runtime.supervisor import Supervisor
 
 _MAX_BACKLOG_EVENTS = 50_000
 """Events that wait for the broker; with more, their source is not polled."""
@@ -31,9 +32,10 @@ class SourceRunner(PollListener):
         self.states: dict[str, str] = {}
         """The state of each source that this process polls: ok, failing, stalled, held or standby."""
 
-    def work(self) -> list[Awaitable[None]]:
-        """Return the work of polling, one for each account."""
-        return [self._process.supervise(polling_lease(names), self._account(names)) for names in self.accounts()]
+    def start(self, supervisor: Supervisor) -> None:
+        """Start polling, one part for each account."""
+        for names in self.accounts():
+            supervisor.start(polling_lease(names), self._account(names))
 
     def accounts(self) -> Sequence[tuple[str, ...]]:
         """Return the names of the sources, those of one account together."""
@@ -69,7 +71,13 @@ class SourceRunner(PollListener):
 
         async def poll_all(lease: Lease) -> None:
             await wait_for_stop(self._process.stop_polling, self._clock, takeover_cooldown(lease, self.rate(names)))
-            await asyncio.gather(*(self._process.supervise(name, poll) for name, poll in polls.items()))
+            supervisor = self._process.supervisor(self._process.stop_polling)
+            try:
+                for name, poll in polls.items():
+                    supervisor.start(name, poll)
+                await supervisor.join()
+            finally:
+                await supervisor.close()
 
         def standby() -> None:
             for name in names:

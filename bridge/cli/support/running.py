@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Coroutine
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -57,7 +58,6 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 async def _interrupted_by_sigterm(work: Coroutine[Any, Any, T]) -> T:
     import asyncio
     import signal
-    from contextlib import suppress
 
     loop = asyncio.get_running_loop()
     working = asyncio.current_task()
@@ -86,17 +86,35 @@ def logs_to_stderr() -> None:
 
     import structlog
 
+    from bridge.observability.log_writer import is_terminal
+    from bridge.observability.logging import logger_factory
+
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+            structlog.dev.ConsoleRenderer(colors=is_terminal(sys.stderr)),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=logger_factory(sys.stderr),
     )
     # What libraries log could quote an address with its password; what matters of it reaches us as an error.
     logging.getLogger().addHandler(logging.NullHandler())
+
+
+def guard_descriptors() -> None:
+    """Put the null device where standard input, output or error is closed.
+
+    Otherwise the next file or socket that is opened gets that number, and what a library prints goes into it. Standard
+    output cannot be written to even then: what is sent there must not count as delivered.
+    """
+    for descriptor, mode in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, mode)  # takes the lowest number that is free
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - for as long as the process
 
 
 def guard_interpreter() -> None:
@@ -133,4 +151,5 @@ def _report_warning(said: str, kind: type[BaseException], trace: TracebackType |
     if structlog.is_configured():
         structlog.get_logger().warning("library.warns", library="python", said=f"{said}{place}", error=kind.__name__)
     else:
-        click.echo(f"bridge: {said}: {kind.__name__}{place}", err=True)
+        with suppress(OSError):
+            click.echo(f"bridge: {said}: {kind.__name__}{place}", err=True)
