@@ -72,9 +72,10 @@ def lost_lines() -> int:
 
 def write_repeats(*, at_once: bool = False) -> None:
     """Write the lines that were only counted for a minute, or all of them, for instance at the end."""
+    logger = structlog.get_logger()
     for line in _Output.limiter.due(at_once=at_once) if _Output.limiter else ():
         fields = {name: value for name, value in line.items() if name not in ("event", "level")}
-        log.log(_LEVELS[line["level"]], line["event"], **fields)
+        logger.log(_LEVELS[line["level"]], line["event"], **fields)
 
 
 def drain_logs() -> None:

@@ -43,11 +43,13 @@ class HealthServer:
         *,
         refresh: Callable[[], Awaitable[None]],
         heartbeat_age: Callable[[], float],
+        request_seconds: float = REQUEST_SECONDS,
     ) -> None:
         self._metrics = metrics
         self._health = health
         self._refresh = refresh
         self._heartbeat_age = heartbeat_age
+        self._request_seconds = request_seconds
         self._runner: web.AppRunner | None = None
         self._listener: Listener | None = None
         self.port = 0
@@ -63,12 +65,12 @@ class HealthServer:
             access_log=None,
             max_line_size=_MAX_HEADER_BYTES,
             max_field_size=_MAX_HEADER_BYTES,
-            keepalive_timeout=REQUEST_SECONDS,
+            keepalive_timeout=self._request_seconds,
             shutdown_timeout=1.0,
         )
         await self._runner.setup()
         assert self._runner.server is not None  # noqa: S101 - `setup` has just made it
-        self._listener = Listener(self._runner.server)
+        self._listener = Listener(self._runner.server, request_seconds=self._request_seconds)
         try:
             await self._listener.start(host, port)
         except OSError:

@@ -52,7 +52,8 @@ class Listener:
         self._max_connections = max_connections
         self._request_seconds = request_seconds
         self._sockets: list[socket.socket] = []
-        self._connections: dict[object, Connection] = {}
+        self.connections: dict[object, Connection] = {}
+        """By protocol."""
         self._accepting: set[asyncio.Task[None]] = set()
         self._reserve: int | None = None
         self._sweeping: asyncio.TimerHandle | None = None
@@ -82,9 +83,9 @@ class Listener:
         self._sockets.clear()
         for task in self._accepting:
             task.cancel()
-        for connection in self._connections.values():
+        for connection in self.connections.values():
             connection.transport.abort()
-        self._connections.clear()
+        self.connections.clear()
         self._give_reserve()
 
     def begin_request(self, protocol: object) -> None:
@@ -96,7 +97,7 @@ class Listener:
         self._note(protocol, active=False)
 
     def _note(self, protocol: object, *, active: bool) -> None:
-        if connection := self._connections.get(protocol):
+        if connection := self.connections.get(protocol):
             connection.active = active
             connection.since = asyncio.get_running_loop().time()
 
@@ -126,7 +127,7 @@ class Listener:
         )  # fmt: skip
 
     async def _connect(self, accepted: socket.socket) -> None:
-        while len(self._connections) >= self._max_connections and self._evict():
+        while len(self.connections) >= self._max_connections and self._evict():
             log.warning(
                 "http.too_many_connections", connections=self._max_connections,
                 consequence="the one that has asked nothing for longest is closed",
@@ -137,28 +138,28 @@ class Listener:
         except BaseException:
             accepted.close()
             raise
-        self._connections[protocol] = Connection(transport, loop.time())
+        self.connections[protocol] = Connection(transport, loop.time())
 
     # bounds
 
     def _evict(self) -> bool:
         """Break the connection that has asked nothing for longest; say whether there was one."""
         idle = [
-            (connection.since, id(key), key) for key, connection in self._connections.items() if not connection.active
+            (connection.since, id(key), key) for key, connection in self.connections.items() if not connection.active
         ]
         if not idle:
             return False
-        self._connections.pop(min(idle)[2]).transport.abort()
+        self.connections.pop(min(idle)[2]).transport.abort()
         return True
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
         self._sweeping = loop.call_later(_SWEEP_SECONDS, self._sweep)
-        for protocol, connection in list(self._connections.items()):
+        for protocol, connection in list(self.connections.items()):
             if not connection.transport.is_closing() and loop.time() - connection.since < self._request_seconds:
                 continue
             connection.transport.abort()
-            del self._connections[protocol]
+            del self.connections[protocol]
         self._keep_reserve()
         for listening in self._sockets:
             loop.add_reader(listening, self._accept, listening)

@@ -116,7 +116,9 @@ def test_repeated_warning_comes_once_a_minute_with_its_count() -> None:
     assert [line.get("repeated") for line in written] == [None, 600, 600]
 
 
-@pytest.mark.parametrize("other", [{"sink": "b"}, {"event": "another"}, {"level": "error"}, {"reason": "gone"}], ids=str)
+@pytest.mark.parametrize(
+    "other", [{"sink": "b"}, {"event": "another"}, {"level": "error"}, {"reason": "gone"}], ids=str
+)
 def test_warnings_that_say_something_else_all_come(other: dict[str, str]) -> None:
     limiter = RepeatLimiter(HandMovedTime())
     assert limited(limiter, sink="a", reason="away")
