@@ -25,7 +25,7 @@ from bridge.protocols.store import Store
 
 _KEY_NOTE = "secret/privacy"
 _KEY_LEASE = "secret/privacy"
-_KEY_LEASE_TTL = 10.0
+_KEY_LEASE_SECONDS = 10.0
 
 
 class OpenBroker(Broker, Protocol):
@@ -147,7 +147,7 @@ class Assembly:
         while True:
             if key := (await store.statuses(_KEY_NOTE)).get(_KEY_NOTE, {}).get("key"):
                 return bytes.fromhex(key)
-            lease = await store.acquire(_KEY_LEASE, owner, _KEY_LEASE_TTL)
+            lease = await store.acquire(_KEY_LEASE, owner, _KEY_LEASE_SECONDS)
             if lease is None:
                 # Another process is about to write it.
                 await self.clock.sleep(0.1)

@@ -20,7 +20,7 @@ REQUEST_SECONDS = 10.0
 """Seconds in which a connection has to ask for something, first or again, and to take the answer."""
 _BACKLOG_CONNECTIONS = 128
 _SWEEP_SECONDS = 1.0
-_ACCEPTS_AT_ONCE = 32
+_ACCEPTED_AT_ONCE_CONNECTIONS = 32
 _OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 
 
@@ -104,7 +104,7 @@ class Listener:
     # accepting
 
     def _accept(self, listening: socket.socket) -> None:
-        for _ in range(_ACCEPTS_AT_ONCE):
+        for _ in range(_ACCEPTED_AT_ONCE_CONNECTIONS):
             try:
                 accepted, _ = listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):

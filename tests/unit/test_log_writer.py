@@ -49,11 +49,11 @@ def test_line_to_a_full_pipe_is_not_waited_for(pipe: tuple[int, io.TextIOWrapper
 
 def test_losses_are_reported_once_lines_are_written_again(tmp_path: Path) -> None:
     reported: list[int] = []
-    told = threading.Event()
+    done = threading.Event()
 
     def report(lines: int) -> None:
         reported.append(lines)
-        told.set()
+        done.set()
 
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     with (tmp_path / "log").open("w") as stream:
@@ -68,7 +68,7 @@ def test_losses_are_reported_once_lines_are_written_again(tmp_path: Path) -> Non
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         writer.write("whole again\n")
-        assert told.wait(PATIENCE_SECONDS)
+        assert done.wait(PATIENCE_SECONDS)
     assert reported == [2] == [writer.lost]
     assert (tmp_path / "log").read_text().splitlines() == ["whole", "tor", "whole again"]
 

@@ -40,7 +40,7 @@ def load_assembly(config_file: Path) -> Assembly:
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run an asynchronous command to its end; SIGTERM interrupts it as Ctrl-C does: it gives back what it holds.
+    """Run an asynchronous command to its end; SIGTERM and SIGHUP interrupt it as Ctrl-C does: it releases its leases.
 
     What the command itself does about signals goes before. A thread that is stuck in a call does not hold the end up.
     """
@@ -50,32 +50,32 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
     async def main() -> T:
         asyncio.get_running_loop().set_default_executor(DaemonThreadExecutor())
-        return await _interrupted_by_sigterm(work)
+        return await _interrupted_by_signals(work)
 
     return asyncio.run(main())
 
 
-async def _interrupted_by_sigterm(work: Coroutine[Any, Any, T]) -> T:
+async def _interrupted_by_signals(work: Coroutine[Any, Any, T]) -> T:
     import asyncio
     import signal
 
-    loop = asyncio.get_running_loop()
-    working = asyncio.current_task()
-    asked = False
+    from bridge.cli.support.signals import on_first_signal
 
-    def ask() -> None:
-        nonlocal asked
-        asked = True
-        loop.remove_signal_handler(signal.SIGTERM)  # a second one ends the process at once
+    working = asyncio.current_task()
+    interrupted = False
+
+    def on_signal(_: int) -> None:
+        nonlocal interrupted
+        interrupted = True
         if working is not None:
             working.cancel()
 
     with suppress(ValueError, RuntimeError):  # on another thread than the first there are no signals
-        loop.add_signal_handler(signal.SIGTERM, ask)
+        on_first_signal(on_signal, (signal.SIGTERM, signal.SIGHUP))
     try:
         return await work
     except asyncio.CancelledError:
-        if asked:
+        if interrupted:
             raise KeyboardInterrupt from None
         raise
 
