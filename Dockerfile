@@ -6,7 +6,7 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=igno
 WORKDIR /src
 COPY requirements.lock requirements-build.lock ./
 # Two environments: one that builds, and one that becomes the image. Every file is checked against its hash, and only
-# ready-made wheels are taken.
+# ready-made wheels are used.
 RUN python3 -m venv /opt/build \
  && python3 -m venv --without-pip /opt/bridge \
  && /opt/build/bin/pip install --no-deps --require-hashes --only-binary :all: -r requirements-build.lock \
@@ -41,7 +41,7 @@ WORKDIR /var/lib/bridge
 USER 10001:10001
 VOLUME /var/lib/bridge
 EXPOSE 8080
-# Alive, not ready: a broker that is away is no reason to restart a bridge that waits for it.
+# Alive, not ready: a broker that is unavailable is no reason to restart a bridge that waits for it.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=30s --retries=3 \
   CMD ["python3", "-ISc", "from http.client import HTTPConnection as C; c = C('127.0.0.1', 8080, timeout=4); c.request('GET', '/livez'); raise SystemExit(c.getresponse().status != 200)"]
 STOPSIGNAL SIGTERM

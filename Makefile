@@ -23,20 +23,20 @@ help: ## List what can be made
 run: $(RUN) ## See the main job at once: simulated providers, events as they happen (ARGS go to `bridge demo`)
 	@$(BIN)/bridge demo $(ARGS)
 
-# Coverage is counted on the floors that run in the tests' own process; counting it slows them down threefold, and the
-# floors above them are real commands and simulated providers, in real time, which wait more than they work. ARGS choose
+# Coverage is counted on the levels that run in the tests' own process; counting it slows them down threefold, and the
+# levels above them are real commands and simulated providers, in real time, which wait more than they work. ARGS choose
 # tests, and no coverage.
 PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 COUNTED := --cov --cov-report=json:build/coverage.json --cov-report=term-missing:skip-covered
-test: $(DEV) servers ## Run every test against real servers, with a floor of 90 % under line and branch coverage
+test: $(DEV) servers ## Run every test against real servers, with at least 90 % line and branch coverage
 	@mkdir -p build
 	@$(BIN)/coverage erase
 ifneq ($(ARGS),)
 	$(PYTEST) -n 3 $(ARGS)
 else
-	$(PYTEST) -n 3 $(COUNTED) --junitxml=build/floors.xml tests/unit tests/contract tests/house
+	$(PYTEST) -n 3 $(COUNTED) --junitxml=build/levels.xml tests/unit tests/contract tests/house
 	$(PYTEST) -n 4 --junitxml=build/whole.xml tests/acceptance tests/faults
-	@$(BIN)/python .ci/judge.py build/coverage.json build/floors.xml build/whole.xml
+	@$(BIN)/python .ci/judge.py build/coverage.json build/levels.xml build/whole.xml
 endif
 
 lint: $(DEV) ## Check style and format (ruff)

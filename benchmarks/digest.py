@@ -22,7 +22,7 @@ class Digest:
 
 async def burst(rig: Rig, count: int) -> Digest:
     """Have a burst told to a channel."""
-    rig.fresh()
+    rig.reset()
     await queue(rig, events(count), "ops")
     config = rig.config(
         "digest",
@@ -40,7 +40,7 @@ async def burst(rig: Rig, count: int) -> Digest:
 
         started = time.perf_counter()
         with rig.bridge(config, "sink"):
-            await until(done, "all events told", look=0.05)
+            await until(done, "all events told", poll_seconds=0.05)
             seconds = time.perf_counter() - started
     return Digest(count, rig.far.posts() - before, seconds)
 

@@ -8,8 +8,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.far_side import STATUSES
 from benchmarks.ingest import BATCH, bodies
+from benchmarks.remote_server import STATUSES
 from benchmarks.rig import Rig, Sides, until
 from bridge.adapters.sqlite.store import SqliteStore
 from bridge.domain.clock import Clock
@@ -29,10 +29,10 @@ def bare(folder: Path, events: Sequence[bytes]) -> float:
         for file in files:
             file.executemany("INSERT INTO events (body) VALUES (?)", [(one,) for one in events[start : start + BATCH]])
             file.commit()
-    taken = time.perf_counter() - started
+    seconds = time.perf_counter() - started
     for file in files:
         file.close()
-    return len(events) / taken
+    return len(events) / seconds
 
 
 async def ours(rig: Rig, recipients: int, sides: Sides) -> None:
@@ -55,7 +55,7 @@ async def ours(rig: Rig, recipients: int, sides: Sides) -> None:
         async def done() -> bool:
             return sum(one.taken for one in (await store.counts("out")).values()) >= number
 
-        await until(done, f"{number} events settled", look=0.02)
+        await until(done, f"{number} events settled", poll_seconds=0.02)
 
     try:
         with rig.bridge(config):

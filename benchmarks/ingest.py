@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import kombu
 
-from benchmarks.far_side import STATUSES
+from benchmarks.remote_server import STATUSES
 from benchmarks.rig import EXCHANGE, Rig, Sides, until
 
 BATCH = 500
@@ -83,7 +83,7 @@ def measure(rig: Rig) -> Sides:
     recipients = rig.scale.of(20_000, 4_000)
     events = bodies(recipients)
     for _ in range(rig.scale.of(3, 1)):
-        rig.fresh()
+        rig.reset()
         asyncio.run(ours(rig, recipients, sides))
         for _ in range(2):
             rig.queue("bare")

@@ -40,7 +40,7 @@ class Latency:
     """p50 and p99 from publishing to consuming, by kombu alone."""
 
 
-class Paced:
+class SteadyLoad:
     """A source whose resources change at an even pace, a page at a time; at no pace, as fast as they are taken."""
 
     retention = 86400.0
@@ -82,7 +82,7 @@ class Paced:
 
 async def chain(rig: Rig, count: int, rate: float | None) -> tuple[float, list[float]]:
     """Run poll, relay and sink in this process; return events a second and the delays."""
-    rig.fresh()
+    rig.reset()
     config = rig.config(
         "latency",
         sources={"a": rig.source(["/messages/sms/1"], interval="1s")},
@@ -94,7 +94,7 @@ async def chain(rig: Rig, count: int, rate: float | None) -> tuple[float, list[f
     assembly = Assembly(load(config), Clock())
     parts = build(assembly)
     part = parts.sources["a"]
-    source: Any = Paced(count, rate)
+    source: Any = SteadyLoad(count, rate)
     service = Service(replace(parts, sources={"a": ConfiguredSource(part.kind, part.settings, source)}), assembly.clock)
     before, stop = rig.far.posts(), asyncio.Event()
     rig.far.time(on=True)
@@ -107,15 +107,15 @@ async def chain(rig: Rig, count: int, rate: float | None) -> tuple[float, list[f
         return await asyncio.to_thread(rig.far.posts) > before
 
     try:
-        await until(begun, "the first event at the receiver", look=0.02)
+        await until(begun, "the first event at the receiver", poll_seconds=0.02)
         started, first = time.perf_counter(), rig.far.posts() - before
-        await until(done, "all events at the receiver", look=0.1)
-        taken = time.perf_counter() - started
+        await until(done, "all events at the receiver", poll_seconds=0.1)
+        seconds = time.perf_counter() - started
     finally:
         stop.set()
         await running
         await part.source.close()
-    return (count - first) / taken, rig.far.time(on=False)
+    return (count - first) / seconds, rig.far.time(on=False)
 
 
 def through_the_broker(rig: Rig, count: int, rate: float) -> list[float]:
@@ -161,7 +161,7 @@ def _shown(delays: Sequence[float]) -> tuple[float, float]:
 
 
 @contextmanager
-def _calm() -> Iterator[None]:
+def _quiet_collector() -> Iterator[None]:
     """Collect garbage as `bridge run` does, which this process stands in for."""
     thresholds = gc.get_threshold()
     tune_gc()
@@ -175,7 +175,7 @@ def _calm() -> Iterator[None]:
 def measure(rig: Rig) -> list[Latency]:
     """Find the full load, then take a quarter, half and three quarters of it."""
     found = []
-    with _calm():
+    with _quiet_collector():
         full, _ = asyncio.run(chain(rig, rig.scale.of(15_000, 2_000), None))
         for share in (0.25, 0.5, 0.75):
             rate = full * share

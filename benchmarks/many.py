@@ -7,8 +7,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.far_side import PAGE
 from benchmarks.peers import depth_of
+from benchmarks.remote_server import PAGE
 from benchmarks.rig import SECRET, Rig, resident, until
 from benchmarks.webhooks import events
 from bridge.adapters.kombu.broker import KombuBroker
@@ -30,7 +30,7 @@ class Spread:
 
 async def sources(rig: Rig, number: int, recipients: int) -> Spread:
     """Ingest so many recipients through so many sources."""
-    rig.fresh()
+    rig.reset()
     each = max(PAGE, recipients // number)
     paths = rig.far.make(messages=number, recipients=each, phase="sending")
     config = rig.config(
@@ -49,16 +49,16 @@ async def sources(rig: Rig, number: int, recipients: int) -> Spread:
             return confirmed() >= total
 
         with rig.bridge(config, "poll", "relay") as process:
-            await until(begun, "the first events confirmed", look=0.05)
+            await until(begun, "the first events confirmed", poll_seconds=0.05)
             first, started = confirmed(), time.perf_counter()
-            await until(done, f"{total} events confirmed", look=0.05)
+            await until(done, f"{total} events confirmed", poll_seconds=0.05)
             rate = (total - first) / (time.perf_counter() - started)
             return Spread(number, rate, resident(process.pid)["VmRSS"])
 
 
 async def sinks(rig: Rig, number: int, deliveries: int) -> Spread:
     """Deliver so many events over so many sinks, each of which gets every event."""
-    rig.fresh()
+    rig.reset()
     some = events(deliveries // number)
     names = [f"k{index}" for index in range(number)]
     config = rig.config(
@@ -83,8 +83,8 @@ async def sinks(rig: Rig, number: int, deliveries: int) -> Spread:
             await broker.close()
 
         async def settled() -> int:
-            tallies = [await store.counts(name) for name in names]
-            return sum(one.taken for tally in tallies for one in tally.values())
+            all_counts = [await store.counts(name) for name in names]
+            return sum(one.taken for counts in all_counts for one in counts.values())
 
         total = len(some) * number
 
@@ -95,9 +95,9 @@ async def sinks(rig: Rig, number: int, deliveries: int) -> Spread:
             return await settled() >= total
 
         with rig.bridge(config, "sink") as process:
-            await until(begun, "the first deliveries", look=0.02)
+            await until(begun, "the first deliveries", poll_seconds=0.02)
             before, started = await settled(), time.perf_counter()
-            await until(done, f"{total} deliveries", look=0.02)
+            await until(done, f"{total} deliveries", poll_seconds=0.02)
             rate = (total - before) / (time.perf_counter() - started)
             return Spread(number, rate, resident(process.pid)["VmRSS"])
 

@@ -19,7 +19,7 @@ import kombu
 import redis
 import yaml
 
-from benchmarks.far_side import PAGE
+from benchmarks.remote_server import PAGE
 from benchmarks.rig import EXCHANGE, Rig, Sides
 
 CANNOT = {

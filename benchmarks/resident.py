@@ -6,7 +6,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 
-from benchmarks.far_side import STATUSES
+from benchmarks.remote_server import STATUSES
 from benchmarks.rig import Rig, resident, until
 
 _MESSAGES = 40
@@ -29,7 +29,7 @@ class Growth:
 
 async def grow(rig: Rig, events: int) -> Growth:
     """Send events through the process until `events` were settled."""
-    rig.fresh()
+    rig.reset()
     per_message = events // len(STATUSES) // _MESSAGES
     total = per_message * _MESSAGES
     paths = rig.far.make(messages=_MESSAGES, recipients=per_message, phase=STATUSES[0])
@@ -43,7 +43,7 @@ async def grow(rig: Rig, events: int) -> Growth:
             async def done() -> bool:
                 return sum(one.taken for one in (await store.counts("out")).values()) >= number
 
-            await until(done, f"{number} events settled", within=600, look=0.05)
+            await until(done, f"{number} events settled", within=600, poll_seconds=0.05)
 
         with rig.bridge(config) as process:
             await settled(_FIRST)

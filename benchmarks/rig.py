@@ -20,7 +20,7 @@ import kombu
 import redis
 import yaml
 
-from benchmarks.far_side import Remote, far_side
+from benchmarks.remote_server import Remote, remote_server
 from bridge.adapters.redis.store import RedisStore
 from bridge.domain.clock import Clock
 from bridge.testing.servers import RabbitMQServer, RedisServer
@@ -73,9 +73,9 @@ class Rig:
     @cached_property
     def far(self) -> Remote:
         """Provider and receiver."""
-        return self._stack.enter_context(far_side())
+        return self._stack.enter_context(remote_server())
 
-    def fresh(self) -> None:
+    def reset(self) -> None:
         """Forget everything in Redis and RabbitMQ."""
         with redis.Redis(port=self.redis.port) as client:
             client.flushall()
@@ -146,13 +146,15 @@ class Rig:
                 connection.default_channel.queue_delete(queue=name)
 
 
-async def until(done: Callable[[], Awaitable[bool]], what: str, *, within: float = _WITHIN, look: float = 0.01) -> None:
+async def until(
+    done: Callable[[], Awaitable[bool]], what: str, *, within: float = _WITHIN, poll_seconds: float = 0.01
+) -> None:
     """Return as soon as `done` says so."""
     deadline = time.monotonic() + within
     while not await done():
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what}: not within {within:.0f} s")
-        await asyncio.sleep(look)
+        await asyncio.sleep(poll_seconds)
 
 
 @dataclass(slots=True)

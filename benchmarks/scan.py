@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import aiohttp
 
-from benchmarks.far_side import PAGE
+from benchmarks.remote_server import PAGE
 from benchmarks.rig import Rig, Sides
 from bridge.domain.clock import Clock
 from bridge.domain.settings import Secret
@@ -76,6 +76,6 @@ async def compare(rig: Rig, recipients: int, sides: Sides) -> None:
 def measure(rig: Rig) -> Sides:
     """Let both take turns."""
     sides = Sides()
-    rig.fresh()
+    rig.reset()
     asyncio.run(compare(rig, rig.scale.of(100_000, 10_000), sides))
     return sides

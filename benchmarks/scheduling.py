@@ -1,10 +1,10 @@
 """Detection delay of the GovDelivery source against fixed-interval polling that spends as many requests.
 
 The real source runs on a virtual clock against an account in memory: the same code that decides, reads and counts in
-production. Its rival looks at every followed message at one fixed interval, chosen so that it spends at least as many
-requests at the same rate. It is an able rival: it finds new messages at the very same moment and at no price, reads
-recipients only where a message's counts moved or by the same rule for counts that stand, and takes a last look.
-A plain one that reads all recipients at each look, as a script does, is shown beside it.
+production. Its competitor asks for every followed message at one fixed interval, chosen so that it spends at least as
+many requests at the same rate. It is an able competitor. It finds new messages at the very same moment and at no price.
+It reads recipients only if a message's counts moved, or by the same rule for counts that stand, and once at the end.
+A plain one is shown, too: it reads all recipients each time, as a script does.
 
     python -m benchmarks.scheduling [--quick] [--seed N] [--csv FILE]
 """
@@ -159,34 +159,34 @@ def stamp(seconds: float) -> str:
     return (START + timedelta(seconds=int(seconds))).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def births(scenario: Scenario, dice: random.Random) -> list[float]:
+def arrivals(scenario: Scenario, rng: random.Random) -> list[float]:
     times: list[float] = []
     while len(times) < scenario.messages:
-        occasion = dice.uniform(0, scenario.hours * HOUR)
-        burst = dice.randint(3, 20) if dice.random() < scenario.bursts else 1
-        times += [occasion + dice.uniform(0, 300.0 if burst > 1 else 0.0) for _ in range(burst)]
+        occasion = rng.uniform(0, scenario.hours * HOUR)
+        burst = rng.randint(3, 20) if rng.random() < scenario.bursts else 1
+        times += [occasion + rng.uniform(0, 300.0 if burst > 1 else 0.0) for _ in range(burst)]
     return sorted(times[: scenario.messages])
 
 
-def history(scenario: Scenario, number: int, born: float, dice: random.Random) -> Message:
-    size = max(1, min(scenario.largest, round(scenario.recipients * dice.lognormvariate(0.0, 1.2))))
-    median = math.log(scenario.median) + dice.gauss(0.0, 0.7)
-    queued = born + dice.lognormvariate(0.7, 0.5)
-    sending = queued + dice.lognormvariate(1.6, 0.7)
+def history(scenario: Scenario, number: int, born: float, rng: random.Random) -> Message:
+    size = max(1, min(scenario.largest, round(scenario.recipients * rng.lognormvariate(0.0, 1.2))))
+    median = math.log(scenario.median) + rng.gauss(0.0, 0.7)
+    queued = born + rng.lognormvariate(0.7, 0.5)
+    sending = queued + rng.lognormvariate(1.6, 0.7)
     steps = [(queued, 0, "queued"), (sending, 0, "sending")]
     completed = sending
     for who in range(1, size + 1):
         at = sending + who / 20
         steps.append((at, who, "sending"))
-        at += dice.lognormvariate(median, scenario.spread)
+        at += rng.lognormvariate(median, scenario.spread)
         completed = max(completed, at)
-        if dice.random() < scenario.inconclusive:
+        if rng.random() < scenario.inconclusive:
             steps.append((at, who, "inconclusive"))
-            at += dice.lognormvariate(math.log(30 * 60), 1.5)
-        ended = "failed" if dice.random() < 0.1 else "sent"
+            at += rng.lognormvariate(math.log(30 * 60), 1.5)
+        ended = "failed" if rng.random() < 0.1 else "sent"
         steps.append((at, who, ended))
-        if dice.random() < scenario.late:
-            at += dice.lognormvariate(math.log(2 * HOUR), 1.3)
+        if rng.random() < scenario.late:
+            at += rng.lognormvariate(math.log(2 * HOUR), 1.3)
             steps.append((at, who, "sent" if ended == "failed" else "failed"))
     # A message completes when each of its recipients was tried; it does not wait for weeks.
     completed = min(completed, sending + 4 * HOUR)
@@ -197,7 +197,7 @@ def history(scenario: Scenario, number: int, born: float, dice: random.Random) -
 
 def account(scenario: Scenario, seed: int) -> list[Message]:
     """Return the messages of a scenario, the oldest first."""
-    times = births(scenario, random.Random(f"{seed}/births"))
+    times = arrivals(scenario, random.Random(f"{seed}/arrivals"))
     return [
         history(scenario, number, born, random.Random(f"{seed}/{number}")) for number, born in enumerate(times, start=1)
     ]
@@ -294,7 +294,7 @@ class Witness:
                 assert (awaited and awaited[-1][0] <= by) or status == one.status, "an observation is not the truth"
 
     @property
-    def unheard(self) -> int:
+    def unseen(self) -> int:
         return sum(map(len, self._awaited.values()))
 
 
@@ -307,7 +307,7 @@ class Outcome:
 
     requests: int
     delays: list[float]
-    unheard: int = 0
+    unseen: int = 0
     every: float | None = None
     """The fixed interval."""
 
@@ -355,7 +355,7 @@ async def ours(scenario: Scenario, messages: Sequence[Message]) -> tuple[Outcome
         if not source.behind:
             wait = scenario.interval * jitter.uniform(0.95, 1.05)
             await time.sleep(max(0.1 * wait, wait - (time.seconds - began)))
-    return Outcome(provider.asked, witness.delays, witness.unheard), provider
+    return Outcome(provider.asked, witness.delays, witness.unseen), provider
 
 
 @dataclass(slots=True)
@@ -374,7 +374,7 @@ def fixed(
     found: Mapping[str, float],
     every: float,
     *,
-    thrifty: bool = True,
+    use_cached_counts: bool = True,
 ) -> Outcome:
     """Look at each message at one interval from the moment it was found; see the module."""
     delays: list[float] = []
@@ -391,7 +391,12 @@ def fixed(
         happened = bisect_right(known.times, free)
         completed = message.completed if message.completed <= free else None
         moved = happened > known.read
-        if not thrifty or moved or then >= end or must_reread(free, known.swept, 0.0, completed, _REREAD_EVERY):
+        if (
+            not use_cached_counts
+            or moved
+            or then >= end
+            or must_reread(free, known.swept, 0.0, completed, _REREAD_EVERY)
+        ):
             for at, who, _ in message.steps[known.read : happened]:
                 page = math.ceil(who / _PER_PAGE)
                 delays.append(free + page / scenario.rate - at)
@@ -438,14 +443,14 @@ def compare(scenario: Scenario, seed: int = 1) -> Comparison:
     mine, provider = asyncio.run(ours(scenario, messages))
     left = mine.requests - provider.listed
 
-    def rival(*, thrifty: bool) -> Outcome:
+    def competitor(*, use_cached_counts: bool) -> Outcome:
         found = spending(
-            lambda every: fixed(scenario, messages, provider.found, every, use_cached_counts=thrifty), left
+            lambda every: fixed(scenario, messages, provider.found, every, use_cached_counts=use_cached_counts), left
         )
         return replace(found, requests=found.requests + provider.listed)
 
     changes = sum(len(message.steps) for message in messages)
-    return Comparison(scenario, changes, mine, rival(use_cached_counts=True), rival(use_cached_counts=False))
+    return Comparison(scenario, changes, mine, competitor(use_cached_counts=True), competitor(use_cached_counts=False))
 
 
 # --- what is printed --------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ def once(words: list[str]) -> float:
 
 async def first_poll(rig: Rig) -> float:
     """Start the service on Redis and RabbitMQ; return seconds until the first events are committed."""
-    rig.fresh()
+    rig.reset()
     paths = rig.far.make(messages=1, recipients=50, phase="sending")
     config = rig.config("startup", sources={"a": rig.source(paths)}, sinks={"out": {"type": "stdout", "topics": ["#"]}})
     async with rig.store() as store:

@@ -57,7 +57,7 @@ async def ours(url: str, events: Sequence[bytes]) -> float:
 def measure(rig: Rig) -> Sides:
     """Let both take turns."""
     sides = Sides()
-    rig.fresh()
+    rig.reset()
     events = bodies(rig.scale.of(20_000, 2_000))
     asyncio.run(ours(rig.redis.url, events[:1]))  # the bindings, for both
     for _ in range(rig.scale.rounds):

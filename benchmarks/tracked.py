@@ -10,7 +10,7 @@ from statistics import median
 
 import redis
 
-from benchmarks.far_side import PAGE
+from benchmarks.remote_server import PAGE
 from benchmarks.rig import Rig
 from benchmarks.webhooks import events
 from bridge.adapters.redis.store import RedisStore
@@ -22,7 +22,7 @@ RETENTION = 30 * 86400.0
 _PER_MESSAGE = 50_000
 _FILLED_AT_ONCE = 5_000
 _SWEEP = 50
-_TRAIL = "nsd"
+_HISTORY = "nsd"
 """New, sending, sent: what the ledger keeps of a recipient at the end of its life."""
 
 
@@ -52,7 +52,7 @@ async def fill(store: RedisStore, recipients: int) -> None:
 
     async def one(numbers: Iterator[int]) -> None:
         for start in numbers:
-            statuses = [StatusChange(key, None, _TRAIL) for key in keys(start, _FILLED_AT_ONCE)]
+            statuses = [StatusChange(key, None, _HISTORY) for key in keys(start, _FILLED_AT_ONCE)]
             await store.commit(None, Commit("a", statuses=statuses, retention=RETENTION))
 
     numbers = iter(range(0, recipients, _FILLED_AT_ONCE))
@@ -67,7 +67,7 @@ async def page(store: RedisStore, start: int, changed: list[WireEvent]) -> float
     changes = [StatusChange(key, before, f"{before}f") for key, before in zip(names, seen, strict=True)]
     await store.commit(None, Commit("a", statuses=changes, events=changed, retention=RETENTION))
     took = time.perf_counter() - started
-    assert all(before == _TRAIL for before in seen), seen[:3]
+    assert all(before == _HISTORY for before in seen), seen[:3]
     return took
 
 

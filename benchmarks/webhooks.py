@@ -77,7 +77,7 @@ async def bare(url: str, some: Sequence[WireEvent], concurrency: int) -> float:
 
 async def ours(rig: Rig, some: Sequence[WireEvent]) -> float:
     """Let the real process deliver what waits in the queue; return events settled a second."""
-    rig.fresh()
+    rig.reset()
     await queue(rig, some, "crm")
     config = rig.config(
         "webhooks",
@@ -100,9 +100,9 @@ async def ours(rig: Rig, some: Sequence[WireEvent]) -> float:
             return await settled() >= len(some)
 
         with rig.bridge(config, "sink"):
-            await until(begun, "the first events settled", look=0.005)
+            await until(begun, "the first events settled", poll_seconds=0.005)
             first, started = await settled(), time.perf_counter()
-            await until(done, "all events settled", look=0.005)
+            await until(done, "all events settled", poll_seconds=0.005)
             taken = time.perf_counter() - started
     assert rig.far.posts() - before == len(some), "each event is posted once"
     return (len(some) - first) / taken

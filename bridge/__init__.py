@@ -1,4 +1,4 @@
-"""Messaging providers' delivery statuses, pushed: polled once, published as typed events, delivered until taken."""
+"""Messaging providers' delivery statuses, pushed: polled once, published as typed events, delivered until accepted."""
 
 __version__ = "0.1.0"
 

@@ -1,10 +1,11 @@
-"""Writes the reference pages from the code itself: commands, settings and events. `--check` only compares."""
+"""Writes reference pages from the code itself: commands, settings, events, plugins. `--check` only compares."""
 
 # ruff: noqa: INP001 - a script next to the pages, and no package
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, Union, get_args, get_origin
 import click
 from pydantic import BaseModel
 
+from bridge import plugin
 from bridge.cli import cli
 from bridge.cli.support.schemas import event_topics, plain_default
 from bridge.config import registry
@@ -93,13 +95,13 @@ def configuration() -> str:
         base = _BASES[kind]
         parts += [f"## Every {kind}\n\n", _settings(base)]
         for installed in _ours(kind):
-            plugin = registry.load(kind, installed.name)
-            summary = plugin.summary[:1].upper() + plugin.summary[1:]
+            loaded = registry.load(kind, installed.name)
+            summary = loaded.summary[:1].upper() + loaded.summary[1:]
             parts += [
                 f"## {kind.capitalize()} `{installed.name}`\n\n",
                 f"{summary}. Distribution `{installed.distribution}`.\n\n",
                 f"In addition to the settings of [every {kind}](#every-{kind}), or with another default:\n\n",
-                _settings(plugin.settings, without=base),
+                _settings(loaded.settings, without=base),
             ]
     return "".join(parts).rstrip() + "\n"
 
@@ -124,7 +126,7 @@ _INTRODUCTION = """The configuration is one YAML file. Unknown keys are errors.
 
 
 def _ours(kind: registry.Kind) -> list[registry.Installed]:
-    return [plugin for plugin in registry.installed(kind).values() if plugin.distribution in OURS]
+    return [installed for installed in registry.installed(kind).values() if installed.distribution in OURS]
 
 
 def _settings(model: type[Settings], *, without: type[Settings] | None = None) -> str:
@@ -174,7 +176,7 @@ def _written(value: Any) -> str:
 
 def events() -> str:
     """Return the page of all events: their topics, their attributes and their data."""
-    of_sources = [event for plugin in _ours("source") for event in registry.load_source(plugin.name).events]
+    of_sources = [event for source in _ours("source") for event in registry.load_source(source.name).events]
     types = list(dict.fromkeys([*of_sources, *INTERNAL_EVENTS]))
     parts = ["# Events\n\n", MADE, "| class | topics | provider | meaning |\n| --- | --- | --- | --- |\n"]
     parts += [
@@ -285,11 +287,75 @@ def _type(annotation: Any) -> str:
 _TYPES = {"str": "text", "int": "number", "Annotated": "time", "datetime": "time", "Transition": "text"}
 
 
+# --- names for plugins ------------------------------------------------------------------------------------------------
+
+
+def plugin_names() -> str:
+    """Return the page of all names that a plugin may import: by purpose, with the summary of each."""
+    parts = ["# Names for plugins\n\n", MADE, _NAMES_INTRODUCTION]
+    for purpose, names in _by_purpose(Path(plugin.__file__).read_text(encoding="utf-8")).items():
+        parts.append(f"## {purpose[:1].upper()}{purpose[1:]}\n\n| name | meaning |\n| --- | --- |\n")
+        parts += [f"| {_linked(name)} | {_cell(_summary(name))} |\n" for name in names]
+        parts.append("\n")
+    return "".join(parts).rstrip() + "\n"
+
+
+_NAMES_INTRODUCTION = """All that `bridge.plugin` offers. [The plugin interface](plugin-interface.md) says what a sink
+and a source have to do. `help(bridge.plugin.NAME)` prints the whole of it.
+
+"""
+
+
+def _by_purpose(source: str) -> dict[str, list[str]]:
+    """Return the names of `__all__` under the comments that group them."""
+    groups: dict[str, list[str]] = {}
+    purpose = ""
+    for line in source.partition("__all__ = [")[2].partition("\n]")[0].splitlines()[1:]:
+        text = line.strip()
+        if text.startswith("#"):
+            purpose = text.removeprefix("#").strip()
+        else:
+            groups.setdefault(purpose, []).append(text.strip('",'))
+    return groups
+
+
+def _linked(name: str) -> str:
+    """Return a name, with a link if the page of events has it."""
+    return f"[`{name}`](events.md)" if getattr(plugin, name) in INTERNAL_EVENTS else f"`{name}`"
+
+
+def _summary(name: str) -> str:
+    """Return the first paragraph of a class, a function or a module; values have no docstring that could be read."""
+    value = inspect.unwrap(getattr(plugin, name))
+    if name in _VALUES:
+        return _VALUES[name]
+    return (inspect.getdoc(value) or "").partition("\n\n")[0]
+
+
+_VALUES = {
+    "CONTENT_TYPE": "The media type of an event.",
+    "Duration": "A setting in seconds, written as `30s`, `5m` or `72h`.",
+    "Origin": "A setting: the scheme, host and port of an API.",
+    "Privacy": "A setting: `full`, `last4` or `token`.",
+    "RETRY_AFTER_CAP": "The longest `Retry-After` of an endpoint that is honoured, in seconds.",
+    "Rate": "A setting in requests a second, written as `4/s` or `100/m`.",
+    "SecretUrl": "A setting: a URL whose path and query may be secrets.",
+    "Time": "A time with its zone, written as RFC 3339.",
+    "UnmappedFields": "The type of `provider` in data: fields of the answer that no model knows.",
+}
+"""The meaning of names that are no class, function or module."""
+
+
 def _cell(text: str | None) -> str:
     return " ".join((text or "").split()).replace("|", "\\|")
 
 
-PAGES = {"commands.md": commands, "configuration.md": configuration, "events.md": events}
+PAGES = {
+    "commands.md": commands,
+    "configuration.md": configuration,
+    "events.md": events,
+    "plugin-names.md": plugin_names,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -42,18 +42,18 @@ def connect(**_: object) -> None:
 
 @app.task(name="script.poll")
 def poll(path: str) -> None:
-    """Read all pages of a message's recipients, and tell of each status that was not seen before."""
+    """Read all pages of a message's recipients, and publish of each status that was not seen before."""
     url: str | None = f"{PROVIDER}{path}/recipients"
     while url is not None:
         answer = state["http"].get(url, headers={"X-AUTH-TOKEN": "t"}, timeout=30)
         answer.raise_for_status()
         for item in answer.json():
-            tell(path, item)
+            publish(path, item)
         following = answer.links.get("next")
         url = None if following is None else requests.compat.urljoin(url, following["url"])
 
 
-def tell(path: str, item: dict[str, object]) -> None:
+def publish(path: str, item: dict[str, object]) -> None:
     """Publish one recipient's status once, and post it."""
     subject, status = item["_links"]["self"], item["status"]
     key = f"{subject}:{status}"

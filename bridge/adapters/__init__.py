@@ -1,1 +1,1 @@
-"""The only rooms that know a store's or a broker's library: everything above them sees protocols."""
+"""The only packages that import a store's or a broker's library; everything above them sees protocols."""

@@ -15,27 +15,31 @@ from bridge.protocols.broker import Received
 POSITION_HEADER = "bridge-position"
 ENCODING = "utf-8"
 PERSISTENT = 2
+"""AMQP's delivery mode for a message that the broker keeps on its disk."""
 
 
 def headers(entry: JournalEntry) -> dict[str, str]:
-    """Return the headers that an entry travels with."""
+    """Return the headers of an entry's message."""
     return {POSITION_HEADER: str(entry.position)}
 
 
 def properties(event: WireEvent) -> dict[str, Any]:
-    """Return the AMQP properties of an event, apart from content type and encoding."""
+    """Return the AMQP properties of an event's message, apart from content type and encoding."""
     return {"message_id": event.id, "type": event.type, "timestamp": amqp_timestamp(event), "delivery_mode": PERSISTENT}
 
 
 def amqp_timestamp(event: WireEvent) -> int:
-    """Return the AMQP property `timestamp`, which has no sign; journals of earlier versions hold times before 1970."""
+    """Return the AMQP property `timestamp`.
+
+    AMQP gives it no sign, and journals of earlier versions hold times before 1970: these become 0.
+    """
     return max(0, event.time)
 
 
 def received(topic: str, body: object, properties: Mapping[str, Any], headers: object, tag: object) -> Received:
-    """Read whatever a queue brought; never raises.
+    """Read any message of a queue; never raises.
 
-    What cannot be an event has its `problem` set, and an id that the same bytes always get.
+    A message that cannot be an event has its `problem` set, and an id that depends on nothing but its bytes.
     """
     data = body if isinstance(body, bytes) else str(body or "").encode(ENCODING, "surrogatepass")
     content = _json_object(data)
@@ -66,9 +70,9 @@ def _position(headers: object) -> Position | None:
         return None
 
 
-def _time(told: object, content: Mapping[str, Any] | None) -> int:
-    if isinstance(told, int):
-        return told
+def _time(timestamp: object, content: Mapping[str, Any] | None) -> int:
+    if isinstance(timestamp, int):
+        return timestamp
     text = (content or {}).get("time")
     try:
         return int(datetime.fromisoformat(text).timestamp()) if isinstance(text, str) else 0

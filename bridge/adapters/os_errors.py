@@ -1,4 +1,4 @@
-"""The operating system's own words for a failure, whatever a library made of it."""
+"""The operating system's own words for a failure, even if a library wrapped it."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ _NUMBER = re.compile(r"\[Errno (\d+)\]")
 
 
 def os_error_reason(error: BaseException) -> str | None:
-    """Return why the system failed, from the error itself or what was behind it; nothing of it came from a URL."""
-    behind: BaseException | None = error
-    while behind is not None:
-        if isinstance(behind, socket.gaierror):
+    """Return why the system failed, from the error itself or from its causes; the text quotes no URL."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, socket.gaierror):
             return "its host name is not known"
-        if isinstance(behind, OSError) and (told := _words(behind)):
-            return told
-        behind = behind.__cause__ or behind.__context__
+        if isinstance(cause, OSError) and (words := _words(cause)):
+            return words
+        cause = cause.__cause__ or cause.__context__
     return None
 
 
 def _words(error: OSError) -> str | None:
-    if isinstance(error, ssl.SSLError):  # its numbers are its own
+    if isinstance(error, ssl.SSLError):  # its numbers are OpenSSL's, not the system's
         return error.strerror.lower() if error.strerror else None
-    # asyncio puts the address into the text, and of several failures at once makes one without a number.
-    several = _NUMBER.search(str(error))
-    number = error.errno or (int(several[1]) if several else 0)
+    # asyncio puts the address into the text, and joins several failures to one error without a number.
+    match = _NUMBER.search(str(error))
+    number = error.errno or (int(match[1]) if match else 0)
     return os.strerror(number).lower() if number > 0 else None

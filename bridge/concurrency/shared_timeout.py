@@ -29,7 +29,7 @@ class SharedTimeout:
         before = task.cancelling()
         self._deadlines[task] = loop.time() + self._seconds
         if self._timer is None:
-            self._timer = loop.call_later(self._seconds, self._look, loop)
+            self._timer = loop.call_later(self._seconds, self._on_timer, loop)
         try:
             return await call
         except asyncio.CancelledError:
@@ -42,12 +42,12 @@ class SharedTimeout:
                 self._given_up.discard(task)
                 task.uncancel()
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _on_timer(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
         now = loop.time()
         for task, deadline in self._deadlines.items():
             if deadline > now:
-                self._timer = loop.call_at(deadline, self._look, loop)
+                self._timer = loop.call_at(deadline, self._on_timer, loop)
                 break
             if task not in self._given_up:
                 self._given_up.add(task)

@@ -50,15 +50,15 @@ class ThreadWorker:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended: asyncio.Event | None = None
-        self._bell: socket.socket | None = None
+        self._wakeup_send: socket.socket | None = None
 
     def _start(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._ended = asyncio.Event()
-        ear, self._bell = socket.socketpair()
-        ear.setblocking(False)
-        self._bell.setblocking(False)
-        self._thread = threading.Thread(target=self._run, args=(ear,), name=self._name, daemon=True)
+        wakeup_recv, self._wakeup_send = socket.socketpair()
+        wakeup_recv.setblocking(False)
+        self._wakeup_send.setblocking(False)
+        self._thread = threading.Thread(target=self._run, args=(wakeup_recv,), name=self._name, daemon=True)
         self._thread.start()
 
     def submit(self, job: Callable[[], T]) -> asyncio.Future[T]:
@@ -70,7 +70,7 @@ class ThreadWorker:
         assert self._loop is not None  # noqa: S101 - _start has just set it
         future: asyncio.Future[T] = self._loop.create_future()
         self._jobs.append((job, future))
-        self._ring()
+        self._wake()
         return future
 
     async def call(self, job: Callable[[], T], *, within: float, what: str) -> T:
@@ -100,7 +100,7 @@ class ThreadWorker:
         self._stopping = True
         if self._thread is None or self._ended is None:
             return
-        self._ring()
+        self._wake()
         for _ in range(2):
             try:
                 async with asyncio.timeout(grace):
@@ -115,27 +115,27 @@ class ThreadWorker:
                 return
         log.warning("worker.abandoned", name=self._name, consequence="its thread ends with the process")
 
-    def _ring(self) -> None:
-        if self._bell is not None:
+    def _wake(self) -> None:
+        if self._wakeup_send is not None:
             with contextlib.suppress(OSError):  # full: it is ringing already; closed: nobody listens any more
-                self._bell.send(b"!")
+                self._wakeup_send.send(b"!")
 
-    def _run(self, ear: socket.socket) -> None:
+    def _run(self, wakeup_recv: socket.socket) -> None:
         try:
             while self._jobs or not self._stopping:
                 if self._jobs:
                     self._do(*self._jobs.popleft())
                 else:
-                    self._rest(ear.fileno())
+                    self._rest(wakeup_recv.fileno())
                     with contextlib.suppress(BlockingIOError):
-                        ear.recv(4096)
+                        wakeup_recv.recv(4096)
         finally:
             try:
                 self._end()
             finally:
-                ear.close()
-                if self._bell is not None:
-                    self._bell.close()
+                wakeup_recv.close()
+                if self._wakeup_send is not None:
+                    self._wakeup_send.close()
                 if self._ended is not None:
                     self.post(self._ended.set)
 
@@ -158,7 +158,7 @@ def _settle(future: asyncio.Future[Any], result: object) -> None:
 def _fail(future: asyncio.Future[Any], error: Exception) -> None:
     if not future.done():
         future.set_exception(error)
-        future.exception()  # whoever waited may be gone by now; that is no news for the log
+        future.exception()  # the caller may be gone by now; that is no news for the log
 
 
 def wait_readable(*descriptors: int, seconds: float) -> bool:

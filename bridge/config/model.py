@@ -62,7 +62,7 @@ class LogSettings(Settings):
     format: Literal["json", "console"] = "json"
     """One JSON object a line, or lines for a person."""
     level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least that is written."""
+    """The lowest level that is written."""
 
 
 class JournalSettings(Settings):
@@ -104,19 +104,20 @@ class Config(Settings):
     reconcile: ReconcileSettings = ReconcileSettings()
     """How often each source's books are compared with its provider's own account."""
     privacy_key: Secret | None = None
-    """What the tokens of `privacy: token` are made with; by default a random key, made once and kept in the store."""
+    """The key of the tokens of `privacy: token`; by default a random key, made once and kept in the store."""
     drain_timeout: Duration = Field(default=25.0, gt=0)
-    """How long work in hand may take to end when the service is told to stop."""
+    """How long work in flight may take to end when the service is told to stop."""
     lease: Duration = Field(default=15.0, ge=1)
-    """How long a process holds a source without renewing; after that another one takes over."""
+    """How long a process holds a source without renewing its lease. After that, another process takes over."""
     claim: Duration = Field(default=15.0, ge=1)
-    """How long a process holds a delivery without renewing; what a killed one had in hand is sent again after that."""
+    """How long a process holds a delivery without renewing; then what a killed process had in flight is sent again."""
     audit: Duration = Field(default=10.0, ge=0.1)
-    """Between two looks for events that the broker lost; longer than a message needs from broker to store."""
+    """The time between two audits, which find events that the broker lost; longer than a message needs from broker to
+    store."""
     sources: dict[str, SerializeAsAny[SourceSettings]] = Field(default_factory=dict)
     """What is polled: a name, and the settings of an installed source."""
     sinks: dict[str, SerializeAsAny[SinkSettings]] = Field(default_factory=dict)
-    """Who is told: a name, and the settings of an installed sink."""
+    """What gets the events: a name, and the settings of an installed sink."""
 
     _document: Document | None = PrivateAttr(default=None)
 

@@ -38,14 +38,14 @@ class Installed:
     version: str
     value: str
     """The entry point's object reference: `package.module:object`."""
-    rivals: tuple[str, ...] = ()
+    conflicts: tuple[str, ...] = ()
     """Other distributions that announce a plugin of the same kind and name; with any, the name cannot be used."""
 
 
 def installed(kind: Kind, points: Iterable[EntryPoint] | None = None) -> dict[str, Installed]:
     """Return the installed plugins of one kind by name, in alphabetical order, without importing any.
 
-    A distribution that is found twice (an editable install beside its build) counts once.
+    A distribution that is found twice (an editable install and its build) counts once.
     """
     announcements: dict[str, dict[str, Installed]] = {}
     for point in entry_points(group=_GROUPS[kind]) if points is None else points:
@@ -54,7 +54,7 @@ def installed(kind: Kind, points: Iterable[EntryPoint] | None = None) -> dict[st
         announced = Installed(kind, point.name, distribution, version, point.value)
         announcements.setdefault(point.name, {}).setdefault(_normal(distribution), announced)
     return {
-        name: _with_rivals(sorted(by_distribution.values(), key=lambda plugin: plugin.distribution))
+        name: _with_conflicts(sorted(by_distribution.values(), key=lambda plugin: plugin.distribution))
         for name, by_distribution in sorted(announcements.items())
     }
 
@@ -63,8 +63,8 @@ def _normal(distribution: str) -> str:
     return distribution.lower().replace("_", "-").replace(".", "-")
 
 
-def _with_rivals(rivals: Sequence[Installed]) -> Installed:
-    first, *others = rivals
+def _with_conflicts(conflicts: Sequence[Installed]) -> Installed:
+    first, *others = conflicts
     labels = tuple(f"{other.distribution} {other.version}" for other in others)
     return Installed(first.kind, first.name, first.distribution, first.version, first.value, labels)
 
@@ -82,8 +82,8 @@ def find(kind: Kind, name: str) -> Installed:
     if name not in known:
         raise PluginError(f"no {kind} {name!r} is installed; {_suggestion(name, known)}")
     plugin = known[name]
-    if plugin.rivals:
-        both = " and ".join((f"{plugin.distribution} {plugin.version}", *plugin.rivals))
+    if plugin.conflicts:
+        both = " and ".join((f"{plugin.distribution} {plugin.version}", *plugin.conflicts))
         raise PluginError(f"the {kind} {name!r} is announced by {both}; uninstall all but one of them")
     return plugin
 
@@ -104,7 +104,7 @@ def load(kind: Literal["sink"], name: str) -> SinkPlugin: ...
 @overload
 def load(kind: Kind, name: str) -> SourcePlugin | SinkPlugin: ...
 def load(kind: Kind, name: str) -> SourcePlugin | SinkPlugin:
-    """Import one plugin, and no other; raises `PluginError` that names the distribution that has to be mended."""
+    """Import one plugin, and no other; raises `PluginError` that names the distribution that has to be fixed."""
     plugin = find(kind, name)
     by = f"the {kind} {name!r} of {plugin.distribution} {plugin.version}"
     try:

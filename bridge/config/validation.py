@@ -15,8 +15,8 @@ from bridge.domain.errors import ConfigProblem
 from bridge.domain.settings import MASK, Secret, Settings
 
 M = TypeVar("M", bound=Settings)
-_LONGEST = 400
-_SHORTEST_HIDDEN = 4
+_MAX_CHARACTERS = 400
+_MIN_HIDDEN_CHARACTERS = 4
 _FILE_KEY = re.compile(r"(\w+_file)\b|(\w+) and (\w+_file) are both given")
 
 
@@ -231,7 +231,7 @@ def _hide(text: str, model: type[Settings], values: Any, place: Place, document:
 
 def _is_specific(form: str) -> bool:
     # Shorter ones are hidden where they stand in quotes: as they are, they would be found in any word.
-    return len(form) >= _SHORTEST_HIDDEN or form[:1] in ("'", '"')
+    return len(form) >= _MIN_HIDDEN_CHARACTERS or form[:1] in ("'", '"')
 
 
 def _texts(value: Any) -> list[str]:
@@ -244,4 +244,4 @@ def _texts(value: Any) -> list[str]:
 
 def _one_line(text: str) -> str:
     text = re.sub(r"\s+", " ", text).strip()
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+    return text if len(text) <= _MAX_CHARACTERS else f"{text[:_MAX_CHARACTERS]}…"

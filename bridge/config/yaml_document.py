@@ -169,23 +169,23 @@ class _Builder:
         self._values = 0
         self._around: list[yaml.Node] = []
 
-    def _complain(self, place: Place, line: int, text: str) -> None:
+    def _add_problem(self, place: Place, line: int, text: str) -> None:
         self.document.problems.append(ConfigProblem(self.document.file, line, format_path(place), text))
         self.document.broken.add(place)
 
     def value(self, node: yaml.Node, place: Place) -> Any:
         self._values += 1
         if any(node is anchor for anchor in self._around):
-            self._complain(place, _line(node), "refers to itself; write the value out")
+            self._add_problem(place, _line(node), "refers to itself; write the value out")
             return None
         if self._values > _MOST_VALUES:
             if self._values == _MOST_VALUES + 1:
-                self._complain(
+                self._add_problem(
                     (), _line(node), f"more than {_MOST_VALUES} values, counting what aliases repeat; use fewer"
                 )
             return None
         if node.tag not in _TAGS:
-            self._complain(place, _line(node), "has a tag, which is not supported; quote a value that begins with !")
+            self._add_problem(place, _line(node), "has a tag, which is not supported; quote a value that begins with !")
             return None
         if isinstance(node, yaml.MappingNode):
             return self.mapping(node, place)
@@ -203,7 +203,7 @@ class _Builder:
             if merged and key in pairs:
                 continue  # what stands here itself goes before what was merged in
             if key in own:
-                self._complain((*place, key), line, f"is given twice, first in line {own[key]}; keep one")
+                self._add_problem((*place, key), line, f"is given twice, first in line {own[key]}; keep one")
                 continue
             own[key] = line
             self.document.lines[*place, key] = line
@@ -215,18 +215,18 @@ class _Builder:
         merged: list[yaml.Node] = []
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
-                self._complain(place, _line(key_node), "a key has to be a plain word")
+                self._add_problem(place, _line(key_node), "a key has to be a plain word")
             elif key_node.value == "<<" and key_node.style not in ("'", '"'):
                 merged += value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]
             else:
                 yield key_node, value_node
         for mapping in merged:
             if not isinstance(mapping, yaml.MappingNode):
-                self._complain(
+                self._add_problem(
                     place, _line(mapping), "`<<` merges mappings only; write `<<: *NAME` of an anchored mapping"
                 )
             elif any(mapping is outer for outer in self._around):
-                self._complain(place, _line(mapping), "`<<` merges a mapping into itself; write the keys out")
+                self._add_problem(place, _line(mapping), "`<<` merges a mapping into itself; write the keys out")
             else:
                 self._around.append(mapping)
                 yield from self._pairs(mapping, place)
@@ -248,7 +248,7 @@ class _Builder:
         try:
             return _CONSTRUCTORS[node.tag](text)
         except (KeyError, ValueError):
-            self._complain(place, _line(node), "is not of the type that its tag says; remove the tag")
+            self._add_problem(place, _line(node), "is not of the type that its tag says; remove the tag")
             return None
 
     def _expand(self, text: str, node: yaml.Node, place: Place) -> str:
@@ -257,7 +257,7 @@ class _Builder:
         try:
             value = expand(text, self._environ)
         except ValueError as error:
-            self._complain(place, _line(node), str(error))
+            self._add_problem(place, _line(node), str(error))
             return text
         self.document.expanded[place] = (text, value)
         return value
@@ -266,7 +266,7 @@ class _Builder:
 def expand(text: str, environ: Mapping[str, str]) -> str:
     """Fill in `${NAME}` and `${NAME:-default}`; `$${` stands for a literal `${`.
 
-    The default is taken when the variable is unset or empty. Raises `ValueError` naming the variable that is unset.
+    The default is used when the variable is unset or empty. Raises `ValueError` naming the variable that is unset.
     """
 
     def one(match: re.Match[str]) -> str:

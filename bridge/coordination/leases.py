@@ -44,10 +44,10 @@ async def wait_for_stop(stop: asyncio.Event, clock: Clock, seconds: float, wake:
     return stop.is_set()
 
 
-def run_until_deadline(tenure: LeaseDeadline, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+def run_until_deadline(lease_deadline: LeaseDeadline, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     """Begin a piece of work that, with all tasks of its own, knows until when its lease is held."""
     context = contextvars.copy_context()
-    context.run(bind, lease=tenure)
+    context.run(bind, lease=lease_deadline)
     return asyncio.get_running_loop().create_task(work, context=context)
 
 
@@ -59,18 +59,19 @@ async def hold_lease(
     owner: str,
     ttl: float,
     *,
-    patience: float,
-    lapses: float = 0.0,
+    max_wait: float,
+    cooldown_seconds: float = 0.0,
     waiting: Callable[[], object] = lambda: None,
 ) -> AsyncIterator[Lease]:
-    """Hold a lease for one piece of work, all tasks of which know until when; raises `BridgeError` if it stays taken.
+    """Hold a lease for one piece of work; all its tasks know until when. Raises `BridgeError` if it stays held.
 
-    Waits for it for `patience` seconds, and calls `waiting` once before. Afterwards nobody has it for `lapses` seconds.
+    Waits for it for `max_wait` seconds, and calls `waiting` once before. Afterwards nobody has it for
+    `cooldown_seconds`.
     """
-    lease, until = await _taken(ledger, clock, name, owner, ttl, patience, waiting)
-    tenure = LeaseDeadline(name, until, current().lease)
-    before = bind(lease=tenure)
-    renewing = asyncio.ensure_future(_renew(ledger, clock, lease, tenure))
+    lease, until = await _acquire_within(ledger, clock, name, owner, ttl, max_wait, waiting)
+    lease_deadline = LeaseDeadline(name, until, current().lease)
+    before = bind(lease=lease_deadline)
+    renewing = asyncio.ensure_future(_renew(ledger, clock, lease, lease_deadline))
     try:
         yield lease
     finally:
@@ -78,13 +79,13 @@ async def hold_lease(
         renewing.cancel()
         await asyncio.gather(renewing, return_exceptions=True)
         with suppress(Unavailable, LeaseLost):  # it ends by itself
-            await (ledger.renew(replace(lease, ttl=lapses)) if lapses else ledger.release(lease))
+            await (ledger.renew(replace(lease, ttl=cooldown_seconds)) if cooldown_seconds else ledger.release(lease))
 
 
-async def _taken(
-    ledger: Ledger, clock: Clock, name: str, owner: str, ttl: float, patience: float, waiting: Callable[[], object]
+async def _acquire_within(
+    ledger: Ledger, clock: Clock, name: str, owner: str, ttl: float, max_wait: float, waiting: Callable[[], object]
 ) -> tuple[Lease, float]:
-    deadline = clock.monotonic() + patience
+    deadline = clock.monotonic() + max_wait
     reported = False
     while True:
         asked = clock.monotonic()
@@ -99,19 +100,19 @@ async def _taken(
         await clock.sleep(0.5)
 
 
-async def _renew(ledger: Ledger, clock: Clock, lease: Lease, tenure: LeaseDeadline) -> None:
+async def _renew(ledger: Ledger, clock: Clock, lease: Lease, lease_deadline: LeaseDeadline) -> None:
     """Renew until it fails for good; returning means that the lease is lost."""
     while True:
         await clock.sleep(lease.ttl / 3)
         asked = clock.monotonic()
         try:
             await ledger.renew(lease)
-            tenure.until = asked + lease.ttl
+            lease_deadline.until = asked + lease.ttl
         except LeaseLost:
             log.warning("lease.lost", lease=lease.name, consequence="nothing more is written under it")
             return
         except Unavailable as error:
-            if clock.monotonic() >= tenure.until:
+            if clock.monotonic() >= lease_deadline.until:
                 log.warning("lease.lost", lease=lease.name, reason=str(error), consequence="work stops")
                 return
 
@@ -120,7 +121,7 @@ class LeaseRunner:
     """Runs a piece of work under a lease, again and again, until told to stop.
 
     The work is cancelled as soon as the lease is known to be lost; what it might still write is refused by the lease's
-    fencing token in any case, and what it might still ask a provider by its tenure.
+    fencing token in any case, and what it might still ask a provider by its deadline.
     """
 
     def __init__(self, ledger: Ledger, clock: Clock, owner: str, ttl: float) -> None:
@@ -161,10 +162,10 @@ class LeaseRunner:
             await self._hold(lease, work, LeaseDeadline(name, asked + self._ttl, current().lease))
 
     async def _hold(
-        self, lease: Lease, work: Callable[[Lease], Coroutine[Any, Any, None]], tenure: LeaseDeadline
+        self, lease: Lease, work: Callable[[Lease], Coroutine[Any, Any, None]], lease_deadline: LeaseDeadline
     ) -> None:
-        working = run_until_deadline(tenure, work(lease))
-        renewing = asyncio.ensure_future(_renew(self._ledger, self._clock, lease, tenure))
+        working = run_until_deadline(lease_deadline, work(lease))
+        renewing = asyncio.ensure_future(_renew(self._ledger, self._clock, lease, lease_deadline))
         try:
             await asyncio.wait([working, renewing], return_when=asyncio.FIRST_COMPLETED)
             if working.done():

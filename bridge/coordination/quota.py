@@ -1,9 +1,9 @@
-"""One account's budget of requests, kept by all processes that use it: the service that polls, and a command beside it.
+"""The request budget of one account, kept by all processes that use it: the service that polls, and a command.
 
-Whoever uses an account holds a lease that says so: the service one for the source, or for the account where several
-sources share it, so that one process polls them all; a command beside it another one. Each looks whether the other's
-lease is held, and acts upon what it saw for no more than a second. Who finds the other there uses its own part of the
-budget; who comes second waits until what the first may have begun with the whole of it is over.
+A process that uses an account holds a lease that says so. The service has one for the source, or for the account if
+several sources share it, so that one process polls them all; a command has another one. Each reads whether the other's
+lease is held, and relies on that for no more than a second. If both are held, each uses its own part of the budget. The
+one that comes second first waits until the requests are over that the other may have begun with the whole budget.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bridge.domain.errors import Unavailable
 from bridge.protocols.ledger import Lease, Ledger
 from bridge.protocols.source import ASSUMED_ARRIVAL_SECONDS, RATE_WINDOW_SECONDS, HasAccount, Source
 
-_KNOWN_FOR = 1.0
+_KNOWN_FOR_SECONDS = 1.0
 
 
 def cooldown(rate: float) -> float:
@@ -26,7 +26,7 @@ def cooldown(rate: float) -> float:
 
 
 def takeover_cooldown(lease: Lease, rate: float) -> float:
-    """Return for how many seconds whoever has just taken a lease asks nothing.
+    """Return for how many seconds a new lease holder sends no request.
 
     The holder before may have asked until the very end, in another process with a budget of its own: the account's
     budget is kept over both. The first holder of all need not wait.
@@ -48,8 +48,8 @@ def polling_lease(names: Sequence[str]) -> str:
 
 
 def command_lease(names: Sequence[str]) -> str:
-    """Return the lease that says which command asks the provider beside that process."""
-    return f"beside/{min(names)}"
+    """Return the lease that says which command asks the provider while that process runs."""
+    return f"beside/{min(names)}"  # the lease's name in the store
 
 
 class SharedQuota:
@@ -65,45 +65,45 @@ class SharedQuota:
         self._other = other
         self._quiet = cooldown(rate)
         self._part = part
-        self._looking = asyncio.Lock()
-        self._looked = -math.inf
+        self._reading = asyncio.Lock()
+        self._read_at = -math.inf
         self._theirs_until = -math.inf
 
     @classmethod
     def for_service(cls, ledger: Ledger, clock: Clock, names: Sequence[str], rate: float) -> SharedQuota:
-        """Return the share of whoever polls these sources of one account."""
+        """Return the share of the process that polls these sources of one account."""
         return cls(ledger, clock, command_lease(names), rate=rate, part=rate - _smaller_half(rate))
 
     @classmethod
     def for_command(cls, ledger: Ledger, clock: Clock, names: Sequence[str], rate: float) -> SharedQuota:
-        """Return the share of a command beside the service."""
+        """Return the share of a command that runs while the service runs."""
         return cls(ledger, clock, polling_lease(names), rate=rate, part=_smaller_half(rate))
 
     async def current_rate(self) -> float:
         """Return how many requests a second may be made at most; infinite while the other side is not there."""
         now = self._clock.monotonic()
-        if now >= self._looked + _KNOWN_FOR:
-            async with self._looking:
+        if now >= self._read_at + _KNOWN_FOR_SECONDS:
+            async with self._reading:
                 now = self._clock.monotonic()
-                if now >= self._looked + _KNOWN_FOR:
-                    await self._look(now)
+                if now >= self._read_at + _KNOWN_FOR_SECONDS:
+                    await self._read(now)
         return self._part if self._clock.monotonic() < self._theirs_until else math.inf
 
     async def entry_delay(self) -> float:
         """Return for how many seconds nothing may be asked at first, once one's own lease is held."""
         now = self._clock.monotonic()
-        await self._look(now)
-        return _KNOWN_FOR + self._quiet if now < self._theirs_until else 0.0
+        await self._read(now)
+        return _KNOWN_FOR_SECONDS + self._quiet if now < self._theirs_until else 0.0
 
-    async def _look(self, now: float) -> None:
+    async def _read(self, now: float) -> None:
         try:
             there = await self._ledger.holder(self._other) is not None
         except Unavailable:
             there = True
-        self._looked = now
+        self._read_at = now
         if there:
             # They may ask until their lease ends, at most until the next look, and what they asked counts for longer.
-            self._theirs_until = self._clock.monotonic() + _KNOWN_FOR + self._quiet
+            self._theirs_until = self._clock.monotonic() + _KNOWN_FOR_SECONDS + self._quiet
 
 
 def _smaller_half(rate: float) -> float:

@@ -58,6 +58,7 @@ _KEPT_DATA = frozenset(
     }
 )  # fmt: skip
 _SHOWN_CHARACTERS = 4
+"""Characters at the end of a value that `last4` shows."""
 
 _Mask = Callable[[str], str]
 

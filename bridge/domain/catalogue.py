@@ -116,7 +116,7 @@ class SinkEvent(Event):
 
 
 class SinkDisabled(SinkEvent):
-    """A sink's far side failed many times in a row, or said that it is gone; its events wait."""
+    """A sink's endpoint failed many times in a row, or said that it is gone; its events wait."""
 
     status = "disabled"
 
@@ -158,7 +158,7 @@ def internal_event(
     """Return an event of the bridge itself, which happened and is recorded at `now`.
 
     `occurrence` makes the id: the same occurrence published again has the same id. `after` begins the interval in which
-    the change happened. `fields` are those of the data class `data` beside the ones that all events have.
+    the change happened. `fields` are those of the data class `data` that not every event has.
     """
     return cls.of(
         id=event_id(source, subject, cls.status, occurrence),

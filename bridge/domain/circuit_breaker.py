@@ -1,4 +1,4 @@
-"""Whether a far side is worth trying now: closed while it answers, open after a row of failures, then one probe."""
+"""Whether an endpoint should be tried now: closed while it answers, open after a row of failures, then one probe."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from bridge.domain.retry import backoff
 
 FAILURE_THRESHOLD = 10
+"""Failures in a row that open the circuit."""
 MIN_FAILURE_SPAN_SECONDS = 5.0
-"""Seconds: ten events that nobody can take may well come together, and say nothing of the far side."""
-_FIRST_WAIT = 2.0
-_LONGEST_WAIT = 15.0
-_LONGEST_REST = 60.0
+"""Seconds: ten events that no endpoint accepts may come together, and prove nothing about the endpoint."""
+_FIRST_WAIT_SECONDS = 2.0
+_MAX_WAIT_SECONDS = 15.0
+_MAX_REST_SECONDS = 60.0
 
 
 @dataclass(slots=True)
@@ -21,10 +22,11 @@ class CircuitBreaker:
 
     Closed, everything may be sent. After `opens_after` failures in `lasts` seconds or more, without a success between
     them, it opens: nothing goes out for a while that doubles with each opening. Then one delivery is let through: its
-    success closes the circuit, its failure opens it anew. A far side that asks for patience gets it, open or closed.
+    success closes the circuit, its failure opens it anew. If an endpoint asks for a wait, the circuit waits, open or
+    closed.
     """
 
-    dice: random.Random
+    rng: random.Random
     opens_after: int = FAILURE_THRESHOLD
     lasts: float = MIN_FAILURE_SPAN_SECONDS
     failures: int = 0
@@ -38,7 +40,7 @@ class CircuitBreaker:
 
     @property
     def closed(self) -> bool:
-        """Whether the far side is taken for well."""
+        """Whether the endpoint is treated as healthy."""
         return self.opened == 0
 
     def allows(self, now: float) -> bool:
@@ -61,13 +63,15 @@ class CircuitBreaker:
         self.probing = False
 
     def on_retry_after(self, now: float, seconds: float) -> bool:
-        """Note that the far side asks for patience: nothing goes out for so long, up to a minute; say whether at first.
+        """Note that the endpoint asks for a wait: nothing is sent for so long, up to a minute; say whether this is new.
 
         While the circuit is open it is never less than the first wait: else one probe would follow the other.
         """
         self.probing = False
         first = now >= self.until
-        self.until = max(self.until, now + min(max(seconds, 0.0 if self.closed else _FIRST_WAIT), _LONGEST_REST))
+        self.until = max(
+            self.until, now + min(max(seconds, 0.0 if self.closed else _FIRST_WAIT_SECONDS), _MAX_REST_SECONDS)
+        )
         return first
 
     def on_success(self) -> bool:
@@ -89,7 +93,7 @@ class CircuitBreaker:
         opens = self.closed
         if opens or self.probing:
             self.opened += 1
-            wait = backoff(self.opened, self.dice, base=_FIRST_WAIT, cap=_LONGEST_WAIT)
+            wait = backoff(self.opened, self.rng, base=_FIRST_WAIT_SECONDS, cap=_MAX_WAIT_SECONDS)
             self.until = max(self.until, now + wait)
         self.probing = False
         return opens

@@ -1,4 +1,4 @@
-"""Time, waiting and dice as values that are handed down, so that no test patches them."""
+"""Time, waiting and randomness as values that are passed down, so that no test patches them."""
 
 from __future__ import annotations
 

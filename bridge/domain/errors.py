@@ -14,10 +14,10 @@ class BridgeError(Exception):
 
 
 class Transient(BridgeError):
-    """Try again later; `retry_after` is the far side's own wish in seconds, a floor and never a promise.
+    """Try again later; `retry_after` is the wait in seconds that the endpoint asks for: a minimum, never a promise.
 
     With `counts_as_attempt=False` nothing was tried: a sink with a rate limit of its own asks for the delivery again
-    after `retry_after` seconds. It costs none of the delivery's tries, and says nothing of the far side.
+    after `retry_after` seconds. It costs none of the delivery's attempts, and proves nothing about the endpoint.
     """
 
     def __init__(self, message: str, *, retry_after: float | None = None, counts_as_attempt: bool = True) -> None:
@@ -31,7 +31,7 @@ class Unauthorized(Transient):
 
 
 class Unavailable(Transient):
-    """The store or the broker cannot be reached now; nothing was half done that a second try would not mend."""
+    """The store or the broker cannot be reached now; nothing was left half done that a second try would not repair."""
 
 
 class AccessRefused(Unavailable):
@@ -39,15 +39,15 @@ class AccessRefused(Unavailable):
 
 
 class NotReady(Transient):
-    """The provider is still building the answer (HTTP 202): ask later, and take nothing for empty."""
+    """The provider is still building the answer (HTTP 202): ask later; it does not mean that there is nothing."""
 
 
 class Permanent(BridgeError):
-    """The far side will never take this one; trying again is useless."""
+    """The endpoint will never accept this one; trying again is useless."""
 
 
 class EndpointGone(Permanent):
-    """The far side is gone for good (HTTP 410): send it nothing more until an operator says so."""
+    """The endpoint is gone for good (HTTP 410): send it nothing more until an operator says so."""
 
 
 class LeaseLost(BridgeError):

@@ -59,7 +59,7 @@ class Observed(EventModel):
 
 
 UnmappedFields = Annotated[dict[str, Any], Field(exclude_if=not_)]
-"""What no field of a model has taken; left out where there is none."""
+"""What no field of a model has read; left out if there is nothing."""
 
 
 class Data(EventModel):

@@ -16,6 +16,7 @@ _MARKS_KEPT = 1024
 """More occurrences of one resource than a provider shows at once, or each look would make all of them news again."""
 _DECISIONS_KEPT = 4096
 _SHORT = 64
+"""Characters of a value that is kept whole; a longer value is kept as a digest."""
 
 
 @dataclass(frozen=True)
@@ -35,16 +36,16 @@ class Lifecycle:
 
     def __post_init__(self) -> None:
         statuses = list(dict.fromkeys(self.status_by_value.values()))
-        strangers = ({*self.follows, *self.finals} | {s for after in self.follows.values() for s in after}) - {
+        undefined = ({*self.follows, *self.finals} | {s for after in self.follows.values() for s in after}) - {
             *statuses
         }
-        if strangers:
-            raise ValueError(f"statuses without a provider's value: {', '.join(sorted(strangers))}")
+        if undefined:
+            raise ValueError(f"statuses without a provider's value: {', '.join(sorted(undefined))}")
         codes = dict(self.codes)
         for status in statuses:
             if status not in codes:
-                taken = set(codes.values())
-                codes[status] = next(c for c in status + "abcdefghijklmnopqrstuvwxyz" if c.isalpha() and c not in taken)
+                used = set(codes.values())
+                codes[status] = next(c for c in status + "abcdefghijklmnopqrstuvwxyz" if c.isalpha() and c not in used)
         object.__setattr__(self, "codes", codes)
 
     @property
@@ -69,7 +70,7 @@ class Lifecycle:
 
     @cached_property
     def decisions(self) -> dict[tuple[str | None, str], Change | None]:
-        """What `classify` decided so far, by trail and value: resources are many, and their histories few."""
+        """What `classify` decided so far, by history and value: resources are many, and their histories few."""
         return {}
 
     @cached_property
@@ -148,7 +149,7 @@ class StatusHistory:
         return next((count for visited, count in self.visits if visited == code), 0)
 
     def enter(self, code: str, mark: str | None = None) -> StatusHistory:
-        """Return the trail after the status was entered (once more)."""
+        """Return the history after the status was entered (once more)."""
         rest = tuple(visit for visit in self.visits if visit[0] != code)
         marks = self.occurrence_ids if mark is None else (*self.occurrence_ids, mark)[-_MARKS_KEPT:]
         return StatusHistory((*rest, (code, self.entered(code) + 1)), marks)
@@ -185,18 +186,18 @@ def classify(lifecycle: Lifecycle, seen: str | None, raw: str, mark: str | None 
 
 def _decide(lifecycle: Lifecycle, seen: str | None, raw: str, mark: str | None) -> Change | None:
     code = lifecycle.code(raw)
-    trail = StatusHistory.parse(seen)
+    history = StatusHistory.parse(seen)
     if mark is not None:
-        if mark in trail.occurrence_ids:
+        if mark in history.occurrence_ids:
             return None
-    elif trail.last == code:
+    elif history.last == code:
         return None
     status = lifecycle.status(code)
-    previous = None if trail.last is None else lifecycle.status(trail.last)
+    previous = None if history.last is None else lifecycle.status(history.last)
     return Change(
         status=status,
         previous=previous,
         transition=lifecycle.relation(previous, status),
-        occurrence=trail.entered(code) if mark is None else mark,
-        history=str(trail.enter(code, mark)),
+        occurrence=history.entered(code) if mark is None else mark,
+        history=str(history.enter(code, mark)),
     )

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from bridge.domain.errors import Permanent, Transient
 
 RETRY_AFTER_CAP = 24 * 3600.0
+"""Seconds: an endpoint that asks for a longer wait is asked again after this one."""
 RECONNECT = 5.0
 """The longest wait between two tries to reach the store or the broker again: all else waits for them."""
-_JITTER = 0.1
+_JITTER_SHARE = 0.1
 _QUIET_POLLS = 10
 
 
@@ -32,17 +33,17 @@ class GiveUp:
 Decision = RetryAfter | GiveUp
 
 
-def decide(error: Exception, attempts: int, schedule: Sequence[float], dice: random.Random) -> Decision:
+def decide(error: Exception, attempts: int, schedule: Sequence[float], rng: random.Random) -> Decision:
     """Decide what follows the failure of attempt number `attempts` (1 for the first).
 
-    The wait is the schedule's, with up to a tenth of jitter, and never less than what the far side asked for (up to a
-    day). An error of no known kind is taken for transient: giving up an event needs a reason.
+    The wait is the schedule's, with up to a tenth of jitter, and never less than what the endpoint asked for (up to a
+    day). An error of no known kind counts as transient: giving up an event needs a reason.
     """
     if isinstance(error, Permanent):
         return GiveUp("permanent")
     if attempts > len(schedule):
         return GiveUp("exhausted")
-    wait = schedule[attempts - 1] * (1 + _JITTER * dice.random())
+    wait = schedule[attempts - 1] * (1 + _JITTER_SHARE * rng.random())
     asked = error.retry_after if isinstance(error, Transient) and error.retry_after else 0.0
     return RetryAfter(max(wait, min(asked, RETRY_AFTER_CAP)))
 
@@ -55,13 +56,13 @@ def idle_interval(interval: float, quiet: int, slowdown: float) -> float:
     return interval * min(slowdown, 1.1 ** max(0, quiet - _QUIET_POLLS))
 
 
-def backoff(failures: int, dice: random.Random, *, base: float = 1.0, cap: float = 300.0) -> float:
+def backoff(failures: int, rng: random.Random, *, base: float = 1.0, cap: float = 300.0) -> float:
     """Return how long to wait after `failures` failures in a row: full jitter below a doubling bound, in seconds.
 
-    Half of the bound is kept as a floor, so that a dead far side is never asked in a tight loop.
+    Half of the bound is the minimum, so that a dead endpoint is never asked in a tight loop.
     """
     bound: float = min(cap, base * 2.0 ** min(failures - 1, 30))
-    return bound / 2 + dice.random() * bound / 2
+    return bound / 2 + rng.random() * bound / 2
 
 
 class Backoff:

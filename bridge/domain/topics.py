@@ -54,8 +54,8 @@ def matches(patterns: Iterable[str], topic: str) -> bool:
 def bindings(patterns: Sequence[str]) -> list[str]:
     """Return the binding keys that give `patterns` their meaning on transports where `a.#` misses `a`.
 
-    kombu's virtual transports read `#` as "one or more words" behind a dot; binding the stem as well mends that, and on
-    AMQP it adds nothing but a binding.
+    kombu's virtual transports read `#` as "one or more words" behind a dot; binding the stem as well repairs that,
+    and on AMQP it adds nothing but a binding.
     """
     keys = dict.fromkeys(patterns)
     for pattern in patterns:

@@ -132,7 +132,7 @@ def _fields(lines: Iterable[bytes]) -> Iterable[Field]:
 def _framing(fields: Sequence[Field]) -> tuple[Field | None, bool]:
     """Return the header that says where the body ends, and whether that can be told (RFC 9112, 6.3)."""
     codings = [coding for coding in _words(fields, b"transfer-encoding") if coding not in (b"identity", b"")]
-    if codings:  # counts more than a length beside it
+    if codings:  # counts more than a length that is also given
         return ((b"Transfer-Encoding", b"chunked"), True) if codings[-1] == b"chunked" else (None, True)
     lengths = set(_words(fields, b"content-length"))
     if not lengths:

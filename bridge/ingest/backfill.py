@@ -1,4 +1,4 @@
-"""A past range of one source, step by step beside the live cursor, so that an interruption costs one step at most."""
+"""A past range of one source, step by step, apart from the live cursor; an interruption costs one step at most."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Span = tuple[datetime, datetime]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _STALE = timedelta(days=1)
 _TRIES = 6
-_RETRY_AFTER_CAP = 300.0
-_ASK_FOR_ROOM = 1.0
+_RETRY_AFTER_CAP_SECONDS = 300.0
+_ROOM_EVERY_SECONDS = 1.0
 
 
 def uncovered(start: datetime, end: datetime, done: Sequence[Span]) -> Iterator[Span]:
@@ -73,7 +73,7 @@ class BackfillProgress:
     observed: int = 0
     events: int = 0
     yielded: int = 0
-    """Changes that were left to the poller, which has seen the same resources move meanwhile."""
+    """Changes that were left to the poller, which has seen the same resources move at the same time."""
     problems: list[str] = field(default_factory=list)
     waits: str | None = None
     """Why nothing is read at the moment."""
@@ -83,7 +83,7 @@ class Backfill:
     """Runs one backfill; a second one of the same source does no harm, but each forgets the other's progress.
 
     The parts that were read whole are kept in the store, as the note `backfill/NAME`, until the whole range is done or
-    a day has passed: whoever asks for the same time after that means to read it once more.
+    a day has passed: a request for the same time after that reads it once more.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Backfill:
         clock: Clock,
         *,
         room: Callable[[], Awaitable[str | None]],
-        tell: Callable[[BackfillProgress], None] = lambda _: None,
+        on_progress: Callable[[BackfillProgress], None] = lambda _: None,
     ) -> None:
         self._note = f"backfill/{name}"
         self._intake = intake
@@ -103,7 +103,7 @@ class Backfill:
         self._ledger = ledger
         self._clock = clock
         self._room = room
-        self._tell = tell
+        self._on_progress = on_progress
 
     async def run(self, start: datetime, end: datetime, *, restart: bool = False) -> BackfillProgress:
         """Read everything between two times that was not read before the last interruption, the oldest first.
@@ -118,7 +118,7 @@ class Backfill:
         for part in parts:
             for step in grid_steps(*part, self._size):
                 state.step = step
-                self._tell(state)
+                self._on_progress(state)
                 problems = await self._step(step, state)
                 state.problems += problems
                 state.covered += _seconds([step])
@@ -127,7 +127,7 @@ class Backfill:
                     await self._remember(done)
         if not state.problems:
             await self._remember([])
-        self._tell(state)
+        self._on_progress(state)
         return state
 
     async def _step(self, step: Span, state: BackfillProgress) -> list[str]:
@@ -135,15 +135,15 @@ class Backfill:
         while True:
             before = (state.observed, state.events, state.yielded)
 
-            async def told(so_far: PollResult, before: tuple[int, int, int] = before) -> None:
+            async def report_step(so_far: PollResult, before: tuple[int, int, int] = before) -> None:
                 state.observed, state.events, state.yielded = (
                     before[0] + so_far.observed, before[1] + so_far.events, before[2] + so_far.yielded
                 )  # fmt: skip
                 await self._wait_for_room(state)
-                self._tell(state)
+                self._on_progress(state)
 
             try:
-                return (await self._intake.backfill(*step, told)).problems
+                return (await self._intake.backfill(*step, report_step)).problems
             except (Unauthorized, Permanent):
                 raise
             except (Transient, Conflict) as error:
@@ -154,9 +154,9 @@ class Backfill:
 
     async def _pause(self, error: BridgeError, failures: int, state: BackfillProgress) -> None:
         asked = error.retry_after if isinstance(error, Transient) and error.retry_after else 0.0
-        wait = max(backoff(failures, self._clock.random, cap=60.0), min(asked, _RETRY_AFTER_CAP))
+        wait = max(backoff(failures, self._clock.random, cap=60.0), min(asked, _RETRY_AFTER_CAP_SECONDS))
         state.waits = f"{error}; tried again in {wait:.0f} s"
-        self._tell(state)
+        self._on_progress(state)
         await self._clock.sleep(wait)
         state.waits = None
 
@@ -164,8 +164,8 @@ class Backfill:
         """Hold back as polling does: a slow broker slows a backfill instead of growing the journal without bound."""
         while (reason := await self._room()) is not None:
             state.waits = reason
-            self._tell(state)
-            await self._clock.sleep(_ASK_FOR_ROOM)
+            self._on_progress(state)
+            await self._clock.sleep(_ROOM_EVERY_SECONDS)
         state.waits = None
 
     async def _done(self) -> list[Span]:

@@ -11,7 +11,7 @@ from pydantic_core import from_json
 from bridge.domain.event import INTERNAL_CHANNEL, JournalEntry
 from bridge.protocols.ledger import Ledger
 
-_BATCH = 1000
+_BATCH_ENTRIES = 1000
 _LATE = timedelta(seconds=30)
 """So much later than the provider made it an answer may arrive; so much may two clocks differ."""
 
@@ -19,8 +19,8 @@ _LATE = timedelta(seconds=30)
 class ConcurrentWrites:
     """Follows a source's journal from now on, and tells of which resources somebody else has told.
 
-    A poll and a backfill may read the same resource at the same time. Whoever writes second may have the older answer
-    in hand, and the ledger alone cannot tell that from a status that truly went back; the journal can.
+    A poll and a backfill may read the same resource at the same time. The one that writes second may have the older
+    answer, and the ledger alone cannot tell that from a status that truly went back; the journal can.
     """
 
     def __init__(self, ledger: Ledger, source: str, after: int) -> None:
@@ -30,7 +30,7 @@ class ConcurrentWrites:
         """The number of the last event that is not told of: it was there before, or is ours."""
         self._own: deque[range] = deque()
         """The numbers of our own events behind `after`, in order: a poll may write a million of them."""
-        self._looked: dict[str, datetime] = {}
+        self._read_at: dict[str, datetime] = {}
 
     @classmethod
     async def from_now(cls, ledger: Ledger, source: str) -> ConcurrentWrites:
@@ -55,12 +55,12 @@ class ConcurrentWrites:
         Ask after the last statuses were read: what is committed later is a conflict anyway.
         """
         await self._catch_up()
-        return {subject for subject in subjects if subject in self._looked and self._looked[subject] > by - _LATE}
+        return {subject for subject in subjects if subject in self._read_at and self._read_at[subject] > by - _LATE}
 
     async def _catch_up(self) -> None:
         if (await self._ledger.journal(self._source)).committed == self.after:
             return
-        while entries := await self._ledger.read(self._source, self.after, _BATCH):
+        while entries := await self._ledger.read(self._source, self.after, _BATCH_ENTRIES):
             for entry in entries:
                 if not self._is_own(entry.position.seq):
                     self._note(entry)
@@ -80,4 +80,4 @@ class ConcurrentWrites:
             return
         seen = (body["data"].get("observed") or {}).get("by") or body["recordedtime"]
         when, subject = datetime.fromisoformat(seen), body["subject"]
-        self._looked[subject] = max(when, self._looked.get(subject, when))
+        self._read_at[subject] = max(when, self._read_at.get(subject, when))

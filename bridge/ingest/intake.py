@@ -306,7 +306,7 @@ class Intake:
 def _leading_without_cursor(pages: Sequence[Page]) -> int:
     """Return how many pages stand before the first one that moves the cursor.
 
-    In whichever portions the pages were read, events are committed in the same order.
+    However the pages were grouped when they were read, events are committed in the same order.
     """
     return next((index for index, page in enumerate(pages) if page.cursor), len(pages))
 

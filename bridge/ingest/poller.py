@@ -22,10 +22,10 @@ from bridge.protocols.source import SourceSettings
 
 log = structlog.get_logger()
 
-_JITTER = 0.05
-_REST = 0.1
-_PROBLEMS_TOLD = 5
-_RETRY_AFTER_CAP = 3600.0
+_JITTER_SHARE = 0.05
+_REST_SECONDS = 0.1
+_MAX_PROBLEMS_LOGGED = 5
+_RETRY_AFTER_CAP_SECONDS = 3600.0
 
 
 def error_location(error: BaseException) -> str:
@@ -65,7 +65,7 @@ class Poller:
         *,
         watcher: PollListener,
         backpressure: Callable[[str], Awaitable[str | None]],
-        look: Callable[[Lease], Awaitable[None]] | None = None,
+        check: Callable[[Lease], Awaitable[None]] | None = None,
         share: SharedQuota | None = None,
     ) -> None:
         self.name = name
@@ -75,13 +75,13 @@ class Poller:
         self._clock = clock
         self._watcher = watcher
         self._backpressure = backpressure
-        self._look = look
+        self._check = check
         self._share = share
         self._failures = 0
         self._quiet = 0
         self._failing_since: datetime | None = None
         self._state = ""
-        self._told: dict[str, str] = {}
+        self._recorded_status: dict[str, str] = {}
 
     async def run(self, holder: LeaseRunner, stop: asyncio.Event) -> None:
         """Poll until `stop` is set."""
@@ -91,19 +91,19 @@ class Poller:
             await wait_for_stop(stop, self._clock, await self._enter(lease))
             while not stop.is_set():
                 wait = await self.step(lease)
-                await self._look_at_books(lease)
+                await self._check_books(lease)
                 await wait_for_stop(stop, self._clock, wait)
 
         await holder.run(f"source/{self.name}", work, stop, standby=lambda: self._move("standby"))
 
     async def _enter(self, lease: Lease) -> float:
-        """Ask by the share from now on; return for how many seconds whoever has just taken the lease asks nothing.
+        """Ask by the share from now on; return for how many seconds a new lease holder sends no request.
 
-        Whoever is the first holder of all need not wait, unless a command asks beside it.
+        The first holder of all need not wait, unless a command sends requests at the same time.
         """
         bind(share=self._share)
-        beside = await self._share.entry_delay() if self._share is not None else 0.0
-        return max(beside, takeover_cooldown(lease, self._settings.rate))
+        other_command = await self._share.entry_delay() if self._share is not None else 0.0
+        return max(other_command, takeover_cooldown(lease, self._settings.rate))
 
     async def step(self, lease: Lease) -> float:
         """Poll once, or hold back; return how many seconds to wait. Raises `LeaseLost` only."""
@@ -133,11 +133,11 @@ class Poller:
             )  # fmt: skip
             return wait
 
-    async def _look_at_books(self, lease: Lease) -> None:
-        if self._look is None or self._failures:
+    async def _check_books(self, lease: Lease) -> None:
+        if self._check is None or self._failures:
             return
         try:
-            await self._look(lease)
+            await self._check(lease)
         except LeaseLost:
             raise
         except Exception as error:  # noqa: BLE001 - a comparison that fails is no reason not to poll
@@ -157,9 +157,9 @@ class Poller:
     async def _well(self, lease: Lease, outcome: PollResult, seconds: float) -> float:
         self._quiet = 0 if outcome.events else self._quiet + 1
         wait = idle_interval(self._settings.interval, self._quiet, self._settings.idle_slowdown)
-        wait *= 1 + _JITTER * (2 * self._clock.random.random() - 1)
+        wait *= 1 + _JITTER_SHARE * (2 * self._clock.random.random() - 1)
         # An interval runs from the beginning of a poll to that of the next; a long one still leaves a little rest.
-        wait = max(wait - seconds, _REST * wait)
+        wait = max(wait - seconds, _REST_SECONDS * wait)
         if self._intake.behind:
             wait = 0.0  # the provider's budget of requests is what paces a sweep over much
         if self._failures:
@@ -169,10 +169,12 @@ class Poller:
         self._failures, self._failing_since = 0, None
         self._move("ok")
         self._watcher.polled(self.name, seconds, outcome)
-        for problem in outcome.problems[:_PROBLEMS_TOLD]:
+        for problem in outcome.problems[:_MAX_PROBLEMS_LOGGED]:
             log.warning("source.resource_fails", source=self.name, reason=problem)
-        if len(outcome.problems) > _PROBLEMS_TOLD:
-            log.warning("source.more_resources_fail", source=self.name, more=len(outcome.problems) - _PROBLEMS_TOLD)
+        if len(outcome.problems) > _MAX_PROBLEMS_LOGGED:
+            log.warning(
+                "source.more_resources_fail", source=self.name, more=len(outcome.problems) - _MAX_PROBLEMS_LOGGED
+            )
         if outcome.events:
             log.info("source.polled", source=self.name, observed=outcome.observed, events=outcome.events)
         now = truncate_to_millis(self._clock.now())
@@ -192,7 +194,7 @@ class Poller:
             str(error) if isinstance(error, BridgeError) else f"the source failed with {describe_unexpected(error)}"
         )
         asked = error.retry_after if isinstance(error, Transient) and error.retry_after else 0.0
-        wait = max(backoff(self._failures, self._clock.random), min(asked, _RETRY_AFTER_CAP))
+        wait = max(backoff(self._failures, self._clock.random), min(asked, _RETRY_AFTER_CAP_SECONDS))
         failing_for = (now - since).total_seconds()
         stalled = failing_for >= self._settings.stall_after
         log.warning(

@@ -1,4 +1,4 @@
-"""Pages read ahead of the commit of those before them, and taken in bunches."""
+"""Pages read ahead of the commit of those before them, and handed on in batches."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from bridge.protocols.source import Page
 
-BUNCH = 500
-"""Observations in a bunch: enough for a store's round trip to weigh little, few enough for others to get their turn."""
-AHEAD = 1000
+BATCH = 500
+"""Observations in a batch: a round trip to the store costs little for so many, and others still get their turn."""
+PREFETCH = 1000
 """Observations that wait at most; then the source is not asked for more."""
 
 
 async def prefetched(
-    pages: AsyncIterator[Page], *, bunch: int = BUNCH, ahead: int = AHEAD
+    pages: AsyncIterator[Page], *, batch: int = BATCH, ahead: int = PREFETCH
 ) -> AsyncGenerator[list[Page], None]:
     """Yield the pages in order, as many at once as have been read by now.
 
-    While the caller commits, the source goes on reading: the provider's next answer is on its way meanwhile, and a
-    store that is the slower of the two gets fewer and larger commits. Nobody waits for a bunch to fill up. What the
+    While the caller commits, the source goes on reading: the provider's next answer is on its way, and a
+    store that is the slower of the two gets fewer and larger commits. A batch is never waited for. What the
     source raises comes behind all pages before it. Close it when it is left early: the source is ended then.
     """
     reading = _PrefetchBuffer(ahead)
@@ -29,8 +29,8 @@ async def prefetched(
     try:
         while True:
             await reading.news.wait()
-            while taken := reading.take(bunch):
-                yield taken
+            while batch_pages := reading.take(batch):
+                yield batch_pages
             if reader.done():
                 reader.result()
                 return
@@ -41,7 +41,7 @@ async def prefetched(
 
 
 class _PrefetchBuffer:
-    """What was read and not yet taken."""
+    """What was read and not yet handed on."""
 
     def __init__(self, ahead: int) -> None:
         self.news = asyncio.Event()
@@ -60,17 +60,17 @@ class _PrefetchBuffer:
                 self._room.clear()
                 await self._room.wait()
 
-    def take(self, bunch: int) -> list[Page]:
-        """Return the next pages, of no more than `bunch` observations unless the first one has more; or none."""
-        taken: list[Page] = []
+    def take(self, batch: int) -> list[Page]:
+        """Return the next pages, of no more than `batch` observations unless the first one has more; or none."""
+        batch_pages: list[Page] = []
         size = 0
-        while self._pages and (not taken or size + _size(self._pages[0]) <= bunch):
+        while self._pages and (not batch_pages or size + _size(self._pages[0]) <= batch):
             page = self._pages.popleft()
-            taken.append(page)
+            batch_pages.append(page)
             size += _size(page)
         self._size -= size
         self._room.set()
-        return taken
+        return batch_pages
 
 
 def _size(page: Page) -> int:

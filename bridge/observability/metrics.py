@@ -54,7 +54,7 @@ class Metrics:
             "bridge_deliveries", "Tries by result: taken, waits, dead, disabled.", ["sink", "result"], registry=registry
         )
         self.delivery_seconds = Histogram(
-            "bridge_delivery_seconds", "How long the far side took.", ["sink"], buckets=_SECONDS, registry=registry
+            "bridge_delivery_seconds", "How long the endpoint took.", ["sink"], buckets=_SECONDS, registry=registry
         )
         self.waiting = Gauge("bridge_sink_waiting", "Deliveries waiting.", ["sink"], registry=registry)
         self.dead = Gauge("bridge_sink_dead", "Dead letters.", ["sink"], registry=registry)

@@ -48,8 +48,11 @@ class Broker(Protocol):
         """Make a durable queue bound to `topics`; repeating it changes nothing."""
         ...
 
-    async def publish(self, entries: Sequence[JournalEntry]) -> int:
-        """Return when the broker holds them all, in every queue that wants them; the number that no queue wanted."""
+    async def publish(self, entries: Sequence[JournalEntry], *, queue: str | None = None) -> int:
+        """Return when the broker holds them all, in every queue that wants them; the number that no queue wanted.
+
+        With `queue`, they go to this one declared queue, whatever its topics are.
+        """
         ...
 
     def inbox(self, queue: str, *, prefetch: int = 256) -> AbstractAsyncContextManager[Inbox]:

@@ -38,7 +38,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class NewDelivery:
-    """An event that a sink's queue brought, to be taken charge of."""
+    """An event that a sink's queue brought, to be accepted."""
 
     position: Position
     partition: str | None = None
@@ -63,10 +63,10 @@ class DeliveryStore(Protocol):
     """
 
     async def accept(self, sink: str, arrivals: Sequence[NewDelivery], until: float) -> Sequence[Position]:
-        """Take charge of arrivals that are unknown so far and claim them until `until`; return the claimed ones.
+        """Accept arrivals that are unknown so far and claim them until `until`; return the claimed ones.
 
-        Idempotent: what is waiting, dead or settled is left alone and not returned. An arrival with a lane whose
-        earlier deliveries are not settled is taken charge of, but not claimed. Lanes keep the order of arrival.
+        Idempotent: what is waiting, dead or settled is left alone and not returned. An arrival with a partition whose
+        earlier deliveries are not settled is accepted, but not claimed. Partitions keep the order of arrival.
         """
         ...
 
@@ -86,7 +86,7 @@ class DeliveryStore(Protocol):
         ...
 
     async def settle(self, sink: str, positions: Sequence[Position]) -> int:
-        """Note that the far side took these; return how many deliveries behind them in a lane became due by that."""
+        """Note that the endpoint accepted these; return how many deliveries behind them in a partition became due."""
         ...
 
     async def postpone(self, sink: str, position: Position, due: float, attempt: Attempt | None) -> None:
@@ -97,7 +97,7 @@ class DeliveryStore(Protocol):
         ...
 
     async def dead_letter(self, sink: str, position: Position, reason: str, attempt: Attempt | None) -> int:
-        """Make a dead letter of it, with its history; return how many in its lane became due by that, as `settle`."""
+        """Make a dead letter of it, with its history; return how many in its partition became due, as `settle`."""
         ...
 
     async def unaccounted(self, sink: str, source: str, seqs: Sequence[int]) -> Sequence[int]:
@@ -127,7 +127,7 @@ class DeliveryStore(Protocol):
         ...
 
     async def settled(self, sink: str, position: Position) -> bool:
-        """Say whether the far side took it, or an operator discarded it."""
+        """Say whether the endpoint accepted it, or an operator discarded it."""
         ...
 
     async def redrive(self, sink: str, positions: Sequence[Position], due: float, hold: float = 0.0) -> int:

@@ -31,7 +31,7 @@ class Lease:
 
 
 class StatusChange(NamedTuple):
-    """A resource's trail as it was read, and as it shall be."""
+    """A resource's history as it was read, and as it shall be."""
 
     key: Key
     expected: str | None
@@ -54,7 +54,7 @@ class Commit:
 class JournalState:
     """How far a source's journal reaches; numbers follow each other without gaps.
 
-    A new journal begins where no earlier one of that name can have ended: a store that lost its memory never gives a
+    A new journal begins where no earlier one of that name can have ended: a store that was reset never gives a
     number twice, for brokers and sinks may still know the first event that had it.
     """
 
@@ -114,11 +114,11 @@ class Ledger(Protocol):
     # statuses, cursor
 
     async def last_seen(self, source: str, keys: Sequence[Key], retention: float) -> Sequence[str | None]:
-        """Return the trail of each key in order, None where there is none, and keep their scopes for `retention`."""
+        """Return the history of each key in order, None if there is none, and keep their scopes for `retention`."""
         ...
 
     async def scope(self, source: str, scope: str) -> Mapping[str, str]:
-        """Return the trails of all resources of a scope by name, for the books; nothing is kept longer by it.
+        """Return the histories of all resources of a scope by name, for the books; nothing is kept longer by it.
 
         A name of more than 20 characters that is no number may come as a digest, beginning with `#`.
         """

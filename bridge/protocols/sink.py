@@ -37,7 +37,7 @@ class Outgoing:
 class Sink(Protocol):
     """Gives one event at a time to the outside world.
 
-    `send` returns when the far side has taken the event, or raises `Transient` (with the wait the far side asked for)
+    `send` returns when the endpoint has accepted the event, or raises `Transient` (with the wait that it asked for)
     or `Permanent`. It may be called many times at once, up to the sink's `concurrency`, and is cancelled when the
     process has to end. Error texts are fit for a log: no secrets, no personal data, no URL with a token in it.
     """

@@ -15,7 +15,7 @@ from bridge.domain.lifecycle import Lifecycle
 from bridge.domain.settings import Duration, Rate, Settings
 
 RATE_WINDOW_SECONDS = 1.01
-"""Seconds that a budget of requests takes for one: the far side counts it by its own clock."""
+"""Seconds that a request budget adds to each second: the provider counts by its own clock."""
 ASSUMED_ARRIVAL_SECONDS = 1.0
 """Seconds after which a request counts as arrived, answered or not: two losses of a packet in a row take less."""
 
@@ -123,7 +123,7 @@ class Page:
     cursor: Mapping[str, str | None] = field(default_factory=dict)
     """Entries of the cursor to set, or with None to remove, once all that came before is committed."""
     unchanged: int = 0
-    """How many resources the answer showed beside these, all just as they were when they were last committed."""
+    """How many further resources the answer showed, all just as they were when they were last committed."""
     backlog: bool = False
     """Whether its resources belong to what a first start found, read only now: a list failed, or the poll ended early.
 
@@ -269,7 +269,7 @@ class Statistics:
 class HasStatistics(Protocol):
     """A source whose provider also counts over all groups: that tells of a group that it has listed to nobody."""
 
-    async def surveys(self, cursor: Mapping[str, str]) -> Sequence[Statistics]:
+    async def statistics(self, cursor: Mapping[str, str]) -> Sequence[Statistics]:
         """Ask for what is counted; empty where the provider has no such counts, or they cover nothing that is known.
 
         Raises as `Source.pages` does.
@@ -321,9 +321,9 @@ class SourceSettings(Settings):
     stall_after: Duration = Field(default=300.0, gt=0)
     """Failing for longer than this publishes SourceStalled."""
     first_sight: Literal["emit", "baseline"] = "emit"
-    """With `baseline`, what a first start finds is recorded and not published, also where it is read only later."""
+    """With `baseline`, what a first start finds is recorded and not published, also if it is read only later."""
     statuses: dict[str, str] = Field(default_factory=dict)
-    """Further provider's values, mapped to statuses that the tables know."""
+    """Further values of the provider, mapped to statuses that the tables know."""
 
 
 @dataclass(frozen=True, slots=True)

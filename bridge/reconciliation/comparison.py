@@ -1,21 +1,18 @@
-"""One source's books, group by group: what its provider says, what the ledger knows, and what events have told."""
+"""Compares one source's books group by group: what its provider says, what the ledger knows, and the last events."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
-from datetime import datetime
-
-from pydantic_core import from_json
+from dataclasses import dataclass
 
 from bridge.domain.clock import Clock
 from bridge.domain.errors import BridgeError, NotReady, Unauthorized, Unavailable
-from bridge.domain.event import INTERNAL_CHANNEL
+from bridge.domain.event_view import EventView
 from bridge.domain.lifecycle import UNKNOWN, StatusHistory
-from bridge.protocols.deliveries import DeliveryCounts
-from bridge.protocols.ledger import JournalState, Key, Ledger
+from bridge.protocols.journal import journal_batches
+from bridge.protocols.ledger import Key, Ledger
 from bridge.protocols.source import (
     ExpectedKey,
     GroupCounts,
@@ -23,137 +20,41 @@ from bridge.protocols.source import (
     Observation,
     Reconcilable,
     ResourceType,
-    Statistics,
 )
+from bridge.reconciliation.last_events import LastEventStatuses
+from bridge.reconciliation.report import Difference, GroupBook, Report
 
-_BATCH = 1000
-_ASK_AGAIN = 0.5
-_WALKS = 2
+_BATCH_RESOURCES = 1000
+"""Resources that the ledger is asked for at once."""
+_ASK_AGAIN_SECONDS = 0.5
+_MAX_READS = 2
+"""Times that a group is read if the provider lists fewer resources than it counts."""
 _DIGEST = "#"
-"""Names that begin so may be digests of longer ones, from which no path can be made."""
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """One resource of which not all books say the same."""
-
-    resource: str
-    """Its path at the provider."""
-    group: str
-    what: str
-    """`missing`: the ledger does not know it. `status`: ledger and provider disagree. `gone`: the provider shows it no
-    more. `withheld`: the provider counts it and lists it nowhere; of a group, it counts more than it lists and we know.
-    `event`: the last event tells another status than the ledger. `unconfirmed`: the broker has not confirmed its event.
-    `undelivered`: a sink's books know nothing of its event."""
-    provider: str | None = None
-    ledger: str | None = None
-    event: str | None = None
-    """The status that the last event told."""
-    sink: str | None = None
-
-
-@dataclass(slots=True)
-class GroupBook:
-    """What the books say of one group: its resources by status."""
-
-    group: str
-    label: str
-    """Channel and entity of the resources, such as `voice recipient`."""
-    provider: Mapping[str, int] | None = None
-    """None where the provider counts nothing, and was not asked for the resources one by one."""
-    ledger: Mapping[str, int] = field(default_factory=dict)
-    events: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class SinkBook:
-    """What one sink's books say of one source."""
-
-    tally: DeliveryCounts
-    unaccounted: int
-    """Events that it should know of and does not: on their way, or lost there."""
-
-
-@dataclass(slots=True)
-class Report:
-    """What a comparison found."""
-
-    source: str
-    at: datetime
-    groups: list[GroupBook] = field(default_factory=list)
-    differences: list[Difference] = field(default_factory=list)
-    contradictions: list[str] = field(default_factory=list)
-    """Where the provider contradicts itself: its own difference, not ours."""
-    remarks: list[str] = field(default_factory=list)
-    """What could not be compared, and why."""
-    surveys: list[Statistics] = field(default_factory=list)
-    """What the provider counts over all groups; where that differs from what is known, nobody can say by whom."""
-    failures: dict[str, str] = field(default_factory=dict)
-    """The groups that could not be asked for, and why."""
-    journal: JournalState = field(default_factory=JournalState)
-    sinks: dict[str, SinkBook] = field(default_factory=dict)
-
-    @property
-    def balanced(self) -> bool:
-        """Whether all that was to be compared was compared and agrees."""
-        return not self.differences and not self.failures
-
-    def totals(self) -> dict[str, dict[str, Counter[str]]]:
-        """Return for each label what provider, ledger and events count in all groups together."""
-        totals: dict[str, dict[str, Counter[str]]] = {}
-        for book in self.groups:
-            row = totals.setdefault(book.label, {"provider": Counter(), "ledger": Counter(), "events": Counter()})
-            row["provider"].update(book.provider or {})
-            row["ledger"].update(book.ledger)
-            row["events"].update(book.events)
-        return totals
+"""Names with this first character may be digests of longer names; no path can be made of a digest."""
 
 
 @dataclass(frozen=True, slots=True)
 class CompareOptions:
-    """What a comparison takes in, and how patient it is."""
+    """What a comparison includes, and how long it waits."""
 
     resource: str | None = None
-    """Only this resource, or this group with all that is in it."""
+    """Compare only this resource, or this group with everything in it."""
     deep: bool = False
-    """Read every resource of every group, also where the counts agree: two opposite errors cancel out."""
+    """Read every resource of every group, also if the counts agree: two opposite errors cancel out."""
     everything: bool = False
-    """Take in groups that nobody looks at any more."""
+    """Include groups that no poll reads any more."""
     use_cached_counts: bool = False
-    """Ask the provider only where what the polls have learnt differs, and leave out the events."""
-    patience: float = 0.0
-    """Seconds in which the ledger may still learn what the provider said before that counts as a difference."""
+    """Ask the provider only for groups whose counts, as the polls saw them, differ; do not compare the events."""
+    max_wait: float = 0.0
+    """How long the ledger may take to learn what the provider said. After that it counts as a difference."""
 
     def includes(self, resource: str) -> bool:
-        """Say whether a resource is to be compared."""
+        """Return whether a resource is to be compared."""
         return self.resource is None or resource == self.resource or resource.startswith(f"{self.resource}/")
 
     def includes_group(self, group: str) -> bool:
-        """Say whether a group is to be compared."""
+        """Return whether a group is to be compared."""
         return self.includes(group) or (self.resource is not None and self.resource.startswith(f"{group}/"))
-
-
-class LastEventStatuses:
-    """A journal replayed: the status that the last event told of each resource."""
-
-    def __init__(self, ledger: Ledger, source: str) -> None:
-        self._ledger = ledger
-        self._source = source
-        self._after = 0
-        self._last: dict[str, str] = {}
-
-    def of(self, resource: str) -> str | None:
-        """Return the status that was told last; None where the journal has nothing of the resource."""
-        return self._last.get(resource)
-
-    async def catch_up(self) -> None:
-        """Read what was committed since the last time."""
-        while entries := await self._ledger.read(self._source, self._after, _BATCH):
-            for entry in entries:
-                body = from_json(entry.event.body)
-                if body["data"]["channel"] != INTERNAL_CHANNEL:
-                    self._last[body["subject"]] = body["data"]["status"]
-            self._after = entries[-1].position.seq
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +65,8 @@ class _LedgerResource:
     key: Key
     kind: ResourceType
     history: str | None
-    marked: bool = False
-    """The provider marks its occurrences, so that the last status says little."""
+    has_occurrence_ids: bool = False
+    """Whether the provider gives its occurrences ids: then the last status says little."""
 
     @property
     def status(self) -> str | None:
@@ -175,42 +76,42 @@ class _LedgerResource:
 
 @dataclass(frozen=True, slots=True)
 class _PendingDifference:
-    """A difference that may only mean that the next poll was not yet."""
+    """A difference that the next poll may resolve."""
 
     difference: Difference
     known: _LedgerResource | None
 
 
 class Comparison:
-    """Compares provider, ledger and events of one source once; nothing is changed by it.
+    """Compares provider, ledger and events of one source once, and changes nothing.
 
-    The provider is read first and the ledger after it, and a resource that the poller moves while we look is the
-    poller's: so a service that works is never blamed for what it is just doing.
+    The provider is read first and the ledger after it. A resource whose ledger entry the poller changes during the
+    comparison is left out: a service that works is never blamed for a change that it is about to record.
     """
 
     def __init__(
-        self, name: str, source: Reconcilable, ledger: Ledger, clock: Clock, wanted: CompareOptions, *, published: bool
+        self, name: str, source: Reconcilable, ledger: Ledger, clock: Clock, options: CompareOptions, *, published: bool
     ) -> None:
-        """Prepare; `published` says that whatever the ledger knows became an event, as a baseline did not."""
+        """Prepare; `published` says that everything the ledger knows became an event: not so with a baseline."""
         self._name = name
         self._source = source
         self._ledger = ledger
         self._clock = clock
-        self._wanted = wanted
+        self._options = options
         self._published = published
-        self._told = LastEventStatuses(ledger, name)
-        self._suspects: list[_PendingDifference] = []
-        self._untold = 0
+        self._last_events = LastEventStatuses(ledger, name)
+        self._pending: list[_PendingDifference] = []
+        self._without_event = 0
         self._cursor: Mapping[str, str] = {}
         self._report = Report(name, clock.now())
 
     async def run(self, cursor: Mapping[str, str], watched: Sequence[str], on_group: Callable[[str], None]) -> Report:
-        """Compare group by group; `told` hears of each as it begins. See `bridge.reconcile.Reconciler.compare`."""
-        report, wanted = self._report, self._wanted
+        """Compare group by group; `on_group` is called as each begins. See `Reconciler.compare`."""
+        report, options = self._report, self._options
         report.journal = await self._ledger.journal(self._name)
         self._cursor = cursor
-        if not wanted.use_cached_counts:
-            await self._told.catch_up()
+        if not options.use_cached_counts:
+            await self._last_events.catch_up()
         for group in await self._groups(watched):
             on_group(group)
             try:
@@ -221,26 +122,26 @@ class Comparison:
                 report.remarks.append(f"{group}: not compared: {error}")
             except BridgeError as error:
                 report.failures[group] = str(error)
-        if wanted.resource is None and not wanted.use_cached_counts and isinstance(self._source, HasStatistics):
-            await self._survey(self._source)
-        await self._be_patient()
-        report.differences += [suspect.difference for suspect in self._suspects]
-        self._remark_on_events()
+        if options.resource is None and not options.use_cached_counts and isinstance(self._source, HasStatistics):
+            await self._read_statistics(self._source)
+        await self._wait_for_convergence()
+        report.differences += [pending.difference for pending in self._pending]
+        self._note_missing_events()
         return report
 
-    async def _survey(self, source: HasStatistics) -> None:
+    async def _read_statistics(self, source: HasStatistics) -> None:
         try:
-            self._report.surveys += await source.surveys(self._cursor)
+            self._report.statistics += await source.statistics(self._cursor)
         except Unavailable:
             raise
         except BridgeError as error:
             self._report.remarks.append(f"the provider's statistics: {error}")
 
     async def _groups(self, watched: Sequence[str]) -> list[str]:
-        wanted = self._wanted
-        groups = self._source.groups(self._cursor, watched, everything=wanted.everything)
-        included = [group async for group in groups if wanted.includes_group(group)]
-        return list(dict.fromkeys(included)) or ([] if wanted.resource is None else [wanted.resource])
+        options = self._options
+        groups = self._source.groups(self._cursor, watched, everything=options.everything)
+        included = [group async for group in groups if options.includes_group(group)]
+        return list(dict.fromkeys(included)) or ([] if options.resource is None else [options.resource])
 
     # one group
 
@@ -255,51 +156,51 @@ class Comparison:
             await self._gone(counted, known)
             return
         await self._observed(counted, counted.shown)
-        if counted.needs_full_read or self._wanted.deep or _differs(counted, known):
-            await self._walk(counted)
+        if counted.needs_full_read or self._options.deep or _differs(counted, known):
+            await self._full_read(counted)
         else:
             await self._events(known)
             self._book(counted, counted.counts, known)
 
     async def _count(self, group: str) -> GroupCounts | None:
-        """Return the provider's account; a thrifty comparison asks for it only where the remembered one differs."""
-        if not self._wanted.use_cached_counts:
+        """Return the provider's counts; with cached counts, ask the provider only if those differ from the ledger."""
+        if not self._options.use_cached_counts:
             return await self._source.count(group, self._cursor, ask=True)
         counted = await self._source.count(group, self._cursor, ask=False)
         if counted is None or counted.needs_full_read or counted.not_found:
             return counted
         known = await self._known(counted)
-        shown = await self._trails(counted, counted.shown)
+        shown = await self._histories(counted, counted.shown)
         agree = all(_agrees(observation, resource) for observation, resource in zip(counted.shown, shown, strict=True))
         return (
             None if agree and not _differs(counted, known) else await self._source.count(group, self._cursor, ask=True)
         )
 
     async def _known(self, counted: GroupCounts) -> list[_LedgerResource]:
-        """Return what the ledger has of a group that has a scope of its own, without the group itself."""
+        """Return the ledger's resources of a group that has a scope of its own, without the group itself."""
         if counted.scope is None:
             return []
-        trails = await self._ledger.scope(self._name, counted.scope)
-        named = ((counted.subject(name), name, trail) for name, trail in trails.items())
+        histories = await self._ledger.scope(self._name, counted.scope)
+        named = ((counted.subject(name), name, history) for name, history in histories.items())
         return [
-            _LedgerResource(resource, Key(counted.scope, name), counted.kind, trail)
-            for resource, name, trail in named
+            _LedgerResource(resource, Key(counted.scope, name), counted.kind, history)
+            for resource, name, history in named
             if resource != counted.group
         ]
 
     async def _gone(self, counted: GroupCounts, known: Sequence[_LedgerResource]) -> None:
-        """Name the group that the provider does not know, and all that the ledger has of it."""
-        self._suspect(Difference(counted.group, counted.group, "gone"), None)
+        """Report a group that the provider does not know, and every resource that the ledger has of it."""
+        self._add_difference(Difference(counted.group, counted.group, "gone"), None)
         for resource in known:
             if not resource.key.name.startswith(_DIGEST):
-                self._suspect(self._difference(counted, resource, "gone", None), None)
+                self._add_difference(self._difference(counted, resource, "gone", None), None)
         self._book(counted, {}, known)
 
-    async def _walk(self, counted: GroupCounts) -> None:
-        """Read the whole group, and once more where fewer are listed than counted."""
+    async def _full_read(self, counted: GroupCounts) -> None:
+        """Read the whole group, and once more if the provider lists fewer than it counts."""
         seen: dict[Key, Observation] = {}
         total = None if counted.contradictions else counted.total
-        for _ in range(_WALKS):
+        for _ in range(_MAX_READS):
             async with aclosing(self._source.members(counted.group, self._cursor)) as pages:
                 async for page in pages:
                     seen.update(
@@ -312,15 +213,15 @@ class Comparison:
         shown = list(seen.values())
         known = await self._observed(counted, shown)
         unlisted = await self._unlisted(counted, seen)
-        # What is counted and stands on no list is there, and shows itself to nobody.
+        # A resource that is counted and not listed exists, but the provider does not show it.
         what = "withheld" if total is not None and len(seen) + len(unlisted) <= total else "gone"
         for resource in unlisted:
-            self._suspect(self._difference(counted, resource, what, None), None)
+            self._add_difference(self._difference(counted, resource, what, None), None)
         await self._events([*known, *unlisted])
         hidden = 0 if total is None else total - len(seen) - len(unlisted)
         if hidden > 0:
             provider_says = f"{total} counted, {len(seen)} listed"
-            self._suspect(
+            self._add_difference(
                 Difference(counted.group, counted.group, "withheld", provider_says, f"{len(known)} known"), None
             )
         listed = Counter(
@@ -329,7 +230,7 @@ class Comparison:
         self._book(counted, counted.counts or listed, [*known, *unlisted])
 
     async def _unlisted(self, counted: GroupCounts, seen: Collection[Key]) -> list[_LedgerResource]:
-        """Return what the ledger has of the group and the provider did not show, though it should."""
+        """Return the ledger's resources of the group that the provider should have shown and did not."""
         expects = counted.expects
         expected = await self._known(counted) if expects is None else await self._expected(counted, expects, seen)
         return [
@@ -339,132 +240,137 @@ class Comparison:
     async def _expected(
         self, counted: GroupCounts, expects: ExpectedKey, seen: Collection[Key]
     ) -> list[_LedgerResource]:
-        """Return what the provider should have shown by what was told before it was asked, as the ledger has it now."""
-        owed = await self._owed(counted, expects)
-        left = {resource: key for resource, key in owed.items() if key not in seen}
-        trails = await self._ledger.last_seen(self._name, list(left.values()), 0.0) if left else ()
+        """Return the ledger's entries of what the provider should show by the events before it was asked."""
+        expected = await self._expected_keys(counted, expects)
+        left = {resource: key for resource, key in expected.items() if key not in seen}
+        histories = await self._ledger.last_seen(self._name, list(left.values()), 0.0) if left else ()
         return [
-            _LedgerResource(resource, key, counted.kind, trail)
-            for (resource, key), trail in zip(left.items(), trails, strict=True)
-            if trail is not None
+            _LedgerResource(resource, key, counted.kind, history)
+            for (resource, key), history in zip(left.items(), histories, strict=True)
+            if history is not None
         ]
 
-    async def _owed(self, counted: GroupCounts, expects: ExpectedKey) -> dict[str, Key]:
-        owed: dict[str, Key] = {}
-        after = 0
-        while entries := await self._ledger.read(self._name, after, _BATCH):
-            after = entries[-1].position.seq
-            for body in (from_json(entry.event.body) for entry in entries):
-                resource = body["subject"]
-                if not resource.startswith(f"{counted.group}/"):
+    async def _expected_keys(self, counted: GroupCounts, expects: ExpectedKey) -> dict[str, Key]:
+        expected: dict[str, Key] = {}
+        async for entries in journal_batches(self._ledger, self._name):
+            for view in map(EventView.of, entries):
+                if not view.subject.startswith(f"{counted.group}/"):
                     continue
-                key = expects(resource, body["data"])
-                # What was told later may be too young for the answer.
-                if key is None or datetime.fromisoformat(body["recordedtime"]) > counted.by:
-                    owed.pop(resource, None)
+                key = expects(view.subject, view.data)
+                # The provider's answer may be older than a later event.
+                if key is None or view.recorded is None or view.recorded > counted.by:
+                    expected.pop(view.subject, None)
                 else:
-                    owed[resource] = Key(*key)
-        return owed
+                    expected[view.subject] = Key(*key)
+        return expected
 
     # one resource
 
     async def _observed(self, counted: GroupCounts, shown: Sequence[Observation]) -> list[_LedgerResource]:
-        """Compare what the provider has shown with the ledger; return what the ledger knows of it."""
-        known = await self._trails(counted, shown)
+        """Compare what the provider has shown with the ledger; return the ledger's entries of it."""
+        known = await self._histories(counted, shown)
         for observation, resource in zip(shown, known, strict=True):
             if not _agrees(observation, resource):
                 status = observation.kind.lifecycle.status_by_value.get(observation.status, UNKNOWN)
                 what = "missing" if resource.history is None or observation.occurrence_id is not None else "status"
-                self._suspect(self._difference(counted, resource, what, status), resource)
+                self._add_difference(self._difference(counted, resource, what, status), resource)
         return [resource for resource in known if resource.history is not None]
 
-    async def _trails(self, counted: GroupCounts, shown: Sequence[Observation]) -> list[_LedgerResource]:
+    async def _histories(self, counted: GroupCounts, shown: Sequence[Observation]) -> list[_LedgerResource]:
         known: list[_LedgerResource] = []
-        for start in range(0, len(shown), _BATCH):
-            batch = shown[start : start + _BATCH]
+        for start in range(0, len(shown), _BATCH_RESOURCES):
+            batch = shown[start : start + _BATCH_RESOURCES]
             keys = [Key(observation.scope, observation.key) for observation in batch]
-            trails = await self._ledger.last_seen(self._name, keys, 0.0)
+            histories = await self._ledger.last_seen(self._name, keys, 0.0)
             known += [
                 _LedgerResource(
                     _path(counted, observation),
                     key,
                     observation.kind,
-                    trail,
-                    marked=observation.occurrence_id is not None,
+                    history,
+                    has_occurrence_ids=observation.occurrence_id is not None,
                 )
-                for observation, key, trail in zip(batch, keys, trails, strict=True)
+                for observation, key, history in zip(batch, keys, histories, strict=True)
             ]
         return known
 
     async def _events(self, known: Sequence[_LedgerResource]) -> None:
-        """Compare the ledger with what events have told; both are written as one, so they never differ for a moment."""
-        if self._wanted.use_cached_counts:
+        """Compare the ledger with the last events; one transaction writes both, so they never differ."""
+        if self._options.use_cached_counts:
             return
-        await self._told.catch_up()
+        await self._last_events.catch_up()
         odd = [
             resource
             for resource in known
-            if not resource.marked and self._told.of(resource.resource) != resource.status
+            if not resource.has_occurrence_ids and self._last_events.get(resource.resource) != resource.status
         ]
-        for start in range(0, len(odd), _BATCH):
-            batch = odd[start : start + _BATCH]
+        for start in range(0, len(odd), _BATCH_RESOURCES):
+            batch = odd[start : start + _BATCH_RESOURCES]
             now = await self._ledger.last_seen(self._name, [resource.key for resource in batch], 0.0)
-            for resource, trail in zip(batch, now, strict=True):
-                if trail == resource.history:
-                    self._untold_or_wrong(resource)
+            for resource, history in zip(batch, now, strict=True):
+                if history == resource.history:
+                    self._check_last_event(resource)
 
-    def _untold_or_wrong(self, resource: _LedgerResource) -> None:
+    def _check_last_event(self, resource: _LedgerResource) -> None:
         journal = self._report.journal
         whole = self._published and journal.first == journal.base + 1
-        if self._told.of(resource.resource) is None and not whole:
-            self._untold += 1
+        if self._last_events.get(resource.resource) is None and not whole:
+            self._without_event += 1
             return
-        event = self._told.of(resource.resource)
+        event = self._last_events.get(resource.resource)
         group = resource.key.scope
-        self._suspect(Difference(resource.resource, group, "event", None, resource.status, event), None)
+        self._add_difference(Difference(resource.resource, group, "event", None, resource.status, event), None)
 
     def _difference(
         self, counted: GroupCounts, resource: _LedgerResource, what: str, provider: str | None
     ) -> Difference:
         return Difference(
-            resource.resource, counted.group, what, provider, resource.status, self._told.of(resource.resource)
+            resource.resource, counted.group, what, provider, resource.status, self._last_events.get(resource.resource)
         )
 
-    def _suspect(self, difference: Difference, known: _LedgerResource | None) -> None:
-        if self._wanted.includes(difference.resource):
-            self._suspects.append(_PendingDifference(difference, known))
+    def _add_difference(self, difference: Difference, known: _LedgerResource | None) -> None:
+        if self._options.includes(difference.resource):
+            self._pending.append(_PendingDifference(difference, known))
 
     def _book(self, counted: GroupCounts, provider: Mapping[str, int] | None, known: Sequence[_LedgerResource]) -> None:
         label = f"{counted.kind.channel} {counted.kind.entity}"
         ledger = Counter(resource.status for resource in known if resource.status is not None)
-        events = Counter(status for resource in known if (status := self._told.of(resource.resource)) is not None)
+        events = Counter(
+            status for resource in known if (status := self._last_events.get(resource.resource)) is not None
+        )
         self._report.groups.append(GroupBook(counted.group, label, provider, ledger, events))
 
     # at the end
 
-    async def _be_patient(self) -> None:
-        """Drop what the poller has moved since: what it sees now is no difference of the books."""
-        deadline = self._clock.monotonic() + self._wanted.patience
+    async def _wait_for_convergence(self) -> None:
+        """Drop what the poller changes within the wait: a change that it records now is no difference."""
+        deadline = self._clock.monotonic() + self._options.max_wait
         while True:
-            self._suspects = await self._unmoved(self._suspects)
-            waiting = any(suspect.known is not None for suspect in self._suspects)
+            self._pending = await self._still_different(self._pending)
+            waiting = any(pending.known is not None for pending in self._pending)
             if not waiting or self._clock.monotonic() >= deadline:
                 return
-            await self._clock.sleep(_ASK_AGAIN)
+            await self._clock.sleep(_ASK_AGAIN_SECONDS)
 
-    async def _unmoved(self, suspects: Sequence[_PendingDifference]) -> list[_PendingDifference]:
-        kept = [suspect for suspect in suspects if suspect.known is None]
-        asked = [(suspect, suspect.known) for suspect in suspects if suspect.known is not None]
-        for start in range(0, len(asked), _BATCH):
-            batch = asked[start : start + _BATCH]
-            trails = await self._ledger.last_seen(self._name, [known.key for _, known in batch], 0.0)
-            kept += [suspect for (suspect, known), trail in zip(batch, trails, strict=True) if trail == known.history]
+    async def _still_different(self, differences: Sequence[_PendingDifference]) -> list[_PendingDifference]:
+        kept = [pending for pending in differences if pending.known is None]
+        asked = [(pending, pending.known) for pending in differences if pending.known is not None]
+        for start in range(0, len(asked), _BATCH_RESOURCES):
+            batch = asked[start : start + _BATCH_RESOURCES]
+            histories = await self._ledger.last_seen(self._name, [known.key for _, known in batch], 0.0)
+            kept += [
+                pending for (pending, known), history in zip(batch, histories, strict=True) if history == known.history
+            ]
         return kept
 
-    def _remark_on_events(self) -> None:
-        if self._untold:
-            why = "it is kept for a while only" if self._published else "a first start recorded them as its baseline"
-            self._report.remarks.append(f"{self._untold} resources have no event in the journal: {why}")
+    def _note_missing_events(self) -> None:
+        if self._without_event:
+            why = (
+                "the journal keeps events for a limited time"
+                if self._published
+                else "a first start recorded them as its baseline"
+            )
+            self._report.remarks.append(f"{self._without_event} resources have no event in the journal: {why}")
 
 
 def _agrees(observation: Observation, known: _LedgerResource) -> bool:
@@ -485,5 +391,5 @@ def _differs(counted: GroupCounts, known: Sequence[_LedgerResource]) -> bool:
 def _path(counted: GroupCounts, observation: Observation) -> str:
     try:
         return observation.kind.describe(observation).subject
-    except Exception:  # noqa: BLE001 - a plugin's fault in one resource must not stop the comparison
+    except Exception:  # noqa: BLE001 - a defect of a plugin in one resource must not stop the comparison
         return counted.subject(observation.key)

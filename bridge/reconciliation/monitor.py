@@ -1,4 +1,4 @@
-"""The books kept while the service runs: compared now and then, and a difference that stays is published once."""
+"""Compares the books at intervals while the service runs, and publishes once a difference that stays."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from bridge.domain.event import Event, Transition
 from bridge.domain.times import rfc3339, truncate_to_millis
 from bridge.ingest.intake import INTERNAL_PREFIX
 from bridge.protocols.ledger import Commit, Lease, Ledger
-from bridge.reconciliation.comparison import CompareOptions, Difference
+from bridge.reconciliation.comparison import CompareOptions
 from bridge.reconciliation.reconciler import Reconciler
+from bridge.reconciliation.report import Difference
 
 log = structlog.get_logger()
 
 _CHECKED = f"{INTERNAL_PREFIX}books.checked"
-_SUSPECT = f"{INTERNAL_PREFIX}books:"
-_KEPT = 100
-"""So many differences of one source are remembered and published; the rest is counted in the log."""
+_PENDING = f"{INTERNAL_PREFIX}books:"
+_MAX_DIFFERENCES = 100
+"""Differences of one source that are remembered and published; more are only counted in the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class PendingMismatch:
     since: str
     """When the difference was found first, RFC 3339."""
     said: bool = False
-    """Whether it was published."""
+    """Whether it was published; stored in the cursor by this name."""
 
     @classmethod
     def load(cls, text: str) -> PendingMismatch:
@@ -49,30 +50,30 @@ class PendingMismatch:
         return json.dumps(asdict(self), separators=(",", ":"))
 
     def is_of(self, difference: Difference) -> bool:
-        """Say whether it is still the same difference."""
+        """Return whether it is still the same difference."""
         return (self.what, self.provider, self.ledger) == (difference.what, difference.provider, difference.ledger)
 
 
 @dataclass(frozen=True, slots=True)
 class MismatchDecision:
-    """What a check leads to."""
+    """What follows from a check."""
 
     kept: Mapping[str, PendingMismatch | None]
-    """Changes of what is remembered, by resource; None is forgotten."""
+    """Changes of what is remembered, by resource; None means: forget it."""
     news: Sequence[tuple[str, PendingMismatch]]
     """Differences to be published, by resource."""
 
 
 def decide(known: Mapping[str, PendingMismatch], differences: Sequence[Difference], since: str) -> MismatchDecision:
-    """Decide what a check means after the one before; pure.
+    """Decide what follows from a check, given the pending mismatches of the check before; pure.
 
-    What differs for the first time may be under way; what differs in the same way at two checks in a row is published,
-    once. What differs no longer is forgotten, so that it is news should it come again. Of more than a hundred, those
-    that are known already come first.
+    A difference that is seen for the first time may be a change on its way. If it is the same at two checks in a row,
+    it is published, once. A difference that is gone is forgotten, so that it is published again if it comes back. If
+    there are more than `_MAX_DIFFERENCES`, the known ones come first.
     """
     differ = {difference.resource for difference in differences}
     kept: dict[str, PendingMismatch | None] = dict.fromkeys(known.keys() - differ)
-    room = _KEPT - len(known.keys() & differ)
+    room = _MAX_DIFFERENCES - len(known.keys() & differ)
     news = []
     for difference in differences:
         before = known.get(difference.resource)
@@ -83,14 +84,16 @@ def decide(known: Mapping[str, PendingMismatch], differences: Sequence[Differenc
         if before is None or not before.is_of(difference):
             kept[difference.resource] = PendingMismatch(difference.what, difference.provider, difference.ledger, since)
         elif not before.said:
-            said = PendingMismatch(difference.what, difference.provider, difference.ledger, before.since, said=True)
-            kept[difference.resource] = said
-            news.append((difference.resource, said))
+            published = PendingMismatch(
+                difference.what, difference.provider, difference.ledger, before.since, said=True
+            )
+            kept[difference.resource] = published
+            news.append((difference.resource, published))
     return MismatchDecision(kept, news)
 
 
 class ReconciliationMonitor:
-    """Compares one source's books with its provider every so often, cheaply: what the polls have learnt comes first."""
+    """Compares one source's books with its provider at intervals, with few requests: the polls' counts come first."""
 
     def __init__(
         self,
@@ -112,8 +115,8 @@ class ReconciliationMonitor:
         self._committed = committed
         self._next = clock.monotonic()
 
-    async def look(self, lease: Lease) -> None:
-        """Check the books if it is time; call it after a good poll, with the source's lease.
+    async def check(self, lease: Lease) -> None:
+        """Check the books if it is time; call this after a successful poll, with the source's lease.
 
         Raises `LeaseLost` and `Unavailable`; a provider that cannot be asked now is asked at the next check.
         """
@@ -121,7 +124,7 @@ class ReconciliationMonitor:
             return
         cursor = await self._ledger.cursor(self._name)
         now = truncate_to_millis(self._clock.now())
-        # The first look of a source only winds the clock: its first poll may have left much for the second.
+        # The first call only notes the time: a first poll may have left much for the second.
         last = datetime.fromisoformat(cursor[_CHECKED]) if _CHECKED in cursor else None
         wait = self._every if last is None else self._every - (now - last).total_seconds()
         if last is None:
@@ -134,9 +137,9 @@ class ReconciliationMonitor:
 
     async def _check(self, lease: Lease, cursor: Mapping[str, str], now: datetime) -> None:
         known = {
-            name.removeprefix(_SUSPECT): PendingMismatch.load(text)
+            name.removeprefix(_PENDING): PendingMismatch.load(text)
             for name, text in cursor.items()
-            if name.startswith(_SUSPECT)
+            if name.startswith(_PENDING)
         }
         try:
             report = await self._reconciler.compare(CompareOptions(use_cached_counts=True))
@@ -146,15 +149,21 @@ class ReconciliationMonitor:
             log.info("books.cannot_be_compared", source=self._name, reason=str(error))
             return
         differences = report.differences
-        if len(differences) > _KEPT:
-            log.warning("books.differ_widely", source=self._name, differences=len(differences), published_at_most=_KEPT)
-        # A group that could not be asked for is neither right nor wrong.
+        if len(differences) > _MAX_DIFFERENCES:
+            log.warning(
+                "books.differ_widely",
+                source=self._name,
+                differences=len(differences),
+                published_at_most=_MAX_DIFFERENCES,
+            )
+        # A group that could not be read is neither right nor wrong.
         asked = {name: mismatch for name, mismatch in known.items() if not _within(name, report.failures)}
-        judged = decide(asked, differences, rfc3339(now))
+        decision = decide(asked, differences, rfc3339(now))
         changes = {
-            f"{_SUSPECT}{name}": None if mismatch is None else mismatch.dump() for name, mismatch in judged.kept.items()
-        }  # fmt: skip
-        events = [self._event(resource, mismatch, now).to_wire() for resource, mismatch in judged.news]
+            f"{_PENDING}{name}": None if mismatch is None else mismatch.dump()
+            for name, mismatch in decision.kept.items()
+        }
+        events = [self._event(resource, mismatch, now).to_wire() for resource, mismatch in decision.news]
         commit = Commit(self._name, events=events, cursor={**changes, _CHECKED: rfc3339(now)})
         self._committed(await self._ledger.commit(lease, commit))
         if events:

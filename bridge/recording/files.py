@@ -3,8 +3,8 @@
 A directory holds files `SOURCE.RUN.NUMBER.jsonl`, with `.gz` behind it where they are compressed. Each begins with a
 line that says what it is; then come, in the order in which they happened:
 
-- `poll`: a poll began at `at`, with the seed of its dice; with `cursor` and `watched` where they are not what the polls
-  before on this tape led to, and with `own` where the intake had entries of its own at the first;
+- `poll`: a poll began at `at`, with the seed of its random numbers; with `cursor` and `watched` if they are not what
+  the polls before on this tape led to, and with `own` where the intake had entries of its own at the first;
 - `seen`: the ledger knew these `trails` of a `scope` before anything on this tape happened to them;
 - `answer`: to a request (`method`, `path`) asked at `asked`, something came at `at`: `status`, `headers` and `json` or
   `torn`, or in their place `failure`;
@@ -31,8 +31,9 @@ from bridge.domain.errors import BridgeError, Unavailable
 from bridge.protocols.ledger import Key
 
 FORMAT = 1
+"""The version of the files' format."""
 _ROLL_BYTES = 64 * 10**6
-_CHUNK = 1 << 20
+_CHUNK_BYTES = 1 << 20
 _GZIP = 31
 """zlib's own sign for the gzip container."""
 
@@ -147,7 +148,7 @@ class Writer:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """When a piece of work began, and with which dice."""
+    """When a piece of work began, and with which random numbers."""
 
     at: datetime
     monotonic: float
@@ -259,7 +260,7 @@ def _add(poll: Poll, line: Line) -> None:
         case "step":
             poll.course.append(line)
         case "seen":
-            poll.seen += [(Key(line["scope"], name), trail) for name, trail in line["trails"].items()]
+            poll.seen += [(Key(line["scope"], name), history) for name, history in line["trails"].items()]
         case "ended":
             poll.ended = True
         case "completing":
@@ -287,7 +288,7 @@ def _chunks(path: Path) -> Iterator[bytes]:
     unpacker = zlib.decompressobj(wbits=_GZIP) if path.suffix == ".gz" else None
     try:
         with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
+            while chunk := file.read(_CHUNK_BYTES):
                 yield chunk if unpacker is None else unpacker.decompress(chunk)
     except zlib.error:
         return  # torn in the middle of a block: what came before is whole

@@ -1,9 +1,9 @@
 """Time as a source on tape has it: it stands still between what is on the tape, so that it can be had again exactly.
 
 While a source works on a poll, its clock shows when the last thing happened that the tape knows: the poll began, or an
-answer arrived in this very task. What it reads is at most a little older than the truth, and the same in a replay: the
-times in its questions, its cursor and its pages are equal to the microsecond. Its dice are thrown anew for each poll,
-from a number that is on the tape.
+answer arrived in this very task. What it reads is at most a little older than the real time, and the same in a replay:
+the times in its questions, its cursor and its pages are equal to the microsecond. Its random numbers begin anew for
+each poll, from a number that is on the tape.
 """
 
 from __future__ import annotations
@@ -25,87 +25,87 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class FrozenTime:
-    """Where the time of a task stands, and the dice of its poll."""
+    """The frozen time of a task, and the random numbers of its poll."""
 
     now: datetime
     monotonic: float
-    dice: random.Random
+    rng: random.Random
 
     def later(self, seconds: float) -> FrozenTime:
         """Return the same, some time later."""
         return replace(self, now=self.now + timedelta(seconds=seconds), monotonic=self.monotonic + seconds)
 
 
-_STANDING: ContextVar[FrozenTime | None] = ContextVar("_STANDING", default=None)
+_FROZEN: ContextVar[FrozenTime | None] = ContextVar("_STANDING", default=None)
 
 
 def advance_to(now: datetime, monotonic: float) -> None:
     """Let the time of this task stand at another moment; it does not go back."""
-    standing = _STANDING.get()
-    if standing is not None:
-        now, monotonic = max(now, standing.now), max(monotonic, standing.monotonic)
-        _STANDING.set(replace(standing, now=now, monotonic=monotonic))
+    frozen = _FROZEN.get()
+    if frozen is not None:
+        now, monotonic = max(now, frozen.now), max(monotonic, frozen.monotonic)
+        _FROZEN.set(replace(frozen, now=now, monotonic=monotonic))
 
 
 @contextmanager
 def real_time() -> Iterator[None]:
     """Let time flow as it does for everybody else."""
-    token = _STANDING.set(None)
+    token = _FROZEN.set(None)
     try:
         yield
     finally:
-        _STANDING.reset(token)
+        _FROZEN.reset(token)
 
 
-class _Dice(random.Random):
-    """The dice of the poll in whose context they are thrown, and plain ones elsewhere."""
+class _PollRng(random.Random):
+    """The random numbers of the poll in whose context they are drawn, and plain ones elsewhere."""
 
     def random(self) -> float:
-        standing = _STANDING.get()
-        return super().random() if standing is None else standing.dice.random()
+        frozen = _FROZEN.get()
+        return super().random() if frozen is None else frozen.rng.random()
 
     def getrandbits(self, k: int, /) -> int:
-        standing = _STANDING.get()
-        return super().getrandbits(k) if standing is None else standing.dice.getrandbits(k)
+        frozen = _FROZEN.get()
+        return super().getrandbits(k) if frozen is None else frozen.rng.getrandbits(k)
 
 
 def frozen_clock(everybody: Clock) -> Clock:
     """Return a clock that stands still for sources on tape, and is `everybody`'s for all others."""
 
     def now() -> datetime:
-        standing = _STANDING.get()
-        return everybody.now() if standing is None else standing.now
+        frozen = _FROZEN.get()
+        return everybody.now() if frozen is None else frozen.now
 
     def monotonic() -> float:
-        standing = _STANDING.get()
-        return everybody.monotonic() if standing is None else standing.monotonic
+        frozen = _FROZEN.get()
+        return everybody.monotonic() if frozen is None else frozen.monotonic
 
     async def sleep(seconds: float) -> None:
         await everybody.sleep(seconds)
-        standing = _STANDING.get()
-        if standing is not None:
-            _STANDING.set(standing.later(max(0.0, seconds)))
+        frozen = _FROZEN.get()
+        if frozen is not None:
+            _FROZEN.set(frozen.later(max(0.0, seconds)))
 
-    return Clock(now=now, monotonic=monotonic, sleep=sleep, random=_Dice())
+    return Clock(now=now, monotonic=monotonic, sleep=sleep, random=_PollRng())
 
 
 class PollContext:
     """The inside of one piece of a source's work, such as a poll: its wire, and its time from step to step."""
 
-    def __init__(self, wire: Transport, standing: FrozenTime) -> None:
+    def __init__(self, wire: Transport, frozen: FrozenTime) -> None:
         self._wire = wire
-        self._standing = standing
+        self._frozen_time = frozen
 
     @contextmanager
     def entered(self) -> Iterator[None]:
         """Make wire and time those of this work; tasks that are begun here keep them."""
         wire = bind(transport=self._wire)
-        outside = _STANDING.set(self._standing)
+        outside = _FROZEN.set(self._frozen_time)
         try:
             yield
         finally:
-            self._standing = _STANDING.get() or self._standing
-            _STANDING.reset(outside)
+            self._frozen_time = _FROZEN.get() or self._frozen_time
+            _FROZEN.reset(outside)
             reset(wire)
 
     async def steps(self, pages: AsyncIterator[T], step: Callable[[], Awaitable[None]]) -> AsyncGenerator[T, None]:

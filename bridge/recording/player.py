@@ -41,14 +41,14 @@ from bridge.recording.redaction import GRANTED, JSON, TORN, place
 from bridge.runtime.assembly import Assembly
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_TTL = 1e9
-_BATCH = 1000
-_OK = 200
-_NOT_FOUND = 404
+_LEASE_SECONDS = 1e9
+_BATCH_EVENTS = 1000
+_OK_STATUS = 200
+_NOT_FOUND_STATUS = 404
 _STEP = ("", "step")
 _QUIET_AFTER = 25
 """Turns of the event loop in which a source that has all it asked for asks for more, if it ever will."""
-_SETTLED_AFTER = 3
+_SETTLED_AFTER_TURNS = 3
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
@@ -113,7 +113,7 @@ class _Now:
         await asyncio.sleep(0)
 
 
-# --- the deck ---------------------------------------------------------------------------------------------------------
+# --- playback ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(eq=False, slots=True)
@@ -125,7 +125,7 @@ class _Waiting:
 
 
 class _Playback:
-    """The deck of one source: gives the answers of a poll in the order in which they came.
+    """The playback of one source: gives the answers of a poll in the order in which they came.
 
     Where several requests are under way, which of their answers came first decides what follows, and so does how many
     pages had been asked for before. So each answer and each step waits until all that came before it are through,
@@ -167,7 +167,7 @@ class _Playback:
         poll = self._poll
         if poll is None:
             raise TapeError(f"{self._name}: a poll that is not on the tape")
-        return PollContext(self, _standing(poll.begun))
+        return PollContext(self, _frozen_time(poll.begun))
 
     async def step(self) -> None:
         """Wait until it is the step's turn."""
@@ -177,16 +177,16 @@ class _Playback:
         """Do nothing: what pages lead to is in the ledger."""
 
     def ended(self, error: Exception | None) -> None:
-        """Do nothing: whoever polls hears of the error."""
+        """Do nothing: the poller gets the error."""
 
     def completing(self) -> PollContext:
         """Begin to look up details when the recorded run did."""
         now = self._now.at
         begun = self._completions.popleft() if self._completions else Begun(now, now.timestamp(), 0)
-        return PollContext(self, _standing(begun))
+        return PollContext(self, _frozen_time(begun))
 
     def completed(self) -> None:
-        """Do nothing: whoever asked for the details has them."""
+        """Do nothing: the caller has the details."""
 
     async def send(
         self, request: HttpRequest, ask: Callable[[], Awaitable[Response | RequestFailure]]
@@ -207,10 +207,10 @@ class _Playback:
         if request.method != hdrs.METH_GET:
             # A token that the recorded run still had; it opens nothing here.
             at = self._now.at
-            return _answer(request, {"status": _OK, GRANTED: True, JSON: {}}, at, at)
+            return _answer(request, {"status": _OK_STATUS, GRANTED: True, JSON: {}}, at, at)
         self._summary.missing[UnmatchedRequest(self._name, request.method, place(request))] += 1
-        # As if it were not there: a source goes on without it where it can, and the others are not held up.
-        return RequestFailure(NotFound(f"{request.what}: the tape has no answer to it", status=_NOT_FOUND))
+        # As if it were not there: a source goes on without it where it can, and the others are not delayed.
+        return RequestFailure(NotFound(f"{request.what}: the tape has no answer to it", status=_NOT_FOUND_STATUS))
 
     def _outcome(self, request: HttpRequest, line: Line, at: datetime) -> Response | RequestFailure:
         if "failure" in line:
@@ -220,7 +220,7 @@ class _Playback:
     # --- whose turn it is ---------------------------------------------------------------------------------------------
 
     def busy(self, by: int) -> None:
-        """Hear that the ledger has work, or one piece less: meanwhile nothing is at rest."""
+        """Note that the ledger has work, or one piece less: until it has none, nothing is at rest."""
         self._busy += by
         self._moved()
 
@@ -249,13 +249,13 @@ class _Playback:
 
     async def _give_next(self) -> None:
         """Give one answer, or wait until something happens."""
-        await _turns(_SETTLED_AFTER)
+        await _turns(_SETTLED_AFTER_TURNS)
         if self._left and (request := self._asks_for(self._left[0])) is not None:
-            self._hand(request, self._left.popleft())
+            self._deliver(request, self._left.popleft())
         elif await self._at_rest() and self._waiting:
-            self._hand(*self._out_of_turn())
+            self._deliver(*self._out_of_turn())
 
-    def _hand(self, waiting: _Waiting, line: Line | None) -> None:
+    def _deliver(self, waiting: _Waiting, line: Line | None) -> None:
         self._waiting.remove(waiting)
         if line is None and not self._left and self._poll is not None and not self._poll.whole:
             waiting.answer.set_exception(_RecordingExhausted())
@@ -289,7 +289,7 @@ class _Playback:
         return True
 
 
-def _standing(begun: Begun) -> FrozenTime:
+def _frozen_time(begun: Begun) -> FrozenTime:
     return FrozenTime(begun.at, begun.monotonic, Random(begun.seed))
 
 
@@ -328,21 +328,21 @@ def _failure(request: HttpRequest, line: Mapping[str, Any]) -> RequestFailure:
 
 
 class _Watched:
-    """A ledger whose work a deck hears of: while it writes, a source that asks nothing may only be waiting for it."""
+    """A ledger that reports its work to the playback: a source that asks nothing may be waiting for a write."""
 
-    def __init__(self, ledger: Ledger, deck: _Playback) -> None:
+    def __init__(self, ledger: Ledger, hooks: _Playback) -> None:
         self._ledger = ledger
-        self._deck = deck
+        self._hooks = hooks
 
     def __getattr__(self, name: str) -> Any:
         work = getattr(self._ledger, name)
 
         async def watched(*args: Any, **options: Any) -> Any:
-            self._deck.busy(1)
+            self._hooks.busy(1)
             try:
                 return await work(*args, **options)
             finally:
-                self._deck.busy(-1)
+                self._hooks.busy(-1)
 
         return watched
 
@@ -351,7 +351,7 @@ class _Watched:
 class _Run:
     """One source of one recorded run, with a source of ours that stands for it."""
 
-    deck: _Playback
+    hooks: _Playback
     source: Source
     intake: Intake
 
@@ -360,7 +360,7 @@ class Replay:
     """Plays all tapes of a directory, poll after poll in the order of their beginnings, into a ledger of its own.
 
     Of a tape that was begun in the middle of a source's life, the ledger knows what the recorded one knew. `summary` is
-    complete when all events were taken.
+    complete when all events were read.
     """
 
     def __init__(self, folder: Path, config: Config) -> None:
@@ -406,14 +406,14 @@ class Replay:
             return
         self._now.at = max(self._now.at, poll.last)
         if name not in self._leases:
-            lease = await store.acquire(f"source/{name}", "replay", _TTL)
+            lease = await store.acquire(f"source/{name}", "replay", _LEASE_SECONDS)
             if lease is None:
                 raise TapeError(f"{name}: its lease is held in a ledger that nobody else knows")
             self._leases[name] = lease
         run = self._run(poll, store)
-        await self._adopt(poll, run, store)
+        await self._start_from(poll, run, store)
         try:
-            await run.deck.play(poll, run.intake.poll(self._leases[name]))
+            await run.hooks.play(poll, run.intake.poll(self._leases[name]))
         except _RecordingExhausted:
             pass
         except BridgeError as error:
@@ -433,15 +433,15 @@ class Replay:
         key = (poll.source, poll.run)
         if key not in self._runs:
             name, settings = poll.source, self._config.sources[poll.source]
-            deck = _Playback(name, self._now, self.summary)
-            source = RecordedSource(self._assembly.source(name), deck)
+            hooks = _Playback(name, self._now, self.summary)
+            source = RecordedSource(self._assembly.source(name), hooks)
             baseline = settings.first_sight == "baseline"
-            ledger = cast("Ledger", _Watched(store, deck))
+            ledger = cast("Ledger", _Watched(store, hooks))
             intake = Intake(name, settings.type, source, ledger, self._assembly.clock, baseline=baseline)
-            self._runs[key] = _Run(deck, source, intake)
+            self._runs[key] = _Run(hooks, source, intake)
         return self._runs[key]
 
-    async def _adopt(self, poll: Poll, run: _Run, store: SqliteStore) -> None:
+    async def _start_from(self, poll: Poll, run: _Run, store: SqliteStore) -> None:
         """Take over what the recorded poll started from, where the tape does not tell how it came to that."""
         name = poll.source
         lease, retention = self._leases[name], run.source.retention
@@ -450,10 +450,10 @@ class Replay:
         if poll.cursor is not None:
             changes |= dict.fromkeys(key for key in cursor if not key.startswith(INTERNAL_PREFIX)) | poll.cursor
         known = dict(poll.seen)
-        trails = await store.last_seen(name, list(known), retention) if known else ()
+        histories = await store.last_seen(name, list(known), retention) if known else ()
         statuses = [
-            StatusChange(key, None, trail)
-            for (key, trail), present in zip(known.items(), trails, strict=True)
+            StatusChange(key, None, history)
+            for (key, history), present in zip(known.items(), histories, strict=True)
             if present is None
         ]
         if changes or statuses:
@@ -467,7 +467,7 @@ class Replay:
 
     async def _news(self, name: str, store: SqliteStore) -> AsyncIterator[JournalEntry]:
         after = self._read.setdefault(name, (await store.journal(name)).base)
-        while entries := await store.read(name, after, _BATCH):
+        while entries := await store.read(name, after, _BATCH_EVENTS):
             for entry in entries:
                 self.summary.events += 1
                 yield entry

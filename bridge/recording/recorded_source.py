@@ -1,4 +1,4 @@
-"""A source on tape: it works as ever, inside of polls that a deck begins and hears end."""
+"""A recorded source: it works as always, inside polls whose begin and end the hooks see."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class RecordingHooks(Protocol):
 
 
 class RecordedSource:
-    """A source whose polls go over a deck; everything else goes to the source itself."""
+    """A source whose polls go through the hooks; everything else goes to the source itself."""
 
-    def __init__(self, source: Source, deck: RecordingHooks) -> None:
+    def __init__(self, source: Source, hooks: RecordingHooks) -> None:
         self._source = source
-        self._deck = deck
+        self._hooks = hooks
         self.retention = source.retention
         self.problems: list[str] = []
         self.behind = False
@@ -55,32 +55,32 @@ class RecordedSource:
 
     async def pages(self, cursor: Mapping[str, str], watched: Sequence[str]) -> AsyncIterator[Page]:
         """Poll once, on tape; see `bridge.source.Source.pages`."""
-        inside = self._deck.begin(cursor, watched)
+        inside = self._hooks.begin(cursor, watched)
         try:
             pages = self._source.pages(cursor, watched)
-            async with aclosing(inside.steps(pages, self._deck.step)) as steps:
+            async with aclosing(inside.steps(pages, self._hooks.step)) as steps:
                 async for page in steps:
-                    self._deck.page(page)
-                    self._look()
+                    self._hooks.page(page)
+                    self._check()
                     yield page
         except Exception as error:
-            self._deck.ended(error)
+            self._hooks.ended(error)
             raise
         else:
-            self._deck.ended(None)
+            self._hooks.ended(None)
         finally:
-            self._look()
+            self._check()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         self.retention = self._source.retention
         self.problems = self._source.problems
         self.behind = self._source.behind
 
     async def complete(self, observations: Sequence[Observation]) -> Sequence[Observation]:
         """Look up details, on tape; see `bridge.source.Source.complete`."""
-        with self._deck.completing().entered():
+        with self._hooks.completing().entered():
             completed = await self._source.complete(observations)
-        self._deck.completed()
+        self._hooks.completed()
         return completed
 
     def backfill(self, start: datetime, end: datetime) -> AsyncIterator[Page]:

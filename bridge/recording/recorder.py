@@ -33,12 +33,12 @@ log = structlog.get_logger()
 
 REQUEST = "<request>"
 """Stands in an error's text for method and path."""
-_SEEDS = 2**32
+_SEED_BITS = 2**32
 _NOTED = 1_000_000
 """So many resources of a source are remembered from one poll to the next as those that the tape has met."""
-_NOT_MODIFIED = 304
+_NOT_MODIFIED_STATUS = 304
 ERROR_NAMES: Mapping[type[Exception], str] = {ProviderError: "Failed", Throttled: "Throttled", TooLarge: "TooLarge"}
-"""How a tape names the error of a request. These words belong to the format: tapes outlive the names of classes."""
+"""How a tape names the error of a request. These words belong to the format, also if a class is renamed."""
 
 
 class Recorder:
@@ -56,7 +56,7 @@ class Recorder:
         self._run = f"{clock.now():%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
         self._redactor = Redactor(secrets.token_bytes(32))
         self._writers: list[Writer] = []
-        self._decks: dict[str, _Recording] = {}
+        self._hooks_by_source: dict[str, _Recording] = {}
         self._over = False
         self.clock = frozen_clock(clock)
         """For the sources, and for all that shares their clock."""
@@ -70,19 +70,19 @@ class Recorder:
         """Return the source, on tape from now on."""
         writer = Writer(self._folder, name, kind, self._run, self._budget, compress=self._compress)
         self._writers.append(writer)
-        deck = self._decks[name] = _Recording(self, writer, self._real, self._redactor)
-        return RecordedSource(source, deck)
+        hooks = self._hooks_by_source[name] = _Recording(self, writer, self._real, self._redactor)
+        return RecordedSource(source, hooks)
 
     def own(self, source: str, entries: Mapping[str, str]) -> None:
         """Hear which entries of a source's cursor are the intake's own."""
-        if source in self._decks:
-            self._decks[source].own(entries)
+        if source in self._hooks_by_source:
+            self._hooks_by_source[source].own(entries)
 
-    def seen(self, source: str, keys: Sequence[Key], trails: Sequence[str | None]) -> None:
+    def seen(self, source: str, keys: Sequence[Key], histories: Sequence[str | None]) -> None:
         """Hear what the ledger knows of a source's resources; raises nothing."""
-        if source in self._decks and not self._over:
+        if source in self._hooks_by_source and not self._over:
             try:
-                self._decks[source].seen(keys, trails)
+                self._hooks_by_source[source].seen(keys, histories)
             except Exception as error:  # noqa: BLE001 - a tape is not worth a poll
                 self._broken(describe_unexpected(error))
 
@@ -120,7 +120,7 @@ class Recorder:
 
 
 class _Recording:
-    """The deck of one source: writes what its polls are answered."""
+    """The recorder of one source: writes the answers to its polls."""
 
     def __init__(self, recorder: Recorder, writer: Writer, real: Clock, redactor: Redactor) -> None:
         self._recorder = recorder
@@ -174,7 +174,7 @@ class _Recording:
     def ended(self, error: Exception | None) -> None:
         """Note the end of a poll's pages, unless they break off."""
         if not isinstance(error, LeaseLost):
-            self._write(lambda: {"line": "ended", "at": stamp(self._real.now()), "error": self._told(error)})
+            self._write(lambda: {"line": "ended", "at": stamp(self._real.now()), "error": self._error_name(error)})
 
     def completing(self) -> PollContext:
         """Note that details are looked up from now on."""
@@ -186,11 +186,11 @@ class _Recording:
 
     def _begin(self, what: str, more: Callable[[], Line]) -> FrozenTime:
         """Begin a piece of work now."""
-        seed = secrets.randbelow(_SEEDS)
-        standing = FrozenTime(self._real.now(), self._real.monotonic(), Random(seed))
-        begun = {"line": what, "at": stamp(standing.now), "monotonic": standing.monotonic, "seed": seed}
+        seed = secrets.randbelow(_SEED_BITS)
+        frozen = FrozenTime(self._real.now(), self._real.monotonic(), Random(seed))
+        begun = {"line": what, "at": stamp(frozen.now), "monotonic": frozen.monotonic, "seed": seed}
         self._write(lambda: {**begun, **more()})
-        return standing
+        return frozen
 
     # --- the ledger ---------------------------------------------------------------------------------------------------
 
@@ -198,15 +198,15 @@ class _Recording:
         """Hear which entries of the cursor are the intake's own."""
         self._own = dict(entries)
 
-    def seen(self, keys: Sequence[Key], trails: Sequence[str | None]) -> None:
+    def seen(self, keys: Sequence[Key], histories: Sequence[str | None]) -> None:
         """Note what the ledger knows of resources that this tape has not met yet."""
         new: dict[str, dict[str, str]] = {}
-        for key, trail in zip(keys, trails, strict=True):
+        for key, history in zip(keys, histories, strict=True):
             if (sign := hash(key)) in self._noted:
                 continue
             self._noted.add(sign)
-            if trail is not None and (kept := self._redactor.trail(trail)) is not None:
-                name = self._redactor.name(key.name, StatusHistory.parse(trail).occurrence_ids)
+            if history is not None and (kept := self._redactor.history(history)) is not None:
+                name = self._redactor.name(key.name, StatusHistory.parse(history).occurrence_ids)
                 new.setdefault(key.scope, {})[name] = kept
         for scope, known in new.items():
             line = {"line": "seen", "scope": self._redactor.scope(scope), "trails": known}
@@ -249,7 +249,7 @@ class _Recording:
         if isinstance(outcome, RequestFailure):
             return {"failure": self._failure(request, outcome)}
         # What has not changed is written down again: the tape need not have the answer that it is equal to.
-        answer = request.known if request.known is not None and outcome.status == _NOT_MODIFIED else outcome
+        answer = request.known if request.known is not None and outcome.status == _NOT_MODIFIED_STATUS else outcome
         return {
             "status": answer.status,
             "unchanged": answer is not outcome,
@@ -267,7 +267,7 @@ class _Recording:
             "again": failure.again,
         }
 
-    def _told(self, error: Exception | None) -> str | None:
+    def _error_name(self, error: Exception | None) -> str | None:
         if error is None:
             return None
         return self._redactor.opaque(str(error)) if isinstance(error, BridgeError) else describe_unexpected(error)
@@ -290,7 +290,7 @@ class _Overheard:
         return cursor
 
     async def last_seen(self, source: str, keys: Sequence[Key], retention: float) -> Sequence[str | None]:
-        """Return the trail of each key in order; see `bridge.ledger.Ledger.last_seen`."""
+        """Return the history of each key in order; see `Ledger.last_seen`."""
         statuses = await self._store.last_seen(source, keys, retention)
         self._recorder.seen(source, keys, statuses)
         return statuses

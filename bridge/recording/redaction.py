@@ -37,7 +37,7 @@ _LABEL = re.compile(r"(?=.*[A-Za-z])(?!.*\d{7})[A-Za-z0-9][\w .:/-]{0,63}|-?\d{1
 _NUMERAL = re.compile(r"-?\d{1,18}", re.ASCII)
 _ID = re.compile(rf"#?-?\d{{1,{parsing.MAX_NUMBER_DIGITS}}}", re.ASCII)
 _PHONE = re.compile(r"\+?\(?\d(?:[\s().\-\u2010-\u2015/]{0,3}\d){6,}", re.ASCII)
-_DIALLED = re.compile(r"[+\d\s().\-\u2010-\u2015/x]+", re.ASCII)
+_PHONE_CHARACTERS = re.compile(r"[+\d\s().\-\u2010-\u2015/x]+", re.ASCII)
 _EMAIL = re.compile(r"[^\s@<>\"'(),;:/?&=]+@[^\s@<>\"'(),;:/?&=]+")
 _E164 = re.compile(r"\+\d{7,15}", re.ASCII)
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\"'\s?#]*", re.IGNORECASE)
@@ -56,11 +56,12 @@ _MARK = re.compile(rf"\d{{1,{parsing.MAX_NUMBER_DIGITS}}}|[0-9a-f]{{32}}", re.AS
 _NUMBERED = frozenset({"page", "page_size", "per_page", "limit", "offset", "lasteventid", "$pagesize", "team", "id"})
 _ELSEWHERE = "https://elsewhere.invalid"
 _UNREADABLE = "http://["
-_HIDDEN = 9
+_HIDDEN_DIGITS = 9
 _ROUNDS = 8
-_LONGEST_NUMBER = 256
-_SMALL = 10**6
-_REMEMBERED = 200_000
+_MAX_NUMBER_DIGITS = 256
+_SMALL_NUMBER_LIMIT = 10**6
+"""Numbers below it are no phones, and are kept."""
+_MAX_REMEMBERED_ENTRIES = 200_000
 
 _Rule = Callable[[Any], Any]
 T = TypeVar("T")
@@ -73,11 +74,11 @@ class _Field:
     name: str
     """The name itself, or its stand-in."""
     rule: _Rule
-    tells: bool = False
+    quotes_names: bool = False
     """Whether it holds what was said of an error."""
 
 
-_SECRETIVE = _Field("", lambda _: None)
+_SECRET_FIELD = _Field("", lambda _: None)
 """Of fields that open a door, nothing is kept."""
 
 
@@ -167,8 +168,8 @@ class Redactor:
             return self._path(text)
         return text if text in self._shown and text not in self._known else self.token(text)
 
-    def trail(self, text: str) -> str | None:
-        """Return a trail of the ledger, None for one that may hold more than statuses and numbers."""
+    def history(self, text: str) -> str | None:
+        """Return a history of the ledger, None for a history that may hold more than statuses and numbers."""
         visits, _, marks = text.partition("|")
         unknown = all(_LABEL.fullmatch(unquote(brackets)) for brackets in _BRACKETS.findall(visits))
         plain = _BRACKETS.sub("", visits)
@@ -194,7 +195,7 @@ class Redactor:
         if known is None:
             plain = "".join(char for char in text if "0" <= char <= "9")
             # The same phone with and without the code of its country ends in the same nine digits, also afterwards.
-            shown = max(1, len(plain) - _HIDDEN)
+            shown = max(1, len(plain) - _HIDDEN_DIGITS)
             changed = iter(plain[:shown] + self._permuted(plain[shown:]))
             known = "".join(next(changed) if "0" <= char <= "9" else char for char in text)
             _remember(self._digits, text, known)
@@ -227,16 +228,16 @@ class Redactor:
     def _object(self, value: Mapping[str, Any]) -> dict[str, Any]:
         outer, self._replaced = self._replaced, []
         fields: dict[str, Any] = {}
-        telling: list[tuple[str, Any]] = []
+        quoting: list[tuple[str, Any]] = []
         for name, field in value.items():
-            if (rule := self._fields.get(name) or self._field(name)) is _SECRETIVE:
+            if (rule := self._fields.get(name) or self._field(name)) is _SECRET_FIELD:
                 continue
             fields[rule.name] = None if field is None else rule.rule(field)
-            if rule.tells:
-                telling.append((rule.name, field))
+            if rule.quotes_names:
+                quoting.append((rule.name, field))
         # What was said of an error comes last, when the names are known that it may quote.
-        for name, field in telling:
-            fields[name] = self._told(field) if isinstance(field, str) else fields[name]
+        for name, field in quoting:
+            fields[name] = self._error_name(field) if isinstance(field, str) else fields[name]
         outer.extend(self._replaced)
         self._replaced = outer
         return fields
@@ -245,10 +246,12 @@ class Redactor:
         """Decide once what is kept of the fields of a name."""
         lower = name.lower()
         if _SECRET.search(lower):
-            field = _SECRETIVE
-        elif lower in _TELLING:
+            field = _SECRET_FIELD
+        elif lower in _QUOTING:
             field = _Field(
-                self._name(name), lambda value: None if isinstance(value, str) else self._anything(value), tells=True
+                self._name(name),
+                lambda value: None if isinstance(value, str) else self._anything(value),
+                quotes_names=True,
             )
         else:
             rule = self._rules.get(lower)
@@ -304,7 +307,7 @@ class Redactor:
     def _phone(self, value: Any) -> Any:
         if not isinstance(value, str):
             return self._digits_of(value)
-        if not value.strip() or not _DIALLED.fullmatch(value):
+        if not value.strip() or not _PHONE_CHARACTERS.fullmatch(value):
             return self._text(value)
         return self.digits(value)
 
@@ -314,7 +317,7 @@ class Redactor:
             return value
         if isinstance(value, float) and not math.isfinite(value):
             return value
-        if abs(value) >= _SMALL:
+        if abs(value) >= _SMALL_NUMBER_LIMIT:
             return self._digits_of(value)
         # What stands behind a point may be a place on earth, and that is somebody's.
         return float(int(value)) if isinstance(value, float) else value
@@ -322,8 +325,8 @@ class Redactor:
     def _digits_of(self, value: Any) -> Any:
         if isinstance(value, float):
             return float(self._digits_of(int(value))) if math.isfinite(value) else value
-        if value.bit_length() > _LONGEST_NUMBER:
-            return 1 << (_LONGEST_NUMBER + 1)
+        if value.bit_length() > _MAX_NUMBER_DIGITS:
+            return 1 << (_MAX_NUMBER_DIGITS + 1)
         return int(self.digits(str(value)))
 
     def _link(self, value: Any) -> Any:
@@ -335,7 +338,7 @@ class Redactor:
             return self._text(value)
         return self._path(url.raw_path_qs) if value.strip() else value
 
-    def _told(self, text: str) -> str:
+    def _error_name(self, text: str) -> str:
         """Return what was said of an error: plain words, short numbers, and stand-ins for everything else."""
         for original, token in sorted(self._replaced, key=lambda pair: -len(pair[0])):
             text = text.replace(original, token)
@@ -393,7 +396,7 @@ class Redactor:
         return path if inside else f"{_ELSEWHERE}{path}"
 
 
-_TELLING = frozenset({"error_message", "statusmessage", "error"})
+_QUOTING = frozenset({"error_message", "statusmessage", "error"})
 
 
 def place(request: HttpRequest) -> str:
@@ -432,6 +435,6 @@ def _authentication(body: bytes, value: Any) -> dict[str, Any]:
 
 
 def _remember(known: dict[str, T], text: str, decided: T) -> None:
-    if len(known) >= _REMEMBERED:
+    if len(known) >= _MAX_REMEMBERED_ENTRIES:
         known.clear()
     known[text] = decided

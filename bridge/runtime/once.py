@@ -28,7 +28,7 @@ log = structlog.get_logger()
 _LOST_AFTER_SECONDS = 10.0
 """An event that an empty queue misses after so long was lost by the broker, and is offered from the journal."""
 _MAX_DELIVERY_SECONDS = 120.0
-_LOOK_EVERY_SECONDS = 0.05
+_CHECK_EVERY_SECONDS = 0.05
 
 
 @dataclass(slots=True)
@@ -71,7 +71,7 @@ class OnceRunner:
 
     def _hold(self, name: str) -> AbstractAsyncContextManager[Lease]:
         ttl = self._parts.limits.lease
-        return hold_lease(self._parts.store, self._clock, name, self._process.owner, ttl, patience=ttl + 1)
+        return hold_lease(self._parts.store, self._clock, name, self._process.owner, ttl, max_wait=ttl + 1)
 
     async def _poll_account(self, names: Sequence[str]) -> None:
         """Poll the sources of one account, in this process all of them or none."""
@@ -116,7 +116,7 @@ class OnceRunner:
         worker = await self._sinks.open_worker(name)
         stop = asyncio.Event()
         working = asyncio.ensure_future(worker.run(stop, grace=self._parts.limits.drain))
-        checking = asyncio.ensure_future(self._wait_until_accounted(name, worker))
+        checking = asyncio.ensure_future(self._wait_until_settled(name, worker))
         try:
             await asyncio.wait([working, checking], return_when=asyncio.FIRST_COMPLETED)
             if working.done():
@@ -133,7 +133,7 @@ class OnceRunner:
             "dead": sum(count.dead for count in counts),
         }
 
-    async def _wait_until_accounted(self, name: str, worker: DeliveryWorker) -> None:
+    async def _wait_until_settled(self, name: str, worker: DeliveryWorker) -> None:
         """Return when the sink's books have every confirmed event, and no delivery is due or in flight."""
         started = self._clock.monotonic()
         while True:
@@ -144,7 +144,7 @@ class OnceRunner:
             quiet = worker.disabled or due is None or due > self._clock.epoch()
             if (not missing and quiet and not worker.busy) or elapsed > _MAX_DELIVERY_SECONDS:
                 return
-            await self._clock.sleep(_LOOK_EVERY_SECONDS)
+            await self._clock.sleep(_CHECK_EVERY_SECONDS)
 
     async def _missing(self, name: str, overdue: float) -> int:
         """Return how many confirmed events the sink's books miss, up to each journal's end."""

@@ -38,13 +38,13 @@ class Retention:
         while not await wait_for_stop(self._process.stop, self._clock, limits.gauges_every):
             due = self._clock.monotonic() - trimmed >= limits.trim_every
             try:
-                await self._look(due=due)
+                await self._run_once(due=due)
             except Unavailable as error:
                 log.debug("books.wait", reason=str(error))
             else:
                 trimmed = self._clock.monotonic() if due else trimmed
 
-    async def _look(self, *, due: bool) -> None:
+    async def _run_once(self, *, due: bool) -> None:
         for name, worker in self._sinks.workers.items():
             await self._sinks.sync_disabled(name, worker)
             await self._sinks.show(name)

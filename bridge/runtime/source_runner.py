@@ -59,7 +59,7 @@ class SourceRunner(PollListener):
         )  # fmt: skip
         return Poller(
             name, part.settings, intake, self._parts.store, self._clock,
-            watcher=self, backpressure=self._backpressure, look=self._monitor(name, intake, wake), share=quota,
+            watcher=self, backpressure=self._backpressure, check=self._monitor(name, intake, wake), share=quota,
         )  # fmt: skip
 
     def _account(self, names: Sequence[str]) -> Callable[[], Awaitable[None]]:
@@ -119,7 +119,7 @@ class SourceRunner(PollListener):
         reconciler = Reconciler(name, part.source, self._parts.store, self._clock)
         return ReconciliationMonitor(
             name, intake.uri, reconciler, self._parts.store, self._clock, every=every, committed=lambda _: wake.set()
-        ).look
+        ).check
 
     async def _backpressure(self, source: str) -> str | None:
         """Say why a source must not be polled now, if so: a slow broker slows polling instead of filling the store."""

@@ -59,7 +59,7 @@ def _index(sim: Controlled, query: Mapping[str, str], body: Any) -> Any:
     return {"urls": sim.urls, "time": iso_millis(sim.world.now()), "frozen": sim.time.frozen}
 
 
-def _truth(sim: Controlled, query: Mapping[str, str], body: Any) -> Any:
+def _ground_truth(sim: Controlled, query: Mapping[str, str], body: Any) -> Any:
     del body
     without = [name for name in query.get("without", "").split(",") if name]
     shown: dict[str, list[dict[str, Any]]] = {name: [] for name in sim.traffic}
@@ -164,7 +164,7 @@ def _add_send_event(world: World, options: dict[str, Any]) -> Any:
 _Page = Callable[[Controlled, Mapping[str, str], Any], Any]
 _PAGES: dict[tuple[str, str], _Page] = {
     ("GET", ""): _index,
-    ("GET", "truth"): _truth,
+    ("GET", "truth"): _ground_truth,
     ("GET", "books"): _books,
     ("GET", "unseen"): _unseen,
     ("GET", "requests"): _requests,

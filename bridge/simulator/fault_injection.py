@@ -76,7 +76,7 @@ class Active:
     fault: Fault
     rule: FaultRule
     random: Random
-    struck: int = 0
+    applied: int = 0
     memory: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -92,7 +92,7 @@ class FaultRegistry:
         self._table = table
         self._seed = seed
         self.active: list[Active] = []
-        self.struck: Counter[str] = Counter()
+        self.applied: Counter[str] = Counter()
         """How often each fault was applied since the beginning, those switched off included."""
 
     def switch_on(self, rule: FaultRule | str, **options: Any) -> Active:
@@ -121,7 +121,7 @@ class FaultRegistry:
             candidate
             for candidate in self.active
             if candidate.fault.applies(ask.view)
-            and (candidate.rule.limit is None or candidate.struck < candidate.rule.limit)
+            and (candidate.rule.limit is None or candidate.applied < candidate.rule.limit)
             and re.search(candidate.rule.path, ask.target)
             and (candidate.rule.share >= 1 or candidate.random.random() < candidate.rule.share)
         ]
@@ -130,8 +130,8 @@ class FaultRegistry:
 
     def count(self, active: Active) -> None:
         """Count one application of a fault."""
-        active.struck += 1
-        self.struck[active.rule.name] += 1
+        active.applied += 1
+        self.applied[active.rule.name] += 1
 
     def report(self) -> dict[str, Any]:
         """Return which faults are on and how often each was applied, as `/_simulator/faults` shows it."""
@@ -143,9 +143,9 @@ class FaultRegistry:
                     "limit": fault.rule.limit,
                     "path": fault.rule.path,
                     "value": fault.value,
-                    "struck": fault.struck,
+                    "struck": fault.applied,
                 }
                 for fault in self.active
             ],
-            "struck": dict(sorted(self.struck.items())),
+            "struck": dict(sorted(self.applied.items())),
         }

@@ -130,12 +130,12 @@ class HistoryGenerator:
         end = Step(completed, CANCELED if canceled else State("completed"))
         return [Step(queued, State("queued")), Step(sending, SENDING), end], steps
 
-    def _recipient(self, random: Random, channel: str, taken: float) -> list[Step]:
+    def _recipient(self, random: Random, channel: str, accepted: float) -> list[Step]:
         rng = random.random()
         if rng < self.settings.blacklisted_share:
-            return [Step(taken, BLACKLISTED)]
-        at = taken + (self._delay(random, 3.8, 0.9) if channel == "voice" else self._delay(random, 2.1, 1.2))
-        life = [Step(taken, SENDING)]
+            return [Step(accepted, BLACKLISTED)]
+        at = accepted + (self._delay(random, 3.8, 0.9) if channel == "voice" else self._delay(random, 2.1, 1.2))
+        life = [Step(accepted, SENDING)]
         if rng > 1 - self.settings.inconclusive_share:
             life.append(Step(at, INCONCLUSIVE))
             at += self._delay(random, 6.0, 1.2)

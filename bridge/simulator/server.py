@@ -324,16 +324,16 @@ class Simulator:
     def _context(
         self, api: ProviderApi, ask: SimRequest, answer: SimResponse, chosen: list[Active]
     ) -> tuple[SimResponse, list[Fault]]:
-        struck = []
+        applied = []
         for active in chosen:
             context = self._new_context(api, ask, answer, active)
             # A second fault may find that the first has taken away what it changes; then only the first applies.
             with suppress(KeyError, TypeError, AttributeError, ValueError):
                 if active.fault.effect is not None and active.fault.effect(context):
                     self.board.count(active)
-                    struck.append(active.fault)
+                    applied.append(active.fault)
                     answer = context.answer
-        return answer, struck
+        return answer, applied
 
     def _new_context(self, api: ProviderApi, ask: SimRequest, answer: SimResponse, active: Active) -> FaultContext:
         return FaultContext(

@@ -176,6 +176,17 @@ class _MessagePromises(_BrokerFixtures):
         async with broker.inbox(QUEUE) as inbox:
             assert ids(await collect(inbox, 2)) == ["event-1", "event-1"]
 
+    async def test_an_event_can_be_sent_to_one_queue(self, broker: Broker, second: Broker) -> None:
+        """The queue gets it whatever its topics are, and no other queue does."""
+        await broker.declare(QUEUE, ["voice.#"])
+        await broker.declare(OTHER_QUEUE, ["sms.#"])
+        assert await broker.publish([entry(1, "sms.recipient.sent"), entry(2)], queue=QUEUE) == 0
+        async with second.inbox(QUEUE) as inbox:
+            messages = await collect(inbox, 2)
+            assert [message.event.body for message in messages] == [entry(1).event.body, entry(2).event.body]
+            await inbox.ack(messages)
+        assert await broker.depth(OTHER_QUEUE) == 0
+
     async def test_events_that_no_queue_wants_are_counted(self, broker: Broker) -> None:
         """They are gone, and the caller knows how many."""
         assert await broker.publish([entry(1), entry(2)]) == 2

@@ -25,8 +25,9 @@ from inprocess import Polled, polling
 
 from bridge.cli import main
 from bridge.domain.event import event_id
-from bridge.reconciliation.comparison import CompareOptions, Report
+from bridge.reconciliation.comparison import CompareOptions
 from bridge.reconciliation.reconciler import Reconciler
+from bridge.reconciliation.report import Report
 from bridge.simulator import Simulator, SimulatorSettings
 from bridge.simulator.ground_truth import status_word
 from bridge.testing.fakes import Jumping

@@ -219,7 +219,7 @@ def install(target: Path, *distributions: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def strangers(tmp_path_factory) -> str:
+def undefined(tmp_path_factory) -> str:
     """Give a PYTHONPATH with a source, a sink, and a plugin that cannot even be imported."""
     folder = tmp_path_factory.mktemp("strangers")
     return install(
@@ -272,8 +272,8 @@ class Setting:
 
 
 @pytest.fixture
-def setting(tmp_path, strangers) -> Setting:
-    return Setting(tmp_path, strangers)
+def setting(tmp_path, undefined) -> Setting:
+    return Setting(tmp_path, undefined)
 
 
 async def test_a_strangers_source_and_sink_work_as_ours_do(setting):

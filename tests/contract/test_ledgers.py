@@ -75,7 +75,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.leases: dict[str, Lease] = {}
         self.holder: str | None = None
         self.tokens = [0]
-        self.trails: dict[str, str] = {}
+        self.histories: dict[str, str] = {}
         self.cursor: dict[str, str] = {}
         self.journal: list[WireEvent] = []
         self.confirmed, self.unroutable, self.first = 0, 0, 1
@@ -117,7 +117,7 @@ class LedgerMachine(RuleBasedStateMachine):
     ) -> None:
         owner = data.draw(st.sampled_from([None, *sorted(self.leases)]))
         changes = [
-            StatusChange(Key("s", name), self.trails.get(name), self.trails.get(name, "") + "n") for name in names
+            StatusChange(Key("s", name), self.histories.get(name), self.histories.get(name, "") + "n") for name in names
         ]
         if wrong and changes:
             stale = "never" if changes[-1].expected is None else None
@@ -136,7 +136,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert done is Conflict
         else:
             self.journal += new
-            self.trails.update({change.key.name: change.history for change in changes})
+            self.histories.update({change.key.name: change.history for change in changes})
             self.cursor = {name: value for name, value in {**self.cursor, **cursor}.items() if value is not None}
             assert done == len(self.journal)
 
@@ -176,7 +176,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert list(self.runner.run(store.read(self.source, 0, 999))) == kept
             assert self.runner.run(store.cursor(self.source)) == self.cursor
             seen = self.runner.run(store.last_seen(self.source, [Key("s", name) for name in NAMES], 3600.0))
-            assert list(seen) == [self.trails.get(name) for name in NAMES]
+            assert list(seen) == [self.histories.get(name) for name in NAMES]
             assert self.runner.run(store.holder(f"relay/{self.source}")) == self.holder
 
 

@@ -215,8 +215,8 @@ class BooksMachine(RuleBasedStateMachine):
     @invariant()
     def the_books_add_up(self) -> None:
         count = self.model.count
-        tally = self.runner.run(self.store.counts(self.sink)).get(self.source, DeliveryCounts())
-        assert tally == DeliveryCounts(count("taken"), count("waiting"), count("dead"), count("discarded"))
+        counts = self.runner.run(self.store.counts(self.sink)).get(self.source, DeliveryCounts())
+        assert counts == DeliveryCounts(count("taken"), count("waiting"), count("dead"), count("discarded"))
 
     @invariant()
     def both_know_the_same(self) -> None:

@@ -64,7 +64,7 @@ class Result:
     transitions: int = 0
     """How many the providers made."""
     lost: int = 0
-    strangers: int = 0
+    undefined: int = 0
     """Events of transitions that nobody made."""
     changed: int = 0
     """Ids that came twice with different bytes."""
@@ -86,7 +86,7 @@ class Result:
         rows: list[tuple[str, Any]] = [
             ("transitions made by the providers", f"{self.transitions:,}"),
             ("lost", self.lost),
-            ("made up", self.strangers),
+            ("made up", self.undefined),
             ("repeated with other bytes", self.changed),
             ("kills (SIGKILL)", f"{self.kills.total()}: " + ", ".join(f"{n} {who}" for who, n in self.kills.items())),
             ("requests refused by the far side (503)", f"{self.refused:,}"),
@@ -106,8 +106,8 @@ class Result:
 class FarSide:
     """Takes events, refuses one in ten at random, and remembers what it took and when."""
 
-    def __init__(self, dice: random.Random) -> None:
-        self._dice = dice
+    def __init__(self, rng: random.Random) -> None:
+        self._dice = rng
         self.receiver = FakeEndpoint(default=self._answer)
         self.taken: dict[str, tuple[bytes, float]] = {}
         """Of each id, a digest of its bytes and when it was taken last."""
@@ -309,7 +309,7 @@ async def soak(
             troupe.start(name)
         started = time.monotonic()
         killing = asyncio.ensure_future(_kill(troupe, provider, kills, random.Random(seed), far, transitions))
-        telling = asyncio.ensure_future(_tell(say, provider, far, troupe, started, transitions))
+        quoting = asyncio.ensure_future(_tell(say, provider, far, troupe, started, transitions))
         try:
             while not (provider.done and killing.done() and far.told.keys() >= provider.made):
                 passed = time.monotonic() - started
@@ -323,9 +323,9 @@ async def soak(
                     killing.result()
                 await asyncio.sleep(0.02)
         finally:
-            telling.cancel()
+            quoting.cancel()
             killing.cancel()
-            await asyncio.gather(telling, killing, return_exceptions=True)
+            await asyncio.gather(quoting, killing, return_exceptions=True)
         seconds = time.monotonic() - started
         result = judge(provider, far, troupe)
         result.seconds = seconds
@@ -336,19 +336,19 @@ async def soak(
 
 
 async def _kill(
-    troupe: Troupe, provider: Provider, kills: int, dice: random.Random, far: FarSide, transitions: int
+    troupe: Troupe, provider: Provider, kills: int, rng: random.Random, far: FarSide, transitions: int
 ) -> None:
     """Kill somebody each time that another share of the transitions has been told, everybody once at least."""
     names, weights = list(VICTIMS), list(VICTIMS.values())
-    plan = deque([*names, *dice.choices(names, weights, k=max(0, kills - len(names)))][:kills])
-    dice.shuffle(plan)
+    plan = deque([*names, *rng.choices(names, weights, k=max(0, kills - len(names)))][:kills])
+    rng.shuffle(plan)
     for number, name in enumerate(plan):
         goal = transitions * 0.9 * (number + 1) / (kills + 1)
         while len(far.told) < goal and not provider.closed:
             await asyncio.sleep(0.02)
         if provider.closed:
             return
-        await asyncio.sleep(dice.random() * 0.5)
+        await asyncio.sleep(rng.random() * 0.5)
         await troupe.kill(name)
 
 
@@ -369,7 +369,7 @@ def judge(provider: Provider, far: FarSide, troupe: Troupe) -> Result:
     result = Result(transitions=len(provider.made), refused=far.refused, changed=far.changed)
     result.lost = len(provider.made - far.told.keys())
     # A transition that was told under two ids would be two events.
-    result.strangers = len(far.told.keys() - provider.made) + sum(count - 1 for count in far.told.values())
+    result.undefined = len(far.told.keys() - provider.made) + sum(count - 1 for count in far.told.values())
     result.kills = Counter(name for _, name in troupe.kills)
     result.repeats = len(far.repeats)
     deaths = [at for at, name in troupe.kills if name == "sink"]
@@ -400,10 +400,10 @@ async def _read_books(store: RedisStore, result: Result, within: float) -> None:
             break
         await asyncio.sleep(0.2)
     for name, state in journals.items():
-        tally = books.get(name, DeliveryCounts())
+        counts = books.get(name, DeliveryCounts())
         result.trimmed += state.first - state.base - 1
         result.books[name] = (
-            f"{state.events:,} committed = {tally.taken:,} taken + {tally.waiting:,} waiting + {tally.dead:,} dead"
+            f"{state.events:,} committed = {counts.taken:,} taken + {counts.waiting:,} waiting + {counts.dead:,} dead"
         )
 
 
@@ -416,7 +416,7 @@ def main() -> None:
     options = parser.parse_args()
     result = asyncio.run(soak(options.transitions, options.kills, seed=options.seed, within=options.within, say=_say))
     _say(f"\n{result.table()}")
-    sys.exit(0 if result.balanced and not (result.lost or result.strangers or result.unexplained) else 1)
+    sys.exit(0 if result.balanced and not (result.lost or result.undefined or result.unexplained) else 1)
 
 
 def _say(text: str) -> None:

@@ -91,11 +91,11 @@ async def test_no_second_has_more_requests_than_the_budget_whatever_strikes(sour
             applies = fault == "nothing" or source == "journeys" or fault != "token_expires_early"
             traffic, pressed = simulator.traffic[PROVIDERS[source]], 0.0
             while not pressed or (
-                fault != "nothing" and applies and not simulator.board.struck[fault] and pressed < 15
+                fault != "nothing" and applies and not simulator.board.applied[fault] and pressed < 15
             ):
                 await press(polled)
                 pressed += PRESSED_FOR
-            assert simulator.board.struck[fault] > 0 or fault == "nothing" or not applies
+            assert simulator.board.applied[fault] > 0 or fault == "nothing" or not applies
             return fault, traffic.most_in(1.0), len(traffic.times) / pressed
 
     # A few at a time: what one event loop has to do for all of them would blur the record.
@@ -134,7 +134,7 @@ async def test_every_request_that_arrives_was_counted_before_it_began(fault, tmp
         for _ in range(5):
             clock.ahead += await polled.poll()
             await asyncio.sleep(0.02)
-        assert simulator.board.struck[fault] > 0
+        assert simulator.board.applied[fault] > 0
         # One that is written onto a dead connection was counted and does not arrive.
         assert 30 < len(simulator.traffic["govdelivery"].times) <= counted
 
@@ -320,7 +320,7 @@ async def test_work_whose_lease_was_not_renewed_in_time_asks_nothing_more(tmp_pa
     ):
         await polled.poll()
         asked = len(simulator.traffic["govdelivery"].times)
-        tenure = LeaseDeadline("source/city", clock.monotonic() + 15)
+        lease_deadline = LeaseDeadline("source/city", clock.monotonic() + 15)
 
         async def work() -> None:
             clock.ahead += 16  # the process was stopped for as long
@@ -328,7 +328,7 @@ async def test_work_whose_lease_was_not_renewed_in_time_asks_nothing_more(tmp_pa
                 pytest.fail("nothing may be asked")
 
         with pytest.raises(LeaseLost, match=r"source/city was not renewed in time"):
-            await run_until_deadline(tenure, work())
+            await run_until_deadline(lease_deadline, work())
         assert len(simulator.traffic["govdelivery"].times) == asked
         await polled.poll()
         assert len(simulator.traffic["govdelivery"].times) > asked

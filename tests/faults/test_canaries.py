@@ -204,7 +204,7 @@ async def trouble(simulator: Simulator, config: Path, witness: Witness, seconds:
         for page in ("metrics", "readyz", "livez"):
             witness.look(page, await fetch(f"http://{listen}/{page}"))
     simulator.switch_off()
-    assert len(simulator.board.struck) > 35
+    assert len(simulator.board.applied) > 35
 
 
 COMMANDS = (

@@ -54,10 +54,10 @@ async def journal(folder: Path) -> list[tuple[str, str, str]]:
 
 def scatter(message: Message, now: float) -> None:
     """Have every second recipient move at some time of the walk, wherever it stands in the list."""
-    dice = random.Random(5)
-    moving = dice.sample(range(RECIPIENTS), RECIPIENTS // 2)
+    rng = random.Random(5)
+    moving = rng.sample(range(RECIPIENTS), RECIPIENTS // 2)
     message.plan_all(
-        [(now + dice.random() * MOVING, index, State("failed" if index % 5 == 0 else "sent")) for index in moving]
+        [(now + rng.random() * MOVING, index, State("failed" if index % 5 == 0 else "sent")) for index in moving]
     )
 
 

@@ -184,13 +184,13 @@ async def _all_told(receiver: Taker, made: int) -> bool:
 
 
 async def _waits(store: Any, made: int) -> bool:
-    tally = (await store.counts("crm"))["journeys"]
-    return tally.waiting == made - PEOPLE and tally.taken == PEOPLE
+    counts = (await store.counts("crm"))["journeys"]
+    return counts.waiting == made - PEOPLE and counts.taken == PEOPLE
 
 
 async def _settled(store: Any, made: int) -> bool:
-    tally = (await store.counts("crm"))["journeys"]
-    return (tally.taken, tally.waiting) == (made, 0)
+    counts = (await store.counts("crm"))["journeys"]
+    return (counts.taken, counts.waiting) == (made, 0)
 
 
 def _by_subject(events: list[dict[str, Any]]) -> dict[str, list[int]]:

@@ -451,8 +451,8 @@ async def test_what_providers_really_do(row: Row, tmp_path: Path) -> None:
         scene.simulator.switch_on(row.fault, path=where, value=row.value, limit=row.limit, share=row.share)
         said: list[str] = []
         for number in range(PATIENCE):
-            struck = scene.simulator.board.struck[row.fault]
-            if number >= row.polls and struck and (row.heard != EVERYTHING or await heard_all(row, scene)):
+            applied = scene.simulator.board.applied[row.fault]
+            if number >= row.polls and applied and (row.heard != EVERYTHING or await heard_all(row, scene)):
                 break
             wait = await scene.poll()
             error = scene.polled.error
@@ -461,7 +461,7 @@ async def test_what_providers_really_do(row: Row, tmp_path: Path) -> None:
                 assert isinstance(error, row.raises) if row.raises else error is None, error
             said += [str(error)] if error else []
             said += scene.polled.problems
-        assert scene.simulator.board.struck[row.fault] > 0, "the trouble never struck"
+        assert scene.simulator.board.applied[row.fault] > 0, "the trouble never struck"
         assert any(re.search(resolved(row.says, scene), line) for line in said) or not row.says, said
         await check_heard(row, scene, before, where)
         scene.simulator.switch_off()
@@ -486,11 +486,11 @@ async def check_heard(row: Row, scene: Stage, before: dict[str, History], where:
         assert await heard_all(row, scene)
         assert news
     elif row.heard == OTHERS:
-        struck = re.match(r"/messages/\w+/\d+", where)
-        assert struck is not None
+        applied = re.match(r"/messages/\w+/\d+", where)
+        assert applied is not None
         assert news
-        assert not any(subject.startswith(struck[0]) for subject in news)
-        left = [path for path in scene.simulator.unseen() if not path.startswith(struck[0])]
+        assert not any(subject.startswith(applied[0]) for subject in news)
+        left = [path for path in scene.simulator.unseen() if not path.startswith(applied[0])]
         assert not left
 
 
@@ -518,10 +518,10 @@ async def test_a_message_that_was_given_up_is_followed_again_when_the_list_still
             await scene.poll()
             scene.time.ahead += 900
         scene.move()
-        asked = scene.simulator.board.struck["not_found"]
+        asked = scene.simulator.board.applied["not_found"]
         for _ in range(10):
             await scene.poll()
-        assert scene.simulator.board.struck["not_found"] - asked <= 1, "it is asked for once an hour at most"
+        assert scene.simulator.board.applied["not_found"] - asked <= 1, "it is asked for once an hour at most"
         scene.simulator.switch_off()
         await scene.complete()
 
@@ -568,7 +568,7 @@ async def test_an_answer_from_a_replica_that_lags_behind_delays_and_spoils_nothi
                 assert scene.polled.error is None
                 assert is_prefix(await scene.polled.histories(), expected(scene.simulator))
                 scene.time.ahead += 400
-        assert scene.simulator.board.struck["stale_answer"] > 0
+        assert scene.simulator.board.applied["stale_answer"] > 0
         scene.simulator.switch_off()
         await scene.complete()
 
@@ -671,7 +671,7 @@ async def test_a_way_to_another_origin_is_not_taken_and_no_token_arrives_there(s
         scene.simulator.switch_on(fault, value=origin, path=where)
         for _ in range(3):
             await scene.poll()
-        assert scene.simulator.board.struck[fault] > 0
+        assert scene.simulator.board.applied[fault] > 0
         assert not came
         scene.simulator.switch_off()
         await scene.complete()
@@ -684,7 +684,7 @@ async def test_with_rest_url_given_a_token_goes_nowhere_else(tmp_path):
         scene.polled.source._tokens._rest_url = config.rest_url
         scene.simulator.switch_on("rest_url_elsewhere", value=f"{origin}/")
         await scene.poll()
-        assert scene.simulator.board.struck["rest_url_elsewhere"] > 0
+        assert scene.simulator.board.applied["rest_url_elsewhere"] > 0
         assert scene.polled.error is None
         assert not came
         await scene.complete()
@@ -847,13 +847,13 @@ FOR_GOOD = {"vanished_message", "rest_url_elsewhere"}
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("source", SOURCES)
 async def test_whatever_strikes_at_random_for_forty_polls_nothing_is_lost_or_doubled(source, seed, tmp_path):
-    dice = random.Random(f"{source}/{seed}")
+    rng = random.Random(f"{source}/{seed}")
     usable = sorted(set(FAULTS) - TELLING - TO_AND_FRO - SLOW - FOR_GOOD)
     async with stage(source, tmp_path) as scene:
         world = scene.simulator.world
         for number in range(40):
             scene.simulator.switch_off()
-            for fault in dice.sample(usable, 6):
+            for fault in rng.sample(usable, 6):
                 scene.simulator.switch_on(fault, share=0.3, value=0.02 if fault.startswith("slow") else None)
             match source:
                 case "city":
@@ -863,7 +863,7 @@ async def test_whatever_strikes_at_random_for_forty_polls_nothing_is_lost_or_dou
                 case "journeys":
                     world.add_send_event()
             await scene.poll()
-        assert len(scene.simulator.board.struck) >= 10
+        assert len(scene.simulator.board.applied) >= 10
         scene.simulator.switch_off()
         await scene.complete()
         assert sum(map(len, (await scene.polled.histories()).values())) > 40

@@ -234,10 +234,10 @@ async def test_work_that_is_cancelled_while_it_asks_redis_ends_at_once(keeps):
         while True:
             await store.settle("crm", [Position("city", 1)])
 
-    dice = random.Random(1)
+    rng = random.Random(1)
     for _ in range(200):
         task = asyncio.ensure_future(work())
-        await asyncio.wait([task], timeout=dice.random() * 0.005)
+        await asyncio.wait([task], timeout=rng.random() * 0.005)
         task.cancel()
         done, _ = await asyncio.wait([task], timeout=60)
         assert done, "a cancellation was swallowed"

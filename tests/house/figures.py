@@ -47,12 +47,13 @@ PRONOUNS = {"one", "each", "found", "told", "some"}
 # A constant whose name has one of these words needs no sentence: it says what is counted or measured.
 UNITS = {
     *("SECONDS", "MINUTES", "HOURS", "DAYS", "MILLIS", "MS", "MICROS", "NANOS"),
-    *("BYTES", "KIB", "MIB", "GIB", "BITS", "CHARS", "DIGITS", "LINES", "WORDS", "COLUMNS"),
+    *("BYTES", "KIB", "MIB", "GIB", "BITS", "CHARS", "CHARACTERS", "DIGITS", "LINES", "WORDS", "COLUMNS"),
     *("RATIO", "SHARE", "FACTOR", "PERCENT", "STATUS", "CODE", "PORT", "VERSION"),
     *("ATTEMPTS", "RETRIES", "TRIES", "FAILURES", "PROBLEMS", "ROUNDS", "POLLS", "INTERVALS", "STEPS", "COUNT"),
     *("EVENTS", "MESSAGES", "DELIVERIES", "OBSERVATIONS", "OCCURRENCES", "RECIPIENTS", "RECORDS", "RESOURCES"),
     *("CALLS", "CONNECTIONS", "DECISIONS", "ENTRIES", "FIELDS", "GROUPS", "ITEMS", "KEYS", "PAGES", "POSITIONS"),
     *("REQUESTS", "ROWS", "SCOPES", "STATUSES", "TASKS", "THREADS", "TOPICS", "URLS", "VALUES", "WRITES"),
+    *("BUCKETS", "COMMITS", "ENCODERS", "SWEEPS", "TURNS", "WALKS"),
 }
 _PER_UNIT = re.compile(r"(?:^|_)PER_(?:SECOND|MINUTE|HOUR|DAY|BYTE|EVENT|PAGE|REQUEST)(?:_|$)")
 _DIRECTIVE = re.compile(r"#\s*(?:noqa|type:|pragma:|fmt:|pyright:|mypy:)")

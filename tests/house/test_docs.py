@@ -17,7 +17,9 @@ import click
 import pytest
 from catalogue import CATALOGUE
 from house.figures import sentences
+from house.test_imports import SEES
 
+from bridge import plugin
 from bridge.cli import cli
 from bridge.cli.support.options import Exit
 from bridge.config import registry
@@ -141,6 +143,11 @@ EVENTS = dict.fromkeys(
 def test_every_event_is_explained_once(event: type) -> None:
     assert event.__doc__
     assert documented()[event.__name__] == 1
+
+
+def test_every_name_for_plugins_is_explained_once() -> None:
+    names = [row[0].partition("]")[0].strip("[`") for row in rows("reference/plugin-names.md") if row[1]]
+    assert sorted(names) == sorted(plugin.__all__)
 
 
 # --- metrics, log events, states, exit codes: pages that are compared with the code -----------------------------------
@@ -284,10 +291,19 @@ def test_delivery_page_has_the_price_of_every_crash() -> None:
     assert written == [(point.name, point.to_consumers, point.to_sink) for point in POINTS]
 
 
+def rooms() -> dict[str, str]:
+    """Return what each folder of the bridge may import, in the words of the page."""
+    return {row[0].strip("`/"): row[2] for row in rows("explanation/architecture.md", "## Rooms")}
+
+
 def test_architecture_page_has_every_folder() -> None:
-    drawn = {row[0].strip("`/") for row in rows("explanation/architecture.md", "## Rooms")}
     folders = {path.parent.name for path in (ROOT / "bridge").glob("*/__init__.py")}
-    assert drawn == folders
+    assert set(rooms()) == folders
+
+
+def test_architecture_page_says_what_a_foundation_may_import() -> None:
+    written = {name: set(rooms()[name].split(", ")) - {"nothing of the bridge"} for name in SEES}
+    assert written == SEES
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
@@ -315,7 +331,7 @@ def test_pages_with_glossary_words_link_the_glossary() -> None:
 def test_index_links_every_page() -> None:
     index = (DOCS / "README.md").read_text()
     targets = {(DOCS / target).resolve() for target in re.findall(r"\]\(([^)#:]+)", index)}
-    assert sorted(DOCS.rglob("*.md")) == sorted({*targets, DOCS / "README.md"} & set(DOCS.rglob("*.md")))
+    assert sorted({*DOCS.rglob("*.md")} - targets - {DOCS / "README.md"}) == []
 
 
 # --- plain English ----------------------------------------------------------------------------------------------------

@@ -17,14 +17,13 @@ FUNCTION_P95_LINES = 18
 
 # Figures that are not at their goal yet. A number here may only fall; at its goal it is taken out.
 STILL = {
-    "long files": 9,
+    "long files": 4,
     "long classes": 4,
-    "pronoun bindings": 25,
-    "unexplained constants": 108,
+    "pronoun bindings": 1,
     "long test files": 12,
     "long test names": 590,
     "repeated test names": 10,
-    "pronoun bindings in tests": 559,
+    "pronoun bindings in tests": 551,
 }
 
 REMEDIES = {

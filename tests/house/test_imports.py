@@ -137,12 +137,12 @@ def test_a_foundation_imports_only_what_lies_below_it(name: str) -> None:
 
 
 def test_only_adapters_import_a_driver() -> None:
-    strangers = [
+    undefined = [
         str(statement)
         for statement in IMPORTS
         if statement.target.partition(".")[0] in DRIVERS and not f"{statement.module}.".startswith(DRIVER_ROOMS)
     ]
-    assert strangers == []
+    assert undefined == []
 
 
 def test_the_bridge_does_not_name_its_plugins() -> None:

@@ -46,21 +46,21 @@ class Pages:
 
 @given(st.lists(st.integers(0, 9), max_size=30), st.integers(1, 12), st.integers(1, 20), st.integers(0, 5))
 async def test_every_page_comes_once_and_in_order_whoever_is_faster(
-    sizes: list[int], bunch: int, ahead: int, slowness: int
+    sizes: list[int], batch: int, ahead: int, slowness: int
 ) -> None:
     provider = Pages(sizes)
     taken: list[list[Page]] = []
-    async for some in prefetched(provider.read(), bunch=bunch, ahead=ahead):
+    async for some in prefetched(provider.read(), batch=batch, ahead=ahead):
         taken.append(some)
         for _ in range(slowness):
             await asyncio.sleep(0)
     assert [one for some in taken for one in some] == provider.pages
-    assert all(some and (len(some) == 1 or sum(len(one.observations) + 1 for one in some) <= bunch) for some in taken)
+    assert all(some and (len(some) == 1 or sum(len(one.observations) + 1 for one in some) <= batch) for some in taken)
 
 
 async def test_while_a_commit_lasts_the_next_pages_are_read_and_come_together() -> None:
     provider = Pages([10] * 20)
-    async with aclosing(prefetched(provider.read(), bunch=55, ahead=1000)) as reading:
+    async with aclosing(prefetched(provider.read(), batch=55, ahead=1000)) as reading:
         assert len(await anext(reading)) == 1
         async with asyncio.timeout(60):
             while provider.asked < 20:
@@ -70,7 +70,7 @@ async def test_while_a_commit_lasts_the_next_pages_are_read_and_come_together() 
 
 async def test_a_slow_store_holds_the_source_back() -> None:
     provider = Pages([10] * 100)
-    async with aclosing(prefetched(provider.read(), bunch=11, ahead=44)) as reading:
+    async with aclosing(prefetched(provider.read(), batch=11, ahead=44)) as reading:
         await anext(reading)
         for _ in range(500):
             await asyncio.sleep(0)
@@ -94,6 +94,6 @@ async def test_a_failure_comes_behind_the_pages_before_it() -> None:
 
 async def test_leaving_early_ends_the_source() -> None:
     provider = Pages([10] * 100)
-    async with aclosing(prefetched(provider.read(), bunch=11, ahead=44)) as reading:
+    async with aclosing(prefetched(provider.read(), batch=11, ahead=44)) as reading:
         await anext(reading)
     assert provider.ended

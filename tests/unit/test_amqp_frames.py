@@ -87,13 +87,17 @@ def test_what_frames_wrote_is_read_wherever_it_is_cut_off(
     pieces = [brought(one, channel, consumer, tag) for tag, one in enumerate(some, 7)]
     stream = b"".join(pieces)
     cut = data.draw(st.integers(0, len(stream)))
-    taken, end = DeliverDecoder(channel, consumer).take(stream[:cut], 500)
+    taken, end = DeliverDecoder(channel, consumer, 3).decode(stream[:cut], 500)
     count = whole(some, [*map(len, pieces)], cut)
     assert end == sum(map(len, pieces[:count]))
-    assert [(one.tag, one.topic, one.id, one.timestamp, one.position, one.body) for one in taken] == [
-        (tag, one.event.topic, one.event.id, message.amqp_timestamp(one.event), str(one.position), one.event.body)
-        for tag, one in enumerate(some[:count], 7)
-    ]
+    assert taken == [
+        message.received(
+            entry.event.topic, entry.event.body,
+            {"message_id": entry.event.id, "timestamp": message.amqp_timestamp(entry.event)},
+            message.headers(entry), (3, tag),
+        )
+        for tag, entry in enumerate(some[:count], 7)
+    ]  # fmt: skip
 
 
 SOME = JournalEntry(Position("a", 1), WireEvent("i", "sms.recipient.sent", 1_000_000_000, b"{}"))
@@ -116,40 +120,40 @@ OTHERS = {
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_what_is_anything_else_is_left_to_the_library_and_what_lies_before_it_is_not(name: str) -> None:
-    deliveries, ours = DeliverDecoder(1, "us"), brought(SOME, 1, "us", 1)
-    assert deliveries.take(OTHERS[name], 500) == ([], 0)
-    assert deliveries.take(OTHERS[name] + ours, 500)[1] == (0 if OTHERS[name] else len(ours))
-    taken, end = deliveries.take(ours + ours + OTHERS[name], 500)
+    deliveries, ours = DeliverDecoder(1, "us", 3), brought(SOME, 1, "us", 1)
+    assert deliveries.decode(OTHERS[name], 500) == ([], 0)
+    assert deliveries.decode(OTHERS[name] + ours, 500)[1] == (0 if OTHERS[name] else len(ours))
+    taken, end = deliveries.decode(ours + ours + OTHERS[name], 500)
     assert (len(taken), end) == (2, 2 * len(ours))
 
 
 @given(st.binary(max_size=200), st.integers(0, 200))
 def test_no_bytes_make_reading_fail(noise: bytes, at: int) -> None:
     ours = brought(SOME, 1, "us", 1)
-    DeliverDecoder(1, "us").take(noise, 500)
-    taken, end = DeliverDecoder(1, "us").take(ours[:at] + noise + ours[at:], 500)
+    DeliverDecoder(1, "us", 3).decode(noise, 500)
+    taken, end = DeliverDecoder(1, "us", 3).decode(ours[:at] + noise + ours[at:], 500)
     assert end <= len(ours) + len(noise)
     assert (end == 0) == (not taken)
 
 
 def test_no_more_is_taken_than_was_asked_for() -> None:
     ours = brought(SOME, 1, "us", 1)
-    taken, end = DeliverDecoder(1, "us").take(ours * 5, 3)
+    taken, end = DeliverDecoder(1, "us", 3).decode(ours * 5, 3)
     assert (len(taken), end) == (3, 3 * len(ours))
 
 
 @given(st.lists(entries, max_size=5), st.integers(1, 2047), words)
 def test_every_event_is_framed_as_the_library_frames_it(some: list[JournalEntry], channel: int, exchange: str) -> None:
     frames = PublishEncoder(channel, exchange, FRAME_MAX)
-    assert [frames.of(one) for one in some] == [by_the_library(one, channel, exchange) for one in some]
+    assert [frames.encode(one) for one in some] == [by_the_library(one, channel, exchange) for one in some]
 
 
 def test_a_journal_with_a_time_before_1970_does_not_hold_up_the_relay() -> None:
     old = JournalEntry(Position("a", 1), WireEvent("i", "sms.recipient.sent", -62_135_596_800, b"{}"))
     new = JournalEntry(Position("a", 1), WireEvent("i", "sms.recipient.sent", 0, b"{}"))
     assert (
-        PublishEncoder(1, "x", FRAME_MAX).of(old)
-        == PublishEncoder(1, "x", FRAME_MAX).of(new)
+        PublishEncoder(1, "x", FRAME_MAX).encode(old)
+        == PublishEncoder(1, "x", FRAME_MAX).encode(new)
         == by_the_library(old, 1, "x")
     )
 
@@ -158,7 +162,7 @@ def test_topics_without_end_do_not_fill_the_memory() -> None:
     frames = PublishEncoder(1, "bridge.events", FRAME_MAX)
     for number in range(10_000):
         one = JournalEntry(Position("a", number + 1), WireEvent("i", f"sms.recipient.s{number}", 0, b"{}"))
-        assert f"s{number}".encode() in frames.of(one)
+        assert f"s{number}".encode() in frames.encode(one)
     assert len(frames._topics) <= 4096
 
 
@@ -227,4 +231,4 @@ async def test_ours_and_others_and_large_ones_arrive_in_the_order_in_which_they_
 @pytest.mark.parametrize("event", [WireEvent("i" * 256, "a.b.c", 0, b""), WireEvent("i", "a" * 256, 0, b"")])
 def test_what_amqp_cannot_carry_is_refused_before_anything_is_written(event: WireEvent) -> None:
     with pytest.raises(ValueError, match="bytes must be in range"):
-        PublishEncoder(1, "bridge.events", FRAME_MAX).of(JournalEntry(Position("a", 1), event))
+        PublishEncoder(1, "bridge.events", FRAME_MAX).encode(JournalEntry(Position("a", 1), event))

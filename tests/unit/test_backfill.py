@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from bridge.adapters.sqlite.store import SqliteStore
 from bridge.cli import main
-from bridge.cli.commands.backfill import _Lines, _telling
+from bridge.cli.commands.backfill import _Lines, _progress
 from bridge.cli.commands.backfill import _room as _room_of
 from bridge.config.loading import load
 from bridge.domain.clock import Clock
@@ -324,7 +324,7 @@ class Run:
         clock = Clock(now=lambda: self.now, sleep=self.sleep)
         work = Backfill(
             "city", intake(self.store, self.source), self.source, self.store, clock,
-            room=self.room, tell=lambda state: self.told.append(replace(state)),
+            room=self.room, on_progress=lambda state: self.told.append(replace(state)),
         )  # fmt: skip
         return await work.run(start, end, **options)
 
@@ -530,7 +530,7 @@ async def test_ctrl_c_ends_it_and_the_same_command_goes_on(world) -> None:
         sys.executable, "-m", "bridge", "backfill", "drops", "--start", "40h", "-c", str(world.config),
         cwd=world.folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
     )  # fmt: skip
-    await until(lambda: world.simulator.board.struck["never_answers"], "it waits for today's records")
+    await until(lambda: world.simulator.board.applied["never_answers"], "it waits for today's records")
     process.send_signal(signal.SIGINT)
     _, err = await process.communicate()
     assert process.returncode == 130, err.decode()
@@ -549,7 +549,7 @@ def _day(now: float) -> str:
 def test_a_terminal_shows_a_bar(tmp_path, capsys, monkeypatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr("sys.stderr", terminal := Terminal())
-    with _telling(Clock().monotonic) as tell:
+    with _progress(Clock().monotonic) as tell:
         tell(BackfillProgress(AT - DAY, AT, (AT - DAY, AT), covered=43200.0, observed=1200, events=3, waits="HTTP 503"))
     assert "2026-02-28T12:00:00Z" in terminal.getvalue()
     assert "1,200 looked at, 3 new events; HTTP 503" in terminal.getvalue()
@@ -564,13 +564,13 @@ def test_elsewhere_lines_tell_of_each_step_and_of_each_wait(monkeypatch, capsys)
     now = 0.0
     lines = _Lines(lambda: now)
     state = BackfillProgress(AT - DAY, AT, (AT - DAY, AT))
-    lines.tell(state)
+    lines.print_progress(state)
     state.observed = 10
-    lines.tell(state)
+    lines.print_progress(state)
     now = 11.0
-    lines.tell(state)
+    lines.print_progress(state)
     state.waits = "HTTP 503; tried again in 3 s"
-    lines.tell(state)
+    lines.print_progress(state)
     assert capsys.readouterr().err.splitlines() == [
         "2026-02-28T12:00:00Z    0%  0 looked at, 0 new events",
         "2026-02-28T12:00:00Z    0%  10 looked at, 0 new events",

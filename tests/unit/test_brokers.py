@@ -25,12 +25,9 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.adapters import message
-from bridge.adapters.kombu import redis as kombu_redis
+from bridge.adapters import message, taps
 from bridge.adapters.kombu.broker import KombuBroker
-from bridge.adapters.kombu.redis import TAP_PREFIX
 from bridge.adapters.kombu.url import parse_broker_url
-from bridge.adapters.sqlite import broker as sqlite_broker
 from bridge.adapters.sqlite.broker import SqliteBroker
 from bridge.concurrency.thread_worker import ThreadWorker, wait_readable
 from bridge.domain.clock import Clock
@@ -270,7 +267,7 @@ def test_a_time_that_cannot_be_read_is_no_problem(text: object) -> None:
 def test_a_url_is_shown_without_its_credentials(url: str, label: str, family: str) -> None:
     first = parse_broker_url(url)[0]
     assert (first.label, first.family) == (label, family)
-    first.dial()
+    first.connection()
 
 
 @pytest.mark.parametrize(
@@ -293,8 +290,8 @@ def test_options_follow_a_question_mark() -> None:
         "sentinel://s:26379/0?master_name=main&visibility_timeout=60&ssl_ca_certs=/ca.pem&x=true"
     )
     assert address.options == {"master_name": "main", "visibility_timeout": 60, "x": True}
-    assert address.dial(lease=1).transport_options == {"lease": 1, **address.options}
-    assert parse_broker_url("amqp://h?heartbeat=7")[0].dial(heartbeat=30).heartbeat == 7
+    assert address.connection(lease=1).transport_options == {"lease": 1, **address.options}
+    assert parse_broker_url("amqp://h?heartbeat=7")[0].connection(heartbeat=30).heartbeat == 7
 
 
 def test_certificates_are_checked_unless_the_url_says_otherwise() -> None:
@@ -476,7 +473,7 @@ async def test_any_other_kombu_transport_works_as_well(tmp_path: Path, make: Cal
 
 
 async def test_a_dead_tap_on_redis_is_cleared_by_a_publisher(redis_url: str, make: Callable[..., KombuBroker]) -> None:
-    queue = f"{TAP_PREFIX}dead"
+    queue = f"{taps.PREFIX}dead"
     with redis.Redis.from_url(redis_url) as client:
         client.sadd(f"_kombu.binding.{EXCHANGE}", f"#\x06\x16^.*?$\x06\x16{queue}")
         client.lpush(queue, "x")
@@ -487,8 +484,7 @@ async def test_a_dead_tap_on_redis_is_cleared_by_a_publisher(redis_url: str, mak
 async def test_a_slow_tap_keeps_the_newest(
     redis_url: str, tmp_path: Path, make: Callable[..., KombuBroker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kombu_redis, "TAP_KEEPS", 5)
-    monkeypatch.setattr(sqlite_broker, "TAP_KEEPS", 5)
+    monkeypatch.setattr(taps, "MAX_MESSAGES", 5)
     embedded = SqliteBroker(tmp_path / "broker.db", clock=Clock())
     for broker in (embedded, make(redis_url)):
         async with broker.tap(["#"]) as tap:
@@ -783,7 +779,7 @@ def test_a_loop_that_has_gone_does_not_hold_the_thread() -> None:
     assert thread.daemon
     released.set()
     worker._stopping = True
-    worker._ring()
+    worker._wake()
     thread.join(60)
     assert not thread.is_alive()
 

@@ -140,7 +140,7 @@ class Bridge:
     tms: Tms
     source: GovDelivery
     cursor: dict[str, str] = field(default_factory=dict)
-    trails: dict[tuple[str, str], str] = field(default_factory=dict)
+    histories: dict[tuple[str, str], str] = field(default_factory=dict)
     events: list[tuple] = field(default_factory=list)
     observed: int = 0
     pages: int = 0
@@ -162,11 +162,11 @@ class Bridge:
         for one in page.observations:
             self.observed += 1
             key = (one.scope, one.key)
-            silent = self.baseline and (not self.started or (page.backlog and key not in self.trails))
-            change = classify(one.kind.lifecycle, self.trails.get(key), one.status)
+            silent = self.baseline and (not self.started or (page.backlog and key not in self.histories))
+            change = classify(one.kind.lifecycle, self.histories.get(key), one.status)
             if change is not None:
                 news += [] if silent else [(one, change)]
-                self.trails[key] = change.history
+                self.histories[key] = change.history
         awaiting = [one for one, _ in news if one.awaits_detail]
         completed = dict(zip(map(id, awaiting), await self.source.complete(awaiting), strict=True))
         for one, change in news:
@@ -659,13 +659,13 @@ async def test_a_message_that_vanished_is_reported_and_at_last_left_alone(tms, o
     bridge = open_bridge(discover=True, interval="10s")
     await bridge.poll()
     del tms.at[S1]
-    told = []
+    count_response = []
     for _ in range(300):
         bridge.later(10)
         await bridge.poll()
-        told += bridge.source.problems
-    assert len(told) == 7
-    assert "no longer followed" in told[-1]
+        count_response += bridge.source.problems
+    assert len(count_response) == 7
+    assert "no longer followed" in count_response[-1]
     assert tms.count(S1) == 7
 
 
@@ -756,7 +756,7 @@ async def test_links_that_lead_round_in_a_circle_end_where_they_began(tms, open_
     assert len(await bridge.poll()) == 3
     assert len(tms.asked) == 3
     assert bridge.source.problems == [
-        f"{S1}: the list's next link leads back to a page that was read; taken for its end",
+        f"{S1}: the list's next link leads back to a page that was read; treated as its end",
         f"{S1}: 2 recipients are listed, 3 are counted",
     ]
 
@@ -809,7 +809,7 @@ async def test_lists_without_end_are_given_up(tms, open_bridge, monkeypatch):
     await bridge.poll()
     assert bridge.source.problems == [
         "/messages/sms: the list has more than 5 pages; the rest is not read",
-        f"{S2}: the list's next link leads beyond 5 pages; taken for its end",
+        f"{S2}: the list's next link leads beyond 5 pages; treated as its end",
     ]
 
 
@@ -878,8 +878,8 @@ async def test_a_message_that_cannot_be_taken_in_is_reported_and_the_others_are_
     monkeypatch.setattr("bridge.sources.govdelivery.sweep.counts", odd)
     bridge = open_bridge(messages=[S1, S2], concurrency=1)
     assert await bridge.poll() == [("sms.message.sending", S2)]
-    (told,) = bridge.source.problems
-    assert told.startswith(f"{S1}: its answer cannot be taken in (OverflowError); failure 1, tried again in")
+    (count_response,) = bridge.source.problems
+    assert count_response.startswith(f"{S1}: its answer cannot be read (OverflowError); failure 1, tried again in")
     assert json.loads(bridge.cursor[S1])["failures"] == 1
 
 
@@ -953,12 +953,12 @@ async def test_a_message_whose_recipients_are_never_to_be_had_is_left_alone_when
     tms.people(S2)
     tms.at |= {f"{S1}/recipients": broken, "/messages/sms": [tms.at[S1]]}
     bridge = open_bridge(discover=True, channels=["sms"], messages=[S2], follow_for="4h")
-    told = []
+    count_response = []
     for _ in range(36):
         await bridge.poll()
-        told += bridge.source.problems
+        count_response += bridge.source.problems
         bridge.later(600)
-    assert "no longer followed" in told[-1]
+    assert "no longer followed" in count_response[-1]
     asked = tms.count(S1)
     bridge.later(3600)
     await bridge.poll()
@@ -985,7 +985,7 @@ async def test_a_list_that_shows_the_same_people_for_ever_has_an_end(tms, open_b
     assert len(await bridge.poll()) == 2
     assert tms.count(f"{S1}/recipients") == 11
     assert bridge.source.problems == [
-        f"{S1}: the list's next link has led to nobody new for 10 pages; taken for its end"
+        f"{S1}: the list's next link has led to nobody new for 10 pages; treated as its end"
     ]
     assert "swept" in json.loads(bridge.cursor[S1])
 
@@ -1014,15 +1014,15 @@ async def test_a_broken_collection_of_calls_does_not_keep_recipients_from_being_
     tms.at |= {f"{V1}/recipients/{detail}": [] for detail in ("machine", "no_answer", "could_not_connect")}
     tms.at |= {f"{V1}/recipients/human": people[:1], f"{V1}/recipients/busy": lambda: web.Response(status=broken)}
     bridge = open_bridge(messages=[V1], interval="10s")
-    told = []
+    count_response = []
     for _ in range(70):
         await bridge.poll()
-        told += bridge.source.problems
+        count_response += bridge.source.problems
         bridge.later(10)
     assert sorted(topic for topic, *_ in bridge.events) == [
         "voice.message.sending", "voice.recipient.failed", "voice.recipient.sent.human",
     ]  # fmt: skip
-    assert any("recipients/busy: " in line and "stay without this detail" in line for line in told)
+    assert any("recipients/busy: " in line and "stay without this detail" in line for line in count_response)
 
 
 async def test_a_page_that_keeps_failing_does_not_keep_those_before_it_from_being_read_again(tms, open_bridge):
@@ -1272,12 +1272,12 @@ async def test_a_list_that_is_being_built_for_ever_is_reported(tms, open_bridge)
     tms.people(S1)
     tms.at |= {"/messages/sms": 202}
     bridge = open_bridge(discover=True, channels=["sms"], messages=[S1], stall_after="5m")
-    told = []
+    count_response = []
     for _ in range(12):
         await bridge.poll()
-        told.append(len(bridge.source.problems))
+        count_response.append(len(bridge.source.problems))
         bridge.later(30)
-    assert told == [0] * 10 + [1] * 2
+    assert count_response == [0] * 10 + [1] * 2
     assert "still building" in bridge.source.problems[0]
     lonely = open_bridge(discover=True, channels=["sms"], stall_after="5m")
     await lonely.poll()
@@ -1387,7 +1387,7 @@ async def first_start(tms: Tms, open_bridge, trouble: str, **settings) -> Bridge
     for _ in range(3):
         bridge.later(30)
         await bridge.poll()
-    assert len(bridge.trails) == (12 if "discover" in settings else 10)
+    assert len(bridge.histories) == (12 if "discover" in settings else 10)
     return bridge
 
 
@@ -1666,18 +1666,18 @@ async def test_a_rotated_token_is_used_at_once_and_a_lost_one_is_said_so(tms, ti
 
 @pytest.mark.parametrize("discover", [True, False])
 async def test_a_source_that_lost_its_lease_asks_for_nothing_more(tms, open_bridge, discover):
-    tenure = LeaseDeadline("source/city", 1e9)
+    lease_deadline = LeaseDeadline("source/city", 1e9)
 
     what = {"/": {"_links": [{"sms": "/messages/sms"}]}, "/messages/sms": [], "/messages/sms/1": tms.message("/x")}
 
     def ends():
-        tenure.until = -1e9
+        lease_deadline.until = -1e9
         return what[tms.asked[-1].partition("?")[0]]
 
     tms.at |= dict.fromkeys(what, ends)
     named = ["/messages/sms/1", "/messages/sms/2"]
     bridge = open_bridge(channels=["sms", "voice"], discover=discover, messages=named, concurrency=1)
-    held = bind(lease=tenure)
+    held = bind(lease=lease_deadline)
     try:
         with pytest.raises(errors.LeaseLost):
             await bridge.poll()

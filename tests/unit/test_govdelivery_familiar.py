@@ -168,17 +168,17 @@ async def test_another_replica_that_read_it_meanwhile_makes_our_memory_void(worl
 
 async def test_every_so_often_all_is_read_in_earnest(world: World) -> None:
     await world.poll()
-    looked = [(await world.poll(after=100))[2] for _ in range(14)]
-    assert set(looked) == {1, 21}
-    assert looked.count(21) == 2
+    swept_at = [(await world.poll(after=100))[2] for _ in range(14)]
+    assert set(swept_at) == {1, 21}
+    assert swept_at.count(21) == 2
 
 
 def test_the_messages_read_longest_ago_are_forgotten_first() -> None:
-    familiar = PageCache(kept=10)
+    page_cache = PageCache(kept=10)
     for number in range(5):
-        reading = familiar.begin(f"m{number}", 1.0, None, 1.0, 600.0)
+        reading = page_cache.begin(f"m{number}", 1.0, None, 1.0, 600.0)
         for page in range(4):
             reading.note(f"p{page}", page, 50)
-        familiar.end(f"m{number}", reading)
-    known = [familiar.begin(f"m{number}", 2.0, 1.0, 2.0, 600.0).digest("p3") for number in range(5)]
+        page_cache.end(f"m{number}", reading)
+    known = [page_cache.begin(f"m{number}", 2.0, 1.0, 2.0, 600.0).digest("p3") for number in range(5)]
     assert known == [None, None, None, 3, 3]

@@ -156,9 +156,9 @@ async def test_pages_that_came_while_one_was_committed_are_committed_together(st
     ]
 
 
-@pytest.mark.parametrize("bunch", [1, 2, 3, 500])
+@pytest.mark.parametrize("batch", [1, 2, 3, 500])
 async def test_events_are_committed_in_one_order_in_whichever_portions_their_pages_came(
-    store, bunch: int, monkeypatch: pytest.MonkeyPatch
+    store, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pages: list[Page] = []
     for number in range(30):
@@ -171,8 +171,8 @@ async def test_events_are_committed_in_one_order_in_whichever_portions_their_pag
 
     async def portions(read):
         everything = [one async for one in read]
-        for start in range(0, len(everything), bunch):
-            yield everything[start : start + bunch]
+        for start in range(0, len(everything), batch):
+            yield everything[start : start + batch]
 
     monkeypatch.setattr("bridge.ingest.intake.prefetched", portions)
     await run(store, ScriptedSource([pages], details={str(number): "busy" for number in range(30)}))

@@ -28,14 +28,14 @@ STATUSES = st.sampled_from([*RECIPIENT.status_by_value, "paused", "(odd)", "née
 
 def walk(statuses: Sequence[str]) -> tuple[list[tuple[str, str]], str | None]:
     """Classify one status after the other; return the changes as status and transition, and the last trail."""
-    trail: str | None = None
+    history: str | None = None
     changes = []
     for status in statuses:
-        change = classify(RECIPIENT, trail, status)
+        change = classify(RECIPIENT, history, status)
         if change is not None:
             changes.append((change.status, change.transition.value))
-            trail = change.history
-    return changes, trail
+            history = change.history
+    return changes, history
 
 
 @pytest.mark.parametrize(
@@ -66,13 +66,13 @@ def test_the_same_status_again_is_no_event() -> None:
 
 
 def test_a_status_entered_a_second_time_is_another_occurrence() -> None:
-    trail = None
+    history = None
     occurrences = []
     for status in ["sending", "failed", "sending", "failed", "sending"]:
-        change = classify(RECIPIENT, trail, status)
+        change = classify(RECIPIENT, history, status)
         assert change is not None
         occurrences.append((change.status, change.occurrence))
-        trail = change.history
+        history = change.history
     assert occurrences == [("sending", 0), ("failed", 0), ("sending", 1), ("failed", 1), ("sending", 2)]
 
 
@@ -81,28 +81,28 @@ def test_two_unknown_statuses_are_two_events_and_the_same_one_is_none() -> None:
 
 
 def test_with_marks_each_occurrence_of_the_provider_is_one_event_in_any_order() -> None:
-    trail = None
+    history = None
     made = []
     for mark in ["7", "9", "7", "8", "9", "8"]:
-        change = classify(RECIPIENT, trail, "failed", mark)
+        change = classify(RECIPIENT, history, "failed", mark)
         if change is not None:
             made.append(change.occurrence)
-            trail = change.history
+            history = change.history
     assert made == ["7", "9", "8"]
 
 
 @given(st.lists(STATUSES, max_size=30))
 def test_a_trail_is_read_back_as_it_was_written(statuses: list[str]) -> None:
-    _, trail = walk(statuses)
-    assert str(StatusHistory.parse(trail)) == (trail or "")
+    _, history = walk(statuses)
+    assert str(StatusHistory.parse(history)) == (history or "")
 
 
 @given(st.lists(st.sampled_from(["a,b", "1|2", "é", "%2C", "x"]), max_size=8))
 def test_marks_of_any_text_are_read_back_as_they_were_written(marks: list[str]) -> None:
-    trail = StatusHistory()
+    history = StatusHistory()
     for mark in marks:
-        trail = trail.enter("f", mark)
-    assert StatusHistory.parse(str(trail)) == trail
+        history = history.enter("f", mark)
+    assert StatusHistory.parse(str(history)) == history
 
 
 @given(st.lists(STATUSES, min_size=1, max_size=12), st.data())
@@ -144,8 +144,8 @@ def test_duplicated_answers_change_nothing(history: list[str], times: int) -> No
 
 @given(st.permutations(["new", "sending", "failed"]), st.sampled_from(["sent", "failed"]))
 def test_reordered_answers_end_where_the_provider_ends_and_drop_nothing(order: list[str], last: str) -> None:
-    changes, trail = walk([*order, last])
-    assert RECIPIENT.status(str(StatusHistory.parse(trail).last)) == last
+    changes, history = walk([*order, last])
+    assert RECIPIENT.status(str(StatusHistory.parse(history).last)) == last
     assert {status for status, _ in changes} == {*order, last}
 
 

@@ -86,7 +86,7 @@ class Memory:
     """A ledger for one source that remembers as long as the test lasts."""
 
     entries: dict[str, str] = field(default_factory=dict)
-    trails: dict = field(default_factory=dict)
+    histories: dict = field(default_factory=dict)
     bodies: list[bytes] = field(default_factory=list)
 
     async def cursor(self, source):
@@ -102,10 +102,10 @@ class Memory:
         return []
 
     async def last_seen(self, source, keys, retention):
-        return [self.trails.get(key) for key in keys]
+        return [self.histories.get(key) for key in keys]
 
     async def commit(self, lease, commit: Commit) -> int:
-        self.trails |= {change.key: change.history for change in commit.statuses}
+        self.histories |= {change.key: change.history for change in commit.statuses}
         self.bodies += [event.body for event in commit.events]
         self.entries |= {name: value for name, value in commit.cursor.items() if value is not None}
         return len(self.bodies)
@@ -1049,14 +1049,14 @@ async def test_temporarily_blocked_is_waited_out_where_it_meets_the_token_as_wel
 
 
 async def test_a_source_that_lost_its_lease_asks_for_nothing_more(vendor, bridge) -> None:
-    tenure = LeaseDeadline("source/journeys", 1e9)
+    lease_deadline = LeaseDeadline("source/journeys", 1e9)
 
     def ends(request):
-        tenure.until = -1e9
+        lease_deadline.until = -1e9
         return web.json_response({"messages": []})
 
     vendor.answer = ends
-    held = bind(lease=tenure)
+    held = bind(lease=lease_deadline)
     try:
         with pytest.raises(errors.LeaseLost):
             await bridge(kinds=["sms", "email"]).poll()

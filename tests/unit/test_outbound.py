@@ -95,8 +95,8 @@ def test_no_address_that_the_registries_keep_back_is_public(address):
     embedded = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None)
     if address in ipaddress.ip_network("64:ff9b::/96"):
         embedded = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    judged = embedded or address
-    if not judged.is_global or judged.is_multicast or judged.is_reserved:
+    decision = embedded or address
+    if not decision.is_global or decision.is_multicast or decision.is_reserved:
         assert not is_public(str(address))
 
 

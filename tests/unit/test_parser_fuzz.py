@@ -325,7 +325,7 @@ class Memory:
     """A ledger for one source that lasts as long as one example."""
 
     entries: dict[str, str] = field(default_factory=dict)
-    trails: dict[Key, str] = field(default_factory=dict)
+    histories: dict[Key, str] = field(default_factory=dict)
     bodies: list[bytes] = field(default_factory=list)
 
     async def cursor(self, source: str) -> dict[str, str]:
@@ -335,14 +335,14 @@ class Memory:
         return []
 
     async def last_seen(self, source: str, keys: Sequence[Key], retention: float) -> list[str | None]:
-        return [self.trails.get(key) for key in keys]
+        return [self.histories.get(key) for key in keys]
 
     async def journal(self, source: str) -> JournalState:
         return JournalState(committed=len(self.bodies))
 
     async def commit(self, lease: Lease | None, commit: Commit) -> int:
         for change in commit.statuses:
-            self.trails[change.key] = change.history
+            self.histories[change.key] = change.history
         self.bodies += [event.body for event in commit.events]
         for name, value in commit.cursor.items():
             if value is None:

@@ -12,10 +12,10 @@ WITHIN = 60.0
 
 
 async def test_a_call_gives_its_result_or_its_error():
-    patience = SharedTimeout(WITHIN)
-    assert await patience.wait_for(asyncio.sleep(0, "done")) == "done"
+    max_wait = SharedTimeout(WITHIN)
+    assert await max_wait.wait_for(asyncio.sleep(0, "done")) == "done"
     with pytest.raises(ZeroDivisionError):
-        await patience.wait_for(_fails())
+        await max_wait.wait_for(_fails())
 
 
 async def _fails() -> None:
@@ -23,7 +23,7 @@ async def _fails() -> None:
 
 
 async def test_each_call_gets_its_own_time_though_there_is_one_timer():
-    patience = SharedTimeout(0.05)
+    max_wait = SharedTimeout(0.05)
     silent = asyncio.Event()
     loop = asyncio.get_running_loop()
     took: dict[int, float] = {}
@@ -31,31 +31,31 @@ async def test_each_call_gets_its_own_time_though_there_is_one_timer():
     async def ask(number: int) -> None:
         began = loop.time()
         with pytest.raises(TimeoutError):
-            await patience.wait_for(silent.wait())
+            await max_wait.wait_for(silent.wait())
         took[number] = loop.time() - began
 
     async with asyncio.timeout(WITHIN), asyncio.TaskGroup() as tasks:
         for number in range(5):
             tasks.create_task(ask(number))
-            assert await patience.wait_for(asyncio.sleep(0.01, True))
+            assert await max_wait.wait_for(asyncio.sleep(0.01, True))
     assert len(took) == 5
     assert min(took.values()) >= 0.05
 
 
 async def test_a_task_goes_on_after_its_call_was_given_up():
-    patience = SharedTimeout(0.01)
+    max_wait = SharedTimeout(0.01)
     for _ in range(3):
         with pytest.raises(TimeoutError):
-            await patience.wait_for(asyncio.Event().wait())
+            await max_wait.wait_for(asyncio.Event().wait())
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
-    assert await patience.wait_for(asyncio.sleep(0, 7)) == 7
+    assert await max_wait.wait_for(asyncio.sleep(0, 7)) == 7
 
 
 async def test_who_is_cancelled_from_outside_is_cancelled():
-    patience = SharedTimeout(WITHIN)
-    task = asyncio.ensure_future(patience.wait_for(asyncio.Event().wait()))
+    max_wait = SharedTimeout(WITHIN)
+    task = asyncio.ensure_future(max_wait.wait_for(asyncio.Event().wait()))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -63,7 +63,7 @@ async def test_who_is_cancelled_from_outside_is_cancelled():
 
 
 async def test_a_cancellation_that_comes_with_the_end_of_the_time_is_not_swallowed():
-    patience = SharedTimeout(0.01)
+    max_wait = SharedTimeout(0.01)
     silent = asyncio.Event()
 
     async def stubborn() -> None:
@@ -72,7 +72,7 @@ async def test_a_cancellation_that_comes_with_the_end_of_the_time_is_not_swallow
         finally:
             asyncio.current_task().cancel()  # type: ignore[union-attr]  # as somebody else would, in this very moment
 
-    task = asyncio.ensure_future(patience.wait_for(stubborn()))
+    task = asyncio.ensure_future(max_wait.wait_for(stubborn()))
     with pytest.raises(asyncio.CancelledError):
         await task
 
@@ -93,7 +93,7 @@ async def test_one_within_another_tells_whose_time_was_over():
 
 
 async def test_a_call_that_ends_well_although_it_was_given_up_leaves_nothing_behind():
-    patience = SharedTimeout(0.01)
+    max_wait = SharedTimeout(0.01)
 
     async def deaf() -> str:
         try:
@@ -102,5 +102,5 @@ async def test_a_call_that_ends_well_although_it_was_given_up_leaves_nothing_beh
             return "late"
         return "never"
 
-    assert await patience.wait_for(deaf()) == "late"
+    assert await max_wait.wait_for(deaf()) == "late"
     await asyncio.sleep(0)  # a cancellation that was left over would come here

@@ -86,7 +86,7 @@ def test_two_plugins_of_one_name_are_an_error_that_names_both_distributions(site
     site.module("acme_lamp", GOOD)
     with pytest.raises(ConfigError, match=r"announced by acme-lamps 1.2 and zeta-lamps 3.0; uninstall all but one"):
         load_source("lamp")
-    assert installed("source")["lamp"].rivals == ("zeta-lamps 3.0",)
+    assert installed("source")["lamp"].conflicts == ("zeta-lamps 3.0",)
     assert "acme_lamp" not in sys.modules
 
 
@@ -97,14 +97,14 @@ def test_an_editable_install_beside_its_build_is_no_conflict(site, tmp_path_fact
     beside = Site(tmp_path_factory.mktemp("beside"))
     beside.distribution("Acme_Lamps", "1.1", points)
     monkeypatch.syspath_prepend(str(beside.folder))
-    assert not find("source", "lamp").rivals
+    assert not find("source", "lamp").conflicts
     assert load_source("lamp")
 
 
 def test_the_same_distribution_listed_twice_counts_once() -> None:
     points = [EntryPoint("lamp", "acme_lamp:source", "bridge.sources")] * 2
     found = installed("source", points)["lamp"]
-    assert (found.distribution, found.version, found.rivals) == ("an unnamed distribution", "?", ())
+    assert (found.distribution, found.version, found.conflicts) == ("an unnamed distribution", "?", ())
 
 
 @pytest.mark.parametrize(("name", "said"), [("lmap", "did you mean 'lamp'"), ("xyzzy", "; installed: .*lamp")])

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from inprocess import polling
 
 from bridge.adapters.sqlite.store import SqliteStore
-from bridge.cli.commands.reconcile import _print, _told, mask_path, plain
+from bridge.cli.commands.reconcile import _print, _reporter, mask_path, plain
 from bridge.domain.catalogue import BooksMismatch, Catalogue
 from bridge.domain.clock import Clock
 from bridge.domain.errors import LeaseLost, NotReady, Permanent, Transient, Unauthorized, Unavailable
@@ -25,9 +25,10 @@ from bridge.ingest.intake import Intake
 from bridge.protocols.deliveries import NewDelivery
 from bridge.protocols.ledger import Commit, Key, StatusChange
 from bridge.protocols.source import GroupCounts, Observation, Page, Statistics
-from bridge.reconciliation.comparison import CompareOptions, Difference, Report
+from bridge.reconciliation.comparison import CompareOptions
 from bridge.reconciliation.monitor import PendingMismatch, ReconciliationMonitor, decide
 from bridge.reconciliation.reconciler import Reconciler
+from bridge.reconciliation.report import Difference, Report
 from bridge.simulator import Simulator, SimulatorSettings
 from bridge.sources.govdelivery import reconciliation
 from bridge.sources.govdelivery.lifecycles import kinds
@@ -123,8 +124,8 @@ class Books:
     async def compare(self, **wanted: Any) -> Report:
         return await self.reconciler().compare(CompareOptions(**wanted))
 
-    async def settle(self, *, patience: float = 0.0, **sinks: Sequence[str]) -> Report:
-        wanted = CompareOptions(patience=patience)
+    async def settle(self, *, max_wait: float = 0.0, **sinks: Sequence[str]) -> Report:
+        wanted = CompareOptions(max_wait=max_wait)
         report = await self.compare()
         await self.reconciler().settle(report, wanted, self.store, sinks)
         return report
@@ -263,7 +264,10 @@ async def test_the_events_are_held_against_the_ledger(books) -> None:
 
 @pytest.mark.parametrize(
     ("why", "says"),
-    [("trimmed", "it is kept for a while only"), ("baseline", "a first start recorded them as its baseline")],
+    [
+        ("trimmed", "the journal keeps events for a limited time"),
+        ("baseline", "a first start recorded them as its baseline"),
+    ],
 )
 async def test_what_the_journal_cannot_tell_is_said_and_no_difference(books, why, says) -> None:
     books.source.has = {"1": "sent"}
@@ -312,7 +316,7 @@ class Surveyed(Accounts):
 
     surveyed: Statistics | Exception
 
-    async def surveys(self, cursor: Mapping[str, str]) -> Sequence[Statistics]:
+    async def statistics(self, cursor: Mapping[str, str]) -> Sequence[Statistics]:
         if isinstance(self.surveyed, Exception):
             raise self.surveyed
         return [self.surveyed]
@@ -335,8 +339,8 @@ async def test_what_the_provider_counts_over_all_groups_is_told_beside_what_is_k
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "statistics" in line]
     assert f"{total:,} sms recipients, 1,204 in 31 known messages" in line
     assert ("bridge watch" in line) is (total != 1204)
-    assert (await books.compare(resource=GROUP)).surveys == []
-    assert (await books.compare(use_cached_counts=True)).surveys == []
+    assert (await books.compare(resource=GROUP)).statistics == []
+    assert (await books.compare(use_cached_counts=True)).statistics == []
 
 
 async def test_statistics_that_cannot_be_had_are_said_so_and_stop_nothing(books) -> None:
@@ -364,19 +368,19 @@ async def test_the_accounts_statistics_are_held_against_the_messages_of_the_same
             simulator.world.add_message("sms", recipients, status="completed", recipient_status="sent", at=at)
         await city.poll()
         cursor = await city.store.cursor("city")
-        (survey,) = await city.source.surveys(cursor)
+        (survey,) = await city.source.statistics(cursor)
         assert (survey.label, survey.total, survey.known, survey.groups) == ("sms recipient", 7, 7, 2)
         assert survey.end.timestamp() == hour
         assert survey.end - survey.start == timedelta(hours=71)
 
         simulator.world.add_message("sms", 2, status="completed", recipient_status="failed", at=hour - 3600)
-        (survey,) = await city.source.surveys(cursor)
+        (survey,) = await city.source.statistics(cursor)
         assert (survey.total, survey.known) == (9, 7)
 
-        assert not await city.source.surveys({}), "nothing is known of these hours"
+        assert not await city.source.statistics({}), "nothing is known of these hours"
         simulator.switch_on("http_410", path="/statistics")
-        assert not await city.source.surveys(cursor), "this account has none"
-        assert simulator.board.struck["http_410"] == 1
+        assert not await city.source.statistics(cursor), "this account has none"
+        assert simulator.board.applied["http_410"] == 1
 
 
 @pytest.mark.parametrize("error", [Unauthorized("the token was refused"), Unavailable("the store is away")])
@@ -412,13 +416,13 @@ async def test_what_the_next_poll_brings_is_no_difference(books) -> None:
         await books.saw(r1="sent", r2="sent", r3="new")
 
     books.time.happens = [poll]
-    assert (await books.compare(patience=5.0)).balanced
+    assert (await books.compare(max_wait=5.0)).balanced
     assert books.time.seconds == 0.5
 
 
 async def test_patience_ends(books) -> None:
     books.source.has = {"1": "sent"}
-    assert named(await books.compare(patience=2.0)) == [("1", "missing", "sent", None, None)]
+    assert named(await books.compare(max_wait=2.0)) == [("1", "missing", "sent", None, None)]
     assert books.time.seconds == 2.0
 
 
@@ -459,7 +463,7 @@ async def test_what_a_sink_knows_nothing_of_is_named_and_what_waits_or_is_dead_i
     report = await books.settle(crm=["#"], calls=["voice.#"])
     assert named(report) == [("4", "undelivered", None, None, "new")]
     assert report.differences[0].sink == "crm"
-    tally = report.sinks["crm"].tally
+    tally = report.sinks["crm"].counts
     assert (tally.taken, tally.waiting, tally.dead, report.sinks["crm"].unaccounted) == (1, 1, 1, 1)
     assert report.sinks["calls"].unaccounted == 0
 
@@ -476,7 +480,7 @@ async def test_what_is_on_its_way_to_broker_and_sink_gets_its_time(books) -> Non
         await books.store.accept("crm", [NewDelivery(one) for one in positions], AT.timestamp() + 60)
 
     books.time.happens = [relay, deliver]
-    report = await books.settle(patience=5.0, crm=["#"])
+    report = await books.settle(max_wait=5.0, crm=["#"])
     assert report.balanced
     assert (books.time.seconds, report.journal.backlog) == (1.0, 0)
 
@@ -501,9 +505,9 @@ def test_a_difference_is_said_once_when_two_looks_in_a_row_find_it(looks) -> Non
     known: dict[str, PendingMismatch] = {}
     said = []
     for number, found in enumerate(looks):
-        judged = decide(known, found, str(number))
-        said += [(number, resource, one.provider, one.what) for resource, one in judged.news]
-        for resource, one in judged.kept.items():
+        decision = decide(known, found, str(number))
+        said += [(number, resource, one.provider, one.what) for resource, one in decision.news]
+        for resource, one in decision.kept.items():
             if one is None:
                 del known[resource]
             else:
@@ -536,7 +540,7 @@ class Keeping:
         """Let time pass, look, and return the resources for which a mismatch was published so far."""
         self.books.time.seconds += after
         lease = await self.books.store.acquire("source/city", "service", 1e6)
-        await self.keeper.look(lease)
+        await self.keeper.check(lease)
         entries = await self.books.store.read("city", 0, 999)
         events = [Catalogue(CATALOGUE).read(entry.event.body) for entry in entries]
         self.published = [event for event in events if isinstance(event, BooksMismatch)]
@@ -547,7 +551,7 @@ async def test_the_service_says_once_what_two_looks_find(books) -> None:
     await books.saw(r1="sent")
     books.source.has = {"1": "failed"}
     keeping = Keeping(books)
-    assert [await keeping.look() for _ in range(5)] == [[], [], [subject("1")], [subject("1")], [subject("1")]]
+    assert [await keeping.check() for _ in range(5)] == [[], [], [subject("1")], [subject("1")], [subject("1")]]
     (event,) = keeping.published
     assert (event.topic, event.source) == ("bridge.books.mismatch", "/govdelivery/city")
     assert (event.data.what, event.data.provider_says, event.data.ledger_says) == ("status", "failed", "sent")
@@ -560,8 +564,8 @@ async def test_a_difference_that_healed_is_news_when_it_comes_again(books) -> No
     keeping = Keeping(books)
     for status in ("sent", "failed", "failed", "sent", "failed", "failed"):
         books.source.has = {"1": status}
-        await keeping.look()
-    assert await keeping.look() == [subject("1")] * 2
+        await keeping.check()
+    assert await keeping.check() == [subject("1")] * 2
     assert len({event.id for event in keeping.published}) == 2
 
 
@@ -570,22 +574,22 @@ async def test_the_look_asks_only_where_what_the_polls_have_learnt_differs(books
     books.source.remembers, books.source.has = True, {"1": "sent"}
     keeping = Keeping(books)
     for _ in range(3):
-        await keeping.look()
+        await keeping.check()
     assert books.source.asked == []
     books.source.has = {"1": "failed"}
-    assert await keeping.look() == []
+    assert await keeping.check() == []
     assert books.source.asked == [GROUP, f"{GROUP}/recipients"]
 
 
 async def test_the_look_comes_no_more_often_than_it_should_also_over_restarts(books) -> None:
     keeping = Keeping(books)
-    await keeping.look()
+    await keeping.check()
     for _ in range(3):
-        await keeping.look(after=900)
-        await Keeping(books).look(after=0)
+        await keeping.check(after=900)
+        await Keeping(books).check(after=0)
     assert books.source.asked == []
-    await Keeping(books).look(after=900)
-    await keeping.look(after=0)
+    await Keeping(books).check(after=900)
+    await keeping.check(after=0)
     assert books.source.asked == [GROUP]
 
 
@@ -594,19 +598,19 @@ async def test_a_provider_that_cannot_be_asked_is_neither_right_nor_wrong(books)
     books.source.has = {"1": "failed"}
     keeping = Keeping(books)
     for _ in range(3):
-        await keeping.look()
+        await keeping.check()
     for error in (Transient("HTTP 500"), Unauthorized("the token was refused")):
         books.source.error = error
-        await keeping.look()
+        await keeping.check()
     books.source.error = None
-    assert await keeping.look() == [subject("1")]
+    assert await keeping.check() == [subject("1")]
 
 
 async def test_differences_beyond_number_are_not_all_published(books) -> None:
     books.source.has = {str(number): "sent" for number in range(150)}
     keeping = Keeping(books)
     for _ in range(3):
-        await keeping.look()
+        await keeping.check()
     assert len(keeping.published) == 100
 
 
@@ -615,7 +619,7 @@ async def test_a_difference_that_stays_among_very_many_others_is_published_once(
     keeping = Keeping(books)
     for crowd in ({}, {}, {}, {str(number): "sent" for number in range(100, 160)}, {}, {}):
         books.source.has = crowd | old
-        await keeping.look()
+        await keeping.check()
     assert sorted(event.subject for event in keeping.published) == sorted(subject(name) for name in old)
 
 
@@ -624,7 +628,7 @@ async def test_a_look_without_the_lease_writes_nothing(books) -> None:
     lease = await books.store.acquire("source/city", "service", 1e6)
     await books.store.release(lease)
     with pytest.raises(LeaseLost):
-        await keeping.keeper.look(lease)
+        await keeping.keeper.check(lease)
 
 
 # --- the providers' own accounts --------------------------------------------------------------------------------------
@@ -780,5 +784,5 @@ async def test_books_that_balance_are_said_to(books, capsys) -> None:
 
 def test_a_terminal_hears_which_group_is_read(monkeypatch, capsys) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    _told()("/messages/sms/1")
+    _reporter()("/messages/sms/1")
     assert "/messages/sms/1 …" in capsys.readouterr().err

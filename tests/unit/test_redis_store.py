@@ -180,7 +180,7 @@ async def test_what_a_process_remembers_of_scopes_is_bounded(
 
 
 async def test_what_a_process_remembers_of_lost_answers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_ledger, "_DOUBTS_REMEMBERED", 3)
+    monkeypatch.setattr(redis_ledger, "_MAX_UNCERTAIN_COMMITS", 3)
     with RedisServer() as server:
         store = RedisStore(server.url, clock=Clock(), begin=0)
         await store.commit(None, Commit("city", cursor={"a": "1"}))

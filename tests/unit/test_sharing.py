@@ -93,16 +93,16 @@ class Asking:
     course: Course
     limiter: Limiter
     arrivals: list[float]
-    dice: random.Random
+    rng: random.Random
     share: SharedQuota | None = None
     slow: float = 0.3
     """The longest that a request is on its way, and the longest that its connection takes."""
 
     async def one(self, answer_after: float = 0.0) -> None:
         turn = await self.limiter.acquire(self.share)
-        await self.course.sleep(self.dice.random() * self.slow)
+        await self.course.sleep(self.rng.random() * self.slow)
         turn.sent()
-        await self.course.sleep(self.dice.random() * self.slow)
+        await self.course.sleep(self.rng.random() * self.slow)
         self.arrivals.append(self.course.seconds)
         await self.course.sleep(answer_after)
         turn.answered()
@@ -178,14 +178,14 @@ async def test_one_that_is_given_up_counts_as_what_may_still_arrive():
 @pytest.mark.parametrize("rate", [2.0, 3.0, 5.0, 8.0, 2.5])
 @pytest.mark.parametrize("seed", range(4))
 async def test_two_processes_that_come_and_go_are_together_never_more_than_the_budget(rate, seed):
-    course, memory, arrivals, dice = Course(), Memory(), [], random.Random(seed)
+    course, memory, arrivals, rng = Course(), Memory(), [], random.Random(seed)
     names = ("city",)
 
     async def stays(make: Callable[..., SharedQuota], lease: str, until: float) -> None:
         memory.leases[lease] = "somebody"
         share = make(memory, course.clock, names, rate)
         await course.sleep(await share.entry_delay())
-        asking = Asking(course, Limiter(rate, course.clock), arrivals, dice, share, slow=0.0)
+        asking = Asking(course, Limiter(rate, course.clock), arrivals, rng, share, slow=0.0)
         work = asyncio.ensure_future(asking.for_ever())
         await course.sleep(until - course.seconds)
         work.cancel()
@@ -195,13 +195,13 @@ async def test_two_processes_that_come_and_go_are_together_never_more_than_the_b
 
     async def service() -> None:
         while course.seconds < 100:
-            await stays(SharedQuota.for_service, polling_lease(names), course.seconds + dice.uniform(5, 40))
-            await course.sleep(dice.uniform(0, 3))
+            await stays(SharedQuota.for_service, polling_lease(names), course.seconds + rng.uniform(5, 40))
+            await course.sleep(rng.uniform(0, 3))
 
     async def command() -> None:
         while course.seconds < 100:
-            await course.sleep(dice.uniform(0, 8))
-            await stays(SharedQuota.for_command, command_lease(names), course.seconds + dice.uniform(4, 15))
+            await course.sleep(rng.uniform(0, 8))
+            await stays(SharedQuota.for_command, command_lease(names), course.seconds + rng.uniform(4, 15))
 
     await course.run(service(), command())
     assert most_in_a_second(arrivals) <= -(-rate // 1)
@@ -267,9 +267,9 @@ def test_sources_of_one_account_are_together_and_what_knows_no_account_is_alone(
 async def test_work_knows_until_when_its_lease_is_held_and_within_what(store: Ledger):
     clock = Clock()
     assert current().lease is None
-    async with hold_lease(store, clock, "account/a", "us", 30, patience=0):
+    async with hold_lease(store, clock, "account/a", "us", 30, max_wait=0):
         outer = current().lease
-        async with hold_lease(store, clock, "source/a", "us", 60, patience=0):
+        async with hold_lease(store, clock, "source/a", "us", 60, max_wait=0):
             inner = current().lease
             assert inner is not None
             inner.check(clock.monotonic())
@@ -285,19 +285,19 @@ async def test_a_lease_that_another_has_is_waited_for_and_said_so_once(store: Le
     told: list[str] = []
     theirs = await store.acquire("beside/a", "them", 0.8)
     assert theirs is not None
-    async with hold_lease(store, clock, "beside/a", "us", 5, patience=5, waiting=lambda: told.append("waits")):
+    async with hold_lease(store, clock, "beside/a", "us", 5, max_wait=5, waiting=lambda: told.append("waits")):
         assert await store.holder("beside/a") == "us"
     assert told == ["waits"]
     await store.acquire("beside/a", "them", 60)
     with pytest.raises(BridgeError, match="beside/a: another process holds the lease"):
-        async with hold_lease(store, clock, "beside/a", "us", 5, patience=0):
+        async with hold_lease(store, clock, "beside/a", "us", 5, max_wait=0):
             pytest.fail("it is theirs")
 
 
 async def test_a_lease_that_lapses_stays_taken_for_that_long(store: Ledger):
     clock = Clock()
-    async with hold_lease(store, clock, "beside/a", "us", 60, patience=0, lapses=0.7):
+    async with hold_lease(store, clock, "beside/a", "us", 60, max_wait=0, cooldown_seconds=0.7):
         pass
     ended = clock.monotonic()
-    async with hold_lease(store, clock, "beside/a", "them", 60, patience=5):
+    async with hold_lease(store, clock, "beside/a", "them", 60, max_wait=5):
         assert clock.monotonic() - ended > 0.4

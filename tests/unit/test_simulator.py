@@ -438,7 +438,7 @@ async def test_what_an_answer_shows_is_what_its_body_says(reader, sim):
     sim.switch_on("unknown_fields")  # from here on, what is shown is read from the bodies themselves
     for path in paths:
         await reader.get(path)
-    assert sim.board.struck["unknown_fields"] == len([path for path in paths if await reader.get(path)])
+    assert sim.board.applied["unknown_fields"] == len([path for path in paths if await reader.get(path)])
     assert sim.ground_truth() == shown
     assert {each.provider for each in shown} == set(PROVIDERS)
 
@@ -658,7 +658,7 @@ async def test_stopping_cuts_off_whoever_still_waits(name):
         sim.switch_on(name, value=3600)
         asking = asyncio.create_task(Reader(sim, session).full("/"))
         async with asyncio.timeout(60):
-            while not sim.board.struck:  # noqa: ASYNC110 - a counter rings no bell
+            while not sim.board.applied:  # noqa: ASYNC110 - a counter rings no bell
                 await asyncio.sleep(0.005)
             await sim.stop()
             with pytest.raises(aiohttp.ClientError):
@@ -673,7 +673,7 @@ async def test_a_client_that_leaves_in_the_middle_was_shown_nothing(sim):
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=0.1)) as session:
         with pytest.raises(TimeoutError):
             await Reader(sim, session).full("/messages/sms")
-    assert sim.board.struck == {"slow_drip": 1}
+    assert sim.board.applied == {"slow_drip": 1}
     async with asyncio.timeout(60), aiohttp.ClientSession() as session:
         sim.switch_off()
         await Reader(sim, session).full("/")

@@ -361,7 +361,7 @@ async def test_each_fault_strikes_does_what_it_says_and_is_counted(place, name):
     place.sim.switch_on(name, limit=1, **options)
     got = await place.get(path, limit=0.3 if name in {"never_answers", "headers_only"} else DEADLINE)
     check(got, plain)
-    assert place.sim.board.struck == {name: 1}
+    assert place.sim.board.applied == {name: 1}
     if not FAULTS[name].reads:
         assert place.seen() == before
 
@@ -377,7 +377,7 @@ async def test_a_stale_answer_is_the_one_before_and_counts_as_shown(place):
     first = await place.get("message")
     place.sim.world.move(place.message.path, "canceled")
     assert (await place.get("message")).json == first.json
-    assert place.sim.board.struck == {"stale_answer": 1}
+    assert place.sim.board.applied == {"stale_answer": 1}
     assert (await place.get("message")).json["status"] == "canceled"
     shown = [each.status for each in place.sim.ground_truth() if each.subject == place.message.path]
     assert shown == ["completed", "canceled"]
@@ -390,7 +390,7 @@ async def test_a_refusing_provider_opens_again_on_the_same_port(place):
     async with asyncio.timeout(DEADLINE):
         while (await place.get("page")).error is not None:
             pass
-    assert place.sim.board.struck == {"refused": 1}
+    assert place.sim.board.applied == {"refused": 1}
 
 
 async def test_a_reopened_recipient_returns_to_where_it_was(place):
@@ -474,8 +474,8 @@ async def test_faults_add_up_and_one_without_anything_to_change_does_not_count(p
     got = await place.get("events")
     assert "lastEventID" in got.json or got.json["messages"]
     assert got.headers["Content-Encoding"] == "gzip"
-    assert "messages_null" not in place.sim.board.struck
-    assert {"watermark_absent", "gzip", "slow_answer"} <= set(place.sim.board.struck)
+    assert "messages_null" not in place.sim.board.applied
+    assert {"watermark_absent", "gzip", "slow_answer"} <= set(place.sim.board.applied)
 
 
 async def test_an_answer_given_instead_can_still_be_torn(place):
@@ -483,7 +483,7 @@ async def test_an_answer_given_instead_can_still_be_torn(place):
     place.sim.switch_on("http_503")
     place.sim.switch_on("torn_body")
     assert (await place.get("page")).error is not None
-    assert place.sim.board.struck == {"http_500": 1, "torn_body": 1}
+    assert place.sim.board.applied == {"http_500": 1, "torn_body": 1}
 
 
 @pytest.mark.parametrize(
@@ -520,7 +520,7 @@ async def test_a_fault_that_finds_nothing_to_strike_does_not_count(place, name, 
         place.sim.switch_on("still_building")
     place.sim.switch_on(name)
     await place.get("page" if path == "empty" else path)
-    assert name not in place.sim.board.struck
+    assert name not in place.sim.board.applied
 
 
 @pytest.mark.parametrize(

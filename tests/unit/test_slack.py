@@ -30,7 +30,7 @@ from bridge_slack import SlackSettings, plugin
 from bridge_slack.api import BlocksRefused
 from bridge_slack.blocks import digest, escape, fit, group_of, single
 from bridge_slack.digests import Digests
-from bridge_slack.pace import ChannelRateLimiter
+from bridge_slack.rate_limiter import ChannelRateLimiter
 
 AT = datetime(2013, 3, 15, 21, 11, 2, tzinfo=UTC)
 
@@ -378,12 +378,12 @@ async def test_what_would_wait_too_long_for_its_turn_waits_in_the_store_instead(
 
 
 async def test_2000_messages_at_once_are_told_within_35_minutes_and_spend_no_try(time):
-    pace, told, spent = ChannelRateLimiter(time.clock(), 75), [], []
+    rate_limiter, told, spent = ChannelRateLimiter(time.clock(), 75), [], []
 
     async def deliver():
         while True:
             try:
-                await pace.turn()
+                await rate_limiter.acquire()
             except Transient as error:
                 spent.append(error.counts_as_attempt)
                 await time.sleep(error.retry_after)
@@ -399,11 +399,11 @@ async def test_2000_messages_at_once_are_told_within_35_minutes_and_spend_no_try
 
 
 async def test_those_sent_away_never_come_back_all_in_one_second(time):
-    pace, waits = ChannelRateLimiter(time.clock(), 0), []
-    await pace.turn()
+    rate_limiter, waits = ChannelRateLimiter(time.clock(), 0), []
+    await rate_limiter.acquire()
     for _ in range(5000):
         with pytest.raises(Transient) as caught:
-            await pace.turn()
+            await rate_limiter.acquire()
         waits.append(caught.value.retry_after)
     assert max(waits) <= 15 * 60
     assert max(Counter(waits).values()) <= 6
@@ -413,7 +413,7 @@ async def test_two_sinks_of_one_webhook_post_one_message_a_second_together(recei
     path = tmp_path / "url"
     path.write_text(f"{receiver.url}/services/T0/B0/canary\n")
     values = {"type": "slack", "topics": ["#"], "webhook_url_file": str(path), "allow_private": True}
-    twin = plugin.build("twin", SlackSettings.model_validate(values), slack._pace._clock)
+    twin = plugin.build("twin", SlackSettings.model_validate(values), slack._limiter._clock)
     twin._outbound = slack._outbound
     both = (slack, twin)
     send.tasks += [
@@ -424,11 +424,11 @@ async def test_two_sinks_of_one_webhook_post_one_message_a_second_together(recei
 
 
 async def test_a_retry_after_holds_every_sink_of_the_webhook(receiver, slack, send, time):
-    twin = ChannelRateLimiter(time.clock(), 75, slack._pace._line)
+    twin = ChannelRateLimiter(time.clock(), 75, slack._limiter._queue)
     receiver.answer(reply(429, headers={"Retry-After": "20"}))
     send(failed(1))
     await time.move(0)
-    turn = asyncio.ensure_future(twin.turn())
+    turn = asyncio.ensure_future(twin.acquire())
     await time.move(19)
     assert not turn.done()
     await time.move(1)
@@ -441,7 +441,7 @@ async def test_a_retry_after_holds_every_sink_of_the_webhook(receiver, slack, se
 def test_bots_share_a_pace_where_they_are_one_and_post_to_one_channel(changes, shared):
     clock, values = Clock(), {"type": "slack", "topics": ["#"], "bot_token": "xoxb-canary", "channel": "C1"}
     one, other = (plugin.build("ops", SlackSettings.model_validate(each), clock) for each in (values, values | changes))
-    assert (one._pace._line is other._pace._line) is shared
+    assert (one._limiter._queue is other._limiter._queue) is shared
 
 
 async def test_the_turns_of_those_who_were_cancelled_go_to_those_behind_them(receiver, slack, send, time):
@@ -456,15 +456,15 @@ async def test_the_turns_of_those_who_were_cancelled_go_to_those_behind_them(rec
 
 
 async def test_the_line_keeps_its_order_when_slack_asks_for_a_wait(time):
-    pace, told = ChannelRateLimiter(time.clock(), 75), []
+    rate_limiter, told = ChannelRateLimiter(time.clock(), 75), []
 
     async def tell(number):
-        await pace.turn()
+        await rate_limiter.acquire()
         told.append((number, time.now - 1000))
 
     tasks = [asyncio.ensure_future(tell(number)) for number in range(5)]
     await time.move(1.5)
-    pace.hold(10)
+    rate_limiter.pause(10)
     await time.move(20)
     assert told == [(0, 0), (1, 1), (2, 11.5), (3, 12.5), (4, 13.5)]
     assert all(task.done() for task in tasks)
@@ -603,7 +603,7 @@ async def test_closing_posts_nothing_and_leaves_what_was_gathered_due(receiver, 
 async def test_closing_while_a_digest_waits_for_its_turn_leaves_its_events_due(receiver, slack, send, time):
     send(failed(1), failed(2))
     await time.move(4.9)
-    slack._pace.hold(20)
+    slack._limiter.pause(20)
     await time.move(0.5)
     await slack.close()
     await asyncio.wait(send.tasks, timeout=60)
@@ -615,8 +615,8 @@ async def test_a_defect_in_a_message_is_heard_by_all_who_wait_for_it(time):
         if len(events) > 1:
             raise KeyError("defect")
 
-    digests = Digests(time.clock(), 30, post=post, turn=ChannelRateLimiter(time.clock(), 60).turn)
-    tasks = [asyncio.ensure_future(digests.tell("k", failed(n))) for n in range(3)]
+    digests = Digests(time.clock(), 30, post=post, acquire=ChannelRateLimiter(time.clock(), 60).acquire)
+    tasks = [asyncio.ensure_future(digests.add("k", failed(n))) for n in range(3)]
     await time.move(6)
     assert [type(task.exception()) for task in tasks] == [type(None), KeyError, KeyError]
     await digests.close()
@@ -628,8 +628,8 @@ async def test_beyond_the_limit_of_groups_events_are_posted_one_by_one(time):
     async def post(events):
         posted.append(len(events))
 
-    digests = Digests(time.clock(), 30, post=post, turn=ChannelRateLimiter(time.clock(), 60).turn, limit=2)
-    tasks = [asyncio.ensure_future(digests.tell(n % 3, failed(n))) for n in range(9)]
+    digests = Digests(time.clock(), 30, post=post, acquire=ChannelRateLimiter(time.clock(), 60).acquire, limit=2)
+    tasks = [asyncio.ensure_future(digests.add(n % 3, failed(n))) for n in range(9)]
     await time.move(30)
     assert sorted(posted) == [1, 1, 1, 1, 1, 2, 2]
     assert len(digests._groups) == 0
@@ -717,11 +717,11 @@ async def test_a_webhook_in_a_file_can_be_rotated(receiver, tmp_path):
     await sink.send(outgoing(sample(1)))
     path.write_text(f"{receiver.url}/services/newer\n")
     assert "newer" not in await sink.probe()
-    sink._pace._line.free = 0.0
+    sink._limiter._queue.free = 0.0
     await sink.send(outgoing(sample(2)))
     path.write_text("no longer a URL")
-    sink._pace._line.free = 0.0
-    with pytest.raises(Transient, match="mend its file"):
+    sink._limiter._queue.free = 0.0
+    with pytest.raises(Transient, match="correct its file"):
         await sink.send(outgoing(sample(3)))
     await sink.close()
     assert [request.path for request in receiver.requests] == ["/services/old", "/services/newer"]

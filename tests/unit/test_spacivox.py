@@ -75,7 +75,7 @@ class Memory:
     """A ledger for one source that remembers as long as the test lasts."""
 
     entries: dict[str, str] = field(default_factory=dict)
-    trails: dict = field(default_factory=dict)
+    histories: dict = field(default_factory=dict)
     bodies: list[bytes] = field(default_factory=list)
 
     async def cursor(self, source):
@@ -91,10 +91,10 @@ class Memory:
         return []
 
     async def last_seen(self, source, keys, retention):
-        return [self.trails.get(key) for key in keys]
+        return [self.histories.get(key) for key in keys]
 
     async def commit(self, lease, commit: Commit) -> int:
-        self.trails |= {change.key: change.history for change in commit.statuses}
+        self.histories |= {change.key: change.history for change in commit.statuses}
         self.bodies += [event.body for event in commit.events]
         self.entries |= {name: value for name, value in commit.cursor.items() if value is not None}
         for name in [name for name, value in commit.cursor.items() if value is None]:
@@ -463,7 +463,7 @@ async def test_ids_of_different_sorts_do_not_meet(vendor, bridge) -> None:
         "/j/text_records/1",
         "/j/email_records/1",
     ]
-    assert len(one.memory.trails) == 3
+    assert len(one.memory.histories) == 3
 
 
 async def test_a_record_stays_itself_when_its_timestamp_moves_to_another_day(vendor, bridge, time) -> None:
@@ -1057,13 +1057,13 @@ async def test_old_records_that_are_asked_for_too_often_keep_no_newer_ones_from_
 @pytest.mark.parametrize("backfill", [False, True])
 async def test_a_source_that_lost_its_lease_asks_for_nothing_more(vendor, bridge, time, backfill) -> None:
     one = bridge()
-    tenure = LeaseDeadline("source/drops", 1e9)
+    lease_deadline = LeaseDeadline("source/drops", 1e9)
 
     async def ends(since, until) -> None:
-        tenure.until = -1e9
+        lease_deadline.until = -1e9
 
     vendor._refusal = ends
-    held = bind(lease=tenure)
+    held = bind(lease=lease_deadline)
     try:
         with pytest.raises(errors.LeaseLost):
             await (_backfill(one) if backfill else one.poll())

@@ -328,11 +328,11 @@ def test_ids_of_many_digits_are_noted_as_the_answers_have_them():
     assert kept([{"id": 2**63 - 1, "eventID": 2**63 - 2}]) == [{"id": 2**63 - 1, "eventID": 2**63 - 2}]
     assert redactor.name(str(2**63 - 1)) == str(2**63 - 1)
     assert redactor.name(f"#{2**63 - 2}", [str(2**63 - 2)]) == f"#{2**63 - 2}"
-    assert redactor.trail(f"n|{2**63 - 2}") == f"n|{2**63 - 2}"
+    assert redactor.history(f"n|{2**63 - 2}") == f"n|{2**63 - 2}"
 
 
 @pytest.mark.parametrize(
-    ("trail", "kept"),
+    ("history", "kept"),
     [
         ("nsf", True),
         ("nfs2", True),
@@ -346,8 +346,8 @@ def test_ids_of_many_digits_are_noted_as_the_answers_have_them():
         ("n s", False),
     ],
 )
-def test_a_trail_is_noted_if_it_holds_nothing_but_statuses(trail, kept):
-    assert redactor.trail(trail) == (trail if kept else None)
+def test_a_trail_is_noted_if_it_holds_nothing_but_statuses(history, kept):
+    assert redactor.history(history) == (history if kept else None)
 
 
 @pytest.mark.parametrize("value", ["a path", "http://[", "", 7, "#"])
@@ -681,7 +681,7 @@ async def test_a_replay_makes_exactly_the_events_and_errors_of_the_recorded_run(
     assert replay.summary.unasked <= len(life.failures)  # what came while the poll was being given up
     assert len(events) > 100
     assert len({event["id"] for event in events}) == len(events)
-    assert not striking or any(each.struck for each in striking)
+    assert not striking or any(each.applied for each in striking)
 
 
 def everything_on(folder: Path) -> str:
@@ -1000,13 +1000,13 @@ class Asking(ScriptedSource):
         assert self.client is not None
         for path in self.paths:
             before = self.clock.now(), self.clock.monotonic()
-            dice = self.clock.random.random(), self.clock.random.randint(0, 10**9)
+            rng = self.clock.random.random(), self.clock.random.randint(0, 10**9)
             try:
                 got = await (self.client.post_json(path, {}) if path == "/v2/token" else self.client.get(path))
-                self.seen.append((before, dice, got.asked, got.at, got.unchanged, got.json()))
+                self.seen.append((before, rng, got.asked, got.at, got.unchanged, got.json()))
             except BridgeError as error:
                 self.problems.append(str(error))
-                self.seen.append((before, dice, type(error), getattr(error, "retry_after", None), str(error)))
+                self.seen.append((before, rng, type(error), getattr(error, "retry_after", None), str(error)))
             assert self.clock.now() >= before[0]
             await self.clock.sleep(2.5)
             yield Page((observe(path, "new"),), by=self.clock.now())
@@ -1094,16 +1094,16 @@ async def replayed(folder: Path, paths: Sequence[str], prefix: str = "") -> tupl
     (found,) = tapes(folder).values()
     now, summary = _Now(), Summary()
     clock = frozen_clock(now.clock())
-    deck = _Playback("lamp", now, summary)
+    hooks = _Playback("lamp", now, summary)
     async with asking(paths, clock, prefix) as (source, far):
-        taped = RecordedSource(source, deck)
+        taped = RecordedSource(source, hooks)
 
         async def poll() -> None:
             await drain(taped)
             await taped.complete([])
 
         for each in polls(found[0]):
-            await deck.play(each, poll())
+            await hooks.play(each, poll())
     return source, far, summary
 
 

@@ -1,22 +1,26 @@
-"""One connection to RabbitMQ, used by one thread: batches with publisher confirms, quorum queues, consumers."""
+"""One connection to RabbitMQ, used by one thread: batches with publisher confirms, quorum queues, consumers.
+
+It goes past py-amqp's public interface where that costs too much: `amqp_codec` writes and reads frames by itself, and
+`amqp_read_ahead` reaches into private attributes of the library's transport. Both are written for py-amqp 5.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import socket
 import ssl
 import struct
-import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import amqp
 import structlog
 from amqp.method_framing import frame_handler
 
-from bridge.adapters import message
+from bridge.adapters import message, taps
 from bridge.adapters.kombu.amqp_codec import DeliverDecoder, PublishEncoder
+from bridge.adapters.kombu.amqp_read_ahead import ReadAheadBuffer
+from bridge.adapters.kombu.connection import next_serial
 from bridge.adapters.kombu.url import BrokerAddress
 from bridge.concurrency.thread_worker import wait_readable
 from bridge.domain.clock import Clock
@@ -26,32 +30,26 @@ from bridge.protocols.broker import Received
 
 log = structlog.get_logger()
 
-HEARTBEAT = 30.0
+HEARTBEAT_SECONDS = 30.0
 """Seconds; a connection that was silent for twice as long is given up."""
-TAP_KEEPS = 10_000
-"""Messages that wait for a slow tap; then the oldest are dropped."""
 
-_TICK = 5.0
-_MOMENT = 0.05
-_AT_ONCE = 500
-_WRITTEN_AT_ONCE = 64
-_READ_AHEAD = 16_384
-_READ_AT_ONCE = 131_072
-_HEADER_FRAME = 2
-_HEADER_FIXED_PART = 12
+_MAX_TICK_SECONDS = 5.0
+_PARTIAL_FRAME_SECONDS = 0.05
+_RECEIVED_AT_ONCE_MESSAGES = 500
+_WRITTEN_AT_ONCE_ENTRIES = 64
+_HEADER_FRAME = 2  # the type of a frame with a message's properties
+_HEADER_FIXED_BYTES = 12
 _NO_PROPERTIES = b"\0\0"
-
-_serials = itertools.count(1)
 
 
 class PublishBlocked(OSError):
-    """RabbitMQ is there, but does not take or confirm what it is sent; the text says why, and is fit for a log."""
+    """RabbitMQ answers, but does not accept or confirm what it is sent; the text says why, and is fit for a log."""
 
 
 class AmqpConnection:
-    """Construction connects. Library errors come out as they are; after any of them the link has to be thrown away.
+    """`KombuConnection` to RabbitMQ.
 
-    `differing` are the queues that are known to be of another type, and grows.
+    `differing_queues` are the queues that are known to be of another type; the connection adds to it.
     """
 
     def __init__(
@@ -62,39 +60,39 @@ class AmqpConnection:
         *,
         confirm_within: float,
         answer_within: float,
-        differing: set[str],
+        differing_queues: set[str],
     ) -> None:
         self._exchange = exchange
         self._clock = clock
         self._confirm_within = confirm_within
-        self._frames: PublishEncoder | None = None
-        self._deliveries: DeliverDecoder | None = None
-        self._lowest = 1
-        self._differing = differing
+        self._differing_queues = differing_queues
+        self._encoder: PublishEncoder | None = None
+        self._decoder: DeliverDecoder | None = None
         self._blocked = False
-        self._serial = next(_serials)
+        self._serial = next_serial()
         self._arrived: list[Received] = []
         self._unacked: dict[int, None] = {}
+        self._published = 0
+        self._lowest_unconfirmed = 1
         self._unconfirmed: set[int] = set()
         self._refused = 0
         self._returned = 0
-        self._sent = 0
-        self._connection = address.dial(
-            heartbeat=HEARTBEAT,
+        self._connection = address.connection(
+            heartbeat=HEARTBEAT_SECONDS,
             read_timeout=answer_within,
             write_timeout=answer_within,
-            # The library's default of one second would end a connection that RabbitMQ holds up for a moment.
+            # The library's default of one second would end a connection that RabbitMQ blocks for a moment.
             socket_settings={socket.TCP_USER_TIMEOUT: int(answer_within * 1000)},
             frame_handler=_lenient_frames,
             on_blocked=self._on_blocked,
             on_unblocked=self._on_unblocked,
         ).transport.establish_connection()
-        self._tick = min(_TICK, (self._connection.heartbeat or HEARTBEAT) / 4)
+        self._tick_seconds = min(_MAX_TICK_SECONDS, (self._connection.heartbeat or HEARTBEAT_SECONDS) / 4)
         try:
             self._transport = self._connection.transport
             self._socket = self._connection.sock
             self._tls = isinstance(self._socket, ssl.SSLSocket)
-            self._read_ahead()
+            self._ahead = ReadAheadBuffer(self._transport)
             self._channel = self._open_channel()
             self._channel.exchange_declare(exchange=exchange, type="topic", durable=True, auto_delete=False)
         except BaseException:
@@ -111,8 +109,8 @@ class AmqpConnection:
             )
         except amqp.exceptions.PreconditionFailed:  # RabbitMQ closed the channel; py-amqp has opened it again
             self._channel.queue_declare(queue=queue, passive=True)
-            if queue not in self._differing:
-                self._differing.add(queue)
+            if queue not in self._differing_queues:
+                self._differing_queues.add(queue)
                 log.info("broker.queue_differs", queue=queue, consequence="used as it was made, not as a quorum queue")
         for topic in topics:
             self._channel.queue_bind(queue=queue, exchange=self._exchange, routing_key=topic)
@@ -130,18 +128,20 @@ class AmqpConnection:
 
     # publishing
 
-    def publish(self, entries: Sequence[JournalEntry]) -> int:
-        """Send all, then wait once for all confirms; return how many no queue wanted."""
-        frames = self._frames or self._open_confirming()
+    def publish(self, entries: Sequence[JournalEntry], queue: str | None = None) -> int:
+        """Send all entries, then wait once for all confirms; return how many no queue wanted."""
+        encoder = self._encoder or self._open_confirming()
+        if queue is not None:
+            encoder = encoder.to_queue(queue)
         self._wait_while(lambda: self._blocked)
         self._refused = self._returned = 0
-        self._lowest = self._sent + 1
-        self._unconfirmed = set(range(self._lowest, self._lowest + len(entries)))
-        self._sent += len(entries)
-        for start in range(0, len(entries), _WRITTEN_AT_ONCE):
-            # RabbitMQ works on these while the next are being put together.
-            self._transport.write(b"".join(map(frames.of, entries[start : start + _WRITTEN_AT_ONCE])))
-            self._connection.bytes_sent += 1  # py-amqp's count of frames, by which it knows that no heartbeat is due
+        self._lowest_unconfirmed = self._published + 1
+        self._unconfirmed = set(range(self._lowest_unconfirmed, self._lowest_unconfirmed + len(entries)))
+        self._published += len(entries)
+        for start in range(0, len(entries), _WRITTEN_AT_ONCE_ENTRIES):
+            # RabbitMQ works on these while we encode the next ones.
+            self._transport.write(b"".join(map(encoder.encode, entries[start : start + _WRITTEN_AT_ONCE_ENTRIES])))
+            self._connection.bytes_sent += 1  # py-amqp's count of frames: if it grows, no heartbeat is due
         self._wait_while(lambda: bool(self._unconfirmed))
         if self._refused:
             raise Unavailable(
@@ -155,12 +155,12 @@ class AmqpConnection:
         while condition():
             left = deadline - self._clock.monotonic()
             if left <= 0:
-                raise self._held_up()
+                raise self._publish_blocked()
             with contextlib.suppress(TimeoutError):
-                self._connection.drain_events(timeout=min(left, self._tick))
+                self._connection.drain_events(timeout=min(left, self._tick_seconds))
             self._connection.heartbeat_tick()
 
-    def _held_up(self) -> PublishBlocked:
+    def _publish_blocked(self) -> PublishBlocked:
         if self._blocked:
             return PublishBlocked("a memory or disk alarm blocks publishers; events wait until it is over")
         return PublishBlocked(
@@ -174,13 +174,13 @@ class AmqpConnection:
         channel.events["basic_ack"].add(self._on_ack)
         channel.events["basic_nack"].add(self._on_nack)
         channel.events["basic_return"].add(self._on_return)
-        self._frames = PublishEncoder(channel.channel_id, self._exchange, self._connection.frame_max)
-        return self._frames
+        self._encoder = PublishEncoder(channel.channel_id, self._exchange, self._connection.frame_max)
+        return self._encoder
 
     def _on_ack(self, tag: int, multiple: bool) -> None:  # noqa: FBT001 - py-amqp's signature
         if multiple:
-            self._unconfirmed.difference_update(range(self._lowest, tag + 1))
-            self._lowest = tag + 1
+            self._unconfirmed.difference_update(range(self._lowest_unconfirmed, tag + 1))
+            self._lowest_unconfirmed = tag + 1
         else:
             self._unconfirmed.discard(tag)
 
@@ -206,94 +206,82 @@ class AmqpConnection:
         """Have the queue's messages delivered, up to `prefetch` ahead of their acknowledgement."""
         self._channel.basic_qos(0, prefetch, False)
         self._channel.basic_consume(queue=queue, consumer_tag=consumer, callback=self._on_message)
-        self._deliveries = DeliverDecoder(self._channel.channel_id, consumer)
+        self._decoder = DeliverDecoder(self._channel.channel_id, consumer, self._serial)
 
     def tap(self, topics: Sequence[str], prefetch: int) -> None:
-        """Have what is published from now on delivered, by a queue that goes with this connection."""
-        queue = f"bridge.tap.{uuid.uuid4().hex}"
+        """Have what is published from now on delivered, by a queue that ends with this connection."""
+        queue = taps.new_queue()
         self._channel.queue_declare(
-            queue=queue, exclusive=True, auto_delete=True, arguments={"x-max-length": TAP_KEEPS}
+            queue=queue, exclusive=True, auto_delete=True, arguments={"x-max-length": taps.MAX_MESSAGES}
         )
         for topic in topics:
             self._channel.queue_bind(queue=queue, exchange=self._exchange, routing_key=topic)
         self.consume(queue, prefetch, queue)
 
     def receive(self, wake: int) -> list[Received]:
-        """Return what has arrived; waits until something has, `wake` is readable, or a heartbeat is due."""
+        """Return the messages that arrived; wait until one arrives, `wake` is readable, or a heartbeat is due."""
         sock = self._socket.fileno()
-        if self._arrived or self._at_hand() or wait_readable(sock, wake, seconds=self._tick):
-            self._read_what_came(sock)
+        if self._arrived or self._has_unparsed_bytes() or wait_readable(sock, wake, seconds=self._tick_seconds):
+            self._read_arrived(sock)
         self._connection.heartbeat_tick()
         arrived, self._arrived = self._arrived, []
         return arrived
 
-    def _read_what_came(self, sock: int) -> None:
-        while len(self._arrived) < _AT_ONCE:
-            if self._take_ahead():
+    def _read_arrived(self, sock: int) -> None:
+        while len(self._arrived) < _RECEIVED_AT_ONCE_MESSAGES:
+            if self._decode_ahead():
                 continue
-            readable = self._pending() or wait_readable(sock, seconds=0)
-            if not (readable or self._transport._read_buffer):  # noqa: SLF001 - as below
+            readable = self._has_decrypted_bytes() or wait_readable(sock, seconds=0)
+            if not (readable or self._ahead.data):
                 return
             try:
-                if not (readable and self._read_more()):
-                    self._connection.drain_events(timeout=_MOMENT)
+                # At the connection's end nothing comes: the library then raises what that means.
+                if not (readable and self._decoder is not None and self._ahead.extend(_PARTIAL_FRAME_SECONDS)):
+                    self._connection.drain_events(timeout=_PARTIAL_FRAME_SECONDS)
             except TimeoutError:  # half a frame, or a heartbeat
                 return
 
-    def _take_ahead(self) -> bool:
-        """Take what was read ahead, as far as it is messages of our own making; say whether there were any."""
-        ahead = self._transport._read_buffer  # noqa: SLF001 - as below
-        if self._deliveries is None or not ahead:
+    def _decode_ahead(self) -> bool:
+        """Decode the bytes read ahead, up to the first frame that is not ours; say whether there was any message."""
+        data = self._ahead.data
+        if self._decoder is None or not data:
             return False
-        taken, length = self._deliveries.take(ahead, _AT_ONCE)
-        if not taken:
+        messages, length = self._decoder.decode(data, _RECEIVED_AT_ONCE_MESSAGES)
+        if not messages:
             return False
-        self._transport._read_buffer = ahead[length:]  # noqa: SLF001 - as below
-        self._connection.bytes_recv += len(taken)  # py-amqp's count of frames, by which it knows that RabbitMQ lives
-        for one in taken:
-            properties = {"message_id": one.id, "timestamp": one.timestamp}
-            self._arrive(one.tag, one.topic, one.body, properties, {message.POSITION_HEADER: one.position})
+        self._ahead.skip(length)
+        self._connection.bytes_recv += len(messages)  # py-amqp's count of frames: if it grows, RabbitMQ lives
+        for received in messages:
+            self._unacked[received.tag[1]] = None
+        self._arrived += messages
         return True
 
-    def _read_more(self) -> bool:
-        """Read on into what was read ahead, if the library would not have to make sense of that first."""
-        transport = self._transport
-        ahead = transport._read_buffer  # noqa: SLF001 - as below
-        if self._deliveries is None or len(ahead) >= _READ_AT_ONCE:
-            return False
-        with transport.having_timeout(_MOMENT):
-            more = transport._quick_recv(_READ_AT_ONCE)  # noqa: SLF001 - as below
-        transport._read_buffer = ahead + more  # noqa: SLF001 - as below
-        return bool(more)  # at its end, the library says what that means
-
-    def _pending(self) -> bool:
+    def _has_decrypted_bytes(self) -> bool:
         return bool(self._tls and self._socket.pending())
 
-    def _at_hand(self) -> bool:
-        """Say whether there are bytes that the socket would not tell of: read ahead, or decrypted already."""
-        return bool(self._transport._read_buffer) or self._pending()  # noqa: SLF001 - the only place that knows
+    def _has_unparsed_bytes(self) -> bool:
+        """Say whether there are bytes of which the socket says nothing: read ahead, or decrypted already."""
+        return bool(self._ahead.data) or self._has_decrypted_bytes()
 
     def _on_message(self, delivered: Any) -> None:
         info, properties = delivered.delivery_info, delivered.properties
         body, headers = bytes(delivered.body or b""), properties.get("application_headers")
-        self._arrive(info["delivery_tag"], info["routing_key"], body, properties, headers)
-
-    def _arrive(self, tag: int, topic: str, body: bytes, properties: Mapping[str, Any], headers: object) -> None:
+        tag = info["delivery_tag"]
         self._unacked[tag] = None
-        self._arrived.append(message.received(topic, body, properties, headers, (self._serial, tag)))
+        self._arrived.append(message.received(info["routing_key"], body, properties, headers, (self._serial, tag)))
 
     def ack(self, tags: Sequence[tuple[int, int]]) -> None:
-        """Acknowledge those tags that this connection gave out; the queue has taken the others back by itself."""
+        """Acknowledge those tags that this connection gave out; RabbitMQ has put the others back into the queue."""
         unacked = self._unacked
-        mine = {tag for serial, tag in tags if serial == self._serial and tag in unacked}
+        own = {tag for serial, tag in tags if serial == self._serial and tag in unacked}
         upto = 0
         for tag in unacked:  # in order of delivery
-            if tag not in mine:
+            if tag not in own:
                 break
             upto = tag
         if upto:
             self._channel.basic_ack(upto, multiple=True)
-        for tag in mine:
+        for tag in own:
             if tag > upto:
                 self._channel.basic_ack(tag)
             del unacked[tag]
@@ -301,36 +289,31 @@ class AmqpConnection:
     # the connection
 
     def interrupt(self) -> None:
-        """Make whatever blocks fail at once; for another thread."""
+        """Make a blocking call fail at once; another thread calls this."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Say goodbye, within a few seconds; what was not acknowledged goes back to its queue."""
+        """Close in good order, within a few seconds; unacknowledged messages return to their queue."""
         with contextlib.suppress(OSError, amqp.exceptions.AMQPError):
             self._connection.close()
         self.drop()
 
     def drop(self) -> None:
-        """Close without a word."""
+        """Close without telling RabbitMQ."""
         self._connection.collect()
 
     def _open_channel(self) -> Any:
         channel = self._connection.channel()
-        channel.auto_decode = False  # bodies are bytes, and stay what they are
+        channel.auto_decode = False  # bodies are bytes and stay bytes
         return channel
-
-    def _read_ahead(self) -> None:
-        # py-amqp asks the socket for each part of a frame by itself; what comes beyond it keeps. That saves most calls.
-        receive = self._transport._quick_recv  # noqa: SLF001 - there is no public way
-        self._transport._quick_recv = lambda wanted: receive(max(wanted, _READ_AHEAD))  # noqa: SLF001 - likewise
 
 
 def _lenient_frames(connection: Any, callback: Callable[..., Any]) -> Callable[[Any], Any]:
-    """Read frames as py-amqp does, but take a message whose properties cannot be decoded for one without properties.
+    """Read frames as py-amqp does, but read a message whose properties cannot be decoded as one without properties.
 
-    RabbitMQ carries properties unread. Without this, one property that is not UTF-8 would end the connection each time
-    the message is delivered, and the queue behind it would stand still for ever.
+    RabbitMQ does not read the properties that it passes on. Without this, one property that is not UTF-8 would end the
+    connection each time the message is delivered, and the queue behind it would stand still for ever.
     """
     read = frame_handler(connection, callback)
 
@@ -341,6 +324,6 @@ def _lenient_frames(connection: Any, callback: Callable[..., Any]) -> Callable[[
         try:
             return read(frame)
         except (ValueError, IndexError, OverflowError, struct.error, amqp.exceptions.FrameSyntaxError):
-            return read((kind, channel, content[:_HEADER_FIXED_PART] + _NO_PROPERTIES))
+            return read((kind, channel, content[:_HEADER_FIXED_BYTES] + _NO_PROPERTIES))
 
     return on_frame

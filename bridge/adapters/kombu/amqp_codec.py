@@ -1,13 +1,13 @@
-"""An event as the bytes that RabbitMQ is sent, and brings: method, properties and body, many at once."""
+"""An event as the bytes that RabbitMQ gets and sends: method, properties and body, many at once."""
 
 from __future__ import annotations
 
 import struct
 from struct import Struct
-from typing import NamedTuple
 
 from bridge.adapters import message
 from bridge.domain.event import JournalEntry
+from bridge.protocols.broker import Received
 
 _METHOD, _HEADER, _BODY = 1, 2, 3
 _END = b"\xce"
@@ -17,13 +17,12 @@ _BASIC_PUBLISH = Struct(">HHH").pack(60, 40, 0)
 _BASIC_DELIVER = Struct(">HH").pack(60, 60)
 _MANDATORY = b"\x01"
 _CONTENT = Struct(">HHQH")
-# Which properties follow, the highest bit first: content type, content encoding, headers, delivery mode; then message
-# id, timestamp and type.
-_FLAGS = 0b1111_0000_1110_0000
+# Which properties follow, the highest bit first.
+_FLAGS = 0b1111_0000_1110_0000  # content type, encoding, headers, delivery mode; id, timestamp, type
 _LENGTH = Struct(">I")
 _TIME = Struct(">Q")
-_FRAMING = 8
-_TOPICS_KEPT = 4096
+_FRAME_OVERHEAD_BYTES = 8
+_MAX_TOPICS = 4096
 
 
 def _short(text: str) -> bytes:
@@ -43,14 +42,21 @@ class PublishEncoder:
     and a whole batch goes out in a few calls.
     """
 
-    def __init__(self, channel: int, exchange: str, frame_max: int) -> None:
+    def __init__(self, channel: int, exchange: str, frame_max: int, routing_key: str | None = None) -> None:
+        """Prepare; without a `routing_key`, each entry's topic is the key."""
         self._channel = channel
+        self._frame_max = frame_max
+        self._routing_key = routing_key
         self._publish = _BASIC_PUBLISH + _short(exchange)
-        self._piece = frame_max - _FRAMING
+        self._piece = frame_max - _FRAME_OVERHEAD_BYTES
         self._topics: dict[str, tuple[bytes, bytes]] = {}
         self._persistent = bytes([message.PERSISTENT])
 
-    def of(self, entry: JournalEntry) -> bytes:
+    def to_queue(self, queue: str) -> PublishEncoder:
+        """Return an encoder whose messages go to one queue, by RabbitMQ's default exchange."""
+        return PublishEncoder(self._channel, "", self._frame_max, queue)
+
+    def encode(self, entry: JournalEntry) -> bytes:
         """Return all frames of one entry; raises `ValueError` for a topic or an id of more than 255 bytes."""
         event = entry.event
         known = self._topics.get(event.topic)
@@ -75,9 +81,9 @@ class PublishEncoder:
 
     def _learn(self, topic: str, kind: str) -> tuple[bytes, bytes]:
         """Return what is the same for all events of a topic: there are few topics, and many events of each."""
-        if len(self._topics) >= _TOPICS_KEPT:
+        if len(self._topics) >= _MAX_TOPICS:
             self._topics.clear()
-        known = self._frame(_METHOD, self._publish + _short(topic) + _MANDATORY), _short(kind)
+        known = self._frame(_METHOD, self._publish + _short(self._routing_key or topic) + _MANDATORY), _short(kind)
         self._topics[topic] = known
         return known
 
@@ -85,42 +91,33 @@ class PublishEncoder:
         return _FRONT.pack(kind, self._channel, len(payload)) + payload + _END
 
 
-class DecodedDelivery(NamedTuple):
-    """A message that a queue brought, taken apart."""
-
-    tag: int
-    topic: str
-    id: str
-    timestamp: int
-    position: str
-    body: bytes
-
-
 class DeliverDecoder:
     """Decodes the messages of one consumer, as long as they have the form that `PublishEncoder` writes.
 
-    What is anything else is left to the library, from its first byte on: other methods, other properties, a message
-    that is not there to its end, or that is large. Reading a message by it costs as much as sending one to a webhook.
+    Anything else is left to the library, from its first byte on: other methods, other properties, a message that is
+    incomplete or large. The library needs as long for a message as a webhook does.
     """
 
-    def __init__(self, channel: int, consumer: str) -> None:
+    def __init__(self, channel: int, consumer: str, serial: int) -> None:
+        """Prepare; the tags of the messages begin with `serial`, the number of the connection."""
         self._channel = channel
+        self._serial = serial
         self._method = _BASIC_DELIVER + _short(consumer)
 
-    def take(self, data: bytes, most: int) -> tuple[list[DecodedDelivery], int]:
-        """Return up to `most` messages from the front of `data`, and how many bytes they take."""
-        taken: list[DecodedDelivery] = []
+    def decode(self, data: bytes, limit: int) -> tuple[list[Received], int]:
+        """Return up to `limit` messages from the front of `data`, and how many bytes they have."""
+        messages: list[Received] = []
         end = 0
-        while len(taken) < most:
+        while len(messages) < limit:
             try:
-                one, end = self._one(data, end)
+                received, end = self._message(data, end)
             except (IndexError, ValueError, struct.error):
                 break
-            taken.append(one)
-        return taken, end
+            messages.append(received)
+        return messages, end
 
-    def _one(self, data: bytes, start: int) -> tuple[DecodedDelivery, int]:
-        """Return the message that begins at a place, and where it ends; raises where there is none such as ours."""
+    def _message(self, data: bytes, start: int) -> tuple[Received, int]:
+        """Return the message that begins at `start`, and where it ends; raises if it has another form."""
         method, method_end = self._frame(data, start, _METHOD)
         if not data.startswith(self._method, method):
             raise ValueError("another message")
@@ -149,12 +146,13 @@ class DeliverDecoder:
         if last != header_end:
             raise ValueError("another message")
         position = data[at + 4 : after].decode()
-        return DecodedDelivery(
-            tag, topic.decode(), identity.decode(), timestamp, position, data[body:body_end]
-        ), body_end + 1
+        properties = {"message_id": identity.decode(), "timestamp": timestamp}
+        headers = {message.POSITION_HEADER: position}
+        tags = (self._serial, tag)
+        return message.received(topic.decode(), data[body:body_end], properties, headers, tags), body_end + 1
 
     def _frame(self, data: bytes, start: int, wanted: int) -> tuple[int, int]:
-        """Return where the payload of a frame begins and ends; raises `ValueError` where there is no such frame."""
+        """Return where the payload of a frame begins and ends; raises `ValueError` if there is no such frame."""
         kind, channel, size = _FRONT.unpack_from(data, start)
         begin = start + _FRONT.size
         end: int = begin + size

@@ -11,8 +11,8 @@ from urllib.parse import parse_qsl, urlsplit
 from kombu.connection import Connection
 from kombu.transport import TRANSPORT_ALIASES
 
-CONNECT_WITHIN = 5.0
-"""Seconds for a connection to one address."""
+CONNECT_SECONDS = 5.0
+"""For a connection to one address."""
 
 _AMQP = {"amqp": "pyamqp", "pyamqp": "pyamqp", "amqps": "amqps"}
 _REDIS = ("redis", "rediss", "sentinel")
@@ -36,12 +36,12 @@ class BrokerAddress:
     tls: Mapping[str, Any] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def dial(self, **options: Any) -> Any:
+    def connection(self, **options: Any) -> Any:
         """Return kombu's connection for this address, not connected yet; what the URL says wins over `options`."""
         return _Connection(
             self.url,
             ssl=dict(self.tls) if self.tls is not None else False,
-            connect_timeout=CONNECT_WITHIN,
+            connect_timeout=CONNECT_SECONDS,
             heartbeat=float(self.options.get("heartbeat", options.pop("heartbeat", 0))),
             transport_options={**options, **self.options},
         )

@@ -3,35 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from bridge.adapters import message
+from bridge.adapters import message, taps
+from bridge.adapters.kombu.connection import next_serial
 from bridge.adapters.kombu.url import BrokerAddress
 from bridge.concurrency.thread_worker import wait_readable
 from bridge.domain import topics as topic_patterns
 from bridge.domain.event import JournalEntry
 from bridge.protocols.broker import Received
 
-_LOOK_EVERY = 0.02
-_REST = 5.0
-
-_serials = itertools.count(1)
+_READ_EVERY_SECONDS = 0.02
+_IDLE_SECONDS = 5.0
 
 
 class VirtualConnection:
-    """Construction connects. Library errors come out as they are; after any of them the link has to be thrown away."""
+    """One connection. Construction connects; library errors come out as they are, and end the connection."""
 
     def __init__(self, address: BrokerAddress, exchange: str) -> None:
         self._exchange = exchange
-        self._serial = next(_serials)
+        self._serial = next_serial()
         self._queue: str | None = None
         self._tapped: tuple[str, ...] = ()
-        self._room = 0
+        self._prefetch = 0
         self._unacked: dict[str, Any] = {}
-        self._transport = address.dial().transport
+        self._transport = address.connection().transport
         self._transport.establish_connection()
         self._channel = self._transport.create_channel(self._transport)
         self._channel.exchange_declare(exchange=exchange, type="topic", durable=True)
@@ -49,13 +46,13 @@ class VirtualConnection:
     def ping(self) -> None:
         """Return; a connection that stands is all that can be asked of these transports."""
 
-    def publish(self, entries: Sequence[JournalEntry]) -> int:
+    def publish(self, entries: Sequence[JournalEntry], queue: str | None = None) -> int:
         """Put all into their queues, one after the other; return how many no queue wanted."""
         channel = self._channel
         unroutable = 0
         for entry in entries:
             event = entry.event
-            if not channel._lookup(self._exchange, event.topic):  # noqa: SLF001 - these transports ignore `mandatory`
+            if queue is None and not channel._lookup(self._exchange, event.topic):  # noqa: SLF001 - these transports ignore `mandatory`
                 unroutable += 1
                 continue
             prepared = channel.prepare_message(
@@ -65,17 +62,18 @@ class VirtualConnection:
                 headers=message.headers(entry),
                 properties=message.properties(event),
             )
-            channel.basic_publish(prepared, self._exchange, event.topic)
+            # The default exchange delivers to the queue that the routing key names.
+            channel.basic_publish(prepared, *((self._exchange, event.topic) if queue is None else ("", queue)))
         return unroutable
 
     def consume(self, queue: str, prefetch: int, _consumer: str) -> None:
         """Take the queue's messages, up to `prefetch` ahead of their acknowledgement."""
         self._queue = queue
-        self._room = prefetch
+        self._prefetch = prefetch
 
     def tap(self, topics: Sequence[str], prefetch: int) -> None:
         """Take what is published from now on, by a queue that is deleted at the end."""
-        queue = f"bridge.tap.{uuid.uuid4().hex}"
+        queue = taps.new_queue()
         self.declare(queue, topics)
         self._tapped = tuple(topic_patterns.bindings(topics))
         self.consume(queue, prefetch, queue)
@@ -83,16 +81,16 @@ class VirtualConnection:
     def receive(self, wake: int) -> list[Received]:
         """Return what the queue has; looks again every few milliseconds, since these transports cannot wake anybody."""
         if self._queue is None:
-            wait_readable(wake, seconds=_REST)
+            wait_readable(wake, seconds=_IDLE_SECONDS)
             return []
         arrived = []
-        while len(self._unacked) < self._room and (got := self._channel.basic_get(self._queue)) is not None:
+        while len(self._unacked) < self._prefetch and (got := self._channel.basic_get(self._queue)) is not None:
             self._unacked[got.delivery_tag] = got
             topic = str((got.delivery_info or {}).get("routing_key") or "")
             tag = (self._serial, got.delivery_tag)
             arrived.append(message.received(topic, got.body, got.properties, got.headers, tag))
         if not arrived:
-            wait_readable(wake, seconds=_LOOK_EVERY)
+            wait_readable(wake, seconds=_READ_EVERY_SECONDS)
         return arrived
 
     def ack(self, tags: Sequence[tuple[int, str]]) -> None:
@@ -111,13 +109,13 @@ class VirtualConnection:
                 self._channel.queue_unbind(self._queue, self._exchange, key)
             self._channel.queue_delete(self._queue)
         else:
-            self._give_back()
+            self._requeue()
         self.drop()
 
-    def _give_back(self) -> None:
+    def _requeue(self) -> None:
         # kombu's own way would route each message again, into every queue that matches it.
-        for tag, taken in self._unacked.items():
-            self._channel._put(self._queue, taken.serializable())  # noqa: SLF001 - no public way
+        for tag, unacked in self._unacked.items():
+            self._channel._put(self._queue, unacked.serializable())  # noqa: SLF001 - no public way
             self._channel.basic_ack(tag)
         self._unacked.clear()
 

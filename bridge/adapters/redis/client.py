@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import re
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -21,6 +18,7 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 
+from bridge.adapters.lua import Script
 from bridge.adapters.os_errors import os_error_reason
 from bridge.domain.errors import AccessRefused, Unavailable
 
@@ -75,21 +73,6 @@ def describe(url: str) -> str:
     return f"{scheme}://{name}@{place}" if at and re.fullmatch(r"[\w.%-]+", name) else f"{scheme}://{place}"
 
 
-@dataclass(frozen=True, slots=True)
-class Script:
-    """A Lua script with the digest by which a server knows it."""
-
-    text: bytes
-    sha: str
-
-
-def load(*names: str) -> Script:
-    """Return the script of the named files of `scripts`, joined in order."""
-    folder = resources.files("bridge.adapters.redis") / "scripts"
-    text = b"\n".join((folder / f"{name}.lua").read_bytes() for name in names)
-    return Script(text, hashlib.sha1(text, usedforsecurity=False).hexdigest())
-
-
 class RedisClient:
     """A connection pool to one Redis, a Sentinel's primary or a cluster; connects by itself, on the next call.
 
@@ -137,8 +120,8 @@ class RedisClient:
         """Return what the server says of itself (`INFO`); of a cluster, one node's answer."""
         answer = await self.command("INFO")
         values = list(answer.values())
-        one = values[0] if values and "redis_version" not in answer and isinstance(values[0], dict) else answer
-        return {str(name): str(value) for name, value in one.items()}
+        info = values[0] if values and "redis_version" not in answer and isinstance(values[0], dict) else answer
+        return {str(name): str(value) for name, value in info.items()}
 
     async def run(self, script: Script, keys: Sequence[str], *args: Any) -> Any:
         """Run a script; its text travels only to a server that does not know it yet."""
@@ -154,7 +137,7 @@ class RedisClient:
         """Turn whatever the library raises into `Unavailable`, and let no cancellation be lost.
 
         The library sends under `asyncio.wait_for`, which up to Python 3.11 swallows a cancellation that comes together
-        with its result: whoever had been cancelled would go on for ever, and whoever waits for that would, too.
+        with its result: the caller that was cancelled would go on for ever, and so would all that wait for it.
         """
         task = asyncio.current_task()
         before = task.cancelling() if task is not None else 0
@@ -172,9 +155,9 @@ class RedisClient:
     def _reason(self, code: str, error: Exception) -> str:
         if not code:
             return f"answered with an error ({str(error).partition(' ')[0]})"
-        told = _MEANING[code].format(timeout=self._timeout)
+        meaning = _MEANING[code].format(timeout=self._timeout)
         why = os_error_reason(error) if code == "CONNECTION" else None
-        return f"{told}: {why}" if why else told
+        return f"{meaning}: {why}" if why else meaning
 
 
 def _code(error: Exception) -> str:

@@ -8,7 +8,8 @@ from heapq import merge
 from itertools import islice
 from typing import Any, TypeVar
 
-from bridge.adapters.redis.client import RedisClient, Script, load
+from bridge.adapters.lua import Script, load
+from bridge.adapters.redis.client import RedisClient
 from bridge.adapters.redis.keys import Keys
 from bridge.adapters.redis.ledger import pack
 from bridge.domain.clock import Clock
@@ -17,18 +18,22 @@ from bridge.protocols.deliveries import Attempt, Delivery, DeliveryCounts, NewDe
 
 
 def _script(name: str) -> Script:
-    return load("books", name)
+    return load("bridge.adapters.redis", "books", name)
 
 
-_TAKE, _CLAIM, _SETTLE, _POSTPONE, _BURY = map(_script, ("take", "claim", "settle", "postpone", "bury"))
+_ACCEPT, _CLAIM, _SETTLE, _POSTPONE, _DEAD_LETTER = map(
+    _script, ("accept", "claim", "settle", "postpone", "dead_letter")
+)
 _REDRIVE, _DISCARD, _REPLAY, _FORGET = map(_script, ("redrive", "discard", "replay", "forget"))
-_UNACCOUNTED, _ADOPT, _FLOOR, _EXTEND = map(_script, ("unaccounted", "adopt", "floor", "extend"))
+_UNACCOUNTED, _ACCEPT_FOREIGN, _LOW_WATERMARK, _EXTEND = map(
+    _script, ("unaccounted", "accept_foreign", "low_watermark", "extend")
+)
 _BATCH = 1000
 """Positions in one script call: Lua unpacks a few thousand values at most, and others want their turn."""
-_ADOPTED_FOR = 30 * 86400.0
-"""Seconds after which an adopted event that is settled is given up."""
-_NAMED_FOR = 60.0
-_CHUNK = 65536
+_FOREIGN_KEPT_SECONDS = 30 * 86400.0
+"""Seconds after which a settled event of another publisher is forgotten."""
+_NAMED_FOR_SECONDS = 60.0
+_CHUNK_ITEMS = 65536
 T = TypeVar("T")
 _COLUMNS = {"t": "taken", "w": "waiting", "d": "dead", "x": "discarded"}
 
@@ -48,22 +53,22 @@ class RedisDeliveries:
     async def _known(self, sink: str) -> None:
         """Write a sink's name down before its first mark: `forget` goes through all sinks.
 
-        Now and then once more, should the server have been emptied meanwhile. It is looked for first: a server without
+        Now and then once more, should the server have been emptied in between. It is looked for first: a server without
         memory refuses to add even what is there.
         """
         now = self._clock.monotonic()
-        if now - self._sinks.get(sink, float("-inf")) > _NAMED_FOR:
+        if now - self._sinks.get(sink, float("-inf")) > _NAMED_FOR_SECONDS:
             names = self._keys.common("sinks")
             if not await self._link.command("SISMEMBER", names, sink):
                 await self._link.command("SADD", names, sink)
             self._sinks[sink] = now
 
     async def accept(self, sink: str, arrivals: Sequence[NewDelivery], until: float) -> Sequence[Position]:
-        """Take charge of arrivals that are unknown so far and claim them until `until`; return the claimed ones."""
+        """Accept arrivals that are unknown so far and claim them until `until`; return the claimed ones."""
         await self._known(sink)
         claimed: list[Position] = []
         for batch in _batches(arrivals):
-            _, ready = await self._run(_TAKE, sink, repr(until), repr(self._clock.epoch()), *_arrived(batch))
+            _, ready = await self._run(_ACCEPT, sink, repr(until), repr(self._clock.epoch()), *_arrived(batch))
             claimed += [batch[index].position for index in ready]
         return claimed
 
@@ -72,8 +77,8 @@ class RedisDeliveries:
         await self._known(sink)
         new = 0
         for batch in _batches(arrivals):
-            fresh, _ = await self._run(_TAKE, sink, repr(due), repr(due), *_arrived(batch))
-            new += fresh
+            accepted, _ = await self._run(_ACCEPT, sink, repr(due), repr(due), *_arrived(batch))
+            new += accepted
         return new
 
     async def claim(self, sink: str, now: float, until: float, limit: int) -> Sequence[Delivery]:
@@ -89,7 +94,7 @@ class RedisDeliveries:
             await self._run(_EXTEND, sink, repr(until), *map(str, batch))
 
     async def settle(self, sink: str, positions: Sequence[Position]) -> int:
-        """Note that the far side took these; return how many deliveries behind them in a lane became due by that."""
+        """Note that the endpoint accepted these; return how many deliveries behind them in a partition became due."""
         await self._known(sink)
         return await self._each(_SETTLE, sink, positions, self._clock.epoch())
 
@@ -102,9 +107,9 @@ class RedisDeliveries:
         await self._run(_POSTPONE, sink, str(position), repr(due), _written(attempt))
 
     async def dead_letter(self, sink: str, position: Position, reason: str, attempt: Attempt | None) -> int:
-        """Make a dead letter of it, with its history; return how many in its lane became due by that, as `settle`."""
+        """Make a dead letter of it, with its history; return how many in its partition became due, as `settle`."""
         now = repr(self._clock.epoch())
-        return int(await self._run(_BURY, sink, now, position.source, position.seq, reason, _written(attempt)))
+        return int(await self._run(_DEAD_LETTER, sink, now, position.source, position.seq, reason, _written(attempt)))
 
     async def unaccounted(self, sink: str, source: str, seqs: Sequence[int]) -> Sequence[int]:
         """Return those of `seqs` that are unknown: neither waiting, dead nor settled."""
@@ -149,18 +154,18 @@ class RedisDeliveries:
             return []
         base = self._keys.sink(sink)
         answers = await self._link.commands([("ZRANGE", f"{base}:{key}", 0, limit - 1, "WITHSCORES") for key in sets])
-        found = list(islice(merge(*map(_scored, answers)), limit))
-        return await self._described(sink, found) if found else []
+        scored = list(islice(merge(*map(_scored, answers)), limit))
+        return await self._described(sink, scored) if scored else []
 
-    async def _described(self, sink: str, found: Sequence[tuple[float, bytes]]) -> list[Delivery]:
-        places = [place for _, place in found]
+    async def _described(self, sink: str, scored: Sequence[tuple[float, bytes]]) -> list[Delivery]:
+        places = [place for _, place in scored]
         base = self._keys.sink(sink)
         tries, reasons = await self._link.commands(
             [("HMGET", f"{base}:tries", *places), ("HMGET", f"{base}:why", *places)]
         )
         return [
             _delivery(sink, place, due, tried, reason)
-            for (due, place), tried, reason in zip(found, tries, reasons, strict=True)
+            for (due, place), tried, reason in zip(scored, tries, reasons, strict=True)
         ]
 
     async def delivery(self, sink: str, position: Position) -> Delivery | None:
@@ -171,14 +176,14 @@ class RedisDeliveries:
         return None if due is None else (await self._described(sink, [(due, place)]))[0]
 
     async def settled(self, sink: str, position: Position) -> bool:
-        """Say whether the far side took it, or an operator discarded it."""
-        chunk, offset = divmod(position.seq, _CHUNK)
+        """Say whether the endpoint accepted it, or an operator discarded it."""
+        chunk, offset = divmod(position.seq, _CHUNK_ITEMS)
         return bool(await self._link.command("GETBIT", f"{self._keys.sink(sink)}:m:{position.source}:{chunk}", offset))
 
     async def redrive(self, sink: str, positions: Sequence[Position], due: float, hold: float = 0.0) -> int:
         """Make dead or waiting deliveries due at `due`, with the count of tries starting again; return how many.
 
-        One that was dead joins the end of its lane, if it had one. One that is due by itself within `hold` seconds
+        A dead letter joins the end of its partition, if it had one. One that is due by itself within `hold` seconds
         after `due` keeps its time.
         """
         return await self._each(_REDRIVE, sink, positions, due, due + hold)
@@ -198,7 +203,7 @@ class RedisDeliveries:
 
     async def raise_low_watermark(self, sink: str, source: str, upto: int) -> None:
         """Note that everything up to `upto` is accounted for; never moves back."""
-        await self._run(_FLOOR, sink, source, upto)
+        await self._run(_LOW_WATERMARK, sink, source, upto)
 
     async def accept_foreign(self, sink: str, event: WireEvent) -> Position:
         """Keep an event that came without a position of ours; idempotent by its id while it is kept.
@@ -207,7 +212,9 @@ class RedisDeliveries:
         """
         await self._known(sink)
         source, now = f"@{sink}", self._clock.epoch()
-        seq = await self._run(_ADOPT, sink, source, event.id, pack(event), repr(now), repr(now - _ADOPTED_FOR))
+        seq = await self._run(
+            _ACCEPT_FOREIGN, sink, source, event.id, pack(event), repr(now), repr(now - _FOREIGN_KEPT_SECONDS)
+        )
         return Position(source, int(seq))
 
     async def forget(self, source: str, before: int) -> None:

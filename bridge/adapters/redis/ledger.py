@@ -7,20 +7,23 @@ import secrets
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bridge.adapters.redis.client import RedisClient, load
+from bridge.adapters.lua import load
+from bridge.adapters.redis.client import RedisClient
 from bridge.adapters.redis.keys import Keys, bucket_of, name_of
 from bridge.domain.clock import Clock
 from bridge.domain.errors import Conflict, LeaseLost, Unavailable
 from bridge.domain.event import JournalEntry, Position, WireEvent
 from bridge.protocols.ledger import Commit, JournalState, Key, Lease, StatusChange, new_base
 
-_ACQUIRE, _HOLD, _TOUCH, _COMMIT, _CONFIRM, _TRIM = map(load, ("acquire", "hold", "touch", "commit", "confirm", "trim"))
+_ACQUIRE, _HOLD, _TOUCH, _COMMIT, _CONFIRM, _TRIM = (
+    load("bridge.adapters.redis", name) for name in ("acquire", "hold", "touch", "commit", "confirm", "trim")
+)
 _SLACK = 1.25
 """Scopes are kept a quarter longer than asked for, so that most reads need not write."""
 _SCOPES_REMEMBERED = 100_000
-_DOUBTS_REMEMBERED = 64
-_BUCKET_BATCH = 500
-_TRIM_STEP = 10_000
+_MAX_UNCERTAIN_COMMITS = 64
+_BATCH_BUCKETS = 500
+_TRIM_STEP_ENTRIES = 10_000
 _GAP = 8
 """Reading up to this many unwanted entries is cheaper than another command."""
 _OVERHEAD = 48
@@ -75,7 +78,7 @@ class RedisLedger:
     # statuses, cursor
 
     async def last_seen(self, source: str, keys: Sequence[Key], retention: float) -> Sequence[str | None]:
-        """Return the trail of each key in order, None where there is none, and keep their scopes for `retention`."""
+        """Return the history of each key in order, None if there is none, and keep their scopes for `retention`."""
         if not keys:
             return []
         await self._keep(source, {key.scope for key in keys}, retention)
@@ -91,12 +94,12 @@ class RedisLedger:
         answers = await self._link.commands(
             [("HMGET", f"{base}:b:{scope}:{bucket}", *fields) for (scope, bucket), (_, fields) in wanted.items()]
         )
-        trails: list[str | None] = [None] * len(keys)
+        histories: list[str | None] = [None] * len(keys)
         for (indexes, _), values in zip(wanted.values(), answers, strict=True):
             for index, value in zip(indexes, values, strict=True):
                 if value is not None:
-                    trails[index] = value.decode()
-        return trails
+                    histories[index] = value.decode()
+        return histories
 
     async def _keep(self, source: str, scopes: Iterable[str], retention: float) -> None:
         """Extend what would end too soon. Written at a quarter of the reads' worth of time, not at every read."""
@@ -114,16 +117,16 @@ class RedisLedger:
             kept[source, scope] = until
 
     async def scope(self, source: str, scope: str) -> Mapping[str, str]:
-        """Return the trails of all resources of a scope by name; names of more than 20 characters are digests."""
+        """Return the histories of all resources of a scope by name; names of more than 20 characters are digests."""
         base = self._keys.source(source)
         buckets = sorted(bucket.decode() for bucket in await self._link.command("SMEMBERS", f"{base}:i:{scope}"))
-        found: dict[str, str] = {}
-        for start in range(0, len(buckets), _BUCKET_BATCH):
-            some = buckets[start : start + _BUCKET_BATCH]
-            answers = await self._link.commands([("HGETALL", f"{base}:b:{scope}:{bucket}") for bucket in some])
-            for bucket, answer in zip(some, answers, strict=True):
-                found |= {name_of(bucket, kept): trail for kept, trail in _texts(answer).items()}
-        return found
+        histories_by_name: dict[str, str] = {}
+        for start in range(0, len(buckets), _BATCH_BUCKETS):
+            batch = buckets[start : start + _BATCH_BUCKETS]
+            answers = await self._link.commands([("HGETALL", f"{base}:b:{scope}:{bucket}") for bucket in batch])
+            for bucket, answer in zip(batch, answers, strict=True):
+                histories_by_name |= {name_of(bucket, kept): history for kept, history in _texts(answer).items()}
+        return histories_by_name
 
     async def cursor(self, source: str) -> dict[str, str]:
         """Return all entries of the source's cursor."""
@@ -159,19 +162,19 @@ class RedisLedger:
         begin = new_base(self._clock.epoch()) if self._begin is None else self._begin
         self._memory.begins[commit.source] = begin
         arguments = [begin, *_commit_arguments(commit)]
-        doubts, mark = self._memory.uncertain_commits, _fingerprint(commit)
-        nonce = doubts.get(mark)
+        uncertain, mark = self._memory.uncertain_commits, _fingerprint(commit)
+        nonce = uncertain.get(mark)
         if nonce is None:
             nonce = secrets.token_hex(6)
             try:
                 return int(await self._link.run(_COMMIT, keys, held, nonce, *arguments))
             except Unavailable:
-                if len(doubts) > _DOUBTS_REMEMBERED:
-                    doubts.clear()
+                if len(uncertain) > _MAX_UNCERTAIN_COMMITS:
+                    uncertain.clear()
                 if commit.events:
-                    doubts[mark] = nonce
+                    uncertain[mark] = nonce
         number = int(await self._link.run(_COMMIT, keys, held, nonce, *arguments))
-        doubts.pop(mark, None)
+        uncertain.pop(mark, None)
         return number
 
     # journal
@@ -182,10 +185,10 @@ class RedisLedger:
         # The set is written before a source's first commit, which may then have been refused.
         if not names:
             return []
-        found = await self._link.commands(
+        exists = await self._link.commands(
             [("EXISTS", f"{self._keys.source(name)}:{key}") for name in names for key in ("s", "c")]
         )
-        return [name for index, name in enumerate(names) if found[2 * index] or found[2 * index + 1]]
+        return [name for index, name in enumerate(names) if exists[2 * index] or exists[2 * index + 1]]
 
     async def journal(self, source: str) -> JournalState:
         """Return how far the journal reaches."""
@@ -220,14 +223,14 @@ class RedisLedger:
             for start, end in _runs(ordered):
                 commands.append(("XRANGE", f"{self._keys.source(source)}:j", f"{start}-0", f"{end}-0"))
                 readers.append((source, []))
-        found: dict[Position, JournalEntry] = {}
+        entries_by_position: dict[Position, JournalEntry] = {}
         for (source, seqs), answer in zip(readers, await self._link.commands(commands), strict=True):
             if source.startswith("@"):
                 kept = [_unpack(source, seq, packed) for seq, packed in zip(seqs, answer, strict=True) if packed]
             else:
                 kept = [_entry(source, item) for item in answer]
-            found.update((entry.position, entry) for entry in kept)
-        return [found.get(position) for position in positions]
+            entries_by_position.update((entry.position, entry) for entry in kept)
+        return [entries_by_position.get(position) for position in positions]
 
     async def confirm(self, lease: Lease, source: str, upto: int, unroutable: int = 0) -> None:
         """Note that the broker holds everything up to `upto`, and how many of it no queue wanted."""
@@ -242,7 +245,7 @@ class RedisLedger:
         """
         forgotten, more = 0, 1
         while more:
-            gone, more = await self._link.run(_TRIM, [self._keys.source(source)], before, _TRIM_STEP)
+            gone, more = await self._link.run(_TRIM, [self._keys.source(source)], before, _TRIM_STEP_ENTRIES)
             forgotten += gone
         return forgotten
 
@@ -268,12 +271,12 @@ class RedisLedger:
 
     async def statuses(self, prefix: str) -> Mapping[str, Mapping[str, str]]:
         """Return what parts have told about themselves, by name."""
-        told: dict[str, dict[str, str]] = {}
+        values_by_name: dict[str, dict[str, str]] = {}
         for place, value in sorted(_texts(await self._link.command("HGETALL", self._keys.common("notes"))).items()):
             name, key = json.loads(place)
             if name.startswith(prefix):
-                told.setdefault(name, {})[key] = value
-        return told
+                values_by_name.setdefault(name, {})[key] = value
+        return values_by_name
 
     async def ping(self) -> None:
         """Return if the store answers and can be written to."""
@@ -311,9 +314,9 @@ def _texts(pairs: Mapping[bytes, bytes]) -> dict[str, str]:
 
 def _grouped(statuses: Sequence[StatusChange]) -> dict[tuple[str, str], list[tuple[str, str, str]]]:
     groups: dict[tuple[str, str], list[tuple[str, str, str]]] = {}
-    for (scope, name), expected, trail in statuses:
+    for (scope, name), expected, history in statuses:
         bucket, kept = bucket_of(name)
-        groups.setdefault((scope, bucket), []).append((kept, "-" if expected is None else f"={expected}", trail))
+        groups.setdefault((scope, bucket), []).append((kept, "-" if expected is None else f"={expected}", history))
     return groups
 
 
@@ -322,9 +325,9 @@ def _commit_arguments(commit: Commit) -> list[str | bytes | int]:
     words: list[str | bytes | int] = []
     buckets = 0
     for (scope, bucket), changes in _grouped(commit.statuses).items():
-        for start in range(0, len(changes), _BUCKET_BATCH):
-            fields, expected, trails = zip(*changes[start : start + _BUCKET_BATCH], strict=True)
-            words += (scope, bucket, len(fields), *fields, *expected, *trails)
+        for start in range(0, len(changes), _BATCH_BUCKETS):
+            fields, expected, histories = zip(*changes[start : start + _BATCH_BUCKETS], strict=True)
+            words += (scope, bucket, len(fields), *fields, *expected, *histories)
             buckets += 1
     for event in commit.events:
         words += (event.id, event.topic, event.time, event.body)
@@ -341,7 +344,7 @@ def _entry(source: str, item: tuple[bytes, dict[bytes, bytes]]) -> JournalEntry:
 
 
 def pack(event: WireEvent) -> bytes:
-    """Return an adopted event as one value."""
+    """Return an event of another publisher as one value."""
     return json.dumps([event.id, event.topic, event.time]).encode() + b"\n" + event.body
 
 

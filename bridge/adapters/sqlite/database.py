@@ -1,4 +1,4 @@
-"""One SQLite file and two threads: a writer that commits what queued up as one, and a reader beside it."""
+"""One SQLite file and two threads: a writer that commits what queued up as one, and a reader."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ class _Worker:
 
 
 class _Writer(_Worker):
-    """Commits all that queued up meanwhile in one transaction: one wait for the disk instead of many.
+    """Commits all that queued up in one transaction: one wait for the disk instead of many.
 
     A job that refuses (a conflict, a lost lease) takes back its own part alone; a disk that fails, fails them all.
     """
@@ -164,7 +164,7 @@ class _Writer(_Worker):
 
 
 class _Reader(_Worker):
-    """Reads beside the writer; all that queued up meanwhile sees one unchanging state of the file."""
+    """Reads while the writer writes; all that queued up sees one unchanging state of the file."""
 
     def _run(self, connection: sqlite3.Connection, jobs: list[_Job]) -> None:
         connection.execute("BEGIN")

@@ -8,6 +8,7 @@ from sqlite3 import Connection
 from typing import Any
 
 from bridge.adapters.sqlite.database import SqliteDatabase
+from bridge.adapters.sqlite.journal_rows import append, foreign_events, journalled, key_base, trim_journal
 from bridge.adapters.sqlite.schema import SEQ_BITS
 from bridge.domain.clock import Clock
 from bridge.domain.errors import Conflict, LeaseLost
@@ -21,11 +22,8 @@ _SWEEP_EVERY = 1.0
 """Seconds between two looks for scopes that are over."""
 _SWEEP_STEP = 500
 """Statuses deleted at once: a commit should not wait for more."""
-_TRIM_STEP = 5000
 _LONGEST_LEASE = 120.0
 """Seconds; one that seems to hold for longer, and for twice its time, is of a time before the clock was set back."""
-_OVERHEAD = 48
-"""Roughly what a row adds to an event's own bytes."""
 _DIGITS = 18
 """What a 64-bit number surely holds."""
 
@@ -89,16 +87,16 @@ class SqliteLedger:
     # statuses, cursor
 
     async def last_seen(self, source: str, keys: Sequence[Key], retention: float) -> Sequence[str | None]:
-        """Return the trail of each key in order, None where there is none, and keep their scopes for `retention`."""
+        """Return the history of each key in order, None if there is none, and keep their scopes for `retention`."""
         scopes: dict[str, list[str | int]] = {}
         for scope, name in keys:
             scopes.setdefault(scope, []).append(_stored(name))
         await self._keep(source, scopes, retention)
         now = self._clock.epoch()
-        found = await self._file.reader.do(
-            lambda db: {scope: _trails(db, source, scope, names, now)[1] for scope, names in scopes.items()}
+        histories_by_scope = await self._file.reader.do(
+            lambda db: {scope: _histories(db, source, scope, names, now)[1] for scope, names in scopes.items()}
         )
-        return [found[scope].get(_stored(name)) for scope, name in keys]
+        return [histories_by_scope[scope].get(_stored(name)) for scope, name in keys]
 
     async def _keep(self, source: str, scopes: Mapping[str, Any], retention: float) -> None:
         """Extend what would end too soon: one write in a quarter of `retention`, not one at every read."""
@@ -122,13 +120,13 @@ class SqliteLedger:
             kept[source, scope] = until
 
     async def scope(self, source: str, scope: str) -> Mapping[str, str]:
-        """Return the trails of all resources of a scope by name."""
+        """Return the histories of all resources of a scope by name."""
         query = (
             "SELECT status.name, trail FROM status JOIN scope ON scope.id = status.scope "
             "JOIN source ON source.id = scope.source WHERE source.name = ? AND scope.name = ? AND expires > ?"
         )
         rows = await self._all(query, (source, scope, self._clock.epoch()))
-        return {str(name): trail for name, trail in rows}
+        return {str(name): history for name, history in rows}
 
     async def cursor(self, source: str) -> dict[str, str]:
         """Return all entries of the source's cursor."""
@@ -147,7 +145,7 @@ class SqliteLedger:
             source, committed = self._source(db, commit.source)
             self._write_statuses(db, source, commit)
             self._write_cursor(db, source, commit.cursor)
-            number = _append(db, source, committed, commit.events)
+            number = append(db, source, committed, commit.events)
             self._sweep(db)
             return number
 
@@ -168,9 +166,9 @@ class SqliteLedger:
             scopes.setdefault(change.key.scope, []).append(change)
         for name, changes in scopes.items():
             names = [_stored(change.key.name) for change in changes]
-            scope, trails = _trails(db, commit.source, name, names, now)
+            scope, histories = _histories(db, commit.source, name, names, now)
             for stored, change in zip(names, changes, strict=True):
-                if trails.get(stored) != change.expected:
+                if histories.get(stored) != change.expected:
                     raise Conflict(
                         f"source {commit.source}: a status changed between reading and writing; nothing was written"
                     )
@@ -226,7 +224,7 @@ class SqliteLedger:
         """Return up to `limit` kept entries with numbers above `after`, in order."""
 
         def work(db: Connection) -> list[JournalEntry]:
-            base = _key_base(db, source)
+            base = key_base(db, source)
             rows = db.execute(
                 "SELECT key, id, topic, time, body FROM journal WHERE key > ? AND key < ? ORDER BY key LIMIT ?",
                 (base + max(after, 0), base + (1 << SEQ_BITS), max(limit, 0)),
@@ -242,13 +240,13 @@ class SqliteLedger:
             wanted.setdefault(source, []).append(seq)
 
         def work(db: Connection) -> dict[Position, JournalEntry]:
-            found: dict[Position, JournalEntry] = {}
+            entries_by_position: dict[Position, JournalEntry] = {}
             for source, seqs in wanted.items():
                 for seq, event in (
-                    _adopted(db, source, seqs) if source.startswith("@") else _journalled(db, source, seqs)
+                    foreign_events(db, source, seqs) if source.startswith("@") else journalled(db, source, seqs)
                 ):
-                    found[Position(source, seq)] = JournalEntry(Position(source, seq), event)
-            return found
+                    entries_by_position[Position(source, seq)] = JournalEntry(Position(source, seq), event)
+            return entries_by_position
 
         rows = await self._file.reader.do(work)
         return [rows.get(position) for position in positions]
@@ -273,7 +271,7 @@ class SqliteLedger:
         """
         forgotten, more = 0, True
         while more:
-            gone, more = await self._file.writer.do(lambda db: _trim(db, source, before))
+            gone, more = await self._file.writer.do(lambda db: trim_journal(db, source, before))
             forgotten += gone
         return forgotten
 
@@ -336,10 +334,10 @@ def _stored(name: str) -> str | int:
     return int(name) if plain else name
 
 
-def _trails(
+def _histories(
     db: Connection, source: str, scope: str, names: Sequence[str | int], now: float
 ) -> tuple[int | None, dict[str | int, str]]:
-    """Return the number of a scope that is not over, and the trails of those names that it has."""
+    """Return the number of a scope that is not over, and the histories of those names that it has."""
     row = db.execute(
         "SELECT scope.id FROM scope JOIN source ON source.id = scope.source "
         "WHERE source.name = ? AND scope.name = ? AND expires > ?",
@@ -359,57 +357,3 @@ def _new_scope(db: Connection, source: int, name: str, until: float) -> int:
     db.execute("UPDATE scope SET name = NULL WHERE source = ? AND name = ?", (source, name))
     values = (source, name, until)
     return int(db.execute("INSERT INTO scope (source, name, expires) VALUES (?, ?, ?)", values).lastrowid or 0)
-
-
-def _append(db: Connection, source: int, committed: int, events: Sequence[WireEvent]) -> int:
-    if not events:
-        return committed
-    base = (source << SEQ_BITS) + committed + 1
-    db.executemany(
-        "INSERT INTO journal VALUES (?, ?, ?, ?, ?)",
-        [(base + index, event.id, event.topic, event.time, event.body) for index, event in enumerate(events)],
-    )
-    size = sum(len(event.body) + len(event.id) + len(event.topic) + _OVERHEAD for event in events)
-    db.execute(
-        "UPDATE source SET committed = committed + ?, bytes = bytes + ? WHERE id = ?", (len(events), size, source)
-    )
-    return committed + len(events)
-
-
-def _key_base(db: Connection, source: str) -> int:
-    row = db.execute("SELECT id FROM source WHERE name = ?", (source,)).fetchone()
-    return -1 << SEQ_BITS if row is None else int(row[0]) << SEQ_BITS
-
-
-def _journalled(db: Connection, source: str, seqs: Sequence[int]) -> list[tuple[int, WireEvent]]:
-    base = _key_base(db, source)
-    rows = db.execute(
-        "SELECT key, id, topic, time, body FROM journal WHERE key IN (SELECT value FROM json_each(?))",
-        (json.dumps([base + seq for seq in seqs]),),
-    )
-    return [(key - base, WireEvent(*rest)) for key, *rest in rows]
-
-
-def _adopted(db: Connection, source: str, seqs: Sequence[int]) -> list[tuple[int, WireEvent]]:
-    rows = db.execute(
-        "SELECT seq, id, topic, time, body FROM adopted WHERE sink = ? AND seq IN (SELECT value FROM json_each(?))",
-        (source[1:], json.dumps(list(seqs))),
-    )
-    return [(seq, WireEvent(*rest)) for seq, *rest in rows]
-
-
-def _trim(db: Connection, source: str, before: int) -> tuple[int, bool]:
-    """Forget one step's worth of the oldest entries; return how many, and whether more are to go."""
-    row = db.execute("SELECT id, first, confirmed, bytes, committed FROM source WHERE name = ?", (source,)).fetchone()
-    if row is None:
-        return 0, False
-    number, first, confirmed, size, committed = row
-    target = min(before, confirmed + 1)
-    cut = min(target, first + _TRIM_STEP)
-    if cut <= first:
-        return 0, False
-    base = number << SEQ_BITS
-    gone = db.execute("DELETE FROM journal WHERE key >= ? AND key < ?", (base + first, base + cut)).rowcount
-    kept = size * (committed + 1 - cut) // (committed + 1 - first)
-    db.execute("UPDATE source SET first = ?, bytes = ? WHERE id = ?", (cut, kept, number))
-    return gone, cut < target

@@ -1,4 +1,4 @@
-"""`bridge backfill`: a past range of one source, beside the live cursor."""
+"""`bridge backfill`: a past range of one source, apart from the live cursor."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from bridge.ingest.intake import Intake
 from bridge.protocols.store import Store
 from bridge.runtime.assembly import Assembly
 
-_BACKLOG = 50_000
+_MAX_BACKLOG_EVENTS = 50_000
 _PROBLEMS_SHOWN = 20
-_LINE_EVERY = 10.0
-_LEAST = 0.001
+_LINE_EVERY_SECONDS = 10.0
+_MIN_PROGRESS_STEPS = 0.001
 _FIRST = datetime(1970, 1, 1, tzinfo=UTC)
 """No provider is older, and clocks can be counted back from here."""
 
@@ -60,7 +60,7 @@ def backfill(
 ) -> Exit:
     """Fetch what happened, or was created, in a past range, and publish what of it the bridge does not know.
 
-    It may run beside the service: neither the cursor nor what is polled changes, and nothing that was published is
+    It may run while the service runs. Neither the cursor nor what is polled changes. What was published is not
     published again, as long as the ledger remembers it. A first start's baseline counts as known. After Ctrl-C the same
     command goes on where it stood. The events go the way of all others: a running service publishes and delivers them.
 
@@ -129,10 +129,10 @@ async def _backfill(
 ) -> tuple[BackfillProgress, bool]:
     async with parts.opened_store() as store:
         async with quota_limited_source(parts, store, name, rate) as source:
-            with _telling(parts.clock.monotonic) as tell:
+            with _progress(parts.clock.monotonic) as print_progress:
                 intake = Intake(name, parts.config.sources[name].type, source, store, parts.clock)
                 room = _room(parts, store, name)
-                work = Backfill(name, intake, source, store, parts.clock, room=room, tell=tell)
+                work = Backfill(name, intake, source, store, parts.clock, room=room, on_progress=print_progress)
                 filled = await work.run(*span, restart=restart)
         return filled, await store.holder(f"relay/{name}") is not None
 
@@ -142,7 +142,7 @@ def _room(parts: Assembly, store: Store, name: str) -> Callable[[], Any]:
 
     async def room() -> str | None:
         state = await store.journal(name)
-        if state.backlog > _BACKLOG:
+        if state.backlog > _MAX_BACKLOG_EVENTS:
             return f"{state.backlog:,} events wait for the broker; is the service running?"
         if state.bytes > bound:
             return f"the journal has reached its bound of {bound:,} bytes; is the service running?"
@@ -155,10 +155,10 @@ def _room(parts: Assembly, store: Store, name: str) -> Callable[[], Any]:
 
 
 @contextmanager
-def _telling(monotonic: Callable[[], float]) -> Iterator[Callable[[BackfillProgress], None]]:
+def _progress(monotonic: Callable[[], float]) -> Iterator[Callable[[BackfillProgress], None]]:
     """Give what shows progress on stderr: a bar on a terminal, a line now and then elsewhere."""
     if not sys.stderr.isatty():
-        yield _Lines(monotonic).tell
+        yield _Lines(monotonic).print_progress
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -167,11 +167,11 @@ def _telling(monotonic: Callable[[], float]) -> Iterator[Callable[[BackfillProgr
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=1.0)
 
-        def tell(state: BackfillProgress) -> None:
+        def print_progress(state: BackfillProgress) -> None:
             total = (state.end - state.start).total_seconds()
             progress.update(task, total=total, completed=state.covered, description=_said(state))
 
-        yield tell
+        yield print_progress
 
 
 class _Lines:
@@ -179,21 +179,21 @@ class _Lines:
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
-        self._told = -_LINE_EVERY
+        self._reporter = -_LINE_EVERY_SECONDS
         self._step: tuple[datetime, datetime] | None = None
         self._waits: str | None = None
 
-    def tell(self, state: BackfillProgress) -> None:
+    def print_progress(self, state: BackfillProgress) -> None:
         """Print a line, if there is news or it has been quiet for long."""
         now = self._monotonic()
         news = state.step != self._step or state.waits != self._waits
-        if news or now - self._told >= _LINE_EVERY:
+        if news or now - self._reporter >= _LINE_EVERY_SECONDS:
             click.echo(_said(state), err=True)
-            self._told, self._step, self._waits = now, state.step, state.waits
+            self._reporter, self._step, self._waits = now, state.step, state.waits
 
 
 def _said(state: BackfillProgress) -> str:
-    share = state.covered / max((state.end - state.start).total_seconds(), _LEAST)
+    share = state.covered / max((state.end - state.start).total_seconds(), _MIN_PROGRESS_STEPS)
     waits = f"; {state.waits}" if state.waits else ""
     at = rfc3339(truncate_to_millis(state.step[0]))
     return f"{at}  {share:4.0%}  {state.observed:,} looked at, {state.events:,} new events{waits}"

@@ -18,8 +18,8 @@ from bridge.protocols.sink import Sink
 from bridge.protocols.source import Source
 from bridge.runtime.assembly import Assembly
 
-_TIMEOUT = 20.0
-_YEAR = 365
+_TIMEOUT_SECONDS = 20.0
+_YEAR_SECONDS = 365
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def _plain(finding: Finding) -> dict[str, Any]:
     plain: dict[str, Any] = {"part": finding.part, "state": finding.state, "said": finding.said}
     if finding.requests_per_day is not None:
         plain["requests_per_day"] = round(finding.requests_per_day)
-        plain["requests_per_year"] = round(finding.requests_per_day * _YEAR)
+        plain["requests_per_year"] = round(finding.requests_per_day * _YEAR_SECONDS)
     return plain
 
 
@@ -87,7 +87,7 @@ def _print(file: Path, parts: Assembly, findings: list[Finding]) -> None:
     click.echo(f"{file}: ok: sources {_names(config.sources)}; sinks {_names(config.sinks)}")
     if findings:
         rows = [
-            (finding.part, finding.state, _count(finding, 1), _count(finding, _YEAR), finding.said)
+            (finding.part, finding.state, _count(finding, 1), _count(finding, _YEAR_SECONDS), finding.said)
             for finding in findings
         ]
         print_table(["part", "state", "requests/day", "requests/year", "said"], rows)
@@ -119,9 +119,9 @@ async def _ask(parts: Assembly, sources: dict[str, Source], sinks: dict[str, Sin
 
 async def _finding(part: str, asked: Awaitable[tuple[str, float | None]]) -> Finding:
     try:
-        said, requests = await asyncio.wait_for(asked, _TIMEOUT)
+        said, requests = await asyncio.wait_for(asked, _TIMEOUT_SECONDS)
     except TimeoutError:
-        return Finding(part, "unreachable", f"no answer within {_TIMEOUT:g} s")
+        return Finding(part, "unreachable", f"no answer within {_TIMEOUT_SECONDS:g} s")
     except BridgeError as error:
         unreachable = isinstance(error, Transient) and not isinstance(error, Unauthorized | AccessRefused)
         return Finding(part, "unreachable" if unreachable else "refused", str(error))

@@ -24,7 +24,7 @@ from bridge.protocols.deliveries import Attempt, Delivery
 from bridge.protocols.store import Store
 from bridge.runtime.assembly import Assembly
 
-_ALL = 1_000_000
+_MAX_DELIVERIES = 1_000_000
 
 
 @click.group(
@@ -276,7 +276,7 @@ async def _chosen(
                 click.echo(f"bridge: {sink}: {position} neither waits nor is a dead letter", err=True)
         return {sink: present}, Exit.DONE if present == named else Exit.FAILED
     positions = {
-        name: [delivery.position for delivery in await store.deliveries(name, states=states, limit=_ALL)]
+        name: [delivery.position for delivery in await store.deliveries(name, states=states, limit=_MAX_DELIVERIES)]
         for name in await _sinks(parts, store, sink)
     }
     return positions, Exit.DONE
@@ -290,7 +290,7 @@ async def _redrive(parts: Assembly, sink: str | None, events: tuple[str, ...], s
             now, hold = parts.clock.epoch(), 2 * parts.config.claim
             again = await store.redrive(name, positions, now, hold) if positions else 0
             enabled = name in await disabled(store)
-            # Deliveries first: a crash in between leaves a disabled sink, which the same command mends.
+            # Deliveries first: a crash in between leaves a disabled sink, which the same command repairs.
             await store.set_status(f"sink/{name}", {"disabled": ""})
             click.echo(f"{name}: {again} due again{'; the sink is enabled again' if enabled else ''}")
     return code

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from bridge.simulator import SimulatorSettings
 
 _POLL = "1s"
-_BATCH = 256
+_BATCH_EVENTS = 256
 _COLOURS = {
     "failed": "red", "rejected": "red", "not_sent": "red", "blacklisted": "magenta", "canceled": "magenta",
     "unknown": "yellow", "inconclusive": "yellow", "sent": "green", "delivered": "green", "completed": "green",
@@ -116,7 +116,7 @@ def _assembly(folder: Path, urls: Mapping[str, str], settings: SimulatorSettings
 
 async def _print(inbox: Inbox, counts: Counter[str], *, as_json: bool) -> None:
     while True:
-        received = await inbox.get(_BATCH, 1.0)
+        received = await inbox.get(_BATCH_EVENTS, 1.0)
         for message in received:
             counts[message.event.topic] += 1
             click.echo(message.event.body.decode() if as_json else _line(message.event.body, message.event.topic))

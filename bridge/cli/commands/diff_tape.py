@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bridge.cli.commands.replay_tape import tell
+from bridge.cli.commands.replay_tape import print_progress
 from bridge.cli.support.options import Command, Exit
 from bridge.cli.support.running import logs_to_stderr, run
 from bridge.domain.event_view import EventView
@@ -17,7 +17,7 @@ from bridge.domain.event_view import EventView
 if TYPE_CHECKING:
     from bridge.recording import EventDifference, Replay
 
-_TWO = 2
+_FILES_COUNT = 2
 _SIGNS = {"first": "-", "second": "+", "both": "~"}
 
 
@@ -49,13 +49,13 @@ def diff_tape(folder: Path, config_files: tuple[Path, ...], against: Path | None
     """
     from bridge.recording import Replay, offline
 
-    if len(config_files) + (against is not None) != _TWO:
+    if len(config_files) + (against is not None) != _FILES_COUNT:
         raise click.UsageError("give two configurations with -c, or one and --against FILE")
     logs_to_stderr()
     replays = [Replay(folder, offline(file)) for file in config_files]
     result = run(_print(replays, against, as_json=as_json))
     for replay, file in zip(replays, config_files, strict=True):
-        tell(replay.summary, str(file))
+        print_progress(replay.summary, str(file))
     click.echo(f"{result} events differ" if result else "no event differs", err=True)
     return Exit.FAILED if result or any(replay.summary.missing for replay in replays) else Exit.DONE
 

@@ -31,16 +31,16 @@ def plugins(ctx: click.Context, *, as_json: bool) -> None:
             {
                 "kind": plugin.kind, "name": plugin.name,
                 "distribution": plugin.distribution, "version": plugin.version, "object": plugin.value,
-                "conflicts_with": list(plugin.rivals),
+                "conflicts_with": list(plugin.conflicts),
             }
             for plugin in listed
         ])  # fmt: skip
         return
     rows = [
-        (plugin.kind, plugin.name, plugin.distribution, plugin.version, plugin.value, ", ".join(plugin.rivals))
+        (plugin.kind, plugin.name, plugin.distribution, plugin.version, plugin.value, ", ".join(plugin.conflicts))
         for plugin in listed
     ]
-    if any(plugin.rivals for plugin in listed):
+    if any(plugin.conflicts for plugin in listed):
         print_table(["kind", "name", "distribution", "version", "object", "conflicts with"], rows)
     else:
         print_table(["kind", "name", "distribution", "version", "object"], [row[:-1] for row in rows])

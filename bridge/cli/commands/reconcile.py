@@ -18,14 +18,15 @@ from bridge.delivery.masking import last4
 from bridge.domain.settings import parse_duration
 from bridge.domain.times import rfc3339, truncate_to_millis
 from bridge.protocols.source import Source, Statistics
-from bridge.reconciliation.comparison import CompareOptions, Difference, GroupBook, Report
+from bridge.reconciliation.comparison import CompareOptions
 from bridge.reconciliation.reconciler import Reconciler
+from bridge.reconciliation.report import Difference, GroupBook, Report
 from bridge.runtime.assembly import Assembly
 
-_SHOWN = 50
+_MAX_ROWS = 50
 _POLLS = 2
-_PATIENCE_AT_MOST = 60.0
-_PATIENCE_MORE = 5.0
+_MAX_WAIT_SECONDS = 60.0
+_EXTRA_WAIT_SECONDS = 5.0
 _SAID = {
     "missing": "the provider shows it, we have never seen it",
     "status": "the provider says another status than we know",
@@ -52,6 +53,7 @@ _SAID = {
 @click.option("--all", "everything", is_flag=True, help="Take in messages that are followed no longer.")
 @click.option(
     "--patience",
+    "max_wait",
     metavar="DURATION",
     help="How long what is under way may take to arrive; by default two polls while a service runs, else nothing.",
 )
@@ -60,7 +62,7 @@ def reconcile(
     source: str,
     config_file: Path,
     resource: str | None,
-    patience: str | None,
+    max_wait: str | None,
     *,
     deep: bool,
     everything: bool,
@@ -83,7 +85,7 @@ def reconcile(
     if source not in parts.config.sources:
         known = ", ".join(parts.config.sources)
         raise click.UsageError(f"there is no source {source!r} in the configuration; there is {known}")
-    waits = None if patience is None else _duration(patience)
+    waits = None if max_wait is None else _duration(max_wait)
     report = run(_reconcile(parts, source, resource, waits, deep=deep, everything=everything))
     if as_json:
         print_json(plain(report))
@@ -100,19 +102,19 @@ def _duration(text: str) -> float:
 
 
 async def _reconcile(
-    parts: Assembly, name: str, resource: str | None, patience: float | None, *, deep: bool, everything: bool
+    parts: Assembly, name: str, resource: str | None, max_wait: float | None, *, deep: bool, everything: bool
 ) -> Report:
     settings = parts.config.sources[name]
     async with parts.opened_store() as store:
-        if patience is None:
+        if max_wait is None:
             polled = await is_polled(store, name)
-            patience = min(_POLLS * settings.interval + _PATIENCE_MORE, _PATIENCE_AT_MOST) if polled else 0.0
+            max_wait = min(_POLLS * settings.interval + _EXTRA_WAIT_SECONDS, _MAX_WAIT_SECONDS) if polled else 0.0
         async with quota_limited_source(parts, store, name) as source:
             if resource is not None:
                 resource = _path(source, resource)
-            wanted = CompareOptions(resource, deep=deep, everything=everything, patience=patience)
+            wanted = CompareOptions(resource, deep=deep, everything=everything, max_wait=max_wait)
             reconciler = Reconciler(name, source, store, parts.clock, published=settings.first_sight == "emit")
-            report = await reconciler.compare(wanted, _told())
+            report = await reconciler.compare(wanted, _reporter())
         await reconciler.settle(
             report, wanted, store, {sink: settings.topics for sink, settings in parts.config.sinks.items()}
         )
@@ -129,7 +131,7 @@ def _path(source: Source, text: str) -> str:
         raise click.UsageError(f"--resource: {error}") from None
 
 
-def _told() -> Callable[[str], None]:
+def _reporter() -> Callable[[str], None]:
     """Return what says on a terminal which group is being read; elsewhere nothing is said."""
     if not sys.stderr.isatty():
         return lambda _: None
@@ -167,7 +169,7 @@ def plain(report: Report) -> dict[str, Any]:
                 "known": survey.known,
                 "groups": survey.groups,
             }
-            for survey in report.surveys
+            for survey in report.statistics
         ],
         "failures": {mask_path(group): reason for group, reason in report.failures.items()},
         "groups": [
@@ -189,10 +191,10 @@ def plain(report: Report) -> dict[str, Any]:
         },
         "sinks": {
             name: {
-                "taken": book.tally.taken,
-                "waiting": book.tally.waiting,
-                "dead": book.tally.dead,
-                "discarded": book.tally.discarded,
+                "taken": book.counts.taken,
+                "waiting": book.counts.waiting,
+                "dead": book.counts.dead,
+                "discarded": book.counts.discarded,
                 "unaccounted": book.unaccounted,
             }
             for name, book in report.sinks.items()
@@ -224,20 +226,20 @@ def _print(report: Report) -> None:
                 difference.sink,
                 _SAID[difference.what],
             ]
-            for difference in report.differences[:_SHOWN]
+            for difference in report.differences[:_MAX_ROWS]
         ]
         click.echo()
         print_table(["resource", "provider", "ledger", "last event", "sink", "what"], rows)
-        if len(report.differences) > _SHOWN:
-            click.echo(f"… and {len(report.differences) - _SHOWN:,} more; --json names them all")
+        if len(report.differences) > _MAX_ROWS:
+            click.echo(f"… and {len(report.differences) - _MAX_ROWS:,} more; --json names them all")
     if report.sinks:
         click.echo()
         _print_sinks(report)
     click.echo()
     for line in report.contradictions:
         click.echo(f"the provider contradicts itself: {line}")
-    for survey in report.surveys:
-        click.echo(_surveyed(survey))
+    for survey in report.statistics:
+        click.echo(_statistics_line(survey))
     for line in report.remarks:
         click.echo(f"not compared: {line}")
     for group, reason in report.failures.items():
@@ -245,7 +247,7 @@ def _print(report: Report) -> None:
     click.echo(_verdict(report))
 
 
-def _surveyed(statistics: Statistics) -> str:
+def _statistics_line(statistics: Statistics) -> str:
     counted = f"{statistics.total:,} {statistics.label}s, {statistics.known:,} in {statistics.groups:,} known messages"
     text = f"the provider's statistics, {rfc3339(statistics.start)} to {rfc3339(statistics.end)}: {counted}"
     return (
@@ -268,7 +270,7 @@ def _print_counts(report: Report, differing: Sequence[GroupBook]) -> None:
     rows = []
     for label, columns in report.totals().items():
         rows += _rows(f"all: {label}", columns["provider"], columns["ledger"], columns["events"])
-    for difference in differing[:_SHOWN]:
+    for difference in differing[:_MAX_ROWS]:
         rows += _rows(difference.group, difference.provider or {}, difference.ledger, difference.events)
     print_table(["of", "status", "provider", "ledger", "events"], rows)
 
@@ -282,7 +284,7 @@ def _print_sinks(report: Report) -> None:
     journal = report.journal
     click.echo(f"{journal.events:,} events made, {journal.events - journal.backlog:,} confirmed by the broker")
     rows = [
-        [name, book.tally.taken, book.tally.waiting, book.tally.dead, book.tally.discarded, book.unaccounted]
+        [name, book.counts.taken, book.counts.waiting, book.counts.dead, book.counts.discarded, book.unaccounted]
         for name, book in report.sinks.items()
     ]
     print_table(["sink", "taken", "waiting", "dead", "discarded", "unaccounted"], rows)

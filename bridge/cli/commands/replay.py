@@ -17,7 +17,7 @@ from bridge.protocols.deliveries import NewDelivery
 from bridge.protocols.store import Store
 from bridge.runtime.assembly import Assembly
 
-_BATCH = 1000
+_BATCH_DELIVERIES = 1000
 
 
 @click.command(
@@ -76,7 +76,7 @@ async def _replay(
                 continue
             selected += 1
             batch.append(NewDelivery(line.position, line.partition if settings.ordered else None))
-            if len(batch) == _BATCH:
+            if len(batch) == _BATCH_DELIVERIES:
                 again += await _again(store, sink, batch, parts.clock.epoch())
                 batch = []
         again += await _again(store, sink, batch, parts.clock.epoch())

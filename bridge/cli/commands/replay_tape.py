@@ -13,7 +13,7 @@ from bridge.cli.support.running import logs_to_stderr, run
 if TYPE_CHECKING:
     from bridge.recording import Replay, Summary
 
-_SHOWN = 20
+_MAX_ROWS = 20
 
 
 @click.command(
@@ -43,7 +43,7 @@ def replay_tape(folder: Path, config_file: Path, *, as_json: bool) -> Exit:
     logs_to_stderr()
     replay = Replay(folder, offline(config_file))
     run(_print(replay, as_json=as_json))
-    tell(replay.summary)
+    print_progress(replay.summary)
     return Exit.FAILED if replay.summary.missing else Exit.DONE
 
 
@@ -55,7 +55,7 @@ async def _print(replay: Replay, *, as_json: bool) -> None:
         click.echo(entry.event.body.decode() if as_json else readable(EventView.of(entry)))
 
 
-def tell(summary: Summary, name: str = "") -> None:
+def print_progress(summary: Summary, name: str = "") -> None:
     """Print on stderr how a replay went; `name` says which, where there are several."""
     of = f"{name}: " if name else ""
     _list([f"{of}{reason}" for reason in summary.failures])
@@ -69,7 +69,7 @@ def tell(summary: Summary, name: str = "") -> None:
 
 
 def _list(lines: list[str]) -> None:
-    for line in lines[:_SHOWN]:
+    for line in lines[:_MAX_ROWS]:
         click.echo(line, err=True)
-    if len(lines) > _SHOWN:
-        click.echo(f"  and {len(lines) - _SHOWN} more", err=True)
+    if len(lines) > _MAX_ROWS:
+        click.echo(f"  and {len(lines) - _MAX_ROWS} more", err=True)

@@ -90,9 +90,9 @@ def run(
     is lost by that either. Several processes may run on one configuration: each source is polled by one of them at a
     time.
 
-    With --once the outcome is printed on stdout, or on stderr where a sink prints its events on stdout; it exits with 1
+    With --once the outcome is printed on stdout, or on stderr if a sink prints its events on stdout. It exits with 1
     if a source failed, and with 4 if the store or the broker cannot be reached. SIGTERM or Ctrl-C ends it early, with
-    130; what it has in hand is finished or handed back.
+    130; what is in flight is finished or released.
 
     With --record, the answers from which the events are made are kept as well: ids, statuses, counts and times as they
     are; of phones, keys, names and texts, stand-ins that nobody can trace back; of tokens nothing. `bridge replay-tape`
@@ -190,8 +190,8 @@ def _show(report: OnceReport, *, as_json: bool, to: TextIO) -> None:
     rows += [["source", name, "failed", reason] for name, reason in sorted(report.failures.items())]
     rows.append(["relay", "", f"{report.published} published, {report.unroutable} that no queue wanted", ""])
     rows += [
-        ["sink", name, f"{tally['taken']} taken, {tally['waiting']} waiting, {tally['dead']} dead", ""]
-        for name, tally in sorted(report.deliveries.items())
+        ["sink", name, f"{counts['taken']} taken, {counts['waiting']} waiting, {counts['dead']} dead", ""]
+        for name, counts in sorted(report.deliveries.items())
     ]
     print_table(["part", "name", "outcome", "problem"], rows, to=to)
 

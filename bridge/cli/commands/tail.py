@@ -23,10 +23,10 @@ from bridge.domain.event_view import EventView
 from bridge.protocols.broker import Inbox
 from bridge.runtime.assembly import Assembly
 
-_BATCH = 256
-_WAIT = 1.0
-_PAUSE = 1.0
-_REMEMBERED = 100_000
+_BATCH_EVENTS = 256
+_WAIT_SECONDS = 1.0
+_PAUSE_SECONDS = 1.0
+_MAX_REMEMBERED_EVENTS = 100_000
 _PHONE = re.compile(r"\+?\d[\d ().-]{5,}\d")
 _NOWHERE = Position("-", 0)
 
@@ -94,10 +94,10 @@ class _Tail:
                 if not connected:
                     raise
                 if not was_behind:
-                    lost = "" if since else "; what is published meanwhile is not shown (the journal keeps it)"
+                    lost = "" if since else "; what is published until then is not shown (the journal keeps it)"
                     click.echo(f"bridge tail: {error}{lost}; trying again", err=True)
                 was_behind = True
-                await asyncio.sleep(_PAUSE)
+                await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _past(self, since: datetime) -> None:
         async with self._parts.opened_store() as store:
@@ -110,7 +110,7 @@ class _Tail:
 
     async def _present(self, inbox: Inbox) -> None:
         while self._left != 0:
-            received = await inbox.get(_BATCH, _WAIT)
+            received = await inbox.get(_BATCH_EVENTS, _WAIT_SECONDS)
             for message in received:
                 if message.problem is None:
                     self._print(EventView(message.position or _NOWHERE, message.event))
@@ -127,7 +127,7 @@ class _Tail:
     def _remember(self, event: str) -> None:
         self._seen.add(event)
         self._order.append(event)
-        if len(self._order) > _REMEMBERED:
+        if len(self._order) > _MAX_REMEMBERED_EVENTS:
             self._seen.discard(self._order.popleft())
 
 

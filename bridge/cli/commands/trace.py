@@ -139,7 +139,7 @@ async def _timeline(parts: Assembly, store: Store, line: EventView) -> dict[str,
     journal = await store.journal(line.position.source)
     data = line.data
     confirmed = line.position.seq <= journal.confirmed
-    fates = [await _outcome(parts, store, sink, line, confirmed=confirmed) for sink in parts.config.sinks]
+    outcomes = [await _outcome(parts, store, sink, line, confirmed=confirmed) for sink in parts.config.sinks]
     return {
         "time": line.body.get("time"),
         "topic": line.event.topic,
@@ -154,7 +154,7 @@ async def _timeline(parts: Assembly, store: Store, line: EventView) -> dict[str,
         "reason": data.get("reason"),
         "recorded": line.body.get("recordedtime"),
         "confirmed": confirmed,
-        "sinks": [fate.plain() for fate in fates],
+        "sinks": [outcome.plain() for outcome in outcomes],
     }
 
 

@@ -23,7 +23,7 @@ from bridge.runtime.assembly import Assembly
     """,
 )
 def watch() -> None:
-    """Follow single messages, by id or path, beside those that a source finds by itself."""
+    """Follow single messages, by id or path, in addition to those that a source finds by itself."""
 
 
 @watch.command(

@@ -19,7 +19,7 @@ from bridge.domain.settings import Secret, Settings
 from bridge.protocols.sink import SinkSettings
 from bridge.protocols.source import SourceSettings
 
-_WIDTH = 100
+_WIDTH_CHARACTERS = 100
 _FIRST = ("type", "topics", "url")
 _SHARED = {*SourceSettings.model_fields, *SinkSettings.model_fields} - {*_FIRST}
 
@@ -103,7 +103,7 @@ def _rank(key: str, model: type[Settings], chosen: set[str]) -> tuple[int, int]:
 def _comment(text: str | None, more: str) -> Iterator[str]:
     said = " ".join((text or "").split())
     said = "; ".join(part for part in (said.rstrip("."), more) if part)
-    for line in textwrap.wrap(said, _WIDTH):
+    for line in textwrap.wrap(said, _WIDTH_CHARACTERS):
         yield f"# {line}"
 
 

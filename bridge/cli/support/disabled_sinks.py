@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Disabled:
-    """A sink that gets nothing until an operator enables it, for its far side said that it is gone."""
+    """A sink that gets nothing until an operator enables it, because its endpoint said that it is gone."""
 
     sink: str
     answered: str

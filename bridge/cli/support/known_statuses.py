@@ -61,8 +61,8 @@ async def _known(store: Store, name: str, source: Reconcilable, resource: str) -
         if counted is None or counted.scope is None:
             continue
         own = {observation.key: observation.kind for observation in counted.shown}
-        for key, trail in (await store.scope(name, counted.scope)).items():
-            last = StatusHistory.parse(trail).last
+        for key, history in (await store.scope(name, counted.scope)).items():
+            last = StatusHistory.parse(history).last
             if counted.subject(key) == subject and last is not None:
                 statuses[subject] = own.get(key, counted.kind).lifecycle.status(last)
     return statuses

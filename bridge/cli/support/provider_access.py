@@ -1,4 +1,4 @@
-"""Asking a provider beside the running service: the two share an account, and so its budget of requests."""
+"""Asking a provider while the service runs: the two share an account, and so its request budget."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from bridge.protocols.request_context import bound
 from bridge.protocols.source import Source
 from bridge.runtime.assembly import Assembly
 
-_LEASE = 15.0
-_PATIENCE = 12 * 3600.0
+_LEASE_SECONDS = 15.0
+_MAX_WAIT_SECONDS = 12 * 3600.0
 
 
 async def is_polled(store: Ledger, name: str) -> bool:
@@ -39,8 +39,8 @@ async def quota_limited_source(
     source = Assembly(parts.config.model_copy(update={"sources": {**configured, name: own}}), parts.clock).source(name)
     try:
         async with hold_lease(
-            store, parts.clock, command_lease(names), new_owner(), _LEASE,
-            patience=_PATIENCE, lapses=cooldown(budget), waiting=_tell_of_another,
+            store, parts.clock, command_lease(names), new_owner(), _LEASE_SECONDS,
+            max_wait=_MAX_WAIT_SECONDS, cooldown_seconds=cooldown(budget), waiting=_report_other_holder,
         ):  # fmt: skip
             await parts.clock.sleep(await share.entry_delay())
             with bound(share=share):
@@ -53,5 +53,5 @@ def _account(parts: Assembly, name: str) -> Sequence[str]:
     return next(names for names in accounts(parts.sources()) if name in names)
 
 
-def _tell_of_another() -> None:
+def _report_other_holder() -> None:
     click.echo("bridge: waits for another command that asks by the same account", err=True)

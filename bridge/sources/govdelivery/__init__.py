@@ -12,5 +12,5 @@ plugin = SourcePlugin(
     settings=GovDeliverySettings,
     build=GovDelivery,
     events=EVENTS,
-    summary="GovDelivery TMS: the fate of SMS and voice messages and of each of their recipients",
+    summary="GovDelivery TMS: the status of SMS and voice messages and of each of their recipients",
 )

@@ -61,7 +61,7 @@ class ProviderHealth:
         """Note that a request was refused: nothing to count, unless nothing else is answered at all."""
         self._last = error
 
-    def told(self, *, lives: bool) -> None:
+    def count_response(self, *, lives: bool) -> None:
         """Note what the root said; where it lives, the failures so far were the resources' own."""
         self._root = lives
         if lives:
@@ -96,7 +96,7 @@ class MessageListing:
     """The provider's own clock, in seconds since 1970."""
     digest: int
     """What tells its bytes from others, in this process."""
-    familiar: bool = False
+    page_cache: bool = False
     """Whether its bytes are those that the caller knew; it has no items then."""
 
     @property
@@ -177,10 +177,10 @@ class Api:
             self.health.answered()
             return answer, value
         self.health.failed(failure)
-        await self._acquit(failure)
+        await self._blame_provider_or_resource(failure)
         raise failure
 
-    async def _acquit(self, failure: ProviderError | Unauthorized) -> None:
+    async def _blame_provider_or_resource(self, failure: ProviderError | Unauthorized) -> None:
         """Return where the failure may be the resource's own; raises one of `ENDS_SWEEP` where it is not.
 
         One failure says nothing of the provider. Refused credentials do, unless something else was answered with them.
@@ -205,7 +205,7 @@ class Api:
             lives = self.health.alive
         except BridgeError:
             lives = False
-        self.health.told(lives=lives)
+        self.health.count_response(lives=lives)
         return lives
 
 

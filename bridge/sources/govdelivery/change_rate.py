@@ -19,7 +19,7 @@ _RUNS = 22
 """Ages are told apart by runs, each twice as long as the one before; the last one begins after some 24 days."""
 _SHARP = 16.0
 """Two looks between which the age grew by more tell too little of when the changes happened."""
-_DOUBT = 4.0
+_UNCERTAINTY = 4.0
 """What is expected of a message is halved after so many changes that were expected and did not come."""
 _STEPS = 4
 
@@ -64,12 +64,12 @@ class ChangeRate:
         """
         is_open, is_final = self._split(counts or {})
         rate = max(is_open, float(running)) * self.hazard(age) + is_final * self.hazard(age, final=True)
-        return rate / (1.0 + rate * max(0.0, quiet) / _DOUBT)
+        return rate / (1.0 + rate * max(0.0, quiet) / _UNCERTAINTY)
 
     def learn(self, before: Mapping[str, int], after: Mapping[str, int], ages: tuple[float, float]) -> None:
         """Take in the counts of two looks at a message, with its age in seconds at each.
 
-        Whoever left a status has changed; opposite changes are not seen. Looks too far apart are left out.
+        A recipient that left a status has changed; opposite changes are not seen. Sweeps too far apart are left out.
         """
         young, old = max(1.0, ages[0]), ages[1]
         if not young < old <= young * _SHARP:
@@ -95,7 +95,7 @@ class ChangeRate:
     @classmethod
     def load(cls, text: str | None, now: float, finals: frozenset[str] = RECIPIENT.finals) -> ChangeRate:
         """Read what `dump` wrote, less what was forgotten since; what cannot be read was never learned."""
-        pace = cls(finals)
+        change_rate = cls(finals)
         try:
             values = json.loads(text or "{}")
             kept = 0.5 ** (max(0.0, now - values["at"]) / HALF_LIFE)
@@ -103,11 +103,11 @@ class ChangeRate:
                 for run, (watched, changes) in values[kind].items():
                     if not (run.isdecimal() and 0 <= watched < math.inf and 0 <= changes < math.inf):
                         return cls(finals)
-                    pace._watched[kind][int(run)] = watched * kept
-                    pace._changes[kind][int(run)] = changes * kept
+                    change_rate._watched[kind][int(run)] = watched * kept
+                    change_rate._changes[kind][int(run)] = changes * kept
         except (ValueError, TypeError, LookupError, AttributeError):
             return cls(finals)
-        return pace
+        return change_rate
 
     def _kind(self, status: str) -> str:
         return _FINAL if status in self._finals else _OPEN

@@ -15,11 +15,11 @@ from bridge.sources.govdelivery.lifecycles import DETAILS
 from bridge.sources.govdelivery.sweep import MAX_PAGES, observations
 
 _REMEMBERED_CALLS = 50_000
-_REMEMBERED_WALKS = 8
+_MAX_REMEMBERED_WALKS = 8
 _REMEMBERED_FAILURES = 10_000
 _TRIES = 3
-_FRESH_SHARE = 3.0
-_FRESH_AT_LEAST = 2.0
+_RECENT_SHARE = 3.0
+_MIN_RECENT_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +90,12 @@ class Details:
             await self._collection(api, kind, message, detail, missing - details.keys(), details)
         now = self._clock.monotonic()
         # A walk that found all it looked for has ended there, and says nothing of others.
-        fresh = max(_FRESH_AT_LEAST, _FRESH_SHARE * (now - started)) if missing - details.keys() else 0.0
-        self._walks[message, status] = _DetailWalk(now + fresh, details if len(details) <= _REMEMBERED_CALLS else {})
+        recent_seconds = max(_MIN_RECENT_SECONDS, _RECENT_SHARE * (now - started)) if missing - details.keys() else 0.0
+        self._walks[message, status] = _DetailWalk(
+            now + recent_seconds, details if len(details) <= _REMEMBERED_CALLS else {}
+        )
         self._walks.move_to_end((message, status))
-        if len(self._walks) > _REMEMBERED_WALKS:
+        if len(self._walks) > _MAX_REMEMBERED_WALKS:
             self._walks.popitem(last=False)
         return known | {key: details[key] for key in missing & details.keys()}
 

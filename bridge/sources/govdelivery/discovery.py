@@ -17,12 +17,12 @@ from bridge.sources.govdelivery.scheduling import MAX_WAIT_RUNNING_SECONDS
 from bridge.sources.govdelivery.state import ListState, MessageState, epoch, is_in_future, past, to_millis
 
 MAX_PAGES = 1000
-_MARGIN = 3600.0
-_DEEP_EVERY = 6 * 3600.0
-_DEPTH_BEYOND = 7 * 86400.0
-_SEEN_AGAIN = 86400.0
+_MARGIN_SECONDS = 3600.0
+_DEEP_EVERY_SECONDS = 6 * 3600.0
+_DEPTH_BEYOND_SECONDS = 7 * 86400.0
+_SEEN_AGAIN_SECONDS = 86400.0
 _SETTLED_PAGES = 2
-_BARREN_PAGES = 3
+_MAX_PAGES_WITHOUT_NEWS = 3
 
 
 def list_key(channel: str) -> str:
@@ -57,7 +57,7 @@ class MessageList:
         way: _WalkDirection | None = self._first
         visited: set[str] = set()
         shown: set[str | None] = {None}
-        barren = 0
+        nothing_new = 0
         while way is not None:
             visited.add(way.target)
             listing = await self._api.listing(way.target, way.params)
@@ -65,13 +65,13 @@ class MessageList:
             yield listing, way.relation == "prev" or not ascending
             known = len(shown)
             shown.update(self.path_of(parsing.mapping(item)) for item in listing.items)
-            barren = barren + 1 if len(shown) == known else 0
-            if barren == _BARREN_PAGES:
-                self.report(f"{self.path}: {barren} pages in a row show nothing new; taken for the list's end")
+            nothing_new = nothing_new + 1 if len(shown) == known else 0
+            if nothing_new == _MAX_PAGES_WITHOUT_NEWS:
+                self.report(f"{self.path}: {nothing_new} pages in a row show nothing new; treated as the list's end")
                 return
-            way = self._onward(listing, way, visited, ascending=ascending)
+            way = self._advance(listing, way, visited, ascending=ascending)
 
-    def _onward(
+    def _advance(
         self, listing: MessageListing, way: _WalkDirection, visited: set[str], *, ascending: bool
     ) -> _WalkDirection | None:
         target = listing.next if way.relation == "next" else listing.prev
@@ -118,8 +118,8 @@ class ListWalk:
     """One walk through one list, as far back as something may be unknown.
 
     It goes on until everything on a page is known and older than the last complete walk, and one page more: a message
-    made meanwhile pushes others onto the next page, so that one may stand behind known ones. Every few hours it goes
-    as far back as anything is followed. A walk that breaks off is walked again: only a complete one moves the bound.
+    made at the same time pushes others onto the next page, so that one may stand behind known ones. Every few hours it
+    goes as far back as any message is followed. A walk that breaks off is repeated: only a complete one counts.
     """
 
     def __init__(
@@ -141,9 +141,9 @@ class ListWalk:
         self._now = now
         self._follow_for = follow_for
         self._first = listed.until is None
-        self._since = (listed.until or now) - _MARGIN
-        self._deep = self._first or is_in_future(listed.until, now) or now - listed.deep >= _DEEP_EVERY
-        self._floor = now - follow_for - _DEPTH_BEYOND if self._deep else self._since
+        self._since = (listed.until or now) - _MARGIN_SECONDS
+        self._deep = self._first or is_in_future(listed.until, now) or now - listed.deep >= _DEEP_EVERY_SECONDS
+        self._oldest = now - follow_for - _DEPTH_BEYOND_SECONDS if self._deep else self._since
 
     async def pages(self) -> AsyncGenerator[Page, None]:
         """Yield the cursor's entries of messages to follow, and at the end that of the list."""
@@ -171,10 +171,10 @@ class ListWalk:
                 nameless += 1
                 continue
             created = epoch(item.get("created_at"))
-            if created is not None and created >= self._floor:
+            if created is not None and created >= self._oldest:
                 is_settled = False
             known = self._followed.get(path)
-            entry = self._judge(item, known, created)
+            entry = self._check_entry(item, known, created)
             if entry is known:
                 continue
             if known is None:
@@ -188,7 +188,9 @@ class ListWalk:
             self._messages.report(f"{self._messages.path}: {nameless} messages of a page have no identity: passed over")
         return changes, is_settled
 
-    def _judge(self, item: Mapping[str, Any], known: MessageState | None, created: float | None) -> MessageState | None:
+    def _check_entry(
+        self, item: Mapping[str, Any], known: MessageState | None, created: float | None
+    ) -> MessageState | None:
         """Return what the cursor shall say of a message from now on; the same object is no change."""
         wanted = self._wanted(item, created)
         hint = _hint(item)
@@ -203,7 +205,7 @@ class ListWalk:
                 # It was left alone, for it was not there or did not begin, and the list shows it: another look decides.
                 missing = max(0, known.missing - 1)
                 return replace(known, over=None, missing=missing, hint=hint, hinted=news, due=to_millis(self._now))
-            stale = self._now - known.over >= _SEEN_AGAIN
+            stale = self._now - known.over >= _SEEN_AGAIN_SECONDS
             return replace(known, over=to_millis(self._now)) if stale else known
         # A list may lag behind the message, so what it says is a reason to look and never an observation.
         return (

@@ -72,7 +72,7 @@ _RECIPIENT_EVENTS: dict[str, type[Event]] = {
     "failed": events.RecipientFailed,
 }
 
-# What a person wrote (body, say_text, play_url) is the message's content and not its fate: no event carries it.
+# What a person wrote (body, say_text, play_url) is the message's content and not its status: no event carries it.
 _COMMON_FIELDS = {"_links", "id", "status", "created_at", "completed_at"}
 _MESSAGE_FIELDS = _COMMON_FIELDS | {"recipient_counts", "recipient_detail_counts", "body", "say_text", "play_url"}
 _RECIPIENT_FIELDS = _COMMON_FIELDS | {"phone", "formatted_phone", "error_message"}
@@ -101,7 +101,7 @@ def counts(value: Any) -> dict[str, int] | None:
 
 
 def describe_message(observation: Observation) -> Facts:
-    """Read a message's facts; its text is left out, for it is content and not fate."""
+    """Read a message's facts; its text is left out, because it is content and not status."""
     item = parsing.mapping(observation.item)
     created, completed = parsing.time(item.get("created_at")), parsing.time(item.get("completed_at"))
     status = observation.kind.lifecycle.status_by_value.get(observation.status)

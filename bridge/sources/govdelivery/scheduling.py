@@ -17,12 +17,14 @@ ABANDON_AFTER_SECONDS = 30 * 86400.0
 _QUIET_SHARE = 0.05
 _QUIET_SHARE_AT_MOST = 0.2
 _QUIET_SHARE_GROWS_FROM = 120.0
-_GROWTH = 2.0
+_GROWTH_FACTOR = 2.0
 _PRICE_SHARE = 0.1
 _OVERDUE_INTERVALS = 10.0
 _OVERDUE_TURN = 5
+"""One turn in so many belongs to the message that is overdue longest."""
 _REREAD_SHARE = 0.25
 _REREAD_COST = 10.0
+"""Requests that a full reading costs at most, per request for the counts."""
 
 
 def longest_wait(quiet: float, interval: float, *, completed: bool) -> float:
@@ -34,14 +36,14 @@ def longest_wait(quiet: float, interval: float, *, completed: bool) -> float:
     return max(interval, min(quiet * share, MAX_WAIT_COMPLETED_SECONDS if completed else MAX_WAIT_RUNNING_SECONDS))
 
 
-def next_look(
+def next_sweep_at(
     now: datetime,
     created_at: datetime | None,
     completed_at: datetime | None,
     last_change: datetime | None,
     interval: float,
     follow_for: float,
-    worthwhile: float = math.inf,
+    worth_after_seconds: float = math.inf,
     before: float = math.inf,
 ) -> datetime | None:
     """Decide when a message is looked at next; None is never again.
@@ -54,8 +56,8 @@ def next_look(
     moved = max((moment for moment in (created_at, completed_at, last_change) if moment is not None), default=now)
     quiet = max(0.0, (now - moved).total_seconds())
     longest = longest_wait(quiet, interval, completed=completed_at is not None)
-    longest = min(longest, _GROWTH * max(interval, before))
-    then = now + timedelta(seconds=max(interval, min(worthwhile, longest)))
+    longest = min(longest, _GROWTH_FACTOR * max(interval, before))
+    then = now + timedelta(seconds=max(interval, min(worth_after_seconds, longest)))
     if completed_at is None:
         return then if quiet < ABANDON_AFTER_SECONDS else None
     end = completed_at + timedelta(seconds=follow_for)
@@ -95,7 +97,7 @@ class Candidate:
     path: str
     due: float
     """Since when, in seconds since 1970."""
-    worth: float
+    value: float
     """What a look at it is worth now; infinite where nobody ever looked at it."""
     cost: float
     """How many requests the look is expected to take."""
@@ -103,12 +105,13 @@ class Candidate:
 
 
 def choose(candidates: Iterable[Candidate], now: float, interval: float, budget: float) -> list[str]:
-    """Return whom to look at now, in this order, for `budget` requests; the first one whatever it costs.
+    """Return the messages to sweep now, in this order, for `budget` requests; the first one whatever it costs.
 
-    What is worth most comes first, and before all what was never looked at, the newest first. Every fifth turn,
-    beginning with the first, belongs to whoever is overdue longest, and by ten intervals at least: so nobody starves.
+    Messages that were never swept come first, the newest before the older, then the message of the greatest value. One
+    turn in five, beginning with the first, belongs to the message that is overdue longest, if it is overdue by ten
+    intervals at least: so none starves.
     """
-    best = deque(sorted(candidates, key=_by_worth))
+    best = deque(sorted(candidates, key=_by_value))
     late = now - _OVERDUE_INTERVALS * interval
     overdue = deque(
         sorted(
@@ -129,5 +132,5 @@ def choose(candidates: Iterable[Candidate], now: float, interval: float, budget:
     return list(chosen)
 
 
-def _by_worth(candidate: Candidate) -> tuple[float, float, str]:
-    return -candidate.worth, -candidate.created if math.isinf(candidate.worth) else candidate.due, candidate.path
+def _by_value(candidate: Candidate) -> tuple[float, float, str]:
+    return -candidate.value, -candidate.created if math.isinf(candidate.value) else candidate.due, candidate.path

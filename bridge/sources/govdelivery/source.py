@@ -41,12 +41,12 @@ from bridge.sources.govdelivery.sweep import MessageSweep, PollPlan
 
 Channel = Literal["sms", "voice"]
 
-_DAY = 86400.0
-_SLICE = 60.0
-_RANKED_FOR = 30.0
-_EARLY = 0.25
-_UNSEEN = 30 * _DAY
-_RETENTION_BEYOND = ABANDON_AFTER_SECONDS + 7 * _DAY
+_DAY_SECONDS = 86400.0
+_SLICE_SECONDS = 60.0
+_RANKED_FOR_SECONDS = 30.0
+_EARLY_SECONDS = 0.25
+_UNSEEN = 30 * _DAY_SECONDS
+_RETENTION_BEYOND = ABANDON_AFTER_SECONDS + 7 * _DAY_SECONDS
 
 
 def _nameable(text: str, info: ValidationInfo) -> str:
@@ -85,7 +85,7 @@ class GovDeliverySettings(SourceSettings):
     client_cert: str | None = None
     """A certificate to show to the provider, PEM."""
     client_key: str | None = None
-    """The key of `client_cert`, PEM, where it is not in the same file."""
+    """The key of `client_cert`, PEM, if it is not in the same file."""
 
     @model_validator(mode="after")
     def _named(self) -> Self:
@@ -123,7 +123,7 @@ class GovDelivery:
 
     retention: float
     problems: list[str]
-    backfill_step = _DAY
+    backfill_step = _DAY_SECONDS
     """Each step walks through the list of messages from its newest on."""
 
     def __init__(self, name: str, settings: GovDeliverySettings, clock: Clock) -> None:
@@ -136,7 +136,7 @@ class GovDelivery:
         self._clock = clock
         self._kinds = {channel: kinds(channel, settings.statuses) for channel in ("sms", "voice")}
         self._details = Details(clock)
-        self._familiar = PageCache()
+        self._page_cache = PageCache()
         self._not_ready: dict[str, float] = {}
         self._opened: HttpClient | None = None
         # From the start, so that no other source of the account goes faster until this one polls.
@@ -169,12 +169,16 @@ class GovDelivery:
             async with aclosing(self._discover(api, cursor, followed, now)) as pages:
                 async for page in pages:
                     yield page
-        plan = self._plan(now, named, self._paces(cursor, now), first=first)
+        plan = self._plan(now, named, self._change_rates(cursor, now), first=first)
         due = self._due(followed, plan)
         async with aclosing(self._sweep(api, followed, due, plan)) as swept:
             async for page in swept:
                 yield page
-        learned = {rate_key(channel): pace.dump(now) for channel, pace in plan.paces.items() if pace.learned}
+        learned = {
+            rate_key(channel): change_rate.dump(now)
+            for channel, change_rate in plan.change_rates.items()
+            if change_rate.learned
+        }
         if learned:
             yield Page((), by=self._clock.now(), cursor=learned)
         health.check()
@@ -188,13 +192,15 @@ class GovDelivery:
         health = ProviderHealth()
         api = Api(self._client(), health)
         now = self._clock.epoch()
-        plan = replace(self._plan(now, frozenset(), self._paces({}, now), first=True), once=True, familiar=PageCache())
+        plan = replace(
+            self._plan(now, frozenset(), self._change_rates({}, now), first=True), once=True, page_cache=PageCache()
+        )
         for channel in self.settings.channels:
             created = created_between(self._list(api, channel), start.timestamp(), end.timestamp())
             async with aclosing(created) as lists:
                 async for paths in lists:
-                    fresh = {path: MessageState(due=now, found=now) for path in paths}
-                    async with aclosing(self._sweep(api, fresh, paths, plan)) as swept:
+                    named_states = {path: MessageState(due=now, found=now) for path in paths}
+                    async with aclosing(self._sweep(api, named_states, paths, plan)) as swept:
                         async for page in swept:
                             yield replace(page, cursor={})
         health.check()
@@ -235,7 +241,7 @@ class GovDelivery:
             Api(self._client(), ProviderHealth()), of_channel, path, self._clock.now()
         )
 
-    async def surveys(self, cursor: Mapping[str, str]) -> Sequence[Statistics]:
+    async def statistics(self, cursor: Mapping[str, str]) -> Sequence[Statistics]:
         """Return what the account's statistics count, of SMS alone; see `bridge.source.Surveyable`.
 
         They are of whole hours, of messages that were created then [guess], and only of those within `follow_for`:
@@ -287,7 +293,10 @@ class GovDelivery:
         missing = [channel for channel in channels if offered and channel not in offered]
         hint = f"; it names no {' and no '.join(missing)}: take it out of channels" if missing else ""
         lists = 2 * len(channels) if self.settings.discover else 0
-        per_day = lists * _DAY / self.settings.interval + len(self.settings.messages) * _DAY / MAX_WAIT_RUNNING_SECONDS
+        per_day = (
+            lists * _DAY_SECONDS / self.settings.interval
+            + len(self.settings.messages) * _DAY_SECONDS / MAX_WAIT_RUNNING_SECONDS
+        )
         return Probe(f"{host} takes the token; channels {', '.join(sorted(offered) or channels)}{hint}", per_day)
 
     async def close(self) -> None:
@@ -353,29 +362,31 @@ class GovDelivery:
             return False
         return entry.over is None or now - entry.over < _UNSEEN
 
-    def _paces(self, cursor: Mapping[str, str], now: float) -> dict[str, ChangeRate]:
+    def _change_rates(self, cursor: Mapping[str, str], now: float) -> dict[str, ChangeRate]:
         """Return what the cursor knows of how soon recipients change, by channel."""
-        paces = {}
+        change_rates = {}
         for channel, (_, recipient) in self._kinds.items():
             lifecycle = recipient.lifecycle
             finals = frozenset(name for name, status in lifecycle.status_by_value.items() if status in lifecycle.finals)
-            paces[channel] = ChangeRate.load(cursor.get(rate_key(channel)), now, finals)
-        return paces
+            change_rates[channel] = ChangeRate.load(cursor.get(rate_key(channel)), now, finals)
+        return change_rates
 
-    def _plan(self, now: float, named: frozenset[str], paces: Mapping[str, ChangeRate], *, first: bool) -> PollPlan:
+    def _plan(
+        self, now: float, named: frozenset[str], change_rates: Mapping[str, ChangeRate], *, first: bool
+    ) -> PollPlan:
         settings = self.settings
-        ends = self._clock.monotonic() + max(_SLICE, settings.interval)
+        ends = self._clock.monotonic() + max(_SLICE_SECONDS, settings.interval)
         return PollPlan(
             now=now,
             interval=settings.interval,
             follow_for=settings.follow_for,
             reread_every=settings.reread_every,
             named=named,
-            hands_over=lambda: not first and self._clock.monotonic() >= ends,
-            budget=math.inf if first else settings.rate * max(_RANKED_FOR, settings.interval),
+            out_of_time=lambda: not first and self._clock.monotonic() >= ends,
+            budget=math.inf if first else settings.rate * max(_RANKED_FOR_SECONDS, settings.interval),
             report=self.problems.append,
-            paces=paces,
-            familiar=self._familiar,
+            change_rates=change_rates,
+            page_cache=self._page_cache,
         )
 
     async def _discover(
@@ -410,7 +421,7 @@ class GovDelivery:
 
     def _due(self, followed: Mapping[str, MessageState], plan: PollPlan) -> list[str]:
         """Return the messages to look at in this poll, the most worthwhile first."""
-        soon = plan.now + _EARLY * plan.interval
+        soon = plan.now + _EARLY_SECONDS * plan.interval
         # Nothing is ever put off by so much: the clock was set back.
         never = plan.now + 2 * max(MAX_WAIT_COMPLETED_SECONDS, plan.interval)
         present = {path: entry for path, entry in followed.items() if entry.over is None}
@@ -423,7 +434,7 @@ class GovDelivery:
         if healthy and not self.settings.discover and all(present[path].failures for path in paths):
             # Without an answer from anywhere, a bad resource could not be told from a provider that is down.
             paths += [min(healthy, key=lambda path: (present[path].due, path))] if paths else []
-        due = [present[path].candidate(path, plan.now, plan.paces[channel_of(path)]) for path in paths]
+        due = [present[path].candidate(path, plan.now, plan.change_rates[channel_of(path)]) for path in paths]
         chosen = choose(due, plan.now, plan.interval, plan.budget)
         self.behind = len(chosen) < len(due)
         return chosen
@@ -431,20 +442,20 @@ class GovDelivery:
     async def _sweep(
         self, api: Api, followed: Mapping[str, MessageState], due: Sequence[str], plan: PollPlan
     ) -> AsyncGenerator[Page, None]:
-        """Look at several messages at once; the pages of one come in order, and few wait to be taken."""
+        """Sweep several messages at once; the pages of one come in order, and few wait to be read."""
         todo = deque(due)
         workers = min(self.settings.concurrency, len(todo))
         ready: asyncio.Queue[Page | BaseException | None] = asyncio.Queue(maxsize=2 * max(1, workers))
 
         async def work() -> None:
             try:
-                while todo and not plan.hands_over():
+                while todo and not plan.out_of_time():
                     path = todo.popleft()
-                    look = MessageSweep(api, self._kinds, self._clock, plan, path, followed[path])
-                    async with aclosing(look.pages()) as pages:
+                    sweep_ = MessageSweep(api, self._kinds, self._clock, plan, path, followed[path])
+                    async with aclosing(sweep_.pages()) as pages:
                         async for page in pages:
                             await ready.put(page)
-                    self.behind |= look.handed_over
+                    self.behind |= sweep_.handed_over
                 await ready.put(None)
             except Exception as error:  # noqa: BLE001 - handed to the reader, which raises it
                 await ready.put(error)

@@ -11,11 +11,11 @@ from typing import Any
 
 from bridge.http import parsing
 from bridge.sources.govdelivery.change_rate import ChangeRate, changes, value, worth_after
-from bridge.sources.govdelivery.scheduling import ABANDON_AFTER_SECONDS, Candidate, next_look, price
+from bridge.sources.govdelivery.scheduling import ABANDON_AFTER_SECONDS, Candidate, next_sweep_at, price
 
 _CLOCKS = 5.0
 """Seconds by which two processes' clocks may differ."""
-_PEOPLE_IN_A_PAGE = 50
+_RECIPIENTS_PER_PAGE_COUNT = 50
 _PAGES_BEFORE_COUNTS = 2
 
 
@@ -48,7 +48,7 @@ class MessageState:
     created: float | None = None
     completed: float | None = None
     changed: float | None = None
-    looked: float | None = None
+    swept_at: float | None = None
     """When the last look at the message began."""
     swept: float | None = None
     """When the last complete reading of its recipients began."""
@@ -108,22 +108,22 @@ class MessageState:
     @property
     def begun(self) -> float:
         """Return when it was last looked at, or was found."""
-        return self.found if self.looked is None else self.looked
+        return self.found if self.swept_at is None else self.swept_at
 
     @property
     def put_off(self) -> float:
         """Return for how many seconds the last look put off the next one; infinite where nobody ever looked."""
-        return math.inf if self.looked is None else self.due - self.looked
+        return math.inf if self.swept_at is None else self.due - self.swept_at
 
     def age(self, now: float) -> float:
         """Return for how many seconds the message has existed."""
         return now - (self.found if self.created is None else self.created)
 
-    def expected(self, now: float, pace: ChangeRate) -> float:
+    def expected(self, now: float, change_rate: ChangeRate) -> float:
         """Return how many changes a second are to be expected."""
         moved = max(self.found if self.created is None else self.created, self.changed or 0.0)
-        quiet = 0.0 if self.looked is None else self.looked - moved
-        return pace.expected(self.latest, self.age(now), quiet, running=self.completed is None)
+        quiet = 0.0 if self.swept_at is None else self.swept_at - moved
+        return change_rate.expected(self.latest, self.age(now), quiet, running=self.completed is None)
 
     def ended(self, now: float, follow_for: float) -> bool:
         """Whether nothing more is expected of the message: it completed long ago, or has not moved for long."""
@@ -133,10 +133,10 @@ class MessageState:
 
     def length(self) -> int:
         """Return how many pages of recipients are to be expected."""
-        counted = math.ceil((self.latest or {}).get("total", 0) / _PEOPLE_IN_A_PAGE)
+        counted = math.ceil((self.latest or {}).get("total", 0) / _RECIPIENTS_PER_PAGE_COUNT)
         return max(self.pages, counted, _PAGES_BEFORE_COUNTS if self.latest is None else 1)
 
-    def candidate(self, path: str, now: float, pace: ChangeRate) -> Candidate:
+    def candidate(self, path: str, now: float, change_rate: ChangeRate) -> Candidate:
         """Return what a look is worth now.
 
         What is known to have changed, by its counts, by the list or by a reading that did not come to its end, is there
@@ -144,32 +144,34 @@ class MessageState:
         """
         created = self.found if self.created is None else self.created
         pages = self.length()
-        if self.looked is None:
+        if self.swept_at is None:
             return Candidate(path, self.due, math.inf, 1.0 + pages, created)
-        unread = int(self.sweep is not None or self.counts is None)
+        pages_to_read = int(self.sweep is not None or self.counts is None)
         if self.counts is not None and self.seen is not None:
-            unread = max(unread, changes(self.counts, self.seen))
-        since = self.looked if not unread else created if self.swept is None else self.swept
+            pages_to_read = max(pages_to_read, changes(self.counts, self.seen))
+        since = self.swept_at if not pages_to_read else created if self.swept is None else self.swept
         waited = max(1.0, now - since)
-        rate = max(self.expected(now, pace), max(unread, self.hinted) / waited)
+        rate = max(self.expected(now, change_rate), max(pages_to_read, self.hinted) / waited)
         if self.sweep is not None:
             pages = max(1, pages - self.sweep.pages)
         cost = 1.0 + pages * -math.expm1(-rate * waited)
         return Candidate(path, self.due, value(rate, waited, pages), cost, created)
 
-    def next(self, now: float, interval: float, follow_for: float, pace: ChangeRate, before: float) -> float | None:
+    def next(
+        self, now: float, interval: float, follow_for: float, change_rate: ChangeRate, before: float
+    ) -> float | None:
         """Return when the message is due after a look at `now`; None is never again.
 
         `before` is what `put_off` said before this look.
         """
-        then = next_look(
+        then = next_sweep_at(
             datetime.fromtimestamp(now, UTC),
             to_datetime(self.created),
             to_datetime(self.completed),
             to_datetime(self.changed),
             interval,
             follow_for,
-            worth_after(self.expected(now, pace), self.length(), price(interval)),
+            worth_after(self.expected(now, change_rate), self.length(), price(interval)),
             before,
         )
         return None if then is None else then.timestamp()

@@ -20,15 +20,15 @@ from bridge.sources.govdelivery.scheduling import MAX_WAIT_RUNNING_SECONDS, must
 from bridge.sources.govdelivery.state import MessageState, SweepTimes, epoch, is_in_future, past, to_datetime, to_millis
 
 MAX_PAGES = 20_000
-"""A list of recipients with more pages is taken for a circle."""
-_BARREN_PAGES = 10
+"""A list of recipients with more pages is treated as a circle."""
+_MAX_PAGES_WITHOUT_NEWS = 10
 _MESSAGE_FIELDS = frozenset({"_links", "id", "status", "created_at", "completed_at", "recipient_counts"})
-_GIVE_UP_MISSING = 6
-_LONGEST_BACKOFF = 900.0
-_GRACE = 6 * _LONGEST_BACKOFF
-_FRESH_START_EVERY = 3
+_MAX_MISSING_SWEEPS = 6
+_MAX_BACKOFF_SECONDS = 900.0
+_GRACE = 6 * _MAX_BACKOFF_SECONDS
+_RESTART_EVERY_SWEEPS = 3
 _DETAIL_TRIES = 3
-_DETAIL_PATIENCE = 600.0
+_DETAIL_MAX_WAIT_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +42,15 @@ class PollPlan:
     reread_every: float
     named: frozenset[str]
     """Messages that an operator named: they are followed for as long as they are named."""
-    hands_over: Callable[[], bool]
+    out_of_time: Callable[[], bool]
     """Whether the poll has lasted long enough, so that what is left goes to the next one."""
     budget: float
     """How many requests the poll has the time for."""
     report: Callable[[str], None]
     """Hears what went wrong with single resources."""
-    paces: Mapping[str, ChangeRate]
+    change_rates: Mapping[str, ChangeRate]
     """How soon recipients change, by channel; learns from each look."""
-    familiar: PageCache
+    page_cache: PageCache
     """What pages looked like when they were last committed."""
     once: bool = False
     """Whether nobody comes back to what could not be read: it is a backfill."""
@@ -71,7 +71,7 @@ class MessageSweep:
         self._api = api
         self._message, self._recipient = kinds[channel_of(path)]
         self._voice = channel_of(path) == "voice"
-        self._pace = plan.paces[channel_of(path)]
+        self._change_rate = plan.change_rates[channel_of(path)]
         self._clock = clock
         self._plan = plan
         self._path = path
@@ -93,7 +93,7 @@ class MessageSweep:
         in the middle repeats pages and never skips any.
         """
         try:
-            async for page in self._look():
+            async for page in self._sweep():
                 yield page
         except ENDS_SWEEP:
             raise
@@ -101,12 +101,12 @@ class MessageSweep:
             if self._plan.once:
                 self._plan.report(f"{error}; run the backfill again for it")
             wait = max(self._plan.interval, error.retry_after or 0.0)
-            yield self._note(self._outlived(self._entry.later(self._clock.epoch() + wait)))
+            yield self._note(self._expire(self._entry.later(self._clock.epoch() + wait)))
         except BridgeError as error:
             yield self._note(self._failed(error))
         except Exception as error:  # noqa: BLE001 - one odd answer must not keep the others from being looked at
             # Its own text may quote the answer.
-            problem = f"{self._path}: its answer cannot be taken in ({type(error).__name__})"
+            problem = f"{self._path}: its answer cannot be read ({type(error).__name__})"
             yield self._note(self._failed(Permanent(problem)))
 
     def _note(self, entry: MessageState) -> Page:
@@ -116,7 +116,7 @@ class MessageSweep:
         """Decide when a message that could not be read is tried again; what was read of it stays read."""
         entry = self._entry
         failures = entry.failures + 1
-        wait = retry.backoff(failures, self._clock.random, base=self._plan.interval, cap=_LONGEST_BACKOFF)
+        wait = retry.backoff(failures, self._clock.random, base=self._plan.interval, cap=_MAX_BACKOFF_SECONDS)
         due = self._clock.epoch() + max(wait, getattr(error, "retry_after", None) or 0.0)
         then = (
             "run the backfill again for it" if self._plan.once else f"failure {failures}, tried again in {wait:.0f} s"
@@ -125,22 +125,22 @@ class MessageSweep:
         self._plan.report(f"{what}; {then}")
         # A page that is refused may be one that is no more: the next try starts at the first. So does now and then one
         # after a page that fails: it must not keep those before it from being read again.
-        sweep = entry.sweep if isinstance(error, ProviderError) and failures % _FRESH_START_EVERY else None
+        sweep = entry.sweep if isinstance(error, ProviderError) and failures % _RESTART_EVERY_SWEEPS else None
         entry = entry.later(due, failures=failures, sweep=sweep)
         # A provider that knows nothing at all says nothing of this message.
         if isinstance(error, NotFound) and self._api.health.alive:
             entry = self._missed(entry)
-        return self._outlived(entry)
+        return self._expire(entry)
 
     def _missed(self, entry: MessageState) -> MessageState:
         """Return the entry of a message that was not there, which is over if that was so at too many looks."""
         entry = replace(entry, missing=entry.missing + 1)
-        if entry.missing < _GIVE_UP_MISSING or self._path in self._plan.named:
+        if entry.missing < _MAX_MISSING_SWEEPS or self._path in self._plan.named:
             return entry
         self._plan.report(f"{self._path}: not there for {entry.missing} looks, no longer followed")
         return replace(entry, over=to_millis(self._clock.epoch()), sweep=None)
 
-    def _outlived(self, entry: MessageState) -> MessageState:
+    def _expire(self, entry: MessageState) -> MessageState:
         """Return the entry, which is over if its time was over a while ago: its last look was tried often enough."""
         late = entry.ended(self._clock.epoch() - _GRACE, self._plan.follow_for)
         if not late or entry.over is not None or self._plan.once or self._path in self._plan.named:
@@ -148,7 +148,7 @@ class MessageSweep:
         self._plan.report(f"{self._path}: it cannot be read, and its time is over: no longer followed")
         return replace(entry, over=to_millis(self._clock.epoch()), sweep=None)
 
-    async def _look(self) -> AsyncGenerator[Page, None]:
+    async def _sweep(self) -> AsyncGenerator[Page, None]:
         began = to_millis(self._clock.epoch())
         self._now = min(self._plan.now, began)
         answer, item = await self._api.object(self._path, having=_MESSAGE_FIELDS)
@@ -158,9 +158,9 @@ class MessageSweep:
         now_details = counts(item.get("recipient_detail_counts"))
         moved = status != before.status or now_counts != before.counts or now_details != before.details
         self._entry = entry = self._seen(item, status, began, moved=moved, seen=now_counts)
-        if before.looked is not None and before.latest is not None and now_counts is not None:
-            self._pace.learn(before.latest, now_counts, (entry.age(before.looked), entry.age(began)))
-        after = to_datetime(before.looked)
+        if before.swept_at is not None and before.latest is not None and now_counts is not None:
+            self._change_rate.learn(before.latest, now_counts, (entry.age(before.swept_at), entry.age(began)))
+        after = to_datetime(before.swept_at)
         page = Page(self._observed(item, status), by=answer.at, after=after, backlog=entry.backlog)
         if entry.sweep is None:
             if not self._reads(before, now_counts, moved=moved):
@@ -198,8 +198,8 @@ class MessageSweep:
             status=status,
             created=past(item.get("created_at"), began) or entry.created or entry.found,
             completed=completed,
-            changed=began if moved and entry.looked is not None else entry.changed,
-            looked=began,
+            changed=began if moved and entry.swept_at is not None else entry.changed,
+            swept_at=began,
             seen=None if seen == entry.counts else seen,
             hinted=False,
             missing=0,
@@ -252,7 +252,7 @@ class MessageSweep:
         after = to_datetime(self._entry.swept)
         notes = self._notes()
         while (sweep := self._entry.sweep) is not None and sweep.todo:
-            if visited and self._plan.hands_over():
+            if visited and self._plan.out_of_time():
                 self._handed_over = True
                 yield self._note(self._entry.later(self._clock.epoch()))
                 return
@@ -262,22 +262,22 @@ class MessageSweep:
             if listing is None:
                 continue
             observations, held = self._read(listing, detail, sweep)
-            familiar = notes.recipients(target) if listing.familiar else 0
-            shown = len(listing.items) + familiar
-            if len(observations) + familiar == shown:
+            page_cache = notes.recipients(target) if listing.page_cache else 0
+            shown = len(listing.items) + page_cache
+            if len(observations) + page_cache == shown:
                 notes.note(target, listing.digest, shown)
-            yield Page(observations, by=listing.at, after=after, unchanged=familiar, backlog=self._entry.backlog)
-            onward = self._onward(listing.next, visited, sweep, detail, barren=met.barren(listing.digest))
+            yield Page(observations, by=listing.at, after=after, unchanged=page_cache, backlog=self._entry.backlog)
+            next_url = self._advance(listing.next, visited, sweep, detail, nothing_new=met.nothing_new(listing.digest))
             listed = sweep.listed + (0 if detail else shown)
-            self._entry = replace(self._entry, sweep=replace(onward, held=sweep.held + held, listed=listed))
+            self._entry = replace(self._entry, sweep=replace(next_url, held=sweep.held + held, listed=listed))
         if sweep is not None:
-            self._plan.familiar.end(self._path, notes)
+            self._plan.page_cache.end(self._path, notes)
             yield self._note(self._complete(sweep))
 
     def _notes(self) -> PageScan:
         plan, entry = self._plan, self._entry
         started = entry.sweep.started if entry.sweep is not None else plan.now
-        return plan.familiar.begin(self._path, started, entry.swept, plan.now, plan.reread_every)
+        return plan.page_cache.begin(self._path, started, entry.swept, plan.now, plan.reread_every)
 
     async def _collection(self, detail: str, target: str, known: int | None) -> MessageListing | None:
         try:
@@ -285,7 +285,7 @@ class MessageSweep:
         except ENDS_SWEEP:
             raise
         except BridgeError as error:
-            if not detail or self._hopes(error):
+            if not detail or self._should_retry(error):
                 raise
             self._plan.report(f"{error}; calls stay without this detail")
             self._pass_over(detail, refused=isinstance(error, RequestRejected))
@@ -297,21 +297,23 @@ class MessageSweep:
             settled = sweep.settled if refused else (*sweep.settled, detail)
             self._entry = replace(self._entry, sweep=replace(sweep, todo=sweep.todo[1:], settled=settled))
 
-    def _hopes(self, error: BridgeError) -> bool:
+    def _should_retry(self, error: BridgeError) -> bool:
         """Whether recipients wait for another try at the collection of a detail."""
         sweep = self._entry.sweep
         if sweep is None or isinstance(error, RequestRejected):
             return False
-        tired = self._clock.epoch() - sweep.started >= _DETAIL_PATIENCE
+        tired = self._clock.epoch() - sweep.started >= _DETAIL_MAX_WAIT_SECONDS
         return self._plan.once or not (self._entry.failures >= _DETAIL_TRIES or tired)
 
-    def _onward(
-        self, link: str | None, visited: set[str], sweep: SweepTimes, detail: str, *, barren: bool
+    def _advance(
+        self, link: str | None, visited: set[str], sweep: SweepTimes, detail: str, *, nothing_new: bool
     ) -> SweepTimes:
         """Return the sweep after one page: at the next one, or at the next collection."""
         pages = sweep.pages + 1
-        if link is not None and (what := _why_not_followed(again=link in visited, barren=barren, pages=pages)):
-            self._plan.report(f"{self._path}: the list's next link {what}; taken for its end")
+        if link is not None and (
+            what := _why_not_followed(again=link in visited, nothing_new=nothing_new, pages=pages)
+        ):
+            self._plan.report(f"{self._path}: the list's next link {what}; treated as its end")
             link = None
         if link is not None:
             return replace(sweep, todo=((detail, link), *sweep.todo[1:]), pages=pages)
@@ -321,13 +323,15 @@ class MessageSweep:
     def _read(self, listing: MessageListing, detail: str, sweep: SweepTimes) -> tuple[list[Observation], int]:
         """Return a page's observations, and how many recipients are left to the next sweep.
 
-        Whoever was called while the sweep was under way may stand in `recipients` and not have stood in the collection
+        A call that ended during this sweep may be in `recipients` but not yet in the collection
         of its detail when that was read. The next sweep finds both.
         """
         shown = list(observations(self._recipient, self._path, listing.items, detail or None))
-        unread = len(listing.items) - len(shown)
-        if unread:
-            self._plan.report(f"{self._path}: {unread} recipients of a page have no status or no identity: passed over")
+        unreadable_items = len(listing.items) - len(shown)
+        if unreadable_items:
+            self._plan.report(
+                f"{self._path}: {unreadable_items} recipients of a page have no status or no identity: passed over"
+            )
         if not self._voice:
             return shown, 0
         names = self._recipient.lifecycle.status_by_value
@@ -369,7 +373,7 @@ class MessageSweep:
         return self._end(replace(entry, counts=sweep.counts, details=sweep.details, seen=seen))
 
     def _next(self, entry: MessageState) -> float | None:
-        return entry.next(self._now, self._plan.interval, self._plan.follow_for, self._pace, self._put_off)
+        return entry.next(self._now, self._plan.interval, self._plan.follow_for, self._change_rate, self._put_off)
 
     def _end(self, entry: MessageState) -> MessageState:
         """Return the entry after a complete look: due later, or over."""
@@ -389,19 +393,19 @@ class _LoopGuard:
         self._pages: set[int] = set()
         self._in_a_row = 0
 
-    def barren(self, digest: int) -> bool:
+    def nothing_new(self, digest: int) -> bool:
         """Take in a page, and say whether too many in a row have shown nobody new."""
         self._in_a_row = self._in_a_row + 1 if digest in self._pages else 0
         self._pages.add(digest)
-        return self._in_a_row >= _BARREN_PAGES
+        return self._in_a_row >= _MAX_PAGES_WITHOUT_NEWS
 
 
-def _why_not_followed(*, again: bool, barren: bool, pages: int) -> str | None:
+def _why_not_followed(*, again: bool, nothing_new: bool, pages: int) -> str | None:
     """Return where a link leads that is not followed; None for one that is."""
     if again:
         return "leads back to a page that was read"
-    if barren:
-        return f"has led to nobody new for {_BARREN_PAGES} pages"
+    if nothing_new:
+        return f"has led to nobody new for {_MAX_PAGES_WITHOUT_NEWS} pages"
     return f"leads beyond {MAX_PAGES} pages" if pages >= MAX_PAGES else None
 
 

@@ -24,7 +24,7 @@ class SpacivoxSettings(HttpSourceSettings):
     team: int | list[int] | None = None
     """Only the records of this team, or of these; of all if it is left out."""
     records: list[Literal["voicemail_drop", "text", "email"]] = Field(default=["voicemail_drop"], min_length=1)
-    """Which sorts of records are read."""
+    """Which kinds of records are read."""
     interval: Duration = Field(default=60.0, gt=0)
     """How often the newest records are read."""
     lookback: Duration = Field(default=72 * 3600.0, gt=0)

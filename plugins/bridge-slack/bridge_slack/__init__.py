@@ -1,10 +1,10 @@
-"""The Slack sink: a channel is told what happened, and bursts come as digests."""
+"""The Slack sink: posts events to a channel, and gathers bursts into digests."""
 
 from bridge.plugin import SinkPlugin
 from bridge_slack.sink import Slack, SlackSettings
 
 plugin = SinkPlugin(
-    settings=SlackSettings, build=Slack, summary="tells a Slack channel, with bursts gathered into digests"
+    settings=SlackSettings, build=Slack, summary="posts to a Slack channel, with bursts gathered into digests"
 )
 
 __all__ = ["Slack", "SlackSettings", "plugin"]

@@ -1,4 +1,4 @@
-"""The two ways into Slack, an incoming webhook and a bot's token, and what their answers mean."""
+"""The two ways to post to Slack, an incoming webhook and a bot's token, and the meaning of Slack's answers."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ class BlocksRefused(Permanent):
 
 
 class SlackTransport(Protocol):
-    """How messages get into one channel."""
+    """A way to post messages to one channel."""
 
     @property
-    def place(self) -> Hashable:
-        """What two ways have in common that lead to one channel, as far as they can tell; fit to be kept in memory."""
+    def channel_key(self) -> Hashable:
+        """The same value for all transports that post to one channel, as far as they know; holds no plain secret."""
         ...
 
     async def post(self, outbound: GuardedClient, message: Message) -> None:
@@ -65,7 +65,7 @@ class SlackTransport(Protocol):
         ...
 
     async def probe(self, outbound: GuardedClient) -> str:
-        """Say where messages go, posting none; raises as `post` does."""
+        """Return where messages go, without posting one; raises as `post` does."""
         ...
 
 
@@ -76,7 +76,7 @@ class IncomingWebhook:
     url: Secret
 
     @property
-    def place(self) -> Hashable:
+    def channel_key(self) -> Hashable:
         """The URL's digest, for the URL is a secret."""
         return sha256(self.url.reveal().strip().encode()).digest()
 
@@ -96,7 +96,7 @@ class IncomingWebhook:
         try:
             return Endpoint.of(self.url.reveal())
         except (ValueError, OSError):  # its file was changed since the start
-            raise Transient("webhook_url is no longer a URL; mend its file") from None
+            raise Transient("webhook_url is no longer a URL; correct its file") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class Bot:
     api_url: str
 
     @property
-    def place(self) -> Hashable:
+    def channel_key(self) -> Hashable:
         """The bot and its channel."""
         return self
 
@@ -124,12 +124,12 @@ class Bot:
     async def _call(self, outbound: GuardedClient, method: str, arguments: dict[str, Any]) -> None:
         headers = {"Content-Type": _JSON, "Authorization": f"Bearer {self.token.reveal()}"}
         answer = await outbound.post(Endpoint.of(f"{self.api_url}/{method}"), _encoded(arguments), headers)
-        said = _parsed(answer.body)
-        word = said.get("error") if isinstance(said.get("error"), str) else ""
+        reply = _parsed(answer.body)
+        word = reply.get("error") if isinstance(reply.get("error"), str) else ""
         if error := answer.error():
             raise classify_error(answer, word or "") or error
-        if said.get("ok") is not True:
-            raise classify_error(answer, word or "") or _unknown(answer, said)
+        if reply.get("ok") is not True:
+            raise classify_error(answer, word or "") or _unknown(answer, reply)
 
 
 def classify_error(answer: EndpointResponse, word: str) -> BridgeError | None:
@@ -140,7 +140,7 @@ def classify_error(answer: EndpointResponse, word: str) -> BridgeError | None:
     if word in _FORBIDDEN:
         return Unauthorized(f"{text}: check the token, its scopes, and whether the bot may post to the channel")
     if word in _GONE:
-        return EndpointGone(f"{text}: nothing more is sent there until it was mended and enabled again")
+        return EndpointGone(f"{text}: nothing more is sent there until it was corrected and enabled again")
     if word in _BLOCKS:
         return BlocksRefused(text)
     if word in _MALFORMED:
@@ -148,19 +148,19 @@ def classify_error(answer: EndpointResponse, word: str) -> BridgeError | None:
     return None
 
 
-def _unknown(answer: EndpointResponse, said: dict[str, Any]) -> BridgeError:
+def _unknown(answer: EndpointResponse, reply: dict[str, Any]) -> BridgeError:
     # A word that no table knows may quote the message: it is not repeated.
-    if "ok" in said:
+    if "ok" in reply:
         return Permanent(f"{answer.endpoint} refused the message for a reason that is not known here")
     return Transient(f"{answer.endpoint} answered {answer.status} without saying whether it took the message")
 
 
 def _parsed(body: bytes) -> dict[str, Any]:
     try:
-        said = json.loads(body)
+        value = json.loads(body)
     except ValueError:
         return {}
-    return said if isinstance(said, dict) else {}
+    return value if isinstance(value, dict) else {}
 
 
 def _encoded(arguments: dict[str, Any]) -> bytes:

@@ -1,7 +1,7 @@
 """Events as Slack messages: pure functions from events to Block Kit, within Slack's limits.
 
-The limits are those of Slack's reference of blocks and text objects; lengths are counted in UTF-16 units, which is the
-strictest way of counting. Whatever comes from an event is escaped, so that it can neither mention nor link.
+The limits are those of Slack's reference of blocks and text objects. Lengths are counted in UTF-16 units, the strictest
+way to count. Text from an event is escaped, so that it can neither mention a user nor contain a link.
 """
 
 from __future__ import annotations
@@ -13,13 +13,19 @@ from typing import Any
 
 from bridge.plugin import Event
 
-HEADER_LIMIT = 150
-TEXT_LIMIT = 3000
-FIELD_LIMIT = 2000
-FALLBACK_LIMIT = 3000
-_FIELDS = 10
-_LISTED = 5
-_SHORT = 200
+MAX_HEADER_CHARACTERS = 150
+"""Characters of a header."""
+MAX_TEXT_CHARACTERS = 3000
+"""Characters of a section's text."""
+MAX_FIELD_CHARACTERS = 2000
+"""Characters of a section's field, and of an element of a context."""
+MAX_FALLBACK_CHARACTERS = 3000
+"""Characters of the text without blocks."""
+_MAX_FIELDS = 10
+_MAX_LISTED = 5
+"""Resources, or values of a ranking, that a digest names."""
+_MARKUP_CHARACTERS = 200
+"""Characters of a limit that are kept free for labels and markup."""
 
 _BAD = frozenset({"failed", "rejected", "not_sent", "stalled"})
 _DOUBTFUL = frozenset({"blacklisted", "inconclusive", "canceled", "unknown"})
@@ -37,13 +43,13 @@ _FACTS = (
     ("Provider's status", "provider_status"),
     ("Failures in a row", "failures"),
 )
-"""What a message shows of the data where it is there, in the order of worth."""
+"""What a message shows of an event's data if it is there, the most important first."""
 
 Message = dict[str, Any]
 
 
 def group_of(event: Event) -> tuple[str, str, str]:
-    """Return what gathers events into one digest: the source, the message they belong to, and the status."""
+    """Return the key that events of one digest have in common: the source, their message, and the status."""
     return event.source, _message(event), event.type
 
 
@@ -54,7 +60,7 @@ def single(event: Event) -> Message:
     fields += [(label, str(value)) for label, name in _FACTS if (value := _fact(event, name)) not in (None, "")]
     blocks = [
         _header(f"{_sign(event)} {title[0].upper()}{title[1:]}"),
-        {"type": "section", "fields": [_field("When", date(event.time)), *_fields(fields)][:_FIELDS]},
+        {"type": "section", "fields": [_field("When", date(event.time)), *_fields(fields)][:_MAX_FIELDS]},
         *_section("Counts", _counts(event)),
         *_section("Error", [error] if (error := _error(event)) else []),
         _context(_history(event), f"id {event.id}"),
@@ -123,9 +129,9 @@ def _error(event: Event) -> str:
 
 
 def _message(event: Event) -> str:
-    """Return the message that an event belongs to, or what comes nearest: the job, the definition, the source."""
+    """Return the message that an event belongs to; without one its definition, campaign and job, or source."""
     if _fact(event, "message"):
-        return str(event.data.message)  # type: ignore[attr-defined]  # not all data has it, this one does
+        return str(event.data.message)  # type: ignore[attr-defined]  # this data has it
     if _fact(event, "recipient_counts") is not None or event.type.split(".")[2:3] == ["message"]:
         return str(_fact(event, "definition") or event.subject)
     near = [f"{name} {value}" for name in ("campaign", "job") if (value := _fact(event, name)) is not None]
@@ -177,25 +183,25 @@ def _who(event: Event) -> str:
 
 def _ranking(values: Iterable[str | None]) -> list[str]:
     counts = Counter(value for value in values if value)
-    top = counts.most_common(_LISTED)
+    top = counts.most_common(_MAX_LISTED)
     rest = counts.total() - sum(count for _, count in top)
     return [f"{value.replace('_', ' ')}: {count}" for value, count in top] + ([f"other: {rest}"] if rest else [])
 
 
 def _list(values: Sequence[str]) -> list[str]:
-    rest = len(values) - _LISTED
-    return [*values[:_LISTED], *([f"and {rest} more"] if rest > 0 else [])]
+    rest = len(values) - _MAX_LISTED
+    return [*values[:_MAX_LISTED], *([f"and {rest} more"] if rest > 0 else [])]
 
 
 # --- blocks -----------------------------------------------------------------------------------------------------------
 
 
 def _mrkdwn(text: str) -> dict[str, Any]:
-    return {"type": "mrkdwn", "text": text, "verbatim": True}  # nothing in it becomes a link or a mention by itself
+    return {"type": "mrkdwn", "text": text, "verbatim": True}  # Slack makes no link or mention of it by itself
 
 
 def _header(text: str) -> dict[str, Any]:
-    return {"type": "header", "text": {"type": "plain_text", "text": fit(text, HEADER_LIMIT), "emoji": True}}
+    return {"type": "header", "text": {"type": "plain_text", "text": fit(text, MAX_HEADER_CHARACTERS), "emoji": True}}
 
 
 def _field(label: str, marked: str) -> dict[str, Any]:
@@ -203,20 +209,20 @@ def _field(label: str, marked: str) -> dict[str, Any]:
 
 
 def _fields(facts: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
-    return [_field(label, fit(value, FIELD_LIMIT - _SHORT)) for label, value in facts]
+    return [_field(label, fit(value, MAX_FIELD_CHARACTERS - _MARKUP_CHARACTERS)) for label, value in facts]
 
 
 def _section(label: str, lines: Sequence[str]) -> list[dict[str, Any]]:
-    """Return a section with these lines, or nothing where there are none."""
+    """Return a section with these lines, or nothing if there are none."""
     if not lines:
         return []
-    room = (TEXT_LIMIT - _SHORT) // len(lines)
-    return [{"type": "section", "text": _mrkdwn("\n".join([f"*{label}*", *(fit(line, room - 1) for line in lines)]))}]
+    limit = (MAX_TEXT_CHARACTERS - _MARKUP_CHARACTERS) // len(lines)
+    return [{"type": "section", "text": _mrkdwn("\n".join([f"*{label}*", *(fit(line, limit - 1) for line in lines)]))}]
 
 
 def _context(*texts: str) -> dict[str, Any]:
-    return {"type": "context", "elements": [_mrkdwn(fit(text, FIELD_LIMIT)) for text in texts]}
+    return {"type": "context", "elements": [_mrkdwn(fit(text, MAX_FIELD_CHARACTERS)) for text in texts]}
 
 
 def _finished(text: str, blocks: list[dict[str, Any]]) -> Message:
-    return {"text": fit(text, FALLBACK_LIMIT), "blocks": blocks, "unfurl_links": False, "unfurl_media": False}
+    return {"text": fit(text, MAX_FALLBACK_CHARACTERS), "blocks": blocks, "unfurl_links": False, "unfurl_media": False}

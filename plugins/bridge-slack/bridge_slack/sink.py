@@ -21,15 +21,16 @@ from bridge.plugin import (
 from bridge_slack.api import BlocksRefused, Bot, IncomingWebhook, SlackTransport
 from bridge_slack.blocks import Message, digest, group_of, plain, single
 from bridge_slack.digests import Digests
-from bridge_slack.pace import INTERVAL, ChannelRateLimiter, queue_for
+from bridge_slack.rate_limiter import INTERVAL_SECONDS, ChannelRateLimiter, queue_for
 
-_POST_TIMEOUT = 15.0
-_CONNECTIONS = 4
-_ROOM = 30.0  # seconds for posting and for waiting one's turn, beyond the window
+_POST_TIMEOUT_SECONDS = 15.0
+_MAX_CONNECTIONS = 4
+_POSTING_SECONDS = 30.0
+"""Time for posting and for waiting in the queue, in addition to the window."""
 
 
 class SlackSettings(SinkSettings):
-    """What a Slack channel can be told: either `webhook_url`, or `bot_token` and `channel`."""
+    """How to post to a channel: give either `webhook_url`, or `bot_token` and `channel`."""
 
     webhook_url: Secret | None = None
     """The URL of an incoming webhook."""
@@ -64,7 +65,7 @@ class SlackSettings(SinkSettings):
         return url
 
     @model_validator(mode="after")
-    def _one_way(self) -> Self:
+    def _has_one_transport(self) -> Self:
         if self.webhook_url is None and (self.bot_token is None or self.channel is None):
             raise ValueError("give webhook_url, or bot_token and channel")
         if self.webhook_url is not None and (self.bot_token is not None or self.channel is not None):
@@ -72,23 +73,28 @@ class SlackSettings(SinkSettings):
         return self
 
     @model_validator(mode="after")
-    def _time_to_gather(self) -> Self:
-        if self.send_timeout < self.window + _ROOM:
-            raise ValueError(f"send_timeout has to be at least {_ROOM:g}s more than window, or digests never end")
+    def _has_time_to_gather(self) -> Self:
+        if self.send_timeout < self.window + _POSTING_SECONDS:
+            raise ValueError(
+                f"send_timeout has to be at least {_POSTING_SECONDS:g}s more than window, or digests never end"
+            )
         return self
 
 
 class Slack:
-    """Tells a channel: an event alone at once, a burst in digests, one message a second."""
+    """Posts to a channel: a single event at once, a burst in digests, one message a second."""
 
     def __init__(self, name: str, settings: SlackSettings, clock: Clock) -> None:
         del name
-        self._way = _way(settings)
-        patience = settings.send_timeout - settings.window - _POST_TIMEOUT
-        self._pace = ChannelRateLimiter(clock, patience, queue_for(self._way.place, clock))
-        self._digests = Digests(clock, settings.window, post=self._post, turn=self._pace.turn)
+        self._transport = _transport_of(settings)
+        max_wait = settings.send_timeout - settings.window - _POST_TIMEOUT_SECONDS
+        self._limiter = ChannelRateLimiter(clock, max_wait, queue_for(self._transport.channel_key, clock))
+        self._digests = Digests(clock, settings.window, post=self._post, acquire=self._limiter.acquire)
         self._outbound = GuardedClient(
-            allow_private=settings.allow_private, clock=clock, timeout=_POST_TIMEOUT, connections=_CONNECTIONS
+            allow_private=settings.allow_private,
+            clock=clock,
+            timeout=_POST_TIMEOUT_SECONDS,
+            connections=_MAX_CONNECTIONS,
         )
 
     async def open(self) -> None:
@@ -96,37 +102,37 @@ class Slack:
         await self._outbound.open()
 
     async def send(self, outgoing: Outgoing) -> None:
-        """Return when a message with this event was taken, alone or in a digest."""
+        """Return when Slack accepted a message with this event, alone or in a digest."""
         event = outgoing.event
-        await self._digests.tell(group_of(event), event)
+        await self._digests.add(group_of(event), event)
 
     async def probe(self) -> str:
         """Connect, or with a token ask whose it is; posts nothing."""
         await self._outbound.open()
-        return await self._way.probe(self._outbound)
+        return await self._transport.probe(self._outbound)
 
     async def close(self) -> None:
-        """End what is gathered, unsent, and close the connections."""
+        """Stop gathering without sending the rest, and close the connections."""
         await self._digests.close()
         await self._outbound.close()
 
     async def _post(self, events: list[Event]) -> None:
         message = single(events[0]) if len(events) == 1 else digest(events)
         try:
-            await self._give(message)
-        except BlocksRefused:  # what may be wrong with one event would otherwise cost all of a digest
-            await self._pace.turn(first=True)
-            await self._give(plain(message))
+            await self._post_message(message)
+        except BlocksRefused:  # without this, one event that breaks the blocks would fail its whole digest
+            await self._limiter.acquire(first=True)
+            await self._post_message(plain(message))
 
-    async def _give(self, message: Message) -> None:
+    async def _post_message(self, message: Message) -> None:
         try:
-            await self._way.post(self._outbound, message)
+            await self._transport.post(self._outbound, message)
         except Transient as error:
-            self._pace.hold(error.retry_after or INTERVAL)
+            self._limiter.pause(error.retry_after or INTERVAL_SECONDS)
             raise
 
 
-def _way(settings: SlackSettings) -> SlackTransport:
+def _transport_of(settings: SlackSettings) -> SlackTransport:
     if settings.webhook_url is not None:
         return IncomingWebhook(settings.webhook_url)
     if settings.bot_token is None or settings.channel is None:

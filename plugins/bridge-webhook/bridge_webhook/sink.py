@@ -53,11 +53,11 @@ class WebhookSettings(SinkSettings):
     headers: dict[str, Secret] = Field(default_factory=dict)
     """Further headers of each request, such as Authorization."""
     ca_file: FilePath | None = None
-    """Certificates (PEM) to trust beside the system's."""
+    """Certificates (PEM) to trust in addition to the system's."""
     cert_file: FilePath | None = None
     """The client certificate (PEM) to show, with its chain."""
     key_file: FilePath | None = None
-    """Its key (PEM), where it is not in `cert_file`."""
+    """Its key (PEM), if it is not in `cert_file`."""
 
     @field_validator("url")
     @classmethod
@@ -95,7 +95,7 @@ class WebhookSettings(SinkSettings):
 
 
 class Webhook:
-    """Posts `outgoing.wire.body` as it is; the far side sees the event's id, the time of sending, and who signed."""
+    """Posts `outgoing.wire.body` as it is; the endpoint sees the event's id, the time of sending, and who signed."""
 
     def __init__(self, name: str, settings: WebhookSettings, clock: Clock) -> None:
         self._name = name

@@ -1,4 +1,4 @@
--- Take a lease if it is free or the owner's already; the counter outlives it, so that tokens only grow.
+-- Take a lease if it is free or the owner's already; the counter stays when it ends, so that tokens only grow.
 -- The first write is a removal, which a server without memory allows: what gives memory back is done under a lease.
 -- KEYS: lease, counter. ARGV: owner, ttl in ms.
 local held = redis.call('GET', KEYS[1])

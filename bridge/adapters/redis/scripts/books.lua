@@ -1,11 +1,11 @@
 -- What every script of a sink's books begins with. KEYS[1] is the sink's base: all its keys lie in one hash slot.
--- A place is a position's text. Due: claimable from its score on. Held: behind another one in its lane. Dead: given up.
+-- A place is a position's text. Due: claimable from its score on. Held: behind another one in its partition. Dead: given up.
 -- Scores stay the texts they came as: Lua would round them.
 -- What ends deliveries, or moves them on, writes a removal first, be it of nothing: a server without memory allows that, and
 -- from there on lets the script finish. Else nothing would ever give memory back.
 local base = KEYS[1]
 local DUE, HELD, DEAD = base .. ':due', base .. ':held', base .. ':dead'
-local WHY, LANE, TRIES, BOOKS = base .. ':why', base .. ':lane', base .. ':tries', base .. ':books'
+local WHY, PARTITION, TRIES, BOOKS = base .. ':why', base .. ':lane', base .. ':tries', base .. ':books'
 
 local lowest = {}
 local function bit_of(source, seq)
@@ -35,11 +35,11 @@ local function where(place)
   end
 end
 
--- Put a place at the end of its lane; true if nothing is before it.
-local function enter(place, lane, due, held_due)
-  if lane ~= '' then
-    redis.call('HSET', LANE, place, lane)
-    if redis.call('RPUSH', base .. ':l:' .. lane, place) > 1 then
+-- Put a place at the end of its partition; true if nothing is before it.
+local function enter(place, partition, due, held_due)
+  if partition ~= '' then
+    redis.call('HSET', PARTITION, place, partition)
+    if redis.call('RPUSH', base .. ':l:' .. partition, place) > 1 then
       redis.call('ZADD', HELD, held_due, place)
       return false
     end
@@ -48,11 +48,11 @@ local function enter(place, lane, due, held_due)
   return true
 end
 
--- Take a place out of its lane; answers the place behind it that became due by that.
+-- Take a place out of its partition; answers the place behind it that became due by that.
 local function leave(place, now)
-  local lane = redis.call('HGET', LANE, place)
-  if not lane then return nil end
-  local list = base .. ':l:' .. lane
+  local partition = redis.call('HGET', PARTITION, place)
+  if not partition then return nil end
+  local list = base .. ':l:' .. partition
   if redis.call('LINDEX', list, 0) ~= place then
     redis.call('LREM', list, 1, place)
     return nil

@@ -16,7 +16,7 @@ for i = 2, #ARGV, 2 do
       leave(place, ARGV[1])
       count(source, 'w', -1)
     end
-    redis.call('HDEL', LANE, place)
+    redis.call('HDEL', PARTITION, place)
     count(source, 'x', 1)
     number = number + 1
   end

@@ -6,7 +6,7 @@ for i = 3, #ARGV, 2 do
   local from = where(place)
   if from then redis.call('HDEL', TRIES, place) end
   if from == DEAD then
-    enter(place, redis.call('HGET', LANE, place) or '', ARGV[1], ARGV[1])
+    enter(place, redis.call('HGET', PARTITION, place) or '', ARGV[1], ARGV[1])
     redis.call('ZREM', DEAD, place)
     redis.call('HDEL', WHY, place)
     count(source, 'd', -1)

@@ -1,4 +1,4 @@
--- Make settled or unknown ones due once more. ARGV: due; then source, number, lane of each. Answers how many.
+-- Make settled or unknown ones due once more. ARGV: due; then source, number, partition of each. Answers how many.
 local number = 0
 for i = 2, #ARGV, 3 do
   local source, place = ARGV[i], ARGV[i] .. ':' .. ARGV[i + 1]

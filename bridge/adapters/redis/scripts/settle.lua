@@ -1,10 +1,10 @@
--- The far side took these. ARGV: now; then source and number of each. Answers how many behind them became due.
+-- The endpoint accepted these. ARGV: now; then source and number of each. Answers how many behind them became due.
 local places = {}
 for i = 2, #ARGV, 2 do places[#places + 1] = ARGV[i] .. ':' .. ARGV[i + 1] end
 local due = redis.call('ZMSCORE', DUE, unpack(places))
 redis.call('ZREM', DUE, unpack(places))
 redis.call('HDEL', TRIES, unpack(places))
-local lanes = redis.call('EXISTS', LANE) == 1
+local partitioned = redis.call('EXISTS', PARTITION) == 1
 local freed, number = {}, 0
 for n, place in ipairs(places) do
   local source = ARGV[2 * n]
@@ -16,9 +16,9 @@ for n, place in ipairs(places) do
     if from and not due[n] then redis.call('ZREM', from, place) end
     if from == DEAD then redis.call('HDEL', WHY, place) end
     if freed[place] then number = number - 1 end
-    if lanes then
+    if partitioned then
       local behind = from ~= DEAD and leave(place, ARGV[1])
-      redis.call('HDEL', LANE, place)
+      redis.call('HDEL', PARTITION, place)
       if behind then
         freed[behind] = true
         number = number + 1

@@ -1,5 +1,5 @@
 -- Give up on one. ARGV: now, source, number, reason, attempt or ''. Answers how many behind it became due.
--- It keeps its lane's name, to join its end again should it be redriven.
+-- It keeps its partition's name, to join its end again should it be redriven.
 local place = ARGV[2] .. ':' .. ARGV[3]
 local from = where(place)
 if not from or from == DEAD then return 0 end

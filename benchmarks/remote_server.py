@@ -1,7 +1,7 @@
 """The other end of every benchmark, a process of its own: a provider of prebuilt answers, and a receiver that counts.
 
-Nothing is computed while it is asked: a request is one look into a dictionary and one write, so that neither end of a
-comparison waits for it. It is told what to show by requests below `/_/`.
+Nothing is computed while it is asked: a request is one lookup in a dictionary and one write. So neither end of a
+comparison waits for it. Requests below `/_/` say what it shows.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PAGE = 50
 """Recipients in a page, as the vendor has it."""
 STATUSES = ("new", "sending", "inconclusive", "final")
 """What all recipients of a message go through; in the end one in ten has failed, and the others were sent to."""
-_TAKEN = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Type: text/plain\r\n\r\nok"
+_ACCEPTED = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Type: text/plain\r\n\r\nok"
 
 
 def answer(body: bytes, status: str = "200 OK", *headers: str) -> bytes:
@@ -65,8 +65,8 @@ class Provider:
     ) -> None:
         """Show `messages` messages of `recipients` recipients each, all in one phase of `STATUSES`.
 
-        A restless message's counts move at every look though no recipient does, so that all are read each time. Of each
-        page, the first `stirred` recipients are failed.
+        A restless message's counts move at every request though no recipient does, so that all are read each time. Of
+        each page, the first `stirred` recipients are failed.
         """
         self.answers.clear()
         self._restless.clear()
@@ -80,7 +80,7 @@ class Provider:
         seen = {"total": recipients, phase if not done else "sent": recipients}
         date = f"Date: {formatdate(usegmt=True)}"
 
-        def look(tick: int) -> bytes:
+        def page_at(tick: int) -> bytes:
             counts = seen | ({"blacklisted": tick} if restless else {})
             shown = {
                 "status": "sending", "created_at": created, "body": "Closed tomorrow", "recipient_counts": counts,
@@ -89,9 +89,9 @@ class Provider:
             return answer(json.dumps(shown).encode(), "200 OK", date)
 
         if restless:
-            self._restless[path.encode()] = (look(tick % 1000) for tick in iter(range(10**9)))
+            self._restless[path.encode()] = (page_at(tick % 1000) for tick in iter(range(10**9)))
         else:
-            self.answers[path.encode()] = look(0)
+            self.answers[path.encode()] = page_at(0)
         pages = -(-recipients // PAGE)
         offset = number * 1_000_000
         for page in range(pages):
@@ -129,14 +129,14 @@ class Receiver:
             self.delays.append(time.time() - recorded.timestamp())
 
 
-class FarSide:
-    """Both servers' state, and what they are told."""
+class RemoteServer:
+    """Both servers' state, and the commands that change it."""
 
     def __init__(self) -> None:
         self.provider = Provider()
         self.receiver = Receiver()
 
-    def told(self, path: str) -> bytes:
+    def command(self, path: str) -> bytes:
         """Do what a request below `/_/` says; return the answer."""
         parts = urlsplit(path)
         values = dict(parse_qsl(parts.query))
@@ -158,7 +158,7 @@ class FarSide:
 class Connection(asyncio.Protocol):
     """One HTTP/1.1 connection: requests one after the other, a body only where its length was given before."""
 
-    def __init__(self, side: FarSide) -> None:
+    def __init__(self, side: RemoteServer) -> None:
         self._side = side
         self._buffer = b""
 
@@ -178,7 +178,7 @@ class Connection(asyncio.Protocol):
                 if len(self._buffer) < end + 4 + length:
                     return
                 self._side.receiver.take(self._buffer[end + 4 : end + 4 + length])
-                self._transport.write(_TAKEN)
+                self._transport.write(_ACCEPTED)
                 end += length
             else:
                 self._transport.write(self._get(head.split(b" ", 2)[1]))
@@ -186,13 +186,13 @@ class Connection(asyncio.Protocol):
 
     def _get(self, path: bytes) -> bytes:
         if path.startswith(b"/_/"):
-            return self._side.told(path.decode())
+            return self._side.command(path.decode())
         return self._side.provider.show(path) or answer(b"{}", "404 Not Found")
 
 
 async def serve() -> None:
     """Serve on a free port until standard input ends; the port is printed."""
-    side = FarSide()
+    side = RemoteServer()
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Connection(side), "127.0.0.1", 0, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)
@@ -207,7 +207,7 @@ class Remote:
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
 
-    def _tell(self, what: str, **values: object) -> Any:
+    def _command(self, what: str, **values: object) -> Any:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             connection.request("GET", f"/_/{what}?{urlencode(values)}")
@@ -219,23 +219,23 @@ class Remote:
         self, *, messages: int, recipients: int, phase: str, restless: bool = False, stirred: int = 0
     ) -> list[str]:
         """Show messages as `Provider.make` does; return their paths."""
-        self._tell("make", messages=messages, recipients=recipients, phase=phase, restless=restless, stirred=stirred)
+        self._command("make", messages=messages, recipients=recipients, phase=phase, restless=restless, stirred=stirred)
         return [f"/messages/sms/{number}" for number in range(1000, 1000 + messages)]
 
     def posts(self) -> int:
         """Return how many requests the receiver took so far."""
-        return int(self._tell("posts"))
+        return int(self._command("posts"))
 
     def time(self, *, on: bool) -> list[float]:
         """Time what comes from now on, or no longer; return the delays so far, in seconds."""
-        return [float(delay) for delay in self._tell("time", on=on)]
+        return [float(delay) for delay in self._command("time", on=on)]
 
 
 @contextmanager
-def far_side() -> Iterator[Remote]:
+def remote_server() -> Iterator[Remote]:
     """Run the far side for as long as the block."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.far_side"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "benchmarks.remote_server"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     try:
         assert process.stdout is not None

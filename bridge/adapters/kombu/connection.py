@@ -1,0 +1,51 @@
+"""What one connection to a broker does, for any transport."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from bridge.domain.event import JournalEntry
+from bridge.protocols.broker import Received
+
+_serials = itertools.count(1)
+
+
+def next_serial() -> int:
+    """Return a number for a new connection of this process: its tags begin with it, so it knows them again."""
+    return next(_serials)
+
+
+class KombuConnection(Protocol):
+    """One connection, used by one thread.
+
+    Construction connects. Library errors come out as they are; after any of them the connection has to be dropped.
+    """
+
+    def declare(self, queue: str, topics: Sequence[str]) -> None: ...  # noqa: D102 - as Broker says
+    def publish(self, entries: Sequence[JournalEntry], queue: str | None = None) -> int: ...  # noqa: D102 - as Broker says
+    def depth(self, queue: str) -> int: ...  # noqa: D102 - as Broker says
+    def ping(self) -> None: ...  # noqa: D102 - as Broker says
+    def consume(self, queue: str, prefetch: int, consumer: str) -> None: ...  # noqa: D102 - as Broker.inbox says
+    def tap(self, topics: Sequence[str], prefetch: int) -> None: ...  # noqa: D102 - as Broker says
+
+    def receive(self, wake: int) -> list[Received]:
+        """Return the messages that arrived; wait a few seconds for them at most, or until `wake` is readable."""
+        ...
+
+    def ack(self, tags: Sequence[Any]) -> None:
+        """Acknowledge those tags that this connection gave out."""
+        ...
+
+    def interrupt(self) -> None:
+        """Make a blocking call fail at once; another thread calls this."""
+        ...
+
+    def close(self) -> None:
+        """Close in good order, within a few seconds."""
+        ...
+
+    def drop(self) -> None:
+        """Close at once."""
+        ...

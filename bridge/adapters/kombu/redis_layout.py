@@ -1,0 +1,88 @@
+"""What kombu keeps in Redis: its bindings, and the envelopes of its messages."""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import b64decode, b64encode
+
+from bridge.adapters import message
+from bridge.domain.event import JournalEntry
+from bridge.protocols.broker import Received
+
+
+class Routes:
+    """Which queues want a topic, by the bindings as they were last read."""
+
+    def __init__(self) -> None:
+        self._members: frozenset[bytes] | set[bytes] = frozenset()
+        self._patterns: list[tuple[str, re.Pattern[str]]] = []
+        self._queues: dict[str, tuple[str, ...]] = {}
+
+    def learn(self, members: set[bytes], separator: str) -> None:
+        """Take these bindings from now on."""
+        if members == self._members:
+            return
+        self._members = members
+        rows = [text_of(member).split(separator) for member in sorted(members)]
+        self._patterns = [(row[-1], _expression(row[0])) for row in rows if len(row) > 1 and row[-1]]
+        self._queues = {}
+
+    def of(self, topic: str) -> tuple[str, ...]:
+        """Return the queues that want `topic`, each once."""
+        queues = self._queues.get(topic)
+        if queues is None:
+            dotted = f".{topic}"
+            wanted = dict.fromkeys(queue for queue, pattern in self._patterns if pattern.fullmatch(dotted))
+            queues = self._queues[topic] = tuple(wanted)
+        return queues
+
+
+def _expression(binding: str) -> re.Pattern[str]:
+    """Return the meaning that AMQP gives a binding, `#` anywhere included, for a topic with a dot before each word."""
+    words = {"*": r"\.[^.]*", "#": r"(?:\.[^.]*)*"}
+    return re.compile("".join(words.get(word, r"\." + re.escape(word)) for word in binding.split(".")))
+
+
+def text_of(member: bytes | str) -> str:
+    """Return a member of a set as text."""
+    return member.decode("utf-8", "replace") if isinstance(member, bytes) else member
+
+
+def queue_of(member: str, separator: str) -> str:
+    """Return the queue that a binding names."""
+    return member.rpartition(separator)[2]
+
+
+def envelope(entry: JournalEntry, exchange: str) -> str:
+    """Return kombu's envelope up to the delivery tag, which each copy gets by itself."""
+    event = entry.event
+    text = json.dumps(
+        {
+            "body": b64encode(event.body).decode(),
+            "content-encoding": message.ENCODING,
+            "content-type": message.CONTENT_TYPE,
+            "headers": message.headers(entry),
+            "properties": {
+                **message.properties(event),
+                "delivery_info": {"exchange": exchange, "routing_key": event.topic},
+                "priority": 0,
+                "body_encoding": "base64",
+            },
+        }
+    )
+    return text[:-2] + ', "delivery_tag": '
+
+
+def received_from(payload: bytes, tag: object) -> Received:
+    """Read an envelope of kombu's; what is none becomes a message with a problem."""
+    try:
+        envelope = json.loads(payload)
+        properties = envelope["properties"]
+        body = envelope["body"]
+        if properties.get("body_encoding") == "base64":
+            body = b64decode(body)
+        topic = str((properties.get("delivery_info") or {}).get("routing_key") or "")
+        return message.received(topic, body, properties, envelope.get("headers"), tag)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return message.received("", bytes(payload), {}, None, tag)

@@ -1,0 +1,22 @@
+"""Lua scripts for Redis, read from a package's folder `scripts`."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib import resources
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A Lua script with the digest by which a server knows it."""
+
+    text: bytes
+    sha: str
+
+
+def load(package: str, *names: str) -> Script:
+    """Return the script of the named files of a package's folder `scripts`, joined in order."""
+    folder = resources.files(package) / "scripts"
+    text = b"\n".join((folder / f"{name}.lua").read_bytes() for name in names)
+    return Script(text, hashlib.sha1(text, usedforsecurity=False).hexdigest())
