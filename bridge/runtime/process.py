@@ -37,7 +37,9 @@ class Process:
     """For each journal that this process relays: the entries that it has written and not yet relayed."""
 
     def __post_init__(self) -> None:
-        self.leases = LeaseRunner(self.parts.store, self.clock, self.owner, self.parts.limits.lease)
+        self.leases = LeaseRunner(
+            self.parts.store, self.clock, self.owner, self.parts.limits.lease, report=self.health.set
+        )
 
     def supervisor(self, stop: asyncio.Event) -> Supervisor:
         """Return a supervisor of parts that `stop` ends."""

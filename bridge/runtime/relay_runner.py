@@ -58,6 +58,7 @@ class RelayRunner:
                 await self._drain_until_stop(name, lease, Relay(self._parts.store, self._parts.broker, recent=recent))
             finally:
                 del self._process.recent[name]
+                self._process.health.set(f"relay/{name}", None)
 
         async def run() -> None:
             await self._process.leases.run(f"relay/{name}", work, self._process.stop_relaying)

@@ -122,13 +122,17 @@ class Service:
                 await self.sinks.register()
             except Unavailable as error:
                 wait = backoff.on_failure()
-                self.process.health.set("store", str(error))
+                self._report_start(str(error))
                 log.warning("bridge.waits_for_store", reason=str(error), again_in=round(wait, 1))
                 await wait_for_stop(stop, self._clock, wait)
             else:
-                self.process.health.set("store", None)
+                self._report_start(None)
                 return True
         return False
+
+    def _report_start(self, reason: str | None) -> None:
+        self.process.health.set("store", reason)
+        self.process.health.set("start", reason)  # stays when the store answers and only lacks a right
 
     async def _close(self) -> None:
         closers: list[tuple[str, Callable[[], Awaitable[None]]]] = [

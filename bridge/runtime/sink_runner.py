@@ -91,7 +91,11 @@ class SinkRunner:
     def _deliver(self, name: str) -> Callable[[], Awaitable[None]]:
         async def run() -> None:
             worker = await self.open_worker(name)
-            await worker.run(self._process.stop, grace=self._parts.limits.drain * _GRACE_SHARE)
+            try:
+                await worker.run(self._process.stop, grace=self._parts.limits.drain * _GRACE_SHARE)
+            finally:
+                for activity in ("receive", "claim", "renew", "write"):
+                    self._process.health.set(f"sink/{name}/{activity}", None)
 
         return run
 
@@ -124,6 +128,7 @@ class SinkRunner:
         return DeliveryWorker(
             name, part.settings, DeliveryBackends(self._store, self._store, self._parts.broker), self._clock,
             send=send, outcome=on_outcome, changed=changed, claim=self._parts.limits.claim,
+            report=lambda activity, reason: self._process.health.set(f"sink/{name}/{activity}", reason),
         )  # fmt: skip
 
     async def _publish_sink_event(self, name: str, cls: type[SinkEvent], reason: str, at: datetime) -> None:
@@ -169,7 +174,10 @@ class SinkRunner:
                 try:
                     await self._audit_once(name)
                 except Unavailable as error:
+                    self._process.health.set(f"audit/{name}", str(error))
                     log.debug("audit.waits", sink=name, reason=str(error))
+                else:
+                    self._process.health.set(f"audit/{name}", None)
 
         return run
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from bridge.coordination.leases import wait_for_stop
 from bridge.coordination.quota import SharedQuota, accounts, polling_lease, takeover_cooldown
@@ -56,6 +57,7 @@ class SourceRunner(PollListener):
             name, part.kind, part.source, self._parts.store, self._clock,
             baseline=part.settings.first_sight == "baseline",
             committed=self._on_commit(name, wake), lagged=self._on_lag(name),
+            waits=partial(self.waits_for_store, name),
         )  # fmt: skip
         return Poller(
             name, part.settings, intake, self._parts.store, self._clock,
@@ -151,3 +153,9 @@ class SourceRunner(PollListener):
         for name in ("ok", "failing", "stalled", "held", "standby"):
             self._metrics.source_state.labels(source, name).set(name == state)
         self._process.health.set(f"source/{source}", f"{state}: {reason}" if state in ("stalled", "held") else None)
+        if state == "standby":
+            self.waits_for_store(source, None)
+
+    def waits_for_store(self, source: str, reason: str | None) -> None:
+        """Say on `/readyz` that the store is what a source waits for."""
+        self._process.health.set(f"source/{source}/store", reason)
