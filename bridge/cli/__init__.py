@@ -12,7 +12,7 @@ import click
 from bridge import __version__
 from bridge.cli.support.errors import report_error
 from bridge.cli.support.options import Exit, Group
-from bridge.cli.support.running import guard_interpreter
+from bridge.cli.support.running import guard_descriptors, guard_interpreter
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -97,8 +97,18 @@ def cli() -> None:
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and end the process with one of the documented exit codes."""
+    guard_descriptors()
     guard_interpreter()
-    sys.exit(_run(args))
+    code = _run(args)
+    _drain_logs()
+    sys.exit(code)
+
+
+def _drain_logs() -> None:
+    if "bridge.observability.logging" in sys.modules:  # otherwise nothing was logged
+        from bridge.observability.logging import drain_logs
+
+        drain_logs()
 
 
 def _run(args: Sequence[str] | None) -> int:

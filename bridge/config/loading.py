@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bridge.config import registry, yaml_document
-from bridge.config.model import Config, default_state
+from bridge.config.model import Config, default_state, has_no_home
+from bridge.config.types import EMBEDDED
 from bridge.config.validation import validate
 from bridge.config.yaml_document import Document, Place
 from bridge.domain.errors import ConfigError, ConfigProblem
@@ -19,6 +20,10 @@ from bridge.protocols.source import SourceSettings
 
 S = TypeVar("S", bound=Settings)
 
+_NO_HOME = (
+    "the home directory is not known: there is no HOME, and the user has no name; set `state` or BRIDGE_STATE_DIR to a "
+    "directory"
+)
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
 
 
@@ -44,6 +49,10 @@ def load(path: Path | str, *, environ: Mapping[str, str] | None = None) -> Confi
     checked = validate(Config, {**values, "sources": sources, "sinks": sinks}, (), text)
     if not isinstance(checked, Config):
         problems += checked
+    elif has_no_home(checked.state) and (
+        "state" in text.values or checked.store is None or checked.broker_url == EMBEDDED
+    ):
+        problems.append(text.problem(("state",), _NO_HOME))
     if problems or not isinstance(checked, Config):
         raise ConfigError(sorted(dict.fromkeys(problems), key=lambda item: item.line or 0))
     checked._document = text  # noqa: SLF001 - a private attribute of the very model that this function makes

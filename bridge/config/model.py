@@ -33,6 +33,19 @@ def default_state(environ: Mapping[str, str]) -> Path:
     return Path(environ.get("HOME") or "~") / ".local/state/bridge"
 
 
+def _expanded(path: Path) -> Path:
+    """Return a path with its home directory, or as it is if nobody knows that directory: see `has_no_home`."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
+
+
+def has_no_home(path: Path) -> bool:
+    """Return whether a path begins with a home directory that nobody knows."""
+    return path.parts[:1] != () and path.parts[0].startswith("~")
+
+
 # --- the model ----------------------------------------------------------------------------------------------------
 
 
@@ -83,9 +96,7 @@ class Config(Settings):
     """The server of /livez, /readyz and /metrics."""
     log: LogSettings = LogSettings()
     """What is written on stderr."""
-    state: Annotated[Path, AfterValidator(lambda path: path.expanduser())] = Field(
-        default_factory=lambda: default_state(os.environ)
-    )
+    state: Annotated[Path, AfterValidator(_expanded)] = Field(default_factory=lambda: default_state(os.environ))
     """The directory of the embedded store and broker; by default $BRIDGE_STATE_DIR, $XDG_STATE_HOME/bridge, or
     ~/.local/state/bridge."""
     journal: JournalSettings = JournalSettings()

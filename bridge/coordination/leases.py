@@ -16,6 +16,7 @@ import structlog
 
 from bridge.domain.clock import Clock
 from bridge.domain.errors import BridgeError, LeaseLost, Unavailable
+from bridge.domain.reporting import Report, unreported
 from bridge.domain.retry import RECONNECT, backoff
 from bridge.protocols.ledger import Lease, Ledger
 from bridge.protocols.request_context import LeaseDeadline, bind, current, reset
@@ -124,11 +125,12 @@ class LeaseRunner:
     fencing token in any case, and what it might still ask a provider by its deadline.
     """
 
-    def __init__(self, ledger: Ledger, clock: Clock, owner: str, ttl: float) -> None:
+    def __init__(self, ledger: Ledger, clock: Clock, owner: str, ttl: float, *, report: Report = unreported) -> None:
         self._ledger = ledger
         self._clock = clock
         self._owner = owner
         self._ttl = ttl
+        self._report = report
 
     async def run(
         self,
@@ -150,11 +152,13 @@ class LeaseRunner:
             except Unavailable as error:
                 failures += 1
                 wait = backoff(failures, self._clock.random, cap=RECONNECT)
+                self._report(f"lease/{name}", str(error))
                 log.warning("lease.cannot_be_taken", lease=name, reason=str(error), again_in=round(wait, 1))
                 standby()
                 await wait_for_stop(stop, self._clock, wait)
                 continue
             failures = 0
+            self._report(f"lease/{name}", None)
             if lease is None:
                 standby()
                 await wait_for_stop(stop, self._clock, self._ttl / 5)

@@ -11,6 +11,7 @@ import structlog
 from bridge.domain.clock import Clock
 from bridge.domain.errors import Unavailable
 from bridge.domain.event import Position, WireEvent
+from bridge.domain.reporting import Report, unreported
 from bridge.domain.retry import RECONNECT, Backoff
 from bridge.protocols.deliveries import Attempt, Delivery, DeliveryStore
 
@@ -50,6 +51,7 @@ class Claims:
         limit: int,
         seconds: float,
         wake: Callable[[], None],
+        report: Report = unreported,
     ) -> None:
         """Prepare; `limit` is how many may be in flight, and `wake` is called when a write made a delivery due."""
         self.limit = limit
@@ -58,6 +60,7 @@ class Claims:
         self._deliveries = deliveries
         self._clock = clock
         self._wake = wake
+        self._report = report
         self._in_flight: dict[Position, float] = {}
         """The claim deadline of each delivery in flight."""
         self._released = asyncio.Event()
@@ -140,6 +143,7 @@ class Claims:
                 await self._renew_all()
             except Unavailable as error:
                 wait = retry.on_failure()
+                self._report("renew", str(error))
                 log.warning(
                     "sink.cannot_renew_claims", sink=self._sink, reason=str(error),
                     consequence="another process may send the same events, with the same ids",
@@ -147,6 +151,7 @@ class Claims:
                 self.on_store_outage()
             else:
                 retry.on_success()
+                self._report("renew", None)
                 wait = interval
 
     async def _renew_all(self) -> None:
@@ -207,7 +212,9 @@ class Claims:
         self._in_flight.clear()
 
 
-async def write_with_retry(sink: str, clock: Clock, write: Callable[[], Awaitable[object]]) -> None:
+async def write_with_retry(
+    sink: str, clock: Clock, write: Callable[[], Awaitable[object]], *, report: Report = unreported
+) -> None:
     """Write to the store until that succeeds: a result that is not written makes the endpoint get the event twice."""
     retry = Backoff(clock.random, base=_FIRST_RETRY_SECONDS, cap=RECONNECT)
     while True:
@@ -215,10 +222,13 @@ async def write_with_retry(sink: str, clock: Clock, write: Callable[[], Awaitabl
             await write()
         except Unavailable as error:
             wait = retry.on_failure()
+            report("write", str(error))
             log.warning(
                 "sink.cannot_write_store", sink=sink, reason=str(error), again_in=round(wait, 1),
                 consequence="what was delivered is kept in memory until it can be written",
             )  # fmt: skip
             await clock.sleep(wait)
         else:
+            if retry.failures:
+                report("write", None)
             return

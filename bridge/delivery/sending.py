@@ -16,6 +16,7 @@ from bridge.delivery.endpoint import EndpointState
 from bridge.domain.clock import Clock
 from bridge.domain.errors import BridgeError, EndpointGone, Permanent, Transient
 from bridge.domain.event import Position, WireEvent
+from bridge.domain.reporting import Report, unreported
 from bridge.domain.retry import RETRY_AFTER_CAP, RetryAfter, decide
 from bridge.protocols.deliveries import Attempt
 from bridge.protocols.sink import SinkSettings
@@ -58,6 +59,7 @@ class Sender:
         *,
         send: Callable[[ClaimedDelivery], Awaitable[None]],
         outcome: Callable[[Outcome], None],
+        report: Report = unreported,
     ) -> None:
         self.unsettled: list[Position] = []
         """What the endpoint accepted and the store does not know as settled."""
@@ -69,6 +71,7 @@ class Sender:
         self._clock = clock
         self._send = send
         self._outcome = outcome
+        self._report = report
         self._timeout = SharedTimeout(settings.send_timeout)
         self._ready: deque[ClaimedDelivery] = deque()
         self._active = 0
@@ -132,7 +135,11 @@ class Sender:
 
     def _on_task_end(self, task: asyncio.Task[None]) -> None:
         self.tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) and self._defect and not self._defect.done():
+        if self._defect is None or self._defect.done():
+            return
+        if task.cancelled():
+            self._defect.cancel()  # nobody told it to end: its delivery would stay claimed, and never be sent
+        elif error := task.exception():
             self._defect.set_exception(error)
 
     async def _run_task(self) -> None:
@@ -226,4 +233,4 @@ class Sender:
         return "dead"
 
     async def _write(self, write: Callable[..., Awaitable[None]], *values: object) -> None:
-        await write_with_retry(self._sink, self._clock, partial(write, *values))
+        await write_with_retry(self._sink, self._clock, partial(write, *values), report=self._report)

@@ -17,6 +17,7 @@ from bridge.domain.clock import Clock
 from bridge.domain.errors import Unavailable
 from bridge.domain.event import Position, WireEvent
 from bridge.domain.event_view import EventView
+from bridge.domain.reporting import Report, unreported
 from bridge.domain.retry import RECONNECT, Backoff
 from bridge.protocols.broker import QUEUE_PREFIX, Broker, Inbox, Received
 from bridge.protocols.deliveries import Attempt, DeliveryStore, NewDelivery
@@ -67,8 +68,9 @@ class DeliveryWorker:
         outcome: Callable[[Outcome], None],
         changed: PublishChange,
         claim: float = CLAIM,
+        report: Report = unreported,
     ) -> None:
-        """Prepare; `claim` is how many seconds a claim lasts."""
+        """Prepare; `claim` is how many seconds a claim lasts. `report` hears what waits for the store or the broker."""
         self.name = name
         self.queue = QUEUE_PREFIX + name
         self._settings = settings
@@ -78,9 +80,14 @@ class DeliveryWorker:
         self._clock = clock
         self._wake = asyncio.Event()
         limit = max(_MIN_IN_FLIGHT_LIMIT, 4 * settings.concurrency)
-        self._claims = Claims(name, backends.deliveries, clock, limit=limit, seconds=claim, wake=self.wake)
+        self._claims = Claims(
+            name, backends.deliveries, clock, limit=limit, seconds=claim, wake=self.wake, report=report
+        )
         self._endpoint = EndpointState(name, clock, publish=changed, wake=self.wake)
-        self._sender = Sender(name, settings, self._claims, self._endpoint, clock, send=send, outcome=outcome)
+        self._sender = Sender(
+            name, settings, self._claims, self._endpoint, clock, send=send, outcome=outcome, report=report
+        )
+        self._report = report
 
     @property
     def paused(self) -> bool:
@@ -155,6 +162,7 @@ class DeliveryWorker:
                         await self._receive_batch(inbox, retry)
             except Unavailable as error:
                 wait = retry.on_failure()
+                self._report("receive", str(error))
                 log.warning(
                     "sink.cannot_receive", sink=self.name, reason=str(error), again_in=round(wait, 1),
                     consequence="events wait in the queue",
@@ -170,6 +178,7 @@ class DeliveryWorker:
             await self._accept(batch, claim=has_capacity)
             # A crash before this line: the queue brings the batch again, and the store knows it already.
             await inbox.ack(batch)
+        self._report("receive", None)
 
     async def _accept(self, batch: Sequence[Received], *, claim: bool) -> None:
         arrivals: list[NewDelivery] = []
@@ -214,8 +223,10 @@ class DeliveryWorker:
             try:
                 await self._claim_or_wait()
                 retry.on_success()
+                self._report("claim", None)
             except Unavailable as error:
                 wait = retry.on_failure()
+                self._report("claim", str(error))
                 log.warning(
                     "sink.cannot_read_store", sink=self.name, reason=str(error), again_in=round(wait, 1),
                     consequence="deliveries that are due wait longer",

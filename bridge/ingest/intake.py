@@ -90,6 +90,7 @@ class Intake:
         baseline: bool = False,
         committed: Callable[[int, Sequence[WireEvent]], None] = lambda _, __: None,
         lagged: Callable[[Sequence[float]], None] = lambda _: None,
+        waits: Callable[[str | None], object] = lambda _: None,
     ) -> None:
         self.name = name
         self.uri = f"/{kind}/{name}"
@@ -99,6 +100,7 @@ class Intake:
         self._baseline = baseline
         self._committed = committed
         self._lagged = lagged
+        self._waits = waits
         self._times = RecordedTimes(clock)
         self._decider = Decider(name, self.uri, self._times, baseline=baseline)
         self._written = 0
@@ -282,9 +284,10 @@ class Intake:
         retry = Backoff(self._clock.random, base=_RETRY_SECONDS, cap=_MAX_RETRY_SECONDS)
         while True:
             try:
-                return await call()
+                result = await call()
             except Unavailable as error:
                 wait = retry.on_failure()
+                self._waits(str(error))
                 lease = current().lease
                 if lease is None or self._clock.monotonic() + wait >= lease.until:
                     raise
@@ -293,6 +296,10 @@ class Intake:
                     consequence="what was read is kept in memory until it can be written, or until the lease ends",
                 )  # fmt: skip
                 await self._clock.sleep(wait)
+            else:
+                if retry.failures:
+                    self._waits(None)
+                return result
 
     def _count(self, result: PollResult, events: Sequence[PendingEvent]) -> None:
         result.events += len(events)

@@ -51,6 +51,9 @@ class PollListener:
     def state(self, source: str, state: str, reason: str | None) -> None:
         """Note the source's state: ok, failing, stalled, held or standby."""
 
+    def waits_for_store(self, source: str, reason: str | None) -> None:
+        """Note why the store does not let the source go on; None says that it does."""
+
 
 class Poller:
     """Polls one source at its interval while the lease is ours; failures back off and never leave this class."""
@@ -108,30 +111,36 @@ class Poller:
     async def step(self, lease: Lease) -> float:
         """Poll once, or hold back; return how many seconds to wait. Raises `LeaseLost` only."""
         try:
-            if reason := await self._backpressure(self.name):
-                if self._move("held", reason):
-                    log.warning(
-                        "source.backpressure", source=self.name, reason=reason,
-                        consequence="the provider is not asked until there is room; nothing is lost by it",
-                    )  # fmt: skip
-                    await self._note(error=reason)
-                return 1.0
-            started = self._clock.monotonic()
-            try:
-                outcome = await self._intake.poll(lease)
-            except (LeaseLost, Unavailable):
-                raise
-            except Exception as error:  # noqa: BLE001 - a source's defect is its own: the others go on
-                return await self._failed(lease, error)
-            return await self._well(lease, outcome, self._clock.monotonic() - started)
+            wait = await self._step(lease)
         except Unavailable as error:
             self._failures += 1
             wait = backoff(self._failures, self._clock.random, cap=RECONNECT)
+            self._watcher.waits_for_store(self.name, str(error))
             log.warning(
                 "source.waits_for_store", source=self.name, reason=str(error), again_in=round(wait, 1),
                 consequence="the next poll sees what this one could not write",
             )  # fmt: skip
             return wait
+        self._watcher.waits_for_store(self.name, None)
+        return wait
+
+    async def _step(self, lease: Lease) -> float:
+        if reason := await self._backpressure(self.name):
+            if self._move("held", reason):
+                log.warning(
+                    "source.backpressure", source=self.name, reason=reason,
+                    consequence="the provider is not asked until there is room; nothing is lost by it",
+                )  # fmt: skip
+                await self._note(error=reason)
+            return 1.0
+        started = self._clock.monotonic()
+        try:
+            outcome = await self._intake.poll(lease)
+        except (LeaseLost, Unavailable):
+            raise
+        except Exception as error:  # noqa: BLE001 - a source's defect is its own: the others go on
+            return await self._failed(lease, error)
+        return await self._well(lease, outcome, self._clock.monotonic() - started)
 
     async def _check_books(self, lease: Lease) -> None:
         if self._check is None or self._failures:

@@ -6,41 +6,87 @@ import logging
 import re
 import sys
 from collections.abc import MutableMapping
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import structlog
 
+from bridge.observability.log_writer import LogWriter, is_terminal
+from bridge.observability.repeats import RepeatLimiter
+
+log = structlog.get_logger()
+
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _PLAIN = re.compile(r"[(\['\"]?(?:[A-Za-z]+(?:['-][A-Za-z]+)*|%[\w().-]*[A-Za-z])[)\]'\"]?[.,:;!?]*")
+_DRAIN_SECONDS = 0.5
+"""Seconds for which the end of a process waits for lines that are not yet written."""
+
+
+class _Output:
+    """Where the lines of this process go; one for all, as structlog's own configuration is."""
+
+    writer: LogWriter | None = None
+    limiter: RepeatLimiter | None = None
 
 
 def configure_logging(level: str, form: str, stream: TextIO | None = None) -> None:
     """Send every log line to standard error, as JSON or for a console, from `level` on.
 
     Libraries speak up from `warning` on and in our form; their tracebacks are cut to the error's name, for they may
-    quote what a provider sent.
+    quote what a provider sent. What repeats is written once a minute.
     """
-    out = stream or sys.stderr
     console = form == "console"
+    limiter = _Output.limiter = RepeatLimiter()
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="%H:%M:%S" if console else "iso", utc=not console),
         _name_of_error,
+        limiter,
+        structlog.processors.TimeStamper(fmt="%H:%M:%S" if console else "iso", utc=not console),
     ]
+    out = stream or sys.stderr
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(colors=out.isatty()) if console else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer(colors=is_terminal(out)) if console else structlog.processors.JSONRenderer()
     )
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=structlog.PrintLoggerFactory(out),
+        logger_factory=logger_factory(out),
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()
     root.handlers = [_Forward()]
     root.setLevel(logging.WARNING)
     logging.getLogger("aiohttp.access").setLevel(logging.CRITICAL)
+
+
+def logger_factory(stream: TextIO | None) -> structlog.WriteLoggerFactory:
+    """Return what makes structlog write to a stream without ever waiting for it."""
+    _Output.writer = LogWriter(stream, report=_report_losses)
+    return structlog.WriteLoggerFactory(cast("TextIO", _Output.writer))
+
+
+def lost_lines() -> int:
+    """Return how many log lines could not be written, since the start."""
+    return _Output.writer.lost if _Output.writer else 0
+
+
+def write_repeats(*, at_once: bool = False) -> None:
+    """Write the lines that were only counted for a minute, or all of them, for instance at the end."""
+    logger = structlog.get_logger()
+    for line in _Output.limiter.due(at_once=at_once) if _Output.limiter else ():
+        fields = {name: value for name, value in line.items() if name not in ("event", "level")}
+        logger.log(_LEVELS[line["level"]], line["event"], **fields)
+
+
+def drain_logs() -> None:
+    """Wait a moment until the lines are written. A pipe that nobody reads does not keep the process."""
+    write_repeats(at_once=True)
+    if _Output.writer is not None:
+        _Output.writer.drain(_DRAIN_SECONDS)
+
+
+def _report_losses(lines: int) -> None:
+    log.warning("log.lines_lost", lines=lines, consequence="they are not in this log; the work went on without them")
 
 
 class _Forward(logging.Handler):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from bridge import __version__
+from bridge.observability.logging import lost_lines
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _AGES = (0.1, 0.5, 1, 5, 15, 30, 60, 120, 300, 900, 3600, 4 * 3600, 24 * 3600)
@@ -65,7 +66,14 @@ class Metrics:
             "bridge_part_restarts", "Parts that failed unexpectedly and were started again.", ["part"],
             registry=registry,
         )  # fmt: skip
+        self.log_lines_lost = Counter(
+            "bridge_log_lines_lost", "Log lines that could not be written to stderr.", registry=registry
+        )
+        self._lost_before = lost_lines()
 
     def text(self) -> bytes:
         """Return all figures in Prometheus' text form."""
+        lost = lost_lines()
+        self.log_lines_lost.inc(max(0, lost - self._lost_before))
+        self._lost_before = lost
         return generate_latest(self.registry)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
 from collections.abc import Awaitable, Callable
 
 import structlog
 
 from bridge.domain.errors import BridgeError
+from bridge.observability.logging import write_repeats
 from bridge.runtime.process import Process
 from bridge.web.health_server import HealthServer
 
@@ -33,9 +36,18 @@ class HealthMonitor:
         """Note every second that the event loop runs."""
         while True:
             self._beat = self._clock.monotonic()
+            write_repeats()
             await self._clock.sleep(_HEARTBEAT_SECONDS)
 
     async def serve(self, host: str, port: int) -> None:
+        """Serve the health pages until the process ends."""
+        try:
+            await self._listen(host, port)
+            await self._process.ended.wait()
+        finally:
+            await self.server.stop()
+
+    async def _listen(self, host: str, port: int) -> None:
         """Listen as soon as the address is free: another replica on this machine, perhaps about to end, may have it."""
         reported = False
         while True:
@@ -62,6 +74,16 @@ class HealthMonitor:
         reasons = await asyncio.gather(*map(_failure, pings.values()))
         for part, reason in zip(pings, reasons, strict=True):
             self._process.health.set(part, reason)
+        self._process.health.set("file descriptors", _descriptors_problem())
+
+
+def _descriptors_problem() -> str | None:
+    """Say whether nothing can be opened or connected any more."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return f"none can be opened: {error.strerror}; the limit is {resource.getrlimit(resource.RLIMIT_NOFILE)[0]}"
+    return None
 
 
 async def _failure(ping: Callable[[], Awaitable[None]]) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -37,19 +36,17 @@ class RelayRunner:
 
     async def run(self) -> None:
         """Relay every source that has a journal, also a source that left the configuration with events unpublished."""
-        redriving = asyncio.ensure_future(self._process.supervise(f"relay/{RELAY_SINK}", self._redrive))
-        running: dict[str, asyncio.Future[None]] = {RELAY_SINK: redriving}
+        supervisor = self._process.supervisor(self._process.stop_relaying)
+        supervisor.start(f"relay/{RELAY_SINK}", self._redrive)
         try:
             while not self._process.stop_relaying.is_set():
-                for name in await self._journals() - running.keys():
-                    work = self._process.supervise(f"relay/{name}", self._relay(name))
-                    running[name] = asyncio.ensure_future(work)
+                for name in await self._journals():
+                    if f"relay/{name}" not in supervisor.names:
+                        supervisor.start(f"relay/{name}", self._relay(name))
                 await wait_for_stop(self._process.stop_relaying, self._clock, _NEW_JOURNALS_EVERY_SECONDS)
-            await asyncio.gather(*running.values(), return_exceptions=True)
+            await supervisor.join()
         finally:
-            for task in running.values():
-                task.cancel()
-            await asyncio.gather(*running.values(), return_exceptions=True)
+            await supervisor.close()
 
     async def _journals(self) -> set[str]:
         configured = set(self._parts.sources)
@@ -67,6 +64,7 @@ class RelayRunner:
                 await self._drain_until_stop(name, lease, relay)
             finally:
                 del self._process.recent[name]
+                self._process.health.set(f"relay/{name}", None)
 
         async def run() -> None:
             await self._process.leases.run(f"relay/{name}", work, self._process.stop_relaying)

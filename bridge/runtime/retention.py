@@ -41,8 +41,10 @@ class Retention:
             try:
                 await self._run_once(due=due)
             except Unavailable as error:
+                self._process.health.set("books", str(error))
                 log.debug("books.wait", reason=str(error))
             else:
+                self._process.health.set("books", None)
                 trimmed = self._clock.monotonic() if due else trimmed
 
     async def _run_once(self, *, due: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
+from functools import partial
 
 import structlog
 
@@ -21,12 +22,13 @@ from bridge.runtime.relay_runner import RelayRunner
 from bridge.runtime.retention import Retention
 from bridge.runtime.sink_runner import SinkRunner
 from bridge.runtime.source_runner import SourceRunner
+from bridge.runtime.supervisor import Supervisor
 
 log = structlog.get_logger()
 
 ROLES = ("poll", "relay", "sink")
 _POLLS_END_SHARE = 0.4
-"""The part of the drain time in which polls have to end; then they are cancelled, and relaying stops."""
+"""The part of the drain time in which polls should end; then relaying stops, too."""
 _RELAYS_END_SHARE = 0.7
 
 
@@ -51,17 +53,16 @@ class Service:
         """Work until `stop` is set, then drain: stop polling, relay, finish or release deliveries, and return."""
         process = self.process
         log.info("bridge.starts", version=__version__, roles=sorted(process.roles), owner=process.owner)
-        background = [asyncio.ensure_future(self.health.heartbeat())]
+        background = process.supervisor(process.ended)
+        background.start("heartbeat", self.health.heartbeat)
         if listen is not None:
-            background.append(asyncio.ensure_future(self.health.serve(*listen)))
+            background.start("health pages", partial(self.health.serve, *listen))
         try:
             if await self._open(stop):
                 await self._work(stop)
         finally:
-            for task in background:
-                task.cancel()
-            await asyncio.gather(*background, return_exceptions=True)
-            await self.health.server.stop()
+            process.ended.set()
+            await background.close()
             await self._close()
             log.info("bridge.ended", consequence="what was not finished goes on at the next start")
 
@@ -79,37 +80,38 @@ class Service:
             await self._close()
 
     async def _work(self, stop: asyncio.Event) -> None:
-        process, roles = self.process, self.process.roles
-        polling = list(map(asyncio.ensure_future, self.sources.work())) if "poll" in roles else []
-        relaying = [asyncio.ensure_future(self._relays.run())] if "relay" in roles else []
-        sinking = list(map(asyncio.ensure_future, self.sinks.work())) if "sink" in roles else []
-        keeping = [asyncio.ensure_future(process.supervise("books", self._retention.run))]
+        process = self.process
+        polling = process.supervisor(process.stop_polling)
+        relaying = process.supervisor(process.stop_relaying)
+        others = process.supervisor(process.stop)
+        if "poll" in process.roles:
+            self.sources.start(polling)
+        if "relay" in process.roles:
+            relaying.start("relays", self._relays.run)
+        if "sink" in process.roles:
+            self.sinks.start(others)
+        others.start("books", self._retention.run)
         try:
             await stop.wait()
-            await self._drain(polling, relaying, [*sinking, *keeping])
+            await self._drain(polling, relaying, others)
         finally:
-            process.stop.set()
-            everything = [*polling, *relaying, *sinking, *keeping]
-            for task in everything:
-                task.cancel()
-            await asyncio.gather(*everything, return_exceptions=True)
+            await asyncio.gather(polling.close(), relaying.close(), others.close())
 
-    async def _drain(
-        self,
-        polling: Collection[asyncio.Future[None]],
-        relaying: Collection[asyncio.Future[None]],
-        others: Collection[asyncio.Future[None]],
-    ) -> None:
+    async def _drain(self, polling: Supervisor, relaying: Supervisor, others: Supervisor) -> None:
         process, seconds = self.process, self._parts.limits.drain
         log.info("bridge.drains", consequence=f"polling stops; everything else ends within {seconds:g} s")
         started = self._clock.monotonic()
         process.stop_polling.set()
-        await process.join(polling, started + seconds * _POLLS_END_SHARE)
+        await self._join(polling, started + seconds * _POLLS_END_SHARE)
         # What was committed last still goes to the broker.
         process.stop_relaying.set()
-        await process.join(relaying, started + seconds * _RELAYS_END_SHARE)
+        await self._join(relaying, started + seconds * _RELAYS_END_SHARE)
         process.stop.set()
-        await process.join(others, started + seconds)
+        await self._join(others, started + seconds)
+
+    async def _join(self, supervisor: Supervisor, deadline: float) -> None:
+        """Wait until the parts have ended, or until `deadline` on the monotonic clock, half a second at least."""
+        await supervisor.join(max(0.5, deadline - self._clock.monotonic()))
 
     async def _open(self, stop: asyncio.Event) -> bool:
         """Open the store and register the sinks, however long it takes; say whether to go on."""
@@ -120,13 +122,17 @@ class Service:
                 await self.sinks.register()
             except Unavailable as error:
                 wait = backoff.on_failure()
-                self.process.health.set("store", str(error))
+                self._report_start(str(error))
                 log.warning("bridge.waits_for_store", reason=str(error), again_in=round(wait, 1))
                 await wait_for_stop(stop, self._clock, wait)
             else:
-                self.process.health.set("store", None)
+                self._report_start(None)
                 return True
         return False
+
+    def _report_start(self, reason: str | None) -> None:
+        self.process.health.set("store", reason)
+        self.process.health.set("start", reason)  # stays when the store answers and only lacks a right
 
     async def _close(self) -> None:
         closers: list[tuple[str, Callable[[], Awaitable[None]]]] = [

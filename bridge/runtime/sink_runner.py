@@ -20,6 +20,7 @@ from bridge.protocols.broker import QUEUE_PREFIX
 from bridge.protocols.ledger import Commit
 from bridge.protocols.sink import Outgoing, SinkSettings
 from bridge.runtime.process import Process
+from bridge.runtime.supervisor import Supervisor
 
 log = structlog.get_logger()
 
@@ -41,17 +42,11 @@ class SinkRunner:
         self.workers: dict[str, DeliveryWorker] = {}
         """The delivery workers of this process, by sink."""
 
-    def work(self) -> list[Awaitable[None]]:
-        """Return the work of delivering and of auditing, for each sink."""
-        supervise = self._process.supervise
-        return [
-            work
-            for name in self._parts.sinks
-            for work in (
-                supervise(f"sink/{name}", self._deliver(name)),
-                supervise(f"audit/{name}", self._audit_often(name)),
-            )
-        ]
+    def start(self, supervisor: Supervisor) -> None:
+        """Start delivering and auditing, a part of each for each sink."""
+        for name in self._parts.sinks:
+            supervisor.start(f"sink/{name}", self._deliver(name))
+            supervisor.start(f"audit/{name}", self._audit_often(name))
 
     # registering
 
@@ -96,7 +91,11 @@ class SinkRunner:
     def _deliver(self, name: str) -> Callable[[], Awaitable[None]]:
         async def run() -> None:
             worker = await self.open_worker(name)
-            await worker.run(self._process.stop, grace=self._parts.limits.drain * _GRACE_SHARE)
+            try:
+                await worker.run(self._process.stop, grace=self._parts.limits.drain * _GRACE_SHARE)
+            finally:
+                for activity in ("receive", "claim", "renew", "write"):
+                    self._process.health.set(f"sink/{name}/{activity}", None)
 
         return run
 
@@ -129,6 +128,7 @@ class SinkRunner:
         return DeliveryWorker(
             name, part.settings, DeliveryBackends(self._store, self._store, self._parts.broker), self._clock,
             send=send, outcome=on_outcome, changed=changed, claim=self._parts.limits.claim,
+            report=lambda activity, reason: self._process.health.set(f"sink/{name}/{activity}", reason),
         )  # fmt: skip
 
     async def _publish_sink_event(self, name: str, cls: type[SinkEvent], reason: str, at: datetime) -> None:
@@ -174,7 +174,10 @@ class SinkRunner:
                 try:
                     await self._audit_once(name)
                 except Unavailable as error:
+                    self._process.health.set(f"audit/{name}", str(error))
                     log.debug("audit.waits", sink=name, reason=str(error))
+                else:
+                    self._process.health.set(f"audit/{name}", None)
 
         return run
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from bridge.coordination.leases import wait_for_stop
 from bridge.coordination.quota import SharedQuota, accounts, polling_lease, takeover_cooldown
@@ -15,6 +16,7 @@ from bridge.protocols.source import Reconcilable
 from bridge.reconciliation.monitor import ReconciliationMonitor
 from bridge.reconciliation.reconciler import Reconciler
 from bridge.runtime.process import Process
+from bridge.runtime.supervisor import Supervisor
 
 _MAX_BACKLOG_EVENTS = 50_000
 """Events that wait for the broker; with more, their source is not polled."""
@@ -31,9 +33,10 @@ class SourceRunner(PollListener):
         self.states: dict[str, str] = {}
         """The state of each source that this process polls: ok, failing, stalled, held or standby."""
 
-    def work(self) -> list[Awaitable[None]]:
-        """Return the work of polling, one for each account."""
-        return [self._process.supervise(polling_lease(names), self._account(names)) for names in self.accounts()]
+    def start(self, supervisor: Supervisor) -> None:
+        """Start polling, one part for each account."""
+        for names in self.accounts():
+            supervisor.start(polling_lease(names), self._account(names))
 
     def accounts(self) -> Sequence[tuple[str, ...]]:
         """Return the names of the sources, those of one account together."""
@@ -54,6 +57,7 @@ class SourceRunner(PollListener):
             name, part.kind, part.source, self._parts.store, self._clock,
             baseline=part.settings.first_sight == "baseline",
             committed=self._on_commit(name, wake), lagged=self._on_lag(name),
+            waits=partial(self.waits_for_store, name),
         )  # fmt: skip
         return Poller(
             name, part.settings, intake, self._parts.store, self._clock,
@@ -69,7 +73,13 @@ class SourceRunner(PollListener):
 
         async def poll_all(lease: Lease) -> None:
             await wait_for_stop(self._process.stop_polling, self._clock, takeover_cooldown(lease, self.rate(names)))
-            await asyncio.gather(*(self._process.supervise(name, poll) for name, poll in polls.items()))
+            supervisor = self._process.supervisor(self._process.stop_polling)
+            try:
+                for name, poll in polls.items():
+                    supervisor.start(name, poll)
+                await supervisor.join()
+            finally:
+                await supervisor.close()
 
         def standby() -> None:
             for name in names:
@@ -143,3 +153,9 @@ class SourceRunner(PollListener):
         for name in ("ok", "failing", "stalled", "held", "standby"):
             self._metrics.source_state.labels(source, name).set(name == state)
         self._process.health.set(f"source/{source}", f"{state}: {reason}" if state in ("stalled", "held") else None)
+        if state == "standby":
+            self.waits_for_store(source, None)
+
+    def waits_for_store(self, source: str, reason: str | None) -> None:
+        """Say on `/readyz` that the store is what a source waits for."""
+        self._process.health.set(f"source/{source}/store", reason)

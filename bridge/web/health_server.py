@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from bridge import __version__
 from bridge.observability.metrics import Metrics
+from bridge.web.listener import REQUEST_SECONDS, Listener
 
 _MAX_HEADER_BYTES = 8190
 _MAX_BODY_BYTES = 64 * 1024
@@ -42,17 +43,20 @@ class HealthServer:
         *,
         refresh: Callable[[], Awaitable[None]],
         heartbeat_age: Callable[[], float],
+        request_seconds: float = REQUEST_SECONDS,
     ) -> None:
         self._metrics = metrics
         self._health = health
         self._refresh = refresh
         self._heartbeat_age = heartbeat_age
+        self._request_seconds = request_seconds
         self._runner: web.AppRunner | None = None
+        self._listener: Listener | None = None
         self.port = 0
 
     async def start(self, host: str, port: int) -> None:
         """Listen; raises `OSError` if the address is taken."""
-        app = web.Application(client_max_size=_MAX_BODY_BYTES)
+        app = web.Application(client_max_size=_MAX_BODY_BYTES, middlewares=[self._note_request])
         app.add_routes(
             [web.get("/livez", self._livez), web.get("/readyz", self._readyz), web.get("/metrics", self._text)]
         )
@@ -61,24 +65,37 @@ class HealthServer:
             access_log=None,
             max_line_size=_MAX_HEADER_BYTES,
             max_field_size=_MAX_HEADER_BYTES,
+            keepalive_timeout=self._request_seconds,
             shutdown_timeout=1.0,
         )
         await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port)
+        assert self._runner.server is not None  # noqa: S101 - `setup` has just made it
+        self._listener = Listener(self._runner.server, request_seconds=self._request_seconds)
         try:
-            await site.start()
+            await self._listener.start(host, port)
         except OSError:
             await self.stop()
             raise
-        server = site._server  # noqa: SLF001 - aiohttp has no other way to tell the port it got for port 0
-        if isinstance(server, asyncio.Server) and server.sockets:
-            self.port = int(server.sockets[0].getsockname()[1])
+        self.port = self._listener.port
 
     async def stop(self) -> None:
         """Stop listening."""
+        if self._listener is not None:
+            self._listener.stop()
+            self._listener = None
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
+
+    @web.middleware
+    async def _note_request(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if self._listener is not None:
+            self._listener.begin_request(request.protocol)
+        try:
+            return await handler(request)
+        finally:
+            if self._listener is not None:
+                self._listener.end_request(request.protocol)
 
     async def _livez(self, _: web.Request) -> web.Response:
         stuck = self._heartbeat_age()

@@ -652,6 +652,22 @@ async def test_a_failing_message_is_tried_ever_more_seldom_and_recovers(tms, ope
     assert "failures" not in json.loads(bridge.cursor[S1])
 
 
+async def test_fresh_process_tries_a_failing_message_at_once(tms, open_bridge):
+    tms.at[S1] = 401
+    tms.message(S2)
+    tms.people(S2)
+    before = open_bridge(messages=[S1, S2], interval="10s")
+    for _ in range(30):
+        await before.poll()
+        before.later(10)
+    tms.message(S1)
+    tms.people(S1)
+    fresh = open_bridge(messages=[S1, S2], interval="10s")
+    fresh.cursor = before.cursor
+    await fresh.poll()
+    assert "failures" not in json.loads(fresh.cursor[S1])
+
+
 async def test_a_message_that_vanished_is_reported_and_at_last_left_alone(tms, open_bridge):
     tms.message(S1)
     tms.people(S1)

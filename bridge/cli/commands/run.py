@@ -85,9 +85,10 @@ def run(
 ) -> Exit:
     """Poll the sources, publish their events, and deliver them to the sinks.
 
-    Runs until SIGTERM or Ctrl-C. Then polling stops, what was committed is published, deliveries in flight are finished
-    or released, and the process exits with 0 within `drain_timeout`. A second signal ends it at once, and loses nothing
-    either. Several processes may run on one configuration: each source is polled by one of them at a time.
+    Runs until SIGTERM, SIGHUP or Ctrl-C. Then polling stops, what was committed is published, deliveries in flight are
+    finished or released, and the process exits with 0 within `drain_timeout`. A second signal ends it at once; nothing
+    is lost by that either. Several processes may run on one configuration: each source is polled by one of them at a
+    time.
 
     With --once the outcome is printed on stdout, or on stderr if a sink prints its events on stdout. It exits with 1
     if a source failed, and with 4 if the store or the broker cannot be reached. SIGTERM or Ctrl-C ends it early, with
@@ -156,21 +157,25 @@ def tune_gc() -> None:
 
 
 def stop_on_signals() -> asyncio.Event:
-    """Return an event that the first SIGTERM or SIGINT sets; the second one ends the process at once."""
+    """Return an event that the first SIGTERM, SIGINT or SIGHUP sets; the second one ends the process at once."""
     import asyncio
     import signal
 
+    import structlog
+
+    from bridge.cli.support.signals import on_first_signal
+
+    log = structlog.get_logger()
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
 
-    def asked(number: int) -> None:
+    def on_signal(number: int) -> None:
+        log.info(
+            "bridge.signal_received", signal=signal.Signals(number).name,
+            consequence="it ends in good order; a second signal ends it at once",
+        )  # fmt: skip
         stop.set()
-        for signum in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(signum)
-        signal.signal(number, signal.SIG_DFL)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked, number)
+    on_first_signal(on_signal)
     return stop
 
 

@@ -44,14 +44,20 @@ def sources(config_file: Path, *, as_json: bool) -> Exit:
 
 
 def _row(source: Mapping[str, Any], now: datetime) -> list[Any]:
-    polled = [
-        ago(datetime.fromisoformat(source[key]), now) if source[key] else None for key in ("last_poll", "next_poll")
-    ]
+    last, following = (
+        datetime.fromisoformat(source[key]) if source[key] else None for key in ("last_poll", "next_poll")
+    )
+    polled = [ago(last, now) if last else None, _due(following, now) if following else None]
     failures = f" ({source['failures']})" if source["failures"] else ""
     return [
         source["name"], source["type"], source["state"] + failures, *polled, source["cursor"], source["committed"],
         source["lag"], source["holder"], source["error"],
     ]  # fmt: skip
+
+
+def _due(moment: datetime, now: datetime) -> str:
+    """Return in how long a poll is due; one whose time has come begins now, unless nobody runs the service."""
+    return ago(moment, now) if moment > now else "due"
 
 
 async def _sources(parts: Assembly) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,8 @@ def report_error(error: BaseException) -> Exit:
         traceback.print_exception(error)
     said = [_say(leaf) for leaf in _leaves(error)]
     for line in dict.fromkeys(line for _, lines in said for line in lines):
-        click.echo(line, err=True)
+        with suppress(OSError):  # nobody reads it any more, or the disk is full: the exit code still says it
+            click.echo(line, err=True)
     return max((code for code, _ in said), key=[Exit.FAILED, Exit.UNREACHABLE, Exit.CONFIG].index)
 
 

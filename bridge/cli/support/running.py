@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Coroutine
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -39,7 +40,7 @@ def load_assembly(config_file: Path) -> Assembly:
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run an asynchronous command to its end; SIGTERM interrupts it as Ctrl-C does: it gives back what it holds.
+    """Run an asynchronous command to its end; SIGTERM and SIGHUP interrupt it as Ctrl-C does: it releases its leases.
 
     What the command itself does about signals goes before. A thread that is stuck in a call does not hold the end up.
     """
@@ -49,33 +50,32 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
     async def main() -> T:
         asyncio.get_running_loop().set_default_executor(DaemonThreadExecutor())
-        return await _interrupted_by_sigterm(work)
+        return await _interrupted_by_signals(work)
 
     return asyncio.run(main())
 
 
-async def _interrupted_by_sigterm(work: Coroutine[Any, Any, T]) -> T:
+async def _interrupted_by_signals(work: Coroutine[Any, Any, T]) -> T:
     import asyncio
     import signal
-    from contextlib import suppress
 
-    loop = asyncio.get_running_loop()
+    from bridge.cli.support.signals import on_first_signal
+
     working = asyncio.current_task()
-    asked = False
+    interrupted = False
 
-    def ask() -> None:
-        nonlocal asked
-        asked = True
-        loop.remove_signal_handler(signal.SIGTERM)  # a second one ends the process at once
+    def on_signal(_: int) -> None:
+        nonlocal interrupted
+        interrupted = True
         if working is not None:
             working.cancel()
 
     with suppress(ValueError, RuntimeError):  # on another thread than the first there are no signals
-        loop.add_signal_handler(signal.SIGTERM, ask)
+        on_first_signal(on_signal, (signal.SIGTERM, signal.SIGHUP))
     try:
         return await work
     except asyncio.CancelledError:
-        if asked:
+        if interrupted:
             raise KeyboardInterrupt from None
         raise
 
@@ -86,17 +86,35 @@ def logs_to_stderr() -> None:
 
     import structlog
 
+    from bridge.observability.log_writer import is_terminal
+    from bridge.observability.logging import logger_factory
+
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+            structlog.dev.ConsoleRenderer(colors=is_terminal(sys.stderr)),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=logger_factory(sys.stderr),
     )
     # What libraries log could quote an address with its password; what matters of it reaches us as an error.
     logging.getLogger().addHandler(logging.NullHandler())
+
+
+def guard_descriptors() -> None:
+    """Put the null device where standard input, output or error is closed.
+
+    Otherwise the next file or socket that is opened gets that number, and what a library prints goes into it. Standard
+    output cannot be written to even then: what is sent there must not count as delivered.
+    """
+    for descriptor, mode in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, mode)  # takes the lowest number that is free
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - for as long as the process
 
 
 def guard_interpreter() -> None:
@@ -133,4 +151,5 @@ def _report_warning(said: str, kind: type[BaseException], trace: TracebackType |
     if structlog.is_configured():
         structlog.get_logger().warning("library.warns", library="python", said=f"{said}{place}", error=kind.__name__)
     else:
-        click.echo(f"bridge: {said}: {kind.__name__}{place}", err=True)
+        with suppress(OSError):
+            click.echo(f"bridge: {said}: {kind.__name__}{place}", err=True)

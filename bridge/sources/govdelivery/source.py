@@ -133,6 +133,7 @@ class GovDelivery:
         self.problems = []
         self.behind = False
         """Whether the last poll left something that is due to the next one."""
+        self._first_poll = True
         self._clock = clock
         self._kinds = {channel: kinds(channel, settings.statuses) for channel in ("sms", "voice")}
         self._details = Details(clock)
@@ -430,6 +431,10 @@ class GovDelivery:
             for path, entry in present.items()
             if not soon < entry.due < never or is_in_future(entry.begun, plan.now)
         ]
+        if self._first_poll:
+            # The credentials may be new, or the provider mended: a fresh process keeps no wait of its predecessor.
+            paths = list(dict.fromkeys([*paths, *(path for path, entry in present.items() if entry.failures)]))
+            self._first_poll = False
         healthy = [path for path, entry in present.items() if not entry.failures]
         if healthy and not self.settings.discover and all(present[path].failures for path in paths):
             # Without an answer from anywhere, a bad resource could not be told from a provider that is down.

@@ -1,0 +1,91 @@
+"""A right that the store takes away while the process runs: `/readyz` says what stands still, and all goes on later."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import redis
+import yaml
+from harness import until
+
+from bridge.config.loading import load
+from bridge.domain.clock import Clock
+from bridge.runtime.assembly import Assembly
+from bridge.runtime.parts import build
+from bridge.runtime.service import Service
+from bridge.simulator import Simulator, SimulatorSettings
+from bridge.simulator.config_snippet import sources
+from bridge.testing.fake_endpoint import FakeEndpoint
+from bridge.testing.servers import RedisServer
+
+pytestmark = pytest.mark.faults
+
+SAID_WITHIN_SECONDS = 15
+
+
+@asynccontextmanager
+async def running(path: Path) -> AsyncIterator[Service]:
+    clock = Clock()
+    service, stop = Service(build(Assembly(load(path), clock)), clock), asyncio.Event()
+    task = asyncio.ensure_future(service.run(stop, listen=("127.0.0.1", 0)))
+    try:
+        await until(lambda: service.health.server.port, "the health pages are there")
+        yield service
+    finally:
+        stop.set()
+        await asyncio.wait_for(task, 60)
+
+
+async def readyz(service: Service) -> tuple[int, dict[str, str]]:
+    url = f"http://127.0.0.1:{service.health.server.port}/readyz"
+    async with aiohttp.ClientSession() as session, session.get(url) as answer:
+        return answer.status, (await answer.json()).get("problems", {})
+
+
+REFUSED = {"scripts": "-eval -evalsha", "keys": "resetkeys ~nothing", "writes": "-@write"}
+
+
+@pytest.mark.parametrize("rule", REFUSED.values(), ids=REFUSED)
+async def test_readyz_says_which_right_is_missing(rule: str, tmp_path: Path) -> None:
+    with RedisServer() as server, redis.Redis(port=server.port) as admin:
+        admin.execute_command("ACL", "SETUSER", "bridge", "on", ">pass", "~*", "&*", "+@all")
+        url = f"redis://bridge:pass@127.0.0.1:{server.port}/0"
+        async with Simulator(SimulatorSettings.still()) as simulator, FakeEndpoint() as receiver:
+            webhook = {"type": "webhook", "topics": ["#"], "url": receiver.url, "allow_private": True}
+            polled: dict[str, Any] = sources(simulator.urls, simulator.settings, interval="200ms")
+            config = {
+                "state": str(tmp_path), "store": url, "sources": polled, "sinks": {"crm": webhook},
+                "lease": "3s", "drain_timeout": "5s",
+            }  # fmt: skip
+            path = tmp_path / "bridge.yaml"
+            path.write_text(yaml.safe_dump(config))
+            async with running(path) as service:
+                first = simulator.world.add_drop()
+                await until(lambda: arrived(receiver, first.path), "work goes on")
+                admin.execute_command("ACL", "SETUSER", "bridge", *rule.split())
+                second = simulator.world.add_drop()
+
+                async def is_said() -> bool:
+                    status, problems = await readyz(service)
+                    # The ping of the store alone would not tell: what cannot work has to speak up.
+                    return status == 503 and bool(problems.keys() - {"store", "broker"})
+
+                await until(is_said, "the missing right is said", within=SAID_WITHIN_SECONDS)
+                admin.execute_command("ACL", "SETUSER", "bridge", "~*", "+@all")
+                await until(lambda: arrived(receiver, second.path), "work goes on")
+
+                async def is_ready() -> bool:
+                    return (await readyz(service))[0] == 200
+
+                await until(is_ready, "it is ready again")
+
+
+def arrived(receiver: FakeEndpoint, path: str) -> bool:
+    return path in {json.loads(request.body)["subject"] for request in receiver.requests}
