@@ -158,9 +158,9 @@ class MessageSweep:
         now_details = counts(item.get("recipient_detail_counts"))
         moved = status != before.status or now_counts != before.counts or now_details != before.details
         self._entry = entry = self._seen(item, status, began, moved=moved, seen=now_counts)
-        if before.swept_at is not None and before.latest is not None and now_counts is not None:
-            self._change_rate.learn(before.latest, now_counts, (entry.age(before.swept_at), entry.age(began)))
-        after = to_datetime(before.swept_at)
+        if before.looked is not None and before.latest is not None and now_counts is not None:
+            self._change_rate.learn(before.latest, now_counts, (entry.age(before.looked), entry.age(began)))
+        after = to_datetime(before.looked)
         page = Page(self._observed(item, status), by=answer.at, after=after, backlog=entry.backlog)
         if entry.sweep is None:
             if not self._reads(before, now_counts, moved=moved):
@@ -198,8 +198,8 @@ class MessageSweep:
             status=status,
             created=past(item.get("created_at"), began) or entry.created or entry.found,
             completed=completed,
-            changed=began if moved and entry.swept_at is not None else entry.changed,
-            swept_at=began,
+            changed=began if moved and entry.looked is not None else entry.changed,
+            looked=began,
             seen=None if seen == entry.counts else seen,
             hinted=False,
             missing=0,
