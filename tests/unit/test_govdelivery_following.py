@@ -23,8 +23,8 @@ from bridge.sources.govdelivery.lifecycles import (
     kinds,
     recipient_path,
 )
+from bridge.sources.govdelivery.recipients import observations
 from bridge.sources.govdelivery.state import ListState, MessageState, SweepTimes, epoch, to_millis
-from bridge.sources.govdelivery.sweep import observations
 
 NOW = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
 ANYTHING = st.recursive(
