@@ -15,6 +15,8 @@ from bridge.sources.govdelivery.scheduling import ABANDON_AFTER_SECONDS, Candida
 
 _CLOCKS = 5.0
 """Seconds by which two processes' clocks may differ."""
+_EARLIEST_SECONDS = 946_684_800.0
+"""Seconds since 1970: the year 2000. By `0001-01-01`, a running message would count as quiet for 2,000 years."""
 _RECIPIENTS_PER_PAGE_COUNT = 50
 _PAGES_BEFORE_COUNTS = 2
 
@@ -196,9 +198,10 @@ def to_datetime(seconds: float | None) -> datetime | None:
 
 
 def epoch(value: Any) -> float | None:
-    """Read a provider's time as seconds since 1970."""
+    """Read a provider's time as seconds since 1970; one before the year 2000 is a placeholder and means no time."""
     moment = parsing.time(value)
-    return None if moment is None else moment.timestamp()
+    seconds = None if moment is None else moment.timestamp()
+    return None if seconds is None or seconds < _EARLIEST_SECONDS else seconds
 
 
 def past(value: Any, now: float) -> float | None:
