@@ -102,7 +102,6 @@ async def created_between(messages: MessageList, start: float, end: float) -> As
     async with aclosing(messages.pages()) as pages:
         async for listing, older in pages:
             items = []
-            undated = 0
             last = True
             for raw in listing.items:
                 item = parsing.mapping(raw)
@@ -110,9 +109,6 @@ async def created_between(messages: MessageList, start: float, end: float) -> As
                 last = last and created is not None and created < start
                 if path is not None and created is not None and start <= created <= end:
                     items.append(path)
-                undated += path is not None and created is None
-            if undated:
-                messages.report(f"{messages.path}: {undated} messages of a page have no created_at: passed over")
             if items:
                 yield items
             beyond = beyond + 1 if last and older else 0
