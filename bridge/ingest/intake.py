@@ -25,6 +25,8 @@ from bridge.domain.errors import Conflict, Unavailable
 from bridge.domain.event import WireEvent, type_of_topic
 from bridge.domain.retry import Backoff
 from bridge.domain.times import rfc3339, truncate_to_millis
+from bridge.ingest.account import ENTRY as ACCOUNT
+from bridge.ingest.account import check_account
 from bridge.ingest.concurrent_writes import ConcurrentWrites
 from bridge.ingest.decide import Decider, PendingEvent, RecordedTimes
 from bridge.ingest.prefetch import prefetched
@@ -88,6 +90,7 @@ class Intake:
         clock: Clock,
         *,
         baseline: bool = False,
+        account_label: str | None = None,
         committed: Callable[[int, Sequence[WireEvent]], None] = lambda _, __: None,
         lagged: Callable[[Sequence[float]], None] = lambda _: None,
     ) -> None:
@@ -97,6 +100,7 @@ class Intake:
         self._ledger = ledger
         self._clock = clock
         self._baseline = baseline
+        self._account_label = account_label
         self._committed = committed
         self._lagged = lagged
         self._times = RecordedTimes(clock)
@@ -112,10 +116,10 @@ class Intake:
     async def poll(self, lease: Lease) -> PollResult:
         """Ask the source once and commit what it shows.
 
-        Raises what the source and the ledger raise; all pages committed before stay, and the next poll goes on where
-        the cursor stands.
+        Raises what the source and the ledger raise, and `OtherAccount`; all pages committed before stay, and the next
+        poll goes on where the cursor stands.
         """
-        cursor = await self._ledger.cursor(self.name)
+        cursor = await self._verified_cursor(lease)
         watched = await self._ledger.watched(self.name)
         suppress_events = self._baseline and _STARTED not in cursor
         deferred: list[tuple[Page, list[Observation]]] = []
@@ -151,6 +155,7 @@ class Intake:
         neither takes it a step back. `on_result` is called after each page with the result so far. Raises what the
         source and the ledger raise; all pages committed before stay.
         """
+        await self._verified_cursor(None)
         run = _Run(None, await self._start_tracking(), suppress_events=False)
         async for page in self._source.backfill(start, end):
             bare = replace(page, cursor={})
@@ -160,6 +165,14 @@ class Intake:
                 await on_result(run.result)
         run.result.problems = list(self._source.problems)
         return run.result
+
+    async def _verified_cursor(self, lease: Lease | None) -> dict[str, str]:
+        """Return the cursor, once it is sure to be of the account that is asked; note the account in it."""
+        cursor = await self._ledger.cursor(self.name)
+        entry = await check_account(self.name, self._source, self._account_label, cursor)
+        if entry is not None:
+            await self._ledger.commit(lease, Commit(self.name, cursor={ACCOUNT: entry}))
+        return cursor
 
     async def stalled(self, lease: Lease, since: datetime, failures: int, reason: str) -> None:
         """Publish once that the source has been failing since `since`."""

@@ -39,6 +39,7 @@ from bridge.sources.govdelivery.sweeps import ConcurrentSweeps
 _DAY_SECONDS = 86400.0
 _SLICE_SECONDS = 60.0
 _RANKED_FOR_SECONDS = 30.0
+_RECOGNIZED_BY_MESSAGES = 3
 _UNSEEN = 30 * _DAY_SECONDS
 _RETENTION_BEYOND = ABANDON_AFTER_SECONDS + 7 * _DAY_SECONDS
 
@@ -243,6 +244,28 @@ class GovDelivery:
             return account_key(self.settings.url, self._token())
         except Unauthorized:
             return account_key(self.settings.url, f"file {self.settings.token.path}")
+
+    def fingerprint(self) -> str:
+        """Return a name of the token at its origin; see `bridge.protocols.source.RecognizesAccount`."""
+        return account_key(self.settings.url, self._token())
+
+    async def recognizes(self, fingerprint: str, cursor: Mapping[str, str]) -> bool:
+        """Return whether the newest messages that the cursor knows are there: then only the token is another one.
+
+        The provider names the account nowhere. An account that knows none of the messages is another one.
+        """
+        if fingerprint.partition(" ")[0] != self.fingerprint().partition(" ")[0]:
+            return False
+        states = {path: MessageState.load(text) for path, text in cursor.items() if path.startswith("/")}
+        present = [path for path, state in states.items() if not state.missing]
+        api = Api(self._client(), ProviderHealth())
+        for path in sorted(present, key=lambda path: states[path].found, reverse=True)[:_RECOGNIZED_BY_MESSAGES]:
+            try:
+                await api.object(path)
+            except NotFound:
+                continue
+            return True
+        return False
 
     def _client(self) -> HttpClient:
         if self._opened is None:

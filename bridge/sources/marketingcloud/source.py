@@ -196,6 +196,15 @@ class MarketingCloud:
         )
         return Probe(summary, requests)
 
+    def fingerprint(self) -> str:
+        """Return a name of the business unit; without `account_id`, of the client that belongs to one."""
+        return self._rest.fingerprint
+
+    async def recognizes(self, fingerprint: str, cursor: Mapping[str, str]) -> bool:
+        """Return False: the fingerprint holds no secret, so another one is another business unit or client."""
+        del fingerprint, cursor
+        return False
+
     async def close(self) -> None:
         """Close all connections."""
         await self._rest.close()
