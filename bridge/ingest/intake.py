@@ -25,6 +25,8 @@ from bridge.domain.errors import Conflict, Unavailable
 from bridge.domain.event import WireEvent, type_of_topic
 from bridge.domain.retry import Backoff
 from bridge.domain.times import rfc3339, truncate_to_millis
+from bridge.ingest.account import ENTRY as ACCOUNT
+from bridge.ingest.account import check_account
 from bridge.ingest.concurrent_writes import ConcurrentWrites
 from bridge.ingest.decide import Decider, PendingEvent, RecordedTimes
 from bridge.ingest.prefetch import prefetched
@@ -67,6 +69,8 @@ class _Run:
     concurrent: ConcurrentWrites
     suppress_events: bool
     """Record statuses and publish nothing: the first poll of a source with a baseline."""
+    account: dict[str, str | None]
+    """The cursor's entry with the account, until it was written with the first commit."""
     result: PollResult = field(default_factory=PollResult)
 
 
@@ -88,6 +92,7 @@ class Intake:
         clock: Clock,
         *,
         baseline: bool = False,
+        account_label: str | None = None,
         committed: Callable[[int, Sequence[WireEvent]], None] = lambda _, __: None,
         lagged: Callable[[Sequence[float]], None] = lambda _: None,
         waits: Callable[[str | None], object] = lambda _: None,
@@ -98,6 +103,7 @@ class Intake:
         self._ledger = ledger
         self._clock = clock
         self._baseline = baseline
+        self._account_label = account_label
         self._committed = committed
         self._lagged = lagged
         self._waits = waits
@@ -114,14 +120,14 @@ class Intake:
     async def poll(self, lease: Lease) -> PollResult:
         """Ask the source once and commit what it shows.
 
-        Raises what the source and the ledger raise; all pages committed before stay, and the next poll goes on where
-        the cursor stands.
+        Raises what the source and the ledger raise, and `OtherAccount`; all pages committed before stay, and the next
+        poll goes on where the cursor stands.
         """
-        cursor = await self._ledger.cursor(self.name)
+        cursor, account = await self._verified_cursor()
         watched = await self._ledger.watched(self.name)
         suppress_events = self._baseline and _STARTED not in cursor
         deferred: list[tuple[Page, list[Observation]]] = []
-        run = _Run(lease, await self._start_tracking(), suppress_events)
+        run = _Run(lease, await self._start_tracking(), suppress_events, account)
         own = {key: value for key, value in cursor.items() if not key.startswith(INTERNAL_PREFIX)}
         async with aclosing(prefetched(self._source.pages(own, watched))) as reading:
             async for read in reading:
@@ -137,9 +143,9 @@ class Intake:
         if deferred:
             await self._complete(run, deferred)
         if _STARTED not in cursor:
-            await self._ledger.commit(
-                lease, Commit(self.name, cursor={_STARTED: rfc3339(truncate_to_millis(self._clock.now()))})
-            )
+            run.account[_STARTED] = rfc3339(truncate_to_millis(self._clock.now()))
+        if run.account:
+            await self._ledger.commit(lease, Commit(self.name, cursor=run.account))
         run.result.problems = list(self._source.problems)
         return run.result
 
@@ -153,7 +159,8 @@ class Intake:
         neither takes it a step back. `on_result` is called after each page with the result so far. Raises what the
         source and the ledger raise; all pages committed before stay.
         """
-        run = _Run(None, await self._start_tracking(), suppress_events=False)
+        _, account = await self._verified_cursor()
+        run = _Run(None, await self._start_tracking(), suppress_events=False, account=account)
         async for page in self._source.backfill(start, end):
             bare = replace(page, cursor={})
             if late := await self._commit(run, [bare]):
@@ -162,6 +169,12 @@ class Intake:
                 await on_result(run.result)
         run.result.problems = list(self._source.problems)
         return run.result
+
+    async def _verified_cursor(self) -> tuple[dict[str, str], dict[str, str | None]]:
+        """Return the cursor, if it is of the account that is asked, and the entry that has yet to say so."""
+        cursor = await self._ledger.cursor(self.name)
+        entry = await check_account(self.name, self._source, self._account_label, cursor)
+        return cursor, {} if entry is None else {ACCOUNT: entry}
 
     async def stalled(self, lease: Lease, since: datetime, failures: int, reason: str) -> None:
         """Publish once that the source has been failing since `since`."""
@@ -252,7 +265,7 @@ class Intake:
                 self.name,
                 statuses=list(decision.statuses.values()),
                 events=wires,
-                cursor=cursor,
+                cursor=run.account | cursor,
                 retention=self._source.retention,
             )
             try:
@@ -264,6 +277,7 @@ class Intake:
                 if attempt == _MAX_COMMIT_ATTEMPTS:
                     raise
                 continue
+            run.account.clear()
             self._count(run.result, events)
             run.result.yielded += yielded
             run.concurrent.record_own(len(wires), last)

@@ -15,6 +15,7 @@ from bridge.domain.clock import Clock
 from bridge.domain.errors import BridgeError, LeaseLost, Transient, Unavailable
 from bridge.domain.retry import RECONNECT, backoff, idle_interval
 from bridge.domain.times import rfc3339, truncate_to_millis
+from bridge.ingest.account import OtherAccount
 from bridge.ingest.intake import Intake, PollResult
 from bridge.protocols.ledger import Lease, Ledger
 from bridge.protocols.request_context import bind
@@ -205,7 +206,8 @@ class Poller:
         asked = error.retry_after if isinstance(error, Transient) and error.retry_after else 0.0
         wait = max(backoff(self._failures, self._clock.random), min(asked, _RETRY_AFTER_CAP_SECONDS))
         failing_for = (now - since).total_seconds()
-        stalled = failing_for >= self._settings.stall_after
+        # Another account is no passing trouble: the process is not ready until somebody says what is meant.
+        stalled = failing_for >= self._settings.stall_after or isinstance(error, OtherAccount)
         log.warning(
             "source.backs_off", source=self.name, reason=reason, failures=self._failures, again_in=round(wait, 1),
             consequence="nothing is lost: the next good poll goes on where this one stood",

@@ -165,6 +165,13 @@ class Ledger(Protocol):
         """Forget entries with numbers below `before`, never unconfirmed ones; return how many were forgotten."""
         ...
 
+    async def reset_source(self, lease: Lease, source: str) -> None:
+        """Forget a source's cursor, statuses and watched resources; its journal stays, with what is not published yet.
+
+        The cursor goes last: until then a repeated call does the rest. Raises `LeaseLost` as `commit` does.
+        """
+        ...
+
     # what operators ask for, and what runs tell
 
     async def watch(self, source: str, resource: str) -> bool:

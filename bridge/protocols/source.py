@@ -213,6 +213,29 @@ class HasAccount(Protocol):
         ...
 
 
+@runtime_checkable
+class RecognizesAccount(Protocol):
+    """A source that can tell its account from another one, whatever credentials it has.
+
+    The ledger keeps the fingerprint with the source. Of any other source it keeps `HasAccount.account`, so that changed
+    credentials are another account, as long as the operator does not say otherwise.
+    """
+
+    def fingerprint(self) -> str:
+        """Return what tells the account from others: first its origin, no secret; the same in every process.
+
+        Raises `Unauthorized` if credentials that it depends on cannot be read.
+        """
+        ...
+
+    async def recognizes(self, fingerprint: str, cursor: Mapping[str, str]) -> bool:
+        """Return whether a fingerprint that is not ours is nevertheless of this account, judging by its cursor.
+
+        False if that cannot be told. Raises as `Source.pages` does.
+        """
+        ...
+
+
 ExpectedKey = Callable[[str, Mapping[str, Any]], tuple[str, str] | None]
 
 
@@ -322,6 +345,8 @@ class SourceSettings(Settings):
     """Failing for longer than this publishes SourceStalled."""
     first_sight: Literal["emit", "baseline"] = "emit"
     """With `baseline`, what a first start finds is recorded and not published, also if it is read only later."""
+    account_label: str | None = Field(default=None, min_length=1)
+    """Your own name of the account. While it stays, the account counts as the same, whatever url and token say."""
     statuses: dict[str, str] = Field(default_factory=dict)
     """Further values of the provider, mapped to statuses that the tables know."""
 

@@ -55,7 +55,7 @@ class SourceRunner(PollListener):
         part, wake = self._parts.sources[name], self._process.committed[name]
         intake = Intake(
             name, part.kind, part.source, self._parts.store, self._clock,
-            baseline=part.settings.first_sight == "baseline",
+            baseline=part.settings.first_sight == "baseline", account_label=part.settings.account_label,
             committed=self._on_commit(name, wake), lagged=self._on_lag(name),
             waits=partial(self.waits_for_store, name),
         )  # fmt: skip

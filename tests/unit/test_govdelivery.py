@@ -805,7 +805,7 @@ async def test_a_message_that_is_no_object_is_a_failure_of_its_own(tms, open_bri
 
 async def test_lists_without_end_are_given_up(tms, open_bridge, monkeypatch):
     monkeypatch.setattr("bridge.sources.govdelivery.discovery.MAX_PAGES", 5)
-    monkeypatch.setattr("bridge.sources.govdelivery.sweep.MAX_PAGES", 5)
+    monkeypatch.setattr("bridge.sources.govdelivery.recipients.MAX_PAGES", 5)
     fresh = iter(range(100, 1000))
 
     def endless() -> web.Response:

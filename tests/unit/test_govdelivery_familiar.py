@@ -168,9 +168,9 @@ async def test_another_replica_that_read_it_meanwhile_makes_our_memory_void(worl
 
 async def test_every_so_often_all_is_read_in_earnest(world: World) -> None:
     await world.poll()
-    swept_at = [(await world.poll(after=100))[2] for _ in range(14)]
-    assert set(swept_at) == {1, 21}
-    assert swept_at.count(21) == 2
+    observed = [(await world.poll(after=100))[2] for _ in range(14)]
+    assert set(observed) == {1, 21}
+    assert observed.count(21) == 2
 
 
 def test_the_messages_read_longest_ago_are_forgotten_first() -> None:

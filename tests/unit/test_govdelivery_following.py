@@ -23,8 +23,8 @@ from bridge.sources.govdelivery.lifecycles import (
     kinds,
     recipient_path,
 )
+from bridge.sources.govdelivery.recipients import observations
 from bridge.sources.govdelivery.state import ListState, MessageState, SweepTimes, epoch, to_millis
-from bridge.sources.govdelivery.sweep import observations
 
 NOW = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
 ANYTHING = st.recursive(
@@ -181,3 +181,23 @@ def test_the_letters_in_the_ledger_stay_what_they_are():
     for channel in ("sms", "voice"):
         for kind in kinds(channel, {"delivered": "sent", "halted": "completed"}):
             assert set(kind.events) == set(kind.lifecycle.statuses)
+
+
+def test_cursor_fields_keep_their_stored_names() -> None:
+    """A field that is called otherwise would make an upgrade forget each message, and read all of them anew."""
+    sweep = SweepTimes(
+        todo=(("human", "/x"),), started=1.0, since=2.0, counts={}, details={}, settled=("busy",), listed=1, pages=1,
+        held=1,
+    )  # fmt: skip
+    state = MessageState(
+        due=1.0, found=1.0, status="new", created=1.0, completed=1.0, changed=1.0, looked=1.0, swept=1.0, took=1.0,
+        counts={}, details={}, seen={}, pages=1, hint="h", hinted=True, failures=1, missing=1, over=1.0, sweep=sweep,
+        backlog=True,
+    )  # fmt: skip
+    stored = json.loads(state.dump())
+    assert " ".join(stored) == (
+        "due found status created completed changed looked swept took counts details seen pages hint hinted failures "
+        "missing over sweep backlog"
+    )
+    assert " ".join(stored["sweep"]) == "todo started since counts details settled listed pages held"
+    assert " ".join(json.loads(ListState(1.0, 2.0).dump())) == "until deep"

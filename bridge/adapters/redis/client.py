@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -115,6 +115,16 @@ class RedisClient:
             for command in commands:
                 pipeline.execute_command(*command)
             return list(await pipeline.execute())
+
+    async def scan(self, pattern: str) -> AsyncIterator[str]:
+        """Yield the names of all keys that match, on all nodes; a name may come twice."""
+        names = self.client.scan_iter(match=pattern, count=1000)
+        while True:
+            with self.translated():
+                name = await anext(names, None)
+            if name is None:
+                return
+            yield name.decode()
 
     async def server_info(self) -> dict[str, str]:
         """Return what the server says of itself (`INFO`); of a cluster, one node's answer."""

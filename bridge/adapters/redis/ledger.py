@@ -15,8 +15,9 @@ from bridge.domain.errors import Conflict, LeaseLost, Unavailable
 from bridge.domain.event import JournalEntry, Position, WireEvent
 from bridge.protocols.ledger import Commit, JournalState, Key, Lease, StatusChange, new_base
 
-_ACQUIRE, _HOLD, _TOUCH, _COMMIT, _CONFIRM, _TRIM = (
-    load("bridge.adapters.redis", name) for name in ("acquire", "hold", "touch", "commit", "confirm", "trim")
+_ACQUIRE, _HOLD, _TOUCH, _COMMIT, _CONFIRM, _TRIM, _RESET = (
+    load("bridge.adapters.redis", name)
+    for name in ("acquire", "hold", "touch", "commit", "confirm", "trim", "reset_source")
 )
 _SLACK = 1.25
 """Scopes are kept a quarter longer than asked for, so that most reads need not write."""
@@ -249,6 +250,28 @@ class RedisLedger:
             forgotten += gone
         return forgotten
 
+    async def reset_source(self, lease: Lease, source: str) -> None:
+        """Forget a source's cursor, statuses and watched resources; its journal stays, with what is not published yet.
+
+        The keys of the statuses stand in no list, so the whole server is searched for them, step by step.
+        """
+        base = self._keys.source(source)
+        keys = [base, self._keys.lease(lease.name)]
+        batch: list[str] = []
+        async for key in self._link.scan(f"{_escaped(base)}:[bi]:*"):
+            batch.append(key)
+            if len(batch) == _BATCH_BUCKETS:
+                await self._reset(lease, keys, batch)
+                batch = []
+        await self._reset(lease, keys, batch)
+        await self._reset(lease, keys, [f"{base}:w", f"{base}:c"])
+        self._memory.kept.clear()
+        self._memory.uncertain_commits.clear()
+
+    async def _reset(self, lease: Lease, keys: Sequence[str], names: Sequence[str]) -> None:
+        if await self._link.run(_RESET, [*keys, *names], _holder(lease)) == -1:
+            raise _lost(lease)
+
     # what operators ask for, and what runs tell
 
     async def watch(self, source: str, resource: str) -> bool:
@@ -281,6 +304,11 @@ class RedisLedger:
     async def ping(self) -> None:
         """Return if the store answers and can be written to."""
         await self._link.command("SET", self._keys.common("ping"), "1", "EX", 60)
+
+
+def _escaped(text: str) -> str:
+    """Return a pattern of `SCAN` that matches the text and nothing else."""
+    return "".join(f"\\{char}" if char in "*?[]\\^" else char for char in text)
 
 
 def _ms(seconds: float) -> int:

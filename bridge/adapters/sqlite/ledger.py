@@ -28,6 +28,13 @@ _DIGITS = 18
 """What a 64-bit number surely holds."""
 
 
+_RESET = (
+    "UPDATE scope SET name = NULL, expires = 0 WHERE source = (SELECT id FROM source WHERE name = ?)",
+    "DELETE FROM watch WHERE source = ?",
+    "DELETE FROM cursor WHERE source = (SELECT id FROM source WHERE name = ?)",
+)
+
+
 class SqliteLedger:
     """`Ledger` in one SQLite file, which several processes may share."""
 
@@ -274,6 +281,20 @@ class SqliteLedger:
             gone, more = await self._file.writer.do(lambda db: trim_journal(db, source, before))
             forgotten += gone
         return forgotten
+
+    async def reset_source(self, lease: Lease, source: str) -> None:
+        """Forget a source's cursor, statuses and watched resources; its journal stays, with what is not published yet.
+
+        The statuses are out of sight at once; the sweeps of later commits delete them.
+        """
+
+        def work(db: Connection) -> None:
+            self._check(db, lease)
+            for statement in _RESET:
+                db.execute(statement, (source,))
+
+        await self._file.writer.do(work)
+        self._kept.clear()
 
     # what operators ask for, and what runs tell
 

@@ -130,7 +130,8 @@ async def _backfill(
     async with parts.opened_store() as store:
         async with quota_limited_source(parts, store, name, rate) as source:
             with _progress(parts.clock.monotonic) as print_progress:
-                intake = Intake(name, parts.config.sources[name].type, source, store, parts.clock)
+                settings = parts.config.sources[name]
+                intake = Intake(name, settings.type, source, store, parts.clock, account_label=settings.account_label)
                 room = _room(parts, store, name)
                 work = Backfill(name, intake, source, store, parts.clock, room=room, on_progress=print_progress)
                 filled = await work.run(*span, restart=restart)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from bridge.cli.support.options import Command, Exit, config_option, json_option
 from bridge.cli.support.output import print_json, print_table
 from bridge.cli.support.running import load_assembly, run
 from bridge.domain.errors import AccessRefused, BridgeError, ConfigError, Transient, Unauthorized
+from bridge.ingest.account import check_account
 from bridge.protocols.sink import Sink
 from bridge.protocols.source import Source
 from bridge.runtime.assembly import Assembly
@@ -48,8 +50,8 @@ def check(config_file: Path, *, offline: bool, as_json: bool) -> Exit:
     """Check a configuration, then everything it names, without sending any event.
 
     Problems of the file are printed on stderr with file, line and key (exit code 3). Then the store and the broker are
-    asked for an answer, each source for one cheap question, and each sink whether it can be reached. The exit code is
-    4 if any of them is unreachable, 1 if any refuses us.
+    asked for an answer, each source for one cheap question and whether the store's cursor is of its account, and each
+    sink whether it can be reached. The exit code is 4 if any of them is unreachable, 1 if any refuses us.
     """
     try:
         parts = load_assembly(config_file)
@@ -109,10 +111,11 @@ def _exit(findings: list[Finding]) -> Exit:
 
 
 async def _ask(parts: Assembly, sources: dict[str, Source], sinks: dict[str, Sink]) -> list[Finding]:
+    cursors = await _cursors(parts, sources)
     return await asyncio.gather(
         _finding("store", _store(parts)),
         _finding("broker", _broker(parts)),
-        *(_finding(f"source {name}", _source(source)) for name, source in sources.items()),
+        *(_finding(f"source {name}", _source(parts, name, source, cursors)) for name, source in sources.items()),
         *(_finding(f"sink {name}", _sink(sink)) for name, sink in sinks.items()),
     )
 
@@ -142,9 +145,20 @@ async def _broker(parts: Assembly) -> tuple[str, None]:
     return str(parts.config.show()["broker"]), None
 
 
-async def _source(source: Source) -> tuple[str, float]:
+async def _cursors(parts: Assembly, names: Iterable[str]) -> Mapping[str, Mapping[str, str]]:
+    """Return the cursors of sources; none if the store cannot be read, which is a finding of its own."""
+    with suppress(BridgeError, TimeoutError):
+        async with asyncio.timeout(_TIMEOUT_SECONDS), parts.opened_store() as store:
+            return {name: await store.cursor(name) for name in names}
+    return {}
+
+
+async def _source(
+    parts: Assembly, name: str, source: Source, cursors: Mapping[str, Mapping[str, str]]
+) -> tuple[str, float]:
     try:
         probe = await source.probe()
+        await check_account(name, source, parts.config.sources[name].account_label, cursors.get(name, {}))
     finally:
         await source.close()
     return probe.summary, probe.requests_per_day

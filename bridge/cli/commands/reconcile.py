@@ -17,6 +17,7 @@ from bridge.cli.support.running import load_assembly, run
 from bridge.delivery.masking import last4
 from bridge.domain.settings import parse_duration
 from bridge.domain.times import rfc3339, truncate_to_millis
+from bridge.ingest.account import verify_account
 from bridge.protocols.source import Source, Statistics
 from bridge.reconciliation.comparison import CompareOptions
 from bridge.reconciliation.reconciler import Reconciler
@@ -110,6 +111,7 @@ async def _reconcile(
             polled = await is_polled(store, name)
             max_wait = min(_POLLS * settings.interval + _EXTRA_WAIT_SECONDS, _MAX_WAIT_SECONDS) if polled else 0.0
         async with quota_limited_source(parts, store, name) as source:
+            await verify_account(store, name, source, settings.account_label)
             if resource is not None:
                 resource = _path(source, resource)
             wanted = CompareOptions(resource, deep=deep, everything=everything, max_wait=max_wait)

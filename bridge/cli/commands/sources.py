@@ -9,29 +9,45 @@ from typing import Any
 
 import click
 
-from bridge.cli.support.options import Command, Exit, config_option, json_option
+from bridge.cli.support.options import (
+    Exit,
+    Group,
+    config_option,
+    config_parameter,
+    json_option,
+    optional_config_option,
+)
 from bridge.cli.support.output import ago, print_json, print_table
 from bridge.cli.support.running import load_assembly, run
+from bridge.coordination.leases import hold_lease, new_owner
+from bridge.domain.errors import BridgeError
 from bridge.runtime.assembly import Assembly
 
+_LEASE_SECONDS = 15.0
 _OWN = "~"  # cursor entries of the bridge's own making
 
 
-@click.command(
-    cls=Command,
+@click.group(
+    cls=Group,
+    invoke_without_command=True,
     examples="""
     bridge sources -c bridge.yaml
     bridge sources -c bridge.yaml --json | jq '.[] | select(.state != "ok")'
     """,
 )
-@config_option
+@optional_config_option
 @json_option
-def sources(config_file: Path, *, as_json: bool) -> Exit:
+@click.pass_context
+def sources(context: click.Context, config_file: Path | None, *, as_json: bool) -> Exit:
     """Show each source: state, last poll, next poll, cursor, lag, errors.
 
     The lag is the number of events that are committed and not yet confirmed by the broker. A source that was never
     polled says so.
     """
+    if context.invoked_subcommand is not None:
+        return Exit.DONE
+    if config_file is None:
+        raise click.MissingParameter(ctx=context, param=config_parameter(context))
     parts = load_assembly(config_file)
     result = run(_sources(parts))
     if as_json:
@@ -41,6 +57,38 @@ def sources(config_file: Path, *, as_json: bool) -> Exit:
     headers = ["source", "type", "state", "last poll", "next poll", "cursor", "events", "lag", "held by", "error"]
     print_table(headers, [_row(row, now) for row in result])
     return Exit.DONE
+
+
+@sources.command(
+    examples="""
+    bridge sources reset city -c bridge.yaml
+    """
+)
+@click.argument("source")
+@config_option
+def reset(source: str, config_file: Path) -> Exit:
+    """Forget a source's cursor, statuses and watched resources: its next poll is a first start.
+
+    It is for a source that is pointed at another account. The journal stays, and its events are still published and
+    delivered. For the same account, what is published again has the same ids. No process may poll the source.
+    """
+    parts = load_assembly(config_file)
+    run(_reset(parts, source))
+    click.echo(f"{source}: forgotten; its next poll is a first start")
+    return Exit.DONE
+
+
+async def _reset(parts: Assembly, name: str) -> None:
+    async with parts.opened_store() as store:
+        known = sorted({*parts.config.sources, *await store.sources()})
+        if name not in known:
+            raise click.UsageError(f"there is no source {name!r}; there is {', '.join(known) or 'none'}")
+        if (holder := await store.holder(f"source/{name}")) is not None:
+            raise BridgeError(f"source {name} is polled by {holder}: stop that process first; nothing was forgotten")
+        async with hold_lease(
+            store, parts.clock, f"source/{name}", new_owner(), _LEASE_SECONDS, max_wait=0.0
+        ) as lease:  # fmt: skip
+            await store.reset_source(lease, name)
 
 
 def _row(source: Mapping[str, Any], now: datetime) -> list[Any]:

@@ -60,12 +60,22 @@ class Group(_WithExamples, click.Group):
     command_class = Command
 
 
-def config_option(command: F) -> F:
+def config_option(command: F, *, required: bool = True) -> F:
     """Add `-c/--config FILE`, handed over as `config_file: Path`."""
     return click.option(
-        "-c", "--config", "config_file", type=click.Path(path_type=Path), required=True, envvar="BRIDGE_CONFIG",
+        "-c", "--config", "config_file", type=click.Path(path_type=Path), required=required, envvar="BRIDGE_CONFIG",
         show_envvar=True, metavar="FILE", help="The configuration file.",
     )(command)  # fmt: skip
+
+
+def optional_config_option(command: F) -> F:
+    """Add `-c/--config FILE` to a group that is a command as well: its commands have an option of their own."""
+    return config_option(command, required=False)
+
+
+def config_parameter(context: click.Context) -> click.Parameter | None:
+    """Return the option of `config_option`, to name it in an error."""
+    return next((param for param in context.command.params if param.name == "config_file"), None)
 
 
 def json_option(command: F) -> F:

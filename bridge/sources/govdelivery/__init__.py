@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bridge.protocols.source import SourcePlugin
 from bridge.sources.govdelivery.events import EVENTS
-from bridge.sources.govdelivery.source import GovDelivery, GovDeliverySettings
+from bridge.sources.govdelivery.settings import GovDeliverySettings
+from bridge.sources.govdelivery.source import GovDelivery
 
 __all__ = ["GovDelivery", "GovDeliverySettings", "plugin"]
 

@@ -12,7 +12,7 @@ from bridge.http.errors import RequestRejected
 from bridge.protocols.source import Observation, ResourceType
 from bridge.sources.govdelivery.api import ENDS_SWEEP, Api
 from bridge.sources.govdelivery.lifecycles import DETAILS
-from bridge.sources.govdelivery.sweep import MAX_PAGES, observations
+from bridge.sources.govdelivery.recipients import MAX_PAGES, observations
 
 _REMEMBERED_CALLS = 50_000
 _MAX_REMEMBERED_WALKS = 8

@@ -8,12 +8,14 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
+from bridge.domain.errors import BridgeError, NotReady
 from bridge.domain.lifecycle import Lifecycle
 from bridge.http import parsing
-from bridge.protocols.source import Page
-from bridge.sources.govdelivery.api import Api, MessageListing, message_path
+from bridge.protocols.source import Page, ResourceType
+from bridge.sources.govdelivery.api import ENDS_SWEEP, Api, MessageListing, message_path
 from bridge.sources.govdelivery.lifecycles import counts
 from bridge.sources.govdelivery.scheduling import MAX_WAIT_RUNNING_SECONDS
+from bridge.sources.govdelivery.settings import GovDeliverySettings
 from bridge.sources.govdelivery.state import ListState, MessageState, epoch, is_in_future, past, to_millis
 
 MAX_PAGES = 1000
@@ -222,6 +224,50 @@ class ListWalk:
         if ended is None or self._now < ended + self._follow_for:
             return True
         return not self._first and created is not None and created >= self._since
+
+
+class Discovery:
+    """Walks through the lists of all channels; one that cannot be read keeps no other from being read."""
+
+    def __init__(self, settings: GovDeliverySettings, kinds: Mapping[str, tuple[ResourceType, ResourceType]]) -> None:
+        self._settings = settings
+        self._kinds = kinds
+        self._not_ready: dict[str, float] = {}
+
+    async def pages(
+        self,
+        api: Api,
+        cursor: Mapping[str, str],
+        followed: MutableMapping[str, MessageState],
+        now: float,
+        report: Callable[[str], None],
+    ) -> AsyncGenerator[Page, None]:
+        """Yield the cursor's entries of the messages to follow; raises only failures that concern all channels."""
+        follow_for = self._settings.follow_for
+        for channel in self._settings.channels:
+            key, lifecycle = list_key(channel), self._kinds[channel][0].lifecycle
+            messages = MessageList(api, channel, self._settings.page_size, report)
+            listed = ListState.load(cursor.get(key))
+            walk = ListWalk(messages, key, listed, followed, lifecycle, now=now, follow_for=follow_for)
+            try:
+                async with aclosing(walk.pages()) as pages:
+                    async for page in pages:
+                        yield page
+            except ENDS_SWEEP:
+                raise
+            except NotReady as error:
+                if now - self._not_ready.setdefault(channel, now) >= self._settings.stall_after:
+                    report(_unlisted(api, channel, error))
+            except BridgeError as error:
+                report(_unlisted(api, channel, error))
+            else:
+                self._not_ready.pop(channel, None)
+
+
+def _unlisted(api: Api, channel: str, error: BridgeError) -> str:
+    api.health.refused(error)
+    what = str(error) if f"/messages/{channel}" in str(error) else f"/messages/{channel}: {error}"
+    return f"{what}; new messages of this channel wait for the next poll"
 
 
 def _hint(item: Mapping[str, Any]) -> str:

@@ -14,8 +14,8 @@ from bridge.http.errors import NotFound
 from bridge.protocols.source import GroupCounts, Observation, Page, ResourceType, Statistics
 from bridge.sources.govdelivery.api import Api
 from bridge.sources.govdelivery.lifecycles import DETAILS, MESSAGE_KEY, counts, recipient_path
+from bridge.sources.govdelivery.recipients import MAX_PAGES, observations
 from bridge.sources.govdelivery.state import MessageState, to_datetime
-from bridge.sources.govdelivery.sweep import MAX_PAGES, observations
 
 _TOTAL = "total"
 _COLLECTIONS = ("failed", "sent")

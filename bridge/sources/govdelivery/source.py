@@ -2,115 +2,46 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
-from collections import deque
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Literal, Self
+from typing import Any
 
-from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 from yarl import URL
 
 from bridge.domain.clock import Clock
-from bridge.domain.errors import BridgeError, NotReady, Permanent, Unauthorized
-from bridge.domain.settings import Duration, Secret
+from bridge.domain.errors import Permanent, Unauthorized
 from bridge.http import parsing
-from bridge.http.client import HttpClient, HttpLimits, Origin
+from bridge.http.client import HttpClient, HttpLimits
 from bridge.http.errors import NotFound
 from bridge.http.limiter import account_key, shared_limiter
 from bridge.http.tls import Tls
-from bridge.protocols.source import GroupCounts, Observation, Page, Probe, SourceSettings, Statistics
+from bridge.protocols.source import GroupCounts, Observation, Page, Probe, Statistics
 from bridge.sources.govdelivery import reconciliation
-from bridge.sources.govdelivery.api import ENDS_SWEEP, Api, ProviderHealth, canonical, channel_of, message_path
+from bridge.sources.govdelivery.api import Api, ProviderHealth, channel_of, message_path
 from bridge.sources.govdelivery.change_rate import ChangeRate, rate_key
 from bridge.sources.govdelivery.details import Details
-from bridge.sources.govdelivery.discovery import ListWalk, MessageList, created_between, list_key
-from bridge.sources.govdelivery.lifecycles import MESSAGE, RECIPIENT, kinds
+from bridge.sources.govdelivery.discovery import Discovery, MessageList, created_between
+from bridge.sources.govdelivery.lifecycles import kinds
 from bridge.sources.govdelivery.page_cache import PageCache
+from bridge.sources.govdelivery.plan import PollPlan, due_messages, take_up
 from bridge.sources.govdelivery.scheduling import (
     ABANDON_AFTER_SECONDS,
-    MAX_WAIT_COMPLETED_SECONDS,
     MAX_WAIT_RUNNING_SECONDS,
-    choose,
 )
-from bridge.sources.govdelivery.state import ListState, MessageState, is_in_future, to_millis
-from bridge.sources.govdelivery.sweep import MessageSweep, PollPlan
-
-Channel = Literal["sms", "voice"]
+from bridge.sources.govdelivery.settings import GovDeliverySettings, resource
+from bridge.sources.govdelivery.state import MessageState
+from bridge.sources.govdelivery.sweep import MessageSweep
+from bridge.sources.govdelivery.sweeps import ConcurrentSweeps
 
 _DAY_SECONDS = 86400.0
 _SLICE_SECONDS = 60.0
 _RANKED_FOR_SECONDS = 30.0
-_EARLY_SECONDS = 0.25
+_RECOGNIZED_BY_MESSAGES = 3
 _UNSEEN = 30 * _DAY_SECONDS
 _RETENTION_BEYOND = ABANDON_AFTER_SECONDS + 7 * _DAY_SECONDS
-
-
-def _nameable(text: str, info: ValidationInfo) -> str:
-    if "channels" in info.data:  # else these are wrong themselves, and that is told
-        resource(text, info.data["channels"])
-    return text
-
-
-class GovDeliverySettings(SourceSettings):
-    """One GovDelivery TMS account."""
-
-    url: Origin = "https://tms.govdelivery.com"
-    """The root of the service; staging is https://stage-tms.govdelivery.com."""
-    token: Secret
-    """The account's authentication token, sent as X-AUTH-TOKEN."""
-    channels: Annotated[list[Channel], AfterValidator(lambda match: list(dict.fromkeys(match)))] = Field(
-        default=["sms", "voice"], min_length=1
-    )
-    """Which kinds of messages."""
-    discover: bool = True
-    """Whether new messages of the account are found and followed."""
-    messages: list[Annotated[str, AfterValidator(_nameable)]] = Field(default_factory=list)
-    """Messages to follow in any case, by path: /messages/voice/10507."""
-    follow_for: Duration = Field(default=259200.0, ge=0)
-    """For how long a message is looked at after its completion; older messages are not followed at a first start."""
-    page_size: int = Field(default=100, ge=1, le=100)
-    """Messages in a page of the list."""
-    concurrency: int = Field(default=4, ge=1, le=64)
-    """How many messages are being read at once."""
-    reread_every: Duration = Field(default=600.0, gt=0)
-    """How often recipients are read though no count moved, since two opposite changes leave the counts alone."""
-    timeout: Duration = Field(default=30.0, gt=0)
-    """How long the provider may be silent before a request counts as failed."""
-    ca_file: str | None = None
-    """Certificates of the authorities to trust, PEM; by default those of the system."""
-    client_cert: str | None = None
-    """A certificate to show to the provider, PEM."""
-    client_key: str | None = None
-    """The key of `client_cert`, PEM, if it is not in the same file."""
-
-    @model_validator(mode="after")
-    def _named(self) -> Self:
-        known = {*MESSAGE.codes, *RECIPIENT.codes}
-        for value, status in self.statuses.items():
-            if status not in known:
-                raise ValueError(f"statuses: {value!r}: {status!r} is not one of {', '.join(sorted(known))}")
-        return self
-
-
-def resource(text: str, channels: Sequence[str]) -> str:
-    """Return the canonical path of a message or recipient; an id alone will do where there is one channel only."""
-    text = text.strip()
-    if text.isalnum():
-        if len(channels) == 1:
-            return f"/messages/{channels[0]}/{text}"
-        raise ValueError(
-            f"{text!r} may be a message of several channels; give its path, such as /messages/voice/{text}"
-        )
-    path = canonical(text)
-    if path is None:
-        raise ValueError("not the path of a message; give one such as /messages/voice/10507")
-    if channel_of(path) not in channels:
-        raise ValueError(f"{path} is not of the channels {', '.join(channels)}")
-    return path
 
 
 class GovDelivery:
@@ -138,7 +69,7 @@ class GovDelivery:
         self._kinds = {channel: kinds(channel, settings.statuses) for channel in ("sms", "voice")}
         self._details = Details(clock)
         self._page_cache = PageCache()
-        self._not_ready: dict[str, float] = {}
+        self._discovery = Discovery(settings, self._kinds)
         self._opened: HttpClient | None = None
         # From the start, so that no other source of the account goes faster until this one polls.
         self._limiter = shared_limiter(self.account, settings.rate, clock)
@@ -159,7 +90,7 @@ class GovDelivery:
         for path in forgotten:
             del followed[path]
         first = not cursor
-        _take_up(followed, named, now, first=first)
+        take_up(followed, named, now, first=first)
         changes: dict[str, str | None] = dict.fromkeys(forgotten)
         if first and self.settings.first_sight == "baseline":
             # Should this poll end early, the next one has to know them from those that are named later.
@@ -167,11 +98,13 @@ class GovDelivery:
         if changes:
             yield Page((), by=self._clock.now(), cursor=changes)
         if self.settings.discover:
-            async with aclosing(self._discover(api, cursor, followed, now)) as pages:
+            walks = self._discovery.pages(api, cursor, followed, now, self.problems.append)
+            async with aclosing(walks) as pages:
                 async for page in pages:
                     yield page
         plan = self._plan(now, named, self._change_rates(cursor, now), first=first)
-        due = self._due(followed, plan)
+        due, self.behind = due_messages(followed, plan, discover=self.settings.discover, retry_failed=self._first_poll)
+        self._first_poll = False
         async with aclosing(self._sweep(api, followed, due, plan)) as swept:
             async for page in swept:
                 yield page
@@ -314,6 +247,28 @@ class GovDelivery:
         except Unauthorized:
             return account_key(self.settings.url, f"file {self.settings.token.path}")
 
+    def fingerprint(self) -> str:
+        """Return a name of the token at its origin; see `bridge.protocols.source.RecognizesAccount`."""
+        return account_key(self.settings.url, self._token())
+
+    async def recognizes(self, fingerprint: str, cursor: Mapping[str, str]) -> bool:
+        """Return whether the newest messages that the cursor knows are there: then only the token is another one.
+
+        The provider names the account nowhere. An account that knows none of the messages is another one.
+        """
+        if fingerprint.partition(" ")[0] != self.fingerprint().partition(" ")[0]:
+            return False
+        states = {path: MessageState.load(text) for path, text in cursor.items() if path.startswith("/")}
+        present = [path for path, state in states.items() if not state.missing]
+        api = Api(self._client(), ProviderHealth())
+        for path in sorted(present, key=lambda path: states[path].found, reverse=True)[:_RECOGNIZED_BY_MESSAGES]:
+            try:
+                await api.object(path)
+            except NotFound:
+                continue
+            return True
+        return False
+
     def _client(self) -> HttpClient:
         if self._opened is None:
             settings = self.settings
@@ -390,107 +345,20 @@ class GovDelivery:
             page_cache=self._page_cache,
         )
 
-    async def _discover(
-        self, api: Api, cursor: Mapping[str, str], followed: dict[str, MessageState], now: float
-    ) -> AsyncGenerator[Page, None]:
-        for channel in self.settings.channels:
-            key = list_key(channel)
-            listed = ListState.load(cursor.get(key))
-            lifecycle, follow_for = self._kinds[channel][0].lifecycle, self.settings.follow_for
-            walk = ListWalk(self._list(api, channel), key, listed, followed, lifecycle, now=now, follow_for=follow_for)
-            try:
-                async with aclosing(walk.pages()) as pages:
-                    async for page in pages:
-                        yield page
-            except ENDS_SWEEP:
-                raise
-            except NotReady as error:
-                if now - self._not_ready.setdefault(channel, now) >= self.settings.stall_after:
-                    self._unlisted(api, channel, error)
-            except BridgeError as error:
-                self._unlisted(api, channel, error)
-            else:
-                self._not_ready.pop(channel, None)
-
-    def _unlisted(self, api: Api, channel: str, error: BridgeError) -> None:
-        api.health.refused(error)
-        what = str(error) if f"/messages/{channel}" in str(error) else f"/messages/{channel}: {error}"
-        self.problems.append(f"{what}; new messages of this channel wait for the next poll")
-
     def _list(self, api: Api, channel: str) -> MessageList:
         return MessageList(api, channel, self.settings.page_size, self.problems.append)
-
-    def _due(self, followed: Mapping[str, MessageState], plan: PollPlan) -> list[str]:
-        """Return the messages to look at in this poll, the most worthwhile first."""
-        soon = plan.now + _EARLY_SECONDS * plan.interval
-        # Nothing is ever put off by so much: the clock was set back.
-        never = plan.now + 2 * max(MAX_WAIT_COMPLETED_SECONDS, plan.interval)
-        present = {path: entry for path, entry in followed.items() if entry.over is None}
-        paths = [
-            path
-            for path, entry in present.items()
-            if not soon < entry.due < never or is_in_future(entry.begun, plan.now)
-        ]
-        if self._first_poll:
-            # The credentials may be new, or the provider mended: a fresh process keeps no wait of its predecessor.
-            paths = list(dict.fromkeys([*paths, *(path for path, entry in present.items() if entry.failures)]))
-            self._first_poll = False
-        healthy = [path for path, entry in present.items() if not entry.failures]
-        if healthy and not self.settings.discover and all(present[path].failures for path in paths):
-            # Without an answer from anywhere, a bad resource could not be told from a provider that is down.
-            paths += [min(healthy, key=lambda path: (present[path].due, path))] if paths else []
-        due = [present[path].candidate(path, plan.now, plan.change_rates[channel_of(path)]) for path in paths]
-        chosen = choose(due, plan.now, plan.interval, plan.budget)
-        self.behind = len(chosen) < len(due)
-        return chosen
 
     async def _sweep(
         self, api: Api, followed: Mapping[str, MessageState], due: Sequence[str], plan: PollPlan
     ) -> AsyncGenerator[Page, None]:
-        """Sweep several messages at once; the pages of one come in order, and few wait to be read."""
-        todo = deque(due)
-        workers = min(self.settings.concurrency, len(todo))
-        ready: asyncio.Queue[Page | BaseException | None] = asyncio.Queue(maxsize=2 * max(1, workers))
+        def start(path: str) -> MessageSweep:
+            return MessageSweep(api, self._kinds, self._clock, plan, path, followed[path])
 
-        async def work() -> None:
-            try:
-                while todo and not plan.out_of_time():
-                    path = todo.popleft()
-                    sweep_ = MessageSweep(api, self._kinds, self._clock, plan, path, followed[path])
-                    async with aclosing(sweep_.pages()) as pages:
-                        async for page in pages:
-                            await ready.put(page)
-                    self.behind |= sweep_.handed_over
-                await ready.put(None)
-            except Exception as error:  # noqa: BLE001 - handed to the reader, which raises it
-                await ready.put(error)
-
-        tasks = [asyncio.create_task(work()) for _ in range(workers)]
-        try:
-            while workers:
-                match await ready.get():
-                    case Page() as page:
-                        yield page
-                    case None:
-                        workers -= 1
-                    case error:
-                        raise error
-            self.behind |= bool(todo)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _take_up(followed: dict[str, MessageState], named: Iterable[str], now: float, *, first: bool) -> None:
-    """Begin to follow what an operator named, and go on with what was over by a clock that was ahead."""
-    for path in named:
-        known = followed.get(path)
-        if known is None or known.over is not None:
-            followed[path] = MessageState(due=to_millis(now), found=to_millis(now), backlog=first)
-    for path, entry in followed.items():
-        if is_in_future(entry.over, now):
-            followed[path] = replace(entry, over=None, due=to_millis(now))
+        sweeps = ConcurrentSweeps(start, plan, self.settings.concurrency)
+        async with aclosing(sweeps.pages(due)) as pages:
+            async for page in pages:
+                yield page
+        self.behind |= sweeps.behind
 
 
 def _offered(links: Any) -> set[str]:

@@ -15,6 +15,8 @@ from bridge.sources.govdelivery.scheduling import ABANDON_AFTER_SECONDS, Candida
 
 _CLOCKS = 5.0
 """Seconds by which two processes' clocks may differ."""
+_EARLIEST_SECONDS = 946_684_800.0
+"""Seconds since 1970: the year 2000. By `0001-01-01`, a running message would count as quiet for 2,000 years."""
 _RECIPIENTS_PER_PAGE_COUNT = 50
 _PAGES_BEFORE_COUNTS = 2
 
@@ -40,7 +42,10 @@ class SweepTimes:
 
 @dataclass(frozen=True, slots=True)
 class MessageState:
-    """What the cursor remembers of one message; times are seconds since 1970."""
+    """What the cursor remembers of one message; times are seconds since 1970.
+
+    The cursor keeps the fields by their names: a field that is renamed is lost in stores of before.
+    """
 
     due: float
     found: float
@@ -48,7 +53,7 @@ class MessageState:
     created: float | None = None
     completed: float | None = None
     changed: float | None = None
-    swept_at: float | None = None
+    looked: float | None = None
     """When the last look at the message began."""
     swept: float | None = None
     """When the last complete reading of its recipients began."""
@@ -108,12 +113,12 @@ class MessageState:
     @property
     def begun(self) -> float:
         """Return when it was last looked at, or was found."""
-        return self.found if self.swept_at is None else self.swept_at
+        return self.found if self.looked is None else self.looked
 
     @property
     def put_off(self) -> float:
         """Return for how many seconds the last look put off the next one; infinite where nobody ever looked."""
-        return math.inf if self.swept_at is None else self.due - self.swept_at
+        return math.inf if self.looked is None else self.due - self.looked
 
     def age(self, now: float) -> float:
         """Return for how many seconds the message has existed."""
@@ -122,7 +127,7 @@ class MessageState:
     def expected(self, now: float, change_rate: ChangeRate) -> float:
         """Return how many changes a second are to be expected."""
         moved = max(self.found if self.created is None else self.created, self.changed or 0.0)
-        quiet = 0.0 if self.swept_at is None else self.swept_at - moved
+        quiet = 0.0 if self.looked is None else self.looked - moved
         return change_rate.expected(self.latest, self.age(now), quiet, running=self.completed is None)
 
     def ended(self, now: float, follow_for: float) -> bool:
@@ -144,12 +149,12 @@ class MessageState:
         """
         created = self.found if self.created is None else self.created
         pages = self.length()
-        if self.swept_at is None:
+        if self.looked is None:
             return Candidate(path, self.due, math.inf, 1.0 + pages, created)
         pages_to_read = int(self.sweep is not None or self.counts is None)
         if self.counts is not None and self.seen is not None:
             pages_to_read = max(pages_to_read, changes(self.counts, self.seen))
-        since = self.swept_at if not pages_to_read else created if self.swept is None else self.swept
+        since = self.looked if not pages_to_read else created if self.swept is None else self.swept
         waited = max(1.0, now - since)
         rate = max(self.expected(now, change_rate), max(pages_to_read, self.hinted) / waited)
         if self.sweep is not None:
@@ -193,9 +198,10 @@ def to_datetime(seconds: float | None) -> datetime | None:
 
 
 def epoch(value: Any) -> float | None:
-    """Read a provider's time as seconds since 1970."""
+    """Read a provider's time as seconds since 1970; one before the year 2000 is a placeholder and means no time."""
     moment = parsing.time(value)
-    return None if moment is None else moment.timestamp()
+    seconds = None if moment is None else moment.timestamp()
+    return None if seconds is None or seconds < _EARLIEST_SECONDS else seconds
 
 
 def past(value: Any, now: float) -> float | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from bridge.domain import retry
@@ -12,16 +12,15 @@ from bridge.domain.errors import BridgeError, NotReady, Permanent
 from bridge.http import parsing
 from bridge.http.errors import NotFound, ProviderError, RequestRejected
 from bridge.protocols.source import Observation, Page, ResourceType
-from bridge.sources.govdelivery.api import ENDS_SWEEP, Api, MessageListing, channel_of, provider_clock, recipient_key
-from bridge.sources.govdelivery.change_rate import ChangeRate, changes
-from bridge.sources.govdelivery.lifecycles import DETAILS, MESSAGE_KEY, STATUS_OF_DETAIL, counts
-from bridge.sources.govdelivery.page_cache import PageCache, PageScan
+from bridge.sources.govdelivery.api import ENDS_SWEEP, Api, MessageListing, channel_of, provider_clock
+from bridge.sources.govdelivery.change_rate import changes
+from bridge.sources.govdelivery.lifecycles import MESSAGE_KEY, STATUS_OF_DETAIL, counts
+from bridge.sources.govdelivery.page_cache import PageScan
+from bridge.sources.govdelivery.plan import PollPlan
+from bridge.sources.govdelivery.recipients import LoopGuard, RecipientReader, why_not_followed
 from bridge.sources.govdelivery.scheduling import MAX_WAIT_RUNNING_SECONDS, must_reread, price, worth_reading
-from bridge.sources.govdelivery.state import MessageState, SweepTimes, epoch, is_in_future, past, to_datetime, to_millis
+from bridge.sources.govdelivery.state import MessageState, SweepTimes, is_in_future, past, to_datetime, to_millis
 
-MAX_PAGES = 20_000
-"""A list of recipients with more pages is treated as a circle."""
-_MAX_PAGES_WITHOUT_NEWS = 10
 _MESSAGE_FIELDS = frozenset({"_links", "id", "status", "created_at", "completed_at", "recipient_counts"})
 _MAX_MISSING_SWEEPS = 6
 _MAX_BACKOFF_SECONDS = 900.0
@@ -29,31 +28,6 @@ _GRACE = 6 * _MAX_BACKOFF_SECONDS
 _RESTART_EVERY_SWEEPS = 3
 _DETAIL_TRIES = 3
 _DETAIL_MAX_WAIT_SECONDS = 600.0
-
-
-@dataclass(frozen=True, slots=True)
-class PollPlan:
-    """What holds for all messages of one poll."""
-
-    now: float
-    """When the poll began, in seconds since 1970."""
-    interval: float
-    follow_for: float
-    reread_every: float
-    named: frozenset[str]
-    """Messages that an operator named: they are followed for as long as they are named."""
-    out_of_time: Callable[[], bool]
-    """Whether the poll has lasted long enough, so that what is left goes to the next one."""
-    budget: float
-    """How many requests the poll has the time for."""
-    report: Callable[[str], None]
-    """Hears what went wrong with single resources."""
-    change_rates: Mapping[str, ChangeRate]
-    """How soon recipients change, by channel; learns from each look."""
-    page_cache: PageCache
-    """What pages looked like when they were last committed."""
-    once: bool = False
-    """Whether nobody comes back to what could not be read: it is a backfill."""
 
 
 class MessageSweep:
@@ -70,6 +44,7 @@ class MessageSweep:
     ) -> None:
         self._api = api
         self._message, self._recipient = kinds[channel_of(path)]
+        self._reader = RecipientReader(self._recipient, path, plan.report)
         self._voice = channel_of(path) == "voice"
         self._change_rate = plan.change_rates[channel_of(path)]
         self._clock = clock
@@ -158,9 +133,9 @@ class MessageSweep:
         now_details = counts(item.get("recipient_detail_counts"))
         moved = status != before.status or now_counts != before.counts or now_details != before.details
         self._entry = entry = self._seen(item, status, began, moved=moved, seen=now_counts)
-        if before.swept_at is not None and before.latest is not None and now_counts is not None:
-            self._change_rate.learn(before.latest, now_counts, (entry.age(before.swept_at), entry.age(began)))
-        after = to_datetime(before.swept_at)
+        if before.looked is not None and before.latest is not None and now_counts is not None:
+            self._change_rate.learn(before.latest, now_counts, (entry.age(before.looked), entry.age(began)))
+        after = to_datetime(before.looked)
         page = Page(self._observed(item, status), by=answer.at, after=after, backlog=entry.backlog)
         if entry.sweep is None:
             if not self._reads(before, now_counts, moved=moved):
@@ -198,8 +173,8 @@ class MessageSweep:
             status=status,
             created=past(item.get("created_at"), began) or entry.created or entry.found,
             completed=completed,
-            changed=began if moved and entry.swept_at is not None else entry.changed,
-            swept_at=began,
+            changed=began if moved and entry.looked is not None else entry.changed,
+            looked=began,
             seen=None if seen == entry.counts else seen,
             hinted=False,
             missing=0,
@@ -248,7 +223,7 @@ class MessageSweep:
 
     async def _recipients(self) -> AsyncGenerator[Page, None]:
         visited: set[str] = set()
-        met = _LoopGuard()
+        met = LoopGuard()
         after = to_datetime(self._entry.swept)
         notes = self._notes()
         while (sweep := self._entry.sweep) is not None and sweep.todo:
@@ -261,7 +236,7 @@ class MessageSweep:
             listing = await self._collection(detail, target, notes.digest(target))
             if listing is None:
                 continue
-            observations, held = self._read(listing, detail, sweep)
+            observations, held = self._reader.read(listing, detail, sweep)
             page_cache = notes.recipients(target) if listing.page_cache else 0
             shown = len(listing.items) + page_cache
             if len(observations) + page_cache == shown:
@@ -310,53 +285,13 @@ class MessageSweep:
     ) -> SweepTimes:
         """Return the sweep after one page: at the next one, or at the next collection."""
         pages = sweep.pages + 1
-        if link is not None and (
-            what := _why_not_followed(again=link in visited, nothing_new=nothing_new, pages=pages)
-        ):
+        if link is not None and (what := why_not_followed(again=link in visited, nothing_new=nothing_new, pages=pages)):
             self._plan.report(f"{self._path}: the list's next link {what}; treated as its end")
             link = None
         if link is not None:
             return replace(sweep, todo=((detail, link), *sweep.todo[1:]), pages=pages)
         settled = (*sweep.settled, detail) if detail else sweep.settled
         return replace(sweep, todo=sweep.todo[1:], pages=pages, settled=settled)
-
-    def _read(self, listing: MessageListing, detail: str, sweep: SweepTimes) -> tuple[list[Observation], int]:
-        """Return a page's observations, and how many recipients are left to the next sweep.
-
-        A call that ended during this sweep may be in `recipients` but not yet in the collection
-        of its detail when that was read. The next sweep finds both.
-        """
-        shown = list(observations(self._recipient, self._path, listing.items, detail or None))
-        unreadable_items = len(listing.items) - len(shown)
-        if unreadable_items:
-            self._plan.report(
-                f"{self._path}: {unreadable_items} recipients of a page have no status or no identity: passed over"
-            )
-        if not self._voice:
-            return shown, 0
-        names = self._recipient.lifecycle.status_by_value
-        if detail:
-            # Who ended otherwise than this collection tells is shown by `recipients`, to be looked up elsewhere.
-            finals = self._recipient.lifecycle.finals
-            return [
-                observation
-                for observation in shown
-                if observation.detail or names.get(observation.status) not in finals
-            ], 0
-        kept = []
-        for observation in shown:
-            details = DETAILS.get(names.get(observation.status, ""))
-            if details is None:
-                kept.append(observation)
-                continue
-            completed = epoch(observation.item.get("completed_at"))
-            known = completed is not None and sweep.since is not None
-            if known and _during(completed, sweep.since, listing.date):
-                continue
-            # What ended before the sweep and stands in none of its collections has no detail to wait for.
-            settled = known and (completed or 0.0) < (sweep.since or 0.0) and set(details) <= set(sweep.settled)
-            kept.append(observation if settled else replace(observation, awaits_detail=True))
-        return kept, len(shown) - len(kept)
 
     def _complete(self, sweep: SweepTimes) -> MessageState:
         total = (sweep.counts or {}).get("total", 0)
@@ -384,58 +319,3 @@ class MessageSweep:
         if self._path in self._plan.named:
             return entry.later(self._now + max(self._plan.interval, MAX_WAIT_RUNNING_SECONDS))
         return replace(entry, over=to_millis(self._clock.epoch()))
-
-
-class _LoopGuard:
-    """Which pages a reading has met: whatever the links are called, a circle shows the same people again."""
-
-    def __init__(self) -> None:
-        self._pages: set[int] = set()
-        self._in_a_row = 0
-
-    def nothing_new(self, digest: int) -> bool:
-        """Take in a page, and say whether too many in a row have shown nobody new."""
-        self._in_a_row = self._in_a_row + 1 if digest in self._pages else 0
-        self._pages.add(digest)
-        return self._in_a_row >= _MAX_PAGES_WITHOUT_NEWS
-
-
-def _why_not_followed(*, again: bool, nothing_new: bool, pages: int) -> str | None:
-    """Return where a link leads that is not followed; None for one that is."""
-    if again:
-        return "leads back to a page that was read"
-    if nothing_new:
-        return f"has led to nobody new for {_MAX_PAGES_WITHOUT_NEWS} pages"
-    return f"leads beyond {MAX_PAGES} pages" if pages >= MAX_PAGES else None
-
-
-def _during(completed: float | None, since: float | None, until: float | None) -> bool:
-    """Whether something ended between two times of the provider's clock, which it gives in whole seconds."""
-    return completed is not None and since is not None and until is not None and since <= completed <= until + 1
-
-
-def observations(kind: ResourceType, message: str, items: Iterable[Any], detail: str | None) -> Iterable[Observation]:
-    """Read recipients; those without a status or an identity are left out. A detail is told of its own status only."""
-    prefix = f"{message}/recipients/"
-    names = kind.lifecycle.status_by_value
-    expected = STATUS_OF_DETAIL.get(detail or "")
-    for item in items:
-        if not isinstance(item, dict):
-            continue
-        status = item.get("status")
-        if type(status) is not str or status not in names:
-            status = parsing.text(status)
-        key = _key(item, prefix, message)
-        if key is None or status is None:
-            continue
-        fits = detail is not None and names.get(status) == expected
-        yield Observation(kind, message, key, status, item, detail if fits else None)
-
-
-def _key(item: Mapping[str, Any], prefix: str, message: str) -> str | None:
-    links = item.get("_links")
-    itself = links.get("self") if isinstance(links, dict) else None
-    if isinstance(itself, str) and itself.startswith(prefix) and (key := itself[len(prefix) :]).isalnum():
-        return key
-    name = recipient_key(itself, message) or parsing.text(item.get("id"))
-    return f"{prefix}{name}" if name == MESSAGE_KEY else name

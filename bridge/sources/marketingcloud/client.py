@@ -29,6 +29,8 @@ class RestClient:
         business_unit = None if settings.account_id is None else str(settings.account_id)
         self.account = account_key(settings.auth_url, f"{settings.client_id} {business_unit}")
         """See `bridge.protocols.source.HasAccount`."""
+        self.fingerprint = self.account if business_unit is None else account_key(settings.auth_url, business_unit)
+        """See `bridge.protocols.source.RecognizesAccount`; without a business unit, that of the client's package."""
         self._limiter = shared_limiter(self.account, settings.rate, clock)
         self._auth = HttpClient(settings.auth_url, limiter=self._limiter, clock=clock, limits=_LIMITS)
         credentials = Credentials(settings.client_id, settings.client_secret, business_unit)

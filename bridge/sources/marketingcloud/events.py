@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import quote
 
 from pydantic import Field
@@ -166,6 +166,8 @@ FEEDS: Mapping[str, Feed] = {
 }
 
 _SCOPE_EVENTS = 1_000_000
+_MAX_POSITION = 2**63 - 1
+"""The highest id: the vendor's ids are 64-bit numbers."""
 _MAX_CATEGORY_CHARS = 100
 _PLACED = frozenset({"messageKey", "contactKey", "to"})
 """These are under `info` in the vendor's example, and at the top level in its table."""
@@ -183,9 +185,14 @@ def event_id(item: Mapping[str, Any]) -> int | str | None:
 
 
 def watermark(answer: Mapping[str, Any]) -> int | None:
-    """Return the answer's `lastEventID`; None if it is absent, null, 0 or not a number: none of these is a position."""
+    """Return the answer's `lastEventID`; None if it is absent, null, 0 or no number that is a position."""
     number = _plain(_either(answer, "lastEventID", "lastEventId"))
-    return number if isinstance(number, int) and number > 0 else None
+    return number if is_position(number) and number > 0 else None
+
+
+def is_position(number: int | str | None) -> TypeGuard[int]:
+    """Return whether a walk can go on from an id. One of more than 64 bits is garbage: all real ids are before it."""
+    return isinstance(number, int) and abs(number) <= _MAX_POSITION
 
 
 def _either(item: Mapping[str, Any], *names: str) -> Any:

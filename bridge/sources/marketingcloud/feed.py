@@ -11,7 +11,7 @@ from bridge.http import parsing
 from bridge.http.response import Response
 from bridge.http.status import NO_CONTENT_STATUS
 from bridge.protocols.source import Observation, ResourceType
-from bridge.sources.marketingcloud.events import Feed, event_id, happened, observe, watermark
+from bridge.sources.marketingcloud.events import Feed, event_id, happened, is_position, observe, watermark
 
 _MAX_ID_GAP = 10**15
 """Ids; an event whose id is further above most others of its page is observed, but moves no position in the feed."""
@@ -41,12 +41,12 @@ class FeedPage:
         return cls(messages or [], watermark(value), answer.asked, answer.at)
 
     @property
-    def highest(self) -> int:
-        """Return the highest event's id among its neighbours; 0 if no event has a number."""
+    def highest(self) -> int | None:
+        """Return the highest event's id among its neighbours; None if no event has a number that is a position."""
         ids = (event_id(parsing.mapping(event)) for event in self.events)
-        numbers = sorted(number for number in ids if isinstance(number, int))
+        numbers = sorted(number for number in ids if is_position(number))
         middle = numbers[(len(numbers) - 1) // 2] if numbers else 0
-        return max((number for number in numbers if number - middle <= _MAX_ID_GAP), default=0)
+        return max((number for number in numbers if number - middle <= _MAX_ID_GAP), default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,11 @@ class FeedListing:
     def key(self, name: str) -> str:
         """Return the name of one of the feed's entries in the cursor."""
         return f"{self.name}.{name}"
+
+    def watermark(self, cursor: Mapping[str, str]) -> int | None:
+        """Return the watermark that the cursor keeps; None reads the feed from its start."""
+        last = parsing.integer(cursor.get(self.key("last")))
+        return last if is_position(last) else None
 
     def observe(self, page: FeedPage) -> list[Observation | None]:
         """Return what each event of a page shows; None for one that says nothing."""
@@ -87,26 +92,30 @@ class InitialSkip:
     """
 
     active: bool
-    upto: int
+    upto: int | None
 
     @classmethod
     def load(cls, listing: FeedListing, cursor: Mapping[str, str], start: str) -> InitialSkip:
         """Return how far the skip is by the cursor."""
         state = cursor.get(listing.key("start"))
         is_first = state is None and listing.key("last") not in cursor
-        upto = parsing.integer(cursor.get(listing.key("passed"))) or 0
+        # 0 also stands for "no number was skipped" in stores of before, and then covers nothing.
+        upto = parsing.integer(cursor.get(listing.key("passed"))) or None
         return cls(start == "latest" and (is_first or state == "draining"), upto)
 
     def advance(self, listing: FeedListing, page: FeedPage, *, has_more: bool) -> dict[str, str | None]:
         """Return the cursor's changes, so that the next poll resumes the skip after a crash in the middle."""
         if not self.active:
             return {}
-        self.upto = max(self.upto, page.highest)
-        return {listing.key("start"): "draining" if has_more else "live", listing.key("passed"): str(self.upto)}
+        changes: dict[str, str | None] = {listing.key("start"): "draining" if has_more else "live"}
+        if (highest := page.highest) is not None:
+            self.upto = highest if self.upto is None else max(self.upto, highest)
+            changes[listing.key("passed")] = str(self.upto)
+        return changes
 
     def covers(self, number: int | str | None) -> bool:
         """Say whether an event is older than the first start."""
-        return self.active or (isinstance(number, int) and number <= self.upto)
+        return self.active or (self.upto is not None and is_position(number) and number <= self.upto)
 
     def filter(self, observations: Sequence[Observation | None]) -> list[Observation]:
         """Return the observations that the skip does not cover."""

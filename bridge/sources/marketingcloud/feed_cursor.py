@@ -31,18 +31,25 @@ class FeedCursor:
         """Return the cursor from which a new walk starts."""
         return cls(watermark, watermark)
 
-    def advance(self, stated: int | None, highest: int, *, empty: bool, full: bool = False) -> bool:
-        """Apply the watermark that a page states and its highest event's id (0 for none); say whether to ask once more.
+    def advance(self, stated: int | None, highest: int | None, *, empty: bool, full: bool = False) -> bool:
+        """Apply the watermark that a page states and its highest event's id, if any; say whether to ask once more.
 
         `full` says that the page has no room for one more event.
         """
-        asked = self.position or 0
-        watermark = max(self.watermark or 0, highest if stated is None else stated)
-        self.watermark = watermark or None
-        following = watermark if watermark > asked else highest
-        if full and 0 < following == asked:
-            following = asked + 1
-        self.has_more = not empty and following > asked
+        self.watermark = _highest(self.watermark, highest if stated is None else stated)
+        following = self.watermark if _is_after(self.watermark, self.position) else highest
+        if full and following is not None and following == self.position:
+            following += 1
+        self.has_more = not empty and _is_after(following, self.position)
         if self.has_more:
             self.position = following
         return self.has_more
+
+
+def _highest(*positions: int | None) -> int | None:
+    return max((position for position in positions if position is not None), default=None)
+
+
+def _is_after(position: int | None, other: int | None) -> bool:
+    """Return whether a position is behind another one; None is the feed's start, before all of them."""
+    return position is not None and (other is None or position > other)

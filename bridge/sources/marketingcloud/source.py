@@ -70,7 +70,7 @@ class MarketingCloud:
             raise failure
 
     async def _walk(self, listing: FeedListing, cursor: Mapping[str, str]) -> AsyncIterator[Page]:
-        last = parsing.integer(cursor.get(listing.key("last")))
+        last = listing.watermark(cursor)
         position = FeedCursor.at(last)
         skip = InitialSkip.load(listing, cursor, self._settings.start)
         after = parsing.time(cursor.get(listing.key("polled")))
@@ -113,7 +113,7 @@ class MarketingCloud:
         listing = self._named(group)
         if listing is None or not ask:
             return None
-        last = parsing.integer(cursor.get(listing.key("last")))
+        last = listing.watermark(cursor)
         page = await self._ask(listing.feed, last, self._settings.page_size)
         start = "no watermark yet" if last is None else f"the watermark {last}"
         return GroupCounts(
@@ -154,7 +154,7 @@ class MarketingCloud:
         size = self._settings.page_size
         for _ in range(_MAX_PAGES):
             page = await self._ask(listing.feed, position.position, size)
-            if page.stated is not None and page.stated < (position.watermark or 0):
+            if page.stated is not None and page.stated < (position.watermark or page.stated):
                 self.problems.append(
                     f"{listing.name}: the provider's watermark went back to {page.stated}: {position.watermark} is kept"
                 )
@@ -195,6 +195,15 @@ class MarketingCloud:
             f"{year / _ALLOWANCE_CALLS:.0%} of the smallest yearly allowance (2 M; 6 M or 200 M by edition)"
         )
         return Probe(summary, requests)
+
+    def fingerprint(self) -> str:
+        """Return a name of the business unit; without `account_id`, of the client that belongs to one."""
+        return self._rest.fingerprint
+
+    async def recognizes(self, fingerprint: str, cursor: Mapping[str, str]) -> bool:
+        """Return False: the fingerprint holds no secret, so another one is another business unit or client."""
+        del fingerprint, cursor
+        return False
 
     async def close(self) -> None:
         """Close all connections."""

@@ -66,6 +66,15 @@ class Spacivox(BaseSource[SpacivoxSettings]):
         self._clock_lead = timedelta(0)
         self._newest_first = False
 
+    def fingerprint(self) -> str:
+        """Return where the API is: each customer has a host, whose tokens are all of one account."""
+        return str(self.client.origin)
+
+    async def recognizes(self, fingerprint: str, cursor: Mapping[str, str]) -> bool:
+        """Return False: another host is another customer's."""
+        del fingerprint, cursor
+        return False
+
     async def pages(self, cursor: Mapping[str, str], watched: Sequence[str]) -> AsyncIterator[Page]:
         """Read every slice that is due, as a rule the oldest first; raises if none of them could be read."""
         del watched
