@@ -432,7 +432,7 @@ class GovDelivery:
             if not soon < entry.due < never or is_in_future(entry.begun, plan.now)
         ]
         if self._first_poll:
-            # The credentials may be new, or the provider mended: a fresh process keeps no wait of its predecessor.
+            # The credentials may be new, or the provider works again: a new process waits for no failure of the last one.
             paths = list(dict.fromkeys([*paths, *(path for path, entry in present.items() if entry.failures)]))
             self._first_poll = False
         healthy = [path for path, entry in present.items() if not entry.failures]
