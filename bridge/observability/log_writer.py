@@ -107,7 +107,7 @@ class LogWriter:
         while rest:
             try:
                 count = os.write(self._descriptor or 0, rest)
-            except BlockingIOError:  # whoever shares the pipe made it so; wait as if it were not
+            except BlockingIOError:  # another process that shares the pipe made it so; wait as if it were not
                 self._wait_writable()
             except OSError:
                 self._torn = self._torn or begun

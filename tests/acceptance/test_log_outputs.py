@@ -60,7 +60,7 @@ class Pipe(Output):
         return writer
 
 
-class UnreadPipe(Pipe):
+class FullPipe(Pipe):
     """A pipe that nobody reads: lines wait for a reader, as many as there is memory for them."""
 
     loses_lines = False
@@ -77,7 +77,7 @@ class ReaderGone(Pipe):
         os.close(self.reader)
 
 
-class NonBlockingPipe(UnreadPipe):
+class NonBlockingPipe(FullPipe):
     """A pipe that somebody else has set to non-blocking, and that nobody reads."""
 
     def open(self) -> int:
@@ -124,7 +124,7 @@ class Closed(Output):
         return os.open(os.devnull, os.O_WRONLY)
 
 
-OUTPUTS = [UnreadPipe, ReaderGone, NonBlockingPipe, FullDevice, FileAtItsLimit, TerminalHungUp, Closed]
+OUTPUTS = [FullPipe, ReaderGone, NonBlockingPipe, FullDevice, FileAtItsLimit, TerminalHungUp, Closed]
 
 
 @contextmanager

@@ -140,12 +140,12 @@ class Faults:
     """What the machine takes away for a while; each method returns how it is given back."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], log: LogReader, admin: redis.Redis, dice: random.Random
+        self, process: subprocess.Popen[bytes], log: LogReader, admin: redis.Redis, rng: random.Random
     ) -> None:
         self._pid = process.pid
         self._log = log
         self._admin = admin
-        self._dice = dice
+        self._rng = rng
 
     def log_closed(self) -> Callable[[], object]:
         self._log.close()
@@ -159,11 +159,11 @@ class Faults:
         """Let no file grow or be written beyond its first page."""
         return self._limit(resource.RLIMIT_FSIZE, 4096)
 
-    def descriptors_used_up(self) -> Callable[[], object]:
-        return self._limit(resource.RLIMIT_NOFILE, len(os.listdir(f"/proc/{self._pid}/fd")))  # noqa: PTH208
+    def descriptors_exhausted(self) -> Callable[[], object]:
+        return self._limit(resource.RLIMIT_NOFILE, len(list(Path(f"/proc/{self._pid}/fd").iterdir())))
 
-    def rights_taken(self) -> Callable[[], object]:
-        self._admin.execute_command("ACL", "SETUSER", "bridge", *self._dice.choice(list(_RIGHTS.values())).split())
+    def rights_revoked(self) -> Callable[[], object]:
+        self._admin.execute_command("ACL", "SETUSER", "bridge", *self._rng.choice(list(_RIGHTS.values())).split())
         return lambda: self._admin.execute_command("ACL", "SETUSER", "bridge", "~*", "+@all")
 
     def _limit(self, kind: int, value: int) -> Callable[[], object]:
@@ -172,7 +172,7 @@ class Faults:
         return lambda: resource.prlimit(self._pid, kind, before)
 
 
-FAULTS = ("log_closed", "log_filled", "disk_full", "descriptors_used_up", "rights_taken")
+FAULTS = ("log_closed", "log_filled", "disk_full", "descriptors_exhausted", "rights_revoked")
 
 
 @asynccontextmanager
@@ -234,20 +234,20 @@ async def _probe(port: int, result: Result) -> None:
 
 
 async def _break(
-    faults: Faults, result: Result, dice: random.Random, longest: float, say: Callable[[str], None]
+    faults: Faults, result: Result, rng: random.Random, longest: float, say: Callable[[str], None]
 ) -> None:
     """Take something away, give it back, and so on: each kind once before any comes again."""
     while True:
-        for name in dice.sample(FAULTS, len(FAULTS)):
-            await asyncio.sleep(dice.uniform(*_PAUSE_SECONDS))
-            seconds = dice.uniform(longest / 3, longest)
+        for name in rng.sample(FAULTS, len(FAULTS)):
+            await asyncio.sleep(rng.uniform(*_PAUSE_SECONDS))
+            seconds = rng.uniform(longest / 3, longest)
             say(f"{name} for {seconds:.0f} s")
             result.faults[name] += 1
-            give_back = getattr(faults, name)()
+            restore = getattr(faults, name)()
             try:
                 await asyncio.sleep(seconds)
             finally:
-                give_back()
+                restore()
 
 
 async def soak(
@@ -260,7 +260,7 @@ async def soak(
 ) -> Result:
     """Run for so long, with faults that last for `longest` seconds at most; then all of it has to arrive."""
     folder = folder or Path(tempfile.mkdtemp(prefix="bridge-resource-soak-"))
-    result, port, dice = Result(), free_port(), random.Random(seed)
+    result, port, rng = Result(), free_port(), random.Random(seed)
     async with stage(folder, result, port) as (simulator, config, admin):
         log = LogReader(folder / "log")
         descriptor = os.open(folder / "log", os.O_WRONLY)
@@ -272,8 +272,8 @@ async def soak(
         try:
             result.made[simulator.world.add_drop().path] = time.monotonic()
             await _until(lambda: bool(result.arrivals) or process.poll() is not None)
-            faults = Faults(process, log, admin, dice)
-            work = [_make(simulator, result), _probe(port, result), _break(faults, result, dice, longest, say)]
+            faults = Faults(process, log, admin, rng)
+            work = [_make(simulator, result), _probe(port, result), _break(faults, result, rng, longest, say)]
             tasks = [asyncio.ensure_future(task) for task in work]
             await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
             for task in (tasks[0], tasks[2]):
@@ -298,6 +298,11 @@ async def _until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.1)
 
 
+def _print(text: str) -> None:
+    sys.stdout.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+    sys.stdout.flush()
+
+
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -305,9 +310,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--longest", type=float, default=30.0, help="seconds that a fault lasts at most")
     options = parser.parse_args()
-    say = lambda text: print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)  # noqa: E731, T201
-    result = asyncio.run(soak(options.minutes * 60, seed=options.seed, longest=options.longest, say=say))
-    say(f"\n{result.table()}")
+    result = asyncio.run(soak(options.minutes * 60, seed=options.seed, longest=options.longest, say=_print))
+    _print(f"\n{result.table()}")
     sys.exit(bool(result.lost or result.changed or result.unsaid() or result.exit_code))
 
 

@@ -13,7 +13,7 @@ LONGEST_SECONDS = 20.0
 
 @pytest.mark.faults
 @pytest.mark.timeout(400)
-async def test_resources_taken_and_given_back_lose_nothing(tmp_path: Path) -> None:
+async def test_resources_withdrawn_at_random_lose_nothing(tmp_path: Path) -> None:
     result = await soak(SECONDS, longest=LONGEST_SECONDS, folder=tmp_path)
     assert result.faults.keys() == {*FAULTS}, result.table()
     assert (result.lost, result.changed, result.unsaid()) == (0, 0, []), result.table()

@@ -52,7 +52,7 @@ async def closed(streams: Streams) -> bool:
         streams[1].close()
 
 
-async def test_probe_is_answered_beside_hundreds_of_idle_connections() -> None:
+async def test_probe_is_answered_among_hundreds_of_idle_connections() -> None:
     async with serving() as server:
         with capture_logs() as logs:
             idle = [await connect(server) for _ in range(400)]

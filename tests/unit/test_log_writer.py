@@ -20,7 +20,7 @@ from bridge.observability.log_writer import LogWriter
 from bridge.observability.logging import configure_logging, drain_logs, write_repeats
 from bridge.observability.repeats import RepeatLimiter
 
-PATIENCE_SECONDS = 20.0
+WAIT_SECONDS = 20.0
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_line_to_a_full_pipe_is_not_waited_for(pipe: tuple[int, io.TextIOWrapper
         while len(received) < kept * 100:
             received += lines.read(65536)
         assert received == (b"x" * 99 + b"\n") * kept
-        assert writer.drain(PATIENCE_SECONDS)
+        assert writer.drain(WAIT_SECONDS)
 
 
 def test_losses_are_reported_once_lines_are_written_again(tmp_path: Path) -> None:
@@ -59,16 +59,16 @@ def test_losses_are_reported_once_lines_are_written_again(tmp_path: Path) -> Non
     with (tmp_path / "log").open("w") as stream:
         writer = LogWriter(stream, report=report)
         writer.write("whole\n")
-        assert writer.drain(PATIENCE_SECONDS)
+        assert writer.drain(WAIT_SECONDS)
         resource.setrlimit(resource.RLIMIT_FSIZE, (9, hard))
         try:
             writer.write("torn after three\n")
             writer.write("lost\n")
-            assert writer.drain(PATIENCE_SECONDS)
+            assert writer.drain(WAIT_SECONDS)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         writer.write("whole again\n")
-        assert done.wait(PATIENCE_SECONDS)
+        assert done.wait(WAIT_SECONDS)
     assert reported == [2] == [writer.lost]
     assert (tmp_path / "log").read_text().splitlines() == ["whole", "tor", "whole again"]
 
@@ -77,7 +77,7 @@ def test_line_with_half_a_character_is_written(tmp_path: Path) -> None:
     with (tmp_path / "log").open("w") as stream:
         writer = LogWriter(stream)
         writer.write("half \ud83d\n")
-        assert writer.drain(PATIENCE_SECONDS)
+        assert writer.drain(WAIT_SECONDS)
     assert (tmp_path / "log").read_text() == "half \\ud83d\n"
 
 
@@ -97,7 +97,7 @@ def limited(limiter: RepeatLimiter, **line: Any) -> dict[str, Any] | None:
         return None
 
 
-class HandMovedTime:
+class ManualTime:
     def __init__(self) -> None:
         self.seconds = 0.0
 
@@ -106,7 +106,7 @@ class HandMovedTime:
 
 
 def test_repeated_warning_comes_once_a_minute_with_its_count() -> None:
-    time = HandMovedTime()
+    time = ManualTime()
     limiter = RepeatLimiter(time)
     lines = []
     for second in range(121):
@@ -120,18 +120,18 @@ def test_repeated_warning_comes_once_a_minute_with_its_count() -> None:
     "other", [{"sink": "b"}, {"event": "another"}, {"level": "error"}, {"reason": "gone"}], ids=str
 )
 def test_warnings_that_say_something_else_all_come(other: dict[str, str]) -> None:
-    limiter = RepeatLimiter(HandMovedTime())
+    limiter = RepeatLimiter(ManualTime())
     assert limited(limiter, sink="a", reason="away")
     assert limited(limiter, **{"sink": "a", "reason": "away", **other})
 
 
-def test_lines_below_a_warning_are_never_held_back() -> None:
-    limiter = RepeatLimiter(HandMovedTime())
+def test_lines_below_a_warning_are_always_written() -> None:
+    limiter = RepeatLimiter(ManualTime())
     assert all(limited(limiter, level="info") for _ in range(5))
 
 
 def test_repeats_are_written_without_another_line() -> None:
-    time = HandMovedTime()
+    time = ManualTime()
     limiter = RepeatLimiter(time)
     for _ in range(4):
         limited(limiter)
@@ -144,7 +144,7 @@ def test_repeats_are_written_without_another_line() -> None:
 
 
 def test_different_lines_take_bounded_memory() -> None:
-    limiter = RepeatLimiter(HandMovedTime())
+    limiter = RepeatLimiter(ManualTime())
     for index in range(5000):
         limited(limiter, sink=f"sink{chr(97 + index % 26)}{index}")
     assert len(limiter._lines) == 1000

@@ -66,7 +66,7 @@ ENDS = {
 
 
 @pytest.mark.parametrize(("end", "reason"), ENDS.values(), ids=ENDS)
-async def test_part_that_ends_untold_is_started_again(
+async def test_part_that_ends_by_itself_is_started_again(
     end: Callable[[], object], reason: str, stop: asyncio.Event
 ) -> None:
     metrics, health, part = Metrics(), Health(), Part(end)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -140,7 +140,9 @@ async def _serve(service: Service, assembly: Assembly) -> None:
 
     http: HttpSettings = assembly.config.http
     tune_gc()
-    await service.run(stop_on_signals(), listen=(http.listen.host, http.listen.port) if http.listen else None)
+    await service.run(
+        stop_on_signals(_log_signal), listen=(http.listen.host, http.listen.port) if http.listen else None
+    )
 
 
 def tune_gc() -> None:
@@ -156,27 +158,34 @@ def tune_gc() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
-def stop_on_signals() -> asyncio.Event:
-    """Return an event that the first SIGTERM, SIGINT or SIGHUP sets; the second one ends the process at once."""
-    import asyncio
-    import signal
+def stop_on_signals(report: Callable[[int], object] = lambda _: None) -> asyncio.Event:
+    """Return an event that the first SIGTERM, SIGINT or SIGHUP sets; the second one ends the process at once.
 
-    import structlog
+    `report` is called with the number of the first one.
+    """
+    import asyncio
 
     from bridge.cli.support.signals import on_first_signal
 
-    log = structlog.get_logger()
     stop = asyncio.Event()
 
     def on_signal(number: int) -> None:
-        log.info(
-            "bridge.signal_received", signal=signal.Signals(number).name,
-            consequence="it ends in good order; a second signal ends it at once",
-        )  # fmt: skip
+        report(number)
         stop.set()
 
     on_first_signal(on_signal)
     return stop
+
+
+def _log_signal(number: int) -> None:
+    import signal
+
+    import structlog
+
+    structlog.get_logger().info(
+        "bridge.signal_received", signal=signal.Signals(number).name,
+        consequence="it ends in good order; a second signal ends it at once",
+    )  # fmt: skip
 
 
 def _show(report: OnceReport, *, as_json: bool, to: TextIO) -> None:

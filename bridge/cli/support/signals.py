@@ -14,7 +14,7 @@ ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 def on_first_signal(act: Callable[[int], object], numbers: tuple[signal.Signals, ...] = ENDING) -> None:
     """Call `act` in the event loop for the first of these signals; after that, each one ends the process at once.
 
-    A SIGHUP that whoever started us has set to be ignored, as `nohup` does, stays ignored.
+    A SIGHUP that was set to be ignored before the start, as `nohup` does, stays ignored.
     """
     loop = asyncio.get_running_loop()
     watched = [number for number in numbers if number != signal.SIGHUP or not _is_ignored(number)]
