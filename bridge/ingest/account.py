@@ -11,7 +11,7 @@ from bridge.protocols.ledger import Ledger
 from bridge.protocols.source import HasAccount, RecognizesAccount, Source
 
 ENTRY = "~account"
-"""The cursor's entry with the account, beside those of the source; stored by this name."""
+"""The cursor's entry with the account, next to those of the source; stored by this name."""
 
 
 class OtherAccount(Permanent):
@@ -19,7 +19,7 @@ class OtherAccount(Permanent):
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class SourceAccount:
     """The account of a source as the ledger keeps it; the fields are stored by their names."""
 
     fingerprint: str
@@ -27,7 +27,7 @@ class Account:
     """The operator's own name of it, the setting `account_label`."""
 
     @classmethod
-    def of(cls, source: Source, label: str | None) -> Account | None:
+    def of(cls, source: Source, label: str | None) -> SourceAccount | None:
         """Return the account that a source asks; None if nothing tells which one that is.
 
         Raises as `RecognizesAccount.fingerprint` does.
@@ -39,7 +39,7 @@ class Account:
         return None if label is None else cls("", label)
 
     @classmethod
-    def load(cls, text: str | None) -> Account | None:
+    def load(cls, text: str | None) -> SourceAccount | None:
         """Read what `dump` wrote; None for a ledger that knows no account yet."""
         try:
             return None if text is None else cls(**json.loads(text))
@@ -57,7 +57,7 @@ async def check_account(name: str, source: Source, label: str | None, cursor: Ma
     A ledger without an account takes the present one. Raises `OtherAccount`, and as `Source.pages` does if the provider
     has to be asked.
     """
-    account, known = Account.of(source, label), Account.load(cursor.get(ENTRY))
+    account, known = SourceAccount.of(source, label), SourceAccount.load(cursor.get(ENTRY))
     if account is None or account == known:
         return None
     if known is None or await _is_same(source, account, known, cursor):
@@ -75,7 +75,7 @@ async def verify_account(ledger: Ledger, name: str, source: Source, label: str |
     await check_account(name, source, label, await ledger.cursor(name))
 
 
-async def _is_same(source: Source, account: Account, known: Account, cursor: Mapping[str, str]) -> bool:
+async def _is_same(source: Source, account: SourceAccount, known: SourceAccount, cursor: Mapping[str, str]) -> bool:
     if account.label is not None and account.label != known.label:
         return known.label is None  # the label is new: the operator says that it is the same account
     if account.label is not None or account.fingerprint == known.fingerprint:
@@ -84,5 +84,5 @@ async def _is_same(source: Source, account: Account, known: Account, cursor: Map
     return isinstance(source, RecognizesAccount) and await source.recognizes(known.fingerprint, own)
 
 
-def _describe(account: Account) -> str:
+def _describe(account: SourceAccount) -> str:
     return account.label or account.fingerprint.partition(" ")[0] or "without a label"
