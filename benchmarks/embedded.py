@@ -27,7 +27,9 @@ def bare(folder: Path, events: Sequence[bytes]) -> float:
     started = time.perf_counter()
     for start in range(0, len(events), BATCH):
         for file in files:
-            file.executemany("INSERT INTO events (body) VALUES (?)", [(one,) for one in events[start : start + BATCH]])
+            file.executemany(
+                "INSERT INTO events (body) VALUES (?)", [(event,) for event in events[start : start + BATCH]]
+            )
             file.commit()
     seconds = time.perf_counter() - started
     for file in files:
@@ -37,8 +39,8 @@ def bare(folder: Path, events: Sequence[bytes]) -> float:
 
 async def ours(rig: Rig, recipients: int, sides: Sides) -> None:
     """Run the bridge with nothing but its state directory."""
-    each = recipients // _MESSAGES
-    paths = rig.far.make(messages=_MESSAGES, recipients=each, phase=STATUSES[0])
+    per_message = recipients // _MESSAGES
+    paths = rig.far.make(messages=_MESSAGES, recipients=per_message, phase=STATUSES[0])
     name = f"embedded-{time.monotonic_ns()}"
     config = rig.config(
         name,
@@ -53,7 +55,7 @@ async def ours(rig: Rig, recipients: int, sides: Sides) -> None:
 
     async def settled(number: int) -> None:
         async def done() -> bool:
-            return sum(one.taken for one in (await store.counts("out")).values()) >= number
+            return sum(counts.taken for counts in (await store.counts("out")).values()) >= number
 
         await until(done, f"{number} events settled", poll_seconds=0.02)
 
@@ -61,7 +63,7 @@ async def ours(rig: Rig, recipients: int, sides: Sides) -> None:
         with rig.bridge(config):
             await settled(recipients + _MESSAGES)
             for number, phase in enumerate(STATUSES[1:], start=2):
-                rig.far.make(messages=_MESSAGES, recipients=each, phase=phase)
+                rig.far.make(messages=_MESSAGES, recipients=per_message, phase=phase)
                 started = time.perf_counter()
                 await settled(number * recipients + _MESSAGES)
                 sides.add("ours", recipients / (time.perf_counter() - started))

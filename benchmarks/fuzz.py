@@ -45,7 +45,7 @@ def counted(function: Callable[[Any], None], counts: Counter[str], name: str) ->
 def with_hypothesis(minutes: float, first_seed: int) -> tuple[Counter[str], dict[str, str]]:
     """Run rounds of all targets until the time is over; return how many inputs each had, and what was found."""
     counts: Counter[str] = Counter()
-    found: dict[str, str] = {}
+    failures: dict[str, str] = {}
     few = settings(
         max_examples=ROUND, deadline=None, database=None, suppress_health_check=list(HealthCheck),
         phases=[Phase.generate, Phase.shrink], print_blob=True,
@@ -54,16 +54,16 @@ def with_hypothesis(minutes: float, first_seed: int) -> tuple[Counter[str], dict
     number = first_seed
     while time.monotonic() < ends:
         for name, (function, strategy) in targets().items():
-            if name in found or time.monotonic() >= ends:
+            if name in failures or time.monotonic() >= ends:
                 continue
             try:
                 seed(number)(few(given(strategy)(counted(function, counts, name))))()
             except Exception:  # noqa: BLE001 - whatever it is, it is what we came for
-                found[name] = traceback.format_exc()
-                print(f"BROKEN with seed {number}: {name}\n{found[name]}", flush=True)
+                failures[name] = traceback.format_exc()
+                print(f"BROKEN with seed {number}: {name}\n{failures[name]}", flush=True)
         number += 1
     print(f"seeds {first_seed} to {number - 1}")
-    return counts, found
+    return counts, failures
 
 
 def with_atheris(name: str, seconds: float) -> None:
@@ -99,11 +99,11 @@ def main() -> int:
             broken += child.exitcode != 0
         print(f"{time.monotonic() - began:.0f} s with atheris, {broken} promises broken")
         return int(broken > 0)
-    counts, found = with_hypothesis(asked.minutes, asked.seed)
+    counts, failures = with_hypothesis(asked.minutes, asked.seed)
     for name in targets():
-        print(f"{counts[name]:>10,}  {'BROKEN' if name in found else 'holds '}  {name}")
-    print(f"{counts.total():>10,}  inputs in {time.monotonic() - began:.0f} s, {len(found)} promises broken")
-    return int(bool(found))
+        print(f"{counts[name]:>10,}  {'BROKEN' if name in failures else 'holds '}  {name}")
+    print(f"{counts.total():>10,}  inputs in {time.monotonic() - began:.0f} s, {len(failures)} promises broken")
+    return int(bool(failures))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def publish_confirmed(url: str, events: Sequence[bytes], topic: str) -> float:
 
         def confirmed(tag: int, multiple: bool) -> None:  # noqa: FBT001 - py-amqp's signature
             if multiple:
-                open_tags.difference_update([one for one in open_tags if one <= tag])
+                open_tags.difference_update([open_tag for open_tag in open_tags if open_tag <= tag])
             else:
                 open_tags.discard(tag)
 

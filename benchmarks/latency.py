@@ -174,12 +174,12 @@ def _quiet_collector() -> Iterator[None]:
 
 def measure(rig: Rig) -> list[Latency]:
     """Find the full load, then take a quarter, half and three quarters of it."""
-    found = []
+    latencies = []
     with _quiet_collector():
         full, _ = asyncio.run(chain(rig, rig.scale.of(15_000, 2_000), None))
         for share in (0.25, 0.5, 0.75):
             rate = full * share
             count = int(rate * rig.scale.of(12, 2)) // PAGE * PAGE
             _, delays = asyncio.run(chain(rig, count, rate))
-            found.append(Latency(rate, _shown(delays), _shown(through_the_broker(rig, count, rate))))
-    return found
+            latencies.append(Latency(rate, _shown(delays), _shown(through_the_broker(rig, count, rate))))
+    return latencies

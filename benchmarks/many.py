@@ -31,14 +31,14 @@ class Spread:
 async def sources(rig: Rig, number: int, recipients: int) -> Spread:
     """Ingest so many recipients through so many sources."""
     rig.reset()
-    each = max(PAGE, recipients // number)
-    paths = rig.far.make(messages=number, recipients=each, phase="sending")
+    per_source = max(PAGE, recipients // number)
+    paths = rig.far.make(messages=number, recipients=per_source, phase="sending")
     config = rig.config(
         "many",
         sources={f"s{index}": rig.source([path], token=f"t{index}") for index, path in enumerate(paths)},
         sinks={"out": {"type": "stdout", "topics": ["#"]}},
     )
-    total = number * (each + 1)
+    total = number * (per_source + 1)
     # One passive declaration counts them all; asking each source's journal would be work beside the work.
     with depth_of(rig, "bridge.sink.out") as confirmed:
 
@@ -59,7 +59,7 @@ async def sources(rig: Rig, number: int, recipients: int) -> Spread:
 async def sinks(rig: Rig, number: int, deliveries: int) -> Spread:
     """Deliver so many events over so many sinks, each of which gets every event."""
     rig.reset()
-    some = events(deliveries // number)
+    queued = events(deliveries // number)
     names = [f"k{index}" for index in range(number)]
     config = rig.config(
         "many",
@@ -73,20 +73,20 @@ async def sinks(rig: Rig, number: int, deliveries: int) -> Spread:
         try:
             for name in names:
                 await broker.declare(f"bridge.sink.{name}", ["#"])
-            for start in range(0, len(some), 500):
-                batch = some[start : start + 500]
+            for start in range(0, len(queued), 500):
+                batch = queued[start : start + 500]
                 first = await store.commit(None, Commit("a", events=batch)) - len(batch) + 1
                 await broker.publish(
-                    [JournalEntry(Position("a", first + index), one) for index, one in enumerate(batch)]
+                    [JournalEntry(Position("a", first + index), count) for index, count in enumerate(batch)]
                 )
         finally:
             await broker.close()
 
         async def settled() -> int:
             all_counts = [await store.counts(name) for name in names]
-            return sum(one.taken for counts in all_counts for one in counts.values())
+            return sum(count.taken for counts in all_counts for count in counts.values())
 
-        total = len(some) * number
+        total = len(queued) * number
 
         async def begun() -> bool:
             return await settled() > total // 20

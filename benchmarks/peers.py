@@ -114,13 +114,13 @@ def rate_of(count: Callable[[], int], expected: int, *, within: float, what: str
     deadline = time.perf_counter() + within
     began: tuple[int, float] | None = None
     while True:
-        now, found = time.perf_counter(), count()
-        if began is None and found >= expected // 10:
-            began = found, now
-        if found >= expected and began is not None:
+        now, count_now = time.perf_counter(), count()
+        if began is None and count_now >= expected // 10:
+            began = count_now, now
+        if count_now >= expected and began is not None:
             return (expected - began[0]) / (now - began[1])
         if now > deadline:
-            raise TimeoutError(f"{what}: {found} of {expected} within {within:.0f} s")
+            raise TimeoutError(f"{what}: {count_now} of {expected} within {within:.0f} s")
         time.sleep(0.01)
 
 
@@ -192,24 +192,24 @@ def connect_config(rig: Rig, messages: Sequence[str], pages: int) -> dict[str, o
 def connect(rig: Rig, recipients: int) -> float:
     """Return how many events a second Redpanda Connect takes from the provider to RabbitMQ's confirmation."""
     program = connect_program()
-    each = recipients // 8 // PAGE * PAGE
-    messages = rig.far.make(messages=8, recipients=each, phase="sending")
+    per_message = recipients // 8 // PAGE * PAGE
+    messages = rig.far.make(messages=8, recipients=per_message, phase="sending")
     file = rig.folder / "connect.yaml"
-    file.write_text(yaml.safe_dump(connect_config(rig, messages, each // PAGE)))
+    file.write_text(yaml.safe_dump(connect_config(rig, messages, per_message // PAGE)))
     with redis.Redis(port=rig.redis.port) as client:
         client.flushall()
     with (
         depth_of(rig, "peer.connect") as depth,
         running([str(program), "-c", str(file)], rig.folder, rig.folder / "connect.log"),
     ):
-        return rate_of(depth, each * 8, within=60, what="Redpanda Connect")
+        return rate_of(depth, per_message * 8, within=60, what="Redpanda Connect")
 
 
 def script(rig: Rig, recipients: int, *, webhook: bool = False) -> float:
     """Return how many events a second the script takes to RabbitMQ's confirmation, and with `webhook` posts too."""
     python = celery_python()
-    each = recipients // 8 // PAGE * PAGE
-    messages = rig.far.make(messages=8, recipients=each, phase="sending")
+    per_message = recipients // 8 // PAGE * PAGE
+    messages = rig.far.make(messages=8, recipients=per_message, phase="sending")
     with redis.Redis(port=rig.redis.port) as client:
         client.flushall()
     environment = {
@@ -235,7 +235,7 @@ def script(rig: Rig, recipients: int, *, webhook: bool = False) -> float:
         depth_of(rig, "peer.script") as depth,
         running(words, rig.folder, rig.folder / "script.log", environment),
     ):
-        return rate_of(depth, each * 8, within=90, what="the Celery script")
+        return rate_of(depth, per_message * 8, within=90, what="the Celery script")
 
 
 def measure(rig: Rig) -> Sides:

@@ -97,8 +97,8 @@ class Provider:
         for page in range(pages):
             numbers = range(offset + page * PAGE, offset + min((page + 1) * PAGE, recipients))
             shown = [
-                recipient(path, one, "final" if place < stirred else phase, created)
-                for place, one in enumerate(numbers)
+                recipient(path, number, "final" if place < stirred else phase, created)
+                for place, number in enumerate(numbers)
             ]
             body = json.dumps(shown).encode()
             more = [f'Link: <{path}/recipients/page/{page + 2}>; rel="next"'] if page + 1 < pages else []

@@ -41,7 +41,7 @@ async def grow(rig: Rig, events: int) -> Growth:
 
         async def settled(number: int) -> None:
             async def done() -> bool:
-                return sum(one.taken for one in (await store.counts("out")).values()) >= number
+                return sum(counts.taken for counts in (await store.counts("out")).values()) >= number
 
             await until(done, f"{number} events settled", within=600, poll_seconds=0.05)
 
@@ -54,8 +54,8 @@ async def grow(rig: Rig, events: int) -> Growth:
                     rig.far.make(messages=_MESSAGES, recipients=per_message, phase=phase)
                 await settled(number * total + _MESSAGES)
             rate = (len(STATUSES) * total - _FIRST) / (time.perf_counter() - started)
-            found = resident(process.pid)
-            return Growth(len(STATUSES) * total, early, found["VmRSS"], found["VmHWM"], rate)
+            resident_bytes = resident(process.pid)
+            return Growth(len(STATUSES) * total, early, resident_bytes["VmRSS"], resident_bytes["VmHWM"], rate)
 
 
 def measure(rig: Rig) -> Growth:

@@ -237,7 +237,7 @@ class Provider:
         self.limiter = Limiter(rate, clock)
         self.asked = 0
         self.listed = 0
-        self.found: dict[str, float] = {}
+        self.found_at: dict[str, float] = {}
         """When each message was asked for the first time."""
 
     async def get(self, target: str, *_: object) -> Response:
@@ -252,7 +252,7 @@ class Provider:
             path = parts.path.partition("/recipients")[0]
             message = self._messages[path].settle(self._time.seconds)
             if parts.path == path:
-                self.found.setdefault(path, self._time.seconds)
+                self.found_at.setdefault(path, self._time.seconds)
                 counts = {"total": message.size, **message.counts}
                 body, more = json.dumps({**message.shown(), "recipient_counts": counts}).encode(), False
             else:
@@ -286,12 +286,14 @@ class Witness:
 
     def hear(self, page: Page) -> None:
         by = (page.by - START).total_seconds()
-        for one in page.observations:
-            awaited = self._awaited.get((one.scope, one.key))
+        for observation in page.observations:
+            awaited = self._awaited.get((observation.scope, observation.key))
             while awaited and awaited[-1][0] <= by:
                 at, status = awaited.pop()
                 self.delays.append(by - at)
-                assert (awaited and awaited[-1][0] <= by) or status == one.status, "an observation is not the truth"
+                assert (awaited and awaited[-1][0] <= by) or status == observation.status, (
+                    "an observation is not the truth"
+                )
 
     @property
     def unseen(self) -> int:
@@ -371,7 +373,7 @@ class Visited:
 def fixed(
     scenario: Scenario,
     messages: Sequence[Message],
-    found: Mapping[str, float],
+    found_at: Mapping[str, float],
     every: float,
     *,
     use_cached_counts: bool = True,
@@ -380,7 +382,10 @@ def fixed(
     delays: list[float] = []
     requests = 0
     free = 0.0
-    due = [(found[one.path], one.number, Visited(one, [at for at, _, _ in one.steps])) for one in messages]
+    due = [
+        (found_at[message.path], message.number, Visited(message, [at for at, _, _ in message.steps]))
+        for message in messages
+    ]
     heapify(due)
     while due:
         then, number, known = heappop(due)
@@ -405,7 +410,7 @@ def fixed(
             free += message.pages / scenario.rate
         if then < end:
             heappush(due, (min(max(then + every, free), end), number, known))
-    return Outcome(requests, delays, sum(len(one.steps) for one in messages) - len(delays), every)
+    return Outcome(requests, delays, sum(len(message.steps) for message in messages) - len(delays), every)
 
 
 def spending(run: Callable[[float], Outcome], requests: int) -> Outcome:
@@ -444,10 +449,10 @@ def compare(scenario: Scenario, seed: int = 1) -> Comparison:
     left = mine.requests - provider.listed
 
     def competitor(*, use_cached_counts: bool) -> Outcome:
-        found = spending(
-            lambda every: fixed(scenario, messages, provider.found, every, use_cached_counts=use_cached_counts), left
+        outcome = spending(
+            lambda every: fixed(scenario, messages, provider.found_at, every, use_cached_counts=use_cached_counts), left
         )
-        return replace(found, requests=found.requests + provider.listed)
+        return replace(outcome, requests=outcome.requests + provider.listed)
 
     changes = sum(len(message.steps) for message in messages)
     return Comparison(scenario, changes, mine, competitor(use_cached_counts=True), competitor(use_cached_counts=False))
@@ -458,15 +463,17 @@ def compare(scenario: Scenario, seed: int = 1) -> Comparison:
 _ROW = "{:<12}{:<31}{:>9}{:>9}{:>8}{:>8}{:>8}{:>8}{:>9}{:>8}"
 
 
-def table(found: Comparison) -> str:
-    rows = [("ours", found.ours), ("fixed", found.fixed), ("fixed, reads everything", found.plain)]
+def table(comparison: Comparison) -> str:
+    rows = [("ours", comparison.ours), ("fixed", comparison.fixed), ("fixed, reads everything", comparison.plain)]
     lines = []
-    for name, one in rows:
-        label = name if one.every is None else f"{name}, {one.every:.0f} s"
-        ratio = "" if one is found.ours else f"{one.mean / found.ours.mean:.1f}"
-        tail = "" if one is found.ours else f"{one.quantile(0.95) / found.ours.quantile(0.95):.1f}"
-        figures = [f"{value:.1f}" for value in (one.mean, *map(one.quantile, (0.5, 0.95, 0.99)))]
-        lines.append(_ROW.format(found.scenario.name, label, one.requests, len(one.delays), *figures, ratio, tail))
+    for name, outcome in rows:
+        label = name if outcome.every is None else f"{name}, {outcome.every:.0f} s"
+        ratio = "" if outcome is comparison.ours else f"{outcome.mean / comparison.ours.mean:.1f}"
+        tail = "" if outcome is comparison.ours else f"{outcome.quantile(0.95) / comparison.ours.quantile(0.95):.1f}"
+        figures = [f"{value:.1f}" for value in (outcome.mean, *map(outcome.quantile, (0.5, 0.95, 0.99)))]
+        lines.append(
+            _ROW.format(comparison.scenario.name, label, outcome.requests, len(outcome.delays), *figures, ratio, tail)
+        )
     return "\n".join(lines)
 
 
@@ -476,10 +483,10 @@ def shares(delays: Sequence[float]) -> list[float]:
     return [(high - low) / len(ordered) for low, high in pairwise(below)]
 
 
-def histogram(found: Comparison) -> str:
-    lines = [f"\n{found.scenario.name}: share of changes by detection delay, ours # and fixed o"]
+def histogram(comparison: Comparison) -> str:
+    lines = [f"\n{comparison.scenario.name}: share of changes by detection delay, ours # and fixed o"]
     for (low, high), mine, theirs in zip(
-        pairwise(_EDGES), shares(found.ours.delays), shares(found.fixed.delays), strict=True
+        pairwise(_EDGES), shares(comparison.ours.delays), shares(comparison.fixed.delays), strict=True
     ):
         label = f"{low}-{high:.0f} s" if high < math.inf else f"> {low} s"
         lines.append(f"{label:>12} {mine:6.1%} {'#' * round(mine * 50)}")
@@ -491,9 +498,9 @@ def write_csv(file: Path, comparisons: Sequence[Comparison]) -> None:
     with file.open("w", newline="") as handle:
         writer = csv.writer(handle)
         writer.writerow(["scenario", "from_seconds", "to_seconds", "ours", "fixed"])
-        for one in comparisons:
-            both = zip(pairwise(_EDGES), shares(one.ours.delays), shares(one.fixed.delays), strict=True)
-            writer.writerows([one.scenario.name, low, high, mine, theirs] for (low, high), mine, theirs in both)
+        for comparison in comparisons:
+            both = zip(pairwise(_EDGES), shares(comparison.ours.delays), shares(comparison.fixed.delays), strict=True)
+            writer.writerows([comparison.scenario.name, low, high, mine, theirs] for (low, high), mine, theirs in both)
 
 
 def main() -> None:
@@ -508,13 +515,13 @@ def main() -> None:
     for scenario in (QUICK,) if chosen.quick else SCENARIOS:
         comparisons.append(compare(scenario, chosen.seed))
         print(table(comparisons[-1]), flush=True)
-    for one in comparisons:
-        print(histogram(one))
+    for comparison in comparisons:
+        print(histogram(comparison))
     if chosen.csv is not None:
         write_csv(chosen.csv, comparisons)
     print(f"\n{time.perf_counter() - started:.0f} s of real time; the lowest ratio of means is", end=" ")
-    print(f"{min(one.ratio for one in comparisons):.1f}, of the 95th percentiles", end=" ")
-    print(f"{min(one.ratio_p95 for one in comparisons):.1f}")
+    print(f"{min(comparison.ratio for comparison in comparisons):.1f}, of the 95th percentiles", end=" ")
+    print(f"{min(comparison.ratio_p95 for comparison in comparisons):.1f}")
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ async def compare(rig: Rig, few: RedisServer, many: RedisServer, recipients: int
         started = time.perf_counter()
         await fill(large, recipients)
         took = time.perf_counter() - started
-        each = (used(many) - empty) / recipients
+        bytes_each = (used(many) - empty) / recipients
         times: tuple[list[float], list[float]] = ([], [])
         for turn in range(10_000 // PAGE):
             # Sweeps of fifty pages each, as a poller makes them, through messages that lie far apart.
@@ -94,7 +94,7 @@ async def compare(rig: Rig, few: RedisServer, many: RedisServer, recipients: int
             spot = sweep * (recipients // (10_000 // PAGE // _SWEEP)) + place * PAGE
             times[0].append(await page(small, turn * PAGE, changed))
             times[1].append(await page(large, spot, changed))
-        return Tracked(recipients, each, median(times[0]), median(times[1]), took / recipients * 1e6)
+        return Tracked(recipients, bytes_each, median(times[0]), median(times[1]), took / recipients * 1e6)
 
 
 def measure(rig: Rig) -> Tracked:

@@ -42,26 +42,26 @@ def events(count: int, *, source: str = "a", message: int = 1) -> list[WireEvent
     return made
 
 
-async def queue(rig: Rig, some: Sequence[WireEvent], sink: str) -> None:
+async def queue(rig: Rig, wire_events: Sequence[WireEvent], sink: str) -> None:
     """Have these events committed, and waiting in a sink's queue."""
     broker = KombuBroker(rig.rabbitmq.url, exchange="bridge.events", clock=Clock())
     try:
         async with rig.store() as store:
             await broker.declare(f"bridge.sink.{sink}", ["#"])
-            for start in range(0, len(some), 500):
-                batch = some[start : start + 500]
+            for start in range(0, len(wire_events), 500):
+                batch = wire_events[start : start + 500]
                 last = await store.commit(None, Commit("a", events=batch))
                 first = last - len(batch) + 1
                 await broker.publish(
-                    [JournalEntry(Position("a", first + index), one) for index, one in enumerate(batch)]
+                    [JournalEntry(Position("a", first + index), event) for index, event in enumerate(batch)]
                 )
     finally:
         await broker.close()
 
 
-async def bare(url: str, some: Sequence[WireEvent], concurrency: int) -> float:
+async def bare(url: str, wire_events: Sequence[WireEvent], concurrency: int) -> float:
     """Post ready bytes, as many at once as the sink does; return posts a second."""
-    waiting = list(some)
+    waiting = list(wire_events)
 
     async def post(session: aiohttp.ClientSession) -> None:
         while waiting:
@@ -72,13 +72,13 @@ async def bare(url: str, some: Sequence[WireEvent], concurrency: int) -> float:
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=concurrency)) as session:
         started = time.perf_counter()
         await asyncio.gather(*(post(session) for _ in range(concurrency)))
-        return len(some) / (time.perf_counter() - started)
+        return len(wire_events) / (time.perf_counter() - started)
 
 
-async def ours(rig: Rig, some: Sequence[WireEvent]) -> float:
+async def ours(rig: Rig, wire_events: Sequence[WireEvent]) -> float:
     """Let the real process deliver what waits in the queue; return events settled a second."""
     rig.reset()
-    await queue(rig, some, "crm")
+    await queue(rig, wire_events, "crm")
     config = rig.config(
         "webhooks",
         sources={"a": rig.source(["/messages/sms/1"])},
@@ -91,28 +91,28 @@ async def ours(rig: Rig, some: Sequence[WireEvent]) -> float:
     async with rig.store() as store:
 
         async def settled() -> int:
-            return sum(one.taken for one in (await store.counts("crm")).values())
+            return sum(event.taken for event in (await store.counts("crm")).values())
 
         async def begun() -> bool:
-            return await settled() >= len(some) // 10
+            return await settled() >= len(wire_events) // 10
 
         async def done() -> bool:
-            return await settled() >= len(some)
+            return await settled() >= len(wire_events)
 
         with rig.bridge(config, "sink"):
             await until(begun, "the first events settled", poll_seconds=0.005)
             first, started = await settled(), time.perf_counter()
             await until(done, "all events settled", poll_seconds=0.005)
             taken = time.perf_counter() - started
-    assert rig.far.posts() - before == len(some), "each event is posted once"
-    return (len(some) - first) / taken
+    assert rig.far.posts() - before == len(wire_events), "each event is posted once"
+    return (len(wire_events) - first) / taken
 
 
 def measure(rig: Rig) -> Sides:
     """Let both take turns."""
     sides = Sides()
-    some = events(rig.scale.of(12_000, 2_000))
+    wire_events = events(rig.scale.of(12_000, 2_000))
     for _ in range(rig.scale.of(3, 1)):
-        sides.add("ours", asyncio.run(ours(rig, some)))
-        sides.add("bare", asyncio.run(bare(f"{rig.far.url}/hook", some, CONCURRENCY)))
+        sides.add("ours", asyncio.run(ours(rig, wire_events)))
+        sides.add("bare", asyncio.run(bare(f"{rig.far.url}/hook", wire_events, CONCURRENCY)))
     return sides

@@ -22,11 +22,11 @@ def check_text(text: str, limit: int, *, marked: bool) -> None:
         assert not re.search(r"&(?!amp;|lt;|gt;)", rest)
 
 
-def check_object(found: dict, limit: int, kinds: set[str]) -> None:
-    assert found["type"] in kinds
-    allowed = {"type", "text", "emoji"} if found["type"] == "plain_text" else {"type", "text", "verbatim"}
-    assert set(found) <= allowed
-    check_text(found["text"], limit, marked=found["type"] == "mrkdwn")
+def check_object(text: dict, limit: int, kinds: set[str]) -> None:
+    assert text["type"] in kinds
+    allowed = {"type", "text", "emoji"} if text["type"] == "plain_text" else {"type", "text", "verbatim"}
+    assert set(text) <= allowed
+    check_text(text["text"], limit, marked=text["type"] == "mrkdwn")
 
 
 def check_block(block: dict) -> None:

@@ -25,7 +25,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LONGEST = ("test_crash_matrix", "test_main_job", "test_outages", "test_tape", "test_canaries", "test_budget")
-FLOORS = ("faults", "acceptance", "contract", "house", "unit")
+LEVELS = ("faults", "acceptance", "contract", "house", "unit")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -34,8 +34,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     def place(item: pytest.Item) -> tuple[bool, int, str]:
         path = item.path
         heavy = path.stem in LONGEST and path.parent.name != "unit"
-        floor = FLOORS.index(path.parent.name) if path.parent.name in FLOORS else -1
-        return not heavy, LONGEST.index(path.stem) if heavy else floor, str(path)
+        level = LEVELS.index(path.parent.name) if path.parent.name in LEVELS else -1
+        return not heavy, LONGEST.index(path.stem) if heavy else level, str(path)
 
     items.sort(key=place)
 

@@ -104,10 +104,10 @@ async def until(condition: Callable[[], Any], what: str, within: float = 120.0) 
     deadline = time.monotonic() + within
     while True:
         began = time.monotonic()
-        found = condition()
-        if isinstance(found, Awaitable):
-            found = await found
-        if found:
+        holds = condition()
+        if isinstance(holds, Awaitable):
+            holds = await holds
+        if holds:
             return
         if time.monotonic() > deadline:
             raise TimeoutError(f"not within {within:g} s: {what}")
@@ -138,14 +138,14 @@ class Consumer:
     @property
     def histories(self) -> dict[str, list[tuple[str, str | None, str | None]]]:
         """For each resource what was said of it, in order: status, previous status, detail."""
-        found: dict[str, list[tuple[str, str | None, str | None]]] = defaultdict(list)
+        histories: dict[str, list[tuple[str, str | None, str | None]]] = defaultdict(list)
         seen = set()
         for event in self.events:
             data = event["data"]
             if data["channel"] != "bridge" and event["id"] not in seen:
                 seen.add(event["id"])
-                found[event["subject"]].append((data["status"], data["previous"], data["detail"]))
-        return dict(found)
+                histories[event["subject"]].append((data["status"], data["previous"], data["detail"]))
+        return dict(histories)
 
 
 @asynccontextmanager
@@ -246,19 +246,19 @@ def taps(folder: Path) -> int:
 
 def expected(simulator: Simulator) -> dict[str, list[tuple[str, str | None, str | None]]]:
     """Return what the providers have shown, for each resource in order. Lists of messages are not read for statuses."""
-    found: dict[str, list[tuple[str, str | None, str | None]]] = defaultdict(list)
+    histories: dict[str, list[tuple[str, str | None, str | None]]] = defaultdict(list)
     for shown in simulator.ground_truth(without=["messages"]):
-        found[shown.subject].append((shown.status, shown.previous, shown.detail))
-    return dict(found)
+        histories[shown.subject].append((shown.status, shown.previous, shown.detail))
+    return dict(histories)
 
 
 def differences(simulator: Simulator, consumer: Consumer) -> dict[str, Any]:
     """Return the resources of which the consumer heard something else than the providers have shown."""
-    shown, heard = expected(simulator), consumer.histories
+    shown, received = expected(simulator), consumer.histories
     return {
-        subject: {"shown": shown.get(subject), "heard": heard.get(subject)}
-        for subject in sorted({*shown, *heard})
-        if shown.get(subject) != heard.get(subject)
+        subject: {"shown": shown.get(subject), "received": received.get(subject)}
+        for subject in sorted({*shown, *received})
+        if shown.get(subject) != received.get(subject)
     }
 
 
@@ -268,24 +268,24 @@ def missing(simulator: Simulator, consumer: Consumer) -> dict[str, Any]:
     A process that dies between an answer and its commit has seen what nobody will see again, should the status have
     moved on by the next poll. So what was heard are the shown statuses in order, some perhaps passed over, and the last.
     """
-    shown, heard = expected(simulator), consumer.histories
-    found = {}
-    for subject in sorted({*shown, *heard}):
+    shown, received = expected(simulator), consumer.histories
+    differing = {}
+    for subject in sorted({*shown, *received}):
         seen = [(status, detail) for status, _, detail in shown.get(subject, [])]
-        told = [(status, detail) for status, _, detail in heard.get(subject, [])]
+        published = [(status, detail) for status, _, detail in received.get(subject, [])]
         rest = iter(seen)
-        if not told or told[-1:] != seen[-1:] or not all(one in rest for one in told):
-            found[subject] = {"shown": shown.get(subject), "heard": heard.get(subject)}
-    return found
+        if not published or published[-1:] != seen[-1:] or not all(pair in rest for pair in published):
+            differing[subject] = {"shown": shown.get(subject), "received": received.get(subject)}
+    return differing
 
 
 async def agreed(
-    simulator: Simulator, heard: Callable[[], Consumer], compare: Callable[..., dict[str, Any]] = differences
+    simulator: Simulator, consumer: Callable[[], Consumer], compare: Callable[..., dict[str, Any]] = differences
 ) -> None:
     """Stop the world's time, and wait until all of it was seen, and heard of."""
     simulator.time.freeze()
     await until(lambda: not simulator.unseen(), "the bridge has looked at every resource")
-    await until(lambda: not compare(simulator, heard()), "what was shown is heard")
+    await until(lambda: not compare(simulator, consumer()), "what was shown is heard")
 
 
 def write_config(

@@ -38,7 +38,7 @@ class Overheard(Intake):
         return self.round
 
 
-async def _not_held_back(_: str) -> str | None:
+async def _no_backpressure(_: str) -> str | None:
     return None
 
 
@@ -54,7 +54,7 @@ class Polled(PollListener):
         self.source = plugin.build(name, self.settings, clock)
         self.intake = Overheard(name, config["type"], self.source, store, clock)
         self.poller = Poller(
-            name, self.settings, self.intake, store, clock, watcher=self, backpressure=_not_held_back
+            name, self.settings, self.intake, store, clock, watcher=self, backpressure=_no_backpressure
         )  # fmt: skip
         self.states: list[tuple[str, str | None]] = []
         self.catalogue = Catalogue((*plugin.events, *INTERNAL_EVENTS))
@@ -81,22 +81,22 @@ class Polled(PollListener):
 
     async def events(self) -> list[Event]:
         """All that was committed, in the journal's order."""
-        found: list[Event] = []
+        events: list[Event] = []
         after = (await self.store.journal(self.name)).base
         while entries := await self.store.read(self.name, after, 10_000):
             assert [entry.position.seq for entry in entries] == [*range(after + 1, after + 1 + len(entries))]
             after = entries[-1].position.seq
-            found += [self.catalogue.read(entry.event.body) for entry in entries]
-        return found
+            events += [self.catalogue.read(entry.event.body) for entry in entries]
+        return events
 
     async def histories(self) -> dict[str, History]:
         """For each resource what was committed of it, in order; no id stands there twice."""
-        found: dict[str, History] = defaultdict(list)
+        histories: dict[str, History] = defaultdict(list)
         events = [event for event in await self.events() if event.data.channel != "bridge"]
         assert len({event.id for event in events}) == len(events)
         for event in events:
-            found[event.subject].append((event.data.status, event.data.previous, event.data.detail))
-        return dict(found)
+            histories[event.subject].append((event.data.status, event.data.previous, event.data.detail))
+        return dict(histories)
 
 
 @asynccontextmanager

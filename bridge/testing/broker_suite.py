@@ -97,7 +97,7 @@ class _RoutingPromises(_BrokerFixtures):
             assert await nothing_more(inbox)
         assert unroutable == len(unwanted)
 
-    async def test_an_event_that_two_patterns_of_a_queue_select_comes_once(self, broker: Broker) -> None:
+    async def test_event_matching_two_patterns_arrives_once(self, broker: Broker) -> None:
         """Patterns of one queue may overlap."""
         await broker.declare(QUEUE, ["#", "voice.#", "*.recipient.*"])
         assert await broker.publish([entry(1, "voice.recipient.sent")]) == 0
@@ -130,7 +130,7 @@ class _MessagePromises(_BrokerFixtures):
         assert got.position == Position("city", 7)
         assert got.problem is None
 
-    async def test_a_message_that_is_no_json_object_says_so_and_keeps_its_bytes(self, broker: Broker) -> None:
+    async def test_message_without_json_object_keeps_its_bytes(self, broker: Broker) -> None:
         """A malformed message is handed on for somebody to look at, and never raises."""
         await broker.declare(QUEUE, ["#"])
         bodies = [b"\xff\xfe\x00 not text", b"[1, 2]", b"{", b"NaN"]

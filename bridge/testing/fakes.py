@@ -109,7 +109,7 @@ class KeepingSink:
     """A sink that keeps what it was given; `answer` may raise, or wait."""
 
     answer: Callable[[Outgoing], None] = lambda _: None
-    taken: list[Outgoing] = field(default_factory=list)
+    delivered: list[Outgoing] = field(default_factory=list)
     tries: int = 0
     most_at_once: int = 0
     gate: asyncio.Event | None = None
@@ -130,7 +130,7 @@ class KeepingSink:
             else:
                 await asyncio.sleep(0)
             self.answer(outgoing)
-            self.taken.append(outgoing)
+            self.delivered.append(outgoing)
         finally:
             self._now -= 1
 

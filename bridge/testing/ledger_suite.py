@@ -145,7 +145,7 @@ class LeaseSuite(StoreFixtures):
         with pytest.raises(LeaseLost):
             await store.commit(lease, Commit("city", events=events(1)))
 
-    async def test_renewing_holds_a_lease_for_longer_than_its_time_to_live(self, store: Store, second: Store) -> None:
+    async def test_renewed_lease_outlasts_its_time_to_live(self, store: Store, second: Store) -> None:
         """A renewed lease goes on for another time to live."""
         lease = await held(store, "source/city", "one", 0.4)
         until = time.monotonic() + 0.8
@@ -284,7 +284,7 @@ class StatusSuite(StoreFixtures):
         assert await store.cursor("city") == {}
         assert await second.commit(new, Commit("city", [change("1", None, "n")], events(1))) == 1
 
-    async def test_of_two_who_decided_the_same_one_is_told_to_decide_again(self, store: Store, second: Store) -> None:
+    async def test_second_of_two_equal_commits_gets_a_conflict(self, store: Store, second: Store) -> None:
         """One transition is committed once, also when two processes saw it at the same moment."""
         page = Commit("city", [change("1", None, "n")], events(1))
         done = await asyncio.gather(

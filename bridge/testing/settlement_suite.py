@@ -78,10 +78,10 @@ class TakingSuite(StoreFixtures):
 
     async def test_of_many_who_take_at_once_one_gets_each(self, store: Store, second: Store) -> None:
         """Several consumers of one queue never send one event twice at a time."""
-        taken = await asyncio.gather(
+        accepted = await asyncio.gather(
             *((store, second)[n % 2].accept("crm", arrivals(*range(1, 40)), later()) for n in range(8))
         )
-        assert sorted(position.seq for part in taken for position in part) == list(range(1, 40))
+        assert sorted(position.seq for part in accepted for position in part) == list(range(1, 40))
 
     async def test_an_offered_delivery_is_due_and_claimed_by_nobody(self, store: Store) -> None:
         """An offer makes deliveries wait for their due time."""

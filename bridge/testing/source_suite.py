@@ -409,7 +409,7 @@ class _EventPromises(_SourceFixtures):
         work.begin()
         await work.publish_all()
 
-    async def test_a_process_that_is_killed_before_any_of_its_commits_costs_nothing(self, work: Work) -> None:
+    async def test_process_killed_before_any_commit_loses_nothing(self, work: Work) -> None:
         for made in range(_REQUESTS):
             first, _ = work.add(2)
             work.ledger.left = made
@@ -425,7 +425,7 @@ class _EventPromises(_SourceFixtures):
         assert made, "it was never killed"
         await work.publish_all()
 
-    async def test_a_poll_that_is_broken_off_after_any_of_its_pages_costs_nothing(self, work: Work) -> None:
+    async def test_poll_interrupted_after_any_page_loses_nothing(self, work: Work) -> None:
         work.add(5)
         for pages in range(_REQUESTS):
             seen = 0
@@ -450,9 +450,7 @@ class _EventPromises(_SourceFixtures):
         await work.intake.backfill(now - _DAY, work.time.now())
         assert await work.published() == work.wanted
 
-    async def test_with_baseline_what_a_first_start_finds_is_recorded_and_what_happens_later_is_told(
-        self, tmp_path: Path
-    ) -> None:
+    async def test_baseline_publishes_only_changes_after_first_start(self, tmp_path: Path) -> None:
         async with self.at_work(tmp_path, baseline=True) as work:
             old = [work.account.add() for _ in range(3)]
             work.wanted = Counter(dict.fromkeys(old, 0))
@@ -521,7 +519,7 @@ class _PagePromises(_SourceFixtures):
                 assert (event.status, event.entity) == (status, kind.entity)
                 assert kind.channel in event.channels
 
-    async def test_details_are_added_to_what_was_asked_about_in_its_order(self, work: Work) -> None:
+    async def test_details_are_added_in_the_order_of_observations(self, work: Work) -> None:
         work.add(5)
         seen = [observation for page in await work.pages() for observation in page.observations]
         completed = await work.source.complete(seen)
@@ -551,7 +549,7 @@ class _OperatorPromises(_SourceFixtures):
         self.check_text(str(away.value))
 
     @pytest.mark.parametrize("text", ["", "no such thing", "/../../etc/passwd", "\n", "https://example.com/?a=b"])
-    async def test_a_resource_that_it_does_not_know_is_refused_with_a_reason(self, work: Work, text: str) -> None:
+    async def test_unknown_resource_is_refused_with_a_reason(self, work: Work, text: str) -> None:
         with pytest.raises(ValueError, match=r"\w") as refused:
             work.source.resource(text)
         assert not isinstance(refused.value, UnicodeError)
@@ -582,7 +580,7 @@ class _FaultPromises(_SourceFixtures):
             assert error.retry_after == pytest.approx(177, abs=2)
 
     @pytest.mark.parametrize("step", NONSENSE.values(), ids=NONSENSE.keys())
-    async def test_an_answer_that_nobody_can_read_is_a_failure_and_costs_nothing(self, work: Work, step: Step) -> None:
+    async def test_unreadable_answer_is_a_failure_and_loses_nothing(self, work: Work, step: Step) -> None:
         assert (await self.harmed(work, step)).noticed
 
     @pytest.mark.parametrize("step", SHAPES.values(), ids=SHAPES.keys())
@@ -600,7 +598,7 @@ class _FaultPromises(_SourceFixtures):
             assert elsewhere.requests == []
 
     @pytest.mark.parametrize("step", [silence(), drip()], ids=["silent", "dripping"])
-    async def test_a_provider_that_never_comes_to_an_end_can_be_left(self, work: Work, step: Step) -> None:
+    async def test_endless_provider_can_be_left(self, work: Work, step: Step) -> None:
         work.add(2)
         work.provider.default = step
         polling = asyncio.ensure_future(work.intake.poll(await work.lease()))
@@ -664,9 +662,7 @@ class _FaultPromises(_SourceFixtures):
         assert good, "no request was made"
         await work.publish_all()
 
-    async def test_with_baseline_a_request_that_fails_at_the_first_start_makes_nothing_old_news(
-        self, tmp_path: Path
-    ) -> None:
+    async def test_baseline_survives_a_failed_request_at_first_start(self, tmp_path: Path) -> None:
         for good in range(_REQUESTS):
             folder = tmp_path / str(good)
             folder.mkdir()

@@ -28,7 +28,7 @@ def installed(tmp_path_factory) -> str:
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {about['name']}\nVersion: {about['version']}\n")
         groups = about["entry-points"].items()
-        points = [f"[{group}]\n" + "".join(f"{n} = {v}\n" for n, v in each.items()) for group, each in groups]
+        points = [f"[{group}]\n" + "".join(f"{n} = {v}\n" for n, v in entries.items()) for group, entries in groups]
         (info / "entry_points.txt").write_text("".join(points))
     return os.pathsep.join(map(str, (folder, *PROJECTS)))
 
@@ -146,7 +146,7 @@ CASES = [
 @pytest.mark.parametrize(
     ("text", "line", "key", "words"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
 )
-def test_a_problem_is_one_line_with_its_place_its_key_and_what_to_do(bridge, text, line, key, words) -> None:
+def test_problem_is_one_line_with_place_key_and_remedy(bridge, text, line, key, words) -> None:
     (bridge.folder / "bridge.yaml").write_text(text)
     done = bridge("check", "--offline", "-c", "bridge.yaml")
     assert done.returncode == 3
@@ -182,14 +182,14 @@ def _not_text(folder: Path) -> str:
     ],
     ids=["absent", "directory", "not text"],
 )
-def test_a_file_that_cannot_be_read_is_named_with_the_reason(bridge, file, words) -> None:
+def test_unreadable_file_is_named_with_the_reason(bridge, file, words) -> None:
     name = file(bridge.folder)
     done = bridge("check", "--offline", "-c", name)
     assert done.returncode == 3
     assert re.fullmatch(rf"{name}: .*{words}.*\n", done.stderr)
 
 
-def test_all_problems_are_told_at_once_in_the_order_of_the_file(bridge) -> None:
+def test_all_problems_are_reported_in_file_order(bridge) -> None:
     (bridge.folder / "bridge.yaml").write_text(
         f"exchange: ''\n{SOURCES}    rate: fast\n    tokn: x\n  other: {{type: nothing}}\nsinks:\n  a: {{type: webhook}}\n"
     )
@@ -197,9 +197,9 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_file(bridge) -> None:
     assert done.returncode == 3
     lines = [int(line.split(":")[1]) for line in done.stderr.splitlines()]
     assert lines == [1, 7, 8, 9, 11, 11]
-    told = json.loads(done.stdout)
-    assert not told["ok"]
-    assert [problem["key"] for problem in told["problems"]] == [
+    problems = json.loads(done.stdout)
+    assert not problems["ok"]
+    assert [problem["key"] for problem in problems["problems"]] == [
         "exchange", "sources.drops.rate", "sources.drops.tokn", "sources.other.type", "sinks.a.topics", "sinks.a.url",
     ]  # fmt: skip
 
@@ -217,7 +217,7 @@ def test_the_variable_stands_for_the_option(bridge) -> None:
     assert bridge("check", "--offline").returncode == 2
 
 
-def test_a_starter_file_is_valid_as_soon_as_its_variables_are_set(bridge) -> None:
+def test_starter_file_is_valid_once_variables_are_set(bridge) -> None:
     made = bridge("config", "new")
     assert (made.returncode, made.stderr) == (0, "")
     (bridge.folder / "bridge.yaml").write_text(made.stdout)

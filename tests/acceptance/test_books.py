@@ -77,10 +77,10 @@ class Setting:
         quiet = 0
         for _ in range(rounds):
             self.time.ahead += HOUR
-            before = [len(await each.events()) for each in self.sources.values()]
+            before = [len(await source.events()) for source in self.sources.values()]
             await self.poll()
-            moved = before != [len(await each.events()) for each in self.sources.values()]
-            failed = any(each.error or each.source.behind for each in self.sources.values())
+            moved = before != [len(await source.events()) for source in self.sources.values()]
+            failed = any(source.error or source.source.behind for source in self.sources.values())
             quiet = 0 if moved or failed else quiet + 1
             if quiet >= 3:
                 break
@@ -102,13 +102,13 @@ async def world(folder: Path, simulated: SimulatorSettings | None = None, *names
 
 
 def resources(report: Report, *whats: str) -> set[str]:
-    return {one.resource for one in report.differences if not whats or one.what in whats}
+    return {difference.resource for difference in report.differences if not whats or difference.what in whats}
 
 
 # --- they balance -----------------------------------------------------------------------------------------------------
 
 
-async def test_after_a_lively_time_the_books_balance_and_count_what_the_provider_counts(tmp_path) -> None:
+async def test_books_balance_after_many_changes(tmp_path) -> None:
     async with world(tmp_path, LIVELY) as here:
         for _ in range(5):
             here.time.ahead += 5
@@ -146,7 +146,9 @@ async def test_a_recipient_that_a_page_leaves_out_is_named(tmp_path) -> None:
         here.world.move(left_out, "failed")
         report = await here.compare("city")
         assert resources(report) == {left_out}
-        assert [(one.what, one.provider, one.ledger) for one in report.differences] == [("missing", "failed", None)]
+        assert [(difference.what, difference.provider, difference.ledger) for difference in report.differences] == [
+            ("missing", "failed", None)
+        ]
         here.simulator.switch_off()
         (report,) = (await here.settle()).values()
         assert report.balanced
@@ -166,7 +168,7 @@ async def test_a_message_that_vanished_is_named_with_its_recipients(tmp_path) ->
         assert (await here.compare("city", resource=kept.path)).balanced
 
 
-async def test_counts_that_do_not_add_up_are_the_providers_own_difference(tmp_path) -> None:
+async def test_inconsistent_provider_counts_are_the_providers_difference(tmp_path) -> None:
     async with world(tmp_path, None, "city") as here:
         message = here.world.add_message("voice", 4, status="completed", recipient_status="failed")
         for index, detail in enumerate(("busy", "no_answer", "could_not_connect")):
@@ -180,7 +182,7 @@ async def test_counts_that_do_not_add_up_are_the_providers_own_difference(tmp_pa
         assert "counts 4 recipients" in report.contradictions[0]
 
 
-async def test_a_message_that_no_list_shows_to_the_poller_is_named(tmp_path) -> None:
+async def test_message_missing_from_every_list_is_named(tmp_path) -> None:
     async with world(tmp_path, None, "city") as here:
         message = here.world.add_message("sms", 2, status="completed", recipient_status="sent")
         report = await here.compare("city")
@@ -199,7 +201,7 @@ async def test_a_record_that_is_shown_no_more_is_named(tmp_path) -> None:
         assert resources(report, "status") == {drops[3].path}
 
 
-async def test_an_event_beyond_the_watermark_and_one_that_was_lost_are_named(tmp_path) -> None:
+async def test_event_beyond_watermark_and_lost_event_are_named(tmp_path) -> None:
     async with world(tmp_path, None, "journeys") as here:
         await here.poll()
         events = [here.world.add_send_event() for _ in range(3)]
@@ -234,7 +236,7 @@ async def reconciled(folder: Path, config: Path, *arguments: str) -> tuple[int, 
     return code, json.loads(said)
 
 
-async def test_the_service_publishes_a_difference_that_stays_once_and_the_command_names_it(tmp_path) -> None:
+async def test_lasting_difference_is_published_once_and_shown_by_command(tmp_path) -> None:
     async with Simulator(SimulatorSettings.still()) as simulator:
         message = simulator.world.add_message("sms", 60, status="sending", recipient_status="sending")
         sinks = {"screen": {"type": "stdout", "topics": ["bridge.#"]}}
@@ -296,7 +298,7 @@ async def test_the_table_names_what_differs_and_what_was_not_delivered(tmp_path)
         (["reconcile", "drops", "--patience", "long"], "--patience: 'long' is not a duration"),
     ],
 )
-def test_a_wrong_call_says_what_is_wrong_with_it(arguments, says, tmp_path, capsys) -> None:
+def test_reconcile_refuses_a_wrong_call_with_the_reason(arguments, says, tmp_path, capsys) -> None:
     config = tmp_path / "bridge.yaml"
     config.write_text("sources: {drops: {type: spacivox, url: 'http://127.0.0.1:9', token: t}}\n")
     with pytest.raises(SystemExit) as ended:
@@ -306,7 +308,7 @@ def test_a_wrong_call_says_what_is_wrong_with_it(arguments, says, tmp_path, caps
     assert says in capsys.readouterr().err
 
 
-async def test_a_backfill_beside_the_running_service_repeats_nothing_and_moves_nothing_back(tmp_path) -> None:
+async def test_backfill_during_service_repeats_nothing_and_reverts_nothing(tmp_path) -> None:
     async with Simulator(replace(LIVELY, seed=6, messages_per_minute=1.5, speed=30.0)) as simulator:
         config = write_config(tmp_path, simulator)
         async with consuming_tail(tmp_path, config) as consumer:
@@ -333,9 +335,9 @@ def committed(folder: Path) -> int:
         return int(db.execute("SELECT sum(committed - base) FROM source").fetchone()[0])
 
 
-def is_part_of(some: list[str], all_: list[str]) -> bool:
+def is_part_of(part: list[str], all_: list[str]) -> bool:
     rest = iter(all_)
-    return all(one in rest for one in some)
+    return all(item in rest for item in part)
 
 
 # --- whatever happens -------------------------------------------------------------------------------------------------
@@ -374,7 +376,7 @@ happenings = st.one_of(
 BOUNDED = {} if os.environ.get("HYPOTHESIS_PROFILE") == "long" else {"max_examples": 25}
 
 
-async def happen(here: Setting, name: str, what: tuple[Any, ...], vanished: set[str]) -> None:
+async def happen(here: Setting, name: str, what: tuple[Any, ...], removed: set[str]) -> None:
     """Let one thing happen to the provider of a source, or to the source itself."""
     match what:
         case ["poll"]:
@@ -386,9 +388,9 @@ async def happen(here: Setting, name: str, what: tuple[Any, ...], vanished: set[
         case ["fault", which, share, limit]:
             names = FAULTS[name]
             here.simulator.switch_on(names[which % len(names)], share=share, limit=limit)
-        case ["vanish", which] if name == "city" and (found := messages(here)):
-            path = found[which % len(found)]
-            vanished.update([path, *here.world.find(path)[0].recipients])
+        case ["vanish", which] if name == "city" and (paths := messages(here)):
+            path = paths[which % len(paths)]
+            removed.update([path, *here.world.find(path)[0].recipients])
             here.world.remove(path)
         case _:
             live(here, name, what)
@@ -410,8 +412,8 @@ def live(here: Setting, name: str, what: tuple[Any, ...]) -> None:
             world.move(everybody[which % len(everybody)], status)
         case ["move", which, status] if name == "drops" and (records := world.records["voicemail_drop"]):
             world.move_drop(records[which % len(records)], STATUSES.index(status) % 4)
-        case ["message moves", which, status] if name == "city" and (found := messages(here)):
-            world.move(found[which % len(found)], status)
+        case ["message moves", which, status] if name == "city" and (paths := messages(here)):
+            world.move(paths[which % len(paths)], status)
 
 
 def messages(here: Setting) -> list[str]:
@@ -419,26 +421,26 @@ def messages(here: Setting) -> list[str]:
 
 
 def recipients(here: Setting) -> list[str]:
-    return [path for found in messages(here) for path in here.world.find(found)[0].recipients]
+    return [path for paths in messages(here) for path in here.world.find(paths)[0].recipients]
 
 
 def present(here: Setting, name: str) -> dict[str, str]:
     """Return the status of each resource as it is in the world now, by the words of the topics."""
     world, now = here.world, here.world.now()
-    found = {}
+    statuses = {}
     if name == "city":
         for path in (*messages(here), *recipients(here)):
             message, index = world.find(path)
-            found[path] = (message.state if index is None else message.states[index]).status
+            statuses[path] = (message.state if index is None else message.states[index]).status
     for record in world.records["voicemail_drop"]:
-        found[record.path] = record.state(now).status
-    return {path: status_word(SOURCES[name], path, status) for path, status in found.items()}
+        statuses[record.path] = record.state(now).status
+    return {path: status_word(SOURCES[name], path, status) for path, status in statuses.items()}
 
 
 async def check_ids(polled: Polled) -> dict[str, str]:
     """Hold every event's id, previous status and recorded time against those before it: none is repeated or missing.
 
-    Returns the status that was told last of each resource.
+    Returns the last published status of each resource.
     """
     before: dict[str, str] = {}
     entered: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -468,24 +470,24 @@ async def check_ids(polled: Polled) -> dict[str, str]:
     story=st.lists(happenings, min_size=3, max_size=25),
 )
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], **BOUNDED)
-def test_after_any_history_and_any_faults_the_books_balance_once_the_provider_is_well(name, story) -> None:
-    async def tell(folder: Path) -> None:
+def test_books_balance_after_any_faults_once_provider_recovers(name, story) -> None:
+    async def check(folder: Path) -> None:
         async with world(folder, None, name) as here:
-            vanished: set[str] = set()
-            await happen(here, name, ("born", "sms", 3), vanished)
+            removed: set[str] = set()
+            await happen(here, name, ("born", "sms", 3), removed)
             for what in story:
-                await happen(here, name, what, vanished)
+                await happen(here, name, what, removed)
             here.simulator.switch_off()
             report = (await here.settle())[name]
             note(f"{report.differences} {report.failures} {here.sources[name].problems}")
             assert report.failures == {}
-            assert resources(report) <= vanished
+            assert resources(report) <= removed
             assert resources(report, "gone") == resources(report)
             known = await here.sources[name].store.cursor(name)
-            assert {path for path in vanished if path in known} <= resources(report)
+            assert {path for path in removed if path in known} <= resources(report)
             assert here.simulator.unseen() == []
-            told = await check_ids(here.sources[name])
-            assert {path: told.get(path) for path in present(here, name)} == present(here, name)
+            statuses = await check_ids(here.sources[name])
+            assert {path: statuses.get(path) for path in present(here, name)} == present(here, name)
 
     with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(tell(Path(folder)))
+        asyncio.run(check(Path(folder)))

@@ -48,7 +48,7 @@ class Story:
     async def json(self, *arguments: str) -> Any:
         return json.loads(await self.command(*arguments, "--json"))
 
-    def told(self, receiver: FakeEndpoint) -> list[tuple[str, str]]:
+    def received(self, receiver: FakeEndpoint) -> list[tuple[str, str]]:
         bodies = [json.loads(request.body) for request in receiver.requests]
         return [(body["subject"], body["data"]["status"]) for body in bodies]
 
@@ -100,57 +100,57 @@ async def story(tmp_path) -> AsyncIterator[Story]:
 
 
 async def test_the_state_of_each_source_after_a_run_is_shown(story):
-    found = {each["name"]: each for each in await story.json("sources")}
-    assert {name: each["type"] for name, each in found.items()} == {
+    by_name = {source["name"]: source for source in await story.json("sources")}
+    assert {name: source["type"] for name, source in by_name.items()} == {
         "city": "govdelivery",
         "drops": "spacivox",
         "journeys": "marketingcloud",
     }
-    assert {name: each["committed"] for name, each in found.items()} == {"city": 8, "drops": 2, "journeys": 1}
+    assert {name: source["committed"] for name, source in by_name.items()} == {"city": 8, "drops": 2, "journeys": 1}
     now = datetime.now(UTC)
-    for each in found.values():
-        assert (each["state"], each["lag"], each["failures"], each["error"]) == ("ok", 0, 0, None)
-        assert each["confirmed"] == each["committed"] == each["kept"]
-        assert each["holder"] is None
-        assert each["last_ok"] == each["last_poll"]
-        last, following = (datetime.fromisoformat(each[name]) for name in ("last_poll", "next_poll"))
+    for source in by_name.values():
+        assert (source["state"], source["lag"], source["failures"], source["error"]) == ("ok", 0, 0, None)
+        assert source["confirmed"] == source["committed"] == source["kept"]
+        assert source["holder"] is None
+        assert source["last_ok"] == source["last_poll"]
+        last, following = (datetime.fromisoformat(source[name]) for name in ("last_poll", "next_poll"))
         assert now - timedelta(minutes=1) < last <= now
         assert last < following
     table = await story.command("sources")
     assert re.search(r"^city +govdelivery +ok ", table, re.MULTILINE)
 
 
-async def test_a_trace_tells_the_whole_life_of_one_recipient_and_of_nobody_else(story):
-    found = await story.json("trace", story.failed)
-    assert [(each["topic"], each["previous"], each["transition"]) for each in found] == [
+async def test_trace_shows_the_history_of_one_recipient_only(story):
+    events = await story.json("trace", story.failed)
+    assert [(shown["topic"], shown["previous"], shown["transition"]) for shown in events] == [
         ("voice.recipient.new", None, "first"),
         ("voice.recipient.sending", "new", "advance"),
         ("voice.recipient.failed.busy", "sending", "advance"),
     ]
-    assert {each["subject"] for each in found} == {story.failed}
-    assert [each["id"] for each in found] == [event["id"] for event in story.life]
-    assert [each["error"] for each in found] == [None, None, "SIP 486"]
-    for each, moved in zip(found[1:], story.moved, strict=True):
-        after, by = (datetime.fromisoformat(each["observed"][name]) for name in ("after", "by"))
-        assert after < moved < by <= datetime.fromisoformat(each["recorded"])
-    for each in found:
-        assert each["confirmed"]
-        audit, crm = each["sinks"]
+    assert {shown["subject"] for shown in events} == {story.failed}
+    assert [shown["id"] for shown in events] == [event["id"] for event in story.life]
+    assert [shown["error"] for shown in events] == [None, None, "SIP 486"]
+    for shown, moved in zip(events[1:], story.moved, strict=True):
+        after, by = (datetime.fromisoformat(shown["observed"][name]) for name in ("after", "by"))
+        assert after < moved < by <= datetime.fromisoformat(shown["recorded"])
+    for shown in events:
+        assert shown["confirmed"]
+        audit, crm = shown["sinks"]
         assert (crm["sink"], crm["state"], crm["attempts"]) == ("crm", "taken", [])
         assert (audit["sink"], audit["state"]) == ("audit", "filtered")
         assert audit["said"] == "not sent: its topics are voicemail.#"
     # The same by the id of any of its events, and by a table for a person.
-    assert await story.json("trace", found[1]["id"]) == found
-    told = await story.command("trace", story.failed)
-    assert told.count("broker     has confirmed it") == 3
-    assert "voice.recipient.failed.busy (was sending)  advance" in told
-    assert [phone for phone in story.phones if phone in told] == []
+    assert await story.json("trace", events[1]["id"]) == events
+    text = await story.command("trace", story.failed)
+    assert text.count("broker     has confirmed it") == 3
+    assert "voice.recipient.failed.busy (was sending)  advance" in text
+    assert [phone for phone in story.phones if phone in text] == []
     nothing = await ask(story.folder, "trace", "/messages/voice/1/recipients/1", "-c", story.config.name)
     assert nothing.returncode == 1
     assert "was not seen, did not change, or changed longer than 168h ago" in nothing.stderr
 
 
-async def test_a_trace_tells_of_what_a_first_start_recorded_without_publishing_it(tmp_path):
+async def test_trace_shows_unpublished_baseline(tmp_path):
     async with world(tmp_path) as (simulator, config, *_receivers):
         values = yaml.safe_load(config.read_text())
         for source in values["sources"].values():
@@ -166,10 +166,10 @@ async def test_a_trace_tells_of_what_a_first_start_recorded_without_publishing_i
             (message.path,) * 2,
             (message.path.split("/")[-1], message.path),
         ):
-            told = await ask(tmp_path, "trace", resource, "-c", config.name)
-            assert (told.returncode, told.stdout) == (0, f"{path}: {said}\n")
-        told = await ask(tmp_path, "trace", message.path, "--json", "-c", config.name)
-        assert json.loads(told.stdout) == [
+            result = await ask(tmp_path, "trace", resource, "-c", config.name)
+            assert (result.returncode, result.stdout) == (0, f"{path}: {said}\n")
+        result = await ask(tmp_path, "trace", message.path, "--json", "-c", config.name)
+        assert json.loads(result.stdout) == [
             {"subject": message.path, "source": "city", "status": "sending", "said": said}
         ]
         nothing = await ask(tmp_path, "trace", "/j/voicemail_drop_records/1", "-c", config.name)
@@ -177,7 +177,7 @@ async def test_a_trace_tells_of_what_a_first_start_recorded_without_publishing_i
         assert "was there at the first start of city or drops or journeys" in nothing.stderr
 
 
-async def test_a_replay_goes_to_one_sink_only_with_the_ids_that_the_events_had(story):
+async def test_replay_reaches_one_sink_with_original_ids(story):
     before = {request.headers["webhook-id"]: request.body for request in story.crm.requests}
     story.crm.requests.clear()
     arguments = ("replay", "crm", "--since", "1h", "--topic", "voicemail.#", "--topic", "*.recipient.failed.#")
@@ -186,12 +186,12 @@ async def test_a_replay_goes_to_one_sink_only_with_the_ids_that_the_events_had(s
         await story.command("replay", "crm", "--since", "1h", "--until", "30m") == "crm: 0 of 0 events are due again\n"
     )
     waiting = await story.json("deliveries", "list")
-    assert {each["subject"] for each in waiting} == {story.failed, story.drop}
+    assert {delivery["subject"] for delivery in waiting} == {story.failed, story.drop}
     with bridge(story.folder, "run", "-c", str(story.config)) as process:
         await story.crm.arrived(3, within=120)
         await until(lambda: _none(story), "nothing waits any more", within=120)
         assert await asyncio.to_thread(process.stop) == 0
-    assert sorted(story.told(story.crm)) == sorted(
+    assert sorted(story.received(story.crm)) == sorted(
         [(story.failed, "failed"), (story.drop, "sent"), (story.drop, "rejected")]
     )
     assert all(before[request.headers["webhook-id"]] == request.body for request in story.crm.requests)
@@ -202,12 +202,12 @@ async def _none(story: Story) -> bool:
     return not await story.json("deliveries", "list")
 
 
-async def test_a_tail_since_an_hour_ago_prints_what_the_journal_keeps(story):
+async def test_tail_since_an_hour_prints_the_journal(story):
     printed = await story.command("tail", "--since", "1h", "--json", "--count", "11")
     assert sorted(line.encode() for line in printed.splitlines()) == sorted(r.body for r in story.crm.requests)
 
 
-async def test_a_delivery_that_is_still_tried_is_told_with_each_try(story):
+async def test_retried_delivery_is_shown_with_every_attempt(story):
     story.crm.default = reply(503)
     story.simulator.world.add_drop()
     ran = await ask(story.folder, "run", "--once", "--json", "-c", story.config.name)
@@ -215,19 +215,19 @@ async def test_a_delivery_that_is_still_tried_is_told_with_each_try(story):
     done = json.loads(ran.stdout)
     assert done["sources"]["drops"] == {"observed": 2, "events": 1, "problems": []}
     assert done["published"] == 1
-    (one,) = await story.json("deliveries", "list", "crm")
-    assert one["topic"] == "voicemail.drop.sent"
-    (change,) = await story.json("trace", one["subject"])
+    (delivery,) = await story.json("deliveries", "list", "crm")
+    assert delivery["topic"] == "voicemail.drop.sent"
+    (change,) = await story.json("trace", delivery["subject"])
     audit, crm = change["sinks"]
-    assert (crm["state"], audit["state"]) == (one["state"], "taken")
-    assert crm["attempts"] == one["attempts"]
-    assert {attempt["error"] for attempt in one["attempts"]} == {f"http://127.0.0.1:{story.crm.port} answered 503"}
+    assert (crm["state"], audit["state"]) == (delivery["state"], "taken")
+    assert crm["attempts"] == delivery["attempts"]
+    assert {attempt["error"] for attempt in delivery["attempts"]} == {f"http://127.0.0.1:{story.crm.port} answered 503"}
 
 
 # --- what shall be ----------------------------------------------------------------------------------------------------
 
 
-async def test_a_message_that_an_operator_names_is_followed_though_nothing_is_discovered(tmp_path):
+async def test_named_message_is_followed_without_discovery(tmp_path):
     async with world(tmp_path) as (simulator, config, crm, _):
         values = yaml.safe_load(config.read_text())
         values["sources"]["city"]["discover"] = False
@@ -237,7 +237,7 @@ async def test_a_message_that_an_operator_names_is_followed_though_nothing_is_di
         with bridge(tmp_path, "run", "-c", str(config)) as process:
             drop = simulator.world.add_drop()
             await crm.arrived(1, within=120)
-            assert story.told(crm) == [(drop.path, "sent")]
+            assert story.received(crm) == [(drop.path, "sent")]
             said = await story.command("watch", "add", "city", messages[1].path)
             assert said == f"{messages[1].path}: is followed from the next poll on\n"
             assert await story.json("watch", "list") == [{"source": "city", "resource": messages[1].path}]
@@ -250,17 +250,17 @@ async def test_a_message_that_an_operator_names_is_followed_though_nothing_is_di
             )
             assert await story.json("watch", "list", "city") == []
             assert await asyncio.to_thread(process.stop) == 0
-        assert sorted(story.told(crm)[1:]) == sorted(
+        assert sorted(story.received(crm)[1:]) == sorted(
             [(messages[1].path, "new"), (messages[1].recipient(), "new"), (messages[1].recipient(), "sending")]
         )
 
 
-async def test_the_configuration_is_shown_with_its_defaults_and_without_its_secrets(tmp_path):
+async def test_configuration_is_shown_with_defaults_without_secrets(tmp_path):
     async with world(tmp_path) as (simulator, config, crm, _):
         done = await ask(tmp_path, "config", "show", "--json", "-c", str(config))
-        told = await ask(tmp_path, "config", "show", "-c", str(config))
+        result = await ask(tmp_path, "config", "show", "-c", str(config))
     shown = json.loads(done.stdout)
-    assert shown == yaml.safe_load(told.stdout)
+    assert shown == yaml.safe_load(result.stdout)
     assert shown["exchange"] == "bridge.events"
     assert shown["sources"]["city"]["interval"] == "250ms"
     assert shown["sources"]["city"]["follow_for"] == "72h"
@@ -268,10 +268,10 @@ async def test_the_configuration_is_shown_with_its_defaults_and_without_its_secr
     assert shown["sinks"]["crm"]["url"] == f"{crm.url}/********"
     settings = simulator.settings
     secrets = ("s3cr3t", settings.govdelivery_token, settings.spacivox_token, settings.client_secret)
-    assert [secret for secret in secrets if secret in done.stdout + told.stdout] == []
+    assert [secret for secret in secrets if secret in done.stdout + result.stdout] == []
 
 
-async def test_simulated_providers_of_a_process_of_their_own_are_polled_by_the_configuration_it_writes(tmp_path):
+async def test_separate_simulator_is_polled_by_its_own_configuration(tmp_path):
     arguments = ("simulate", "--listen", "127.0.0.1:0", "--seed", "4", "--speed", "60", "--messages-per-minute", "4")
     with bridge(tmp_path, *arguments, "--write-config", "demo.yaml", "--json", name="simulate") as simulate:
         await until(lambda: simulate.said.endswith("\n"), "it says where it is", within=120)
@@ -288,11 +288,11 @@ async def test_simulated_providers_of_a_process_of_their_own_are_polled_by_the_c
     # The sink prints events on standard output, so the outcome is on standard error.
     report = json.loads(ran.stderr[ran.stderr.index("\n{\n") :] if not ran.stderr.startswith("{\n") else ran.stderr)
     assert report["failures"] == {}
-    assert sum(one["events"] for one in report["sources"].values()) == report["published"] == len(events)
+    assert sum(source["events"] for source in report["sources"].values()) == report["published"] == len(events)
     assert report["sinks"]["screen"]["taken"] == len(events)
 
 
-async def test_a_round_answers_on_standard_output_where_its_sinks_write_elsewhere(tmp_path):
+async def test_once_reports_on_stdout_unless_a_sink_writes_there(tmp_path):
     async with Simulator(SimulatorSettings.still()) as simulator:
         simulator.world.add_drop()
         lines = tmp_path / "events.jsonl"
@@ -311,9 +311,9 @@ async def test_a_round_answers_on_standard_output_where_its_sinks_write_elsewher
 # --- what the events are ----------------------------------------------------------------------------------------------
 
 
-async def test_the_catalogue_names_every_event_and_its_schema_every_field_that_travels(story):
+async def test_catalogue_names_every_event_and_its_fields(story):
     done = await ask(story.folder, "events", "list", "--json")
-    catalogue = {each["class"]: each for each in json.loads(done.stdout)}
+    catalogue = {entry["class"]: entry for entry in json.loads(done.stdout)}
     assert {"RecipientFailed", "VoicemailRejected", "SMSNotSent", "UnknownStatus", "SourceStalled"} <= catalogue.keys()
     assert {"sms.recipient.failed", "voice.recipient.failed.busy"} <= {*catalogue["RecipientFailed"]["topics"]}
     event = story.life[-1]
@@ -339,21 +339,21 @@ NEEDS_STORE = [
 ]
 
 
-async def test_a_redis_that_cannot_be_reached_is_exit_code_4_and_one_line_without_its_password(tmp_path):
+async def test_unreachable_redis_is_exit_code_4_without_password(tmp_path):
     port = free_port()
     url = f"redis://:canary-0123456789@127.0.0.1:{port}/0"
     async with world(tmp_path, store=url, broker=url.replace("/0", "/1")) as (_, config, *_receivers):
-        done = await asyncio.gather(*(ask(tmp_path, *each, "-c", str(config)) for each in NEEDS_STORE))
-    for arguments, one in zip(NEEDS_STORE, done, strict=True):
-        assert one.returncode == 4, arguments
-        assert "canary" not in one.stdout + one.stderr
-        assert "Traceback" not in one.stderr
+        done = await asyncio.gather(*(ask(tmp_path, *arguments, "-c", str(config)) for arguments in NEEDS_STORE))
+    for arguments, result in zip(NEEDS_STORE, done, strict=True):
+        assert result.returncode == 4, arguments
+        assert "canary" not in result.stdout + result.stderr
+        assert "Traceback" not in result.stderr
         if arguments != ("check",):
-            assert one.stdout == ""
-            lines = [line for line in one.stderr.splitlines() if not line.startswith("{")]
-            assert len(lines) == 1, one.stderr
+            assert result.stdout == ""
+            lines = [line for line in result.stderr.splitlines() if not line.startswith("{")]
+            assert len(lines) == 1, result.stderr
             assert f"127.0.0.1:{port}" in lines[0]
-    (checked,) = [one for arguments, one in zip(NEEDS_STORE, done, strict=True) if arguments == ("check",)]
+    (checked,) = [result for arguments, result in zip(NEEDS_STORE, done, strict=True) if arguments == ("check",)]
     assert re.search(rf"^store +unreachable .*127\.0\.0\.1:{port}", checked.stdout, re.MULTILINE)
     assert re.search(r"^source city +ok ", checked.stdout, re.MULTILINE)
 
@@ -379,10 +379,10 @@ WRONG_USAGE = [
 ]
 
 
-async def test_wrong_usage_is_exit_code_2_and_says_what_is_right(tmp_path):
+async def test_wrong_usage_is_exit_code_2_with_the_remedy(tmp_path):
     async with world(tmp_path):
         done = await asyncio.gather(*(ask(tmp_path, *arguments) for arguments, _ in WRONG_USAGE))
-    for (arguments, words), one in zip(WRONG_USAGE, done, strict=True):
-        assert (one.returncode, one.stdout) == (2, ""), (arguments, one.stderr)
-        assert words in " ".join(one.stderr.split()), arguments
-        assert "Traceback" not in one.stderr
+    for (arguments, words), result in zip(WRONG_USAGE, done, strict=True):
+        assert (result.returncode, result.stdout) == (2, ""), (arguments, result.stderr)
+        assert words in " ".join(result.stderr.split()), arguments
+        assert "Traceback" not in result.stderr

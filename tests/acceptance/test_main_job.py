@@ -71,7 +71,7 @@ async def complete(simulator: Simulator, consumer, compare=differences) -> None:
 
 @pytest.mark.acceptance
 @pytest.mark.parametrize("kind", KINDS)
-async def test_each_transition_that_a_poll_could_see_is_exactly_one_event(kind, tmp_path, request, record_property):
+async def test_every_visible_transition_is_exactly_one_event(kind, tmp_path, request, record_property):
     async with (
         Simulator(LIVELY) as simulator,
         setting(kind, tmp_path, simulator, request) as (config, consumer),
@@ -102,7 +102,7 @@ async def test_each_transition_that_a_poll_could_see_is_exactly_one_event(kind, 
 
 @pytest.mark.acceptance
 @pytest.mark.parametrize("kind", KINDS)
-async def test_killed_and_restarted_in_the_middle_nothing_is_lost_and_no_id_changes(kind, tmp_path, request):
+async def test_restart_after_kill_loses_nothing_and_keeps_ids(kind, tmp_path, request):
     async with (
         Simulator(LIVELY) as simulator,
         setting(kind, tmp_path, simulator, request, lease="2s") as (config, consumer),
@@ -121,7 +121,7 @@ async def test_killed_and_restarted_in_the_middle_nothing_is_lost_and_no_id_chan
 
 
 @pytest.mark.acceptance
-async def test_a_second_replica_makes_no_second_event_and_takes_over_when_the_first_is_killed(tmp_path, request):
+async def test_second_replica_publishes_nothing_twice_and_takes_over(tmp_path, request):
     kind = "redis store, rabbitmq broker"
     async with (
         Simulator(LIVELY) as simulator,
@@ -133,8 +133,8 @@ async def test_a_second_replica_makes_no_second_event_and_takes_over_when_the_fi
         ):
             await until(lambda: len(consumer.events) > 200, "200 events")
             await asyncio.to_thread(first.kill)
-            heard = len(consumer.events)
-            await until(lambda: len(consumer.events) > heard + 100, "the second goes on", within=15)
+            arrived = len(consumer.events)
+            await until(lambda: len(consumer.events) > arrived + 100, "the second goes on", within=15)
             await complete(simulator, consumer, missing)
             assert await asyncio.to_thread(second.stop) == 0
         occurrences = {(event["subject"], event["data"]["status"], event["id"]) for event in consumer.events}

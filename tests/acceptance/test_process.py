@@ -59,14 +59,14 @@ def webhook(receiver: FakeEndpoint, **settings: Any) -> dict[str, Any]:
     return {"type": "webhook", "topics": ["#"], "url": receiver.url, "allow_private": True, "retry": again, **settings}
 
 
-class Told(Consumer):
-    """What a receiver was told, as a consumer of it would hold it."""
+class ReceiverLog(Consumer):
+    """What a receiver got, as a consumer."""
 
     def __init__(self, receiver: FakeEndpoint) -> None:
         super().__init__()
         self._receiver = receiver
 
-    def now(self) -> Told:
+    def now(self) -> ReceiverLog:
         for request in self._receiver.requests[len(self.bodies) :]:
             self.take(request.body, "")
         return self
@@ -104,33 +104,33 @@ async def ended(process: Process, number: int, within: float) -> int:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_in_full_work_ends_it_within_the_drain_timeout_and_a_restart_goes_on(number, tmp_path):
+async def test_signal_ends_busy_process_within_drain_timeout(number, tmp_path):
     async with Simulator(LIVELY) as simulator, FakeEndpoint() as receiver:
         config = write_config(tmp_path, simulator, sinks={"crm": webhook(receiver)}, drain_timeout="8s")
         with bridge(tmp_path, "run", "-c", str(config), name="first") as process:
             await receiver.arrived(100, within=120)
             assert await ended(process, number, within=8) == 0
-        told = len(receiver.requests)
+        delivered_before = len(receiver.requests)
         assert logged(process, "bridge.drains")
         assert process.log[-1]["event"] == "bridge.ended"
         with bridge(tmp_path, "run", "-c", str(config), name="second") as again:
-            await receiver.arrived(told + 50, within=120)
+            await receiver.arrived(delivered_before + 50, within=120)
             # A poll that was cut off in the middle has seen what nobody will see again: see `missing`.
-            await agreed(simulator, Told(receiver).now, missing)
+            await agreed(simulator, ReceiverLog(receiver).now, missing)
             assert await ended(again, number, within=8) == 0
         # It went on where it stood: whoever drained in good order says nothing twice.
-        ids = Told(receiver).now().ids
+        ids = ReceiverLog(receiver).now().ids
         assert len(ids) == len(set(ids))
-        for each in (process, again):
-            check_log(each)
-            assert each.said == ""
+        for ended_process in (process, again):
+            check_log(ended_process)
+            assert ended_process.said == ""
 
 
-async def test_a_pipe_that_nobody_reads_does_not_keep_it_from_ending_within_the_drain_timeout(tmp_path):
+async def test_unread_pipe_does_not_delay_the_end(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    unread = {"type": "stdout", "topics": ["#"], "path": str(tmp_path / "pipe"), "send_timeout": "500ms"}
+    blocked = {"type": "stdout", "topics": ["#"], "path": str(tmp_path / "pipe"), "send_timeout": "500ms"}
     async with Simulator(LIVELY) as simulator, FakeEndpoint() as receiver:
-        sinks = {"unread": unread, "crm": webhook(receiver)}
+        sinks = {"blocked": blocked, "crm": webhook(receiver)}
         config = write_config(tmp_path, simulator, sinks=sinks, drain_timeout="8s")
         with bridge(tmp_path, "run", "-c", str(config)) as process:
             await receiver.arrived(100, within=120)
@@ -138,7 +138,7 @@ async def test_a_pipe_that_nobody_reads_does_not_keep_it_from_ending_within_the_
         assert process.log[-1]["event"] == "bridge.ended"
 
 
-async def test_a_second_signal_ends_it_at_once_and_nothing_is_lost_by_that(tmp_path):
+async def test_second_signal_ends_at_once_and_loses_nothing(tmp_path):
     async with Simulator(LIVELY) as simulator, FakeEndpoint(default=silence()) as receiver:
         config = write_config(
             tmp_path, simulator, sinks={"crm": webhook(receiver)}, drain_timeout="100s", claim="1s", lease="1s"
@@ -153,17 +153,17 @@ async def test_a_second_signal_ends_it_at_once_and_nothing_is_lost_by_that(tmp_p
         async with FakeEndpoint() as well:
             config.write_text(config.read_text().replace(receiver.url, well.url))
             with bridge(tmp_path, "run", "-c", str(config), name="second") as again:
-                told = Told(well)
-                await agreed(simulator, told.now, missing)
-                await until(lambda: {*unanswered} <= {*told.now().ids}, "what was in hand is told", within=120)
+                received = ReceiverLog(well)
+                await agreed(simulator, received.now, missing)
+                await until(lambda: {*unanswered} <= {*received.now().ids}, "what was in hand is told", within=120)
                 assert await ended(again, signal.SIGTERM, within=120) == 0
-            assert len(told.ids) == len({*told.ids})
+            assert len(received.ids) == len({*received.ids})
         check_log(process)
         check_log(again)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_ends_a_single_round_which_hands_back_what_it_holds(number, tmp_path):
+async def test_signal_ends_one_round_and_releases_claims(number, tmp_path):
     async with Simulator(SimulatorSettings.still()) as simulator, FakeEndpoint(default=silence()) as receiver:
         sinks = {"crm": webhook(receiver)}
         config = write_config(tmp_path, simulator, sinks=sinks, drain_timeout="1s", claim="100s", lease="100s")
@@ -193,7 +193,7 @@ async def test_a_signal_is_how_a_tail_ends_well(number, tmp_path):
 # --- waiting ----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_store_and_a_broker_that_are_not_up_yet_are_waited_for(tmp_path):
+async def test_service_waits_for_store_and_broker_to_start(tmp_path):
     redis, rabbitmq = RedisServer(), RabbitMQServer()
     async with Simulator(SimulatorSettings.still()) as simulator, FakeEndpoint() as receiver:
         config = write_config(
@@ -232,7 +232,7 @@ async def _ready(url: str) -> bool:
 # --- split over processes ---------------------------------------------------------------------------------------------
 
 
-async def test_roles_in_processes_of_their_own_do_together_what_one_does(tmp_path, redis_url, rabbitmq_url):
+async def test_separate_roles_do_the_work_of_one_process(tmp_path, redis_url, rabbitmq_url):
     async with (
         Simulator(LIVELY) as simulator,
         FakeEndpoint() as receiver,
@@ -247,7 +247,7 @@ async def test_roles_in_processes_of_their_own_do_together_what_one_does(tmp_pat
                 for role in ("poll", "relay", "sink")
             }
             await receiver.arrived(200, within=120)
-            await agreed(simulator, Told(receiver).now)
+            await agreed(simulator, ReceiverLog(receiver).now)
             for process in parts.values():
                 assert await ended(process, signal.SIGTERM, within=120) == 0
         assert not differences(simulator, consumer)
@@ -262,7 +262,7 @@ async def test_roles_in_processes_of_their_own_do_together_what_one_does(tmp_pat
 # --- what it shows ----------------------------------------------------------------------------------------------------
 
 
-async def test_the_pages_of_a_live_process_tell_its_state_and_no_persons(tmp_path):
+async def test_health_pages_show_state_and_no_personal_data(tmp_path):
     async with Simulator(LIVELY) as simulator, FakeEndpoint() as receiver:
         config = write_config(tmp_path, simulator, sinks={"crm": webhook(receiver)}, http={"listen": "127.0.0.1:0"})
         with bridge(tmp_path, "run", "-c", str(config)) as process:
@@ -280,12 +280,12 @@ async def test_the_pages_of_a_live_process_tell_its_state_and_no_persons(tmp_pat
         assert [family.name for family in families if not family.name.startswith("bridge_")] == []
         assert [family.name for family in families if not family.documentation] == []
         samples = [sample for family in families for sample in family.samples]
-        told = {sample.name: sum(one.value for one in samples if one.name == sample.name) for sample in samples}
-        assert told["bridge_events_total"] >= 150
-        assert told["bridge_deliveries_total"] >= 150
+        totals = {sample.name: sum(other.value for other in samples if other.name == sample.name) for sample in samples}
+        assert totals["bridge_events_total"] >= 150
+        assert totals["bridge_deliveries_total"] >= 150
         values = {(name, value) for sample in samples for name, value in sample.labels.items()}
         assert {value for name, value in values if name == "source"} == {"city", "drops", "journeys"}
-        for event in Told(receiver).now().events:
+        for event in ReceiverLog(receiver).now().events:
             personal = (event["subject"], event["id"], event["data"].get("phone"), event["data"].get("contact_key"))
             assert not {value for _, value in values} & {*personal}
         assert [value for _, value in values if re.search(r"\d{6}|/", value)] == []
@@ -296,7 +296,7 @@ async def test_the_pages_of_a_live_process_tell_its_state_and_no_persons(tmp_pat
         assert not re.search(r"\+\d{9}", process.err.read_text())
 
 
-async def test_an_address_that_is_taken_costs_the_pages_only_and_is_listened_on_when_it_is_free(tmp_path):
+async def test_occupied_address_costs_health_pages_only_until_free(tmp_path):
     async with Simulator(SimulatorSettings.still()) as simulator:
         with socket.create_server(("127.0.0.1", 0)) as other:
             listen = f"127.0.0.1:{other.getsockname()[1]}"
@@ -312,7 +312,7 @@ async def test_an_address_that_is_taken_costs_the_pages_only_and_is_listened_on_
         check_log(process)
 
 
-async def test_tail_prints_for_a_person_what_its_topics_select_and_no_whole_phone(tmp_path):
+async def test_tail_prints_selected_topics_and_masks_phones(tmp_path):
     async with Simulator(SimulatorSettings.still()) as simulator:
         config = write_config(tmp_path, simulator)
         selected = ("tail", "voicemail.drop.#", "sms.message.not_sent", "--count", "3", "-c", str(config))
@@ -325,17 +325,17 @@ async def test_tail_prints_for_a_person_what_its_topics_select_and_no_whole_phon
                 send = world.add_send_event(code=45)
                 await until(lambda: len(consumer.events) == 6, "everything is published", within=120)
                 assert await asyncio.to_thread(tail.wait, 60) == 0
-        told = tail.said.splitlines()
-        assert len(told) == 3
-        topics = {line.split("  ")[1]: line for line in told}
+        lines = tail.said.splitlines()
+        assert len(lines) == 3
+        topics = {line.split("  ")[1]: line for line in lines}
         assert topics.keys() == {"voicemail.drop.delivered", "voicemail.drop.rejected", "sms.message.not_sent"}
         assert drops[0].path in topics["voicemail.drop.delivered"]
         assert f"…{drops[0].address[-4:]}" in topics["voicemail.drop.delivered"]
         assert "InvalidMobileNumber" in topics["sms.message.not_sent"]
-        assert [one for one in (drops[0].address, drops[1].address, send.to) if one in tail.said] == []
+        assert [other for other in (drops[0].address, drops[1].address, send.to) if other in tail.said] == []
 
 
-async def test_the_demo_needs_nothing_and_shows_events_of_all_three_providers(tmp_path):
+async def test_demo_shows_events_of_all_three_providers(tmp_path):
     began = time.monotonic()
     done = await ask(tmp_path, "demo", "--seconds", "5", "--json", HOME=str(tmp_path))
     assert done.returncode == 0, done.stderr

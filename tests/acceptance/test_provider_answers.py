@@ -86,8 +86,8 @@ async def failed_polls(url: str) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("source", PATHS)
-async def test_a_bad_answer_is_one_line_for_each_poll_and_costs_no_event_and_holds_up_no_other_source(source, tmp_path):
-    others = [each for each in PATHS if each != source]
+async def test_bad_answer_is_one_line_and_delays_no_other_source(source, tmp_path):
+    others = [other for other in PATHS if other != source]
     async with Simulator(LIVELY) as simulator:
         config = write_config(tmp_path, simulator, http={"listen": "127.0.0.1:0"})
         async with consuming_tail(tmp_path, config) as consumer:
@@ -97,17 +97,17 @@ async def test_a_bad_answer_is_one_line_for_each_poll_and_costs_no_event_and_hol
                 for fault, word in ANSWERS.items():
                     before = len(lines(process, source, "source.backs_off"))
                     recovered = len(lines(process, source, "source.recovers"))
-                    asked = {each: requests(simulator, each) for each in others}
+                    asked = {other: requests(simulator, other) for other in others}
                     simulator.switch_on(fault, path=PATHS[source])
                     await until(
                         lambda before=before: len(lines(process, source, "source.backs_off")) > before,
                         f"a poll fails by {fault}",
                         within=120,
                     )
-                    for each in others:
+                    for other in others:
                         await until(
-                            lambda each=each, asked=asked: requests(simulator, each) > asked[each] + 1,
-                            f"{each} is asked during {fault}",
+                            lambda other=other, asked=asked: requests(simulator, other) > asked[other] + 1,
+                            f"{other} is asked during {fault}",
                             within=120,
                         )
                     simulator.switch_off(fault)
@@ -116,8 +116,8 @@ async def test_a_bad_answer_is_one_line_for_each_poll_and_costs_no_event_and_hol
                         f"a poll ends well after {fault}",
                         within=120,
                     )
-                    told = lines(process, source, "source.backs_off")[before]["reason"]
-                    assert word in told
+                    reason = lines(process, source, "source.backs_off")[before]["reason"]
+                    assert word in reason
                 figures = await failed_polls(url)
                 await agreed(simulator, lambda: consumer, SEEN[source])
                 assert await asyncio.to_thread(process.stop) == 0
@@ -127,7 +127,7 @@ async def test_a_bad_answer_is_one_line_for_each_poll_and_costs_no_event_and_hol
         for line in failures:
             assert line["consequence"] == CONSEQUENCE
             assert line["again_in"] >= 0.5 * 2 ** (line["failures"] - 1) - 0.05
-        assert [lines(process, each, "source.backs_off") for each in others] == [[], []]
+        assert [lines(process, other, "source.backs_off") for other in others] == [[], []]
         check_log(process)
         assert any(line["again_in"] >= 1 for line in failures)
 
@@ -157,7 +157,7 @@ async def test_wrong_credentials_are_said_to_be_wrong_and_never_repeated(tmp_pat
         assert "canary" not in process.err.read_text() + checked.stdout + checked.stderr
 
 
-async def test_one_bad_message_is_one_line_and_stops_none_of_the_others(tmp_path):
+async def test_bad_message_is_one_line_and_stops_no_other(tmp_path):
     async with Simulator(SimulatorSettings.still()) as simulator:
         config = write_config(tmp_path, simulator)
         messages = [simulator.world.add_message("sms", 2, status="sending") for _ in range(3)]
@@ -178,7 +178,7 @@ async def test_one_bad_message_is_one_line_and_stops_none_of_the_others(tmp_path
         check_log(process)
 
 
-async def test_a_source_that_fails_for_long_is_told_of_as_an_event_and_makes_the_process_not_ready(tmp_path):
+async def test_long_source_failure_is_an_event_and_not_ready(tmp_path):
     async with Simulator(SimulatorSettings.still()) as simulator:
         config = write_config(tmp_path, simulator, http={"listen": "127.0.0.1:0"})
         values = yaml.safe_load(config.read_text())
@@ -208,9 +208,9 @@ async def test_a_source_that_fails_for_long_is_told_of_as_an_event_and_makes_the
         assert [consumer.topics[0], consumer.topics[2]] == ["bridge.source.stalled", "bridge.source.recovered"]
         assert stalled["data"]["since"] == recovered["data"]["since"]
         moments = (stalled["data"]["since"], stalled["time"], recovered["time"])
-        since, told, back = map(datetime.fromisoformat, moments)
-        assert since < told < back
-        assert (told - since).total_seconds() >= 1
+        since, reported, back = map(datetime.fromisoformat, moments)
+        assert since < reported < back
+        assert (reported - since).total_seconds() >= 1
         assert stalled["data"]["failures"] >= 2
         assert "503" in stalled["data"]["reason"]
         check_log(process)

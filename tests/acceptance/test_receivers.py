@@ -109,7 +109,7 @@ def verified(request: ReceivedRequest, secret: str) -> dict[str, Any]:
     return Webhook(secret).verify(request.body, dict(request.headers))
 
 
-async def test_every_event_arrives_once_as_it_travels_and_signed_with_each_secret(tmp_path):
+async def test_every_event_arrives_once_signed_with_each_secret(tmp_path):
     async with Simulator(LIVELY) as simulator, FakeEndpoint() as receiver, FakeEndpoint() as careful:
         crm = webhook(receiver, topics=["#"], secret=[NEW, OLD])
         masked = webhook(careful, topics=["#"], secret=OLD, privacy="last4")
@@ -135,12 +135,12 @@ async def test_every_event_arrives_once_as_it_travels_and_signed_with_each_secre
         assert sorted(verified(request, OLD)["id"] for request in careful.requests) == sorted(consumer.ids)
         personal = {event["data"][name] for event in consumer.events for name in PERSONAL if event["data"].get(name)}
         assert len(personal) > 50
-        told = b"\n".join(request.body for request in careful.requests).decode()
-        assert [value for value in personal if value in told] == []
-        assert f"…{next(iter(personal))[-4:]}" in told
+        bodies = b"\n".join(request.body for request in careful.requests).decode()
+        assert [value for value in personal if value in bodies] == []
+        assert f"…{next(iter(personal))[-4:]}" in bodies
 
 
-async def test_a_body_that_was_changed_on_the_way_does_not_verify_nor_does_another_secret(tmp_path):
+async def test_changed_body_and_wrong_secret_do_not_verify(tmp_path):
     async with FakeEndpoint() as receiver, running(tmp_path, crm=webhook(receiver, secret=NEW)) as setting:
         setting.drops()
         request = (await receiver.arrived(1, within=120))[0]
@@ -152,21 +152,21 @@ async def test_a_body_that_was_changed_on_the_way_does_not_verify_nor_does_anoth
                 Webhook(secret).verify(body, dict(request.headers))
 
 
-async def test_an_ordered_sink_gets_one_resource_in_the_order_in_which_it_happened_though_the_first_try_fails(tmp_path):
+async def test_ordered_sink_keeps_resource_order_after_a_failure(tmp_path):
     async with FakeEndpoint() as receiver, running(tmp_path, crm=webhook(receiver, ordered=True)) as setting:
         receiver.answer(reply(503), reply(503))
         drop = setting.simulator.world.add_drop()
         await receiver.arrived(1, within=120)
         setting.simulator.world.move_drop(drop, 1)
         await until(lambda: len(receiver.requests) >= 4, "three tries of the first, one of the second")
-        told = [json.loads(request.body)["data"]["status"] for request in receiver.requests]
-        assert told == ["sent", "sent", "sent", "delivered"]
+        statuses = [json.loads(request.body)["data"]["status"] for request in receiver.requests]
+        assert statuses == ["sent", "sent", "sent", "delivered"]
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 
-async def test_an_answer_of_500_is_tried_again_with_the_same_id_and_the_same_bytes(tmp_path):
+async def test_answer_500_is_retried_with_same_id_and_bytes(tmp_path):
     async with FakeEndpoint() as receiver, running(tmp_path, crm=webhook(receiver)) as setting:
         receiver.answer(reply(500), reply(502))
         setting.drops()
@@ -180,7 +180,7 @@ async def test_an_answer_of_500_is_tried_again_with_the_same_id_and_the_same_byt
         assert len(receiver.requests) == 3
 
 
-async def test_a_429_waits_as_long_as_the_receiver_asks_though_the_schedule_is_shorter(tmp_path):
+async def test_retry_after_of_429_overrides_a_shorter_schedule(tmp_path):
     async with FakeEndpoint() as receiver, running(tmp_path, crm=webhook(receiver)) as setting:
         receiver.answer(reply(429, headers={"Retry-After": "2"}))
         setting.drops()
@@ -189,7 +189,7 @@ async def test_a_429_waits_as_long_as_the_receiver_asks_though_the_schedule_is_s
         assert [line["after"] for line in setting.logged("delivery.waits")] == [2.0]
 
 
-async def test_a_400_is_a_dead_letter_that_can_be_looked_at_and_sent_again(tmp_path):
+async def test_answer_400_makes_a_dead_letter_that_can_be_redriven(tmp_path):
     async with FakeEndpoint() as receiver, running(tmp_path, crm=webhook(receiver)) as setting:
         receiver.answer(reply(400))
         (path,) = setting.drops()
@@ -252,7 +252,7 @@ async def _none(setting: Setting) -> bool:
     return not await setting.deliveries()
 
 
-async def test_tries_that_are_spent_make_a_dead_letter_with_their_history(tmp_path):
+async def test_exhausted_attempts_make_a_dead_letter_with_history(tmp_path):
     async with FakeEndpoint(default=reply(503)) as receiver:
         crm = webhook(receiver, retry=["200ms", "200ms"])
         async with running(tmp_path, crm=crm) as setting:
@@ -270,7 +270,7 @@ async def test_tries_that_are_spent_make_a_dead_letter_with_their_history(tmp_pa
             assert await setting.deliveries() == []
 
 
-async def test_a_410_disables_its_sink_alone_until_an_operator_enables_it_while_the_process_runs(tmp_path):
+async def test_answer_410_disables_one_sink_until_an_operator_enables_it(tmp_path):
     async with FakeEndpoint(default=reply(410)) as gone, FakeEndpoint() as other:
         sinks = {"gone": webhook(gone), "other": webhook(other)}
         async with running(tmp_path, **sinks) as setting:
@@ -291,18 +291,18 @@ async def test_a_410_disables_its_sink_alone_until_an_operator_enables_it_while_
 
 
 async def _waiting(setting: Setting, sink: str, count: int) -> bool:
-    found = await setting.deliveries(sink)
-    return len(found) == count and {each["state"] for each in found} == {"waiting"}
+    deliveries = await setting.deliveries(sink)
+    return len(deliveries) == count and {delivery["state"] for delivery in deliveries} == {"waiting"}
 
 
-async def test_a_receiver_that_hangs_and_one_that_is_not_there_hold_up_no_other(tmp_path):
+async def test_hanging_and_missing_receivers_delay_no_other(tmp_path):
     async with FakeEndpoint(default=silence()) as hanging, FakeEndpoint() as healthy:
         absent = FakeEndpoint()
         port = free_port()
-        patient = ["500ms"] * 100
+        long_retry = ["500ms"] * 100
         sinks = {
             "hanging": webhook(hanging, send_timeout="60s", concurrency=2),
-            "absent": webhook(f"http://127.0.0.1:{port}/hooks", retry=patient),
+            "absent": webhook(f"http://127.0.0.1:{port}/hooks", retry=long_retry),
             "healthy": webhook(healthy),
         }
         async with running(tmp_path, **sinks) as setting:
@@ -324,7 +324,7 @@ async def test_a_receiver_that_hangs_and_one_that_is_not_there_hold_up_no_other(
             assert time.monotonic() - began < 25
 
 
-async def test_a_private_address_is_refused_and_said_to_be_unless_it_is_allowed(tmp_path):
+async def test_private_address_is_refused_unless_allowed(tmp_path):
     async with FakeEndpoint() as receiver, running(tmp_path, crm=webhook(receiver, allow_private=False)) as setting:
         setting.drops()
         await until(lambda: setting.logged("delivery.dead_letter"), "it is given up", within=120)
@@ -352,7 +352,7 @@ def counted(message: dict[str, Any]) -> int:
     return int(many[1]) if many else 1
 
 
-async def test_300_failures_of_one_message_are_a_handful_of_posts_that_count_them_all_and_show_no_phone(tmp_path):
+async def test_300_failures_are_few_slack_posts_without_phones(tmp_path):
     async with FakeEndpoint(default=reply(200, b"ok")) as receiver:
         slack = {
             "type": "slack",
@@ -376,10 +376,12 @@ async def test_300_failures_of_one_message_are_a_handful_of_posts_that_count_the
                 check_message(post)
                 assert request.path == "/services/T0/B0/s3cr3t"
                 assert message.path in post["text"]
-            told = json.dumps(posts, ensure_ascii=False)
-            assert [phone for phone in message.addresses if phone in told or phone.removeprefix("+") in told] == []
-            assert f"…{message.addresses[0][-4:]}" in told
-            assert "The handset is unreachable.: " in told
+            statuses = json.dumps(posts, ensure_ascii=False)
+            assert [
+                phone for phone in message.addresses if phone in statuses or phone.removeprefix("+") in statuses
+            ] == []
+            assert f"…{message.addresses[0][-4:]}" in statuses
+            assert "The handset is unreachable.: " in statuses
         assert "s3cr3t" not in setting.process.err.read_text()
 
 
@@ -387,7 +389,7 @@ def _posts(receiver: FakeEndpoint) -> list[dict[str, Any]]:
     return [json.loads(request.body) for request in receiver.requests]
 
 
-async def test_slack_that_asks_for_patience_gets_it_and_nothing_is_lost(tmp_path):
+async def test_slack_retry_after_is_honoured_and_loses_nothing(tmp_path):
     async with FakeEndpoint(default=reply(200, b"ok")) as receiver:
         receiver.answer(reply(429, b"rate_limited", {"Retry-After": "2"}))
         slack = {

@@ -33,7 +33,7 @@ STAND_INS = ("phone", "contact_key", "message_key", "reference", "provider")
 pytestmark = pytest.mark.acceptance
 
 
-def told(event: dict[str, Any]) -> dict[str, Any]:
+def comparable(event: dict[str, Any]) -> dict[str, Any]:
     """Return all that an event says, apart from when it was recorded and from what has a stand-in."""
     left_out = {"recordedtime"}
     if event["source"].startswith("/marketingcloud/"):
@@ -44,15 +44,15 @@ def told(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def sources_of(events: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Return what was told of each source, in order: sources are polled side by side."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    """Return the events of each source, in order: sources are polled side by side."""
+    by_source: dict[str, list[dict[str, Any]]] = {}
     for event in events:
         if event["data"]["channel"] != "bridge":
-            found.setdefault(event["source"], []).append(told(event))
-    return found
+            by_source.setdefault(event["source"], []).append(comparable(event))
+    return by_source
 
 
-async def heard(consumer: Consumer) -> None:
+async def silence(consumer: Consumer) -> None:
     """Return when nothing more comes: the service has ended, and the tail has printed all of it."""
     before = -1
 
@@ -76,7 +76,7 @@ def events_of(stdout: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("compress", [False, True], ids=["plain", "gzip"])
-async def test_what_was_recorded_of_a_faulty_world_makes_the_very_same_events_offline(tmp_path, compress):
+async def test_recording_with_faults_replays_the_same_events_offline(tmp_path, compress):
     options = ["--record", "tape", *(["--record-gzip"] if compress else [])]
     async with Simulator(LIVELY) as simulator:
         config = write_config(tmp_path, simulator)
@@ -87,12 +87,15 @@ async def test_what_was_recorded_of_a_faulty_world_makes_the_very_same_events_of
                     simulator.switch_on(fault, share=0.1)
                 await until(lambda: len(consumer.events) > 500, "500 events")
                 assert await asyncio.to_thread(running.stop) == 0
-            await heard(consumer)
+            await silence(consumer)
         failing = {line["reason"] for line in running.log if line["event"] == "source.resource_fails"}
         people = [
-            person for channel in simulator.world.messages.values() for one in channel for person in one.addresses
+            person
+            for channel in simulator.world.messages.values()
+            for message in channel
+            for person in message.addresses
         ]
-        sends = [one for feed in simulator.world.sends.values() for one in feed]
+        sends = [sent for feed in simulator.world.sends.values() for sent in feed]
     played = await ask(tmp_path, "replay-tape", "tape", "-c", str(config), "--json")
     assert played.returncode == 0, played.stderr
     assert sources_of(events_of(played.stdout)) == sources_of(consumer.events)
@@ -101,7 +104,9 @@ async def test_what_was_recorded_of_a_faulty_world_makes_the_very_same_events_of
     assert again.stdout == played.stdout
     text = text_of(tmp_path / "tape")
     canaries = {person.removeprefix("+1").removeprefix("+") for person in people}
-    canaries |= {str(one.message_key) for one in sends} | {one.contact_key for one in sends} | {one.to for one in sends}
+    canaries |= (
+        {str(send.message_key) for send in sends} | {send.contact_key for send in sends} | {send.to for send in sends}
+    )
     settings = simulator.settings
     canaries |= {settings.govdelivery_token, settings.spacivox_token, settings.client_secret, "simulated-access"}
     assert len(canaries) > 200
@@ -109,7 +114,7 @@ async def test_what_was_recorded_of_a_faulty_world_makes_the_very_same_events_of
     assert all(path.stat().st_mode & 0o77 == 0 for path in (tmp_path / "tape").iterdir())
 
 
-async def test_killed_in_the_middle_and_started_again_the_tape_goes_on(tmp_path):
+async def test_recording_continues_after_kill_and_restart(tmp_path):
     def runs() -> int:
         return len({path.name.split(".")[1] for path in (tmp_path / "tape").iterdir()})
 
@@ -124,7 +129,7 @@ async def test_killed_in_the_middle_and_started_again_the_tape_goes_on(tmp_path)
                 so_far = len(consumer.events)
                 await until(lambda: len(consumer.events) > so_far + 150, "150 more events")
                 assert await asyncio.to_thread(running.stop) == 0
-            await heard(consumer)
+            await silence(consumer)
     played = await ask(tmp_path, "replay-tape", "tape", "-c", str(config), "--json")
     assert played.returncode == 0, played.stderr
     lived = [event for event in consumer.events if not event["source"].startswith("/marketingcloud/")]
@@ -135,19 +140,19 @@ async def test_killed_in_the_middle_and_started_again_the_tape_goes_on(tmp_path)
     assert runs() == 2
 
 
-async def test_a_tape_of_a_service_that_has_long_been_running_makes_the_same_events_from_there_on(tmp_path):
+async def test_recording_of_a_running_service_replays_the_same_events(tmp_path):
     async with Simulator(LIVELY) as simulator:
         config = write_config(tmp_path, simulator)
         async with consuming_tail(tmp_path, config) as consumer:
             with bridge(tmp_path, "run", "-c", str(config), name="before") as running:
                 await until(lambda: len(consumer.events) > 150, "150 events")
                 assert await asyncio.to_thread(running.stop) == 0
-            await heard(consumer)
+            await silence(consumer)
             before = len(consumer.events)
             with bridge(tmp_path, "run", "-c", str(config), "--record", "tape") as running:
                 await until(lambda: len(consumer.events) > before + 150, "150 more")
                 assert await asyncio.to_thread(running.stop) == 0
-            await heard(consumer)
+            await silence(consumer)
     played = await ask(tmp_path, "replay-tape", "tape", "-c", str(config), "--json")
     assert played.returncode == 0, played.stderr
     assert sources_of(events_of(played.stdout)) == sources_of(consumer.events[before:])
@@ -177,7 +182,7 @@ def changed(folder: Path, config: Path, name: str, **sources: dict[str, Any]) ->
     return name
 
 
-async def test_a_replay_prints_lines_for_a_person_and_says_how_it_went(tape):
+async def test_replay_prints_readable_lines_and_a_summary(tape):
     folder, config = tape
     done = await ask(folder, "replay-tape", "tape", "-c", str(config))
     assert done.returncode == 0, done.stderr
@@ -199,7 +204,7 @@ async def test_a_replay_needs_no_secret_no_server_and_no_state(tape):
     assert (done.returncode, done.stdout) == (0, expected.stdout), done.stderr
 
 
-async def test_requests_that_the_tape_does_not_have_are_named_with_exit_code_1(tape):
+async def test_unrecorded_requests_are_named_with_exit_code_1(tape):
     folder, config = tape
     other = changed(folder, config, "pages.yaml", journeys={"page_size": 7})
     done = await ask(folder, "replay-tape", "tape", "-c", other)
@@ -222,8 +227,8 @@ async def test_two_configurations_show_where_they_differ(tape):
     assert f"{sum(line[0] in '-+~' for line in lines)} events differ" in done.stderr
     assert "does not have" not in done.stderr
     as_json = await ask(folder, "diff-tape", "tape", "-c", str(config), "-c", mapped, "--json")
-    found = [json.loads(line) for line in as_json.stdout.splitlines()]
-    assert {"first", "second"} <= {one["in"] for one in found} <= {"first", "second", "both"}
+    differing = [json.loads(line) for line in as_json.stdout.splitlines()]
+    assert {"first", "second"} <= {difference["in"] for difference in differing} <= {"first", "second", "both"}
     silent = changed(folder, config, "silent.yaml", drops={"first_sight": "baseline"})
     done = await ask(folder, "diff-tape", "tape", "-c", str(config), "-c", silent)
     assert done.returncode == 1
@@ -239,13 +244,13 @@ async def test_the_events_of_another_version_are_compared_from_a_file(tape):
     done = await ask(folder, "diff-tape", "tape", "-c", str(config), "--against", "before.jsonl")
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     first, *rest = events_of(before.stdout)
-    first["data"]["error"] = "told otherwise"
+    first["data"]["error"] = "another text"
     (folder / "before.jsonl").write_text("".join(json.dumps(event) + "\n" for event in [first, *rest[:-1]]))
     done = await ask(folder, "diff-tape", "tape", "-c", str(config), "--against", "before.jsonl")
     assert done.returncode == 1
     lines = done.stdout.splitlines()
     assert lines[0].startswith("~ ")
-    assert lines[1].startswith('    data.error: "told otherwise" -> ')
+    assert lines[1].startswith('    data.error: "another text" -> ')
     assert lines[2].startswith("+ ")
     assert len(lines) == 3
 
@@ -269,7 +274,7 @@ async def test_what_cannot_be_done_is_said_in_one_line(tape, arguments, code, sa
     assert "Traceback" not in done.stderr
 
 
-async def test_a_tape_never_grows_beyond_its_bound_and_the_service_goes_on(tmp_path):
+async def test_full_recording_stops_and_service_continues(tmp_path):
     async with Simulator(LIVELY) as simulator:
         config = write_config(tmp_path, simulator)
         async with consuming_tail(tmp_path, config) as consumer:

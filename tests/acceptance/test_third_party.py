@@ -252,7 +252,7 @@ class Setting:
         }
         (self.folder / "bridge.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
 
-    def carry(self, **states: str) -> None:
+    def set_states(self, **states: str) -> None:
         listing = [
             {"no": number.removeprefix("n"), "state": state, "grams": 500, "phone": "+16515551000"}
             for number, state in states.items()
@@ -276,9 +276,9 @@ def setting(tmp_path, undefined) -> Setting:
     return Setting(tmp_path, undefined)
 
 
-async def test_a_strangers_source_and_sink_work_as_ours_do(setting):
+async def test_third_party_source_and_sink_work(setting):
     setting.configure()
-    setting.carry(n1="P", n2="P")
+    setting.set_states(n1="P", n2="P")
     checked = await setting.run("check", "--json")
     assert checked.returncode == 0, checked.stderr
     said = {part["part"]: part for part in json.loads(checked.stdout)["parts"]}
@@ -286,7 +286,7 @@ async def test_a_strangers_source_and_sink_work_as_ours_do(setting):
     assert said["source carrier"]["requests_per_year"] == 525600
     assert said["sink keep"]["said"] == "appends to spool.jsonl"
     for states in ({"n1": "P", "n2": "P"}, {"n1": "A", "n2": "X"}, {"n1": "A", "n2": "L"}):
-        setting.carry(**states)
+        setting.set_states(**states)
         done = await setting.run("run", "--once", "--json")
         assert done.returncode == 0, done.stderr
     events = setting.kept()
@@ -308,15 +308,15 @@ async def test_a_strangers_source_and_sink_work_as_ours_do(setting):
     assert [change["topic"] for change in traced] == ["post.parcel.posted", "post.parcel.arrived"]
 
 
-async def test_a_strangers_plugins_are_listed_with_distribution_and_version_and_describe_themselves(setting):
+async def test_third_party_plugins_are_listed_and_described(setting):
     listed = await setting.run("plugins", "--json")
-    found = {(each["kind"], each["name"]): each for each in json.loads(listed.stdout)}
-    assert found["sink", "spool"] == {
+    plugins = {(plugin["kind"], plugin["name"]): plugin for plugin in json.loads(listed.stdout)}
+    assert plugins["sink", "spool"] == {
         "kind": "sink", "name": "spool", "distribution": "bridge-spool", "version": "1.2.3",
         "object": "bridge_spool:plugin", "conflicts_with": [],
     }  # fmt: skip
-    assert found["source", "parcels"]["distribution"] == "acme-parcels"
-    assert ("sink", "webhook") in found
+    assert plugins["source", "parcels"]["distribution"] == "acme-parcels"
+    assert ("sink", "webhook") in plugins
     assert not setting.marker.exists()
     schema = json.loads((await setting.run("plugins", "schema", "spool")).stdout)
     assert schema["properties"]["file"]["description"] == "The file that grows."
@@ -330,10 +330,10 @@ async def test_a_strangers_plugins_are_listed_with_distribution_and_version_and_
     )
 
 
-async def test_a_strangers_privacy_order_and_settings_are_kept_for_it(setting):
+async def test_third_party_privacy_order_and_settings_are_kept(setting):
     masked = {"type": "spool", "topics": ["post.#"], "file": str(setting.folder / "masked.jsonl"), "privacy": "last4"}
     setting.configure(masked=masked)
-    setting.carry(n1="P")
+    setting.set_states(n1="P")
     assert (await setting.run("run", "--once")).returncode == 0
     assert setting.kept()[0]["data"]["phone"] == "+16515551000"
     (line,) = (setting.folder / "masked.jsonl").read_text().splitlines()
@@ -346,7 +346,7 @@ async def test_a_strangers_privacy_order_and_settings_are_kept_for_it(setting):
 
 async def test_only_the_plugins_that_are_named_are_imported(setting):
     setting.configure()
-    setting.carry(n1="P")
+    setting.set_states(n1="P")
     for command in (["check"], ["run", "--once"], ["sources"], ["deliveries", "list"], ["plugins"]):
         assert (await setting.run(*command)).returncode == 0
     assert not setting.marker.exists()
@@ -355,9 +355,9 @@ async def test_only_the_plugins_that_are_named_are_imported(setting):
     assert setting.marker.read_text() == "imported"
 
 
-async def test_a_plugin_that_cannot_be_imported_is_named_with_its_distribution(setting):
+async def test_broken_plugin_is_named_with_its_distribution(setting):
     setting.configure(loud={"type": "noisy", "topics": ["#"]})
-    setting.carry(n1="P")
+    setting.set_states(n1="P")
     for command in (["check", "--offline"], ["run", "--once"]):
         done = await setting.run(*command)
         assert (done.returncode, done.stdout) == (3, "")
@@ -367,12 +367,12 @@ async def test_a_plugin_that_cannot_be_imported_is_named_with_its_distribution(s
         )
 
 
-async def test_two_distributions_of_one_name_are_an_error_that_names_both(setting, tmp_path_factory):
+async def test_duplicate_plugin_distributions_are_both_named(setting, tmp_path_factory):
     folder = tmp_path_factory.mktemp("rivals")
-    rival = distribution(folder, "spool-too", "spool_too", SPOOL, "sinks", spool="spool_too:plugin")
-    both = os.pathsep.join((install(folder / "site", rival), setting.path))
+    duplicate = distribution(folder, "spool-too", "spool_too", SPOOL, "sinks", spool="spool_too:plugin")
+    both = os.pathsep.join((install(folder / "site", duplicate), setting.path))
     setting.configure()
-    setting.carry(n1="P")
+    setting.set_states(n1="P")
     done = await setting.run("run", "--once", path=both)
     assert (done.returncode, done.stdout) == (3, "")
     (line,) = done.stderr.splitlines()
@@ -381,7 +381,7 @@ async def test_two_distributions_of_one_name_are_an_error_that_names_both(settin
     assert "uninstall all but one of them" in line
     assert not setting.spool.exists()
     listed = json.loads((await setting.run("plugins", "--json", path=both)).stdout)
-    conflicts = {each["name"]: each["conflicts_with"] for each in listed if each["conflicts_with"]}
+    conflicts = {plugin["name"]: plugin["conflicts_with"] for plugin in listed if plugin["conflicts_with"]}
     assert conflicts == {"spool": ["spool-too 1.2.3"]}
     # Who does not name it is not troubled by it.
     values = yaml.safe_load((setting.folder / "bridge.yaml").read_text())

@@ -58,7 +58,7 @@ class TestMemory(KombuSuite):
         return "memory://"
 
     @pytest.fixture(autouse=True)
-    def fresh(self) -> None:
+    def new_server(self) -> None:
         from kombu.transport.memory import Channel, Transport
 
         Transport.global_state.clear()

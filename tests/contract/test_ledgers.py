@@ -36,9 +36,7 @@ class TestSqliteLedger(LedgerSuite):
 
 
 @pytest.mark.parametrize("kind", ["redis", "sqlite"])
-async def test_a_store_that_lost_its_memory_never_gives_a_number_twice(
-    kind: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+async def test_reset_store_never_reuses_a_number(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     def store(name: str) -> Store:
         if kind == "sqlite":
             return SqliteStore(tmp_path / name, clock=Clock())
@@ -55,8 +53,8 @@ async def test_a_store_that_lost_its_memory_never_gives_a_number_twice(
     (entry,) = await emptied.read("city", 0, 9)
     assert entry.position.seq > last
     assert (await emptied.journal("city")).first == entry.position.seq
-    for each in (first, emptied):
-        await each.close()
+    for ledger in (first, emptied):
+        await ledger.close()
 
 
 OWNERS = ("one", "two")
@@ -171,7 +169,9 @@ class LedgerMachine(RuleBasedStateMachine):
                 len(self.journal), self.confirmed, self.first, self.unroutable
             )  # fmt: skip
             kept = [
-                JournalEntry(Position(self.source, n), one) for n, one in enumerate(self.journal, 1) if n >= self.first
+                JournalEntry(Position(self.source, n), entry)
+                for n, entry in enumerate(self.journal, 1)
+                if n >= self.first
             ]
             assert list(self.runner.run(store.read(self.source, 0, 999))) == kept
             assert self.runner.run(store.cursor(self.source)) == self.cursor

@@ -26,20 +26,20 @@ from bridge.testing.ledger_suite import Make
 from bridge.testing.settlement_suite import SettlementsSuite
 
 
-class TestRedisSettlements(SettlementsSuite):
+class TestRedisDeliveries(SettlementsSuite):
     @pytest.fixture
     def make(self, redis_url: str) -> Make:
         return lambda: RedisStore(redis_url, clock=Clock())
 
 
-class TestSqliteSettlements(SettlementsSuite):
+class TestSqliteDeliveries(SettlementsSuite):
     @pytest.fixture
     def make(self, tmp_path: Path) -> Make:
         return lambda: SqliteStore(tmp_path / "bridge.db", clock=Clock())
 
 
 SEQS = st.lists(st.integers(1, 9), min_size=1, max_size=5)
-LANES = {seq: (None, "a", "b")[seq % 3] for seq in range(1, 10)}
+PARTITIONS = {seq: (None, "a", "b")[seq % 3] for seq in range(1, 10)}
 _names = itertools.count()
 
 
@@ -55,27 +55,27 @@ class Row:
 
 
 class Books:
-    """The promises of `Settlements` for one sink and one source, as plainly as they can be written."""
+    """The promises of `DeliveryStore` for one sink and one source, as plainly as they can be written."""
 
     def __init__(self) -> None:
         self.rows: dict[int, Row] = {}
-        self.lanes: dict[str, list[int]] = {"a": [], "b": []}
+        self.partitions: dict[str, list[int]] = {"a": [], "b": []}
         self.forgotten = {"taken": 0, "discarded": 0}
 
     def enter(self, seq: int, due: float, held_due: float) -> bool:
-        lane = LANES[seq]
-        held = lane is not None and bool(self.lanes[lane])
+        partition = PARTITIONS[seq]
+        held = partition is not None and bool(self.partitions[partition])
         self.rows[seq] = Row("waiting", held_due if held else due, held)
-        if lane is not None:
-            self.lanes[lane].append(seq)
+        if partition is not None:
+            self.partitions[partition].append(seq)
         return not held
 
     def leave(self, seq: int, now: float) -> set[int]:
-        lane = LANES[seq]
-        if lane is None or seq not in self.lanes[lane]:
+        partition = PARTITIONS[seq]
+        if partition is None or seq not in self.partitions[partition]:
             return set()
-        self.lanes[lane].remove(seq)
-        first = next(iter(self.lanes[lane]), None)
+        self.partitions[partition].remove(seq)
+        first = next(iter(self.partitions[partition]), None)
         if first is None or not self.rows[first].held:
             return set()
         row = self.rows[first]
@@ -111,7 +111,7 @@ class BooksMachine(RuleBasedStateMachine):
         return [Position(self.source, seq) for seq in seqs]
 
     def arrivals(self, seqs: list[int]) -> list[NewDelivery]:
-        return [NewDelivery(Position(self.source, seq), LANES[seq]) for seq in seqs]
+        return [NewDelivery(Position(self.source, seq), PARTITIONS[seq]) for seq in seqs]
 
     def enter(self, seqs: list[int], due: float, held_due: float) -> tuple[int, list[int]]:
         new = [seq for seq in dict.fromkeys(seqs) if self.model.state(seq) == "unknown"]
@@ -123,8 +123,8 @@ class BooksMachine(RuleBasedStateMachine):
 
     @rule(seqs=SEQS, claim=st.integers(1, 60))
     def take(self, seqs: list[int], claim: int) -> None:
-        taken = self.runner.run(self.store.accept(self.sink, self.arrivals(seqs), self.now + claim))
-        assert list(taken) == self.at(self.enter(seqs, self.now + claim, self.now)[1])
+        accepted = self.runner.run(self.store.accept(self.sink, self.arrivals(seqs), self.now + claim))
+        assert list(accepted) == self.at(self.enter(seqs, self.now + claim, self.now)[1])
 
     @rule(seqs=SEQS, wait=st.integers(-60, 60))
     def offer(self, seqs: list[int], wait: int) -> None:
@@ -167,7 +167,7 @@ class BooksMachine(RuleBasedStateMachine):
             row.tries += [attempt] if attempt and row.tries[-1:] != [attempt] else []
 
     @rule(seq=st.integers(1, 9), tried=st.booleans())
-    def bury(self, seq: int, tried: bool) -> None:
+    def dead_letter(self, seq: int, tried: bool) -> None:
         attempt = Attempt(self.now, "refused", "permanent") if tried else None
         freed = self.runner.run(self.store.dead_letter(self.sink, self.at([seq])[0], "permanent", attempt))
         became_due: set[int] = set()
@@ -222,8 +222,11 @@ class BooksMachine(RuleBasedStateMachine):
     def both_know_the_same(self) -> None:
         listed = self.runner.run(self.store.deliveries(self.sink))
         assert [delivery.due for delivery in listed] == sorted(delivery.due for delivery in listed)
-        told = {one.position.seq: (one.state, one.due, one.reason, list(one.attempts)) for one in listed}
-        assert told == {seq: (row.state, row.due, row.reason, row.tries) for seq, row in self.model.open().items()}
+        stored = {
+            delivery.position.seq: (delivery.state, delivery.due, delivery.reason, list(delivery.attempts))
+            for delivery in listed
+        }
+        assert stored == {seq: (row.state, row.due, row.reason, row.tries) for seq, row in self.model.open().items()}
         unknown = self.runner.run(self.store.unaccounted(self.sink, self.source, range(1, 10)))
         assert list(unknown) == [seq for seq in range(1, 10) if self.model.state(seq) == "unknown"]
         free = [row.due for row in self.model.open().values() if row.state == "waiting" and not row.held]

@@ -49,21 +49,21 @@ class Things:
 
     async def pages(self, cursor: Mapping[str, str], watched: Sequence[str]) -> AsyncIterator[Page]:
         del watched
-        found = await self._ask(cursor.get("since"))
-        moved = {"since": found[-1]["at"]} if found else {}
+        things = await self._ask(cursor.get("since"))
+        moved = {"since": things[-1]["at"]} if things else {}
         if "shows ten at most" in self._flaws:
-            found = found[:10]
+            things = things[:10]
         if "steps before it has read" in self._flaws:
             moved = {"since": self._clock.now().isoformat()}
             yield Page((), self._clock.now(), cursor=moved)
         if "hurries" in self._flaws:
-            for _ in found:
+            for _ in things:
                 await self._ask(None)
-        yield self._page(found, moved)
+        yield self._page(things, moved)
 
     async def backfill(self, start: datetime, end: datetime) -> AsyncIterator[Page]:
-        found = [one for one in await self._ask(start.isoformat()) if datetime.fromisoformat(one["at"]) <= end]
-        yield self._page(found, {"since": end.isoformat()} if "steps with a backfill" in self._flaws else {})
+        things = [thing for thing in await self._ask(start.isoformat()) if datetime.fromisoformat(thing["at"]) <= end]
+        yield self._page(things, {"since": end.isoformat()} if "steps with a backfill" in self._flaws else {})
 
     async def complete(self, observations: Sequence[Observation]) -> Sequence[Observation]:
         return observations[::-1] if "mixes up details" in self._flaws else observations
@@ -74,24 +74,24 @@ class Things:
         raise ValueError(f"{text!r}: nothing to name")
 
     async def probe(self) -> Probe:
-        found = await self._ask(None)
-        return Probe(f"takes {SECRET}" if "tells its secret" in self._flaws else f"shows {len(found)}", 1440.0)
+        things = await self._ask(None)
+        return Probe(f"takes {SECRET}" if "tells its secret" in self._flaws else f"shows {len(things)}", 1440.0)
 
     async def close(self) -> None:
         pass
 
-    def _page(self, found: Sequence[Mapping[str, Any]], cursor: Mapping[str, str | None]) -> Page:
+    def _page(self, things: Sequence[Mapping[str, Any]], cursor: Mapping[str, str | None]) -> Page:
         now = self._clock.now()
         by = now.replace(tzinfo=None) if "knows no time zones" in self._flaws else now
         seen = [
             Observation(
                 KIND,
-                f"/{one['at']}" if "keeps by time" in self._flaws else "/things",
-                str(one["id"]),
-                one["state"],
-                one,
+                f"/{thing['at']}" if "keeps by time" in self._flaws else "/things",
+                str(thing["id"]),
+                thing["state"],
+                thing,
             )
-            for one in found
+            for thing in things
         ]
         return Page(seen, by=by, cursor=cursor)
 
@@ -113,7 +113,7 @@ class Things:
                 while len(body) < limit and (more := await answer.content.read(LIMIT)):
                     body += more
                 wait = parse_retry_after(answer.headers.get("Retry-After"), self._clock.now())
-            found = json.loads(body) if status == 200 else None
+            answered = json.loads(body) if status == 200 else None
         except (aiohttp.ClientError, OSError, ValueError, RecursionError) as error:
             if "lets errors through" in flaws:
                 raise
@@ -121,16 +121,20 @@ class Things:
             raise Transient(f"GET /: {text}") from None
         if status == 401 and "knows no operator" not in flaws:
             raise Unauthorized("GET /: the token was refused")
-        if "takes failures for emptiness" in flaws and not isinstance(found, list):
+        if "takes failures for emptiness" in flaws and not isinstance(answered, list):
             return []
         if "gives up" in flaws and status >= 500:
             raise Permanent(f"GET /: {status}")
-        if not isinstance(found, list):
+        if not isinstance(answered, list):
             text = body.decode(errors="replace") if "quotes answers" in flaws else "no list"
             raise Transient(f"GET /: {status}, {text}", retry_after=None if "hears no wishes" in flaws else wait)
         if "trusts shapes" in flaws:
-            return [one for one in found if one["state"]]
-        return [one for one in found if isinstance(one, dict) and isinstance(one.get("id"), int) and "state" in one]
+            return [thing for thing in answered if thing["state"]]
+        return [
+            thing
+            for thing in answered
+            if isinstance(thing, dict) and isinstance(thing.get("id"), int) and "state" in thing
+        ]
 
 
 class Shelf(Account):
@@ -153,8 +157,8 @@ class Shelf(Account):
         if request.headers.get("Authorization") != SECRET:
             return web.json_response({}, status=401)
         since = datetime.fromisoformat(request.query.get("since", "1970-01-01T00:00:00+00:00"))
-        changed = [one for one in self.things if datetime.fromisoformat(one["at"]) >= since]
-        return web.json_response(sorted(changed, key=lambda one: one["at"]))
+        changed = [thing for thing in self.things if datetime.fromisoformat(thing["at"]) >= since]
+        return web.json_response(sorted(changed, key=lambda thing: thing["at"]))
 
 
 def plugin(*flaws: str) -> SourcePlugin:

@@ -83,7 +83,7 @@ class Drops(Simulated):
 
     def move(self, subject: str) -> None:
         records = self.simulator.world.records["voicemail_drop"]
-        self.simulator.world.move_drop(next(one for one in records if one.path == subject), 3)
+        self.simulator.world.move_drop(next(record for record in records if record.path == subject), 3)
 
 
 class TestSpacivox(SimulatedSuite):

@@ -2,7 +2,7 @@
 
     python tests/faults/soak.py --transitions 1000000 --kills 200 --within 1500
 
-The provider's world is made so that nothing may be passed over: a recipient moves on only when the far side has been
+The provider's world is made so that nothing may be passed over: a recipient moves on only when the endpoint side has been
 told of its status before. So each transition has to arrive, and the figure for what was lost has no excuse.
 """
 
@@ -39,7 +39,7 @@ from bridge.simulator.world import Message
 from bridge.testing.fake_endpoint import FakeEndpoint
 from bridge.testing.servers import RabbitMQServer, RedisServer
 
-PATIENCE = 90.0
+MAX_WAIT_SECONDS = 90.0
 """Seconds for the last events to arrive."""
 RECIPIENTS = 98  # of a message: with the message's own two statuses, 198 transitions
 PER_MESSAGE = 2 * RECIPIENTS + 2
@@ -48,10 +48,10 @@ IN_FLIGHT = 40
 REFUSED = 0.1
 CLAIM = 2.0
 CONCURRENCY = 32
-IN_HAND = 2 * CONCURRENCY
+MAX_IN_FLIGHT = 2 * CONCURRENCY
 """What a sink's process holds at most: so many may come twice when it is killed."""
 ON_ITS_WAY = 0.5
-"""Seconds for which the far side may still find requests of a process that is dead."""
+"""Seconds for which the endpoint side may still find requests of a process that is dead."""
 ROLES = {"poller": ("poll", "relay"), "sink": ("sink",)}
 VICTIMS = {"poller": 8, "sink": 8, "redis": 3, "rabbitmq": 1}
 """How often each is killed, compared with the others; RabbitMQ takes long to come back."""
@@ -71,7 +71,7 @@ class Result:
     kills: Counter[str] = field(default_factory=Counter)
     refused: int = 0
     repeats: int = 0
-    """How often the far side took something that it had taken before."""
+    """How often the endpoint side took something that it had taken before."""
     unexplained: int = 0
     """Repeats without a kill of the sink's process between the two."""
     worst: int = 0
@@ -89,8 +89,8 @@ class Result:
             ("made up", self.undefined),
             ("repeated with other bytes", self.changed),
             ("kills (SIGKILL)", f"{self.kills.total()}: " + ", ".join(f"{n} {who}" for who, n in self.kills.items())),
-            ("requests refused by the far side (503)", f"{self.refused:,}"),
-            ("repeats at the far side", f"{self.repeats:,}"),
+            ("requests refused by the endpoint side (503)", f"{self.refused:,}"),
+            ("repeats at the endpoint side", f"{self.repeats:,}"),
             ("  most after one kill", self.worst),
             ("  not explained by a kill of the sink", self.unexplained),
             *((f"books of {name}", text) for name, text in self.books.items()),
@@ -103,15 +103,15 @@ class Result:
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
-class FarSide:
+class SoakEndpoint:
     """Takes events, refuses one in ten at random, and remembers what it took and when."""
 
     def __init__(self, rng: random.Random) -> None:
-        self._dice = rng
+        self._rng = rng
         self.receiver = FakeEndpoint(default=self._answer)
-        self.taken: dict[str, tuple[bytes, float]] = {}
+        self.digests: dict[str, tuple[bytes, float]] = {}
         """Of each id, a digest of its bytes and when it was taken last."""
-        self.told: Counter[tuple[str, str]] = Counter()
+        self.delivered: Counter[tuple[str, str]] = Counter()
         """Of each resource and status, under how many ids it was told."""
         self.repeats: list[tuple[float, float]] = []
         """When something was taken, and when it was taken again."""
@@ -121,20 +121,20 @@ class FarSide:
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         self.receiver.requests.clear()
-        if self._dice.random() < REFUSED:
+        if self._rng.random() < REFUSED:
             self.refused += 1
             return web.Response(status=503)
         event_id, body = request.headers["webhook-id"], await request.read()
         now, digest = time.monotonic(), hashlib.blake2b(body, digest_size=8).digest()
-        before = self.taken.get(event_id)
-        self.taken[event_id] = (digest, now)
+        before = self.digests.get(event_id)
+        self.digests[event_id] = (digest, now)
         if before is not None:
             self.changed += before[0] != digest
             self.repeats.append((before[1], now))
             return web.Response()
         event = json.loads(body)
         if event["data"]["channel"] != "bridge":
-            self.told[event["subject"], event["data"]["status"]] += 1
+            self.delivered[event["subject"], event["data"]["status"]] += 1
             self.news(event["subject"], event["data"]["status"])
         return web.Response()
 
@@ -142,14 +142,14 @@ class FarSide:
 class Provider:
     """The world: messages whose recipients are sent to, and move on when that was told; and events of another feed."""
 
-    def __init__(self, simulator: Simulator, far: FarSide, transitions: int) -> None:
+    def __init__(self, simulator: Simulator, endpoint: SoakEndpoint, transitions: int) -> None:
         self._world = simulator.world
         self._left = max(1, round(transitions / (PER_MESSAGE + SENDS)))
         self._waiting: dict[str, tuple[Message, set[str]]] = {}
         self.closed = False
         self.made: set[tuple[str, str]] = set()
         """Each transition: a resource's path and its status."""
-        far.news = self._heard
+        endpoint.news = self._on_delivered
 
     @property
     def done(self) -> bool:
@@ -171,12 +171,12 @@ class Provider:
             for _ in range(SENDS):
                 self.made.add((self._world.add_send_event().path, "not_sent"))
 
-    def _heard(self, subject: str, status: str) -> None:
+    def _on_delivered(self, subject: str, status: str) -> None:
         path = subject.partition("/recipients/")[0]
-        found = self._waiting.get(path)
-        if status != "sending" or found is None:
+        waiting = self._waiting.get(path)
+        if status != "sending" or waiting is None:
             return
-        message, silent = found
+        message, silent = waiting
         silent.discard(subject)
         if silent:
             return
@@ -243,15 +243,15 @@ class Troupe:
 @asynccontextmanager
 async def stage(
     folder: Path, transitions: int, seed: int
-) -> AsyncIterator[tuple[Provider, FarSide, Troupe, RedisStore]]:
-    """Give the world, the far side, the processes, and the store to look into; all of it ends with the block."""
+) -> AsyncIterator[tuple[Provider, SoakEndpoint, Troupe, RedisStore]]:
+    """Give the world, the endpoint side, the processes, and the store to look into; all of it ends with the block."""
     async with AsyncExitStack() as stack:
         store = stack.enter_context(RedisServer(appendonly=True))
         broker = stack.enter_context(RabbitMQServer())
         settings = SimulatorSettings.still(seed=seed, keep_messages=10**6, keep_records=10**7)
         simulator = await stack.enter_async_context(Simulator(settings))
-        far = FarSide(random.Random(seed))
-        await stack.enter_async_context(far.receiver)
+        endpoint = SoakEndpoint(random.Random(seed))
+        await stack.enter_async_context(endpoint.receiver)
         polled = sources(simulator.urls, settings, interval="300ms")
         del polled["drops"]
         polled["city"] |= {"rate": "1000/s", "channels": ["sms"], "follow_for": "1s", "concurrency": 8}
@@ -272,7 +272,7 @@ async def stage(
                         "crm": {
                             "type": "webhook",
                             "topics": ["#"],
-                            "url": far.receiver.url,
+                            "url": endpoint.receiver.url,
                             "allow_private": True,
                             "concurrency": CONCURRENCY,
                             "retry": ["300ms"] * 1000,
@@ -283,9 +283,9 @@ async def stage(
         )
         troupe = Troupe(folder, config, store, broker)
         stack.callback(troupe.end)
-        look = RedisStore(store.url, clock=Clock())
-        stack.push_async_callback(look.close)
-        yield Provider(simulator, far, transitions), far, troupe, look
+        inspected = RedisStore(store.url, clock=Clock())
+        stack.push_async_callback(inspected.close)
+        yield Provider(simulator, endpoint, transitions), endpoint, troupe, inspected
 
 
 async def soak(
@@ -304,18 +304,18 @@ async def soak(
     """
     folder = folder or Path(tempfile.mkdtemp(prefix="bridge-soak-"))
     say(f"logs are in {folder}; seed {seed}")
-    async with stage(folder, transitions, seed) as (provider, far, troupe, store):
+    async with stage(folder, transitions, seed) as (provider, endpoint, troupe, store):
         for name in ("poller", "sink"):
             troupe.start(name)
         started = time.monotonic()
-        killing = asyncio.ensure_future(_kill(troupe, provider, kills, random.Random(seed), far, transitions))
-        quoting = asyncio.ensure_future(_tell(say, provider, far, troupe, started, transitions))
+        killing = asyncio.ensure_future(_kill(troupe, provider, kills, random.Random(seed), endpoint, transitions))
+        quoting = asyncio.ensure_future(_report(say, provider, endpoint, troupe, started, transitions))
         try:
-            while not (provider.done and killing.done() and far.told.keys() >= provider.made):
+            while not (provider.done and killing.done() and endpoint.delivered.keys() >= provider.made):
                 passed = time.monotonic() - started
                 if passed > within:
                     provider.close()
-                if passed > within + PATIENCE:
+                if passed > within + MAX_WAIT_SECONDS:
                     say(f"given up after {passed:.0f} s")
                     break
                 provider.fill()
@@ -327,7 +327,7 @@ async def soak(
             killing.cancel()
             await asyncio.gather(quoting, killing, return_exceptions=True)
         seconds = time.monotonic() - started
-        result = judge(provider, far, troupe)
+        result = evaluate(provider, endpoint, troupe)
         result.seconds = seconds
         await _read_books(store, result, within=120)
         codes = await troupe.stop()
@@ -336,7 +336,7 @@ async def soak(
 
 
 async def _kill(
-    troupe: Troupe, provider: Provider, kills: int, rng: random.Random, far: FarSide, transitions: int
+    troupe: Troupe, provider: Provider, kills: int, rng: random.Random, endpoint: SoakEndpoint, transitions: int
 ) -> None:
     """Kill somebody each time that another share of the transitions has been told, everybody once at least."""
     names, weights = list(VICTIMS), list(VICTIMS.values())
@@ -344,7 +344,7 @@ async def _kill(
     rng.shuffle(plan)
     for number, name in enumerate(plan):
         goal = transitions * 0.9 * (number + 1) / (kills + 1)
-        while len(far.told) < goal and not provider.closed:
+        while len(endpoint.delivered) < goal and not provider.closed:
             await asyncio.sleep(0.02)
         if provider.closed:
             return
@@ -352,29 +352,36 @@ async def _kill(
         await troupe.kill(name)
 
 
-async def _tell(
-    say: Callable[[str], None], provider: Provider, far: FarSide, troupe: Troupe, started: float, transitions: int
+async def _report(
+    say: Callable[[str], None],
+    provider: Provider,
+    endpoint: SoakEndpoint,
+    troupe: Troupe,
+    started: float,
+    transitions: int,
 ) -> None:
     while True:
         await asyncio.sleep(10)
         passed = time.monotonic() - started
         say(
-            f"{passed:6.0f} s  told {len(far.told):>9,} of {transitions:,} ({len(far.told) / passed:.0f}/s)  "
-            f"made {len(provider.made):,}  kills {len(troupe.kills)}  repeats {len(far.repeats)}"
+            f"{passed:6.0f} s  told {len(endpoint.delivered):>9,} of {transitions:,} ({len(endpoint.delivered) / passed:.0f}/s)  "
+            f"made {len(provider.made):,}  kills {len(troupe.kills)}  repeats {len(endpoint.repeats)}"
         )
 
 
-def judge(provider: Provider, far: FarSide, troupe: Troupe) -> Result:
+def evaluate(provider: Provider, endpoint: SoakEndpoint, troupe: Troupe) -> Result:
     """Compare what was made with what was told, and find a kill for each repeat."""
-    result = Result(transitions=len(provider.made), refused=far.refused, changed=far.changed)
-    result.lost = len(provider.made - far.told.keys())
+    result = Result(transitions=len(provider.made), refused=endpoint.refused, changed=endpoint.changed)
+    result.lost = len(provider.made - endpoint.delivered.keys())
     # A transition that was told under two ids would be two events.
-    result.undefined = len(far.told.keys() - provider.made) + sum(count - 1 for count in far.told.values())
+    result.undefined = len(endpoint.delivered.keys() - provider.made) + sum(
+        count - 1 for count in endpoint.delivered.values()
+    )
     result.kills = Counter(name for _, name in troupe.kills)
-    result.repeats = len(far.repeats)
+    result.repeats = len(endpoint.repeats)
     deaths = [at for at, name in troupe.kills if name == "sink"]
     after: Counter[float] = Counter()
-    for first, again in far.repeats:
+    for first, again in endpoint.repeats:
         between = [at for at in deaths if first - ON_ITS_WAY <= at <= again]
         if between:
             after[between[0]] += 1

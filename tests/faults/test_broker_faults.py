@@ -28,7 +28,7 @@ from bridge.testing.tcp_proxy import TcpProxy
 pytestmark = pytest.mark.faults
 
 EXCHANGE = "bridge.events"
-PATIENCE = 60.0
+MAX_WAIT_SECONDS = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ async def make() -> AsyncIterator[Callable[..., KombuBroker]]:
     for broker in brokers:
         await broker.close()
     left = set(threading.enumerate()) - before
-    assert [each.name for each in left if each.name.startswith("bridge-")] == []
+    assert [thread.name for thread in left if thread.name.startswith("bridge-")] == []
 
 
 def through(relay: TcpProxy, url: str) -> str:
@@ -76,7 +76,7 @@ def through(relay: TcpProxy, url: str) -> str:
 
 async def until_it_works(call: Callable[[], Any]) -> Any:
     """Repeat a call, as the relay does, until the broker is back."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(MAX_WAIT_SECONDS):
         while True:
             try:
                 return await call()
@@ -160,13 +160,13 @@ async def test_a_connection_cut_while_publishing_loses_nothing(
         await until_it_works(lambda: broker.publish(doomed))
         async with make(url).inbox(QUEUE) as inbox:
             seen = await everything(inbox)
-    assert set(seen) == {each.event.id for each in [entry(1), *batch, *doomed]}
+    assert set(seen) == {published.event.id for published in [entry(1), *batch, *doomed]}
     if kind == "redis":  # a transaction is there as a whole or not at all
         assert seen.count("event-2000") == seen.count("event-2199")
 
 
 @pytest.mark.parametrize("kind", ["rabbitmq", "redis"])
-async def test_an_inbox_whose_connection_was_cut_says_so_once_and_goes_on(
+async def test_cut_inbox_connection_is_reported_once_and_recovers(
     request: pytest.FixtureRequest, make: Callable[..., KombuBroker], kind: str
 ) -> None:
     url = request.getfixturevalue("rabbitmq_url" if kind == "rabbitmq" else "redis_url")
@@ -177,22 +177,22 @@ async def test_an_inbox_whose_connection_was_cut_says_so_once_and_goes_on(
             await publisher.publish([entry(1), entry(2)])
             old = await collect(inbox, 2)
             assert await nothing_more(inbox)  # on Redis, it waits inside the server by now
-            waiting = asyncio.create_task(inbox.get(1, PATIENCE))
+            waiting = asyncio.create_task(inbox.get(1, MAX_WAIT_SECONDS))
             await asyncio.sleep(0)
             relay.cut()
             with pytest.raises(Unavailable):
                 await waiting
             assert relay.cuts == 1
-            fresh = await collect(inbox, 2)
-            assert ids(fresh) == ids(old)
+            again = await collect(inbox, 2)
+            assert ids(again) == ids(old)
             await inbox.ack(old)  # of the dead connection: nothing happens
-            await inbox.ack(fresh)
+            await inbox.ack(again)
             await publisher.publish([entry(3)])
             assert ids(await collect(inbox, 1)) == ["event-3"]
 
 
 @pytest.mark.parametrize("kind", ["rabbitmq", "redis"])
-async def test_a_broker_that_hangs_is_unavailable_in_bounded_time_and_closing_ends(
+async def test_hanging_broker_is_unavailable_and_closes_in_time(
     request: pytest.FixtureRequest, make: Callable[..., KombuBroker], kind: str
 ) -> None:
     url = request.getfixturevalue("rabbitmq_url" if kind == "rabbitmq" else "redis_url")
@@ -230,32 +230,28 @@ async def test_a_silent_connection_to_rabbitmq_is_kept_alive(
             assert relay.connections == made == 2
 
 
-async def test_a_connection_to_rabbitmq_that_went_dead_without_a_word_is_noticed(
-    rabbitmq_url: str, make: Callable[..., KombuBroker]
-) -> None:
+async def test_dead_rabbitmq_connection_is_noticed(rabbitmq_url: str, make: Callable[..., KombuBroker]) -> None:
     async with TcpProxy(int(rabbitmq_url.rpartition(":")[2].partition("/")[0])) as relay:
         await make(rabbitmq_url).declare(QUEUE, ["#"])
         async with make(through(relay, rabbitmq_url) + "?heartbeat=1").inbox(QUEUE) as inbox:
             relay.stall()
             with pytest.raises(Unavailable, match="heartbeat"):
-                await inbox.get(1, PATIENCE)
+                await inbox.get(1, MAX_WAIT_SECONDS)
             relay.resume()
 
 
-async def test_a_connection_to_redis_that_went_dead_without_a_word_is_noticed(
-    redis_url: str, make: Callable[..., KombuBroker]
-) -> None:
+async def test_dead_redis_connection_is_noticed(redis_url: str, make: Callable[..., KombuBroker]) -> None:
     async with TcpProxy(int(redis_url.rpartition(":")[2].partition("/")[0])) as relay:
         await make(redis_url).declare(QUEUE, ["#"])
         async with make(through(relay, redis_url), lease=1.0, answer_timeout=0.5).inbox(QUEUE) as inbox:
             assert await inbox.get(1, 0.2) == []  # it waits inside Redis by now
             relay.stall()
             with pytest.raises(Unavailable, match="no answer in time"):
-                await inbox.get(1, PATIENCE)
+                await inbox.get(1, MAX_WAIT_SECONDS)
             relay.resume()
 
 
-async def test_an_inbox_on_redis_that_is_opened_again_has_what_the_lost_one_had_at_once_and_in_order(
+async def test_reopened_redis_inbox_gets_unacked_messages_first_in_order(
     redis_url: str, make: Callable[..., KombuBroker]
 ) -> None:
     async with TcpProxy(int(redis_url.rpartition(":")[2].partition("/")[0])) as relay:
@@ -267,7 +263,7 @@ async def test_an_inbox_on_redis_that_is_opened_again_has_what_the_lost_one_had_
                 assert len(await collect(inbox, 3)) == 3
                 assert await nothing_more(inbox)
                 relay.cut()
-                await inbox.get(1, PATIENCE)
+                await inbox.get(1, MAX_WAIT_SECONDS)
         await until_it_works(lambda: broker.publish([entry(4)]))
         async with broker.inbox(QUEUE) as inbox:
             assert ids(await collect(inbox, 4)) == ["event-1", "event-2", "event-3", "event-4"]
@@ -285,7 +281,7 @@ async def test_a_memory_alarm_makes_rabbitmq_unavailable_until_it_is_over(
     await asyncio.to_thread(rabbit.ctl, "set_vm_memory_high_watermark", "0.00001")
     try:
         assert "memory" in await asyncio.to_thread(rabbit.ctl, "eval", "rabbit_alarm:get_alarms().")
-        for _ in range(3):  # while the alarm comes through, while blocked, and on a fresh connection
+        for _ in range(3):  # while the alarm comes through, while blocked, and on a new connection
             elapsed = timed()
             with pytest.raises(Unavailable, match="alarm"):
                 await broker.publish([entry(2)])
@@ -299,10 +295,10 @@ async def test_a_memory_alarm_makes_rabbitmq_unavailable_until_it_is_over(
     assert {"event-1", "event-3"} <= set(seen)
 
 
-async def test_a_publisher_that_was_blocked_goes_on_when_the_alarm_ends(
+async def test_blocked_publisher_continues_after_the_alarm(
     rabbit: RabbitMQServer, rabbit_url: str, make: Callable[..., KombuBroker]
 ) -> None:
-    broker = make(rabbit_url, confirm_timeout=PATIENCE)
+    broker = make(rabbit_url, confirm_timeout=MAX_WAIT_SECONDS)
     await broker.declare(QUEUE, ["#"])
     await asyncio.to_thread(rabbit.ctl, "set_vm_memory_high_watermark", "0.00001")
     publishing = asyncio.create_task(broker.publish([entry(1)]))
@@ -330,7 +326,7 @@ async def test_a_full_queue_that_rejects_makes_publish_fail(
     assert await broker.depth(QUEUE) == 2
 
 
-async def test_a_full_redis_makes_publish_fail_and_takes_it_up_again(make: Callable[..., KombuBroker]) -> None:
+async def test_full_redis_fails_publish_and_recovers(make: Callable[..., KombuBroker]) -> None:
     with RedisServer() as server, redis.Redis(port=server.port) as client:
         broker = make(server.url)
         await broker.declare(QUEUE, ["#"])
@@ -354,7 +350,7 @@ async def test_a_queue_deleted_behind_our_back_is_made_again(
         with kombu.Connection(rabbitmq_url) as connection:
             connection.channel().queue_delete(QUEUE)
         with pytest.raises(Unavailable, match="deleted"):
-            await inbox.get(1, PATIENCE)
+            await inbox.get(1, MAX_WAIT_SECONDS)
         assert await inbox.get(1, 0.1) == []
         assert await broker.publish([entry(1)]) == 0
         assert ids(await collect(inbox, 1)) == ["event-1"]
@@ -374,7 +370,7 @@ async def test_an_exchange_deleted_behind_our_back_is_made_again(
     assert await broker.depth(QUEUE) == 2
 
 
-async def test_a_full_redis_is_emptied_by_its_consumers_also_by_those_that_start_now(
+async def test_full_redis_is_emptied_by_old_and_new_consumers(
     make: Callable[..., KombuBroker],
 ) -> None:
     with RedisServer() as server:
@@ -406,7 +402,7 @@ async def test_an_emptied_redis_gets_its_bindings_back(redis_url: str, make: Cal
         assert await broker.publish([entry(2)]) == 0
         assert await broker.depth(QUEUE) == 1
         client.flushall()
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(MAX_WAIT_SECONDS):
             while await sources.publish([entry(3)]) > 0:  # noqa: ASYNC110 - asking is the only way
                 await asyncio.sleep(0.05)
         assert ids(await collect(inbox, 1)) == ["event-3"]
@@ -464,13 +460,13 @@ def start(script: str, argument: str) -> subprocess.Popen[str]:
 def kill(process: subprocess.Popen[str]) -> str:
     """Kill the process as a power cut would, and return what it had still said."""
     process.kill()
-    said, _ = process.communicate(timeout=PATIENCE)
+    said, _ = process.communicate(timeout=MAX_WAIT_SECONDS)
     assert process.returncode == -signal.SIGKILL
     return said
 
 
 @pytest.mark.parametrize("kind", ["rabbitmq", "redis", "embedded"])
-async def test_what_a_killed_consumer_had_comes_back_and_its_tap_is_gone(
+async def test_killed_consumer_returns_messages_and_loses_its_tap(
     request: pytest.FixtureRequest, make: Callable[..., KombuBroker], tmp_path: Path, kind: str
 ) -> None:
     url = str(tmp_path / "broker.db") if kind == "embedded" else request.getfixturevalue(f"{kind}_url")
@@ -486,16 +482,14 @@ async def test_what_a_killed_consumer_had_comes_back_and_its_tap_is_gone(
     async with broker.inbox(QUEUE) as inbox:
         assert ids(await collect(inbox, 4)) == [f"event-{seq}" for seq in range(2, 6)]
         assert await nothing_more(inbox)
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(MAX_WAIT_SECONDS):
         while await broker.publish([entry(7, "voice.only.for.the.tap")]) == 0:  # noqa: ASYNC110 - asking is the only way
             await asyncio.sleep(0.05)
     await broker.close()
 
 
 @pytest.mark.parametrize("after", [1, 5, 20])
-async def test_a_killed_publisher_of_the_embedded_broker_loses_no_batch_that_returned(
-    tmp_path: Path, after: int
-) -> None:
+async def test_killed_embedded_publisher_loses_no_confirmed_batch(tmp_path: Path, after: int) -> None:
     path = tmp_path / "broker.db"
     broker = SqliteBroker(path, clock=Clock())
     await broker.declare(QUEUE, ["#"])

@@ -45,8 +45,8 @@ def world() -> Simulator:
 def batched(names: Iterable[str], size: int) -> Iterator[tuple[str, ...]]:
     """Cut names into groups."""
     rest = iter(names)
-    while some := tuple(islice(rest, size)):
-        yield some
+    while group := tuple(islice(rest, size)):
+        yield group
 
 
 async def press(polled: Polled, seconds: float = PRESSED_FOR) -> None:
@@ -59,8 +59,8 @@ async def press(polled: Polled, seconds: float = PRESSED_FOR) -> None:
 
 
 def settings(source: str, **more: Any) -> dict[str, Any]:
-    one = {"interval": "1ms", "rate": f"{RATE}/s"}
-    return one | ({"page_size": 3} if source == "journeys" else {}) | more
+    common = {"interval": "1ms", "rate": f"{RATE}/s"}
+    return common | ({"page_size": 3} if source == "journeys" else {}) | more
 
 
 FAULTS: dict[str, dict[str, Any]] = {
@@ -79,7 +79,7 @@ FAULTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("source", PROVIDERS)
-async def test_no_second_has_more_requests_than_the_budget_whatever_strikes(source, tmp_path):
+async def test_no_second_exceeds_the_budget_under_any_fault(source, tmp_path):
     async def scene(fault: str) -> tuple[str, int, float]:
         async with world() as simulator, AsyncExitStack() as stack:
             folder = tmp_path / fault
@@ -99,13 +99,13 @@ async def test_no_second_has_more_requests_than_the_budget_whatever_strikes(sour
             return fault, traffic.most_in(1.0), len(traffic.times) / pressed
 
     # A few at a time: what one event loop has to do for all of them would blur the record.
-    found = []
-    for some in batched(FAULTS, 4):
-        found += await asyncio.gather(*map(scene, some))
-    print("most in a second, and how many a second on average:", *found, sep="\n  ")
-    assert {fault: most for fault, most, _ in found if most > RATE} == {}
+    measured = []
+    for group in batched(FAULTS, 4):
+        measured += await asyncio.gather(*map(scene, group))
+    print("most in a second, and how many a second on average:", *measured, sep="\n  ")
+    assert {fault: most for fault, most, _ in measured if most > RATE} == {}
     # The budget is really what paces: where nothing else keeps us quiet, it is used.
-    rates = {fault: rate for fault, _, rate in found}
+    rates = {fault: rate for fault, _, rate in measured}
     assert rates["nothing"] > 0.8 * RATE
 
 
@@ -117,9 +117,9 @@ async def test_every_request_that_arrives_was_counted_before_it_began(fault, tmp
 
     async def count(self: Limiter, share: QuotaShare | None = None) -> RequestSlot:
         nonlocal counted
-        found = await turn(self, share)
+        slot = await turn(self, share)
         counted += 1
-        return found
+        return slot
 
     monkeypatch.setattr(Limiter, "acquire", count)
     clock = Jumping()
@@ -150,7 +150,7 @@ async def test_sources_of_one_account_share_the_most_careful_budget(source, tmp_
             for rate in (str(RATE), "50", "200")
         ]
         # The most careful one comes last: it is heeded before it has asked for anything.
-        swift = [asyncio.ensure_future(press(one)) for one in polled[1:]]
+        swift = [asyncio.ensure_future(press(source)) for source in polled[1:]]
         await until(lambda: len(simulator.traffic[PROVIDERS[source]].times) > RATE, "the others have asked")
         await asyncio.gather(press(polled[0]), *swift)
         traffic = simulator.traffic[PROVIDERS[source]]
@@ -167,7 +167,7 @@ async def test_accounts_that_differ_have_budgets_of_their_own(tmp_path):
             )
             for name, simulator in (("one", first), ("two", second))
         ]  # fmt: skip
-        await asyncio.gather(*(press(one) for one in polled))
+        await asyncio.gather(*(press(source) for source in polled))
         for simulator in (first, second):
             traffic = simulator.traffic["govdelivery"]
             assert traffic.most_in(1.0) <= RATE
@@ -223,9 +223,7 @@ async def ends_in_good_order(process: Process) -> None:
 
 @pytest.mark.acceptance
 @pytest.mark.parametrize("ends", [is_killed, ends_in_good_order])
-async def test_whoever_takes_over_keeps_within_what_the_holder_before_left_of_the_second(
-    ends: Ends, tmp_path, redis_url
-):
+async def test_new_lease_holder_keeps_to_the_remaining_budget(ends: Ends, tmp_path, redis_url):
     async with world() as simulator:
         crowd = Crowd(simulator)
         config = shared_config(tmp_path, simulator, redis_url)
@@ -244,7 +242,7 @@ async def test_whoever_takes_over_keeps_within_what_the_holder_before_left_of_th
 
 
 @pytest.mark.acceptance
-async def test_a_process_that_was_paused_and_wakes_asks_nothing_beside_its_successor(tmp_path, redis_url):
+async def test_paused_process_asks_nothing_after_takeover(tmp_path, redis_url):
     async with world() as simulator:
         crowd = Crowd(simulator)
         config = shared_config(tmp_path, simulator, redis_url)
@@ -264,9 +262,7 @@ async def test_a_process_that_was_paused_and_wakes_asks_nothing_beside_its_succe
 
 
 @pytest.mark.acceptance
-async def test_sources_of_one_account_are_polled_within_its_budget_however_many_processes_there_are(
-    tmp_path, redis_url
-):
+async def test_processes_share_one_account_within_its_budget(tmp_path, redis_url):
     async with world() as simulator:
         crowd = Crowd(simulator, "drops", "journeys")
         config = shared_config(tmp_path, simulator, redis_url)
@@ -283,7 +279,7 @@ async def test_sources_of_one_account_are_polled_within_its_budget_however_many_
             async def all_are_held() -> bool:
                 states = await ask(tmp_path, "sources", "-c", str(config), "--json")
                 assert states.returncode == 0, states.stderr
-                return all(one["holder"] for one in json.loads(states.stdout))
+                return all(source["holder"] for source in json.loads(states.stdout))
 
             await until(all_are_held, "somebody has each source")
             await is_killed(first)
@@ -293,7 +289,7 @@ async def test_sources_of_one_account_are_polled_within_its_budget_however_many_
 
 
 @pytest.mark.acceptance
-async def test_commands_beside_the_service_keep_within_what_it_leaves_of_the_budget(tmp_path, redis_url):
+async def test_commands_keep_within_the_services_remaining_budget(tmp_path, redis_url):
     async with world() as simulator:
         crowd = Crowd(simulator)
         config = shared_config(tmp_path, simulator, redis_url)
@@ -312,7 +308,7 @@ async def test_commands_beside_the_service_keep_within_what_it_leaves_of_the_bud
         crowd.check()
 
 
-async def test_work_whose_lease_was_not_renewed_in_time_asks_nothing_more(tmp_path):
+async def test_work_without_renewed_lease_asks_nothing_more(tmp_path):
     clock = Jumping()
     async with (
         Simulator(SimulatorSettings.still(), clock.world) as simulator,

@@ -81,9 +81,9 @@ def people(simulator: Simulator) -> set[str]:
     sends = [send for group in world.sends.values() for send in group]
     addresses |= {send.to for send in sends}
     keys = {send.contact_key for send in sends} | {send.message_key for send in sends if send.message_key}
-    found = keys | addresses | {address.removeprefix("+1").removeprefix("+") for address in addresses}
-    assert len(found) > 50
-    return found
+    private = keys | addresses | {address.removeprefix("+1").removeprefix("+") for address in addresses}
+    assert len(private) > 50
+    return private
 
 
 def any_of(words: Iterable[str]) -> str:
@@ -99,7 +99,7 @@ def any_of(words: Iterable[str]) -> str:
     return "(?:" + "|".join(re.escape(first) + any_of(rest) for first, rest in sorted(rests.items())) + ")"
 
 
-class Witness:
+class CanaryWitness:
     """Reads all that was written, and knows what must not stand there."""
 
     def __init__(self, canaries: Iterable[str]) -> None:
@@ -111,21 +111,21 @@ class Witness:
         self._pattern = re.compile(any_of(words))
         self.read = 0
 
-    def look(self, where: str, text: str) -> None:
+    def search(self, where: str, text: str) -> None:
         self.read += len(text)
-        found = self._pattern.search(text)
-        if found is not None:
-            around = text[max(0, found.start() - 200) : found.end() + 100]
-            pytest.fail(f"{where}: {found[0]!r} stands in: …{around}…")
+        match = self._pattern.search(text)
+        if match is not None:
+            around = text[max(0, match.start() - 200) : match.end() + 100]
+            pytest.fail(f"{where}: {match[0]!r} stands in: …{around}…")
 
-    def look_at_process(self, name: str, process: Process) -> None:
-        self.look(f"{name} stdout", process.said)
-        self.look(f"{name} stderr", process.err.read_text())
+    def search_process(self, name: str, process: Process) -> None:
+        self.search(f"{name} stdout", process.said)
+        self.search(f"{name} stderr", process.err.read_text())
 
-    def look_at_command(self, name: str, done: subprocess.CompletedProcess[str]) -> None:
+    def search_command(self, name: str, done: subprocess.CompletedProcess[str]) -> None:
         assert "Traceback" not in done.stderr
-        self.look(f"{name} stdout", done.stdout)
-        self.look(f"{name} stderr", done.stderr)
+        self.search(f"{name} stdout", done.stdout)
+        self.search(f"{name} stderr", done.stderr)
 
 
 # --- the stage --------------------------------------------------------------------------------------------------------
@@ -190,7 +190,7 @@ async def fetch(url: str) -> str:
         return await response.text() + str(dict(response.headers))
 
 
-async def trouble(simulator: Simulator, config: Path, witness: Witness, seconds: float = 0.25) -> None:
+async def trouble(simulator: Simulator, config: Path, witness: CanaryWitness, seconds: float = 0.25) -> None:
     """Let every fault strike for a while, a few at a time, and read the pages of the process meanwhile."""
     listen = yaml.safe_load(config.read_text())["http"]["listen"]
     names = sorted(set(FAULTS) - SLOW)
@@ -202,7 +202,7 @@ async def trouble(simulator: Simulator, config: Path, witness: Witness, seconds:
             )
         await asyncio.sleep(seconds)  # how long the trouble lasts, not what is waited for
         for page in ("metrics", "readyz", "livez"):
-            witness.look(page, await fetch(f"http://{listen}/{page}"))
+            witness.search(page, await fetch(f"http://{listen}/{page}"))
     simulator.switch_off()
     assert len(simulator.board.applied) > 35
 
@@ -219,30 +219,30 @@ COMMANDS = (
 )
 
 
-async def look_at_commands(folder: Path, config: Path, witness: Witness) -> None:
+async def search_commands(folder: Path, config: Path, witness: CanaryWitness) -> None:
     for command in COMMANDS:
         done = await ask(folder, *command, "-c", str(config))
         assert done.stdout or done.stderr
-        witness.look_at_command(" ".join(command), done)
+        witness.search_command(" ".join(command), done)
 
 
-async def look_at_store(store: RedisStore | SqliteStore, witness: Witness) -> None:
+async def search_store(store: RedisStore | SqliteStore, witness: CanaryWitness) -> None:
     """Read what the store keeps for operators: notes, cursors, and why deliveries wait or were given up."""
     errors = []
     try:
         notes = {name: said for name, said in (await store.statuses("")).items() if not name.startswith("secret/")}
         assert any(said.get("error") or said.get("state") for said in notes.values())
-        witness.look("notes", json.dumps(notes))
+        witness.search("notes", json.dumps(notes))
         for sink in ("crm", "nowhere", "ops"):
-            for one in await store.deliveries(sink, limit=2000):
-                errors += [attempt.error for attempt in one.attempts] + [one.reason]
+            for delivery in await store.deliveries(sink, limit=2000):
+                errors += [attempt.error for attempt in delivery.attempts] + [delivery.reason]
         for source in ("city", "drops", "journeys"):
             for name, value in (await store.cursor(source)).items():
-                witness.look(f"cursor of {source}", f"{name}={value}")
+                witness.search(f"cursor of {source}", f"{name}={value}")
     finally:
         await store.close()
     assert len(set(errors)) > 3, errors
-    witness.look("errors of deliveries", "\n".join(errors))
+    witness.search("errors of deliveries", "\n".join(errors))
 
 
 def check_noise(process: Process, *events: str) -> None:
@@ -257,28 +257,28 @@ def check_noise(process: Process, *events: str) -> None:
 
 @pytest.mark.acceptance
 @pytest.mark.timeout(400)
-async def test_nothing_private_is_written_by_a_process_with_its_own_store_and_broker(tmp_path):
+async def test_embedded_process_writes_nothing_private(tmp_path):
     answers = quoting(cycle([200, 500, 400, 429, 302, 200, 404]))
     async with Simulator(WORLD) as simulator, FakeEndpoint(default=answers) as receiver:
         config = stage_config(tmp_path, simulator, receiver)
         with bridge(tmp_path, "run", "-c", str(config)) as running:
             await until(lambda: len(receiver.requests) > 50, "events arrive")
-            witness = Witness(people(simulator))
+            witness = CanaryWitness(people(simulator))
             await trouble(simulator, config, witness)
-            witness = Witness(people(simulator))
-            await look_at_commands(tmp_path, config, witness)
+            witness = CanaryWitness(people(simulator))
+            await search_commands(tmp_path, config, witness)
             assert await asyncio.to_thread(running.stop) == 0
         # They did arrive at the far side, which shows that they were there to be told.
         assert SECRETS["slack_url"] in "".join(request.path for request in receiver.requests)
-        witness.look_at_process("run", running)
+        witness.search_process("run", running)
         check_noise(running, "source.backs_off", "source.resource_fails", "source.stalled", "delivery.waits")
-        await look_at_store(SqliteStore(tmp_path / "state" / "bridge.db", clock=Clock()), witness)
+        await search_store(SqliteStore(tmp_path / "state" / "bridge.db", clock=Clock()), witness)
         assert witness.read > 50_000
 
 
 @pytest.mark.acceptance
 @pytest.mark.timeout(400)
-async def test_nothing_private_is_written_when_redis_and_rabbitmq_die_and_come_back(tmp_path):
+async def test_redis_and_rabbitmq_outages_write_nothing_private(tmp_path):
     user = ("--user", "bridge", "on", f">{SECRETS['redis_password']}", "~*", "&*", "+@all")
     answers = quoting(cycle([200, 200, 500, 400]))
     with RedisServer(appendonly=True, options=user) as redis, RabbitMQServer() as rabbitmq:
@@ -289,7 +289,7 @@ async def test_nothing_private_is_written_when_redis_and_rabbitmq_die_and_come_b
         broker = f"amqp://bridge:{password}@127.0.0.1:{rabbitmq.port}//"
         async with Simulator(WORLD) as simulator, FakeEndpoint(default=answers) as receiver:
             config = stage_config(tmp_path, simulator, receiver, store=store, broker=broker)
-            witness = Witness(people(simulator))
+            witness = CanaryWitness(people(simulator))
             with bridge(tmp_path, "run", "-c", str(config)) as running:
                 await until(lambda: len(receiver.requests) > 20, "events arrive")
                 for server in (redis, rabbitmq):
@@ -298,14 +298,14 @@ async def test_nothing_private_is_written_when_redis_and_rabbitmq_die_and_come_b
                     await until(lambda down=down: waits_for(running, down), f"the log says that the {down} is away")
                     for command in ("check", "sources"):
                         done = await ask(tmp_path, command, "-c", str(config))
-                        witness.look_at_command(f"{command} without the {down}", done)
+                        witness.search_command(f"{command} without the {down}", done)
                     before = len(receiver.requests)
                     await asyncio.to_thread(server.start)
                     await until(lambda before=before: len(receiver.requests) > before + 10, "events arrive again")
                 assert await asyncio.to_thread(running.stop) == 0
-            witness = Witness(people(simulator))
-            witness.look_at_process("run", running)
-            await look_at_store(RedisStore(store, clock=Clock()), witness)
+            witness = CanaryWitness(people(simulator))
+            witness.search_process("run", running)
+            await search_store(RedisStore(store, clock=Clock()), witness)
             # A password that has become wrong is said to be so, and not said.
             redis_cli = f"redis://bridge:{password}@127.0.0.1:{redis.port}/0"
             wrong = stage_config(tmp_path, simulator, receiver, name="wrong.yaml", store=redis_cli,
@@ -313,7 +313,7 @@ async def test_nothing_private_is_written_when_redis_and_rabbitmq_die_and_come_b
             for command in (("check",), ("run", "--once"), ("sources",)):
                 done = await ask(tmp_path, *command, "-c", str(wrong))
                 assert done.returncode != 0
-                witness.look_at_command(f"{command} with a wrong password", done)
+                witness.search_command(f"{command} with a wrong password", done)
 
 
 def waits_for(process: Process, what: str) -> bool:
@@ -360,7 +360,7 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("what", [*BROKEN, *UNREADABLE])
-def test_a_file_that_is_wrong_is_complained_of_without_quoting_a_secret(what, tmp_path, capfd):
+def test_wrong_file_is_reported_without_its_secrets(what, tmp_path, capfd):
     file = tmp_path / "bridge.yaml"
     file.write_text(UNREADABLE[what] if what in UNREADABLE else yaml.safe_dump({"state": "state"} | BROKEN[what]))
     for command in (("check", "--offline"), ("check", "--offline", "--json"), ("run", "--once"), ("config", "show")):
@@ -418,15 +418,15 @@ print("done")
 
 
 @pytest.mark.parametrize("form", ["json", "console"])
-def test_what_libraries_and_the_interpreter_say_is_told_without_its_values(form, tmp_path):
+def test_library_and_interpreter_messages_are_logged_without_values(form, tmp_path):
     done = subprocess.run(
         [sys.executable, "-X", "dev", "-c", _SAYS, form, SECRET],
         capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False,
     )  # fmt: skip
     assert done.stdout == "done\n"
     assert SECRET not in done.stderr
-    told = done.stderr.count("library.warns")
-    assert told >= 9 * 5, done.stderr
+    warnings = done.stderr.count("library.warns")
+    assert warnings >= 9 * 5, done.stderr
     assert "cannot reach %s" in done.stderr
     assert "Unhandled notification type:" in done.stderr
     for part in ("vine", "somebody", "kombu.connection", "asyncio", "concurrent.futures"):

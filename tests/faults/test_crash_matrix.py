@@ -87,17 +87,17 @@ class Measured:
     twice_at_consumer: int = 0
     twice_at_sink: int = 0
     at_risk: set[str] = field(default_factory=set)
-    """What the far side had taken, and the store not yet written down, when the process died."""
+    """What the endpoint side had taken, and the store not yet written down, when the process died."""
     batch: int = 0
     """How many events were being carried when the process died."""
 
 
-class FarSide:
+class CrashingEndpoint:
     """A webhook's receiver that remembers what it took, from which life of the bridge."""
 
     def __init__(self, point: Point) -> None:
         self._point = point
-        self.taken: list[tuple[int, str, bytes]] = []
+        self.received: list[tuple[int, str, bytes]] = []
         self.bodies: dict[str, set[bytes]] = {}
         self.refused_for_good: set[str] = set()
         self.victim: Mortal | None = None
@@ -111,7 +111,7 @@ class FarSide:
         if self._point.name in REFUSED_FOR_GOOD and (not self.refused_for_good or event_id in self.refused_for_good):
             self.refused_for_good.add(event_id)
             return web.Response(status=400)
-        self.taken.append((life, event_id, body))
+        self.received.append((life, event_id, body))
         if life == 1 and self._point.by_endpoint:
             assert self.victim is not None
             self.victim.process.kill()
@@ -120,18 +120,18 @@ class FarSide:
 
     @property
     def ids(self) -> Counter[str]:
-        return Counter(event_id for _, event_id, _ in self.taken)
+        return Counter(event_id for _, event_id, _ in self.received)
 
     @property
     def histories(self) -> dict[str, list[tuple[str, str | None, str | None]]]:
-        found: dict[str, list[tuple[str, str | None, str | None]]] = {}
-        for body in {event_id: body for _, event_id, body in self.taken}.values():
+        histories: dict[str, list[tuple[str, str | None, str | None]]] = {}
+        for body in {event_id: body for _, event_id, body in self.received}.values():
             event = json.loads(body)
             data = event["data"]
             if data["channel"] == "bridge":
                 continue  # what the bridge says of itself is nothing that a provider has shown
-            found.setdefault(event["subject"], []).append((data["status"], data["previous"], data["detail"]))
-        return found
+            histories.setdefault(event["subject"], []).append((data["status"], data["previous"], data["detail"]))
+        return histories
 
 
 @dataclass
@@ -160,7 +160,7 @@ class Run:
             "embedded": "embedded",
         }[cell.broker]
         self.simulator = Simulator(SimulatorSettings.still(seed=cell.number + 1))
-        self.far = FarSide(cell.point)
+        self.endpoint = CrashingEndpoint(cell.point)
         self.lives: list[Mortal] = []
 
     def config(self, life: int) -> str:
@@ -182,7 +182,7 @@ class Run:
                         self.cell.sink: {
                             "type": "webhook",
                             "topics": ["#"],
-                            "url": self.far.receiver.url,
+                            "url": self.endpoint.receiver.url,
                             "allow_private": True,
                             "headers": {"X-Life": str(life)},
                             "concurrency": 4,
@@ -260,8 +260,8 @@ async def consuming_embedded(path: Path) -> AsyncIterator[Consumer]:
 
         async def follow() -> None:
             while True:
-                for one in await tap.get(500, 1.0):
-                    consumer.take(one.event.body, one.event.topic)
+                for delivered in await tap.get(500, 1.0):
+                    consumer.take(delivered.event.body, delivered.event.topic)
 
         following = asyncio.ensure_future(follow())
         try:
@@ -289,15 +289,15 @@ def move_on(simulator: Simulator) -> None:
     world.move(voice.path, "completed")
 
 
-def told(far: FarSide, simulator: Simulator, *, ordered: bool) -> bool:
-    """Say whether the far side has heard all that the provider has shown, but for what it refused for good."""
-    shown, heard = expected(simulator), far.histories
-    if far.refused_for_good:
-        return sum(map(len, heard.values())) == sum(map(len, shown.values())) - 1
+def all_delivered(endpoint: CrashingEndpoint, simulator: Simulator, *, ordered: bool) -> bool:
+    """Say whether the endpoint side has received all that the provider has shown, but for what it refused for good."""
+    shown, received = expected(simulator), endpoint.histories
+    if endpoint.refused_for_good:
+        return sum(map(len, received.values())) == sum(map(len, shown.values())) - 1
     if ordered:
-        return heard == shown
-    return {subject: sorted(map(str, each)) for subject, each in heard.items()} == {
-        subject: sorted(map(str, each)) for subject, each in shown.items()
+        return received == shown
+    return {subject: sorted(map(str, history)) for subject, history in received.items()} == {
+        subject: sorted(map(str, history)) for subject, history in shown.items()
     }
 
 
@@ -310,7 +310,7 @@ async def play(cell: Cell, folder: Path, servers: Servers) -> Measured:
                 client.flushdb()
         run = Run(cell, folder, servers, slot)
         try:
-            async with run.simulator, run.far.receiver, run.consuming() as consumer:
+            async with run.simulator, run.endpoint.receiver, run.consuming() as consumer:
                 return await _play(run, consumer)
         finally:
             for life in run.lives:
@@ -324,7 +324,7 @@ async def _play(run: Run, consumer: Consumer) -> Measured:
     populate(run.simulator)
     await die(run, measured)
     await recover(run, consumer, measured)
-    judge(run, consumer, measured)
+    evaluate(run, consumer, measured)
     return measured
 
 
@@ -333,7 +333,7 @@ BEFORE = {"relay": ("poll",), "delivery": ("poll", "relay"), "audit": ("poll", "
 
 
 async def die(run: Run, measured: Measured) -> None:
-    """Let the process come to its point, and find out what the far side had taken and the store does not know."""
+    """Let the process come to its point, and find out what the endpoint side had taken and the store does not know."""
     cell = run.cell
     if roles := BEFORE.get(cell.point.step):
         before = run.start(0, "--once", *(word for role in roles for word in ("--role", role)))
@@ -341,7 +341,7 @@ async def die(run: Run, measured: Measured) -> None:
         assert before.ended == 0, before.err.read_text()
     if cell.point.step == "audit":
         await run.purge()
-    first = run.far.victim = run.start(1, point=None if cell.point.by_endpoint else cell.point.name)
+    first = run.endpoint.victim = run.start(1, point=None if cell.point.by_endpoint else cell.point.name)
     await until(lambda: first.ended is not None, f"{cell}: the process dies", within=120)
     assert first.killed, first.err.read_text()
     mark = first.mark
@@ -349,23 +349,27 @@ async def die(run: Run, measured: Measured) -> None:
     measured.batch = mark["count"] if mark else 1
     async with run.opened_store() as store:
         entries = await store.read(SOURCE, 0, 1000)
-        settled = {one.event.id for one in entries if await store.settled(cell.sink, one.position)}
-    measured.at_risk = set(run.far.ids) - settled
+        settled = {entry.event.id for entry in entries if await store.settled(cell.sink, entry.position)}
+    measured.at_risk = set(run.endpoint.ids) - settled
 
 
 async def recover(run: Run, consumer: Consumer, measured: Measured) -> None:
-    """Start it again, let the world move on, and wait until everybody has heard everything and the books balance."""
-    cell, far, simulator = run.cell, run.far, run.simulator
+    """Start it again, let the world move on, and wait until everybody has received everything and the books balance."""
+    cell, endpoint, simulator = run.cell, run.endpoint, run.simulator
     second = run.start(2)
     for again in (False, True):
         if again:
             move_on(simulator)
         await until(lambda: not simulator.unseen(), f"{cell}: the second life polls", within=120)
-        await until(lambda: told(far, simulator, ordered=cell.ordered), f"{cell}: all is told", within=120)
+        await until(
+            lambda: all_delivered(endpoint, simulator, ordered=cell.ordered),
+            f"{cell}: everything is delivered",
+            within=120,
+        )
     await until(lambda: not differences(simulator, consumer), f"{cell}: the consumer hears all", within=120)
     async with run.opened_store() as store:
         measured.transitions = len(await store.read(SOURCE, 0, 1000))
-        dead = len(far.refused_for_good)
+        dead = len(endpoint.refused_for_good)
 
         async def balanced() -> bool:
             books = (await store.counts(cell.sink)).get(SOURCE)
@@ -377,17 +381,17 @@ async def recover(run: Run, consumer: Consumer, measured: Measured) -> None:
     assert second.ended == 0, second.err.read_text()
 
 
-def judge(run: Run, consumer: Consumer, measured: Measured) -> None:
+def evaluate(run: Run, consumer: Consumer, measured: Measured) -> None:
     """Nothing lost, nothing made up; twice only what the table says, and exactly what nobody had written down."""
-    point, far = run.cell.point, run.far
+    point, endpoint = run.cell.point, run.endpoint
     assert measured.transitions == sum(map(len, expected(run.simulator).values())) == TRANSITIONS
-    assert all(len(bodies) == 1 for bodies in far.bodies.values()), "an id came with other bytes"
+    assert all(len(bodies) == 1 for bodies in endpoint.bodies.values()), "an id came with other bytes"
     events = [event for event in consumer.events if event["data"]["channel"] != "bridge"]
     texts: dict[str, str] = {}
     for event in events:
         assert texts.setdefault(event["id"], json.dumps(event)) == json.dumps(event)
-    twice = {event_id for event_id, count in far.ids.items() if count > 1}
-    assert max(far.ids.values()) <= 2
+    twice = {event_id for event_id, count in endpoint.ids.items() if count > 1}
+    assert max(endpoint.ids.values()) <= 2
     assert twice == measured.at_risk
     measured.twice_at_sink = len(twice)
     measured.twice_at_consumer = len(events) - len(texts)
@@ -451,7 +455,7 @@ def _figures(measured: Measured) -> str:
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=str)
-async def test_killed_there_nothing_is_lost_and_only_what_the_table_says_comes_twice(
+async def test_kill_point_loses_nothing_and_repeats_only_as_documented(
     cell: Cell, matrix: dict[Cell, asyncio.Future[Measured]]
 ) -> None:
     measured = await matrix[cell]

@@ -40,14 +40,14 @@ async def journal(folder: Path) -> list[tuple[str, str, str]]:
     store = SqliteStore(folder / "state" / "bridge.db", clock=Clock())
     await store.open()
     try:
-        found: list[tuple[str, str, str]] = []
+        committed: list[tuple[str, str, str]] = []
         after = (await store.journal("city")).base
         while entries := await store.read("city", after, 5_000):
             after = entries[-1].position.seq
             for entry in entries:
                 event = from_json(entry.event.body)
-                found.append((event["id"], event["subject"], event["data"]["status"]))
-        return found
+                committed.append((event["id"], event["subject"], event["data"]["status"]))
+        return committed
     finally:
         await store.close()
 
@@ -61,7 +61,7 @@ def scatter(message: Message, now: float) -> None:
     )
 
 
-async def test_half_of_200_000_recipients_move_while_pages_are_walked_and_each_is_told_once(tmp_path, capfd):
+async def test_200_000_recipients_changing_during_paging_are_published_once(tmp_path, capfd):
     async with Simulator(SimulatorSettings.still()) as simulator:
         config = write_config(tmp_path, simulator, interval="500ms")
         text = config.read_text().replace("200/s", "100000/s")
@@ -80,12 +80,12 @@ async def test_half_of_200_000_recipients_move_while_pages_are_walked_and_each_i
                 await asyncio.sleep(0.25)
             assert await asyncio.to_thread(running.stop) == 0
         shown = expected(simulator)
-        found = await journal(tmp_path)
-        told = Counter((subject, status) for _, subject, status in found)
-        assert len({event_id for event_id, _, _ in found}) == len(found)
-        assert told == Counter((subject, status) for subject, seen in shown.items() for status, _, _ in seen)
+        entries = await journal(tmp_path)
+        counts = Counter((subject, status) for _, subject, status in entries)
+        assert len({event_id for event_id, _, _ in entries}) == len(entries)
+        assert counts == Counter((subject, status) for subject, seen in shown.items() for status, _, _ in seen)
         twice = sum(len(seen) > 1 for subject, seen in shown.items() if subject.startswith(f"{large.path}/"))
-        passed = Counter(status for subject, status in told if subject.startswith(f"{large.path}/"))
+        passed = Counter(status for subject, status in counts if subject.startswith(f"{large.path}/"))
         with capfd.disabled():
             print(
                 f"\n{RECIPIENTS:,} recipients, {passed.total():,} events ({dict(passed)}), {twice:,} of them seen before "
@@ -100,6 +100,6 @@ async def test_half_of_200_000_recipients_move_while_pages_are_walked_and_each_i
 
 def all_seen(simulator: Simulator, message: Message) -> bool:
     """Say whether every recipient was shown in its present status."""
-    truth = simulator._truths["govdelivery"]
+    shown = simulator._truths["govdelivery"]
     now = message.settle(simulator.world.now())
-    return all(truth.last(path) == state.status for path, state in zip(now.recipients, now.states, strict=True))
+    return all(shown.last(path) == state.status for path, state in zip(now.recipients, now.states, strict=True))

@@ -61,13 +61,13 @@ class Taker(FakeEndpoint):
 
     def __init__(self) -> None:
         super().__init__(default=self._take)
-        self.taken: list[dict[str, Any]] = []
+        self.received: list[dict[str, Any]] = []
 
     async def _take(self, request: web.BaseRequest) -> web.StreamResponse:
         self.requests.clear()
         event = json.loads(await request.read())
         if event["data"]["channel"] != "bridge":
-            self.taken.append(event)
+            self.received.append(event)
         return web.Response()
 
     def takes(self) -> None:
@@ -104,9 +104,7 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
-async def test_a_receiver_that_is_down_for_a_day_gets_all_of_it_in_order_and_others_never_wait(
-    tmp_path, redis_url, rabbitmq_url, capfd
-):
+async def test_receiver_after_a_days_outage_gets_everything_in_order(tmp_path, redis_url, rabbitmq_url, capfd):
     ahead, made = Ahead(), 0
     async with Simulator(SimulatorSettings.still()) as simulator, Taker() as down, Taker() as well:
         keys = [simulator.world.add_send_event().message_key for _ in range(PEOPLE)]
@@ -116,8 +114,8 @@ async def test_a_receiver_that_is_down_for_a_day_gets_all_of_it_in_order_and_oth
             service,
             store,
         ):
-            await until(lambda: len(down.taken) == len(well.taken) == PEOPLE, "both are told while both are well")
-            crm, most_in_hand, memory = service.sinks.workers["crm"], 0, []
+            await until(lambda: len(down.received) == len(well.received) == PEOPLE, "both are told while both are well")
+            crm, most_in_flight, memory = service.sinks.workers["crm"], 0, []
             port = down.port
             for step in range(STEPS):
                 await _be_down(down, step, port)
@@ -127,7 +125,7 @@ async def test_a_receiver_that_is_down_for_a_day_gets_all_of_it_in_order_and_oth
                 made += EVENTS
                 tried = service.process.metrics.deliveries.labels("crm", "waits")._value.get()
                 started = time.monotonic()
-                await until(partial(_all_told, well, made), "the one that is well has all of it", within=120)
+                await until(partial(_all_received, well, made), "the one that is well has all of it", within=120)
                 assert time.monotonic() - started < 5, "it does not wait for the other"
                 await until(partial(_waits, store, made), "the rest waits in the store", within=120)
                 await until(
@@ -135,18 +133,18 @@ async def test_a_receiver_that_is_down_for_a_day_gets_all_of_it_in_order_and_oth
                     "somebody asks whether it is back",
                     within=120,
                 )
-                most_in_hand = max(most_in_hand, crm.in_flight)
+                most_in_flight = max(most_in_flight, crm.in_flight)
                 memory.append(resident())
             tries = int(service.process.metrics.deliveries.labels("crm", "waits")._value.get())
-            spent = [len(one.attempts) for one in await store.deliveries("crm", limit=10_000)]
-            assert len(down.taken) == PEOPLE, "it really was down"
+            spent = [len(delivery.attempts) for delivery in await store.deliveries("crm", limit=10_000)]
+            assert len(down.received) == PEOPLE, "it really was down"
             assert crm.paused
             begun = ahead.seconds, time.monotonic()
             down.takes()
-            while len(down.taken) < made:
-                had = len(down.taken)
+            while len(down.received) < made:
+                had = len(down.received)
                 try:
-                    await until(lambda had=had: len(down.taken) > had, "more of it arrives", within=1)
+                    await until(lambda had=had: len(down.received) > had, "more of it arrives", within=1)
                 except TimeoutError:
                     # A minute at a time: what the far side was asked last may wait for its schedule.
                     assert ahead.seconds - begun[0] < 3600
@@ -156,15 +154,15 @@ async def test_a_receiver_that_is_down_for_a_day_gets_all_of_it_in_order_and_oth
     with capfd.disabled():
         print(
             f"\na day down: {made - PEOPLE:,} events waited, after {tries} tries of which {sum(spent)} were counted; all there "
-            f"{took / 60:.0f} minutes after it was back; at most {most_in_hand} in hand; "
+            f"{took / 60:.0f} minutes after it was back; at most {most_in_flight} in flight; "
             f"memory {memory[8] / 2**20:.0f} MiB after four hours, {memory[-1] / 2**20:.0f} MiB at the end"
         )
     # A few were tried before it was clear that the far side is away; no event has spent its schedule on that.
     assert max(spent) <= 2
-    assert Counter(event["id"] for event in down.taken) == Counter(event["id"] for event in well.taken)
-    assert max(Counter(event["id"] for event in down.taken).values()) == 1
-    assert _by_subject(down.taken) == {key: sorted(events) for key, events in _by_subject(well.taken).items()}
-    assert len(_by_subject(down.taken)) == PEOPLE
+    assert Counter(event["id"] for event in down.received) == Counter(event["id"] for event in well.received)
+    assert max(Counter(event["id"] for event in down.received).values()) == 1
+    assert _by_subject(down.received) == {key: sorted(events) for key, events in _by_subject(well.received).items()}
+    assert len(_by_subject(down.received)) == PEOPLE
     assert memory[-1] - memory[8] < GROWTH
 
 
@@ -179,8 +177,8 @@ async def _be_down(receiver: Taker, step: int, port: int) -> None:
         receiver.default = silence()
 
 
-async def _all_told(receiver: Taker, made: int) -> bool:
-    return len(receiver.taken) == made
+async def _all_received(receiver: Taker, made: int) -> bool:
+    return len(receiver.received) == made
 
 
 async def _waits(store: Any, made: int) -> bool:
@@ -195,7 +193,7 @@ async def _settled(store: Any, made: int) -> bool:
 
 def _by_subject(events: list[dict[str, Any]]) -> dict[str, list[int]]:
     """Return the provider's ids of the occurrences, in the order in which they came, for each message."""
-    found: dict[str, list[int]] = defaultdict(list)
+    by_subject: dict[str, list[int]] = defaultdict(list)
     for event in events:
-        found[event["subject"]].append(int(event["data"]["event_id"]))
-    return dict(found)
+        by_subject[event["subject"]].append(int(event["data"]["event_id"]))
+    return dict(by_subject)

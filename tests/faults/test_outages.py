@@ -90,12 +90,12 @@ class Scene:
 
     async def goes_on(self, more: int = 60) -> None:
         """Wait until that many further events have arrived."""
-        heard = len(self.witness.bodies)
-        await until(lambda: len(self.witness.bodies) >= heard + more, f"{more} more events arrive")
+        arrived = len(self.witness.bodies)
+        await until(lambda: len(self.witness.bodies) >= arrived + more, f"{more} more events arrive")
 
-    async def all_told(self, within: float = 120, *, store_was_away: bool = False) -> None:
+    async def all_delivered(self, within: float = 120, *, store_was_down: bool = False) -> None:
         """Stop the world, and wait until everything that was shown has arrived."""
-        wrong = self.witness.broken if store_was_away else self.witness.missing
+        wrong = self.witness.broken if store_was_down else self.witness.missing
         self.simulator.time.freeze()
         await until(lambda: not self.simulator.unseen(), "the bridge has looked at every resource", within)
         try:
@@ -104,7 +104,7 @@ class Scene:
             pytest.fail(f"told otherwise than shown: {wrong(self.simulator)}")
 
     async def balanced(self) -> None:
-        """Wait until the books of the sink say that everything was taken."""
+        """Wait until the books of the sink say that everything was delivered."""
         store = RedisStore(self.store, clock=Clock())
         try:
 
@@ -167,18 +167,18 @@ async def subscribed(url: str) -> AsyncIterator[Callable[[], Awaitable[list[dict
 
     async def read() -> list[dict[str, Any]]:
         connection = await aio_pika.connect(url)
-        found: list[dict[str, Any]] = []
+        events: list[dict[str, Any]] = []
 
         async def take(message: aio_pika.abc.AbstractIncomingMessage) -> None:
-            found.append(json.loads(message.body))
+            events.append(json.loads(message.body))
 
         async with connection, connection.channel() as channel:
             # All at once: asked for one by one on a busy machine, they take minutes.
             queue = await channel.get_queue("service")
             await queue.consume(take, no_ack=True)
             count = queue.declaration_result.message_count or 0
-            await until(lambda: len(found) >= count, "the service has read its queue")
-        return found
+            await until(lambda: len(events) >= count, "the service has read its queue")
+        return events
 
     yield read
 
@@ -186,17 +186,15 @@ async def subscribed(url: str) -> AsyncIterator[Callable[[], Awaitable[list[dict
 # --- killed and started again -----------------------------------------------------------------------------------------
 
 
-def says_what_is_away(running: Process, killed: tuple[str, ...]) -> bool:
-    """Say whether each part that needs a server that is away has told so."""
+def names_the_outage(running: Process, killed: tuple[str, ...]) -> bool:
+    """Say whether each part that needs an unavailable server has said so."""
     if "redis" in killed:
         return any("cannot be reached" in line.get("reason", "") for line in running.log)
     return bool(logged(running, "relay.waits") and logged(running, "sink.cannot_receive"))
 
 
 @pytest.mark.parametrize("killed", [("rabbitmq",), ("redis",), ("rabbitmq", "redis")], ids=" and ".join)
-async def test_servers_killed_and_started_again_cost_no_event_and_need_no_hand(
-    killed, tmp_path, redis_keeps, rabbit_server
-):
+async def test_restarted_servers_lose_no_event_without_an_operator(killed, tmp_path, redis_keeps, rabbit_server):
     servers = {"rabbitmq": rabbit_server, "redis": redis_keeps}
     async with (
         subscribed(rabbit_server.url) as read,
@@ -209,23 +207,21 @@ async def test_servers_killed_and_started_again_cost_no_event_and_need_no_hand(
                 await asyncio.to_thread(servers[name].kill)
             part = "store" if "redis" in killed else "broker"
             await until(lambda: play.says(part), f"/readyz names the {part}", within=120)
-            await until(lambda: says_what_is_away(running, killed), "the log says what is away", within=120)
+            await until(lambda: names_the_outage(running, killed), "the log names the outage", within=120)
             for name in killed:
                 await asyncio.to_thread(servers[name].start)
             await until(play.well, "/readyz is well again")
             await play.goes_on()
-            await play.all_told(store_was_away="redis" in killed)
+            await play.all_delivered(store_was_down="redis" in killed)
             await play.balanced()
             assert await asyncio.to_thread(running.stop) == 0
         # The process lived: it knew all the time what it had sent, and sent nothing twice.
         assert play.witness.repeated == {}
-        heard = [event["id"] for event in await read()]
-        assert {event["id"] for event in play.witness.events} <= set(heard)
+        arrived = [event["id"] for event in await read()]
+        assert {event["id"] for event in play.witness.events} <= set(arrived)
 
 
-async def test_a_store_away_for_less_than_a_lease_costs_not_even_a_status_that_stood_for_a_moment(
-    tmp_path, redis_keeps, rabbit_server
-):
+async def test_store_outage_shorter_than_lease_misses_no_status(tmp_path, redis_keeps, rabbit_server):
     async with scene(tmp_path, redis_keeps.url, rabbit_server.url, lease="20s") as play:
         with bridge(tmp_path, "run", "-c", str(play.config)) as running:
             for _ in range(30):
@@ -237,7 +233,7 @@ async def test_a_store_away_for_less_than_a_lease_costs_not_even_a_status_that_s
             assert logged(running, "source.cannot_write_store"), "it never died between reading and writing"
             await play.goes_on()
             # Strictly: what was read while nothing could be written was kept, and written down later.
-            await play.all_told()
+            await play.all_delivered()
             await play.balanced()
             assert await asyncio.to_thread(running.stop) == 0
         assert play.witness.repeated == {}
@@ -247,7 +243,7 @@ async def test_a_store_away_for_less_than_a_lease_costs_not_even_a_status_that_s
 
 
 @pytest.mark.parametrize("part", ["store", "broker"])
-async def test_a_network_that_is_cut_and_comes_back_costs_no_event(part, tmp_path, redis_keeps, rabbit_server):
+async def test_network_cut_loses_no_event(part, tmp_path, redis_keeps, rabbit_server):
     ports = {"store": redis_keeps.port, "broker": rabbit_server.port}
     async with TcpProxy(ports[part]) as relay:
         store = through(relay, redis_keeps.url) if part == "store" else redis_keeps.url
@@ -264,15 +260,13 @@ async def test_a_network_that_is_cut_and_comes_back_costs_no_event(part, tmp_pat
                 relay.refuse(refuse=False)
                 await until(play.well, "/readyz is well again")
                 await play.goes_on(30)
-                await play.all_told(store_was_away=part == "store")
+                await play.all_delivered(store_was_down=part == "store")
                 assert await asyncio.to_thread(running.stop) == 0
             assert play.witness.repeated == {}
 
 
 @pytest.mark.parametrize("part", ["store", "broker"])
-async def test_a_server_that_hangs_is_named_and_what_waits_goes_on_when_it_answers_again(
-    part, tmp_path, redis_keeps, rabbit_server
-):
+async def test_hanging_server_is_named_and_work_resumes_after_it(part, tmp_path, redis_keeps, rabbit_server):
     ports = {"store": redis_keeps.port, "broker": rabbit_server.port}
     async with TcpProxy(ports[part]) as relay:
         store = through(relay, redis_keeps.url) if part == "store" else redis_keeps.url
@@ -285,7 +279,7 @@ async def test_a_server_that_hangs_is_named_and_what_waits_goes_on_when_it_answe
                 relay.resume()
                 await until(play.well, "/readyz is well again")
                 await play.goes_on()
-                await play.all_told(store_was_away=part == "store")
+                await play.all_delivered(store_was_down=part == "store")
                 assert await asyncio.to_thread(running.stop) == 0
             assert play.witness.repeated == {}
 
@@ -342,15 +336,15 @@ async def delete_rabbitmq(url: str) -> int:
 
 
 @pytest.mark.parametrize("forget", [purge_rabbitmq, delete_rabbitmq], ids=["purged", "deleted"])
-async def test_a_queue_emptied_behind_our_back_is_filled_from_the_journal(forget, tmp_path, redis_keeps, rabbit_server):
+async def test_emptied_queue_is_refilled_from_the_journal(forget, tmp_path, redis_keeps, rabbit_server):
     async with scene(tmp_path, redis_keeps.url, rabbit_server.url, MANY, {"concurrency": 4}) as play:
         async with piled_up(play) as running:
             assert await forget(rabbit_server.url) > 50
             play.witness.gate.set()
-            await play.all_told()
+            await play.all_delivered()
             await play.balanced()
             move_some(play.simulator)
-            await play.all_told()
+            await play.all_delivered()
             await play.balanced()
             assert await asyncio.to_thread(running.stop) == 0
         assert sum(line["events"] for line in logged(running, "audit.lost_events_requeued")) > 50
@@ -364,9 +358,9 @@ async def test_a_rabbitmq_that_comes_back_empty_costs_no_event(tmp_path, redis_k
             shutil.rmtree(rabbit_server.folder / "mnesia")
             await asyncio.to_thread(rabbit_server.start)
             play.witness.gate.set()
-            await play.all_told()
+            await play.all_delivered()
             move_some(play.simulator)
-            await play.all_told()
+            await play.all_delivered()
             await play.balanced()
             assert await asyncio.to_thread(running.stop) == 0
         assert play.witness.repeated == {}
@@ -380,9 +374,9 @@ async def test_a_redis_broker_that_was_flushed_costs_no_event(tmp_path, redis_ke
                 assert client.dbsize() > 0
                 client.flushdb()
             play.witness.gate.set()
-            await play.all_told()
+            await play.all_delivered()
             move_some(play.simulator)
-            await play.all_told()
+            await play.all_delivered()
             await play.balanced()
             assert await asyncio.to_thread(running.stop) == 0
         assert play.witness.repeated == {}
@@ -400,25 +394,23 @@ def shown_now(simulator: Simulator) -> set[tuple[str, str]]:
     return {(subject, history[-1][0]) for subject, history in expected(simulator).items()}
 
 
-async def heard_all_over_again(play: Scene, before: dict[str, int], *, still: set[tuple[str, str]]) -> None:
+async def received_all_again(play: Scene, before: dict[str, int], *, still: set[tuple[str, str]]) -> None:
     """Wait until every resource's present status was told once more, with the id that it had before."""
     ids = ids_by_transition(play.witness)
     await until(
-        lambda: all(play.witness.times[ids[one]] > before[ids[one]] for one in still),
+        lambda: all(play.witness.times[ids[subject]] > before[ids[subject]] for subject in still),
         "all statuses are told again",
     )
     assert ids_by_transition(play.witness) == ids
 
 
 @pytest.mark.parametrize("living", [True, False], ids=["under a living bridge", "while the bridge is down"])
-async def test_a_store_that_lost_its_memory_sees_everything_again_under_the_same_ids_and_swallows_nothing(
-    living, tmp_path, rabbit_server
-):
+async def test_reset_store_republishes_everything_under_the_same_ids(living, tmp_path, rabbit_server):
     with RedisServer() as forgetful:
         async with scene(tmp_path, forgetful.url, rabbit_server.url, MANY) as play:
             place(play.simulator, 60)
             with bridge(tmp_path, "run", "-c", str(play.config)) as running:
-                await play.all_told()
+                await play.all_delivered()
                 await play.balanced()
                 before = dict(play.witness.times)
                 still = shown_now(play.simulator)
@@ -430,7 +422,7 @@ async def test_a_store_that_lost_its_memory_sees_everything_again_under_the_same
                     assert client.dbsize() < 20
                 again = bridge(tmp_path, "run", "-c", str(play.config), name="again")
                 with nullcontext(running) if living else again as process:
-                    await heard_all_over_again(play, before, still=still)
+                    await received_all_again(play, before, still=still)
                     # What is new now has numbers that no old delivery, and no message in a queue, ever had.
                     move_some(play.simulator, 40)
                     await until(lambda: not play.simulator.unseen(), "the bridge has looked at everything")
@@ -443,7 +435,7 @@ async def test_a_store_that_lost_its_memory_sees_everything_again_under_the_same
         assert all(count <= 2 for count in play.witness.times.values())
 
 
-async def test_messages_of_a_forgotten_journal_do_not_hide_those_of_the_new_one(tmp_path, rabbit_server):
+async def test_messages_of_a_lost_journal_do_not_hide_new_ones(tmp_path, rabbit_server):
     with RedisServer() as forgetful:
         async with scene(tmp_path, forgetful.url, rabbit_server.url, MANY, {"concurrency": 4}) as play:
             async with piled_up(play) as running:
@@ -463,16 +455,16 @@ async def test_messages_of_a_forgotten_journal_do_not_hide_those_of_the_new_one(
             assert play.witness.gate.is_set()
 
 
-async def test_after_a_store_lost_its_memory_the_audit_still_finds_what_a_broker_loses(tmp_path, rabbit_server):
+async def test_audit_finds_broker_losses_after_a_store_reset(tmp_path, rabbit_server):
     with RedisServer() as forgetful:
         async with scene(tmp_path, forgetful.url, rabbit_server.url, MANY, {"concurrency": 4}) as play:
             place(play.simulator, 20)
             with bridge(tmp_path, "run", "-c", str(play.config)) as running:
-                await play.all_told()
+                await play.all_delivered()
                 async with redis.asyncio.Redis.from_url(forgetful.url) as client:
                     await client.flushall()
                 before = dict(play.witness.times)
-                await heard_all_over_again(play, before, still=shown_now(play.simulator))
+                await received_all_again(play, before, still=shown_now(play.simulator))
                 play.witness.gate.clear()
                 place(play.simulator)
                 await until(lambda: not play.simulator.unseen(), "the bridge has looked at everything")

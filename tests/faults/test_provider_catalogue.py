@@ -44,7 +44,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait a moment for an answer, not half a minute; GovDelivery's patience is a setting."""
     for module in (spacivox, marketingcloud):
         monkeypatch.setattr(module, "_LIMITS", replace(module._LIMITS, read=SILENCE, total=2.0))
@@ -79,11 +79,11 @@ class Stage:
 
     async def differences(self) -> dict[str, Any]:
         """Return what was committed otherwise than the provider has shown it."""
-        shown, heard = expected(self.simulator), await self.polled.histories()
+        shown, committed = expected(self.simulator), await self.polled.histories()
         return {
-            subject: (shown.get(subject), heard.get(subject))
-            for subject in sorted({*shown, *heard})
-            if shown.get(subject) != heard.get(subject)
+            subject: (shown.get(subject), committed.get(subject))
+            for subject in sorted({*shown, *committed})
+            if shown.get(subject) != committed.get(subject)
         }
 
     async def complete(self, *, all_shown: bool = True) -> None:
@@ -157,8 +157,8 @@ STAGES = {"city": city, "drops": drops, "journeys": journeys}
 
 
 @asynccontextmanager
-async def stage(source: str, folder: Path, *, fresh: bool = False, **settings: Any) -> AsyncIterator[Stage]:
-    """Give a source that has seen all there is; a `fresh` one was never polled."""
+async def stage(source: str, folder: Path, *, unpolled: bool = False, **settings: Any) -> AsyncIterator[Stage]:
+    """Give a source that has seen all there is; a `unpolled` one was never polled."""
     clock = Jumping()
     with capture_logs() as logs:
         async with (
@@ -166,21 +166,21 @@ async def stage(source: str, folder: Path, *, fresh: bool = False, **settings: A
             polling(source, simulator, folder, clock.clock, **(SETTINGS[source] | settings)) as polled,
         ):
             move, names = STAGES[source](simulator)
-            found = Stage(polled, simulator, clock, move, logs, names)
-            if not fresh:
-                await found.complete()
-            yield found
-            found.check_log()
+            staged = Stage(polled, simulator, clock, move, logs, names)
+            if not unpolled:
+                await staged.complete()
+            yield staged
+            staged.check_log()
 
 
-def is_prefix(heard: dict[str, History], shown: dict[str, History]) -> bool:
+def is_prefix(committed: dict[str, History], shown: dict[str, History]) -> bool:
     """Whether nothing was committed that the provider had not shown, and in that order."""
-    return all(shown.get(subject, [])[: len(history)] == history for subject, history in heard.items())
+    return all(shown.get(subject, [])[: len(history)] == history for subject, history in committed.items())
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
 
-PATIENCE = 15
+MAX_POLLS = 15
 NOTHING, EVERYTHING, OTHERS, SOME = "nothing", "everything", "all but the struck", "what was readable"
 
 
@@ -191,7 +191,7 @@ class Row:
     source: str
     promise: str
     fault: str
-    heard: str = EVERYTHING
+    committed: str = EVERYTHING
     """What is committed while the trouble lasts."""
     raises: type[BridgeError] | None = None
     """What each poll fails with."""
@@ -205,7 +205,7 @@ class Row:
     waits: tuple[float, float] = (0.0, 3700.0)
     """Between which seconds the service waits until the next poll."""
     polls: int = 2
-    fresh: bool = False
+    unpolled: bool = False
     """Whether the trouble is there at a first start."""
     all_shown: bool = True
     """Whether the provider shows all that it has once the trouble is over; not what a feed has told already."""
@@ -289,7 +289,7 @@ HARMLESS: list[tuple[str, str, dict[str, Any]]] = [
     ("deflate", "a deflated body is read", {}),
     ("slow_answer", "a slow answer is waited for", {"value": 0.05}),
     ("slow_drip", "an answer in drops is waited for", {"value": 0.05}),
-    ("idle_close", "a connection that died while idle is opened again", {"value": 0.05, "heard": SOME}),
+    ("idle_close", "a connection that died while idle is opened again", {"value": 0.05, "committed": SOME}),
     ("unknown_fields", "fields that nobody documented are kept and break nothing", {}),
     ("fields_null", "optional fields may be null", {"all_shown": False}),
     ("fields_absent", "optional fields may be absent", {"all_shown": False}),
@@ -327,7 +327,7 @@ CITY = [
     Row("city", "a vanished message does not stop the others", "vanished_message", SOME, says="{big}: 404", where="{big}\\?$"),
     Row("city", "what slips onto the next page is not reported twice", "shifted_pages"),
     Row("city", "what slips between two pages is reported as missing and read later", "skipping_pages", SOME, says="{big}: 119 recipients are listed, 120 are counted", where="{big}/"),
-    Row("city", "a message made while the list is read hides no other", "born_during_walk", fresh=True, limit=1, polls=3),
+    Row("city", "a message made while the list is read hides no other", "born_during_walk", unpolled=True, limit=1, polls=3),
     Row("city", "two changes that cancel out in the counts are both seen", "cancelling_changes", SOME, where="{big}\\?$", limit=1),
     Row("city", "a bounce after sent is seen", "late_bounce", where="{big}\\?$", limit=1),
     Row("city", "a status that goes back is an event, and its return another", "regress", SOME, where="{big}\\?$", limit=1),
@@ -355,7 +355,7 @@ CITY = [
     Row("city", "pages without end end, of messages too", "endless_pages", says="has led to nobody new for 10 pages", where="{big}/", polls=1),
     Row("city", "a list of messages that begins again and again ends", "endless_pages", says="/messages/voice: 3 pages in a row show nothing new", where="^/messages/voice\\?", polls=1),
     Row("city", "a next link to another host is asked at the configured one", "next_elsewhere", where="{big}"),
-    Row("city", "a list's next link to another host is asked at the configured one", "next_elsewhere", where="^/messages/sms\\?", fresh=True),
+    Row("city", "a list's next link to another host is asked at the configured one", "next_elsewhere", where="^/messages/sms\\?", unpolled=True),
     Row("city", "bytes that are no characters hide no page", "invalid_utf8", SOME, where="{small}"),
     Row("city", "a storm of 429 is waited out, and what gets through counts", "too_many", SOME, share=0.5, value=3, polls=12),
     Row("city", "a storm of resets is ridden out", "reset", SOME, share=0.4, polls=6),
@@ -382,21 +382,21 @@ JOURNEYS = [
     Row("journeys", "a feed that begins again repeats nothing, and is reported", "feed_starts_over", SOME, says="the provider's watermark went back"),
     Row("journeys", "a short page is not the end of the feed", "short_pages"),
     Row("journeys", "a token that expires before its time is fetched anew", "token_expires_early", limit=1),
-    Row("journeys", "a fresh token that is refused says to check the credentials", "token_expires_early", NOTHING, raises=Unauthorized, says=REFUSES),
+    Row("journeys", "a new token that is refused says to check the credentials", "token_expires_early", NOTHING, raises=Unauthorized, says=REFUSES),
     Row("journeys", "429 with code 50100 waits as long as it says", "rate_limited_50100", NOTHING, raises=Throttled, says="50100", waits=(4.9, 300)),
     Row("journeys", "429 with code 50200 keeps quiet for minutes", "blocked_50200", NOTHING, raises=Throttled, says="50200.*nothing is asked for 300 s", waits=(299, 301)),
-    Row("journeys", "credentials that are refused say which to check", "token_refused", NOTHING, raises=Unauthorized, says="check client_id, client_secret and account_id", fresh=True),
-    Row("journeys", "a token endpoint that fails is waited out", "http_500", NOTHING, raises=ProviderError, says="POST /v2/token: 500", where="/v2/token", fresh=True),
-    Row("journeys", "a token endpoint that is not there says to check auth_url", "not_found", NOTHING, raises=Permanent, says="check auth_url", where="/v2/token", fresh=True),
-    Row("journeys", "a token endpoint in HTML is waited out", "html_page", NOTHING, raises=ProviderError, says="POST /v2/token: .*HTML", where="/v2/token", fresh=True),
-    Row("journeys", "a token endpoint without a token is waited out", "error_in_200", NOTHING, raises=ProviderError, says="no access_token", where="/v2/token", fresh=True),
-    Row("journeys", "a token endpoint asked too often is left alone as long as it says", "too_many", NOTHING, raises=Throttled, says="429", where="/v2/token", value=60, waits=(59, 66), fresh=True),
-    Row("journeys", "a token endpoint that redirects gets no secret twice", "redirect_elsewhere", NOTHING, raises=Unauthorized, says="302, a redirect: not followed", where="/v2/token", fresh=True),
-    Row("journeys", "a token of one second is renewed as often as that takes", "token_short_lived", fresh=True),
-    Row("journeys", "a token that does not say when it expires is used all the same", "token_without_expiry", fresh=True),
-    Row("journeys", "a REST address without its slash will do", "rest_url_bare", fresh=True),
-    Row("journeys", "a token without a REST address says to set rest_url", "rest_url_absent", NOTHING, raises=Permanent, says="set rest_url", fresh=True),
-    Row("journeys", "a REST address where nobody listens is a failure", "rest_url_elsewhere", NOTHING, raises=ProviderError, says="cannot connect", fresh=True),
+    Row("journeys", "credentials that are refused say which to check", "token_refused", NOTHING, raises=Unauthorized, says="check client_id, client_secret and account_id", unpolled=True),
+    Row("journeys", "a token endpoint that fails is waited out", "http_500", NOTHING, raises=ProviderError, says="POST /v2/token: 500", where="/v2/token", unpolled=True),
+    Row("journeys", "a token endpoint that is not there says to check auth_url", "not_found", NOTHING, raises=Permanent, says="check auth_url", where="/v2/token", unpolled=True),
+    Row("journeys", "a token endpoint in HTML is waited out", "html_page", NOTHING, raises=ProviderError, says="POST /v2/token: .*HTML", where="/v2/token", unpolled=True),
+    Row("journeys", "a token endpoint without a token is waited out", "error_in_200", NOTHING, raises=ProviderError, says="no access_token", where="/v2/token", unpolled=True),
+    Row("journeys", "a token endpoint asked too often is left alone as long as it says", "too_many", NOTHING, raises=Throttled, says="429", where="/v2/token", value=60, waits=(59, 66), unpolled=True),
+    Row("journeys", "a token endpoint that redirects gets no secret twice", "redirect_elsewhere", NOTHING, raises=Unauthorized, says="302, a redirect: not followed", where="/v2/token", unpolled=True),
+    Row("journeys", "a token of one second is renewed as often as that takes", "token_short_lived", unpolled=True),
+    Row("journeys", "a token that does not say when it expires is used all the same", "token_without_expiry", unpolled=True),
+    Row("journeys", "a REST address without its slash will do", "rest_url_bare", unpolled=True),
+    Row("journeys", "a token without a REST address says to set rest_url", "rest_url_absent", NOTHING, raises=Permanent, says="set rest_url", unpolled=True),
+    Row("journeys", "a REST address where nobody listens is a failure", "rest_url_elsewhere", NOTHING, raises=ProviderError, says="cannot connect", unpolled=True),
     Row("journeys", "without a watermark the highest event takes its place", "watermark_absent"),
     Row("journeys", "a watermark of null never resets the cursor", "watermark_null"),
     Row("journeys", "a watermark of 0 never resets the cursor", "watermark_zero"),
@@ -444,15 +444,15 @@ def resolved(text: str, scene: Stage) -> str:
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
 async def test_what_providers_really_do(row: Row, tmp_path: Path) -> None:
-    async with stage(row.source, tmp_path, fresh=row.fresh, **row.settings) as scene:
+    async with stage(row.source, tmp_path, unpolled=row.unpolled, **row.settings) as scene:
         before = await scene.polled.histories()
         scene.move()
         where = resolved(row.where, scene)
         scene.simulator.switch_on(row.fault, path=where, value=row.value, limit=row.limit, share=row.share)
         said: list[str] = []
-        for number in range(PATIENCE):
+        for number in range(MAX_POLLS):
             applied = scene.simulator.board.applied[row.fault]
-            if number >= row.polls and applied and (row.heard != EVERYTHING or await heard_all(row, scene)):
+            if number >= row.polls and applied and (row.committed != EVERYTHING or await committed_all(row, scene)):
                 break
             wait = await scene.poll()
             error = scene.polled.error
@@ -463,29 +463,29 @@ async def test_what_providers_really_do(row: Row, tmp_path: Path) -> None:
             said += scene.polled.problems
         assert scene.simulator.board.applied[row.fault] > 0, "the trouble never struck"
         assert any(re.search(resolved(row.says, scene), line) for line in said) or not row.says, said
-        await check_heard(row, scene, before, where)
+        await check_committed(row, scene, before, where)
         scene.simulator.switch_off()
         await scene.complete(all_shown=row.all_shown)
 
 
-async def heard_all(row: Row, scene: Stage) -> bool:
+async def committed_all(row: Row, scene: Stage) -> bool:
     """Whether all that was shown is committed, and all that there is was shown; older drops have minutes for that."""
     left = scene.simulator.unseen() if row.all_shown and row.source != "drops" else []
     return not left and not await scene.differences()
 
 
-async def check_heard(row: Row, scene: Stage, before: dict[str, History], where: str) -> None:
+async def check_committed(row: Row, scene: Stage, before: dict[str, History], where: str) -> None:
     """Hold what was committed meanwhile against what is promised."""
-    heard, shown = await scene.polled.histories(), expected(scene.simulator)
+    committed, shown = await scene.polled.histories(), expected(scene.simulator)
     if FAULTS[row.fault].reads:
-        assert is_prefix(heard, shown)
-    news = {subject: history for subject, history in heard.items() if history != before.get(subject)}
-    if row.heard == NOTHING:
+        assert is_prefix(committed, shown)
+    news = {subject: history for subject, history in committed.items() if history != before.get(subject)}
+    if row.committed == NOTHING:
         assert not news
-    elif row.heard == EVERYTHING:
-        assert await heard_all(row, scene)
+    elif row.committed == EVERYTHING:
+        assert await committed_all(row, scene)
         assert news
-    elif row.heard == OTHERS:
+    elif row.committed == OTHERS:
         applied = re.match(r"/messages/\w+/\d+", where)
         assert applied is not None
         assert news
@@ -498,7 +498,7 @@ async def check_heard(row: Row, scene: Stage, before: dict[str, History], where:
 
 
 @pytest.mark.parametrize("source", SOURCES)
-async def test_a_provider_that_cannot_be_read_for_ten_polls_loses_none_of_what_was_followed(source, tmp_path):
+async def test_unreadable_provider_for_ten_polls_loses_no_followed_message(source, tmp_path):
     # A gateway that knows no route answers 404 to everything; nobody is to conclude that all messages were deleted.
     async with stage(source, tmp_path) as scene:
         scene.simulator.switch_on("not_found")
@@ -510,7 +510,7 @@ async def test_a_provider_that_cannot_be_read_for_ten_polls_loses_none_of_what_w
         await scene.complete()
 
 
-async def test_a_message_that_was_given_up_is_followed_again_when_the_list_still_shows_it(tmp_path):
+async def test_abandoned_message_is_followed_again_while_listed(tmp_path):
     async with stage("city", tmp_path) as scene:
         big = scene.names["big"]
         scene.simulator.switch_on("not_found", path=big)
@@ -526,7 +526,7 @@ async def test_a_message_that_was_given_up_is_followed_again_when_the_list_still
         await scene.complete()
 
 
-async def test_a_day_that_fails_does_not_stop_the_day_after_it(tmp_path):
+async def test_failed_day_does_not_stop_the_next_day(tmp_path):
     async with stage("drops", tmp_path) as scene:
         midnight = scene.time.now().replace(hour=0, minute=0, second=0, microsecond=0)
         yesterday, today = (scene.simulator.world.add_drop(at=(midnight + by).timestamp()) for by in
@@ -538,15 +538,15 @@ async def test_a_day_that_fails_does_not_stop_the_day_after_it(tmp_path):
             assert scene.polled.error is None
             said += scene.polled.problems
         assert any("500, the provider failed; read again at the next poll" in line for line in said)
-        heard = await scene.polled.histories()
-        assert today.path in heard
-        assert yesterday.path not in heard
+        committed = await scene.polled.histories()
+        assert today.path in committed
+        assert yesterday.path not in committed
         scene.simulator.switch_off()
         await scene.complete()
 
 
 @pytest.mark.parametrize("source", ["city", "drops"])
-async def test_an_answer_from_a_replica_that_lags_behind_delays_and_spoils_nothing(source, tmp_path):
+async def test_lagging_replica_delays_but_corrupts_nothing(source, tmp_path):
     # Not the feed of what was not sent: there each place is asked for once, and a replica has no earlier answer.
     # The slice of yesterday is asked for in the same words all the time, at whatever time of the day: it is well inside.
     window = {} if source == "city" else {"lookback": "96h"}
@@ -578,7 +578,7 @@ SKEWS = [("clock_ahead", 3600), ("clock_behind", -3600)]
 
 @pytest.mark.parametrize(("fault", "skew"), SKEWS)
 @pytest.mark.parametrize("source", SOURCES)
-async def test_a_provider_with_a_wrong_clock_is_quoted_and_our_own_times_stay_right(source, fault, skew, tmp_path):
+async def test_wrong_provider_clock_is_quoted_but_not_used(source, fault, skew, tmp_path):
     async with stage(source, tmp_path) as scene:
         before = {event.id for event in await scene.polled.events()}
         began = scene.time.now()
@@ -613,7 +613,7 @@ def expected_times(scene: Stage, began: datetime, skew: float) -> Callable[[Even
 
 @pytest.mark.parametrize("skew", [3600, -3600])
 @pytest.mark.parametrize("source", SOURCES)
-async def test_a_bridge_whose_own_clock_is_wrong_by_an_hour_sees_everything_within_minutes(source, skew, tmp_path):
+async def test_own_clock_wrong_by_an_hour_sees_everything_soon(source, skew, tmp_path):
     ours = Jumping(ahead=skew)
     async with (
         Simulator(SimulatorSettings.still()) as simulator,
@@ -638,7 +638,7 @@ async def test_a_bridge_whose_own_clock_is_wrong_by_an_hour_sees_everything_with
 
 
 @asynccontextmanager
-async def stranger() -> AsyncIterator[tuple[str, list[web.BaseRequest]]]:
+async def foreign_server() -> AsyncIterator[tuple[str, list[web.BaseRequest]]]:
     """Give another origin, and all that arrives there."""
     came: list[web.BaseRequest] = []
 
@@ -666,8 +666,8 @@ async def stranger() -> AsyncIterator[tuple[str, list[web.BaseRequest]]]:
         ("journeys", "redirect_elsewhere", "^/v2/token"),
     ],
 )
-async def test_a_way_to_another_origin_is_not_taken_and_no_token_arrives_there(source, fault, where, tmp_path):
-    async with stranger() as (origin, came), stage(source, tmp_path, fresh=True) as scene:
+async def test_cross_origin_link_is_refused_and_receives_no_token(source, fault, where, tmp_path):
+    async with foreign_server() as (origin, came), stage(source, tmp_path, unpolled=True) as scene:
         scene.simulator.switch_on(fault, value=origin, path=where)
         for _ in range(3):
             await scene.poll()
@@ -679,7 +679,7 @@ async def test_a_way_to_another_origin_is_not_taken_and_no_token_arrives_there(s
 
 
 async def test_with_rest_url_given_a_token_goes_nowhere_else(tmp_path):
-    async with stranger() as (origin, came), stage("journeys", tmp_path, fresh=True) as scene:
+    async with foreign_server() as (origin, came), stage("journeys", tmp_path, unpolled=True) as scene:
         config = scene.polled.settings.model_copy(update={"rest_url": scene.simulator.url})
         scene.polled.source._rest._tokens._rest_url = config.rest_url
         scene.simulator.switch_on("rest_url_elsewhere", value=f"{origin}/")
@@ -696,8 +696,8 @@ async def test_with_rest_url_given_a_token_goes_nowhere_else(tmp_path):
 @pytest.mark.parametrize(
     ("source", "key"), [("city", "url"), ("drops", "url"), ("journeys", "auth_url"), ("journeys", "rest_url")]
 )
-async def test_a_host_that_does_not_resolve_is_named_as_such_and_waited_for(source, key, tmp_path):
-    async with stage(source, tmp_path, fresh=True, **{key: "http://tms.invalid"}) as scene:
+async def test_unresolvable_host_is_named_and_retried(source, key, tmp_path):
+    async with stage(source, tmp_path, unpolled=True, **{key: "http://tms.invalid"}) as scene:
         for _ in range(2):
             await scene.poll()
             assert isinstance(scene.polled.error, Transient)
@@ -711,7 +711,7 @@ def openssl(folder: Path, *arguments: str) -> None:
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make an authority, and what it signed: a good certificate, an expired one, one for another host; and a stranger's."""
+    """Make an authority, and what it signed: a good certificate, an expired one, one for another host; and an unknown issuer's."""
     folder = tmp_path_factory.mktemp("certificates")
     key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
     openssl(folder, "req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=Test CA")
@@ -759,8 +759,8 @@ async def encrypted(certificates: Path, name: str, target: str) -> AsyncIterator
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         host, _, port = target.removeprefix("http://").rpartition(":")
         inner_reader, inner_writer = await asyncio.open_connection(host, int(port))
-        for one in (pass_on(reader, inner_writer, said), pass_on(inner_reader, writer, None)):
-            tasks.add(asyncio.ensure_future(one))
+        for direction in (pass_on(reader, inner_writer, said), pass_on(inner_reader, writer, None)):
+            tasks.add(asyncio.ensure_future(direction))
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
     try:
@@ -826,8 +826,8 @@ async def test_a_certificate_of_the_configured_authority_is_trusted(certificates
 
 @pytest.mark.parametrize("source", ["city", "drops"])
 async def test_a_server_that_does_not_speak_tls_gets_no_token(source, tmp_path):
-    async with stranger() as (origin, came):
-        async with stage(source, tmp_path, fresh=True, url=origin.replace("http:", "https:")) as scene:
+    async with foreign_server() as (origin, came):
+        async with stage(source, tmp_path, unpolled=True, url=origin.replace("http:", "https:")) as scene:
             await scene.poll()
             assert isinstance(scene.polled.error, Transient)
             assert "no encrypted connection came about" in str(scene.polled.error)
@@ -837,7 +837,7 @@ async def test_a_server_that_does_not_speak_tls_gets_no_token(source, tmp_path):
 # --- everything at once -----------------------------------------------------------------------------------------------
 
 # What a provider says differently stays said, so that no truth could be held against it.
-TELLING = {"no_identity", "status_null", "unknown_status", "other_category", "fields_null", "fields_absent"}
+REPORTED = {"no_identity", "status_null", "unknown_status", "other_category", "fields_null", "fields_absent"}
 # A change that is shown in an answer of a poll that then fails, and is taken back before the next, is seen by nobody.
 TO_AND_FRO = {"regress", "reopen", "cancelling_changes", "late_bounce", "stale_answer"}
 SLOW = {"never_answers", "headers_only", "endless_pages", "gzip_bomb", "huge_body", "refused", "retry_after_absurd"}
@@ -846,9 +846,9 @@ FOR_GOOD = {"vanished_message", "rest_url_elsewhere"}
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("source", SOURCES)
-async def test_whatever_strikes_at_random_for_forty_polls_nothing_is_lost_or_doubled(source, seed, tmp_path):
+async def test_random_faults_over_forty_polls_lose_and_repeat_nothing(source, seed, tmp_path):
     rng = random.Random(f"{source}/{seed}")
-    usable = sorted(set(FAULTS) - TELLING - TO_AND_FRO - SLOW - FOR_GOOD)
+    usable = sorted(set(FAULTS) - REPORTED - TO_AND_FRO - SLOW - FOR_GOOD)
     async with stage(source, tmp_path) as scene:
         world = scene.simulator.world
         for number in range(40):

@@ -58,8 +58,8 @@ class Scene:
         return bridge(self.folder, "run", "-c", str(self.config), name=name)
 
     async def goes_on(self, more: int = 50, within: float = 120) -> None:
-        heard = len(self.consumer.events)
-        await until(lambda: len(self.consumer.events) >= heard + more, f"{more} more events are published", within)
+        arrived = len(self.consumer.events)
+        await until(lambda: len(self.consumer.events) >= arrived + more, f"{more} more events are published", within)
 
     async def complete(self, *, died: bool = False) -> None:
         """Stop the world and wait until all is told; a process that `died` may have been shown what it did not write."""
@@ -69,12 +69,12 @@ class Scene:
             await until(
                 lambda: not broken(self.consumer.events, self.simulator), "the consumer has heard all", within=120
             )
-            await until(lambda: not self.witness.broken(self.simulator), "the far side has heard all", within=120)
+            await until(lambda: not self.witness.broken(self.simulator), "the endpoint has received all", within=120)
         else:
             await until(
                 lambda: not differences(self.simulator, self.consumer), "the consumer has heard all", within=120
             )
-            await until(lambda: not self.witness.missing(self.simulator), "the far side has heard all", within=120)
+            await until(lambda: not self.witness.missing(self.simulator), "the endpoint has received all", within=120)
             assert len(set(self.consumer.ids)) == self.shown()
 
     async def holders(self) -> dict[str, str | None]:
@@ -122,9 +122,7 @@ def lost(process: Process) -> int:
     return sum(line["event"] == "lease.lost" for line in process.log)
 
 
-async def test_a_replica_that_was_stopped_past_its_lease_writes_nothing_stale_when_it_wakes(
-    tmp_path, keeps, rabbitmq_url
-):
+async def test_replica_stopped_past_its_lease_writes_nothing_stale(tmp_path, keeps, rabbitmq_url):
     async with scene(tmp_path, keeps, rabbitmq_url) as play:
         with play.replica("first") as first:
             await play.goes_on()
@@ -156,9 +154,7 @@ async def test_a_replica_that_was_stopped_past_its_lease_writes_nothing_stale_wh
 
 
 @pytest.mark.parametrize("end", ["kill", "stop"])
-async def test_another_replica_takes_over_within_the_lease_or_at_once_from_one_that_ends_well(
-    end, tmp_path, keeps, rabbitmq_url, record_property
-):
+async def test_replica_takes_over_within_lease_or_at_clean_end(end, tmp_path, keeps, rabbitmq_url, record_property):
     # Whoever ends well gives its leases back: nobody waits for a long one to end.
     lease = LEASE if end == "kill" else 60.0
     async with scene(tmp_path, keeps, rabbitmq_url, lease=f"{lease:g}s") as play:
@@ -170,14 +166,14 @@ async def test_another_replica_takes_over_within_the_lease_or_at_once_from_one_t
                 await asyncio.to_thread(first.kill if end == "kill" else first.stop)
                 gone = time.monotonic()
                 assert gone - asked < 10, "it ends as soon as its work in hand is done"
-                heard = len(play.consumer.events)
+                arrived = len(play.consumer.events)
                 await until(lambda: play.holds_all(second), "the second has taken over", within=120)
-                taken = time.monotonic() - gone
-                await until(lambda: len(play.consumer.events) > heard, "events go on", within=120)
+                takeover_seconds = time.monotonic() - gone
+                await until(lambda: len(play.consumer.events) > arrived, "events go on", within=120)
                 going = time.monotonic() - gone
-                record_property("seconds to take over", round(taken, 2))
+                record_property("seconds to take over", round(takeover_seconds, 2))
                 record_property("seconds to the next event", round(going, 2))
-                assert taken < (LEASE + MARGIN if end == "kill" else lease / 2)
+                assert takeover_seconds < (LEASE + MARGIN if end == "kill" else lease / 2)
                 await play.complete(died=end == "kill")
                 assert await asyncio.to_thread(second.stop) == 0
         if end == "stop":
@@ -188,26 +184,26 @@ async def test_another_replica_takes_over_within_the_lease_or_at_once_from_one_t
 async def test_a_rolling_restart_leaves_no_gap_and_makes_nothing_twice(tmp_path, keeps, rabbitmq_url):
     async with scene(tmp_path, keeps, rabbitmq_url) as play:
         replicas = [Process(tmp_path, "run", "-c", str(play.config), name=f"old{number}") for number in range(2)]
-        fresh: list[Process] = []
+        new_replicas: list[Process] = []
         try:
             await play.goes_on()
             for number, old in enumerate(replicas):
                 new = Process(tmp_path, "run", "-c", str(play.config), name=f"new{number}")
-                fresh.append(new)
+                new_replicas.append(new)
                 await until(lambda new=new: "bridge.starts" in new.err.read_text(), "the new one is there")
                 assert await asyncio.to_thread(old.stop) == 0
                 await play.goes_on(30, within=15)
             await play.complete()
-            for new in fresh:
+            for new in new_replicas:
                 assert await asyncio.to_thread(new.stop) == 0
         finally:
-            for each in (*replicas, *fresh):
-                each.kill()
+            for process in (*replicas, *new_replicas):
+                process.kill()
         assert len(play.consumer.events) == len(set(play.consumer.ids)) == play.shown()
         assert play.witness.repeated == {}
 
 
-async def test_roles_in_processes_of_their_own_do_the_work_of_one(tmp_path, keeps, rabbitmq_url):
+async def test_separate_role_processes_do_the_work_of_one(tmp_path, keeps, rabbitmq_url):
     async with scene(tmp_path, keeps, rabbitmq_url) as play:
         roles = ("poll", "relay", "sink", "sink")
         processes = [
@@ -226,7 +222,7 @@ async def test_roles_in_processes_of_their_own_do_the_work_of_one(tmp_path, keep
         assert play.witness.repeated == {}
 
 
-async def test_work_that_is_cancelled_while_it_asks_redis_ends_at_once(keeps):
+async def test_cancelled_redis_call_ends_at_once(keeps):
     store = RedisStore(keeps.url, clock=Clock())
     await store.open()
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from faults.soak import IN_HAND, PER_MESSAGE, SENDS, VICTIMS, soak
+from faults.soak import MAX_IN_FLIGHT, PER_MESSAGE, SENDS, VICTIMS, soak
 
 TRANSITIONS, KILLS = 20_000, 20
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(400)
-async def test_pollers_sinks_and_servers_killed_at_random_lose_no_event_and_every_repetition_has_its_kill(
-    tmp_path, request, record_property
-):
+async def test_random_kills_lose_nothing_and_every_repeat_is_explained(tmp_path, request, record_property):
     result = await soak(TRANSITIONS, KILLS, within=240, folder=tmp_path)
     capture = request.config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
@@ -25,5 +23,5 @@ async def test_pollers_sinks_and_servers_killed_at_random_lose_no_event_and_ever
     assert result.balanced
     # A repetition is what the sink's process had in hand when it was killed, and nothing else.
     assert result.unexplained == 0
-    assert result.worst <= IN_HAND
+    assert result.worst <= MAX_IN_FLIGHT
     assert result.refused > TRANSITIONS * 0.05

@@ -124,9 +124,7 @@ class TestRedis:
         await store.settle("crm", at(1))
         assert await store.counts("crm") == {"city": DeliveryCounts(taken=1, waiting=2)}
 
-    async def test_a_server_out_of_memory_can_be_emptied_by_the_bridge_also_by_one_that_starts_now(
-        self, own_redis: RedisServer, store: RedisStore
-    ) -> None:
+    async def test_full_store_is_emptied_also_by_a_new_bridge(self, own_redis: RedisServer, store: RedisStore) -> None:
         await store.commit(None, Commit("city", events=events(*range(1, 9))))
         await store.accept("crm", arrivals(1, 2), later())
         await store.enqueue("crm", arrivals(3, 4, 5, 6), 1.0)
@@ -167,7 +165,7 @@ class TestRedis:
         await assert_whole(store, 0)
         assert await store.commit(None, page(1)) == 1
 
-    async def test_a_server_that_hangs_is_given_up_in_time_and_found_again(
+    async def test_hanging_server_is_abandoned_in_time_and_found_again(
         self, own_redis: RedisServer, store: RedisStore
     ) -> None:
         own_redis.pause()
@@ -180,9 +178,7 @@ class TestRedis:
         assert await store.commit(None, page(1)) == 1
         await assert_whole(store, 1)
 
-    async def test_a_server_that_is_down_is_found_again_when_it_is_back(
-        self, own_redis: RedisServer, store: RedisStore
-    ) -> None:
+    async def test_restarted_server_is_found_again(self, own_redis: RedisServer, store: RedisStore) -> None:
         await store.commit(None, page(1))
         await asyncio.to_thread(own_redis.stop)
         for call in (store.ping(), store.journal("city"), store.entries(at(1, 500)), store.counts("crm"), store.open()):
@@ -297,7 +293,7 @@ class TestLostAnswers:
         # Only a repetition is one: the same events committed on purpose are written.
         assert await store.commit(None, Commit("city", events=events(1))) == 2
 
-    async def test_a_commit_that_arrives_after_its_own_repetition_is_written_once(self, store: RedisStore) -> None:
+    async def test_commit_arriving_after_its_retry_is_written_once(self, store: RedisStore) -> None:
         commit, sent = Commit("city", events=events(1)), []
         run = store._link.run
 
@@ -320,9 +316,7 @@ class TestLostAnswers:
         with pytest.raises(Conflict):
             await store.commit(None, Commit("city", [change("1", None, "other")], events(2)))
 
-    async def test_a_deliverys_end_whose_answer_was_lost_may_be_told_again(
-        self, store: RedisStore, cutter: Cutter
-    ) -> None:
+    async def test_settlement_with_lost_answer_may_be_repeated(self, store: RedisStore, cutter: Cutter) -> None:
         await store.accept("crm", arrivals(1), later())
         cutter.cuts = 1
         with pytest.raises(Unavailable):
@@ -354,15 +348,15 @@ class TestClusterAndSentinel:
         for sink in ("crm", "ops"):
             assert list(await store.accept(sink, arrivals(1, 2, partition="a"), later())) == at(1)
             assert await store.settle(sink, at(1)) == 1
-            adopted = await store.accept_foreign(sink, event(9))
-            assert [entry and entry.event for entry in await store.entries([adopted, *at(1)])] == events(9, 1)
+            accepted = await store.accept_foreign(sink, event(9))
+            assert [entry and entry.event for entry in await store.entries([accepted, *at(1)])] == events(9, 1)
             assert [delivery.position.seq for delivery in await store.deliveries(sink)] == [2]
         await store.set_status("source/city", {"a": "b"})
         assert await store.statuses("source/") == {"source/city": {"a": "b"}}
         await store.forget("city", 2)
         assert await store.trim("city", 2) == 1
 
-    async def test_a_cluster_of_three_keeps_each_source_and_sink_on_one_node(self) -> None:
+    async def test_cluster_keeps_each_source_and_sink_on_one_node(self) -> None:
         with contextlib.ExitStack() as stack:
             nodes = [
                 stack.enter_context(
@@ -479,9 +473,7 @@ class TestSqlite:
         yield made
         await made.close()
 
-    async def test_a_file_that_another_process_locks_can_be_read_and_is_written_later(
-        self, store: SqliteStore, path: Path
-    ) -> None:
+    async def test_locked_file_is_readable_and_written_later(self, store: SqliteStore, path: Path) -> None:
         await store.commit(None, page(1))
         await assert_whole(store, 1)
         with spawn(sys.executable, "-c", HOLDER, path) as holder:
@@ -524,7 +516,7 @@ class TestSqlite:
             await store.counts("crm")
         await store.close()
 
-    async def test_a_file_that_is_no_database_is_named_and_left_alone(self, path: Path) -> None:
+    async def test_file_that_is_no_database_is_named_and_kept(self, path: Path) -> None:
         minutes = b"minutes of the meeting\n" * 100
         overwrite(path, 0, minutes)
         store = SqliteStore(path, clock=Clock(), begin=0)
@@ -549,10 +541,10 @@ class TestSqlite:
             for _ in range(40):
                 assert await asyncio.to_thread(child.stdout.readline)
             child.kill()
-            told = 40 + len(child.stdout.read().splitlines())
+            last_reported = 40 + len(child.stdout.read().splitlines())
         store = SqliteStore(path, clock=Clock(), begin=0)
         try:
-            committed = await assert_whole(store, told)
+            committed = await assert_whole(store, last_reported)
             assert await store.commit(None, page(committed + 1)) == committed + 1
         finally:
             await store.close()

@@ -53,11 +53,11 @@ class Witness:
 
     @property
     def histories(self) -> dict[str, list[Transition]]:
-        found: dict[str, list[Transition]] = defaultdict(list)
+        histories: dict[str, list[Transition]] = defaultdict(list)
         for event in self.events:
             data = event["data"]
-            found[event["subject"]].append((data["status"], data["previous"], data["detail"]))
-        return dict(found)
+            histories[event["subject"]].append((data["status"], data["previous"], data["detail"]))
+        return dict(histories)
 
     @property
     def repeated(self) -> dict[str, int]:
@@ -65,12 +65,12 @@ class Witness:
         return {event_id: count for event_id, count in self.times.items() if count > 1}
 
     def missing(self, simulator: Simulator) -> dict[str, Any]:
-        """Return the resources of which it heard something else than was shown, in whatever order."""
-        shown, heard = expected(simulator), self.histories
+        """Return the resources of which it received something else than was shown, in whatever order."""
+        shown, received = expected(simulator), self.histories
         return {
-            subject: {"shown": shown.get(subject), "heard": heard.get(subject)}
-            for subject in {*shown, *heard}
-            if Counter(shown.get(subject, ())) != Counter(heard.get(subject, ()))
+            subject: {"shown": shown.get(subject), "received": received.get(subject)}
+            for subject in {*shown, *received}
+            if Counter(shown.get(subject, ())) != Counter(received.get(subject, ()))
         }
 
     def broken(self, simulator: Simulator) -> dict[str, Any]:
@@ -96,22 +96,22 @@ def broken(events: list[dict[str, Any]], simulator: Simulator) -> dict[str, Any]
     passed over if the next answer says something else, as what happens between two polls is. Then the next event says
     what it comes from, and every resource's last status is told.
     """
-    told: dict[str, list[tuple[str, str | None]]] = defaultdict(list)
+    published: dict[str, list[tuple[str, str | None]]] = defaultdict(list)
     # As texts, which is how many a consumer will compare them.
-    for event in sorted({each["id"]: each for each in events}.values(), key=lambda each: each["recordedtime"]):
+    for event in sorted({event["id"]: event for event in events}.values(), key=lambda event: event["recordedtime"]):
         if event["data"]["channel"] != "bridge":
-            told[event["subject"]].append((event["data"]["status"], event["data"]["previous"]))
+            published[event["subject"]].append((event["data"]["status"], event["data"]["previous"]))
     shown = expected(simulator)
     return {
-        subject: {"shown": shown.get(subject), "told": told.get(subject)}
-        for subject in {*shown, *told}
-        if not _follows([each[0] for each in shown.get(subject, ())], told.get(subject, []))
+        subject: {"shown": shown.get(subject), "published": published.get(subject)}
+        for subject in {*shown, *published}
+        if not _follows([event[0] for event in shown.get(subject, ())], published.get(subject, []))
     }
 
 
-def _follows(shown: list[str], told: list[tuple[str, str | None]]) -> bool:
-    """Say whether `told` is `shown` with some left out, ends as it does, and each one names the one before it."""
+def _follows(shown: list[str], published: list[tuple[str, str | None]]) -> bool:
+    """Say whether `published` is `shown` with some left out, ends as it does, and each one names the one before it."""
     rest = iter(shown)
-    statuses = [status for status, _ in told]
-    chained = [previous for _, previous in told] == [None, *statuses[:-1]]
-    return bool(told) and chained and all(status in rest for status in statuses) and statuses[-1] == shown[-1]
+    statuses = [status for status, _ in published]
+    chained = [previous for _, previous in published] == [None, *statuses[:-1]]
+    return bool(published) and chained and all(status in rest for status in statuses) and statuses[-1] == shown[-1]

@@ -42,10 +42,10 @@ def committed(*suffixes: str) -> Iterator[Path]:
 
 def places(pattern: re.Pattern[str], *suffixes: str) -> list[str]:
     return [
-        f"{path.relative_to(ROOT)}:{text.count(chr(10), 0, found.start()) + 1}: {found[0].strip()}"
+        f"{path.relative_to(ROOT)}:{text.count(chr(10), 0, match.start()) + 1}: {match[0].strip()}"
         for path in committed(*suffixes)
         for text in [path.read_text(errors="replace")]
-        for found in pattern.finditer(text)
+        for match in pattern.finditer(text)
     ]
 
 
@@ -64,19 +64,19 @@ def unexplained(pattern: re.Pattern[str], *, codes: bool) -> str:
     for path in committed(".py"):
         above = ""
         for number, line in enumerate(path.read_text().splitlines(), start=1):
-            for found in pattern.finditer(line):
-                explained = A_REASON.search(found["reason"]) or above.lstrip().startswith("# ")
-                if not explained or (codes and not found["codes"]):
+            for match in pattern.finditer(line):
+                explained = A_REASON.search(match["reason"]) or above.lstrip().startswith("# ")
+                if not explained or (codes and not match["codes"]):
                     bare.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()}")
             above = line
     return "\n".join(bare)
 
 
-def test_every_exception_from_the_linter_names_its_rule_and_its_reason() -> None:
+def test_every_linter_exception_names_rule_and_reason() -> None:
     assert unexplained(NOQA, codes=True) == ""
 
 
-def test_every_exception_from_the_type_checker_names_its_code_and_its_reason() -> None:
+def test_every_type_checker_exception_names_code_and_reason() -> None:
     assert unexplained(IGNORE, codes=True) == ""
 
 
@@ -93,13 +93,13 @@ def test_every_line_taken_out_of_the_coverage_says_why() -> None:
         ("", False),
     ],
 )
-def test_a_reason_is_told_from_none(text: str, found: bool) -> None:
+def test_a_reason_is_told_from_none(text: str, expected: bool) -> None:
     match = NOQA.search(f"x = 1  #{' noqa'}{text}")
     assert match
-    assert bool(match["codes"] and A_REASON.search(match["reason"])) is found
+    assert bool(match["codes"] and A_REASON.search(match["reason"])) is expected
 
 
-def test_every_module_says_in_its_first_line_what_it_is_for() -> None:
+def test_every_module_states_its_purpose_in_line_one() -> None:
     silent = [
         str(path.relative_to(ROOT))
         for path in committed(".py")

@@ -34,9 +34,9 @@ class Pages:
 
     async def read(self) -> AsyncIterator[Page]:
         try:
-            for one in self.pages:
+            for page in self.pages:
                 self.asked += 1
-                yield one
+                yield page
                 await asyncio.sleep(0)
             if self.failure is not None:
                 raise self.failure
@@ -45,20 +45,22 @@ class Pages:
 
 
 @given(st.lists(st.integers(0, 9), max_size=30), st.integers(1, 12), st.integers(1, 20), st.integers(0, 5))
-async def test_every_page_comes_once_and_in_order_whoever_is_faster(
+async def test_pages_come_once_and_in_order_at_any_speed(
     sizes: list[int], batch: int, ahead: int, slowness: int
 ) -> None:
     provider = Pages(sizes)
-    taken: list[list[Page]] = []
-    async for some in prefetched(provider.read(), batch=batch, ahead=ahead):
-        taken.append(some)
+    read: list[list[Page]] = []
+    async for pages in prefetched(provider.read(), batch=batch, ahead=ahead):
+        read.append(pages)
         for _ in range(slowness):
             await asyncio.sleep(0)
-    assert [one for some in taken for one in some] == provider.pages
-    assert all(some and (len(some) == 1 or sum(len(one.observations) + 1 for one in some) <= batch) for some in taken)
+    assert [page for pages in read for page in pages] == provider.pages
+    assert all(
+        pages and (len(pages) == 1 or sum(len(page.observations) + 1 for page in pages) <= batch) for pages in read
+    )
 
 
-async def test_while_a_commit_lasts_the_next_pages_are_read_and_come_together() -> None:
+async def test_pages_read_during_a_commit_come_together() -> None:
     provider = Pages([10] * 20)
     async with aclosing(prefetched(provider.read(), batch=55, ahead=1000)) as reading:
         assert len(await anext(reading)) == 1
@@ -79,17 +81,17 @@ async def test_a_slow_store_holds_the_source_back() -> None:
 
 async def test_a_failure_comes_behind_the_pages_before_it() -> None:
     provider = Pages([1, 1, 1], Transient("the provider went away"))
-    taken: list[Page] = []
+    read: list[Page] = []
 
     async def take() -> None:
-        async for some in prefetched(provider.read()):
-            taken.extend(some)
+        async for pages in prefetched(provider.read()):
+            read.extend(pages)
             for _ in range(20):  # the failure is there long before these are committed
                 await asyncio.sleep(0)
 
     with pytest.raises(Transient, match="went away"):
         await take()
-    assert taken == provider.pages
+    assert read == provider.pages
 
 
 async def test_leaving_early_ends_the_source() -> None:

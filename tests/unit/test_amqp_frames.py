@@ -69,10 +69,10 @@ def brought(entry: JournalEntry, channel: int, consumer: str, tag: int, **differ
     return b"".join(written)
 
 
-def whole(some: list[JournalEntry], sizes: list[int], upto: int) -> int:
+def whole(entries: list[JournalEntry], sizes: list[int], upto: int) -> int:
     """Return how many messages at the front lie before a place, none of them empty."""
     count = end = 0
-    for entry, size in zip(some, sizes, strict=True):
+    for entry, size in zip(entries, sizes, strict=True):
         end += size
         if end > upto or not entry.event.body:
             break
@@ -82,21 +82,21 @@ def whole(some: list[JournalEntry], sizes: list[int], upto: int) -> int:
 
 @given(st.lists(entries, max_size=5), st.integers(1, 2047), words, st.data())
 def test_what_frames_wrote_is_read_wherever_it_is_cut_off(
-    some: list[JournalEntry], channel: int, consumer: str, data: st.DataObject
+    entries: list[JournalEntry], channel: int, consumer: str, data: st.DataObject
 ) -> None:
-    pieces = [brought(one, channel, consumer, tag) for tag, one in enumerate(some, 7)]
+    pieces = [brought(entry, channel, consumer, tag) for tag, entry in enumerate(entries, 7)]
     stream = b"".join(pieces)
     cut = data.draw(st.integers(0, len(stream)))
-    taken, end = DeliverDecoder(channel, consumer, 3).decode(stream[:cut], 500)
-    count = whole(some, [*map(len, pieces)], cut)
+    decoded, end = DeliverDecoder(channel, consumer, 3).decode(stream[:cut], 500)
+    count = whole(entries, [*map(len, pieces)], cut)
     assert end == sum(map(len, pieces[:count]))
-    assert taken == [
+    assert decoded == [
         message.received(
             entry.event.topic, entry.event.body,
             {"message_id": entry.event.id, "timestamp": message.amqp_timestamp(entry.event)},
             message.headers(entry), (3, tag),
         )
-        for tag, entry in enumerate(some[:count], 7)
+        for tag, entry in enumerate(entries[:count], 7)
     ]  # fmt: skip
 
 
@@ -119,36 +119,40 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_what_is_anything_else_is_left_to_the_library_and_what_lies_before_it_is_not(name: str) -> None:
+def test_other_frames_are_left_to_the_library(name: str) -> None:
     deliveries, ours = DeliverDecoder(1, "us", 3), brought(SOME, 1, "us", 1)
     assert deliveries.decode(OTHERS[name], 500) == ([], 0)
     assert deliveries.decode(OTHERS[name] + ours, 500)[1] == (0 if OTHERS[name] else len(ours))
-    taken, end = deliveries.decode(ours + ours + OTHERS[name], 500)
-    assert (len(taken), end) == (2, 2 * len(ours))
+    decoded, end = deliveries.decode(ours + ours + OTHERS[name], 500)
+    assert (len(decoded), end) == (2, 2 * len(ours))
 
 
 @given(st.binary(max_size=200), st.integers(0, 200))
 def test_no_bytes_make_reading_fail(noise: bytes, at: int) -> None:
     ours = brought(SOME, 1, "us", 1)
     DeliverDecoder(1, "us", 3).decode(noise, 500)
-    taken, end = DeliverDecoder(1, "us", 3).decode(ours[:at] + noise + ours[at:], 500)
+    decoded, end = DeliverDecoder(1, "us", 3).decode(ours[:at] + noise + ours[at:], 500)
     assert end <= len(ours) + len(noise)
-    assert (end == 0) == (not taken)
+    assert (end == 0) == (not decoded)
 
 
-def test_no_more_is_taken_than_was_asked_for() -> None:
+def test_no_more_messages_are_read_than_requested() -> None:
     ours = brought(SOME, 1, "us", 1)
-    taken, end = DeliverDecoder(1, "us", 3).decode(ours * 5, 3)
-    assert (len(taken), end) == (3, 3 * len(ours))
+    decoded, end = DeliverDecoder(1, "us", 3).decode(ours * 5, 3)
+    assert (len(decoded), end) == (3, 3 * len(ours))
 
 
 @given(st.lists(entries, max_size=5), st.integers(1, 2047), words)
-def test_every_event_is_framed_as_the_library_frames_it(some: list[JournalEntry], channel: int, exchange: str) -> None:
+def test_every_event_is_framed_as_the_library_frames_it(
+    entries: list[JournalEntry], channel: int, exchange: str
+) -> None:
     frames = PublishEncoder(channel, exchange, FRAME_MAX)
-    assert [frames.encode(one) for one in some] == [by_the_library(one, channel, exchange) for one in some]
+    assert [frames.encode(entry) for entry in entries] == [
+        by_the_library(entry, channel, exchange) for entry in entries
+    ]
 
 
-def test_a_journal_with_a_time_before_1970_does_not_hold_up_the_relay() -> None:
+def test_time_before_1970_does_not_stop_the_relay() -> None:
     old = JournalEntry(Position("a", 1), WireEvent("i", "sms.recipient.sent", -62_135_596_800, b"{}"))
     new = JournalEntry(Position("a", 1), WireEvent("i", "sms.recipient.sent", 0, b"{}"))
     assert (
@@ -161,12 +165,12 @@ def test_a_journal_with_a_time_before_1970_does_not_hold_up_the_relay() -> None:
 def test_topics_without_end_do_not_fill_the_memory() -> None:
     frames = PublishEncoder(1, "bridge.events", FRAME_MAX)
     for number in range(10_000):
-        one = JournalEntry(Position("a", number + 1), WireEvent("i", f"sms.recipient.s{number}", 0, b"{}"))
-        assert f"s{number}".encode() in frames.encode(one)
+        entry = JournalEntry(Position("a", number + 1), WireEvent("i", f"sms.recipient.s{number}", 0, b"{}"))
+        assert f"s{number}".encode() in frames.encode(entry)
     assert len(frames._topics) <= 4096
 
 
-async def test_a_batch_of_large_and_small_bodies_arrives_whole_and_in_order(rabbitmq_url: str) -> None:
+async def test_batch_of_mixed_body_sizes_arrives_whole_in_order(rabbitmq_url: str) -> None:
     sizes = [0, 1, 200_000, 131_064, 131_065, 5, 400_000, *range(100)]
     batch = [
         JournalEntry(Position("a", number), WireEvent(f"{number}", "sms.recipient.sent", 1_000_000_000, b"x" * size))
@@ -184,15 +188,16 @@ async def test_a_batch_of_large_and_small_bodies_arrives_whole_and_in_order(rabb
     finally:
         await connection.close()
         await broker.close()
-    assert [(one.message_id, len(one.body)) for one in arrived] == [
+    assert [(arrived_message.message_id, len(arrived_message.body)) for arrived_message in arrived] == [
         (entry.event.id, len(entry.event.body)) for entry in batch
     ]
-    assert {(one.type, one.content_type, one.delivery_mode) for one in arrived} == {
-        ("bridge.sms.recipient.sent", "application/cloudevents+json", 2)
-    }
+    assert {
+        (arrived_message.type, arrived_message.content_type, arrived_message.delivery_mode)
+        for arrived_message in arrived
+    } == {("bridge.sms.recipient.sent", "application/cloudevents+json", 2)}
 
 
-async def test_ours_and_others_and_large_ones_arrive_in_the_order_in_which_they_were_published(
+async def test_own_foreign_and_large_messages_keep_published_order(
     rabbitmq_url: str,
 ) -> None:
     broker = KombuBroker(rabbitmq_url, exchange="bridge.events", clock=Clock())
@@ -211,14 +216,14 @@ async def test_ours_and_others_and_large_ones_arrive_in_the_order_in_which_they_
             await broker.publish(batch)
             foreign = aio_pika.Message(b'{"id":"f"}', message_id=f"{number}.f", priority=number % 3 or None)
             await exchange.publish(foreign, routing_key="another.publisher.here")
-            expected += [*(one.event.id for one in batch), f"{number}.f"]
+            expected += [*(entry.event.id for entry in batch), f"{number}.f"]
         arrived: list[tuple[str, int]] = []
         async with asyncio.timeout(60), broker.inbox("mixed", prefetch=64) as inbox:
             while len(arrived) < len(expected):
                 got = await inbox.get(50, 5)
-                arrived += [(one.event.id, len(one.event.body)) for one in got]
-                assert all((one.position is None) == one.event.id.endswith("f") for one in got)
-                assert all(one.problem is None for one in got)
+                arrived += [(message.event.id, len(message.event.body)) for message in got]
+                assert all((message.position is None) == message.event.id.endswith("f") for message in got)
+                assert all(message.problem is None for message in got)
                 await inbox.ack(got)
         assert await broker.depth("mixed") == 0
     finally:

@@ -43,7 +43,7 @@ def sink_of(name, settings, clock):
 
 
 @pytest.fixture(autouse=True)
-def lamp_and_bell(monkeypatch) -> None:
+def lamp_and_alarm(monkeypatch) -> None:
     source = SourcePlugin(SourceSettings, source_of, events=(LampFlickered, SourceStalled))
     monkeypatch.setattr(registry, "load_source", lambda _: source)
     monkeypatch.setattr(registry, "load_sink", lambda _: SinkPlugin(SinkSettings, sink_of))
@@ -72,7 +72,7 @@ def test_what_is_configured_is_what_is_built(tmp_path) -> None:
     assert type(far.broker()).__name__ == "KombuBroker"
 
 
-def test_a_plugin_that_refuses_its_settings_after_all_is_a_configuration_error(tmp_path) -> None:
+def test_late_settings_refusal_by_plugin_is_a_configuration_error(tmp_path) -> None:
     with pytest.raises(ConfigError, match=r"<configuration>: sources\.a: too fast"):
         assembly(tmp_path, source={"rate": "11/s"}).sources()
     with pytest.raises(ConfigError, match=r"sources\.a: the plugin's own settings do not fit: Input should be"):
@@ -86,7 +86,7 @@ def test_the_catalogue_has_the_events_of_the_configured_sources(tmp_path) -> Non
     assert types == tuple(dict.fromkeys((LampFlickered, SourceStalled, *INTERNAL_EVENTS)))
 
 
-async def test_the_embedded_store_and_broker_open_under_a_directory_of_their_owner_alone(tmp_path) -> None:
+async def test_embedded_store_and_broker_open_in_a_private_directory(tmp_path) -> None:
     parts = assembly(tmp_path / "x" / "state")
     async with parts.opened_store() as store, parts.opened_broker() as broker:
         await store.ping()
@@ -102,14 +102,14 @@ async def test_no_directory_is_made_where_none_is_needed(tmp_path, redis_url) ->
     assert not (tmp_path / "state").exists()
 
 
-async def test_a_state_directory_that_cannot_be_made_says_what_to_do(tmp_path) -> None:
+async def test_uncreatable_state_directory_says_what_to_do(tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Unavailable, match=r"cannot be made: Not a directory; set `state:`"):
         async with assembly(tmp_path / "file" / "state").opened_store():
             pass
 
 
-async def test_the_key_of_the_tokens_is_made_once_and_shared_by_all(tmp_path) -> None:
+async def test_token_key_is_created_once_and_shared(tmp_path) -> None:
     parts = assembly(tmp_path)
     async with parts.opened_store() as store, assembly(tmp_path).opened_store() as other:
         key = await parts.privacy_key(store)
@@ -117,7 +117,7 @@ async def test_the_key_of_the_tokens_is_made_once_and_shared_by_all(tmp_path) ->
         assert await parts.privacy_key(other) == key
 
 
-async def test_a_process_that_comes_second_waits_for_the_key_of_the_first(tmp_path) -> None:
+async def test_second_process_waits_for_the_first_ones_key(tmp_path) -> None:
     waited = []
 
     async def sleep(seconds: float) -> None:

@@ -71,7 +71,7 @@ async def poll(store: SqliteStore, *observations: Observation, seconds: float = 
 # --- one more observer ------------------------------------------------------------------------------------------------
 
 
-async def test_a_backfill_publishes_what_is_not_known_and_leaves_the_cursor_alone(store) -> None:
+async def test_backfill_publishes_unknown_events_and_keeps_the_cursor(store) -> None:
     await poll(store, observe("1", "new"), last="7")
     before = await store.cursor("city")
     source = ScriptedSource([[page(observe("1", "new"), observe("2", "sent"), last="99")]])
@@ -84,10 +84,10 @@ async def test_a_backfill_publishes_what_is_not_known_and_leaves_the_cursor_alon
 async def test_a_range_that_is_read_twice_is_published_once(store) -> None:
     source = ScriptedSource([[page(observe("1", "new"), observe("2", "sent"))]] * 2)
     rounds = [await intake(store, source).backfill(AT - DAY, AT) for _ in range(2)]
-    assert [one.events for one in rounds] == [2, 0]
+    assert [result.events for result in rounds] == [2, 0]
 
 
-async def test_a_baseline_counts_as_known_and_what_it_does_not_have_is_published(store) -> None:
+async def test_backfill_publishes_what_the_baseline_lacks(store) -> None:
     first = intake(store, ScriptedSource([[page(observe("1", "new"))]]), baseline=True)
     lease = await store.acquire("source/city", "service", 3600)
     await first.poll(lease)
@@ -99,17 +99,17 @@ async def test_a_baseline_counts_as_known_and_what_it_does_not_have_is_published
 async def test_details_are_looked_up_page_by_page(store) -> None:
     waiting = replace(observe("1", "failed"), awaits_detail=True)
     source = ScriptedSource([[page(waiting), page(observe("2", "new"))]], details={"1": "busy"})
-    heard = []
+    progress = []
 
-    async def told(so_far) -> None:
-        heard.append((so_far.observed, so_far.events))
+    async def on_page(so_far) -> None:
+        progress.append((so_far.observed, so_far.events))
 
-    await intake(store, source).backfill(AT - DAY, AT, told)
+    await intake(store, source).backfill(AT - DAY, AT, on_page)
     assert source.completed == ["1"]
-    assert heard == [(1, 1), (2, 2)]
+    assert progress == [(1, 1), (2, 2)]
 
 
-class Meanwhile(ScriptedSource):
+class ConcurrentSource(ScriptedSource):
     """A source during whose backfill something happens between the answer and its commit."""
 
     def __init__(self, pages: list[Page], happens: Callable[[], object]) -> None:
@@ -117,18 +117,18 @@ class Meanwhile(ScriptedSource):
         self._happens = happens
 
     async def backfill(self, start: datetime, end: datetime) -> AsyncIterator[Page]:
-        async for one in super().backfill(start, end):
+        async for page in super().backfill(start, end):
             await self._happens()
-            yield one
+            yield page
 
 
-async def test_an_answer_that_is_older_than_what_the_poller_saw_moves_nothing_back(store) -> None:
+async def test_older_answer_than_the_pollers_reverts_nothing(store) -> None:
     await poll(store, observe("1", "sending"))
 
     async def happens() -> None:
         await poll(store, observe("1", "sent"), seconds=1)
 
-    source = Meanwhile([page(observe("1", "new"), observe("2", "new"))], happens)
+    source = ConcurrentSource([page(observe("1", "new"), observe("2", "new"))], happens)
     done = await intake(store, source).backfill(AT - DAY, AT)
     assert (done.events, done.yielded) == (1, 1)
     assert await journal(store) == [
@@ -137,22 +137,22 @@ async def test_an_answer_that_is_older_than_what_the_poller_saw_moves_nothing_ba
     assert await store.last_seen("city", [Key("/messages/sms/1", "1")], 60) == ["se"]
 
 
-async def test_a_step_on_is_taken_whoever_looked_last(store) -> None:
+async def test_status_advance_is_accepted_from_any_writer(store) -> None:
     await poll(store, observe("1", "new"))
 
     async def happens() -> None:
         await poll(store, observe("1", "sending"), seconds=1)
 
-    done = await intake(store, Meanwhile([page(observe("1", "sent"))], happens)).backfill(AT - DAY, AT)
+    done = await intake(store, ConcurrentSource([page(observe("1", "sent"))], happens)).backfill(AT - DAY, AT)
     assert (done.events, done.yielded) == (1, 0)
 
 
-async def test_a_poll_moves_nothing_back_that_a_backfill_has_seen_meanwhile(store) -> None:
+async def test_poll_reverts_nothing_that_a_concurrent_backfill_saw(store) -> None:
     class Polled(ScriptedSource):
         async def pages(self, cursor, watched):
-            async for one in super().pages(cursor, watched):
+            async for page in super().pages(cursor, watched):
                 await intake(store, past).backfill(AT - DAY, AT)
-                yield one
+                yield page
 
     past = ScriptedSource([[page(observe("1", "sent"), observe("2", "new"), seconds=1)]])
     lease = await store.acquire("source/city", "service", 3600)
@@ -162,13 +162,13 @@ async def test_a_poll_moves_nothing_back_that_a_backfill_has_seen_meanwhile(stor
     assert await journal(store) == [("1", "sent", "first"), ("2", "new", "first"), ("2", "sending", "advance")]
 
 
-async def test_an_answer_all_of_which_is_left_to_the_poller_writes_nothing(store) -> None:
+async def test_answer_left_entirely_to_the_poller_writes_nothing(store) -> None:
     await poll(store, observe("1", "sending"))
 
     async def happens() -> None:
         await poll(store, observe("1", "sent"), seconds=1)
 
-    done = await intake(store, Meanwhile([page(observe("1", "sending"))], happens)).backfill(AT - DAY, AT)
+    done = await intake(store, ConcurrentSource([page(observe("1", "sending"))], happens)).backfill(AT - DAY, AT)
     assert (done.observed, done.events, done.yielded) == (1, 0, 1)
 
 
@@ -178,7 +178,7 @@ async def test_an_answer_that_is_surely_newer_than_the_pollers_counts(store) -> 
     async def happens() -> None:
         await poll(store, observe("1", "sent"), seconds=-90)
 
-    done = await intake(store, Meanwhile([page(observe("1", "failed"))], happens)).backfill(AT - DAY, AT)
+    done = await intake(store, ConcurrentSource([page(observe("1", "failed"))], happens)).backfill(AT - DAY, AT)
     assert (done.events, done.yielded) == (1, 0)
     assert (await journal(store))[-1] == ("1", "failed", "reopen")
 
@@ -191,11 +191,11 @@ async def test_what_the_backfill_itself_has_told_holds_nothing_back(store) -> No
         await poll(store, observe(next(others), "new"), seconds=1)
 
     pages = [page(observe("9", "new")), page(observe("1", "failed")), page(observe("1", "sending"))]
-    done = await intake(store, Meanwhile(pages, happens)).backfill(AT - DAY, AT)
+    done = await intake(store, ConcurrentSource(pages, happens)).backfill(AT - DAY, AT)
     assert (done.events, done.yielded) == (3, 0)
 
 
-async def test_steps_back_that_nobody_else_was_near_cost_no_second_look_at_the_journal(store) -> None:
+async def test_steps_without_other_writers_read_the_journal_once(store) -> None:
     await poll(store, observe("1", "sent"))
     source = ScriptedSource([[page(observe("1", "failed")), page(observe("1", "sending"))]])
     read, asked = store.read, []
@@ -216,7 +216,7 @@ async def test_an_event_of_the_bridge_itself_tells_of_no_resource(store) -> None
         lease = await store.acquire("source/city", "service", 3600)
         await intake(store, ScriptedSource()).stalled(lease, AT, 3, "the provider is away")
 
-    done = await intake(store, Meanwhile([page(observe("1", "failed"))], happens)).backfill(AT - DAY, AT)
+    done = await intake(store, ConcurrentSource([page(observe("1", "failed"))], happens)).backfill(AT - DAY, AT)
     assert (done.events, done.yielded) == (1, 0)
 
 
@@ -229,7 +229,7 @@ async def test_an_occurrence_that_the_provider_marks_is_never_left_out(store) ->
     async def happens() -> None:
         await poll(store, marked("b"), seconds=1)
 
-    source = Meanwhile([page(marked("a"), marked("b"), marked("c"))], happens)
+    source = ConcurrentSource([page(marked("a"), marked("b"), marked("c"))], happens)
     done = await intake(store, source).backfill(AT - DAY, AT)
     assert (done.events, done.yielded) == (1, 0)
     assert len(await journal(store)) == 3
@@ -240,10 +240,12 @@ async def test_what_changes_between_reading_and_writing_is_read_again(store) -> 
     commit = store.commit
     interfered = []
 
-    async def interfering(lease, one):
+    async def interfering(lease, page_commit):
         if lease is None and not interfered:
-            interfered.append(await commit(None, Commit("city", [StatusChange(one.statuses[0].key, None, "n")])))
-        return await commit(lease, one)
+            interfered.append(
+                await commit(None, Commit("city", [StatusChange(page_commit.statuses[0].key, None, "n")]))
+            )
+        return await commit(lease, page_commit)
 
     store.commit = interfering
     done = await intake(store, source).backfill(AT - DAY, AT)
@@ -258,17 +260,21 @@ spans = st.tuples(moments, moments).filter(lambda span: span[0] < span[1])
 
 @given(spans, st.lists(spans, max_size=6), st.sampled_from([None, 3600.0, 86400.0, 7 * 86400.0]))
 def test_steps_cover_exactly_what_was_not_done(span, done, size) -> None:
-    def hours(some) -> set[datetime]:
-        return {one + step * HOUR for one, other in some for step in range(int((other - one).total_seconds() // 3600))}
+    def hours(spans) -> set[datetime]:
+        return {
+            begin + step * HOUR
+            for begin, other in spans
+            for step in range(int((other - begin).total_seconds() // 3600))
+        }
 
     parts = [step for part in uncovered(*span, done) for step in grid_steps(*part, size)]
-    assert sum(int((other - one) / HOUR) for one, other in parts) == len(hours(parts))
+    assert sum(int((other - begin) / HOUR) for begin, other in parts) == len(hours(parts))
     assert hours(parts) == hours([span]) - hours(done)
     assert parts == sorted(parts)
     assert hours(merge_spans([*done, *parts])) == hours([span, *done])
     assert all(before[1] < after[0] for before, after in zip(merge_spans(done), merge_spans(done)[1:], strict=False))
     if size is not None:
-        assert all((other - one).total_seconds() <= size for one, other in parts)
+        assert all((other - begin).total_seconds() <= size for begin, other in parts)
 
 
 def test_the_grid_stays_put_from_run_to_run() -> None:
@@ -309,7 +315,7 @@ class Run:
     store: SqliteStore
     source: Past
     waits: list[float] = field(default_factory=list)
-    told: list[BackfillProgress] = field(default_factory=list)
+    reported: list[BackfillProgress] = field(default_factory=list)
     full: list[str] = field(default_factory=list)
     now: datetime = AT
 
@@ -324,7 +330,7 @@ class Run:
         clock = Clock(now=lambda: self.now, sleep=self.sleep)
         work = Backfill(
             "city", intake(self.store, self.source), self.source, self.store, clock,
-            room=self.room, on_progress=lambda state: self.told.append(replace(state)),
+            room=self.room, on_progress=lambda state: self.reported.append(replace(state)),
         )  # fmt: skip
         return await work.run(start, end, **options)
 
@@ -334,28 +340,28 @@ def backfill(store: SqliteStore) -> Run:
     return Run(store, Past())
 
 
-async def test_a_range_is_read_step_by_step_and_says_how_far_it_is(backfill) -> None:
+async def test_range_is_read_in_steps_with_progress(backfill) -> None:
     filled = await backfill.run()
     assert (filled.observed, filled.events) == (96, 96)
     assert len(backfill.source.asked) == 5
-    shares = [state.covered / (96 * 3600) for state in backfill.told]
+    shares = [state.covered / (96 * 3600) for state in backfill.reported]
     assert shares[0] == 0
     assert shares[-1] == 1
     assert shares == sorted(shares)
-    assert {state.events for state in backfill.told} == set(range(97))
+    assert {state.events for state in backfill.reported} == set(range(97))
 
 
 async def interrupted(backfill: Run, after: int) -> None:
     """Run until so many events were made, and press Ctrl-C."""
     running = asyncio.ensure_future(backfill.run())
-    while not backfill.told or backfill.told[-1].events < after:
+    while not backfill.reported or backfill.reported[-1].events < after:
         await asyncio.sleep(0)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
 
 
-async def test_an_interrupted_run_goes_on_where_it_stood_and_repeats_no_event(backfill) -> None:
+async def test_interrupted_run_resumes_without_repeating_events(backfill) -> None:
     await interrupted(backfill, after=40)
     backfill.source.asked.clear()
     filled = await backfill.run()
@@ -364,7 +370,7 @@ async def test_an_interrupted_run_goes_on_where_it_stood_and_repeats_no_event(ba
     assert len(await journal(backfill.store)) == 96
 
 
-async def test_a_range_that_has_moved_on_meanwhile_goes_on_all_the_same(backfill) -> None:
+async def test_range_that_advanced_after_an_interruption_resumes(backfill) -> None:
     await interrupted(backfill, after=40)
     backfill.source.asked.clear()
     await backfill.run(AT - 4 * DAY + HOUR, AT + HOUR)
@@ -385,7 +391,7 @@ async def test_what_was_read_is_read_again_when_that_is_meant(backfill, how) -> 
     assert filled.resumed == 0
 
 
-async def test_a_step_that_fails_is_tried_again_and_waits_as_long_as_the_provider_wishes(backfill) -> None:
+async def test_failed_step_is_retried_after_the_providers_wait(backfill) -> None:
     step = AT - 2.5 * DAY
     backfill.source.fails[step] = [Transient("HTTP 503", retry_after=90), Transient("HTTP 503"), Conflict("changed")]
     filled = await backfill.run()
@@ -393,12 +399,12 @@ async def test_a_step_that_fails_is_tried_again_and_waits_as_long_as_the_provide
     assert backfill.source.asked.count(step) == 4
     assert backfill.waits[0] == 90
     assert all(0 < wait <= 4 for wait in backfill.waits[1:])
-    assert any(state.waits == "HTTP 503; tried again in 90 s" for state in backfill.told)
-    assert backfill.told[-1].waits is None
+    assert any(state.waits == "HTTP 503; tried again in 90 s" for state in backfill.reported)
+    assert backfill.reported[-1].waits is None
 
 
 @pytest.mark.parametrize(("error", "tries"), [(Transient("HTTP 500"), 6), (Unauthorized("the token was refused"), 1)])
-async def test_what_does_not_mend_is_raised_and_the_next_run_goes_on_there(backfill, error, tries) -> None:
+async def test_permanent_failure_is_raised_and_next_run_resumes(backfill, error, tries) -> None:
     step = AT - 2.5 * DAY
     backfill.source.fails[step] = [error] * 6
     with pytest.raises(type(error)):
@@ -410,7 +416,7 @@ async def test_what_does_not_mend_is_raised_and_the_next_run_goes_on_there(backf
     assert backfill.source.asked[0] == step
 
 
-async def test_a_step_with_problems_is_the_only_one_that_is_read_again(backfill) -> None:
+async def test_only_a_step_with_problems_is_read_again(backfill) -> None:
     step = AT - 2.5 * DAY
     backfill.source.odd.add(step)
     filled = await backfill.run()
@@ -426,10 +432,10 @@ async def test_a_full_journal_is_waited_for(backfill) -> None:
     backfill.full = ["50,001 events wait for the broker"] * 3
     await backfill.run()
     assert backfill.waits == [1.0] * 3
-    assert [state.waits for state in backfill.told].count("50,001 events wait for the broker") == 3
+    assert [state.waits for state in backfill.reported].count("50,001 events wait for the broker") == 3
 
 
-async def test_a_source_that_cannot_be_cut_into_steps_is_read_in_one(store) -> None:
+async def test_source_without_steps_is_read_in_one(store) -> None:
     source = ScriptedSource([[page(observe("1", "new"))]])
     work = Backfill("city", intake(store, source), source, store, Clock(now=lambda: AT), room=_room)
     filled = await work.run(AT - 4 * DAY, AT)
@@ -502,7 +508,7 @@ async def test_the_command_asks_at_the_rate_that_it_is_given(world) -> None:
         (["backfill", "drops"], "--start"),
     ],
 )
-def test_a_wrong_call_says_what_is_wrong_with_it(arguments, says, tmp_path, capsys) -> None:
+def test_backfill_refuses_a_wrong_call_with_the_reason(arguments, says, tmp_path, capsys) -> None:
     config = tmp_path / "bridge.yaml"
     config.write_text("sources: {drops: {type: spacivox, url: 'http://127.0.0.1:9', token: t}}\n")
     with pytest.raises(SystemExit) as ended:
@@ -512,7 +518,7 @@ def test_a_wrong_call_says_what_is_wrong_with_it(arguments, says, tmp_path, caps
     assert says in capsys.readouterr().err
 
 
-async def test_what_could_not_be_read_is_said_and_is_a_failure(world) -> None:
+async def test_unreadable_part_is_reported_and_fails_the_run(world) -> None:
     message = world.simulator.world.add_message("sms", 2)
     world.simulator.switch_on("not_found", path=f"{message.path}/recipients")
     code, out, err = await world.bridge("backfill", "city", "--start", "2h")
@@ -549,8 +555,10 @@ def _day(now: float) -> str:
 def test_a_terminal_shows_a_bar(tmp_path, capsys, monkeypatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr("sys.stderr", terminal := Terminal())
-    with _progress(Clock().monotonic) as tell:
-        tell(BackfillProgress(AT - DAY, AT, (AT - DAY, AT), covered=43200.0, observed=1200, events=3, waits="HTTP 503"))
+    with _progress(Clock().monotonic) as report:
+        report(
+            BackfillProgress(AT - DAY, AT, (AT - DAY, AT), covered=43200.0, observed=1200, events=3, waits="HTTP 503")
+        )
     assert "2026-02-28T12:00:00Z" in terminal.getvalue()
     assert "1,200 looked at, 3 new events; HTTP 503" in terminal.getvalue()
 

@@ -111,7 +111,7 @@ async def test_a_plain_kombu_consumer_on_redis_reads_our_messages(
         with redis.Redis.from_url(redis_url) as client:
             assert client.hlen("unacked") == 2
     for delivered in got.values():
-        assert [each.properties["message_id"] for each in delivered] == ["event-1", "event-2"]
+        assert [delivery.properties["message_id"] for delivery in delivered] == ["event-1", "event-2"]
         first = delivered[0]
         body = first.body.encode() if isinstance(first.body, str) else first.body
         assert body == sent[0].event.body
@@ -125,7 +125,7 @@ async def test_a_plain_kombu_consumer_on_redis_reads_our_messages(
 
 
 @pytest.mark.parametrize("binding", ["a.#.z", "#.z", "*.#", "a.*.z"])
-async def test_a_foreign_binding_on_redis_means_what_it_means_on_rabbitmq(
+async def test_foreign_redis_binding_means_the_same_as_on_rabbitmq(
     rabbitmq_url: str, redis_url: str, make: Callable[..., KombuBroker], binding: str
 ) -> None:
     topics = ["a", "z", "a.z", "a.b.z", "a.b.c.z", "a.b", "z.a"]
@@ -144,7 +144,7 @@ async def test_a_foreign_binding_on_redis_means_what_it_means_on_rabbitmq(
 # --- we read what others publish --------------------------------------------------------------------------------------
 
 
-async def test_foreign_amqp_messages_are_read_as_far_as_they_can_be(
+async def test_foreign_amqp_messages_are_read_where_possible(
     rabbitmq_url: str, make: Callable[..., KombuBroker]
 ) -> None:
     broker = make(rabbitmq_url)
@@ -163,14 +163,19 @@ async def test_foreign_amqp_messages_are_read_as_far_as_they_can_be(
     async with broker.inbox(QUEUE) as inbox:
         got = await collect(inbox, 4)
         await inbox.ack(got)
-    assert [each.event.id for each in got][::2] == ["theirs", "m-3"]
+    assert [message.event.id for message in got][::2] == ["theirs", "m-3"]
     assert got[0].event.time == 1_363_381_862
-    assert [each.problem for each in got] == [None, "the message has no id", "the body is not a JSON object", None]
-    assert all(each.position is None for each in got)
-    assert {each.event.topic for each in got} == {"their.topic"}
+    assert [message.problem for message in got] == [
+        None,
+        "the message has no id",
+        "the body is not a JSON object",
+        None,
+    ]
+    assert all(message.position is None for message in got)
+    assert {message.event.topic for message in got} == {"their.topic"}
 
 
-async def test_a_property_that_is_not_text_does_not_stop_the_queue(
+async def test_property_that_is_not_text_does_not_stop_the_queue(
     rabbitmq_url: str, make: Callable[..., KombuBroker]
 ) -> None:
     broker = make(rabbitmq_url)
@@ -190,9 +195,7 @@ async def test_a_property_that_is_not_text_does_not_stop_the_queue(
     assert ids(got) == ["inside", "next"]
 
 
-async def test_foreign_redis_messages_are_read_as_far_as_they_can_be(
-    redis_url: str, make: Callable[..., KombuBroker]
-) -> None:
+async def test_foreign_redis_messages_are_read_where_possible(redis_url: str, make: Callable[..., KombuBroker]) -> None:
     """What kombu's own producer sent, with any priority; and what is no envelope at all."""
     broker = make(redis_url)
     await broker.declare(QUEUE, ["their.#"])
@@ -213,9 +216,9 @@ async def test_foreign_redis_messages_are_read_as_far_as_they_can_be(
         got = await collect(inbox, 7)
         await inbox.ack(got)
         assert await nothing_more(inbox)
-    known = {each.event.id: each for each in got if each.problem is None}
-    assert {name: each.event.topic for name, each in known.items()} == {"low": "their", "high": "their.topic"}
-    assert sum(each.problem is not None for each in got) == 5
+    known = {message.event.id: message for message in got if message.problem is None}
+    assert {name: value.event.topic for name, value in known.items()} == {"low": "their", "high": "their.topic"}
+    assert sum(message.problem is not None for message in got) == 5
     assert await broker.depth(QUEUE) == 0
 
 
@@ -231,10 +234,10 @@ async def test_foreign_redis_messages_are_read_as_far_as_they_can_be(
     ),
 )
 def test_no_message_is_so_odd_that_reading_it_fails(body: object, properties: dict[str, Any], headers: object) -> None:
-    one = message.received("t", body, properties, headers, 1)
+    received = message.received("t", body, properties, headers, 1)
     other = message.received("t", body, properties, headers, 2)
-    assert one.event == other.event
-    assert one.event.id
+    assert received.event == other.event
+    assert received.event.id
 
 
 @given(st.text(min_size=1), st.integers(min_value=1))
@@ -273,16 +276,16 @@ def test_a_url_is_shown_without_its_credentials(url: str, label: str, family: st
 @pytest.mark.parametrize(
     "url", ["", "localhost", "gopher://pass-word@x", "amqp://u:pass-word@h:port/", "rediss://h?ssl_cert_reqs=pass-word"]
 )
-def test_a_url_that_cannot_be_used_is_refused_without_quoting_it(url: str) -> None:
+def test_unusable_broker_url_is_refused_without_quoting_it(url: str) -> None:
     with pytest.raises(ValueError, match="URL") as error:
         KombuBroker(url, exchange=EXCHANGE, clock=Clock())
     assert "pass-word" not in str(error.value)
 
 
-def test_nodes_that_stand_in_for_each_other_are_each_an_address() -> None:
-    found = parse_broker_url("amqp://a:1;amqps://b:2;c:3")
-    assert [each.label for each in found] == ["amqp://a:1", "amqps://b:2", "amqp://c:3"]
-    assert [each.tls is not None for each in found] == [False, True, False]
+def test_failover_nodes_are_separate_addresses() -> None:
+    addresses = parse_broker_url("amqp://a:1;amqps://b:2;c:3")
+    assert [address.label for address in addresses] == ["amqp://a:1", "amqps://b:2", "amqp://c:3"]
+    assert [address.tls is not None for address in addresses] == [False, True, False]
 
 
 def test_options_follow_a_question_mark() -> None:
@@ -330,9 +333,9 @@ async def test_tls_is_spoken_and_the_certificate_is_checked(
         await known.publish([entry(seq) for seq in range(1, 301)])
         async with known.inbox(QUEUE, prefetch=1000) as inbox:
             assert len(await collect(inbox, 300)) == 300
-        stranger = make(f"{kind}://{place}")
+        other_user = make(f"{kind}://{place}")
         with pytest.raises(Unavailable):
-            await stranger.ping()
+            await other_user.ping()
 
 
 # --- being there, and going -------------------------------------------------------------------------------------------
@@ -347,7 +350,7 @@ def test_construction_has_no_side_effects(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["rabbitmq", "redis", "memory", "embedded"])
-async def test_no_thread_and_no_connection_outlives_its_broker(
+async def test_closed_broker_leaves_no_thread_or_connection(
     request: pytest.FixtureRequest, tmp_path: Path, kind: str
 ) -> None:
     broker: KombuBroker | SqliteBroker
@@ -382,7 +385,7 @@ async def test_no_thread_and_no_connection_outlives_its_broker(
         await broker.ping()
 
 
-async def test_a_broker_that_is_not_there_is_unavailable_and_no_password_is_told(
+async def test_missing_broker_is_unavailable_and_hides_the_password(
     make: Callable[..., KombuBroker],
 ) -> None:
     for scheme in ("amqp", "redis"):
@@ -442,7 +445,7 @@ async def test_a_queue_of_another_type_is_used_as_it_is(rabbitmq_url: str, make:
     with structlog.testing.capture_logs() as logs:
         await broker.declare(QUEUE, ["#"])
         await broker.declare(QUEUE, ["#"])
-    assert [each["event"] for each in logs] == ["broker.queue_differs"]
+    assert [line["event"] for line in logs] == ["broker.queue_differs"]
     await broker.publish([entry(1)])
     async with broker.inbox(QUEUE) as inbox:
         assert ids(await collect(inbox, 1)) == ["event-1"]
@@ -494,7 +497,7 @@ async def test_a_slow_tap_keeps_the_newest(
     await embedded.close()
 
 
-async def test_what_a_consumer_on_redis_had_comes_back_when_its_lease_ends(
+async def test_redis_consumers_messages_return_when_its_lease_ends(
     redis_url: str, make: Callable[..., KombuBroker]
 ) -> None:
     """Claimed, and moved but not claimed yet: both, in order, before what came later."""
@@ -513,9 +516,7 @@ async def test_what_a_consumer_on_redis_had_comes_back_when_its_lease_ends(
         assert not client.keys("bridge.consumers*")
 
 
-async def test_a_consumer_on_redis_keeps_its_lease_while_it_is_alive(
-    redis_url: str, make: Callable[..., KombuBroker]
-) -> None:
+async def test_live_redis_consumer_keeps_its_lease(redis_url: str, make: Callable[..., KombuBroker]) -> None:
     """However long it takes over a message, and with its prefetch used up."""
     broker, other = make(redis_url, lease=0.6), make(redis_url, lease=0.6)
     await broker.declare(QUEUE, ["#"])
@@ -541,11 +542,11 @@ async def embedded(tmp_path: Path) -> AsyncIterator[SqliteBroker]:
 async def test_the_file_is_for_its_owner_only(embedded: SqliteBroker, tmp_path: Path) -> None:
     await embedded.declare(QUEUE, ["#"])
     await embedded.publish([entry(1)])
-    found = {name: stat.S_IMODE(os.stat(tmp_path / name).st_mode) for name in os.listdir(tmp_path)}  # noqa: PTH116, PTH208 - quick
-    assert found == dict.fromkeys(["broker.db", "broker.db-wal", "broker.db-shm"], 0o600)
+    modes = {name: stat.S_IMODE(os.stat(tmp_path / name).st_mode) for name in os.listdir(tmp_path)}  # noqa: PTH116, PTH208 - quick
+    assert modes == dict.fromkeys(["broker.db", "broker.db-wal", "broker.db-shm"], 0o600)
 
 
-async def test_a_body_is_kept_once_and_as_long_as_a_queue_has_it(embedded: SqliteBroker, tmp_path: Path) -> None:
+async def test_body_is_stored_once_while_any_queue_needs_it(embedded: SqliteBroker, tmp_path: Path) -> None:
     await embedded.declare(QUEUE, ["#"])
     await embedded.declare("bridge.sink.other", ["#"])
     await embedded.publish([entry(1)])
@@ -564,9 +565,7 @@ def _count(folder: Path, table: str) -> int:
     return int(count)
 
 
-async def test_what_a_dead_process_had_comes_back_though_the_clock_was_set_back(
-    embedded: SqliteBroker, tmp_path: Path
-) -> None:
+async def test_dead_process_messages_return_after_a_backward_clock_step(embedded: SqliteBroker, tmp_path: Path) -> None:
     await embedded.declare(QUEUE, ["#"])
     await embedded.publish([entry(1), entry(2)])
     db = sqlite3.connect(tmp_path / "broker.db", isolation_level=None)
@@ -577,7 +576,7 @@ async def test_what_a_dead_process_had_comes_back_though_the_clock_was_set_back(
         assert ids(await collect(inbox, 2)) == ["event-1", "event-2"]
 
 
-async def test_what_a_dead_process_had_comes_back_and_its_taps_go(embedded: SqliteBroker, tmp_path: Path) -> None:
+async def test_dead_process_messages_return_and_its_taps_go(embedded: SqliteBroker, tmp_path: Path) -> None:
     await embedded.declare(QUEUE, ["#"])
     await embedded.publish([entry(1), entry(2)])
     db = sqlite3.connect(tmp_path / "broker.db", isolation_level=None)
@@ -606,7 +605,7 @@ async def test_a_live_consumer_and_a_live_tap_keep_their_leases(embedded: Sqlite
     await other.close()
 
 
-async def test_a_consumer_that_was_taken_for_dead_goes_on(embedded: SqliteBroker, tmp_path: Path) -> None:
+async def test_consumer_wrongly_declared_dead_continues(embedded: SqliteBroker, tmp_path: Path) -> None:
     """As after a suspended laptop: its messages come again, its late acknowledgement harms nobody, its tap is back."""
     await embedded.declare(QUEUE, ["#"])
     await embedded.publish([entry(1)])
@@ -626,7 +625,7 @@ async def test_a_consumer_that_was_taken_for_dead_goes_on(embedded: SqliteBroker
                 seq += 1
 
 
-async def test_a_queue_that_vanished_is_said_so_and_publishing_goes_on(embedded: SqliteBroker, tmp_path: Path) -> None:
+async def test_missing_queue_is_reported_and_publishing_continues(embedded: SqliteBroker, tmp_path: Path) -> None:
     await embedded.declare(QUEUE, ["#"])
     async with embedded.inbox(QUEUE) as inbox:
         db = sqlite3.connect(tmp_path / "broker.db", isolation_level=None)
@@ -711,7 +710,7 @@ async def test_a_call_that_takes_too_long_is_interrupted() -> None:
     assert bridge_threads() == []
 
 
-async def test_a_call_whose_caller_has_gone_is_left_out_if_it_has_not_begun() -> None:
+async def test_abandoned_call_is_skipped_if_not_begun() -> None:
     begun, go_on, done = threading.Event(), threading.Event(), []
     worker = ThreadWorker("bridge-test", rest=resting)
 
@@ -740,14 +739,14 @@ async def test_closing_interrupts_what_does_not_end_by_itself() -> None:
     assert bridge_threads() == []
 
 
-async def test_a_thread_that_cannot_be_interrupted_is_left_behind_and_said_so() -> None:
+async def test_uninterruptible_thread_is_abandoned_and_reported() -> None:
     free = threading.Event()
     worker = ThreadWorker("bridge-test", rest=resting)
     worker.submit(lambda: free.wait(60))
     with structlog.testing.capture_logs() as logs:
         await worker.close(grace=0.02)
-    assert [each["event"] for each in logs] == ["worker.abandoned"]
-    (thread,) = [each for each in threading.enumerate() if each.name == "bridge-test"]
+    assert [line["event"] for line in logs] == ["worker.abandoned"]
+    (thread,) = [running for running in threading.enumerate() if running.name == "bridge-test"]
     free.set()
     await asyncio.to_thread(thread.join, 10)
 
@@ -756,7 +755,7 @@ async def test_closing_that_is_cancelled_still_ends_the_thread() -> None:
     interrupted = threading.Event()
     worker = ThreadWorker("bridge-test", rest=resting, interrupt=interrupted.set)
     worker.submit(lambda: interrupted.wait(60))
-    (thread,) = [each for each in threading.enumerate() if each.name == "bridge-test"]
+    (thread,) = [running for running in threading.enumerate() if running.name == "bridge-test"]
     closing = asyncio.create_task(worker.close())
     await asyncio.sleep(0)
     closing.cancel()
@@ -775,7 +774,7 @@ def test_a_loop_that_has_gone_does_not_hold_the_thread() -> None:
         worker.submit(lambda: released.wait(60))
 
     asyncio.run(leave())
-    (thread,) = [each for each in threading.enumerate() if each.name == "bridge-test"]
+    (thread,) = [running for running in threading.enumerate() if running.name == "bridge-test"]
     assert thread.daemon
     released.set()
     worker._stopping = True

@@ -17,7 +17,7 @@ def opened() -> CircuitBreaker:
     return circuit
 
 
-def test_it_opens_after_a_row_of_failures_and_says_so_once() -> None:
+def test_circuit_opens_after_consecutive_failures_and_reports_once() -> None:
     circuit = opened()
     assert not circuit.closed
     assert not circuit.on_failure(0.0)
@@ -39,7 +39,7 @@ def test_failures_that_come_together_do_not_open_it() -> None:
     assert circuit.on_failure(105.0)
 
 
-def test_a_few_failures_over_a_long_time_do_not_open_it() -> None:
+def test_few_failures_over_a_long_time_keep_circuit_closed() -> None:
     circuit = CircuitBreaker(random.Random(1), opens_after=3, lasts=5.0)
     assert [circuit.on_failure(at) for at in (0.0, 500.0, 501.0)] == [False, False, True]
 
@@ -52,7 +52,7 @@ def test_it_says_which_one_is_the_probe() -> None:
     assert circuit.on_attempt()
 
 
-def test_a_far_side_that_asks_for_patience_gets_it_and_no_more_than_a_minute() -> None:
+def test_retry_after_is_honoured_up_to_a_minute() -> None:
     circuit = CircuitBreaker(random.Random(1))
     assert circuit.on_retry_after(100.0, 20.0)
     assert not circuit.on_retry_after(101.0, 10.0)
@@ -62,7 +62,7 @@ def test_a_far_side_that_asks_for_patience_gets_it_and_no_more_than_a_minute() -
     assert [circuit.allows(now) for now in (189.9, 190.0)] == [False, True]
 
 
-def test_while_open_a_probe_that_is_asked_for_patience_is_not_followed_at_once_by_another() -> None:
+def test_probe_with_retry_after_is_not_followed_at_once() -> None:
     circuit = opened()
     probed = circuit.until
     assert circuit.on_attempt()
@@ -74,7 +74,7 @@ def test_while_open_a_probe_that_is_asked_for_patience_is_not_followed_at_once_b
     assert circuit.capacity(probed, 50) == 50
 
 
-def test_while_open_nothing_is_sent_and_then_one_probe_at_a_time() -> None:
+def test_open_circuit_allows_one_probe_at_a_time() -> None:
     circuit = opened()
     assert circuit.capacity(circuit.until - 0.01, 50) == 0
     assert circuit.capacity(circuit.until, 50) == 1
@@ -84,7 +84,7 @@ def test_while_open_nothing_is_sent_and_then_one_probe_at_a_time() -> None:
     assert circuit.capacity(circuit.until, 50) == 1
 
 
-def test_a_probe_that_succeeds_closes_it_and_one_that_fails_opens_it_for_longer() -> None:
+def test_successful_probe_closes_and_failed_probe_prolongs() -> None:
     circuit = opened()
     waits = []
     now = 0.0
@@ -100,7 +100,7 @@ def test_a_probe_that_succeeds_closes_it_and_one_that_fails_opens_it_for_longer(
     assert circuit.capacity(now, 50) == 50
 
 
-def test_late_failures_of_what_was_sent_before_it_opened_do_not_open_it_for_longer() -> None:
+def test_late_failures_of_earlier_sends_do_not_prolong() -> None:
     circuit = opened()
     until = circuit.until
     for _ in range(20):

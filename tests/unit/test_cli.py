@@ -205,9 +205,9 @@ def pages(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[
 
 
 def test_every_help_page_ends_with_examples_of_its_own() -> None:
-    found = dict(pages(cli))
-    assert {path[0] for path in found if path} == set(COMMANDS)
-    for path, command in found.items():
+    help_pages = dict(pages(cli))
+    assert {path[0] for path in help_pages if path} == set(COMMANDS)
+    for path, command in help_pages.items():
         name = " ".join(("bridge", *path))
         page = command.get_help(click.Context(command, info_name=name))
         examples = page.rpartition("\nExamples:\n")[2]
@@ -319,7 +319,7 @@ def test_a_table_for_a_pipe_is_aligned_text(capsys) -> None:
 
 
 @pytest.mark.parametrize("color", [True, False])
-def test_a_table_for_a_terminal_is_ruled_and_has_colours_only_where_they_are_welcome(monkeypatch, color) -> None:
+def test_terminal_table_is_ruled_and_coloured_only_when_wanted(monkeypatch, color) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
@@ -342,7 +342,7 @@ def test_a_table_for_a_terminal_is_ruled_and_has_colours_only_where_they_are_wel
      ("2026-03-15T21:00:00Z", datetime(2026, 3, 15, 21, tzinfo=UTC)),
      ("2026-03-15T21:00:00.5-06:00", datetime(2026, 3, 16, 3, 0, 0, 500000, tzinfo=UTC))],
 )  # fmt: skip
-def test_a_time_is_given_as_rfc_3339_or_as_so_long_ago(text, moment) -> None:
+def test_time_option_accepts_rfc_3339_and_age(text, moment) -> None:
     assert parse_moment(text, NOW) == moment
 
 
@@ -396,7 +396,7 @@ def test_a_conflict_between_plugins_is_listed(bridge, site) -> None:
     assert "acme-lamps 1.2 and zeta-lamps 3" in done.err
 
 
-def test_the_schema_of_a_plugin_has_every_setting_with_its_meaning(bridge, site) -> None:
+def test_plugin_schema_explains_every_setting(bridge, site) -> None:
     schema = bridge("plugins", "schema", "lamp").json
     assert schema["properties"]["token"]["description"] == "Opens the lamp."
     assert schema["properties"]["interval"]["default"] == "30s"
@@ -404,7 +404,7 @@ def test_the_schema_of_a_plugin_has_every_setting_with_its_meaning(bridge, site)
     assert bridge("plugins", "schema", "lamp", "--kind", "sink").code == Exit.USAGE
 
 
-def test_a_name_that_a_source_and_a_sink_share_needs_the_kind(bridge, site) -> None:
+def test_name_shared_by_source_and_sink_needs_the_kind(bridge, site) -> None:
     text = POINTS.replace("bell =", "lamp =")
     (site / "acme_lamps-1.2.dist-info" / "entry_points.txt").write_text(text)
     done = bridge("plugins", "schema", "lamp")
@@ -429,7 +429,7 @@ def test_every_topic_that_the_catalogue_shows_can_be_subscribed_to(bridge) -> No
     assert [topics.check(topic) for topic in shown] == shown
 
 
-def test_a_plugins_event_that_nobody_could_subscribe_to_is_told_with_its_distribution(bridge, site) -> None:
+def test_unsubscribable_plugin_event_is_reported_with_its_distribution(bridge, site) -> None:
     with (site / "acme_cli.py").open("a") as module:
         module.write(
             "from bridge.domain.event import Event\nclass LampOn(Event):\n    channels = ('Lamp',)\n    status = 'on'\n"
@@ -440,7 +440,7 @@ def test_a_plugins_event_that_nobody_could_subscribe_to_is_told_with_its_distrib
     assert "LampOn: 'Lamp' cannot stand in a topic; use lower snake case" in done.err
 
 
-def test_a_source_that_cannot_be_imported_does_not_hide_the_others_events(bridge, site) -> None:
+def test_broken_source_does_not_hide_other_events(bridge, site) -> None:
     (site / "acme_cli.py").write_text("import not_there\n")
     done = bridge("events", "list")
     assert done.code == Exit.DONE
@@ -469,8 +469,8 @@ def test_the_schema_of_the_file_knows_the_installed_plugins(bridge, site) -> Non
     assert lamp["additionalProperties"] is False
     interval = lamp["properties"]["interval"]
     assert [
-        re.search(each["pattern"], text) is not None
-        for each, text in zip(interval["anyOf"], ("30s", "${X}"), strict=True)
+        re.search(choice["pattern"], text) is not None
+        for choice, text in zip(interval["anyOf"], ("30s", "${X}"), strict=True)
     ]
     references = set(re.findall(r'"#/\$defs/([^"]+)"', json.dumps(schema)))
     assert references <= set(schema["$defs"])
@@ -502,7 +502,7 @@ def test_a_starter_file_loads_once_its_variables_are_set(bridge, site, tmp_path)
     assert "no source 'nope' is installed; installed: " in done.err
 
 
-def test_a_starter_file_leaves_out_what_is_broken_or_in_conflict_and_says_so(bridge, site) -> None:
+def test_starter_file_omits_broken_and_conflicting_plugins(bridge, site) -> None:
     (site / "acme_cli.py").write_text("import not_there\n")
     info = site / "zeta_lamps-3.dist-info"
     info.mkdir()
@@ -517,7 +517,7 @@ def test_a_starter_file_leaves_out_what_is_broken_or_in_conflict_and_says_so(bri
     assert bridge("config", "new", "--source", "lamp").code == Exit.CONFIG
 
 
-def test_a_starter_file_has_examples_and_just_the_secrets_that_are_needed(bridge, site, tmp_path) -> None:
+def test_starter_file_has_examples_and_required_secrets_only(bridge, site, tmp_path) -> None:
     text = bridge("config", "new", "--source", "torch").out
     assert "    url: https://torch.example\n" in text
     assert "    place: ${TORCH_PLACE}\n" in text
@@ -528,11 +528,11 @@ def test_a_starter_file_has_examples_and_just_the_secrets_that_are_needed(bridge
     assert load(path, environ={"TORCH_TOKEN": "x", "TORCH_PLACE": "x"}).sources["torch"].url == "https://torch.example"
 
 
-def test_a_starter_file_has_all_that_is_installed_unless_it_is_told_otherwise(bridge, monkeypatch, site) -> None:
+def test_starter_file_has_all_installed_plugins_by_default(bridge, monkeypatch, site) -> None:
     own = [point for point in entry_points(group="bridge.sources") if point.value.startswith("acme_cli:")]
     sinks = [point for point in entry_points(group="bridge.sinks") if point.value.startswith("acme_cli:")]
-    found = {"bridge.sources": own, "bridge.sinks": sinks}
-    monkeypatch.setattr("bridge.config.registry.entry_points", lambda group: found[group])
+    groups = {"bridge.sources": own, "bridge.sinks": sinks}
+    monkeypatch.setattr("bridge.config.registry.entry_points", lambda group: groups[group])
     shown = yaml.safe_load(bridge("config", "new").out)
     assert (list(shown["sources"]), list(shown["sinks"])) == (["lamp", "torch"], ["bell"])
 
@@ -565,7 +565,7 @@ def test_a_check_says_which_part_fails_and_why(bridge, file, part, fault, code, 
     assert sum(row["state"] == "ok" for row in done.json["parts"]) == 4
 
 
-def test_a_store_that_is_away_is_told_without_its_password(bridge, file) -> None:
+def test_unavailable_store_is_reported_without_its_password(bridge, file) -> None:
     file.write_text(f"{file.read_text()}store: redis://:canary@127.0.0.1:1/0\nbroker: redis://:canary@127.0.0.1:1/1\n")
     done = bridge("check", "-c", file)
     assert done.code == Exit.UNREACHABLE
@@ -575,7 +575,7 @@ def test_a_store_that_is_away_is_told_without_its_password(bridge, file) -> None
 
 
 @pytest.mark.parametrize("key", ["store", "broker"])
-def test_an_address_that_only_its_library_cannot_read_is_a_problem_of_the_file(bridge, file, key) -> None:
+def test_address_unreadable_by_its_library_is_a_file_problem(bridge, file, key) -> None:
     url = {"store": "redis://h/0?socket_timeout=x", "broker": "amqp://h//?ssl_cert_reqs=canary"}[key]
     file.write_text(f"{file.read_text()}{key}: {url}\n")
     done = bridge("tail" if key == "broker" else "sources", "-c", file)
@@ -584,7 +584,7 @@ def test_an_address_that_only_its_library_cannot_read_is_a_problem_of_the_file(b
     assert "canary" not in done.err
 
 
-def test_a_store_and_a_broker_that_refuse_the_password_are_refused_and_not_unreachable(bridge, file) -> None:
+def test_refused_password_is_not_reported_as_unreachable(bridge, file) -> None:
     with RedisServer() as server:
         url = server.url.replace("//", "//nobody:canary@")
         file.write_text(f"{file.read_text()}store: {url}\nbroker: {url}\n")
@@ -595,7 +595,7 @@ def test_a_store_and_a_broker_that_refuse_the_password_are_refused_and_not_unrea
     assert "canary" not in done.out + done.err
 
 
-def test_a_command_that_needs_the_store_ends_with_4_without_it(bridge, file) -> None:
+def test_command_without_its_store_ends_with_4(bridge, file) -> None:
     file.write_text(f"{file.read_text()}store: redis://:canary@127.0.0.1:1/0\n")
     done = bridge("sources", "-c", file)
     assert done.code == Exit.UNREACHABLE
@@ -608,7 +608,7 @@ def test_a_check_without_connections_makes_none(bridge, file, tmp_path) -> None:
     assert not (tmp_path / "state").exists()
 
 
-def test_a_plugin_that_refuses_its_settings_is_told_as_json_too(bridge, file) -> None:
+def test_plugin_settings_refusal_is_reported_as_json(bridge, file) -> None:
     file.write_text("sources: {}\n")
     done = bridge("check", "-c", file, "--json")
     assert done.code == Exit.CONFIG
@@ -654,7 +654,7 @@ def seeded(file) -> Path:
             store._begin = 0  # plain numbers
             lease = await store.acquire("source/lamps", "host-1", 60.0)
             cursor = {"page": "7", "~started": "2026-01-01T00:00:00Z"}
-            await store.commit(lease, Commit("lamps", events=[each.to_wire() for each in EVENTS], cursor=cursor))
+            await store.commit(lease, Commit("lamps", events=[event.to_wire() for event in EVENTS], cursor=cursor))
             relay = await store.acquire("relay/lamps", "host-1", 60.0)
             await store.confirm(relay, "lamps", 5)
             now = datetime.now(UTC)
@@ -690,7 +690,7 @@ def test_a_source_that_was_never_polled_says_so(bridge, file) -> None:
     assert re.search(r"^lamps +lamp +never polled +- ", bridge("sources", "-c", file).out, re.MULTILINE)
 
 
-def test_messages_are_followed_by_id_or_path_until_they_are_removed(bridge, file) -> None:
+def test_watched_messages_are_added_by_id_or_path(bridge, file) -> None:
     assert bridge("watch", "add", "lamps", "10507", "/messages/sms/2", "-c", file).code == Exit.DONE
     assert "was followed already" in bridge("watch", "add", "lamps", "/messages/voice/10507", "-c", file).out
     wanted = [{"source": "lamps", "resource": path} for path in ("/messages/sms/2", "/messages/voice/10507")]
@@ -708,7 +708,7 @@ def channels(file) -> Path:
     return file
 
 
-def test_what_is_followed_is_removed_by_its_id_also_where_a_source_has_several_channels(bridge, channels) -> None:
+def test_watched_message_is_removed_by_id_over_several_channels(bridge, channels) -> None:
     done = bridge("watch", "add", "lamps", "99999", "-c", channels)
     assert done.code == Exit.USAGE
     assert "'99999' may be of several channels" in done.err
@@ -721,16 +721,16 @@ def test_what_is_followed_is_removed_by_its_id_also_where_a_source_has_several_c
     assert bridge("watch", "remove", "lamps", "99999", "-c", channels).code == Exit.USAGE
 
 
-def test_an_ambiguous_id_is_traced_to_every_resource_that_has_it(bridge, seeded) -> None:
+def test_ambiguous_id_is_traced_to_every_resource(bridge, seeded) -> None:
     seeded.write_text(seeded.read_text().replace("token: canary", "token: canary, channels: 2"))
-    found = bridge("trace", "1", "-c", seeded, "--json").json
-    assert [(each["subject"], each["topic"]) for each in found] == [
+    events = bridge("trace", "1", "-c", seeded, "--json").json
+    assert [(event["subject"], event["topic"]) for event in events] == [
         (ONE, "voice.recipient.sending"), (ONE, "voice.recipient.failed.busy"),
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("resource", ["nope nope", "99999"])
-def test_books_of_a_resource_that_cannot_be_named_are_wrong_usage(bridge, channels, resource) -> None:
+def test_reconcile_of_an_unnameable_resource_is_wrong_usage(bridge, channels, resource) -> None:
     done = bridge("reconcile", "lamps", "--resource", resource, "-c", channels)
     assert done.code == Exit.USAGE
     assert "--resource: " in done.err
@@ -767,7 +767,7 @@ def test_a_delivery_is_shown_by_position_or_event_id(bridge, seeded, name) -> No
     assert "permanent: HTTP 400" in bridge("deliveries", "show", "crm", name, "-c", seeded).out
 
 
-def test_a_delivery_is_shown_with_its_event_and_without_its_phone(bridge, seeded) -> None:
+def test_delivery_is_shown_with_event_and_without_phone(bridge, seeded) -> None:
     done = bridge("deliveries", "show", "crm", "lamps:3", "-c", seeded)
     shown = json.loads(done.out.partition("\nevent:     ")[2])
     assert (shown["id"], shown["data"]["status"], shown["data"]["phone"]) == (EVENTS[2].id, "failed", "…1000")
@@ -775,7 +775,7 @@ def test_a_delivery_is_shown_with_its_event_and_without_its_phone(bridge, seeded
 
 
 @pytest.mark.parametrize("command", ["show", "redrive", "discard"])
-def test_a_delivery_that_is_not_there_is_told_so_and_nothing_is_done(bridge, seeded, command) -> None:
+def test_missing_delivery_is_reported_and_changes_nothing(bridge, seeded, command) -> None:
     done = bridge("deliveries", command, "crm", "lamps:99", "-c", seeded)
     assert done.code == Exit.FAILED
     assert "has no event 'lamps:99'" in done.err or "crm: lamps:99 neither waits nor is a dead letter" in done.err
@@ -788,11 +788,11 @@ def test_of_several_deliveries_those_that_are_there_are_redriven(bridge, seeded)
 
 
 @pytest.mark.parametrize(("name", "state"), [("lamps:1", "taken, or discarded"), ("lamps:5", "never offered")])
-def test_what_is_no_delivery_any_more_or_yet_is_told_so(bridge, seeded, name, state) -> None:
+def test_settled_or_future_delivery_is_reported_as_such(bridge, seeded, name, state) -> None:
     assert state in bridge("deliveries", "show", "crm", name, "-c", seeded).out
 
 
-def test_an_event_that_is_not_in_the_journal_is_told_so(bridge, seeded) -> None:
+def test_event_missing_from_journal_is_reported(bridge, seeded) -> None:
     done = bridge("deliveries", "show", "crm", "0" * 32, "-c", seeded)
     assert done.code == Exit.FAILED
     assert "the journal has no event" in done.err
@@ -810,7 +810,7 @@ def test_deliveries_have_to_be_named(bridge, seeded, arguments) -> None:
 @pytest.mark.parametrize(
     "arguments", [("trace", TWO), ("deliveries", "list"), ("deliveries", "show", "crm", "lamps:2")]
 )
-def test_what_waits_for_a_disabled_sink_says_why_and_what_enables_it(bridge, seeded, arguments) -> None:
+def test_deliveries_of_disabled_sink_show_reason_and_remedy(bridge, seeded, arguments) -> None:
     async def disable() -> None:
         async with Assembly(load(seeded)).opened_store() as store:
             await store.set_status(
@@ -821,9 +821,11 @@ def test_what_waits_for_a_disabled_sink_says_why_and_what_enables_it(bridge, see
     said = "the sink is disabled since 2026-03-15T21:00:00Z: https://crm.example: 410; `bridge deliveries redrive crm --all`"
     assert said in bridge(*arguments, "-c", seeded).out
     if arguments[0] == "deliveries":
-        found = bridge(*arguments, "-c", seeded, "--json").json
-        one = found if isinstance(found, dict) else next(each for each in found if each["position"] == "lamps:2")
-        assert one["disabled"] == {"answered": "https://crm.example: 410", "since": "2026-03-15T21:00:00Z"}
+        shown = bridge(*arguments, "-c", seeded, "--json").json
+        delivery = (
+            shown if isinstance(shown, dict) else next(entry for entry in shown if entry["position"] == "lamps:2")
+        )
+        assert delivery["disabled"] == {"answered": "https://crm.example: 410", "since": "2026-03-15T21:00:00Z"}
     bridge("deliveries", "redrive", "crm", "--all", "-c", seeded)
     assert "disabled" not in bridge(*arguments, "-c", seeded).out
 
@@ -893,8 +895,8 @@ def test_a_trace_tells_each_change_and_what_each_sink_did(bridge, seeded) -> Non
     assert (second["previous"], second["transition"], second["confirmed"]) == ("sending", "advance", True)
     after, by = (datetime.fromisoformat(second["observed"][edge]) for edge in ("after", "by"))
     assert after < by
-    assert {each["sink"]: each["state"] for each in first["sinks"]} == {"crm": "taken", "ops": "filtered"}
-    assert {each["sink"]: each["state"] for each in second["sinks"]} == {"crm": "dead", "ops": "before"}
+    assert {sink["sink"]: sink["state"] for sink in first["sinks"]} == {"crm": "taken", "ops": "filtered"}
+    assert {sink["sink"]: sink["state"] for sink in second["sinks"]} == {"crm": "dead", "ops": "before"}
     out = bridge("trace", ONE, "-c", seeded).out
     assert "-> crm: dead letter, permanent, after 1 try\n" in out
     assert "permanent: HTTP 400" in out
@@ -902,10 +904,10 @@ def test_a_trace_tells_each_change_and_what_each_sink_did(bridge, seeded) -> Non
     assert "-> ops: not sent: its topics are *.recipient.failed.#" in out
 
 
-def test_a_trace_calls_an_event_taken_only_where_no_operator_may_have_discarded_it(bridge, seeded) -> None:
+def test_trace_says_delivered_unless_an_operator_may_have_discarded(bridge, seeded) -> None:
     def crm() -> tuple[str, str]:
         sinks = bridge("trace", ONE, "-c", seeded, "--json").json[0]["sinks"]
-        return next((each["state"], each["said"]) for each in sinks if each["sink"] == "crm")
+        return next((sink["state"], sink["said"]) for sink in sinks if sink["sink"] == "crm")
 
     assert crm() == ("taken", "taken")
     bridge("deliveries", "discard", "crm", "lamps:2", "--yes", "-c", seeded)
@@ -921,9 +923,9 @@ def test_a_trace_calls_an_event_taken_only_where_no_operator_may_have_discarded_
         (ONE + "1", ["unpublished"]),
     ],
 )
-def test_a_trace_tells_why_a_sink_has_not_got_it_yet(bridge, seeded, resource, states) -> None:
-    found = bridge("trace", resource, "-c", seeded, "--json").json
-    assert [each["sinks"][0]["state"] for each in found] == states
+def test_trace_says_why_a_sink_still_waits(bridge, seeded, resource, states) -> None:
+    events = bridge("trace", resource, "-c", seeded, "--json").json
+    assert [event["sinks"][0]["state"] for event in events] == states
     assert bridge("trace", resource, "-c", seeded).code == Exit.DONE
 
 
@@ -941,7 +943,7 @@ def test_a_long_journal_is_replayed_in_batches(bridge, file) -> None:
 
     async def seed() -> None:
         async with Assembly(load(file)).opened_store() as store:
-            await store.commit(None, Commit("lamps", events=[each.to_wire() for each in events]))
+            await store.commit(None, Commit("lamps", events=[event.to_wire() for event in events]))
 
     asyncio.run(seed())
     assert bridge("replay", "crm", "--since", "1h", "-c", file).out == "crm: 2001 of 2001 events are due again\n"
@@ -952,7 +954,7 @@ def test_a_long_journal_is_replayed_in_batches(bridge, file) -> None:
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"{}", b'{"data": 5, "recordedtime": "noon"}'])
-def test_a_body_that_is_no_event_is_a_line_without_content(body) -> None:
+def test_body_that_is_no_event_prints_without_content(body) -> None:
     line = EventView(at(1), WireEvent("id-1", "a.b.c", 0, body))
     assert (line.data, line.subject, line.recorded, line.partition) == ({}, "", None, "id-1")
     assert line.within(None, None)
@@ -962,24 +964,24 @@ def test_a_body_that_is_no_event_is_a_line_without_content(body) -> None:
 # --- tail ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_tail_begins_with_the_journal_where_that_is_asked_for(bridge, seeded) -> None:
+def test_tail_starts_with_the_journal_on_request(bridge, seeded) -> None:
     done = bridge("tail", "*.recipient.failed.#", "--since", "70m", "--count", 2, "-c", seeded)
     assert done.code == Exit.DONE
     first, second = done.out.splitlines()
     assert first.endswith(f"  voice.recipient.failed.busy  {ONE}  …1000  line …1000 busy")
     assert "no_answer" in second
     whole = bridge("tail", "--json", "--since", "24h", "-n", 6, "-c", seeded).out.splitlines()
-    assert [json.loads(line)["id"] for line in whole] == [each.id for each in EVENTS]
+    assert [json.loads(line)["id"] for line in whole] == [event.id for event in EVENTS]
 
 
 def test_a_tail_prints_what_is_published(bridge, file) -> None:
-    told = threading.Event()
+    printed = threading.Event()
 
     async def publish() -> None:
         async with Assembly(load(file)).opened_broker() as broker:
-            while not told.is_set():
+            while not printed.is_set():
                 await broker.publish(
-                    [JournalEntry(at(number), each.to_wire()) for number, each in enumerate(EVENTS, 1)]
+                    [JournalEntry(at(number), event.to_wire()) for number, event in enumerate(EVENTS, 1)]
                 )
                 await asyncio.sleep(0.05)
 
@@ -988,13 +990,13 @@ def test_a_tail_prints_what_is_published(bridge, file) -> None:
     try:
         done = bridge("tail", "voice.recipient.sent.*", "-n", 1, "-c", file)
     finally:
-        told.set()
+        printed.set()
         publisher.join()
     assert done.code == Exit.DONE
     assert done.out.endswith(f"  voice.recipient.sent.human  {TWO}  …1000\n")
 
 
-def test_a_change_out_of_order_is_told_with_where_it_came_from() -> None:
+def test_out_of_order_change_shows_its_origin() -> None:
     moved = event(RecipientSending, ONE, 1, previous="failed")
     data = moved.data.model_copy(update={"transition": Transition.REOPEN})
     line = EventView(at(1), moved.model_copy(update={"data": data}).to_wire())
@@ -1007,7 +1009,7 @@ def test_a_tail_without_a_broker_ends_with_4(bridge, file) -> None:
 
 
 @pytest.mark.faults
-def test_a_tail_survives_its_broker_and_ends_well_on_an_interrupt(file, site, tmp_path) -> None:
+def test_tail_survives_a_broker_outage_and_an_interrupt(file, site, tmp_path) -> None:
     with RedisServer() as server:
         file.write_text(f"{file.read_text()}broker: {server.url}\n")
         out, err = tmp_path / "out", tmp_path / "err"

@@ -40,7 +40,7 @@ class LampSettings(SourceSettings):
     api_key: str = ""
 
 
-class BellSettings(SinkSettings):
+class AlarmSettings(SinkSettings):
     """A sink for these tests."""
 
     url: str = ""
@@ -49,11 +49,11 @@ class BellSettings(SinkSettings):
 
 
 @pytest.fixture(autouse=True)
-def lamp_and_bell(monkeypatch) -> None:
+def lamp_and_alarm(monkeypatch) -> None:
     """Install a source and a sink without a distribution; discovery has its own tests."""
     offered = {
         ("source", "lamp"): SourcePlugin(LampSettings, build=lambda *_: None),
-        ("sink", "bell"): SinkPlugin(BellSettings, build=lambda *_: None),
+        ("sink", "bell"): SinkPlugin(AlarmSettings, build=lambda *_: None),
     }
 
     def load_one(kind: registry.Kind, name: str) -> SourcePlugin | SinkPlugin:
@@ -103,7 +103,7 @@ def test_variables_are_filled_in_as_a_shell_does(text, value) -> None:
 
 
 @pytest.mark.parametrize("text", ["${", "${A", "${1A}", "${A-b}", "${}", "${A B}"])
-def test_what_only_looks_like_a_variable_is_an_error_and_no_literal(text) -> None:
+def test_malformed_variable_is_an_error_not_a_literal(text) -> None:
     with pytest.raises(ValueError, match="write"):
         expand(text, {"A": "1"})
 
@@ -143,13 +143,13 @@ def test_scalars_are_read_without_surprises(tmp_path) -> None:
     ]  # fmt: skip
 
 
-def test_anchors_repeat_a_part_and_own_keys_go_before_merged_ones(tmp_path) -> None:
+def test_anchors_repeat_a_part_and_own_keys_win(tmp_path) -> None:
     text = "a: &a {x: 1, y: 2}\nb: &b {z: 3}\nc: {<<: *a, y: 9}\nd: {y: 9, <<: [*a, *b]}\ne: *a\n"
-    found = read(write(tmp_path, text))
-    assert found.values["c"] == {"x": 1, "y": 9}
-    assert found.values["d"] == {"x": 1, "y": 9, "z": 3}
-    assert found.values["e"] == {"x": 1, "y": 2}
-    assert not found.problems
+    document = read(write(tmp_path, text))
+    assert document.values["c"] == {"x": 1, "y": 9}
+    assert document.values["d"] == {"x": 1, "y": 9, "z": 3}
+    assert document.values["e"] == {"x": 1, "y": 2}
+    assert not document.problems
 
 
 @pytest.mark.parametrize(
@@ -173,8 +173,8 @@ def test_what_yaml_allows_and_nobody_means_is_a_problem(tmp_path, text, said) ->
 
 def test_aliases_that_unfold_without_end_are_refused_in_time(tmp_path) -> None:
     lines = ["a0: &a0 [x,x,x,x,x,x,x,x,x]"] + [f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)]
-    found = read(write(tmp_path, "\n".join(lines)))
-    assert [each.text for each in found.problems] == [
+    document = read(write(tmp_path, "\n".join(lines)))
+    assert [problem.text for problem in document.problems] == [
         "more than 100000 values, counting what aliases repeat; use fewer"
     ]
 
@@ -189,7 +189,7 @@ def test_aliases_that_unfold_without_end_are_refused_in_time(tmp_path) -> None:
         ("a: [" * 3000, "not valid YAML"),
     ],
 )
-def test_broken_yaml_is_told_in_plain_words_that_quote_nothing_of_the_file(tmp_path, text, said) -> None:
+def test_broken_yaml_is_explained_without_quoting_the_file(tmp_path, text, said) -> None:
     with pytest.raises(ConfigError) as caught:
         read(write(tmp_path, f"secret: {CANARY}\n{text}  # {CANARY}\n"))
     assert said in str(caught.value)
@@ -263,14 +263,14 @@ def test_of_a_union_the_branch_that_was_meant_is_told(tmp_path) -> None:
     assert second.startswith("2: sinks.b.secret[1]: must be text; put quotes around a secret")
 
 
-def test_a_problem_inside_a_section_of_a_plugin_is_told_with_its_line(tmp_path) -> None:
+def test_plugin_section_problem_is_reported_with_its_line(tmp_path) -> None:
     text = "sources:\n  a:\n    type: lamp\n    token: t\n    login:\n      user: u\n      passwort: x\n"
     missing, unknown = refused(write(tmp_path, text))
     assert missing == "5: sources.a.login.password: is missing; add `password: ${VARIABLE}` or `password_file: PATH`"
     assert unknown == "7: sources.a.login.passwort: is not a known key; did you mean 'password'?"
 
 
-def test_a_secrets_file_that_cannot_be_read_hides_no_other_problem(tmp_path) -> None:
+def test_unreadable_secret_file_hides_no_other_problem(tmp_path) -> None:
     text = "sources:\n  a:\n    type: lamp\n    token_file: /nowhere\n    rate: fast\n"
     first, second = refused(write(tmp_path, text))
     assert first == "4: sources.a.token_file: cannot read /nowhere: No such file or directory"
@@ -378,7 +378,7 @@ def test_a_name_that_cannot_name_a_queue_is_refused(tmp_path, name, text) -> Non
     [("5B", 5, "5B"), ("1kB", 1000, "1kB"), ("1 KB", 1000, "1kB"), ("1024MB", 1024 * 10**6, "1024MB"),
      ("2GiB", 2 * 2**30, "2GiB"), ("1KiB", 1024, "1KiB"), ("1500MB", 1_500_000_000, "1500MB"), ("1TB", 10**12, "1TB")],
 )  # fmt: skip
-def test_a_size_has_a_unit_and_is_shown_as_it_was_given(tmp_path, text, size, shown) -> None:
+def test_size_needs_a_unit_and_is_shown_as_given(tmp_path, text, size, shown) -> None:
     config = load(write(tmp_path, f"{LAMP}journal: {{max_bytes: {text}}}\n"), environ={})
     assert config.journal.max_bytes == size
     assert config.show()["journal"]["max_bytes"] == shown
@@ -450,7 +450,7 @@ def test_a_redis_database_is_named_by_its_number(tmp_path, url) -> None:
 @pytest.mark.parametrize(
     "url", ["redis://h/x", "rediss://u:p@h:1/orders", "redis://h/0/1", "redis://h/-1", "redis://h?db=x"]
 )
-def test_a_redis_database_that_is_no_number_is_refused_instead_of_taken_for_0(tmp_path, key, url) -> None:
+def test_non_numeric_redis_database_is_refused(tmp_path, key, url) -> None:
     (said,) = refused(write(tmp_path, f"{LAMP}{key}: {url}\n"))
     assert said.startswith(f"2: {key}: names a database that is no number; Redis has numbers, such as redis://")
 
@@ -458,7 +458,7 @@ def test_a_redis_database_that_is_no_number_is_refused_instead_of_taken_for_0(tm
 @pytest.mark.parametrize(
     "url", ["redis+sentinel://h:1,i:2/primary/x", "redis+cluster://h:1/1", "unix:///run/redis.sock?db=x"]
 )
-def test_no_way_to_a_redis_takes_a_word_for_its_database(tmp_path, url) -> None:
+def test_no_redis_transport_accepts_a_word_as_database(tmp_path, url) -> None:
     (said,) = refused(write(tmp_path, f"{LAMP}store: {url}\n"))
     assert said.startswith("2: store: names a database that is no number")
 

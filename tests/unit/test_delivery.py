@@ -1,4 +1,4 @@
-"""Deliveries: taken, waiting or dead, and never in a worker alone."""
+"""Deliveries: settled, waiting or dead, and never in a worker alone."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from bridge.relay.relay import Relay
 from bridge.testing.fakes import KeepingSink
 
 
-def event(number: int, *, lane: str = "/r/1", topic: str = "sms.recipient.failed") -> WireEvent:
-    body = json.dumps({"id": f"e{number}", "partitionkey": lane, "n": number}).encode()
+def event(number: int, *, partition: str = "/r/1", topic: str = "sms.recipient.failed") -> WireEvent:
+    body = json.dumps({"id": f"e{number}", "partitionkey": partition, "n": number}).encode()
     return WireEvent(f"e{number}", topic, 1_700_000_000, body)
 
 
@@ -67,9 +67,9 @@ class World:
         self.settings = SinkSettings(type="keeping", topics=["#"], retry=["5s", "5s"])
         self.outcomes: list[str] = []
         self.disabled: list[str] = []
-        self.told: list[str] = []
+        self.reported: list[str] = []
         self.moments: list[datetime] = []
-        self.untold = 0
+        self.unreported = 0
         self.offset = 0.0
         self.slept = 0.0
         self.clock = Clock(
@@ -90,14 +90,14 @@ class World:
 
         async def changed(state: str, reason: str, at: datetime) -> None:
             self.moments.append(at)
-            if self.untold:
-                self.untold -= 1
+            if self.unreported:
+                self.unreported -= 1
                 raise Unavailable("the store is away")
             self.disabled.append(reason)
-            self.told.append(state)
+            self.reported.append(state)
 
-        def outcome(one: Outcome) -> None:
-            self.outcomes.append(one.result)
+        def outcome(reported: Outcome) -> None:
+            self.outcomes.append(reported.result)
 
         stores = DeliveryBackends(self.store, self.store, self.broker)
         return DeliveryWorker("crm", self.settings, stores, self.clock, send=send, outcome=outcome, changed=changed)
@@ -124,16 +124,16 @@ class World:
     async def until(self, condition: Callable[[], object], within: float = 60.0) -> None:
         async with asyncio.timeout(within):
             while True:
-                found = condition()
-                if asyncio.iscoroutine(found):
-                    found = await found
-                if found:
+                holds = condition()
+                if asyncio.iscoroutine(holds):
+                    holds = await holds
+                if holds:
                     return
                 await asyncio.sleep(0.01)
 
-    async def taken(self, count: int) -> None:
+    async def delivered(self, count: int) -> None:
         async def settled() -> bool:
-            return sum(one.taken for one in (await self.store.counts("crm")).values()) == count
+            return sum(counts.taken for counts in (await self.store.counts("crm")).values()) == count
 
         await self.until(settled)
 
@@ -149,7 +149,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     await store.close()
 
 
-async def test_a_far_side_that_asks_for_patience_is_left_alone_and_what_was_not_sent_spends_no_try(
+async def test_retry_after_pauses_the_endpoint_without_costing_attempts(
     world: World,
 ) -> None:
     world.sink.answer = lambda _: (_ for _ in ()).throw(Transient("HTTP 429", retry_after=20.0))
@@ -159,55 +159,55 @@ async def test_a_far_side_that_asks_for_patience_is_left_alone_and_what_was_not_
         await world.until(lambda: world.sink.tries >= 4 and not delivery.busy)
         assert world.sink.tries == 4
         assert delivery.paused
-        tries = [len(one.attempts) for one in await world.store.deliveries("crm")]
+        tries = [len(delivery.attempts) for delivery in await world.store.deliveries("crm")]
         assert sorted(tries) == [0] * 36 + [1] * 4
         world.sink.answer = lambda _: None
         world.slept = 20.0
         delivery.wake()
-        await world.taken(36)
+        await world.delivered(36)
 
 
-async def test_nothing_is_begun_while_as_many_wait_for_their_settlement_as_are_sent_at_once(world: World) -> None:
+async def test_sends_awaiting_settlement_count_as_in_flight(world: World) -> None:
     world.set(concurrency=3)
     world.store.settles = False
     async with world.running() as delivery:
-        await world.publish(*(event(number, lane=f"/r/{number}") for number in range(20)))
+        await world.publish(*(event(number, partition=f"/r/{number}") for number in range(20)))
         await world.until(lambda: len(delivery._sender.unsettled) >= 3)
         for _ in range(200):  # whoever was being sent ends; whoever wanted to begin had every turn to do so
             await asyncio.sleep(0)
-        assert 3 <= len(world.sink.taken) < 2 * 3
+        assert 3 <= len(world.sink.delivered) < 2 * 3
         world.store.settles = True
-        await world.taken(20)
-    assert sorted(one.wire.id for one in world.sink.taken) == sorted(f"e{number}" for number in range(20))
+        await world.delivered(20)
+    assert sorted(outgoing.wire.id for outgoing in world.sink.delivered) == sorted(f"e{number}" for number in range(20))
 
 
-async def test_whoever_waits_for_a_settlement_does_not_hold_up_the_end(world: World) -> None:
+async def test_pending_settlement_does_not_delay_the_stop(world: World) -> None:
     world.set(concurrency=3)
     world.store.settles = False
     async with asyncio.timeout(60), world.running(grace=60.0) as delivery:
-        await world.publish(*(event(number, lane=f"/r/{number}") for number in range(20)))
+        await world.publish(*(event(number, partition=f"/r/{number}") for number in range(20)))
         await world.until(lambda: len(delivery._sender.unsettled) >= 3)
-    assert len(world.sink.taken) < 2 * 3
+    assert len(world.sink.delivered) < 2 * 3
 
 
-async def test_what_is_published_is_sent_and_settled_and_the_queue_forgets_it(world: World) -> None:
+async def test_published_event_is_sent_settled_and_acknowledged(world: World) -> None:
     await world.publish(*map(event, range(50)))
     async with world.running():
-        await world.taken(50)
+        await world.delivered(50)
         assert await world.broker.depth("bridge.sink.crm") == 0
-    assert sorted(one.wire.id for one in world.sink.taken) == sorted(f"e{n}" for n in range(50))
-    assert world.sink.taken[0].wire.body == event(int(world.sink.taken[0].wire.id[1:])).body
+    assert sorted(outgoing.wire.id for outgoing in world.sink.delivered) == sorted(f"e{n}" for n in range(50))
+    assert world.sink.delivered[0].wire.body == event(int(world.sink.delivered[0].wire.id[1:])).body
 
 
 async def test_no_more_are_sent_at_once_than_the_sink_allows(world: World) -> None:
     world.set(concurrency=3)
     await world.publish(*map(event, range(40)))
     async with world.running():
-        await world.taken(40)
+        await world.delivered(40)
     assert world.sink.most_at_once == 3
 
 
-async def test_what_fails_waits_in_the_store_and_is_tried_again_when_due(world: World) -> None:
+async def test_failed_delivery_waits_in_store_until_due(world: World) -> None:
     def fail_first(outgoing: Outgoing) -> None:
         if outgoing.attempt == 1:
             raise Transient("busy")
@@ -217,11 +217,11 @@ async def test_what_fails_waits_in_the_store_and_is_tried_again_when_due(world: 
     async with world.running() as delivery:
         await world.until(lambda: world.outcomes == ["waits"])
         (waiting,) = await world.store.deliveries("crm")
-        assert [one.error for one in waiting.attempts] == ["busy"]
+        assert [attempt.error for attempt in waiting.attempts] == ["busy"]
         world.offset = 6.0
         delivery.wake()
-        await world.taken(1)
-    assert [one.attempt for one in world.sink.taken] == [2]
+        await world.delivered(1)
+    assert [outgoing.attempt for outgoing in world.sink.delivered] == [2]
 
 
 async def test_a_restart_keeps_what_waits(world: World) -> None:
@@ -232,8 +232,8 @@ async def test_a_restart_keeps_what_waits(world: World) -> None:
     world.sink.answer = lambda _: None
     world.offset = 10.0
     async with world.running():
-        await world.taken(1)
-    assert world.sink.taken[0].attempt == 2
+        await world.delivered(1)
+    assert world.sink.delivered[0].attempt == 2
 
 
 async def test_spent_tries_make_a_dead_letter_with_its_whole_history(world: World) -> None:
@@ -243,10 +243,10 @@ async def test_spent_tries_make_a_dead_letter_with_its_whole_history(world: Worl
     async with world.running():
         await world.until(lambda: world.outcomes == ["dead"])
     (dead,) = await world.store.deliveries("crm", states=["dead"])
-    assert (dead.reason, [one.error for one in dead.attempts]) == ("exhausted", ["busy"])
+    assert (dead.reason, [attempt.error for attempt in dead.attempts]) == ("exhausted", ["busy"])
 
 
-async def test_a_permanent_error_is_a_dead_letter_at_once_and_holds_up_nothing(world: World) -> None:
+async def test_permanent_error_is_dead_letter_and_delays_nothing(world: World) -> None:
     def refuse(outgoing: Outgoing) -> None:
         if outgoing.wire.id == "e1":
             raise Permanent("HTTP 400")
@@ -254,12 +254,12 @@ async def test_a_permanent_error_is_a_dead_letter_at_once_and_holds_up_nothing(w
     world.sink.answer = refuse
     await world.publish(event(1), event(2))
     async with world.running():
-        await world.taken(1)
+        await world.delivered(1)
     (dead,) = await world.store.deliveries("crm", states=["dead"])
     assert dead.reason == "permanent"
 
 
-async def test_an_error_that_a_plugin_did_not_name_is_tried_again_and_its_text_is_not_kept(world: World) -> None:
+async def test_unnamed_plugin_error_is_retried_without_keeping_its_text(world: World) -> None:
     world.sink.answer = lambda _: (_ for _ in ()).throw(RuntimeError("+15551234567"))
     await world.publish(event(1))
     async with world.running():
@@ -269,7 +269,7 @@ async def test_an_error_that_a_plugin_did_not_name_is_tried_again_and_its_text_i
     assert "RuntimeError" in waiting.attempts[0].error
 
 
-async def test_a_sink_that_does_not_answer_is_given_up_after_its_time(world: World) -> None:
+async def test_unresponsive_sink_is_abandoned_after_its_timeout(world: World) -> None:
     world.set(send_timeout="50ms")
     world.sink.gate = asyncio.Event()
     await world.publish(event(1))
@@ -279,7 +279,7 @@ async def test_a_sink_that_does_not_answer_is_given_up_after_its_time(world: Wor
     assert "no answer" in waiting.attempts[0].error
 
 
-async def test_an_endpoint_that_is_gone_gets_nothing_more_and_no_try_is_spent(world: World) -> None:
+async def test_gone_endpoint_gets_nothing_and_costs_no_attempt(world: World) -> None:
     world.sink.answer = lambda _: (_ for _ in ()).throw(EndpointGone("HTTP 410"))
     world.set(concurrency=1)
     await world.publish(*map(event, range(5)))
@@ -287,11 +287,11 @@ async def test_an_endpoint_that_is_gone_gets_nothing_more_and_no_try_is_spent(wo
         await world.until(lambda: delivery.disabled and not delivery.busy)
         assert world.disabled == ["HTTP 410"]
         waiting = await world.store.deliveries("crm")
-        assert [len(one.attempts) for one in waiting] == [0] * 5
+        assert [len(delivery.attempts) for delivery in waiting] == [0] * 5
         assert world.sink.tries == 1
         world.sink.answer = lambda _: None
         delivery.enable()
-        await world.taken(5)
+        await world.delivered(5)
 
 
 async def test_of_many_events_that_find_the_endpoint_gone_one_tells(world: World) -> None:
@@ -303,26 +303,26 @@ async def test_of_many_events_that_find_the_endpoint_gone_one_tells(world: World
         await world.until(lambda: world.sink.tries == 16)
         world.sink.gate.set()
         await world.until(lambda: delivery.noted and not delivery.busy)
-        assert world.told == ["gone"]
+        assert world.reported == ["gone"]
         assert world.outcomes == ["disabled"] * 16
 
 
-async def test_what_became_of_a_sink_is_told_until_the_store_has_it_and_always_as_the_same_moment(
+async def test_sink_state_is_published_until_stored_with_one_time(
     world: World,
 ) -> None:
-    world.untold = 2
+    world.unreported = 2
     world.sink.answer = lambda _: (_ for _ in ()).throw(EndpointGone("HTTP 410"))
     await world.publish(event(1))
     async with world.running() as delivery:
         await world.until(lambda: delivery.disabled)
         assert not delivery.noted
         await world.until(lambda: delivery.noted)
-    assert world.told == ["gone"]
+    assert world.reported == ["gone"]
     assert len(world.moments) == 3
     assert len(set(world.moments)) == 1
 
 
-async def test_what_arrives_while_the_endpoint_is_gone_waits_in_the_store(world: World) -> None:
+async def test_events_for_a_gone_endpoint_wait_in_the_store(world: World) -> None:
     async with world.running() as delivery:
         delivery.disable()
         await world.publish(event(1))
@@ -344,7 +344,7 @@ def faster(times: float) -> Clock:
     )
 
 
-async def test_a_far_side_that_is_down_is_probed_and_no_event_spends_its_tries_meanwhile(world: World) -> None:
+async def test_down_endpoint_is_probed_without_costing_attempts(world: World) -> None:
     down, asked = True, []
 
     def answer(outgoing: Outgoing) -> None:
@@ -353,14 +353,16 @@ async def test_a_far_side_that_is_down_is_probed_and_no_event_spends_its_tries_m
             raise Transient("connection refused")
 
     async def spent() -> dict[Position, int]:
-        return {one.position: len(one.attempts) for one in await world.store.deliveries("crm", limit=100)}
+        return {
+            delivery.position: len(delivery.attempts) for delivery in await world.store.deliveries("crm", limit=100)
+        }
 
     world.sink.answer = answer
     world.set(retry=["1s"] * 50, concurrency=4)
     world.clock = faster(20)
     await world.publish(*map(event, range(40)))
     async with world.running() as delivery:
-        await world.until(lambda: "disabled" in world.told)
+        await world.until(lambda: "disabled" in world.reported)
         await world.until(lambda: not delivery.busy)
         tries, before = len(asked), await spent()
         await world.until(lambda: len(asked) >= tries + 4)
@@ -369,11 +371,11 @@ async def test_a_far_side_that_is_down_is_probed_and_no_event_spends_its_tries_m
         assert len(before) == 40
         assert len(set(asked[tries:])) > 1, "one event after the other is the probe"
         down = False
-        await world.taken(40)
-    assert world.told == ["disabled", "recovered"]
+        await world.delivered(40)
+    assert world.reported == ["disabled", "recovered"]
 
 
-async def test_a_sink_that_keeps_its_own_pace_spends_no_try_and_is_not_taken_for_away(world: World) -> None:
+async def test_self_throttling_sink_costs_no_attempt_and_stays_up(world: World) -> None:
     turns = 0
 
     def answer(_: Outgoing) -> None:
@@ -387,17 +389,17 @@ async def test_a_sink_that_keeps_its_own_pace_spends_no_try_and_is_not_taken_for
     world.clock = faster(20)
     await world.publish(*map(event, range(10)))
     async with world.running():
-        await world.taken(10)
+        await world.delivered(10)
     assert world.outcomes.count("dead") == 0
-    assert {one.attempt for one in world.sink.taken} == {1}
-    assert world.told == []
+    assert {outgoing.attempt for outgoing in world.sink.delivered} == {1}
+    assert world.reported == []
 
 
-async def test_a_probe_that_waits_its_turn_leaves_the_probing_to_the_next_one(world: World) -> None:
+async def test_delayed_probe_leaves_probing_to_the_next(world: World) -> None:
     probes: list[str] = []
 
     def answer(outgoing: Outgoing) -> None:
-        if "disabled" not in world.told:
+        if "disabled" not in world.reported:
             raise Transient("connection refused")
         probes.append(outgoing.wire.id)
         if len(probes) <= 3:
@@ -408,51 +410,51 @@ async def test_a_probe_that_waits_its_turn_leaves_the_probing_to_the_next_one(wo
     world.clock = faster(20)
     await world.publish(*map(event, range(20)))
     async with world.running():
-        await world.taken(20)
+        await world.delivered(20)
     assert len(set(probes[:4])) == 4
-    assert world.told == ["disabled", "recovered"]
+    assert world.reported == ["disabled", "recovered"]
 
 
-async def test_events_that_nobody_takes_are_given_up_by_their_schedule_though_they_fail_in_a_row(world: World) -> None:
+async def test_refused_events_end_by_schedule_despite_consecutive_failures(world: World) -> None:
     world.sink.answer = lambda _: (_ for _ in ()).throw(Transient("HTTP 500"))
     world.set(retry=["10ms"] * 3)
     await world.publish(*map(event, range(30)))
     async with world.running():
         await world.until(lambda: world.outcomes.count("dead") == 30)
-    assert world.told == []
-    assert {len(one.attempts) for one in await world.store.deliveries("crm", states=["dead"])} == {4}
+    assert world.reported == []
+    assert {len(delivery.attempts) for delivery in await world.store.deliveries("crm", states=["dead"])} == {4}
 
 
-async def test_a_far_side_that_refuses_events_one_by_one_is_not_taken_for_dead(world: World) -> None:
+async def test_endpoint_refusing_single_events_stays_up(world: World) -> None:
     world.sink.answer = lambda _: (_ for _ in ()).throw(Permanent("HTTP 400"))
     await world.publish(*map(event, range(30)))
     async with world.running():
         await world.until(lambda: world.outcomes == ["dead"] * 30)
-    assert world.told == []
+    assert world.reported == []
 
 
 async def test_an_event_that_the_queue_brings_twice_is_sent_once(world: World) -> None:
     await world.publish(event(1))
     async with world.running():
-        await world.taken(1)
+        await world.delivered(1)
         entries = await world.store.read("city", 0, 10)
         await world.broker.publish(entries)
         await world.broker.publish([JournalEntry(Position("city", 99), event(2))])
         await world.until(lambda: world.sink.tries == 2)
-    assert [one.wire.id for one in world.sink.taken] == ["e1", "e2"]
+    assert [outgoing.wire.id for outgoing in world.sink.delivered] == ["e1", "e2"]
 
 
-async def test_what_is_no_event_is_kept_as_a_dead_letter_and_the_queue_goes_on(world: World) -> None:
+async def test_message_that_is_no_event_becomes_a_dead_letter(world: World) -> None:
     await world.broker.declare("bridge.sink.crm", ["#"])
     await world.broker.publish([JournalEntry(Position("city", 1), WireEvent("", "x.y", 0, b"\xff not json"))])
     await world.broker.publish([JournalEntry(Position("city", 2), event(2))])
     async with world.running():
         await world.until(lambda: world.sink.tries == 1)
 
-        async def buried() -> bool:
+        async def dead_lettered() -> bool:
             return len(await world.store.deliveries("crm", states=["dead"])) == 1
 
-        await world.until(buried)
+        await world.until(dead_lettered)
     (dead,) = await world.store.deliveries("crm", states=["dead"])
     assert dead.reason == "malformed"
     (entry,) = await world.store.entries([dead.position])
@@ -464,38 +466,40 @@ async def test_topics_that_the_sink_no_longer_wants_are_let_go(world: World) -> 
     await world.publish(event(1, topic="voice.recipient.sent"), event(2))
     world.set(topics=["sms.#"])
     async with world.running():
-        await world.taken(1)
-    assert [one.wire.id for one in world.sink.taken] == ["e2"]
+        await world.delivered(1)
+    assert [outgoing.wire.id for outgoing in world.sink.delivered] == ["e2"]
 
 
-async def test_an_ordered_sink_gets_each_partition_one_at_a_time_and_in_order(world: World) -> None:
+async def test_ordered_sink_gets_each_partition_in_order(world: World) -> None:
     world.set(ordered=True, concurrency=8)
-    await world.publish(*(event(number, lane=f"/r/{number % 3}") for number in range(30)))
+    await world.publish(*(event(number, partition=f"/r/{number % 3}") for number in range(30)))
     async with world.running():
-        await world.taken(30)
-    for lane in range(3):
-        order = [int(one.wire.id[1:]) for one in world.sink.taken if int(one.wire.id[1:]) % 3 == lane]
+        await world.delivered(30)
+    for partition in range(3):
+        order = [
+            int(outgoing.wire.id[1:]) for outgoing in world.sink.delivered if int(outgoing.wire.id[1:]) % 3 == partition
+        ]
         assert order == sorted(order)
 
 
-async def test_in_an_ordered_sink_a_failing_event_holds_back_its_own_partition_only(world: World) -> None:
+async def test_failing_event_delays_only_its_partition(world: World) -> None:
     def fail_first(outgoing: Outgoing) -> None:
         if outgoing.wire.id == "e0" and outgoing.attempt == 1:
             raise Transient("busy")
 
     world.sink.answer = fail_first
     world.set(ordered=True)
-    await world.publish(event(0, lane="a"), event(1, lane="a"), event(2, lane="b"))
+    await world.publish(event(0, partition="a"), event(1, partition="a"), event(2, partition="b"))
     async with world.running() as delivery:
-        await world.taken(1)
-        assert [one.wire.id for one in world.sink.taken] == ["e2"]
+        await world.delivered(1)
+        assert [outgoing.wire.id for outgoing in world.sink.delivered] == ["e2"]
         world.offset = 6.0
         delivery.wake()
-        await world.taken(3)
-    assert [one.wire.id for one in world.sink.taken] == ["e2", "e0", "e1"]
+        await world.delivered(3)
+    assert [outgoing.wire.id for outgoing in world.sink.delivered] == ["e2", "e0", "e1"]
 
 
-async def test_when_told_to_stop_what_is_being_sent_is_finished_and_the_rest_handed_back(world: World) -> None:
+async def test_stop_finishes_current_sends_and_releases_the_rest(world: World) -> None:
     async def acknowledged() -> bool:
         return await world.broker.depth("bridge.sink.crm") == 0
 
@@ -507,13 +511,13 @@ async def test_when_told_to_stop_what_is_being_sent_is_finished_and_the_rest_han
         # Before it is acknowledged, what is in our hands is in the queue as well.
         await world.until(acknowledged)
         asyncio.get_running_loop().call_later(0.05, world.sink.gate.set)
-    assert len(world.sink.taken) == 2
+    assert len(world.sink.delivered) == 2
     waiting = await world.store.deliveries("crm")
     assert len(waiting) == 8
-    assert all(not one.attempts and one.due <= world.clock.epoch() for one in waiting)
+    assert all(not delivery.attempts and delivery.due <= world.clock.epoch() for delivery in waiting)
 
 
-async def test_what_hangs_when_told_to_stop_is_cancelled_and_due_at_once(world: World) -> None:
+async def test_hanging_send_is_cancelled_at_stop_and_due_again(world: World) -> None:
     world.sink.gate = asyncio.Event()
     await world.publish(event(1))
     async with world.running(grace=0.05):
@@ -523,37 +527,35 @@ async def test_what_hangs_when_told_to_stop_is_cancelled_and_due_at_once(world: 
     assert waiting.attempts == ()
 
 
-async def test_a_process_that_slept_longer_than_its_claims_sends_nothing_of_what_it_had_in_hand(world: World) -> None:
+async def test_process_asleep_past_its_claims_sends_nothing(world: World) -> None:
     world.set(concurrency=1, ordered=True)
     world.sink.gate = asyncio.Event()
-    await world.publish(*(event(number, lane=f"/r/{number}") for number in range(10)))
+    await world.publish(*(event(number, partition=f"/r/{number}") for number in range(10)))
     async with world.running() as delivery:
         await world.until(lambda: world.sink.tries == 1)
         world.slept = 16.0
         world.sink.gate.set()
-        await world.taken(1)
+        await world.delivered(1)
         await world.until(lambda: not delivery.busy)
         assert world.sink.tries == 1
         world.offset = 16.0
         delivery.wake()
-        await world.taken(10)
-    assert sorted(one.wire.id for one in world.sink.taken) == sorted(f"e{number}" for number in range(10))
+        await world.delivered(10)
+    assert sorted(outgoing.wire.id for outgoing in world.sink.delivered) == sorted(f"e{number}" for number in range(10))
 
 
-async def test_a_process_that_slept_hands_back_nothing_that_another_one_may_have(world: World) -> None:
+async def test_process_asleep_releases_nothing_claimed_by_another(world: World) -> None:
     world.set(concurrency=1)
     world.sink.gate = asyncio.Event()
     await world.publish(*map(event, range(5)))
     async with world.running(grace=0.01):
         await world.until(lambda: world.sink.tries == 1)
         world.slept = 16.0
-    assert all(one.due > world.clock.epoch() for one in await world.store.deliveries("crm"))
+    assert all(delivery.due > world.clock.epoch() for delivery in await world.store.deliveries("crm"))
 
 
 @pytest.mark.parametrize(("away", "waits"), [(18.0, True), (0.5, False)], ids=["a long one", "a short one"])
-async def test_after_a_long_outage_of_the_store_whoever_holds_a_claim_may_first_write_down_what_it_sent(
-    world: World, away: float, waits: bool
-) -> None:
+async def test_claim_holder_stores_its_result_first_after_outage(world: World, away: float, waits: bool) -> None:
     world.clock = faster(5)
     await world.store.commit(None, Commit("city", events=[event(1)]))
     async with world.running() as delivery:
@@ -563,7 +565,7 @@ async def test_after_a_long_outage_of_the_store_whoever_holds_a_claim_may_first_
         await world.clock.sleep(away)
         world.store.away = False
         back = world.clock.monotonic()
-        await world.taken(1)
+        await world.delivered(1)
         assert (world.clock.monotonic() - back > CLAIM) == waits
 
 
@@ -576,10 +578,10 @@ async def test_a_lost_queue_loses_nothing_the_audit_offers_it_again(world: World
     audit = Audit(world.store, world.store, lost, world.clock)
     async with world.running() as delivery:
         await audit.run("crm", world.settings)
-        found = await audit.run("crm", world.settings)
-        assert (found.missing, found.offered) == (20, 20)
+        report = await audit.run("crm", world.settings)
+        assert (report.missing, report.offered) == (20, 20)
         delivery.wake()
-        await world.taken(20)
+        await world.delivered(20)
         assert (await audit.run("crm", world.settings)).missing == 0
     assert await world.store.low_watermark("crm", "city") == (await world.store.journal("city")).committed
     await lost.close()
@@ -589,11 +591,11 @@ async def test_the_audit_leaves_alone_what_still_stands_in_the_queue(world: Worl
     await world.publish(*map(event, range(5)))
     audit = Audit(world.store, world.store, world.broker, world.clock)
     await audit.run("crm", world.settings)
-    found = await audit.run("crm", world.settings)
-    assert (found.missing, found.offered) == (5, 0)
+    report = await audit.run("crm", world.settings)
+    assert (report.missing, report.offered) == (5, 0)
 
 
-async def test_the_audit_takes_nothing_for_lost_that_a_slow_sinks_process_has_in_its_inbox(world: World) -> None:
+async def test_audit_spares_events_in_a_slow_sinks_inbox(world: World) -> None:
     world.set(concurrency=2)
     world.sink.gate = asyncio.Event()
     audit = Audit(world.store, world.store, world.broker, world.clock)
@@ -607,16 +609,16 @@ async def test_the_audit_takes_nothing_for_lost_that_a_slow_sinks_process_has_in
             return (await world.store.counts("crm"))["city"].waiting == 600
 
         await world.until(all_known)
-        found = await audit.run("crm", world.settings)
-        assert (found.missing, found.offered) == (0, 0)
+        report = await audit.run("crm", world.settings)
+        assert (report.missing, report.offered) == (0, 0)
         assert delivery.busy
         assert await world.broker.depth("bridge.sink.crm") == 0
         world.sink.gate.set()
-        await world.taken(600)
+        await world.delivered(600)
     assert world.sink.tries == 600
 
 
-async def test_the_audit_gives_what_was_overtaken_the_time_until_its_next_look(world: World) -> None:
+async def test_audit_spares_overtaken_events_until_its_next_run(world: World) -> None:
     await world.publish(*map(event, range(5)))
     audit = Audit(world.store, world.store, world.broker, world.clock)
     await audit.run("crm", world.settings)
@@ -634,6 +636,6 @@ async def test_a_sink_that_is_new_owes_nothing_of_the_past(world: World) -> None
     assert (await audit.run("late", world.settings)).missing == 0
 
 
-def test_the_lane_of_an_event_is_its_partition_key() -> None:
-    assert EventView(Position("city", 1), event(1, lane="/r/7")).partition == "/r/7"
+def test_partition_of_event_is_its_partition_key() -> None:
+    assert EventView(Position("city", 1), event(1, partition="/r/7")).partition == "/r/7"
     assert EventView(Position("city", 1), WireEvent("e1", "a", 0, b"{}")).partition == "e1"

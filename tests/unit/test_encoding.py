@@ -62,27 +62,27 @@ def outcome(act: Callable[[], object]) -> object:
     try:
         return act()
     except ValidationError as error:
-        return [each["loc"] for each in error.errors()]
+        return [error["loc"] for error in error.errors()]
     except (TypeError, ValueError, OverflowError):
         return "refused"
 
 
 @given(st.data(), st.sampled_from([*CATALOGUE, unknown_status("recipient"), Event]), moments, moments)
-def test_an_event_is_written_in_the_same_bytes_whether_it_is_made_or_not(
-    some: st.DataObject, cls: type[Event], time: datetime, recorded: datetime
+def test_built_and_unbuilt_events_have_the_same_bytes(
+    data: st.DataObject, cls: type[Event], time: datetime, recorded: datetime
 ) -> None:
     model = cls.model_fields["data"].annotation
     assert model is not None
     encoder = EventEncoder(
-        cls, model, some.draw(words), channel=some.draw(words), status="failed", previous=some.draw(st.none() | words),
-        detail=some.draw(st.none() | words), transition=Transition.SKIP,
+        cls, model, data.draw(words), channel=data.draw(words), status="failed", previous=data.draw(st.none() | words),
+        detail=data.draw(st.none() | words), transition=Transition.SKIP,
     )  # fmt: skip
-    times = ObservationTimes(some.draw(st.none() | st.just(NOW)), NOW, recorded)
-    when = some.draw(st.just(time) | st.just(time.replace(tzinfo=None)))
-    arguments = (some.draw(texts), some.draw(texts), when, times, some.draw(fields(model)))
+    times = ObservationTimes(data.draw(st.none() | st.just(NOW)), NOW, recorded)
+    when = data.draw(st.just(time) | st.just(time.replace(tzinfo=None)))
+    arguments = (data.draw(texts), data.draw(texts), when, times, data.draw(fields(model)))
     expected = outcome(lambda: encoder.build(*arguments).to_wire())
-    found = outcome(lambda: encoder.encode(*arguments))
-    assert found == expected or (isinstance(expected, list) and found == "refused")
+    encoded = outcome(lambda: encoder.encode(*arguments))
+    assert encoded == expected or (isinstance(expected, list) and encoded == "refused")
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def plain(cls: type[Event], model: type[Data]) -> EventEncoder:
 
 @pytest.mark.parametrize("cls", [RecipientFailed, Richer, Shouting, Event])
 @pytest.mark.parametrize("model", [RecipientData, RicherData, CheckedData, BoundedData, Renamed, Odd])
-def test_a_plugins_own_event_is_written_with_all_that_it_adds(cls: type[Event], model: type[RecipientData]) -> None:
+def test_plugin_event_is_encoded_with_its_added_fields(cls: type[Event], model: type[RecipientData]) -> None:
     class Whole(cls):  # type: ignore[valid-type, misc]  # a class of which the test says the data
         data: model
 

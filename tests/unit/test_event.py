@@ -45,7 +45,7 @@ def failed() -> RecipientFailed:
 
 
 @pytest.mark.parametrize("time", [datetime.min.replace(tzinfo=UTC), datetime(1969, 12, 31, 23, 59, 58, tzinfo=UTC)])
-def test_a_time_before_1970_is_told_in_the_body_and_gives_no_timestamp_that_a_broker_refuses(time: datetime) -> None:
+def test_time_before_1970_is_kept_without_a_broker_timestamp(time: datetime) -> None:
     data = Data(channel="sms", status="failed", transition="first")
     event = Event.of(id="5f0c", source="/x/y", subject="/z", time=time, recordedtime=NOW, data=data)
     wire = event.to_wire()
@@ -93,7 +93,7 @@ def test_another_implementation_of_cloudevents_reads_the_wire_form() -> None:
     assert event.get_extension("partitionkey") == "/messages/voice/10507/recipients/364898"
 
 
-def test_an_event_is_read_back_into_its_class_with_the_same_bytes() -> None:
+def test_event_is_read_back_with_the_same_bytes() -> None:
     body = failed().to_wire().body
     event = Catalogue(CATALOGUE).read(body)
     assert type(event) is RecipientFailed
@@ -120,7 +120,7 @@ def test_what_is_no_event_is_refused_without_quoting_it(body: bytes) -> None:
     assert refused.value.__suppress_context__
 
 
-def test_an_unknown_status_keeps_the_provider_s_own_value_and_what_else_was_read() -> None:
+def test_unknown_status_keeps_raw_value_and_other_fields() -> None:
     data = UnknownData(
         channel="sms", status="unknown", transition="unknown", provider_status="paused", message="/messages/sms/1"
     )
@@ -147,7 +147,7 @@ def test_schema_names_are_unique_and_readable() -> None:
     assert kebab("RecipientFailed") == "recipient-failed"
 
 
-def test_an_id_is_the_same_wherever_it_is_computed_and_differs_by_each_part() -> None:
+def test_id_is_reproducible_and_differs_by_each_part() -> None:
     parts = ("/govdelivery/a", "/messages/sms/1/recipients/2", "failed", 0)
     assert event_id(*parts) == "50e704b7d4d1a49326e4ccbe6a453833"
     others = {
@@ -180,7 +180,7 @@ def test_what_is_no_position_is_refused(text: str) -> None:
         (datetime(2018, 12, 17, 13, 5, 40, 1, UTC), "2018-12-17T13:05:40.000001Z"),
     ],
 )
-def test_times_are_written_in_utc_with_as_much_of_a_second_as_they_have(moment: datetime, text: str) -> None:
+def test_times_are_written_in_utc_with_their_precision(moment: datetime, text: str) -> None:
     assert rfc3339(moment) == text
 
 

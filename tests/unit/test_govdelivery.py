@@ -111,8 +111,8 @@ class Tms:
         """Put recipients below a message, and their counts into it."""
         self.at[f"{message}/recipients"] = list(people)
         counts: dict[str, int] = {"total": len(people)}
-        for one in people:
-            counts[one["status"]] = counts.get(one["status"], 0) + 1
+        for person in people:
+            counts[person["status"]] = counts.get(person["status"], 0) + 1
         self.at[message]["recipient_counts"] = counts
 
     def count(self, path: str) -> int:
@@ -159,38 +159,43 @@ class Bridge:
 
     async def _commit(self, page) -> None:
         news = []
-        for one in page.observations:
+        for observation in page.observations:
             self.observed += 1
-            key = (one.scope, one.key)
+            key = (observation.scope, observation.key)
             silent = self.baseline and (not self.started or (page.backlog and key not in self.histories))
-            change = classify(one.kind.lifecycle, self.histories.get(key), one.status)
+            change = classify(observation.kind.lifecycle, self.histories.get(key), observation.status)
             if change is not None:
-                news += [] if silent else [(one, change)]
+                news += [] if silent else [(observation, change)]
                 self.histories[key] = change.history
-        awaiting = [one for one, _ in news if one.awaits_detail]
+        awaiting = [observation for observation, _ in news if observation.awaits_detail]
         completed = dict(zip(map(id, awaiting), await self.source.complete(awaiting), strict=True))
-        for one, change in news:
-            self._publish(completed.get(id(one), one), change, page)
+        for observation, change in news:
+            self._publish(completed.get(id(observation), observation), change, page)
         for key, value in page.cursor.items():
             if value is None:
                 self.cursor.pop(key)
             else:
                 self.cursor[key] = value
 
-    def _publish(self, one, change, page) -> None:
-        facts = one.kind.describe(one)
-        words = [one.kind.channel, one.kind.entity, change.status, *([one.detail] if one.detail else [])]
+    def _publish(self, observation, change, page) -> None:
+        facts = observation.kind.describe(observation)
+        words = [
+            observation.kind.channel,
+            observation.kind.entity,
+            change.status,
+            *([observation.detail] if observation.detail else []),
+        ]
         data = facts.model(
-            channel=one.kind.channel,
+            channel=observation.kind.channel,
             status=change.status,
             previous=change.previous,
-            detail=one.detail,
+            detail=observation.detail,
             transition=change.transition,
             observed=Observed(after=page.after, by=page.by),
             **facts.fields,
         )
         if change.status != "unknown":
-            cls = one.kind.events[change.status]
+            cls = observation.kind.events[change.status]
             event = cls.of(
                 id="x", source="/govdelivery/x", subject=facts.subject, time=facts.time or page.by,
                 recordedtime=page.by, data=data,
@@ -260,14 +265,14 @@ async def test_the_documented_sms_message_is_read_byte_for_byte(tms, open_bridge
     assert set(tms.tokens) == {TOKEN}
 
 
-async def test_the_documented_voice_message_that_does_not_add_up_is_read_byte_for_byte(tms, open_bridge):
+async def test_documented_inconsistent_voice_message_is_read_byte_for_byte(tms, open_bridge):
     path = "/messages/voice/153"
     sent = stamp(START - timedelta(minutes=30))
-    one, two = (person(path, number, "sent", completed_at=sent) for number in (1, 2))
+    first, two = (person(path, number, "sent", completed_at=sent) for number in (1, 2))
     tms.at |= {
         path: VOICE,
-        f"{path}/recipients": [one, two],
-        f"{path}/recipients/machine": [one],
+        f"{path}/recipients": [first, two],
+        f"{path}/recipients/machine": [first],
         f"{path}/recipients/human": [],
     }
     bridge = open_bridge(messages=[path])
@@ -343,21 +348,21 @@ async def test_every_message_status_is_an_event(tms, open_bridge, channel, statu
         ("could_not_connect", "failed"),
     ],
 )
-async def test_every_detail_of_a_call_is_in_the_topic_and_makes_no_second_event(tms, open_bridge, detail, status):
+async def test_call_details_are_in_topic_without_a_second_event(tms, open_bridge, detail, status):
     tms.message(V1)
-    one = person(V1, 7, status, completed_at=stamp(START - timedelta(minutes=1)))
-    tms.people(V1, one)
-    tms.at[f"{V1}/recipients/{detail}"] = [one]
+    recipient = person(V1, 7, status, completed_at=stamp(START - timedelta(minutes=1)))
+    tms.people(V1, recipient)
+    tms.at[f"{V1}/recipients/{detail}"] = [recipient]
     bridge = open_bridge(messages=[V1], interval="10s")
     assert (f"voice.recipient.{status}.{detail}", f"{V1}/recipients/7") in await bridge.poll()
     assert len(bridge.events) == 2
 
 
-async def test_a_call_that_stands_in_two_collections_gets_the_detail_of_its_own_status(tms, open_bridge):
+async def test_call_in_two_collections_gets_detail_of_its_status(tms, open_bridge):
     tms.message(V1, recipient_detail_counts={"human": 1, "machine": 0, "busy": 1, "no_answer": 0})
-    one = person(V1, 7, "failed", completed_at=stamp(START - timedelta(minutes=1)))
-    tms.people(V1, one)
-    tms.at |= {f"{V1}/recipients/human": [one], f"{V1}/recipients/busy": [one]}
+    recipient = person(V1, 7, "failed", completed_at=stamp(START - timedelta(minutes=1)))
+    tms.people(V1, recipient)
+    tms.at |= {f"{V1}/recipients/human": [recipient], f"{V1}/recipients/busy": [recipient]}
     bridge = open_bridge(messages=[V1])
     assert ("voice.recipient.failed.busy", f"{V1}/recipients/7") in await bridge.poll()
     assert len(bridge.events) == 2
@@ -391,7 +396,7 @@ async def test_an_error_message_is_never_lost(tms, open_bridge, given, error, pr
     assert (data.error, data.provider) == (error, provider)
 
 
-async def test_a_recipient_may_have_the_name_that_its_message_has_in_the_ledger(tms, open_bridge):
+async def test_recipient_may_share_its_messages_ledger_name(tms, open_bridge):
     tms.message(S1)
     tms.people(S1, person(S1, 7, "sent") | {"_links": {"self": f"{S1}/recipients/@"}})
     bridge = open_bridge(messages=[S1])
@@ -410,7 +415,7 @@ async def test_a_status_that_nobody_knows_passes_through(tms, open_bridge):
     assert [facts.raw_status for _, _, facts, _ in bridge.events[1:3]] == ["teleported", "4"]
 
 
-async def test_a_call_that_ends_during_the_sweep_gets_its_detail_at_the_next(tms, time, open_bridge):
+async def test_call_ending_during_sweep_gets_detail_at_the_next(tms, time, open_bridge):
     tms.message(V1)
     tms.people(V1, person(V1, 7, "sending"), person(V1, 8, "sending"))
     bridge = open_bridge(messages=[V1], interval="10s")
@@ -428,7 +433,7 @@ async def test_a_call_that_ends_during_the_sweep_gets_its_detail_at_the_next(tms
     assert await bridge.poll() == [("voice.recipient.sent.human", f"{V1}/recipients/7")]
 
 
-async def test_a_detail_without_times_is_looked_up_when_it_is_news(tms, open_bridge):
+async def test_detail_without_times_is_looked_up_when_new(tms, open_bridge):
     tms.message(V1, recipient_detail_counts={"human": 0, "machine": 0, "busy": 0, "no_answer": 0})
     people = [person(V1, number, "sent") for number in range(3)]
     tms.people(V1, *people)
@@ -450,15 +455,15 @@ async def test_looking_up_details_again_and_again_is_spared(tms, time, open_brid
 
     tms.at[f"{V1}/recipients/busy"] = [person(V1, 1, "failed"), person(V1, 2, "failed"), person(V1, 9, "sent")]
     done = await bridge.source.complete(news(3, 1, 9))
-    assert [one.detail for one in done] == [None, "busy", None]
-    assert not any(one.awaits_detail for one in done)
+    assert [observation.detail for observation in done] == [None, "busy", None]
+    assert not any(observation.awaits_detail for observation in done)
     asked = len(tms.asked)
-    assert [one.detail for one in await bridge.source.complete(news(2, 4))] == ["busy", None]
+    assert [observation.detail for observation in await bridge.source.complete(news(2, 4))] == ["busy", None]
     assert len(tms.asked) == asked
     time.seconds += 60
     tms.at[f"{V1}/recipients/no_answer"] = [person(V1, 4, "failed")]
-    assert [one.detail for one in await bridge.source.complete(news(4))] == ["no_answer"]
-    assert [one.detail for one in await bridge.source.complete([])] == []
+    assert [observation.detail for observation in await bridge.source.complete(news(4))] == ["no_answer"]
+    assert [observation.detail for observation in await bridge.source.complete([])] == []
     tms.at[f"{V1}/recipients/busy"] = 500
     time.seconds += 60
     with pytest.raises(errors.Transient):
@@ -470,14 +475,14 @@ async def test_looking_up_details_again_and_again_is_spared(tms, time, open_brid
     assert len(bridge.source._details._walks) == 8
 
 
-async def test_calls_behind_those_that_were_looked_up_before_keep_their_details(tms, open_bridge):
+async def test_calls_after_already_read_ones_keep_their_details(tms, open_bridge):
     bridge = open_bridge(messages=[V1])
     kind = bridge.source._kinds["voice"][1]
     tms.at[f"{V1}/recipients/busy"] = ([person(V1, 1, "failed")], '<?page=2>; rel="next"')
     tms.at[f"{V1}/recipients/busy?page=2"] = [person(V1, 2, "failed")]
     for key in ("1", "2"):
-        (one,) = await bridge.source.complete([Observation(kind, V1, key, "failed", {}, awaits_detail=True)])
-        assert one.detail == "busy"
+        (observation,) = await bridge.source.complete([Observation(kind, V1, key, "failed", {}, awaits_detail=True)])
+        assert observation.detail == "busy"
 
 
 # --- what is read, and when -------------------------------------------------------------------------------------------
@@ -506,25 +511,25 @@ async def test_two_opposite_changes_are_found_though_no_count_moves(tms, open_br
     bridge = open_bridge(messages=[S1], interval="10s", reread_every="1m")
     await bridge.poll()
     tms.people(S1, person(S1, 1, "failed"), person(S1, 2, "sent"))
-    found = []
+    published = []
     for _ in range(6):
         bridge.later(10)
-        found += await bridge.poll()
-    assert found == [("sms.recipient.failed", f"{S1}/recipients/1"), ("sms.recipient.sent", f"{S1}/recipients/2")]
+        published += await bridge.poll()
+    assert published == [("sms.recipient.failed", f"{S1}/recipients/1"), ("sms.recipient.sent", f"{S1}/recipients/2")]
 
 
-async def test_a_completed_message_is_read_once_more_at_the_very_end_and_then_left_alone(tms, time, open_bridge):
+async def test_completed_message_is_read_once_more_at_its_end(tms, time, open_bridge):
     tms.message(S1, "completed", completed_at=stamp(START))
     tms.people(S1, person(S1, 1, "sent"), person(S1, 2, "failed"))
     tms.at |= {"/messages/sms": [tms.at[S1]], "/messages/voice": []}
     bridge = open_bridge(discover=True, follow_for="1h", interval="1m", reread_every="9h")
     await bridge.poll()
     tms.people(S1, person(S1, 1, "failed"), person(S1, 2, "sent"))
-    found = []
+    published = []
     for _ in range(70):
         bridge.later(60)
-        found += await bridge.poll()
-    assert found == [("sms.recipient.failed", f"{S1}/recipients/1"), ("sms.recipient.sent", f"{S1}/recipients/2")]
+        published += await bridge.poll()
+    assert published == [("sms.recipient.failed", f"{S1}/recipients/1"), ("sms.recipient.sent", f"{S1}/recipients/2")]
     assert tms.count(S1) < 50  # of 70 polls
     asked = tms.count(S1)
     for _ in range(40):
@@ -555,7 +560,7 @@ async def test_counts_written_as_text_are_counts(tms, open_bridge):
     assert bridge.events[0][3].recipient_counts == {"total": 1, "new": 1}
 
 
-async def test_a_list_still_being_built_is_asked_later_and_never_taken_for_empty(tms, open_bridge):
+async def test_list_being_built_is_read_later_not_as_empty(tms, open_bridge):
     tms.message(S1)
     tms.people(S1, person(S1, 1))
     people = tms.at[f"{S1}/recipients"]
@@ -590,7 +595,7 @@ async def test_a_message_still_being_built_is_asked_later(tms, open_bridge):
         '<?page=2>; rel="next",<?page=2>; rel="last"',
     ],
 )
-async def test_all_pages_of_recipients_are_read_however_their_links_are_written(tms, open_bridge, link):
+async def test_every_recipient_page_is_read_with_any_link_form(tms, open_bridge, link):
     tms.message(S1, recipient_counts={"total": 2})
     tms.at[f"{S1}/recipients"] = ([person(S1, 1)], link.format(S1=S1, url=tms.url))
     tms.at[f"{S1}/recipients?page=2"] = ([person(S1, 2)], "")
@@ -652,7 +657,7 @@ async def test_a_failing_message_is_tried_ever_more_seldom_and_recovers(tms, ope
     assert "failures" not in json.loads(bridge.cursor[S1])
 
 
-async def test_fresh_process_tries_a_failing_message_at_once(tms, open_bridge):
+async def test_new_process_tries_a_failing_message_at_once(tms, open_bridge):
     tms.at[S1] = 401
     tms.message(S2)
     tms.people(S2)
@@ -662,13 +667,13 @@ async def test_fresh_process_tries_a_failing_message_at_once(tms, open_bridge):
         before.later(10)
     tms.message(S1)
     tms.people(S1)
-    fresh = open_bridge(messages=[S1, S2], interval="10s")
-    fresh.cursor = before.cursor
-    await fresh.poll()
-    assert "failures" not in json.loads(fresh.cursor[S1])
+    settings = open_bridge(messages=[S1, S2], interval="10s")
+    settings.cursor = before.cursor
+    await settings.poll()
+    assert "failures" not in json.loads(settings.cursor[S1])
 
 
-async def test_a_message_that_vanished_is_reported_and_at_last_left_alone(tms, open_bridge):
+async def test_missing_message_is_reported_and_finally_left_alone(tms, open_bridge):
     tms.message(S1)
     tms.people(S1)
     tms.at |= {"/messages/sms": [tms.at[S1]], "/messages/voice": []}
@@ -685,7 +690,7 @@ async def test_a_message_that_vanished_is_reported_and_at_last_left_alone(tms, o
     assert tms.count(S1) == 7
 
 
-async def test_a_named_message_that_is_not_there_is_never_given_up(tms, open_bridge):
+async def test_missing_named_message_is_never_abandoned(tms, open_bridge):
     tms.message(S2)
     tms.people(S2)
     bridge = open_bridge(messages=[S1, S2], interval="10s")
@@ -761,7 +766,7 @@ async def test_the_token_never_follows_a_link_to_another_server(tms, time, open_
     assert "/messages/sms/1/recipients?page=2" in tms.asked
 
 
-async def test_links_that_lead_round_in_a_circle_end_where_they_began(tms, open_bridge):
+async def test_circular_links_end_where_they_began(tms, open_bridge):
     tms.message(S1, recipient_counts={"total": 3})
     tms.at[f"{S1}/recipients"] = ([person(S1, 1)], '<?page=2>; rel="next"')
     tms.at[f"{S1}/recipients?page=2"] = ([person(S1, 2)], '<?page=2>; rel="next"')
@@ -794,7 +799,7 @@ async def test_items_that_cannot_be_read_are_passed_over_and_reported(tms, open_
 
 
 @pytest.mark.parametrize("shape", [[], 5, "null", '"x"'])
-async def test_a_message_that_is_no_object_is_a_failure_of_its_own(tms, open_bridge, shape):
+async def test_message_that_is_no_object_fails_alone(tms, open_bridge, shape):
     tms.at[S1] = shape if shape != 5 else "5"
     tms.message(S2)
     tms.people(S2)
@@ -806,15 +811,15 @@ async def test_a_message_that_is_no_object_is_a_failure_of_its_own(tms, open_bri
 async def test_lists_without_end_are_given_up(tms, open_bridge, monkeypatch):
     monkeypatch.setattr("bridge.sources.govdelivery.discovery.MAX_PAGES", 5)
     monkeypatch.setattr("bridge.sources.govdelivery.recipients.MAX_PAGES", 5)
-    fresh = iter(range(100, 1000))
+    page_numbers = iter(range(100, 1000))
 
     def endless() -> web.Response:
-        number = next(fresh)
+        number = next(page_numbers)
         put(tms, made(number, HOUR))
         return web.json_response([made(number, HOUR)], headers={"Link": f'<?page={number}>; rel="next"'})
 
     def people() -> web.Response:
-        return web.json_response([], headers={"Link": f'<?page={next(fresh)}>; rel="next"'})
+        return web.json_response([], headers={"Link": f'<?page={next(page_numbers)}>; rel="next"'})
 
     tms.at |= {"/messages/sms": endless, f"{S2}/recipients": people}
     tms.message(S2)
@@ -852,22 +857,22 @@ async def test_a_defect_is_not_hidden_behind_a_problem(tms, open_bridge, monkeyp
         {"recipient_counts": {"total": 10**320, "new": -5, "sent": 1e308}},
     ],
 )
-async def test_a_number_or_time_beyond_all_bounds_stops_neither_its_message_nor_the_others(tms, open_bridge, odd):
+async def test_absurd_number_or_time_stops_no_message(tms, open_bridge, odd):
     tms.message(S1, **odd)
     tms.at[f"{S1}/recipients"] = [person(S1, 1)]
     tms.message(S2)
     tms.people(S2, person(S2, 1))
     tms.at |= {"/messages/sms": [tms.at[S1], tms.at[S2]]}
     bridge = open_bridge(discover=True, channels=["sms"], concurrency=1, follow_for="1h")
-    found = await bridge.poll()
-    assert {subject for _, subject in found} == {S1, S2, f"{S1}/recipients/1", f"{S2}/recipients/1"}
+    published = await bridge.poll()
+    assert {subject for _, subject in published} == {S1, S2, f"{S1}/recipients/1", f"{S2}/recipients/1"}
     assert bridge.source.problems == []
     bridge.later(30)
     tms.people(S2, person(S2, 1, "sent"))
     assert await bridge.poll() == [("sms.recipient.sent", f"{S2}/recipients/1")]
 
 
-async def test_a_message_said_to_complete_in_the_far_future_is_not_followed_for_ever(tms, open_bridge):
+async def test_message_completing_in_far_future_is_not_followed_forever(tms, open_bridge):
     tms.message(S1, "completed", completed_at="9999-12-31T23:59:59Z")
     tms.people(S1)
     tms.at["/messages/sms"] = [tms.at[S1]]
@@ -878,7 +883,7 @@ async def test_a_message_said_to_complete_in_the_far_future_is_not_followed_for_
     assert json.loads(bridge.cursor[S1])["over"] is not None
 
 
-async def test_a_message_that_cannot_be_taken_in_is_reported_and_the_others_are_read(tms, open_bridge, monkeypatch):
+async def test_unreadable_message_is_reported_and_others_are_read(tms, open_bridge, monkeypatch):
     tms.message(S1, recipient_counts={"odd": 1})
     tms.message(S2)
     tms.people(S2)
@@ -933,7 +938,7 @@ async def test_many_messages_that_fail_keep_no_other_from_being_read(tms, open_b
 
 
 @pytest.mark.parametrize("broken", [500, 202, 403, "<html>"])
-async def test_a_collection_of_calls_that_never_answers_holds_up_no_event(tms, open_bridge, broken):
+async def test_unresponsive_call_collection_delays_no_event(tms, open_bridge, broken):
     bridge = open_bridge(messages=[V1])
     kind = bridge.source._kinds["voice"][1]
     others = [f"/messages/voice/{number}" for number in range(2, 7)]
@@ -943,24 +948,22 @@ async def test_a_collection_of_calls_that_never_answers_holds_up_no_event(tms, o
     for _ in range(2):
         with pytest.raises(errors.Transient):
             await bridge.source.complete(news)
-    assert [one.detail for one in await bridge.source.complete(news)] == [None] * 5 + ["busy"]
+    assert [observation.detail for observation in await bridge.source.complete(news)] == [None] * 5 + ["busy"]
     assert len(bridge.source.problems) == 5
     assert all("stay without this detail" in problem for problem in bridge.source.problems)
 
 
 @pytest.mark.parametrize("refused", [400, 302])
-async def test_a_collection_of_calls_that_is_refused_costs_the_detail_alone(tms, open_bridge, refused):
+async def test_refused_call_collection_costs_only_the_detail(tms, open_bridge, refused):
     bridge = open_bridge(messages=[V1])
     kind = bridge.source._kinds["voice"][1]
     tms.at |= {f"{V1}/recipients/busy": refused, f"{V1}/recipients/no_answer": [person(V1, 2, "failed")]}
     news = [Observation(kind, V1, key, "failed", {}, awaits_detail=True) for key in ("1", "2")]
-    assert [one.detail for one in await bridge.source.complete(news)] == [None, "no_answer"]
+    assert [observation.detail for observation in await bridge.source.complete(news)] == [None, "no_answer"]
 
 
 @pytest.mark.parametrize("broken", [404, 500, 202])
-async def test_a_message_whose_recipients_are_never_to_be_had_is_left_alone_when_its_time_is_over(
-    tms, open_bridge, broken
-):
+async def test_message_without_readable_recipients_is_left_after_its_time(tms, open_bridge, broken):
     tms.message(S1, "completed", completed_at=stamp(START))
     tms.message(S2)
     tms.people(S2)
@@ -986,11 +989,11 @@ async def test_a_total_that_is_too_small_cuts_no_list(tms, open_bridge):
     assert len(await open_bridge(messages=[S1]).poll()) == 41
 
 
-async def test_a_list_that_shows_the_same_people_for_ever_has_an_end(tms, open_bridge):
-    fresh = iter(range(2, 1000))
+async def test_endlessly_repeating_recipient_list_ends(tms, open_bridge):
+    page_numbers = iter(range(2, 1000))
 
     def same() -> web.Response:
-        return web.json_response([person(S1, 1)], headers={"Link": f'<?page={next(fresh)}>; rel="next"'})
+        return web.json_response([person(S1, 1)], headers={"Link": f'<?page={next(page_numbers)}>; rel="next"'})
 
     tms.message(S1)
     tms.at[f"{S1}/recipients"] = same
@@ -1004,7 +1007,7 @@ async def test_a_list_that_shows_the_same_people_for_ever_has_an_end(tms, open_b
 
 
 @pytest.mark.parametrize(("relation", "read"), [("last", True), ("prev", True), ("next", False)])
-async def test_a_link_that_cannot_be_read_hides_nobody_on_its_page(tms, open_bridge, relation, read):
+async def test_unreadable_link_hides_nobody_on_its_page(tms, open_bridge, relation, read):
     link = f'<http://[::1>; rel="{relation}"'
     tms.message(S1)
     tms.people(S1, person(S1, 1))
@@ -1019,7 +1022,7 @@ async def test_a_link_that_cannot_be_read_hides_nobody_on_its_page(tms, open_bri
 
 
 @pytest.mark.parametrize("broken", [400, 500, 302, 202, 204, 403])
-async def test_a_broken_collection_of_calls_does_not_keep_recipients_from_being_read(tms, open_bridge, broken):
+async def test_broken_call_collection_does_not_stop_recipient_reading(tms, open_bridge, broken):
     tms.message(V1, recipient_detail_counts={"human": 1, "machine": 0, "busy": 1, "no_answer": 0})
     ended = stamp(START - timedelta(minutes=1))
     people = [person(V1, 1, "sent", completed_at=ended), person(V1, 2, "failed", completed_at=ended)]
@@ -1038,18 +1041,18 @@ async def test_a_broken_collection_of_calls_does_not_keep_recipients_from_being_
     assert any("recipients/busy: " in line and "stay without this detail" in line for line in count_response)
 
 
-async def test_a_page_that_keeps_failing_does_not_keep_those_before_it_from_being_read_again(tms, open_bridge):
+async def test_failing_page_does_not_stop_rereading_earlier_pages(tms, open_bridge):
     tms.message(S1, recipient_counts={"total": 2})
     tms.at[f"{S1}/recipients"] = ([person(S1, 1)], '<?page=2>; rel="next"')
     tms.at[f"{S1}/recipients?page=2"] = 500
     bridge = open_bridge(messages=[S1], interval="10s")
     await bridge.poll()
     tms.at[f"{S1}/recipients"] = ([person(S1, 1, "failed")], '<?page=2>; rel="next"')
-    found = []
+    published = []
     for _ in range(20):
         bridge.later(10)
-        found += await bridge.poll()
-    assert found == [("sms.recipient.failed", f"{S1}/recipients/1")]
+        published += await bridge.poll()
+    assert published == [("sms.recipient.failed", f"{S1}/recipients/1")]
     assert "swept" not in json.loads(bridge.cursor[S1])
 
 
@@ -1099,7 +1102,7 @@ def topics(events: list[tuple]) -> list[str]:
 HOUR = 3600.0
 
 
-async def test_new_messages_are_found_and_old_ones_are_not_followed_at_a_first_start(tms, open_bridge):
+async def test_first_start_follows_new_messages_not_old_ones(tms, open_bridge):
     young, old, stuck = made(3, HOUR), made(2, 100 * HOUR), made(1, 500 * HOUR, "sending")
     put(tms, young, old, stuck)
     tms.at |= {"/messages/sms": [young, old, stuck], "/messages/voice": [made(9, HOUR, "new", "voice")]}
@@ -1113,7 +1116,7 @@ async def test_new_messages_are_found_and_old_ones_are_not_followed_at_a_first_s
     assert tms.count("/messages/sms/2") == 0
 
 
-async def test_a_message_named_by_an_operator_is_followed_whatever_its_age(tms, open_bridge):
+async def test_operator_named_message_is_followed_at_any_age(tms, open_bridge):
     old = made(2, 9000 * HOUR)
     put(tms, old)
     tms.at |= {"/messages/sms": [old], "/messages/voice": []}
@@ -1137,16 +1140,16 @@ async def test_a_message_named_no_longer_is_followed_no_longer(tms, open_bridge)
     assert bridge.cursor == {}
 
 
-async def test_messages_made_while_the_bridge_was_down_are_followed_however_late(tms, open_bridge):
+async def test_messages_created_during_downtime_are_followed(tms, open_bridge):
     first = made(1, HOUR)
     put(tms, first)
     tms.at |= {"/messages/sms": [first], "/messages/voice": []}
     bridge = open_bridge(discover=True, follow_for="1h")
     await bridge.poll()
     bridge.later(200 * HOUR)
-    meanwhile = made(2, -50 * HOUR)
-    put(tms, meanwhile)
-    tms.at["/messages/sms"] = [meanwhile, first]
+    later = made(2, -50 * HOUR)
+    put(tms, later)
+    tms.at["/messages/sms"] = [later, first]
     assert topics(await bridge.poll()) == ["/messages/sms/2"]
     for _ in range(30):
         bridge.later(HOUR)
@@ -1176,7 +1179,7 @@ def put_pages(tms: Tms, count: int) -> None:
     tms.at["/messages/voice"] = []
 
 
-async def test_a_long_list_is_read_as_far_as_it_may_hold_news_and_now_and_then_further(tms, open_bridge):
+async def test_long_list_is_read_while_news_is_likely(tms, open_bridge):
     put_pages(tms, 40)
     bridge = open_bridge(discover=True)
     await bridge.poll()
@@ -1191,7 +1194,7 @@ async def test_a_long_list_is_read_as_far_as_it_may_hold_news_and_now_and_then_f
     assert tms.count("/messages/sms") - walked == 26  # the page on the very bound is beyond it by now
 
 
-async def test_after_a_walk_by_a_clock_that_was_ahead_the_list_is_read_far_again(tms, time, open_bridge):
+async def test_clock_ahead_makes_the_list_be_read_far_again(tms, time, open_bridge):
     put_pages(tms, 40)
     bridge = open_bridge(discover=True)
     await bridge.poll()
@@ -1227,7 +1230,7 @@ async def test_a_walk_that_broke_off_is_walked_again_as_far(tms, open_bridge):
 
 
 @pytest.mark.parametrize("last", [True, False])
-async def test_a_list_with_the_oldest_first_is_read_to_its_newest(tms, open_bridge, last):
+async def test_oldest_first_list_is_read_to_its_newest(tms, open_bridge, last):
     pages = [[made(n * 2, (2000 - n * 20) * HOUR, channel="voice"), made(n * 2 + 1, (1990 - n * 20) * HOUR, channel="voice")]
              for n in range(101)]  # fmt: skip
     newest = [made(900, 3 * HOUR, channel="voice"), made(901, HOUR, channel="voice")]
@@ -1260,7 +1263,7 @@ async def test_a_list_that_tells_news_makes_its_message_due(tms, open_bridge):
     assert await bridge.poll() == [("sms.message.completed", "/messages/sms/1")]
 
 
-async def test_a_message_that_begins_long_after_it_was_made_is_followed(tms, open_bridge):
+async def test_message_beginning_long_after_creation_is_followed(tms, open_bridge):
     tms.message(S1, "queued", created_at=stamp(START - timedelta(days=40)))
     tms.people(S1, person(S1, 1))
     tms.at["/messages/sms"] = [tms.at[S1]]
@@ -1272,7 +1275,7 @@ async def test_a_message_that_begins_long_after_it_was_made_is_followed(tms, ope
         assert await bridge.poll() == [(f"sms.recipient.{status}", f"{S1}/recipients/1")]
 
 
-async def test_a_message_that_ended_by_a_status_of_the_operators_is_old_too(tms, open_bridge):
+async def test_message_ended_by_an_operator_status_is_old_too(tms, open_bridge):
     old, young = made(2, 100 * HOUR, "done", completed_at=stamp(START - timedelta(hours=99))), made(3, HOUR, "done")
     put(tms, old, young)
     tms.at["/messages/sms"] = [young, old]
@@ -1299,7 +1302,7 @@ async def test_a_list_that_is_being_built_for_ever_is_reported(tms, open_bridge)
         await lonely.poll()
 
 
-async def test_a_message_may_be_named_by_a_link_that_is_an_object(tms, open_bridge):
+async def test_message_may_be_named_by_an_object_link(tms, open_bridge):
     message = made(3, HOUR)
     put(tms, message)
     tms.at["/messages/sms"] = [message | {"_links": {"self": {"href": "/messages/sms/3"}}}]
@@ -1324,7 +1327,7 @@ async def test_listed_messages_without_identity_are_reported_and_passed_over(tms
     assert bridge.source.problems == ["/messages/sms: 4 messages of a page have no identity: passed over"]
 
 
-async def test_an_ended_message_without_any_times_is_not_taken_up_again(tms, open_bridge):
+async def test_ended_message_without_times_is_not_followed_again(tms, open_bridge):
     message = {"status": "completed", "_links": {"self": "/messages/sms/1"}}
     put(tms, message)
     tms.at |= {"/messages/sms": [message], "/messages/voice": []}
@@ -1345,7 +1348,7 @@ async def test_an_ended_message_without_any_times_is_not_taken_up_again(tms, ope
     assert "/messages/sms/1" not in bridge.cursor
 
 
-async def test_a_past_range_is_read_beside_the_live_cursor(tms, open_bridge):
+async def test_govdelivery_past_range_leaves_the_cursor_alone(tms, open_bridge):
     pages = [[made(100 - page, page * 10 * HOUR)] for page in range(20)]
     put(tms, *(page[0] for page in pages))
     for number, page in enumerate(pages):
@@ -1380,9 +1383,9 @@ async def first_start(tms: Tms, open_bridge, trouble: str, **settings) -> Bridge
     people = {
         path: person(path, 1, "sending") for path in (*(f"/messages/sms/{n}" for n in range(1, 6)), "/messages/voice/9")
     }
-    for path, one in people.items():
+    for path, shown_people in people.items():
         tms.message(path)
-        tms.people(path, one)
+        tms.people(path, shown_people)
     well = {
         "/messages/sms": [tms.at[path] for path in people if "sms" in path],
         "/messages/voice": [tms.at["/messages/voice/9"]],
@@ -1407,9 +1410,7 @@ async def first_start(tms: Tms, open_bridge, trouble: str, **settings) -> Bridge
 @pytest.mark.parametrize(
     "trouble", ["/messages/sms 202", "/messages/voice 500", "/messages/sms/3 500", "/messages/sms/3 429"]
 )
-async def test_with_baseline_a_backlog_is_not_published_though_the_first_poll_could_not_read_it(
-    tms, open_bridge, trouble
-):
+async def test_baseline_backlog_stays_unpublished_after_failed_first_poll(tms, open_bridge, trouble):
     bridge = await first_start(tms, open_bridge, trouble, discover=True)
     assert bridge.events == []
     tms.people("/messages/sms/3", person("/messages/sms/3", 1, "sent"), person("/messages/sms/3", 2))
@@ -1425,7 +1426,7 @@ async def test_with_baseline_a_backlog_is_not_published_though_the_first_poll_co
 
 
 @pytest.mark.parametrize("trouble", ["/messages/sms/3 500", "/messages/sms/3 429"])
-async def test_with_baseline_named_messages_are_a_backlog_at_the_first_start_only(tms, open_bridge, trouble):
+async def test_baseline_covers_named_messages_at_first_start_only(tms, open_bridge, trouble):
     bridge = await first_start(
         tms, open_bridge, trouble, messages=[f"/messages/sms/{number}" for number in range(1, 6)]
     )
@@ -1457,7 +1458,7 @@ async def test_pages_wait_for_their_reader_and_are_not_piled_up(tms, open_bridge
     assert len(asyncio.all_tasks()) <= 3  # nobody goes on working for a reader who left
 
 
-async def test_a_huge_message_hands_over_to_the_next_poll_and_misses_nobody(tms, open_bridge):
+async def test_huge_message_continues_at_next_poll_without_losses(tms, open_bridge):
     bridge = open_bridge(messages=[S1], interval="10s")
     tms.message(S1, recipient_counts={"total": 0})
     tms.at[f"{S1}/recipients"] = []
@@ -1476,7 +1477,7 @@ async def test_a_huge_message_hands_over_to_the_next_poll_and_misses_nobody(tms,
     assert tms.count(f"{S1}/recipients") == 11
 
 
-async def test_the_first_poll_of_all_reads_everything_however_long_it_takes(tms, open_bridge):
+async def test_very_first_poll_reads_everything_without_deadline(tms, open_bridge):
     crowd(tms, S1, 10)
     tms.takes[f"{S1}/recipients"] = 25.0
     bridge = open_bridge(messages=[S1], interval="10s")
@@ -1505,7 +1506,7 @@ async def test_asked_twice_from_one_cursor_it_yields_the_same(tms, open_bridge):
 
     async def all_pages() -> list[tuple[str, str]]:
         async with aclosing(bridge.source.pages({}, ())) as pages:
-            return [(one.key, one.status) async for page in pages for one in page.observations]
+            return [(observation.key, observation.status) async for page in pages for observation in page.observations]
 
     assert await all_pages() == await all_pages()
 
@@ -1522,7 +1523,7 @@ async def test_a_clock_set_back_puts_nothing_off(tms, open_bridge, hours):
     assert await bridge.poll() == [("sms.message.completed", S1), ("sms.recipient.sent", f"{S1}/recipients/1")]
 
 
-async def test_a_clock_set_back_in_the_middle_of_a_poll_puts_nothing_off(tms, time, open_bridge):
+async def test_clock_set_back_during_poll_delays_nothing(tms, time, open_bridge):
     tms.message(S1)
     tms.people(S1, person(S1, 1, "sending"))
     tms.at["/messages/sms"] = []
@@ -1556,15 +1557,15 @@ async def test_a_clock_set_ahead_puts_nothing_off(tms, time, open_bridge, hours)
     await bridge.poll()
     bridge.later(5)
     tms.people(S1, person(S1, 1, "failed"))
-    looks = 0
+    reads = 0
     while not await bridge.poll():
         bridge.later(5)
-        looks += 1
-        assert looks < 10
+        reads += 1
+        assert reads < 10
 
 
 @pytest.mark.parametrize(("status", "days"), [("completed", 5), ("sending", 40)])
-async def test_what_was_over_by_a_clock_that_was_ahead_is_taken_up_again(tms, time, open_bridge, status, days):
+async def test_message_ended_by_a_clock_ahead_is_followed_again(tms, time, open_bridge, status, days):
     listed = tms.message(S1, status, **({"completed_at": stamp(START)} if status == "completed" else {}))
     tms.at["/messages/sms"] = [dict(listed)]
     tms.people(S1, person(S1, 1, "sent"))
@@ -1620,7 +1621,7 @@ def test_a_setting_that_makes_no_sense_is_said_so(settings, words):
         GovDeliverySettings(type="govdelivery", token=TOKEN, **settings)
 
 
-def test_statuses_are_kept_long_enough_for_a_message_that_is_followed():
+def test_statuses_outlast_their_followed_message():
     settings = GovDeliverySettings(type="govdelivery", token=TOKEN)
     assert settings.follow_for == 72 * HOUR
     assert GovDelivery("x", settings, Clock()).retention >= settings.follow_for + 30 * 24 * HOUR
@@ -1640,7 +1641,7 @@ async def test_the_probe_tells_the_channels_and_the_price(tms, open_bridge, link
     assert probe.requests_per_day == 2 * 2 * 2880
 
 
-async def test_the_probe_names_a_channel_that_the_account_does_not_have(tms, open_bridge):
+async def test_probe_names_a_channel_missing_from_the_account(tms, open_bridge):
     tms.at["/"] = {"_links": {"sms": "/messages/sms"}}
     assert "it names no voice: take it out of channels" in (await open_bridge().source.probe()).summary
 
@@ -1653,7 +1654,7 @@ async def test_the_probe_does_without_a_root(tms, open_bridge):
         await open_bridge().source.probe()
 
 
-async def test_a_rotated_token_is_used_at_once_and_a_lost_one_is_said_so(tms, time, tmp_path):
+async def test_rotated_token_is_used_at_once_and_loss_reported(tms, time, tmp_path):
     file = tmp_path / "token"
     file.write_text("one\n")
     settings = GovDeliverySettings.model_validate(
@@ -1667,18 +1668,20 @@ async def test_a_rotated_token_is_used_at_once_and_a_lost_one_is_said_so(tms, ti
     await Bridge(tms, source).poll()
     assert set(tms.tokens) == {"one", "another"}
     await source.close()
-    fresh = GovDeliverySettings.model_validate({"type": "x", "url": tms.url, "token_file": str(file), "messages": [S1]})
-    assert GovDelivery("y", fresh, time.clock).account == source.account
-    object.__setattr__(fresh.token, "_stamp", None)
+    settings = GovDeliverySettings.model_validate(
+        {"type": "x", "url": tms.url, "token_file": str(file), "messages": [S1]}
+    )
+    assert GovDelivery("y", settings, time.clock).account == source.account
+    object.__setattr__(settings.token, "_stamp", None)
     file.unlink()
-    lost = GovDelivery("y", fresh, time.clock).account
-    assert lost == GovDelivery("z", fresh, time.clock).account != source.account
+    lost = GovDelivery("y", settings, time.clock).account
+    assert lost == GovDelivery("z", settings, time.clock).account != source.account
     with pytest.raises(errors.Unauthorized, match="the token's file cannot be read"):
-        await Bridge(tms, GovDelivery("x", fresh, time.clock)).poll()
+        await Bridge(tms, GovDelivery("x", settings, time.clock)).poll()
 
 
 @pytest.mark.parametrize("discover", [True, False])
-async def test_a_source_that_lost_its_lease_asks_for_nothing_more(tms, open_bridge, discover):
+async def test_govdelivery_stops_asking_after_losing_its_lease(tms, open_bridge, discover):
     lease_deadline = LeaseDeadline("source/city", 1e9)
 
     what = {"/": {"_links": [{"sms": "/messages/sms"}]}, "/messages/sms": [], "/messages/sms/1": tms.message("/x")}

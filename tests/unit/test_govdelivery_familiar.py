@@ -1,4 +1,4 @@
-"""A page that looks as it did when it was committed shows nothing new; whether it was committed, the cursor says."""
+"""A page that reads as it did when it was committed shows nothing new; whether it was committed, the cursor says."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class Provider:
 
     def __init__(self) -> None:
         self.statuses = dict.fromkeys(range(PAGES * 5), "sending")
-        self.looks = 0
+        self.reads = 0
         self.asked: list[str] = []
 
     async def handle(self, request: web.Request) -> web.Response:
         self.asked.append(request.path)
         if request.path == PATH:
-            self.looks += 1
-            counts = {"total": len(self.statuses), "sending": self.looks * 1000}
+            self.reads += 1
+            counts = {"total": len(self.statuses), "sending": self.reads * 1000}
             return web.json_response(
                 {"status": "sending", "created_at": "2026-03-01T00:00:00Z", "recipient_counts": counts}
             )
@@ -52,11 +52,11 @@ class Provider:
 class Store(SqliteStore):
     """A store that counts what it is asked for, and can fail at a commit."""
 
-    looked_for = 0
+    keys_read = 0
     fails_after: int | None = None
 
     async def last_seen(self, source: str, keys: Any, retention: float) -> Any:
-        self.looked_for += len(keys)
+        self.keys_read += len(keys)
         return await super().last_seen(source, keys, retention)
 
     async def commit(self, lease: Lease | None, commit: Commit) -> int:
@@ -91,14 +91,14 @@ class World:
         self.now += timedelta(seconds=after)
         lease = await self.store.acquire("source/city", "me", 3600)
         assert lease is not None
-        self.store.looked_for = 0
+        self.store.keys_read = 0
         outcome = await self.intake.poll(lease)
         assert outcome.problems == []
-        return outcome.events, outcome.observed, self.store.looked_for
+        return outcome.events, outcome.observed, self.store.keys_read
 
     async def journal(self) -> list[str]:
-        found = [json.loads(one.event.body) for one in await self.store.read("city", 0, 1000)]
-        return [f"{one['subject'].rpartition('/')[2]} {one['data']['status']}" for one in found]
+        bodies = [json.loads(entry.event.body) for entry in await self.store.read("city", 0, 1000)]
+        return [f"{body['subject'].rpartition('/')[2]} {body['data']['status']}" for body in bodies]
 
 
 @pytest.fixture
@@ -115,13 +115,13 @@ async def world(tmp_path) -> AsyncIterator[World]:
     await store.close()
 
 
-async def test_a_page_that_did_not_change_is_counted_and_not_taken_apart(world: World) -> None:
+async def test_unchanged_page_is_counted_without_parsing(world: World) -> None:
     assert await world.poll() == (21, 21, 21)
     assert await world.poll() == (0, 21, 1)
     assert world.provider.asked.count(f"{PATH}/recipients/page/4") == 2
 
 
-async def test_a_change_on_one_page_is_seen_and_costs_that_page_alone(world: World) -> None:
+async def test_changed_page_alone_is_read_again(world: World) -> None:
     await world.poll()
     world.provider.statuses[7] = "failed"
     assert await world.poll() == (1, 21, 6)
@@ -131,7 +131,7 @@ async def test_a_change_on_one_page_is_seen_and_costs_that_page_alone(world: Wor
     assert await world.poll() == (1, 21, 6)
 
 
-async def test_what_was_read_and_never_committed_is_not_taken_for_known(world: World) -> None:
+async def test_uncommitted_page_is_not_treated_as_known(world: World) -> None:
     await world.poll()
     for number in world.provider.statuses:
         world.provider.statuses[number] = "sent"
@@ -140,7 +140,7 @@ async def test_what_was_read_and_never_committed_is_not_taken_for_known(world: W
         await world.poll()
     world.store.fails_after = None
     await world.poll()
-    assert sorted(one for one in await world.journal() if one.endswith("sent")) == sorted(
+    assert sorted(line for line in await world.journal() if line.endswith("sent")) == sorted(
         f"{number} sent" for number in world.provider.statuses
     )
 
@@ -148,14 +148,14 @@ async def test_what_was_read_and_never_committed_is_not_taken_for_known(world: W
 async def test_a_store_that_forgot_everything_is_told_everything(world: World) -> None:
     await world.poll()
     assert await world.poll() == (0, 21, 1)
-    fresh = Store(world.store._file.path.with_name("fresh.db"), clock=Clock())
-    await fresh.open()
-    world.store, world.intake = fresh, Intake("city", "govdelivery", world.source, fresh, world.clock)
+    new_store = Store(world.store._file.path.with_name("new.db"), clock=Clock())
+    await new_store.open()
+    world.store, world.intake = new_store, Intake("city", "govdelivery", world.source, new_store, world.clock)
     assert await world.poll() == (21, 21, 21)
-    await fresh.close()
+    await new_store.close()
 
 
-async def test_another_replica_that_read_it_meanwhile_makes_our_memory_void(world: World) -> None:
+async def test_page_cache_is_dropped_after_another_replicas_read(world: World) -> None:
     await world.poll()
     mine, my_intake = world.source, world.intake
     world.begin()

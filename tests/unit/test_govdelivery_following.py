@@ -63,7 +63,7 @@ def test_the_cursor_says_little_of_a_quiet_message():
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "5", "null", "{}", '{"due":1}', '{"x":1}', '{"due":1,"found":1,"sweep":[1]}']
 )
-def test_an_entry_that_cannot_be_read_is_due_and_knows_nothing(text):
+def test_unreadable_entry_is_due_and_knows_nothing(text):
     assert MessageState.load(text) == MessageState(due=0.0, found=0.0)
     assert ListState.load(text) == ListState()
 
@@ -120,12 +120,15 @@ ITEMS = st.dictionaries(st.sampled_from(FIELDS), ANYTHING, max_size=8) | st.buil
 def test_no_item_is_more_than_passed_over(items, detail):
     for channel in ("sms", "voice"):
         message, recipient = kinds(channel, {})
-        found = list(observations(recipient, f"/messages/{channel}/1", items, detail))
-        found += [Observation(message, f"/messages/{channel}/1", MESSAGE_KEY, one.status, one.item) for one in found]
-        for one in found:
-            assert one.key
-            assert one.status
-            facts = one.kind.describe(one)
+        seen = list(observations(recipient, f"/messages/{channel}/1", items, detail))
+        seen += [
+            Observation(message, f"/messages/{channel}/1", MESSAGE_KEY, observation.status, observation.item)
+            for observation in seen
+        ]
+        for observation in seen:
+            assert observation.key
+            assert observation.status
+            facts = observation.kind.describe(observation)
             data = facts.model(
                 channel=channel,
                 status="x",
@@ -134,15 +137,15 @@ def test_no_item_is_more_than_passed_over(items, detail):
                 **facts.fields,
             )
             json.loads(data.model_dump_json())
-            content = {"body"} if one.kind is message else {"phone", "formatted_phone"}
+            content = {"body"} if observation.kind is message else {"phone", "formatted_phone"}
             assert not {"_links", *content} & set(facts.fields["provider"])
             assert facts.subject.startswith("/messages/")
 
 
 @given(ANYTHING)
 def test_no_value_is_more_than_no_count(value):
-    found = counts(value)
-    assert found is None or (found and all(isinstance(count, int) for count in found.values()))
+    parsed = counts(value)
+    assert parsed is None or (parsed and all(isinstance(count, int) for count in parsed.values()))
     assert epoch(value) is None or isinstance(value, str)
 
 
@@ -169,7 +172,7 @@ def test_the_order_of_statuses_is_the_providers(lifecycle, seen, status, transit
     assert classify(lifecycle, seen, status).transition == transition
 
 
-def test_inconclusive_is_not_final_and_every_detail_belongs_to_a_final_status():
+def test_inconclusive_is_not_final_and_details_are_final():
     assert RECIPIENT.finals == {"sent", "failed", "blacklisted", "canceled"}
     assert MESSAGE.finals == {"completed", "canceled"}
     assert set(DETAILS) <= RECIPIENT.finals

@@ -90,8 +90,8 @@ async def serving() -> AsyncIterator[Far]:
 
 @pytest.fixture
 async def far():
-    async with serving() as one:
-        yield one
+    async with serving() as server:
+        yield server
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ async def refused(
     return error
 
 
-async def test_an_answer_says_when_it_was_asked_for_and_when_it_came(far, time, open_client):
+async def test_response_has_request_time_and_arrival_time(far, time, open_client):
     far.says(text='{"a": 1}', headers={"X-One": "two"})
     answer = await open_client().get("/messages/sms", {"page_size": 100, "$x": "+1"})
     assert (answer.status, answer.json(), answer.headers["x-one"], answer.unchanged) == (200, {"a": 1}, "two", False)
@@ -230,7 +230,7 @@ async def test_202_is_an_answer_for_those_who_want_it(far, open_client):
     ],
 )
 @pytest.mark.parametrize("status", [202, 429, 503])
-async def test_the_wish_to_wait_is_read_as_seconds_and_as_a_date(far, open_client, status, value, seconds):
+async def test_retry_after_is_read_as_seconds_and_date(far, open_client, status, value, seconds):
     headers = {"Date": format_datetime(NOW, usegmt=True), "Retry-After": value}
     far.says(lambda: web.Response(status=status, headers=headers))
     error = await refused(open_client())
@@ -238,7 +238,7 @@ async def test_the_wish_to_wait_is_read_as_seconds_and_as_a_date(far, open_clien
     assert error.retry_after == (seconds if seconds is None else pytest.approx(seconds, abs=0.5))
 
 
-async def test_after_a_wish_for_quiet_nothing_is_asked_until_it_is_over(far, time, open_client):
+async def test_nothing_is_asked_before_retry_after_ends(far, time, open_client):
     far.says(lambda: web.Response(status=429, headers={"Retry-After": "60"}), lambda: web.Response(text="{}"))
     client = open_client()
     await refused(client)
@@ -253,7 +253,7 @@ async def test_after_a_wish_for_quiet_nothing_is_asked_until_it_is_over(far, tim
 
 
 @pytest.mark.parametrize("status", [502, 503, 504])
-async def test_a_gateway_that_hiccups_is_asked_again_at_once_a_few_times(far, time, open_client, status):
+async def test_gateway_error_is_retried_at_once_a_few_times(far, time, open_client, status):
     far.says(lambda: web.Response(status=status), lambda: web.Response(status=status), lambda: web.Response(text="{}"))
     assert (await open_client().get("/")).status == 200
     far.requests.clear()
@@ -263,7 +263,7 @@ async def test_a_gateway_that_hiccups_is_asked_again_at_once_a_few_times(far, ti
     assert max(time.slept) < 1.5
 
 
-async def test_a_gateway_that_names_a_time_is_not_asked_again_at_once(far, open_client):
+async def test_gateway_error_with_retry_after_is_not_retried_at_once(far, open_client):
     far.says(lambda: web.Response(status=503, headers={"Retry-After": "1"}))
     await refused(open_client())
     assert len(far.requests) == 1
@@ -281,7 +281,7 @@ async def test_a_gateway_that_names_a_time_is_not_asked_again_at_once(far, open_
         (b"\xff\xfe\x00", "torn JSON"),
     ],
 )
-async def test_an_answer_that_is_not_json_is_named_and_not_quoted(far, open_client, body, shape):
+async def test_non_json_answer_is_named_and_not_quoted(far, open_client, body, shape):
     far.says(body=body)
     answer = await open_client().get("/messages/sms")
     with pytest.raises(ProviderError, match=f"^GET /messages/sms: the provider answered {shape} instead of JSON$"):
@@ -332,7 +332,7 @@ async def test_a_path_in_the_configured_address_stands_before_every_path(far, op
     assert far.requests[0].raw_path == path
 
 
-async def test_a_link_without_the_configured_path_leads_to_the_next_page_all_the_same(far, open_client):
+async def test_link_without_configured_path_leads_to_next_page(far, open_client):
     far.says(text="[]", headers={"Link": '</messages/sms?page=2>; rel="next"'})
     client = open_client(f"{far.url}tms")
     await client.get((await client.get("/messages/sms")).link("next"))
@@ -358,7 +358,7 @@ async def test_the_next_page_is_found_however_its_link_is_written(far, open_clie
     ]
 
 
-async def test_a_link_that_cannot_be_read_is_an_error_and_not_the_end(far, open_client):
+async def test_unreadable_link_is_an_error_not_the_end(far, open_client):
     far.says(headers={"Link": '<http://[::1>; rel="next"'})
     answer = await open_client().get("/x")
     with pytest.raises(ProviderError, match="the link 'next' cannot be read"):
@@ -384,7 +384,7 @@ async def test_an_answer_without_end_is_cut_off(far, open_client, announced):
     assert str(error) == "GET /messages/sms/1: the answer is larger than 1 MiB; ask for less at once"
 
 
-async def test_a_small_answer_that_unpacks_into_a_huge_one_is_cut_off(far, open_client):
+async def test_compression_bomb_is_cut_off(far, open_client):
     far.says(body=gzip.compress(bytes(4 << 20)), headers={"Content-Encoding": "gzip"})
     assert isinstance(await refused(open_client(limits=HttpLimits(body=1 << 20))), TooLarge)
 
@@ -462,7 +462,7 @@ async def test_a_name_that_nobody_knows_is_said_so(open_client):
     assert "cannot be resolved" in str(await refused(open_client("http://provider.invalid")))
 
 
-async def test_a_token_with_a_line_break_is_said_so_without_it(far, time):
+async def test_token_with_line_break_is_reported_without_it(far, time):
     async def headers():
         return {"X-AUTH-TOKEN": f"{TOKEN}\r\nX: y"}
 
@@ -471,7 +471,7 @@ async def test_a_token_with_a_line_break_is_said_so_without_it(far, time):
     await client.close()
 
 
-async def test_a_defect_of_ours_is_not_dressed_up_as_the_providers(far, open_client):
+async def test_own_defect_is_not_reported_as_the_providers(far, open_client):
     with pytest.raises(TypeError):
         await open_client().post_json("/v2/token", object())
 
@@ -485,7 +485,7 @@ async def test_json_can_be_sent(far, open_client):
     assert answer.json() == {"method": "POST", "got": {"grant_type": "client_credentials"}}
 
 
-async def test_a_page_that_stands_as_before_is_not_sent_again_and_still_read(far, time, open_client):
+async def test_unmodified_page_is_not_resent_but_still_read(far, time, open_client):
     async def answer(request: web.Request) -> web.Response:
         if request.headers.get("If-None-Match") == '"1"':
             assert request.headers["If-Modified-Since"] == "Wed, 01 May 2024 12:00:00 GMT"
@@ -510,7 +510,7 @@ async def test_a_page_that_stands_as_before_is_not_sent_again_and_still_read(far
 @pytest.mark.parametrize(
     "body", [b'[{"id": 9, "sta', b"<html>", b"", b'{"error": "later"}'], ids=["torn", "html", "nothing", "shape"]
 )
-async def test_an_answer_that_cannot_be_used_is_asked_for_whole_the_next_time(far, open_client, body):
+async def test_unusable_answer_is_requested_whole_next_time(far, open_client, body):
     bodies = [body, b"[1]"]
 
     async def answer(request):
@@ -536,7 +536,7 @@ async def test_a_client_without_a_memory_makes_no_conditional_request(far, open_
     assert not any("If-None-Match" in request.headers for request in far.requests)
 
 
-async def test_a_page_that_stands_as_before_has_the_time_and_the_links_of_now(far, open_client):
+async def test_unmodified_page_has_current_time_and_links(far, open_client):
     far.says(
         web.Response(
             text="[1]", headers={"ETag": '"1"', "Date": "Wed, 01 May 2024 12:00:00 GMT", "Link": "</2>;rel=next"}
@@ -551,7 +551,7 @@ async def test_a_page_that_stands_as_before_has_the_time_and_the_links_of_now(fa
     assert third.json() == [1]
 
 
-async def test_what_changes_twice_in_one_second_is_not_taken_for_unchanged(far, open_client):
+async def test_second_change_within_one_second_is_noticed(far, open_client):
     modified = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
     body, date = ["first"], [modified]
 
@@ -623,7 +623,7 @@ async def test_a_private_authority_and_a_client_certificate_are_honoured(secure,
     assert (await client.get("/")).status == 200
 
 
-async def test_a_certificate_is_never_taken_unverified(secure, open_client):
+async def test_unverified_certificate_is_never_accepted(secure, open_client):
     assert "certificate is not trusted" in str(await refused(open_client(secure)))
 
 
@@ -675,7 +675,7 @@ def test_in_no_second_is_more_started_than_the_budget_allows(rate, waits, pauses
 
 
 @pytest.mark.parametrize("rate", [4.0, 500.0])
-async def test_the_budget_is_used_up_when_there_is_enough_to_do(time, rate):
+async def test_budget_is_fully_used_when_enough_is_waiting(time, rate):
     limiter = Limiter(rate, time.clock)
     count = int(rate * 5)
     for _ in range(count):
@@ -706,16 +706,16 @@ async def test_one_who_gave_up_waiting_costs_the_others_nothing(time):
     assert not limiter._queue.locked()
 
 
-async def test_sources_of_one_account_share_a_budget_and_the_lowest_holds(time):
+async def test_account_shares_the_lowest_budget_among_its_sources(time):
     key = account_key("https://tms.govdelivery.com/", TOKEN)
-    one = shared_limiter(key, 4.0, time.clock)
+    limiter = shared_limiter(key, 4.0, time.clock)
     assert TOKEN not in key
     assert account_key("https://TMS.govdelivery.com:443", TOKEN) == key
     assert account_key("https://tms.govdelivery.com", "another") != key
-    assert shared_limiter(key, 2.0, time.clock) is one
-    assert shared_limiter(key, 8.0, time.clock) is one
-    assert one.rate == 2.0
-    assert shared_limiter("other", 2.0, time.clock) is not one
+    assert shared_limiter(key, 2.0, time.clock) is limiter
+    assert shared_limiter(key, 8.0, time.clock) is limiter
+    assert limiter.rate == 2.0
+    assert shared_limiter("other", 2.0, time.clock) is not limiter
 
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf")])

@@ -46,12 +46,12 @@ def said(events: list[dict]) -> list[tuple[str, str, str]]:
     ]
 
 
-async def test_a_transition_is_an_event_and_the_same_status_again_is_none(store) -> None:
+async def test_transition_is_an_event_and_repeated_status_is_none(store) -> None:
     source = ScriptedSource([[page(observe("1", "new"))], [page(observe("1", "new"))], [page(observe("1", "failed"))]])
     _, _, rounds = await run(store, source)
     assert said(await journal(store)) == [("1", "new", "first"), ("1", "failed", "skip")]
-    assert [one.events for one in rounds] == [1, 0, 1]
-    assert [one.observed for one in rounds] == [1, 1, 1]
+    assert [entry.events for entry in rounds] == [1, 0, 1]
+    assert [entry.observed for entry in rounds] == [1, 1, 1]
 
 
 async def test_the_same_resource_twice_on_a_page_is_one_resource(store) -> None:
@@ -59,7 +59,7 @@ async def test_the_same_resource_twice_on_a_page_is_one_resource(store) -> None:
     assert said(await journal(store)) == [("1", "new", "first"), ("1", "sending", "advance")]
 
 
-async def test_the_same_resource_on_two_pages_that_are_committed_together_is_one_resource(store) -> None:
+async def test_resource_on_two_pages_of_a_commit_is_one(store) -> None:
     pages = [
         page(observe("1", "new")),
         page(observe("1", "sending"), minute=1),
@@ -76,10 +76,10 @@ def recorded(events: list[dict]) -> list[timedelta]:
     return [datetime.fromisoformat(event["recordedtime"]) - AT for event in events]
 
 
-async def test_of_a_resource_that_moved_twice_within_a_commit_the_latest_is_recorded_last(store) -> None:
-    one = [observe("1", "new"), observe("2", "new")]
+async def test_resource_moving_twice_in_a_commit_records_latest_last(store) -> None:
+    observations = [observe("1", "new"), observe("2", "new")]
     other = [observe("2", "sending"), observe("1", "sending"), observe("2", "failed")]
-    await run(store, ScriptedSource([[page(*one), page(*other, minute=1)]]))
+    await run(store, ScriptedSource([[page(*observations), page(*other, minute=1)]]))
     events = await journal(store)
     assert [name for name, _, _ in said(events)] == ["1", "2", "2", "1", "2"]
     times = recorded(events)
@@ -87,10 +87,10 @@ async def test_of_a_resource_that_moved_twice_within_a_commit_the_latest_is_reco
 
 
 @given(st.lists(st.integers(-59_000, 2_000), max_size=30))
-def test_however_little_a_clock_goes_on_or_is_set_back_a_later_commit_is_recorded_later(steps) -> None:
+def test_later_commit_is_recorded_later_by_any_clock(steps) -> None:
     now = AT
 
-    async def tell(folder: Path) -> list[dict]:
+    async def record(folder: Path) -> list[dict]:
         nonlocal now
         store = SqliteStore(folder / "bridge.db", clock=Clock())
         await store.open()
@@ -106,12 +106,12 @@ def test_however_little_a_clock_goes_on_or_is_set_back_a_later_commit_is_recorde
             await store.close()
 
     with tempfile.TemporaryDirectory() as folder:
-        times = recorded(asyncio.run(tell(Path(folder))))
+        times = recorded(asyncio.run(record(Path(folder))))
     assert len(times) == len(steps)
-    assert all(one < other for one, other in pairwise(times))
+    assert all(earlier < other for earlier, other in pairwise(times))
 
 
-async def test_what_follows_another_process_is_recorded_after_what_that_one_recorded(store) -> None:
+async def test_record_time_follows_another_processs_records(store) -> None:
     lease = await store.acquire("source/city", "me", 30)
     sources = [
         ScriptedSource([[page(observe("1", "new"))], [page(observe("1", "failed"))]]),
@@ -129,7 +129,7 @@ async def test_what_follows_another_process_is_recorded_after_what_that_one_reco
     assert recorded(events) == [timedelta(0), timedelta(seconds=20), timedelta(seconds=20, milliseconds=1)]
 
 
-async def test_a_clock_that_is_set_back_by_more_than_a_minute_is_believed(store) -> None:
+async def test_clock_set_back_over_a_minute_is_believed(store) -> None:
     now = AT + timedelta(hours=1)
     source = ScriptedSource([[page(observe("1", "new"))], [page(observe("1", "failed"))]])
     intake = Intake("city", "govdelivery", source, store, Clock(now=lambda: now))
@@ -141,36 +141,37 @@ async def test_a_clock_that_is_set_back_by_more_than_a_minute_is_believed(store)
 
 
 async def test_pages_that_came_while_one_was_committed_are_committed_together(store) -> None:
-    heard: list[tuple[int, list[str]]] = []
+    batches: list[tuple[int, list[str]]] = []
     pages = [page(observe(str(number), "new"), last=str(number)) for number in range(20)]
     await run(
         store,
         ScriptedSource([pages]),
-        committed=lambda last, events: heard.append((last, [one.id for one in events])),
+        committed=lambda last, events: batches.append((last, [event.id for event in events])),
     )
-    assert sum(len(ids) for _, ids in heard) == 20
-    assert len(heard) < 20
+    assert sum(len(ids) for _, ids in batches) == 20
+    assert len(batches) < 20
     assert (await store.cursor("city"))["last"] == "19"
     assert [(entry.position.seq, entry.event.id) for entry in await store.read("city", 0, 100)] == [
-        (last - len(ids) + index, one) for last, ids in heard for index, one in enumerate(ids, 1)
+        (last - len(ids) + index, event_id) for last, ids in batches for index, event_id in enumerate(ids, 1)
     ]
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 500])
-async def test_events_are_committed_in_one_order_in_whichever_portions_their_pages_came(
+async def test_events_are_committed_in_one_order_for_any_batches(
     store, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pages: list[Page] = []
     for number in range(30):
-        one = observe(str(number), "failed")
+        entry = observe(str(number), "failed")
         pages.append(
             page(
-                replace(one, awaits_detail=True) if number % 4 == 1 else one, **({"c": "x"} if number % 5 == 3 else {})
+                replace(entry, awaits_detail=True) if number % 4 == 1 else entry,
+                **({"c": "x"} if number % 5 == 3 else {}),
             )
         )
 
     async def portions(read):
-        everything = [one async for one in read]
+        everything = [page async for page in read]
         for start in range(0, len(everything), batch):
             yield everything[start : start + batch]
 
@@ -179,7 +180,7 @@ async def test_events_are_committed_in_one_order_in_whichever_portions_their_pag
     # What waits for its details comes before the next page that moves the cursor, and behind those that do not.
     events = await journal(store)
     assert recorded(events) == [timedelta(milliseconds=number) for number in range(30)]
-    assert [int(one) for one, _, _ in said(events)] == [
+    assert [int(subject) for subject, _, _ in said(events)] == [
         0, 2, 1, 3, 4, 6, 7, 5, 8, 10, 11, 12, 9, 14, 15, 16, 13, 17, 18, 19, 20, 22, 21, 23, 24, 26, 27, 25, 28, 29,
     ]  # fmt: skip
 
@@ -192,7 +193,7 @@ async def test_the_event_says_in_which_interval_the_change_happened(store) -> No
     assert second["data"]["observed"] == {"after": "2026-03-01T12:00:00Z", "by": "2026-03-01T12:05:00Z"}
 
 
-async def test_the_time_is_the_providers_own_and_else_that_of_observation(store) -> None:
+async def test_event_time_is_the_providers_or_else_observation(store) -> None:
     own = AT - timedelta(hours=1)
     source = ScriptedSource(
         [[page(observe("1", "sent", time=own), observe("2", "new", first_time=own), observe("3", "new"))]]
@@ -207,13 +208,13 @@ async def test_the_time_is_the_providers_own_and_else_that_of_observation(store)
     ]
 
 
-async def test_the_cursor_moves_with_the_page_and_is_what_the_next_poll_is_asked_with(store) -> None:
+async def test_cursor_moves_with_its_page_to_next_poll(store) -> None:
     source = ScriptedSource([[page(observe("1", "new"), last="7")], [page(last=None, other="x")], []])
     await run(store, source)
     assert source.cursors == [{}, {"last": "7"}, {"other": "x"}]
 
 
-async def test_a_poll_that_fails_half_way_keeps_what_it_saw_and_repeats_nothing(store) -> None:
+async def test_half_failed_poll_keeps_results_and_repeats_nothing(store) -> None:
     source = ScriptedSource(
         [
             [page(observe("1", "new")), Transient("the provider went away")],
@@ -228,13 +229,13 @@ async def test_a_poll_that_fails_half_way_keeps_what_it_saw_and_repeats_nothing(
     assert [subject for subject, _, _ in said(await journal(store))] == ["1", "2"]
 
 
-async def test_with_baseline_what_a_first_start_finds_is_recorded_and_not_published(store) -> None:
+async def test_baseline_records_first_start_without_publishing(store) -> None:
     source = ScriptedSource([[page(observe("1", "new"))], [page(observe("1", "sending"), observe("2", "new"))]])
     await run(store, source, baseline=True)
     assert said(await journal(store)) == [("1", "sending", "advance"), ("2", "new", "first")]
 
 
-async def test_with_baseline_what_a_first_start_found_and_read_later_is_recorded_and_not_published(store) -> None:
+async def test_baseline_records_deferred_first_start_reads_without_publishing(store) -> None:
     def late(*observations):
         return replace(page(*observations), backlog=True)
 
@@ -247,13 +248,13 @@ async def test_with_baseline_what_a_first_start_found_and_read_later_is_recorded
         ]
     )
     await run(store, source, baseline=True)
-    assert [one[:2] for one in said(await journal(store))] == [
+    assert [entry[:2] for entry in said(await journal(store))] == [
         ("1", "sending"), ("4", "new"), ("2", "sent"), ("3", "new"),
     ]  # fmt: skip
     assert source.completed == ["5"]
 
 
-async def test_without_baseline_what_a_first_start_found_and_read_later_is_published(store) -> None:
+async def test_without_baseline_deferred_first_start_reads_are_published(store) -> None:
     source = ScriptedSource([[page(observe("1", "new"))], [replace(page(observe("2", "new")), backlog=True)]])
     await run(store, source)
     assert said(await journal(store)) == [("1", "new", "first"), ("2", "new", "first")]
@@ -291,7 +292,7 @@ async def poll_without_details(store: SqliteStore, source: ScriptedSource) -> No
             await intake.poll(lease)
 
 
-async def test_the_cursor_does_not_move_before_what_awaits_its_details_is_committed(store) -> None:
+async def test_cursor_waits_until_pending_details_are_committed(store) -> None:
     waiting = replace(observe("1", "failed"), awaits_detail=True)
     source = ScriptedSource([[page(waiting), page(swept="yes")]], details={"1": "busy"})
     await poll_without_details(store, source)
@@ -299,7 +300,7 @@ async def test_the_cursor_does_not_move_before_what_awaits_its_details_is_commit
     assert await journal(store) == []
 
 
-async def test_a_cursor_on_the_page_that_awaits_its_details_waits_with_them(store) -> None:
+async def test_cursor_on_page_with_pending_details_waits(store) -> None:
     waiting = replace(observe("1", "failed"), awaits_detail=True)
     source = ScriptedSource([[page(waiting, observe("2", "new"), swept="yes")]] * 2, details={"1": "busy"})
     await poll_without_details(store, source)
@@ -309,7 +310,7 @@ async def test_a_cursor_on_the_page_that_awaits_its_details_waits_with_them(stor
     assert said(await journal(store)) == [("2", "new", "first"), ("1", "failed", "first")]
 
 
-async def test_a_resource_that_cannot_be_described_does_not_stop_the_others(store) -> None:
+async def test_indescribable_resource_does_not_stop_others(store) -> None:
     def describe(observation) -> Facts:
         if observation.key == "1":
             raise KeyError("phone")
@@ -332,7 +333,7 @@ async def test_a_lost_lease_commits_nothing(store) -> None:
     assert await journal(store) == []
 
 
-async def test_what_somebody_else_wrote_in_between_is_read_again_and_decided_again(store) -> None:
+async def test_concurrent_write_is_read_and_decided_again(store) -> None:
     source = ScriptedSource([[page(observe("1", "new"))]])
     intake = Intake("city", "govdelivery", source, store, Clock())
     lease = await store.acquire("source/city", "me", 30)
@@ -351,7 +352,7 @@ async def test_what_somebody_else_wrote_in_between_is_read_again_and_decided_aga
     assert said(await journal(store)) == [("1", "new", "regress")]
 
 
-async def test_a_conflict_that_does_not_end_is_raised_and_not_lost(store) -> None:
+async def test_endless_conflict_is_raised_and_not_lost(store) -> None:
     source = ScriptedSource([[page(observe("1", "new"))]])
     intake = Intake("city", "govdelivery", source, store, Clock())
     lease = await store.acquire("source/city", "me", 30)
@@ -379,7 +380,7 @@ async def test_a_stall_is_published_once_and_so_is_the_recovery(store) -> None:
     assert stalled["source"] == "/govdelivery/city"
 
 
-async def test_an_occurrence_has_the_same_id_after_the_ledger_was_lost(store, tmp_path: Path) -> None:
+async def test_occurrence_keeps_its_id_after_ledger_loss(store, tmp_path: Path) -> None:
     polls = [[page(observe("1", "sending"))], [page(observe("1", "failed"))]]
     await run(store, ScriptedSource([*polls]))
     other = SqliteStore(tmp_path / "other.db", clock=Clock())

@@ -76,11 +76,11 @@ def test_a_status_entered_a_second_time_is_another_occurrence() -> None:
     assert occurrences == [("sending", 0), ("failed", 0), ("sending", 1), ("failed", 1), ("sending", 2)]
 
 
-def test_two_unknown_statuses_are_two_events_and_the_same_one_is_none() -> None:
+def test_different_unknown_statuses_are_separate_events() -> None:
     assert [status for status, _ in walk(["paused", "paused", "halted", "paused"])[0]] == [UNKNOWN] * 3
 
 
-def test_with_marks_each_occurrence_of_the_provider_is_one_event_in_any_order() -> None:
+def test_occurrence_ids_make_one_event_each_in_any_order() -> None:
     history = None
     made = []
     for mark in ["7", "9", "7", "8", "9", "8"]:
@@ -92,13 +92,13 @@ def test_with_marks_each_occurrence_of_the_provider_is_one_event_in_any_order() 
 
 
 @given(st.lists(STATUSES, max_size=30))
-def test_a_trail_is_read_back_as_it_was_written(statuses: list[str]) -> None:
+def test_status_history_is_read_back_as_written(statuses: list[str]) -> None:
     _, history = walk(statuses)
     assert str(StatusHistory.parse(history)) == (history or "")
 
 
 @given(st.lists(st.sampled_from(["a,b", "1|2", "é", "%2C", "x"]), max_size=8))
-def test_marks_of_any_text_are_read_back_as_they_were_written(marks: list[str]) -> None:
+def test_occurrence_ids_of_any_text_are_read_back(marks: list[str]) -> None:
     history = StatusHistory()
     for mark in marks:
         history = history.enter("f", mark)
@@ -106,11 +106,11 @@ def test_marks_of_any_text_are_read_back_as_they_were_written(marks: list[str]) 
 
 
 @given(st.lists(STATUSES, min_size=1, max_size=12), st.data())
-def test_whatever_the_moments_of_the_polls_the_last_status_is_the_same(history: list[str], data: st.DataObject) -> None:
-    looks = data.draw(st.lists(st.integers(0, len(history) - 1), max_size=20).map(sorted))
-    _, often = walk(history)
-    _, seldom = walk([history[look] for look in looks] + [history[-1]])
-    assert StatusHistory.parse(often).last == StatusHistory.parse(seldom).last
+def test_last_status_is_the_same_for_any_poll_times(history: list[str], data: st.DataObject) -> None:
+    polls = data.draw(st.lists(st.integers(0, len(history) - 1), max_size=20).map(sorted))
+    _, often_polled = walk(history)
+    _, rarely_polled = walk([history[index] for index in polls] + [history[-1]])
+    assert StatusHistory.parse(often_polled).last == StatusHistory.parse(rarely_polled).last
 
 
 TRUE_HISTORIES = st.sampled_from(
@@ -124,11 +124,9 @@ TRUE_HISTORIES = st.sampled_from(
 
 
 @given(TRUE_HISTORIES, st.data())
-def test_on_a_true_history_only_states_that_no_poll_saw_are_missing_and_that_is_flagged(
-    history: list[str], data: st.DataObject
-) -> None:
-    looks = data.draw(st.lists(st.integers(0, len(history) - 1), min_size=1, max_size=10).map(sorted))
-    seen = [history[look] for look in looks]
+def test_only_unseen_states_are_missing_and_are_flagged(history: list[str], data: st.DataObject) -> None:
+    polls = data.draw(st.lists(st.integers(0, len(history) - 1), min_size=1, max_size=10).map(sorted))
+    seen = [history[index] for index in polls]
     changes, _ = walk(seen)
     assert [status for status, _ in changes] == list(dict.fromkeys(seen))
     for (before, _), (after, transition) in itertools.pairwise(changes):
@@ -149,7 +147,7 @@ def test_reordered_answers_end_where_the_provider_ends_and_drop_nothing(order: l
     assert {status for status, _ in changes} == {*order, last}
 
 
-def test_a_table_with_a_status_that_no_value_leads_to_is_refused() -> None:
+def test_status_without_a_value_in_the_table_is_refused() -> None:
     with pytest.raises(ValueError, match="gone"):
         Lifecycle({"new": "new"}, {"new": ("gone",)}, frozenset())
 

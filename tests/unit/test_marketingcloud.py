@@ -167,8 +167,8 @@ class Vendor:
             return web.Response(status=self.token_answer[0], text=self.token_answer[1])
         text = f"token-{len(self.tokens)}"
         self.valid.add(f"Bearer {text}")
-        told = {"access_token": text, "token_type": "Bearer", "expires_in": 1079, "rest_instance_url": self.url}
-        return web.json_response(told | (self.token or {}))
+        granted = {"access_token": text, "token_type": "Bearer", "expires_in": 1079, "rest_instance_url": self.url}
+        return web.json_response(granted | (self.token or {}))
 
     async def give_events(self, request: web.Request) -> web.Response:
         self.requests.append(request)
@@ -184,7 +184,7 @@ class Vendor:
     def answer(self, request: web.Request) -> web.Response:
         after = int(request.query.get("lastEventId", 0))
         size = min(int(request.query["$pageSize"]), self.page or 10_000)
-        rest = [one for one in self.events if one["eventID"] > after - self.inclusive]
+        rest = [event for event in self.events if event["eventID"] > after - self.inclusive]
         shown = rest[:size]
         if not shown and self.empty != "list":
             return {
@@ -193,7 +193,7 @@ class Vendor:
                 "none": lambda: web.Response(status=204),
                 "zero": lambda: web.json_response({"lastEventID": 0, "count": 0, "messages": []}),
             }[self.empty]()
-        highest = max((one["eventID"] for one in shown), default=after)
+        highest = max((event["eventID"] for event in shown), default=after)
         state = {
             "beyond": {"lastEventID": highest if len(rest) > size else max(highest, after)},
             "echo": {"lastEventID": after},
@@ -204,7 +204,9 @@ class Vendor:
         return web.json_response({"count": len(shown), "messages": shown, **state})
 
     def places(self) -> list[int | None]:
-        return [int(one.query["lastEventId"]) if "lastEventId" in one.query else None for one in self.requests]
+        return [
+            int(request.query["lastEventId"]) if "lastEventId" in request.query else None for request in self.requests
+        ]
 
 
 @pytest.fixture
@@ -214,13 +216,13 @@ def time():
 
 @pytest.fixture
 async def vendor():
-    one = Vendor()
+    vendor = Vendor()
     app = web.Application()
-    app.router.add_post("/v2/token", one.give_token)
-    app.router.add_get("/{tail:.*}", one.give_events)
+    app.router.add_post("/v2/token", vendor.give_token)
+    app.router.add_get("/{tail:.*}", vendor.give_events)
     async with TestServer(app) as server:
-        one.url = str(server.make_url("/"))
-        yield one
+        vendor.url = str(server.make_url("/"))
+        yield vendor
 
 
 @dataclass
@@ -258,15 +260,15 @@ async def bridge(vendor, time):
 
 async def test_the_vendors_example_becomes_one_event_with_everything_in_it(vendor, bridge) -> None:
     vendor.feed = [EXAMPLE.encode()]
-    one = bridge()
-    await one.poll()
-    (event,) = one.memory.events
+    poller = bridge()
+    await poller.poll()
+    (event,) = poller.memory.events
     assert type(event) is SMSNotSent
     assert event.topic == "sms.message.not_sent"
     assert event.type == "bridge.sms.message.not_sent"
     assert event.source == "/marketingcloud/journeys"
     assert event.subject == "/messaging/v1/sms/messages/%E2%80%A6"
-    data = json.loads(one.memory.bodies[0])
+    data = json.loads(poller.memory.bodies[0])
     assert data["time"] == "2018-12-17T19:05:40.947Z"
     assert data["data"].pop("observed")["after"] is None
     assert data["data"] == {
@@ -274,10 +276,10 @@ async def test_the_vendors_example_becomes_one_event_with_everything_in_it(vendo
         "event_id": 35760, "code": 24, "reason": "…", "definition": "account-reset", "message_key": "…",
         "contact_key": "…", "phone": None, "provider_time": "2018-12-17T13:05:40.947",
     }  # fmt: skip
-    assert one.memory.entries["sms.last"] == "35774"
+    assert poller.memory.entries["sms.last"] == "35774"
 
 
-def test_every_field_of_the_vendors_reference_table_is_read_at_the_top_level() -> None:
+def test_documented_fields_are_read_at_the_top_level() -> None:
     rows = re.findall(r"^\s(\w+?)(integer|string)(?=[A-Z])", SEED, re.MULTILINE)
     samples = {
         "statusCode": 5, "statusMessage": "why", "eventCategoryType": "SMSNotSent", "timestamp": "2018-12-17T13:05:40.94",
@@ -285,18 +287,18 @@ def test_every_field_of_the_vendors_reference_table_is_read_at_the_top_level() -
     }  # fmt: skip
     names = {name for name, _ in rows}
     assert names == {*samples, "lastEventID"}
-    one = observe("sms", FEEDS["sms"].kind({}), samples)
-    facts = one.kind.describe(one)
+    observation = observe("sms", FEEDS["sms"].kind({}), samples)
+    facts = observation.kind.describe(observation)
     assert all(value is not None for value in facts.fields.values())
     assert facts.fields["provider"] == {}
     assert watermark({"lastEventID": 7}) == 7
 
 
-async def test_what_is_asked_is_what_the_vendors_page_shows_with_a_readable_dollar(vendor, bridge) -> None:
+async def test_request_matches_the_vendors_page_with_readable_dollar(vendor, bridge) -> None:
     vendor.events = [sent(number) for number in (1, 2, 3)]
     await bridge(page_size=2).poll()
     assert SEED.splitlines()[0] == f"GET {PATH}?type=notSent"
-    assert [one.raw_path for one in vendor.requests] == [
+    assert [request.raw_path for request in vendor.requests] == [
         f"{PATH}?type=notSent&$pageSize=2",
         f"{PATH}?type=notSent&$pageSize=2&lastEventId=2",
         f"{PATH}?type=notSent&$pageSize=2&lastEventId=3",
@@ -304,7 +306,7 @@ async def test_what_is_asked_is_what_the_vendors_page_shows_with_a_readable_doll
     assert all(f"{name}" in SEED for name in ("$pageSize", "lastEventId"))
 
 
-async def test_a_rest_address_with_a_path_and_a_setting_that_overrides_it_are_used(vendor, bridge) -> None:
+async def test_rest_address_path_and_its_override_are_used(vendor, bridge) -> None:
     vendor.token = {"rest_instance_url": f"{vendor.url}base/"}
     await bridge().poll()
     assert vendor.requests[-1].path == f"/base{PATH}"
@@ -320,36 +322,34 @@ async def test_a_rest_address_with_a_path_and_a_setting_that_overrides_it_are_us
     ("account", "told"),
     [({}, {}), ({"account_id": 1234567}, {"account_id": "1234567"}), ({"account_id": "12"}, {"account_id": "12"})],
 )
-async def test_the_token_request_is_the_documented_one(vendor, bridge, account, told) -> None:
+async def test_the_token_request_is_the_documented_one(vendor, bridge, account, account_id) -> None:
     await bridge(**account).poll()
     expected = {"grant_type": "client_credentials", "client_id": "id", "client_secret": SECRET}
-    assert vendor.tokens == [expected | told]
+    assert vendor.tokens == [expected | account_id]
 
 
 async def test_a_token_is_used_until_shortly_before_it_expires(vendor, bridge, time) -> None:
-    one = bridge()
-    await one.poll()
+    poller = bridge()
+    await poller.poll()
     time.passes(seconds=1000)
-    await one.poll()
+    await poller.poll()
     assert len(vendor.tokens) == 1
     time.passes(seconds=20)
-    await one.poll()
+    await poller.poll()
     assert len(vendor.tokens) == 2
     assert vendor.requests[-1].headers["Authorization"] == "Bearer token-2"
 
 
-@pytest.mark.parametrize("told", [None, "soon", 0, -5, "1e9", 10**9, {}, True])
-async def test_a_token_that_does_not_say_when_it_expires_is_renewed_every_few_minutes(
-    vendor, bridge, time, told
-) -> None:
-    vendor.token = {"expires_in": told}
-    one = bridge()
-    await one.poll()
+@pytest.mark.parametrize("expires_in", [None, "soon", 0, -5, "1e9", 10**9, {}, True])
+async def test_token_without_expiry_is_renewed_every_few_minutes(vendor, bridge, time, expires_in) -> None:
+    vendor.token = {"expires_in": expires_in}
+    poller = bridge()
+    await poller.poll()
     time.passes(seconds=500)
-    await one.poll()
+    await poller.poll()
     assert len(vendor.tokens) == 1
     time.passes(seconds=100)
-    await one.poll()
+    await poller.poll()
     assert len(vendor.tokens) == 2
 
 
@@ -363,22 +363,22 @@ async def test_one_token_request_is_in_flight_for_all(vendor, bridge) -> None:
     assert len(vendor.tokens) == 1
 
 
-async def test_a_token_that_is_refused_is_dropped_and_a_fresh_one_tried_once(vendor, bridge) -> None:
+async def test_refused_token_is_renewed_and_retried_once(vendor, bridge) -> None:
     vendor.events = [sent(1)]
-    one = bridge()
-    await one.poll()
+    poller = bridge()
+    await poller.poll()
     vendor.valid.clear()
     vendor.events.append(sent(2))
-    await one.poll()
-    assert one.memory.numbers == [1, 2]
+    await poller.poll()
+    assert poller.memory.numbers == [1, 2]
     assert len(vendor.tokens) == 2
 
 
-async def test_when_the_fresh_token_is_refused_as_well_an_operator_has_to_look(vendor, bridge) -> None:
+async def test_second_token_refusal_needs_an_operator(vendor, bridge) -> None:
     vendor.refused = {PATH}
-    one = bridge()
+    poller = bridge()
     with pytest.raises(errors.Unauthorized, match="403") as caught:
-        await one.poll()
+        await poller.poll()
     assert len(vendor.tokens) == 2
     assert len(vendor.requests) == 2
     assert "token-" not in str(caught.value)
@@ -423,9 +423,7 @@ async def test_dropping_an_old_token_leaves_the_new_one_alone(vendor, bridge) ->
         (200, '["cl13nt-s3cr3t"]', errors.Transient, "no access_token"),
     ],
 )
-async def test_why_there_is_no_token_is_said_without_quoting_the_answer(
-    vendor, bridge, status, body, kind, words
-) -> None:
+async def test_missing_token_is_explained_without_quoting_the_answer(vendor, bridge, status, body, kind, words) -> None:
     vendor.token_answer = status, body
     with pytest.raises(kind, match=words) as caught:
         await bridge().poll()
@@ -434,9 +432,11 @@ async def test_why_there_is_no_token_is_said_without_quoting_the_answer(
     assert len(vendor.tokens) == 1
 
 
-@pytest.mark.parametrize("told", [None, "", "rest.example.com", "ftp://x.example/", "https://u:p@x.example/", 7, {}])
-async def test_a_rest_address_that_cannot_be_used_is_said_with_the_setting_that_helps(vendor, bridge, told) -> None:
-    vendor.token = {"rest_instance_url": told}
+@pytest.mark.parametrize(
+    "rest_url", [None, "", "rest.example.com", "ftp://x.example/", "https://u:p@x.example/", 7, {}]
+)
+async def test_unusable_rest_address_names_the_helpful_setting(vendor, bridge, rest_url) -> None:
+    vendor.token = {"rest_instance_url": rest_url}
     with pytest.raises(errors.Permanent, match="set rest_url"):
         await bridge().poll()
 
@@ -446,14 +446,14 @@ def tokens_of(auth_url: str, time: Time):
     return MarketingCloud("journeys", MarketingCloudSettings.model_validate(values), time.clock)._rest._tokens
 
 
-def test_a_token_given_out_encrypted_is_not_sent_in_the_open(time) -> None:
+def test_encrypted_token_is_not_sent_in_the_open(time) -> None:
     tokens = tokens_of("https://sub.auth.marketingcloudapis.com", time)
     with pytest.raises(errors.Permanent, match="not encrypted"):
         tokens._rest("http://sub.rest.marketingcloudapis.com/")
     assert tokens._rest("https://sub.rest.marketingcloudapis.com/") == "https://sub.rest.marketingcloudapis.com/"
 
 
-def test_where_the_token_names_no_host_the_vendors_naming_is_followed(time) -> None:
+def test_token_without_host_uses_the_vendors_naming(time) -> None:
     assert (
         tokens_of("https://sub.auth.marketingcloudapis.com", time)._rest(None)
         == "https://sub.rest.marketingcloudapis.com"
@@ -461,15 +461,15 @@ def test_where_the_token_names_no_host_the_vendors_naming_is_followed(time) -> N
 
 
 async def test_a_token_for_another_host_moves_the_client_there(vendor, bridge, time) -> None:
-    one = bridge()
-    await one.poll()
+    poller = bridge()
+    await poller.poll()
     vendor.token = {"rest_instance_url": f"{vendor.url}stack2/"}
     time.passes(hours=1)
-    await one.poll()
+    await poller.poll()
     assert [asked.path for asked in vendor.requests] == [PATH, f"/stack2{PATH}"]
 
 
-async def test_a_token_goes_to_its_own_host_only_however_often_it_is_renewed(vendor, bridge, monkeypatch) -> None:
+async def test_renewed_token_goes_to_its_own_host_only(vendor, bridge, monkeypatch) -> None:
     source = bridge(kinds=["sms", "email"]).source
     numbers = itertools.count()
 
@@ -505,9 +505,9 @@ async def test_a_token_goes_to_its_own_host_only_however_often_it_is_renewed(ven
 )
 async def test_every_category_is_a_typed_event(vendor, bridge, kind, category, expected, topic) -> None:
     vendor.events = [sent(1, eventCategoryType=category)]
-    one = bridge(kinds=[kind])
-    await one.poll()
-    (event,) = one.memory.events
+    poller = bridge(kinds=[kind])
+    await poller.poll()
+    (event,) = poller.memory.events
     assert type(event) is expected
     assert type(event.data) is SendData
     assert event.topic == topic
@@ -515,11 +515,11 @@ async def test_every_category_is_a_typed_event(vendor, bridge, kind, category, e
     assert vendor.requests[0].path == f"/messaging/v1/{kind}/messages/"
 
 
-async def test_a_category_that_nobody_knows_is_an_event_all_the_same(vendor, bridge) -> None:
+async def test_unknown_category_is_still_an_event(vendor, bridge) -> None:
     vendor.events = [sent(1, "SMSParked"), sent(2)]
-    one = bridge()
-    await one.poll()
-    unknown, known = one.memory.events
+    poller = bridge()
+    await poller.poll()
+    unknown, known = poller.memory.events
     assert isinstance(unknown, UnknownStatus)
     assert unknown.topic == "sms.message.unknown"
     assert unknown.data.provider_status == "TransactionalSendEvents.SMSParked"
@@ -530,9 +530,9 @@ async def test_a_category_that_nobody_knows_is_an_event_all_the_same(vendor, bri
 @pytest.mark.parametrize("name", ["SMSParked", "TransactionalSendEvents.SMSParked", "smsparked"])
 async def test_an_operator_can_teach_it_a_category(vendor, bridge, name) -> None:
     vendor.events = [sent(1, "SMSParked")]
-    one = bridge(statuses={name: "queued"})
-    await one.poll()
-    assert type(one.memory.events[0]) is SMSQueued
+    poller = bridge(statuses={name: "queued"})
+    await poller.poll()
+    assert type(poller.memory.events[0]) is SMSQueued
 
 
 def test_settings_that_cannot_work_are_refused() -> None:
@@ -546,24 +546,24 @@ def test_settings_that_cannot_work_are_refused() -> None:
         MarketingCloudSettings.model_validate({**values, "page_size": 0})
 
 
-async def test_a_message_that_was_not_sent_is_sent_later_and_each_time_is_an_event(vendor, bridge) -> None:
+async def test_unsent_message_sent_later_makes_separate_events(vendor, bridge) -> None:
     """Code 25, SubscriberBlackedOut: the vendor sends it again."""
     key = {"messageKey": "m"}
     vendor.events = [
         sent(number, category, info=key)
         for number, category in enumerate(("SMSNotSent", "SMSNotSent", "SMSQueued", "SMSSent", "SMSNotSent"), 1)
     ]
-    one = bridge()
-    await one.poll()
-    await one.poll()
-    assert [(event.data.status, event.data.previous, str(event.data.transition)) for event in one.memory.events] == [
+    poller = bridge()
+    await poller.poll()
+    await poller.poll()
+    assert [(event.data.status, event.data.previous, str(event.data.transition)) for event in poller.memory.events] == [
         ("not_sent", None, "first"),
         ("not_sent", "not_sent", "advance"),
         ("queued", "not_sent", "advance"),
         ("sent", "queued", "advance"),
         ("not_sent", "sent", "reopen"),
     ]
-    assert len({event.id for event in one.memory.events}) == 5
+    assert len({event.id for event in poller.memory.events}) == 5
 
 
 # --- reading events ---------------------------------------------------------------------------------------------------
@@ -591,22 +591,20 @@ def test_times_are_central_standard_time_in_summer_as_well(text, expected) -> No
 
 
 @pytest.mark.parametrize("text", [None, "", "soon", 1545073540, "2018-13-17T13:05:40", {}])
-async def test_a_time_that_cannot_be_read_leaves_the_time_of_observation_and_the_raw_text(
-    vendor, bridge, time, text
-) -> None:
+async def test_unreadable_time_keeps_observation_time_and_raw_text(vendor, bridge, time, text) -> None:
     vendor.events = [sent(1, when=text)]
-    one = bridge()
-    await one.poll()
-    (event,) = one.memory.events
+    poller = bridge()
+    await poller.poll()
+    (event,) = poller.memory.events
     assert event.time == event.data.observed.by
     assert event.data.provider_time == (str(text) if text and text != {} else None)
     # An event whose time can be read in the next answer is the same event.
     vendor.events, vendor.inclusive = [sent(1)], True
-    await one.poll()
-    assert len(one.memory.events) == 1
+    await poller.poll()
+    assert len(poller.memory.events) == 1
 
 
-async def test_what_is_in_the_table_may_stand_under_info_or_at_the_top(vendor, bridge) -> None:
+async def test_documented_fields_are_read_under_info_or_top_level(vendor, bridge) -> None:
     flat = {"eventID": 2, "messageKey": "m", "contactKey": "c", "to": "16515551000"}
     vendor.events = [
         {"eventID": 1, "info": {"messageKey": "m", "contactKey": "c", "to": "+16515551000", "extra": 1}},
@@ -614,11 +612,11 @@ async def test_what_is_in_the_table_may_stand_under_info_or_at_the_top(vendor, b
         flat | {"eventID": 3, "info": {"messageKey": "", "to": None, "contactKey": {"a": 1}}},
         flat | {"eventID": 4, "info": ["odd"], "statusCode": [1]},
     ]
-    one = bridge()
-    await one.poll()
-    assert {(event.subject, event.data.contact_key) for event in one.memory.events} == {(f"{PATH}m", "c")}
-    assert [event.data.phone for event in one.memory.events] == ["+16515551000", *["16515551000"] * 3]
-    assert [event.data.provider for event in one.memory.events] == [
+    poller = bridge()
+    await poller.poll()
+    assert {(event.subject, event.data.contact_key) for event in poller.memory.events} == {(f"{PATH}m", "c")}
+    assert [event.data.phone for event in poller.memory.events] == ["+16515551000", *["16515551000"] * 3]
+    assert [event.data.provider for event in poller.memory.events] == [
         {"info": {"extra": 1}},
         {"colour": "red"},
         {"info": {"contactKey": {"a": 1}}},
@@ -637,13 +635,11 @@ async def test_what_is_in_the_table_may_stand_under_info_or_at_the_top(vendor, b
         (None, "why", (None, "why")),
     ],
 )
-async def test_the_reason_is_the_providers_own_and_else_its_name_in_the_table(
-    vendor, bridge, code, message, expected
-) -> None:
+async def test_reason_is_the_providers_or_the_tables(vendor, bridge, code, message, expected) -> None:
     vendor.events = [sent(1, statusCode=code, statusMessage=message)]
-    one = bridge()
-    await one.poll()
-    (event,) = one.memory.events
+    poller = bridge()
+    await poller.poll()
+    (event,) = poller.memory.events
     assert (event.data.code, event.data.reason) == expected
 
 
@@ -652,50 +648,50 @@ def test_the_table_of_reasons_has_all_that_the_vendor_names() -> None:
     assert REASONS[118] == "GlobalUnsub"
 
 
-async def test_keys_are_written_safely_into_a_subject_and_an_event_without_one_has_its_own(vendor, bridge) -> None:
+async def test_subject_escapes_keys_and_keyless_event_has_its_own(vendor, bridge) -> None:
     vendor.events = [sent(1, info={"messageKey": "a/b ?c#é"}), sent(2, info={})]
-    one = bridge()
-    await one.poll()
-    assert [event.subject for event in one.memory.events] == [
+    poller = bridge()
+    await poller.poll()
+    assert [event.subject for event in poller.memory.events] == [
         "/messaging/v1/sms/messages/a%2Fb%20%3Fc%23%C3%A9",
         "/messaging/v1/sms/events/2",
     ]
 
 
-async def test_an_event_without_an_id_is_known_by_what_it_says(vendor, bridge) -> None:
+async def test_event_without_id_is_known_by_its_content(vendor, bridge) -> None:
     first, second = (sent(None, info={"messageKey": "m"}, statusMessage=why) for why in "ab")
     vendor.feed = [json.dumps({"messages": [first, second, dict(reversed(first.items()))]}).encode() for _ in range(2)]
-    one = bridge()
-    await one.poll()
-    await one.poll()
-    assert [event.data.reason for event in one.memory.events] == ["a", "b"]
+    poller = bridge()
+    await poller.poll()
+    await poller.poll()
+    assert [event.data.reason for event in poller.memory.events] == ["a", "b"]
 
 
 async def test_events_that_say_nothing_are_counted_and_stop_nobody(vendor, bridge) -> None:
     page = {"lastEventID": 9, "messages": [None, 7, {}, [], "x", sent(8)]}
     vendor.feed = [json.dumps(page).encode()]
-    one = bridge()
-    result = await one.poll()
-    assert one.memory.numbers == [8]
+    poller = bridge()
+    result = await poller.poll()
+    assert poller.memory.numbers == [8]
     assert result.problems == ["sms: 5 events that say nothing: passed over"]
-    assert one.memory.entries["sms.last"] == "9"
+    assert poller.memory.entries["sms.last"] == "9"
 
 
-async def test_an_event_without_an_id_and_a_key_is_told_once_as_well(vendor, bridge) -> None:
+async def test_event_without_id_and_key_is_published_once(vendor, bridge) -> None:
     people = [{"timestamp": "2018-12-17T13:05:40.947", "info": {"contactKey": name, "to": "+1"}} for name in "ab"]
     vendor.feed = [json.dumps({"lastEventID": 9, "messages": [*people, {"eventID": True}]}).encode()] * 2
-    one = bridge()
+    poller = bridge()
     for _ in range(2):
-        assert (await one.poll()).problems == []
-    assert [event.data.contact_key for event in one.memory.events] == ["a", "b", None]
-    assert all(event.subject.startswith("/messaging/v1/sms/events/") for event in one.memory.events)
+        assert (await poller.poll()).problems == []
+    assert [event.data.contact_key for event in poller.memory.events] == ["a", "b", None]
+    assert all(event.subject.startswith("/messaging/v1/sms/events/") for event in poller.memory.events)
 
 
 async def test_a_mark_is_written_safely_into_a_subject(vendor, bridge) -> None:
     vendor.feed = [b'{"messages": [{"eventID": "a/b c?"}]}']
-    one = bridge()
-    await one.poll()
-    assert [event.subject for event in one.memory.events] == ["/messaging/v1/sms/events/a%2Fb%20c%3F"]
+    poller = bridge()
+    await poller.poll()
+    assert [event.subject for event in poller.memory.events] == ["/messaging/v1/sms/events/a%2Fb%20c%3F"]
 
 
 JSON = st.recursive(
@@ -713,17 +709,17 @@ EVENTS = JSON | st.fixed_dictionaries({}, optional=FIELDS)
 
 
 @given(item=EVENTS, feed=st.sampled_from(["sms", "email"]))
-def test_no_event_whatsoever_breaks_the_reader(item, feed) -> None:
-    one = observe(feed, FEEDS[feed].kind({}), item)
-    if one is None:
+def test_no_event_breaks_the_reader(item, feed) -> None:
+    observation = observe(feed, FEEDS[feed].kind({}), item)
+    if observation is None:
         return
-    facts = describe(FEEDS[feed], one)
+    facts = describe(FEEDS[feed], observation)
     data = SendData(channel=feed, status="sent", transition="first", **facts.fields)
     json.loads(data.model_dump_json())
     assert facts.subject.startswith(f"/messaging/v1/{feed}/")
     assert facts.subject.count("/") == 5
-    assert one.occurrence_id
-    assert one.scope.startswith(f"{feed}/")
+    assert observation.occurrence_id
+    assert observation.scope.startswith(f"{feed}/")
 
 
 ANSWERS = st.binary() | (
@@ -731,8 +727,8 @@ ANSWERS = st.binary() | (
 ).map(lambda value: json.dumps(value).encode())
 
 
-async def test_no_answer_whatsoever_raises_anything_but_an_error_that_is_announced(vendor, bridge) -> None:
-    one = bridge()
+async def test_marketingcloud_raises_only_announced_errors_for_any_answer(vendor, bridge) -> None:
+    poller = bridge()
     bodies: list[bytes] = []
 
     @given(ANSWERS)
@@ -745,7 +741,7 @@ async def test_no_answer_whatsoever_raises_anything_but_an_error_that_is_announc
     for body in bodies:
         vendor.feed = [body]
         try:
-            result = await one.poll()
+            result = await poller.poll()
         except errors.Transient:
             failures += 1
         else:
@@ -764,28 +760,28 @@ async def test_no_answer_whatsoever_raises_anything_but_an_error_that_is_announc
 async def test_every_event_is_read_once_whatever_the_watermark_means(vendor, bridge, state, inclusive, empty) -> None:
     vendor.watermark, vendor.inclusive, vendor.empty, vendor.page = state, inclusive, empty, 3
     vendor.events = [sent(number) for number in range(10, 80, 7)]
-    one = bridge()
+    poller = bridge()
     for known in (10, 10, 12):
         for number in range(10 + 7 * len(vendor.events), 10 + 7 * known, 7):
             vendor.events.append(sent(number))
-        await one.poll()
-        assert one.memory.numbers == list(range(10, 10 + 7 * known, 7))
+        await poller.poll()
+        assert poller.memory.numbers == list(range(10, 10 + 7 * known, 7))
     assert len(vendor.requests) < 30
 
 
 async def test_short_pages_are_not_the_end(vendor, bridge) -> None:
     vendor.page = 1
     vendor.events = [sent(number) for number in range(1, 8)]
-    one = bridge(page_size=50)
-    await one.poll()
-    assert one.memory.numbers == list(range(1, 8))
+    poller = bridge(page_size=50)
+    await poller.poll()
+    assert poller.memory.numbers == list(range(1, 8))
 
 
 async def test_an_object_with_nothing_in_it_is_empty(vendor, bridge) -> None:
     vendor.feed = [b"{}"]
-    one = bridge()
-    await one.poll()
-    assert "sms.polled" in one.memory.entries
+    poller = bridge()
+    await poller.poll()
+    assert "sms.polled" in poller.memory.entries
 
 
 async def test_the_watermark_is_carried_forward_and_not_the_highest_event(vendor, bridge) -> None:
@@ -799,8 +795,8 @@ async def test_an_empty_answer_never_moves_the_cursor_back(vendor, bridge, state
     memory = Memory(entries={"sms.last": "35774"})
     page = {"count": 0, "messages": []} | ({} if stated == "absent" else {"lastEventID": stated})
     vendor.feed = [json.dumps(page).encode()]
-    one = bridge(memory)
-    result = await one.poll()
+    poller = bridge(memory)
+    result = await poller.poll()
     assert memory.entries["sms.last"] == "35774"
     assert vendor.places() == [35774]
     assert bool(result.problems) == (stated == 5)
@@ -814,57 +810,61 @@ async def test_an_empty_answer_may_move_the_cursor_on(vendor, bridge) -> None:
     assert vendor.places() == [7]
 
 
-async def test_a_watermark_that_is_held_back_keeps_the_cursor_and_hides_nothing(vendor, bridge) -> None:
+async def test_stuck_watermark_keeps_the_cursor_and_hides_nothing(vendor, bridge) -> None:
     vendor.watermark, vendor.low = "held", 2
     vendor.events = [sent(number) for number in (1, 2, 5, 6)]
-    one = bridge(page_size=2)
-    await one.poll()
-    assert one.memory.numbers == [1, 2, 5, 6]
-    assert one.memory.entries["sms.last"] == "2"
+    poller = bridge(page_size=2)
+    await poller.poll()
+    assert poller.memory.numbers == [1, 2, 5, 6]
+    assert poller.memory.entries["sms.last"] == "2"
     vendor.events.insert(2, sent(3))
-    await one.poll()
-    assert one.memory.numbers == [1, 2, 5, 6, 3]
+    await poller.poll()
+    assert poller.memory.numbers == [1, 2, 5, 6, 3]
 
 
-async def test_hundreds_of_events_of_one_message_that_are_shown_again_are_told_once(vendor, bridge) -> None:
+async def test_repeated_events_of_one_message_are_published_once(vendor, bridge) -> None:
     vendor.watermark, vendor.low = "held", 1
     vendor.events = [sent(number, info={"messageKey": "same"}) for number in range(1, 301)]
-    one = bridge(page_size=100)
+    poller = bridge(page_size=100)
     for _ in range(3):
-        await one.poll()
-    assert one.memory.numbers == list(range(1, 301))
+        await poller.poll()
+    assert poller.memory.numbers == list(range(1, 301))
 
 
-async def test_a_provider_that_answers_the_same_page_for_ever_is_left_alone(vendor, bridge) -> None:
+async def test_provider_repeating_one_page_is_left_alone(vendor, bridge) -> None:
     page = json.dumps({"lastEventID": 3, "messages": [sent(2), sent(3)]}).encode()
     vendor.feed = [page] * 100
-    one = bridge()
-    await one.poll()
-    assert one.memory.numbers == [2, 3]
+    poller = bridge()
+    await poller.poll()
+    assert poller.memory.numbers == [2, 3]
     assert len(vendor.requests) == 2
 
 
-async def test_a_feed_without_an_end_is_read_on_at_the_next_poll(vendor, bridge, monkeypatch) -> None:
+async def test_endless_feed_continues_at_next_poll(vendor, bridge, monkeypatch) -> None:
     monkeypatch.setattr("bridge.sources.marketingcloud.source._MAX_PAGES", 3)
     vendor.events = [sent(number) for number in range(1, 11)]
-    one = bridge(page_size=2)
-    await one.poll()
-    assert one.memory.numbers == [1, 2, 3, 4, 5, 6]
-    assert "sms.polled" not in one.memory.entries
-    assert one.source.behind
-    await one.poll()
-    assert one.memory.numbers == list(range(1, 11))
-    assert "sms.polled" in one.memory.entries
-    assert not one.source.behind
+    poller = bridge(page_size=2)
+    await poller.poll()
+    assert poller.memory.numbers == [1, 2, 3, 4, 5, 6]
+    assert "sms.polled" not in poller.memory.entries
+    assert poller.source.behind
+    await poller.poll()
+    assert poller.memory.numbers == list(range(1, 11))
+    assert "sms.polled" in poller.memory.entries
+    assert not poller.source.behind
 
 
-async def test_a_feed_that_was_not_read_to_its_end_beside_the_poll_says_so(vendor, bridge, monkeypatch) -> None:
+async def test_unfinished_range_read_says_so(vendor, bridge, monkeypatch) -> None:
     monkeypatch.setattr("bridge.sources.marketingcloud.source._MAX_PAGES", 3)
     vendor.events = [sent(number) for number in range(1, 11)]
     source = bridge(page_size=2).source
     start = datetime(2018, 1, 1, tzinfo=UTC)
-    seen = [one for page in [page async for page in source.backfill(start, NOW)] for one in page.observations]
-    assert [one.occurrence_id for one in seen] == ["1", "2", "3", "4", "5", "6"]
+    seen = [
+        observation
+        for page in [page async for page in source.backfill(start, NOW)]
+        for observation in page.observations
+    ]
+    assert [observation.occurrence_id for observation in seen] == ["1", "2", "3", "4", "5", "6"]
     assert source.problems == [
         "sms: the feed goes on after 3 pages of 2, which were read: a larger page_size reads more of it"
     ]
@@ -880,24 +880,24 @@ async def test_a_feed_that_was_not_read_to_its_end_beside_the_poll_says_so(vendo
 async def test_an_inclusive_start_is_passed_whatever_the_page_size(vendor, bridge, state, page_size) -> None:
     vendor.inclusive, vendor.watermark = True, state
     vendor.events = [sent(number) for number in (1, 2, 3)]
-    one = bridge(page_size=page_size)
-    await one.poll()
-    assert one.memory.numbers == [1, 2, 3]
+    poller = bridge(page_size=page_size)
+    await poller.poll()
+    assert poller.memory.numbers == [1, 2, 3]
     vendor.events.append(sent(9))
-    await one.poll()
-    assert one.memory.numbers == [1, 2, 3, 9]
+    await poller.poll()
+    assert poller.memory.numbers == [1, 2, 3, 9]
 
 
 @pytest.mark.parametrize("start", ["earliest", "latest"])
-async def test_one_garbage_id_neither_moves_the_cursor_nor_hides_what_follows(vendor, bridge, start) -> None:
+async def test_garbage_id_moves_no_cursor_and_hides_nothing(vendor, bridge, start) -> None:
     page = {"messages": [sent(2), sent(3), sent(10**17)]}
     vendor.feed = [json.dumps(page).encode(), b'{"messages": []}']
-    one = bridge(start=start)
-    await one.poll()
-    assert one.memory.entries["sms.last"] == "3"
+    poller = bridge(start=start)
+    await poller.poll()
+    assert poller.memory.entries["sms.last"] == "3"
     vendor.events = [sent(4), sent(5)]
-    await one.poll()
-    assert one.memory.numbers == ([2, 3, 10**17] if start == "earliest" else []) + [4, 5]
+    await poller.poll()
+    assert poller.memory.numbers == ([2, 3, 10**17] if start == "earliest" else []) + [4, 5]
 
 
 @given(
@@ -909,23 +909,23 @@ def test_the_cursor_only_moves_forward_and_every_walk_ends(watermark, pages) -> 
     asked = []
     for stated, highest, empty in pages:
         before = place.watermark or 0
-        onward = place.advance(stated, 0 if empty else highest, empty=empty)
+        has_more = place.advance(stated, 0 if empty else highest, empty=empty)
         assert (place.watermark or 0) >= before
-        if not onward:
+        if not has_more:
             break
         asked.append(place.position)
     assert asked == sorted(set(asked))
     assert len(asked) <= 99
 
 
-async def test_a_crash_between_two_pages_reads_on_where_the_last_one_was_committed(vendor, bridge) -> None:
+async def test_crash_between_pages_resumes_after_the_last_commit(vendor, bridge) -> None:
     vendor.events = [sent(number) for number in range(1, 7)]
     memory = Memory()
-    one = bridge(memory, page_size=2)
+    poller = bridge(memory, page_size=2)
     ok = vendor.answer
     vendor.answer = lambda request: ok(request) if len(vendor.requests) < 3 else web.Response(status=500)
     with pytest.raises(errors.Transient, match="500"):
-        await one.poll()
+        await poller.poll()
     assert memory.numbers == [1, 2, 3, 4]
     vendor.answer = ok
     vendor.requests.clear()
@@ -935,12 +935,12 @@ async def test_a_crash_between_two_pages_reads_on_where_the_last_one_was_committ
 
 
 async def test_the_event_says_since_when_it_can_have_been_there(vendor, bridge, time) -> None:
-    one = bridge()
-    await one.poll()
+    poller = bridge()
+    await poller.poll()
     vendor.events = [sent(1)]
     time.passes(minutes=1)
-    await one.poll()
-    (event,) = one.memory.events
+    await poller.poll()
+    (event,) = poller.memory.events
     assert NOW <= event.data.observed.after < NOW + timedelta(seconds=5)
     assert event.data.observed.by >= NOW + timedelta(minutes=1)
 
@@ -953,35 +953,35 @@ async def test_the_event_says_since_when_it_can_have_been_there(vendor, bridge, 
 async def test_latest_tells_only_what_comes_after_the_first_start(vendor, bridge, state, inclusive) -> None:
     vendor.watermark, vendor.inclusive = state, inclusive
     vendor.events = [sent(number) for number in range(1, 8)]
-    one = bridge(page_size=3, start="latest")
-    await one.poll()
-    assert one.memory.numbers == []
-    await one.poll()
-    assert one.memory.numbers == []
+    poller = bridge(page_size=3, start="latest")
+    await poller.poll()
+    assert poller.memory.numbers == []
+    await poller.poll()
+    assert poller.memory.numbers == []
     vendor.events += [sent(8), sent(9)]
-    await one.poll()
-    assert one.memory.numbers == [8, 9]
+    await poller.poll()
+    assert poller.memory.numbers == [8, 9]
 
 
 @pytest.mark.parametrize("first", [10**18 + 7, 2**63 - 10])
 @pytest.mark.parametrize("start", ["earliest", "latest"])
 async def test_ids_of_64_bits_are_followed_like_any_others(vendor, bridge, start, first) -> None:
     vendor.events = [sent(first), sent(first + 1)]
-    one = bridge(start=start)
-    await one.poll()
+    poller = bridge(start=start)
+    await poller.poll()
     vendor.events += [sent(first + 2)]
     for _ in range(2):
-        await one.poll()
-    assert one.memory.numbers == ([first, first + 1] if start == "earliest" else []) + [first + 2]
+        await poller.poll()
+    assert poller.memory.numbers == ([first, first + 1] if start == "earliest" else []) + [first + 2]
     assert vendor.places()[-1] == first + 2
 
 
 async def test_latest_on_an_empty_feed_tells_the_very_first_event(vendor, bridge) -> None:
-    one = bridge(start="latest")
-    await one.poll()
+    poller = bridge(start="latest")
+    await poller.poll()
     vendor.events = [sent(1)]
-    await one.poll()
-    assert one.memory.numbers == [1]
+    await poller.poll()
+    assert poller.memory.numbers == [1]
 
 
 async def test_latest_that_is_killed_half_way_goes_on_passing_over(vendor, bridge) -> None:
@@ -1013,32 +1013,32 @@ async def test_latest_is_of_no_effect_once_the_feed_is_followed(vendor, bridge) 
 
 async def test_a_wish_for_quiet_is_handed_on(vendor, bridge) -> None:
     vendor.feed = [web.Response(status=429, text='{"errorcode": 50100}', headers={"Retry-After": "5"})]
-    one = bridge()
+    poller = bridge()
     with pytest.raises(errors.Transient, match="50100") as caught:
-        await one.poll()
+        await poller.poll()
     assert caught.value.retry_after == 5
     assert len(vendor.requests) == 1
 
 
 async def test_temporarily_blocked_is_waited_out_for_minutes(vendor, bridge, time) -> None:
     vendor.feed = [web.Response(status=429, text='{"message": "Temporarily Blocked", "errorcode": 50200}')]
-    one = bridge()
+    poller = bridge()
     with pytest.raises(errors.Transient, match="blocked for a while") as caught:
-        await one.poll()
+        await poller.poll()
     assert caught.value.retry_after == 300
     with pytest.raises(errors.Transient) as caught:
-        await one.poll()
+        await poller.poll()
     assert caught.value.retry_after > 200
     assert len(vendor.requests) == 1
     time.passes(seconds=300)
-    await one.poll()
+    await poller.poll()
     assert len(vendor.requests) == 2
 
 
-async def test_temporarily_blocked_is_waited_out_where_it_meets_the_token_as_well(vendor, bridge, time) -> None:
+async def test_temporary_block_of_the_token_is_honoured(vendor, bridge, time) -> None:
     vendor.token_answer = (429, '{"message": "Temporarily Blocked", "errorcode": 50200}')
-    one = bridge()
-    for ask in (one.poll, one.source.probe):
+    poller = bridge()
+    for ask in (poller.poll, poller.source.probe):
         with pytest.raises(errors.Transient, match="blocked for a while") as caught:
             await ask()
         assert caught.value.retry_after == 300
@@ -1048,7 +1048,7 @@ async def test_temporarily_blocked_is_waited_out_where_it_meets_the_token_as_wel
     assert len(vendor.tokens) == 2
 
 
-async def test_a_source_that_lost_its_lease_asks_for_nothing_more(vendor, bridge) -> None:
+async def test_marketingcloud_stops_asking_after_losing_its_lease(vendor, bridge) -> None:
     lease_deadline = LeaseDeadline("source/journeys", 1e9)
 
     def ends(request):
@@ -1076,43 +1076,43 @@ async def test_another_429_is_the_services_to_wait_out(vendor, bridge) -> None:
     "body",
     [b"[]", b'{"error": "later"}', b"7", b"null", b'{"messages": {}}', b'{"messages": "none"}', b"<html>", b"", b"{"],
 )
-async def test_what_is_no_answer_is_not_taken_for_empty(vendor, bridge, body) -> None:
+async def test_invalid_answer_is_not_read_as_empty(vendor, bridge, body) -> None:
     vendor.feed = [body]
-    one = bridge()
+    poller = bridge()
     with pytest.raises(errors.Transient, match=PATH):
-        await one.poll()
-    assert "sms.polled" not in one.memory.entries
+        await poller.poll()
+    assert "sms.polled" not in poller.memory.entries
 
 
 async def test_a_feed_that_fails_does_not_stop_the_other(vendor, bridge) -> None:
     vendor.refused = {PATH}
     vendor.events = [sent(1, "EmailNotSent")]
-    one = bridge(kinds=["sms", "email"])
-    result = await one.poll()
-    assert [event.topic for event in one.memory.events] == ["email.message.not_sent"]
+    poller = bridge(kinds=["sms", "email"])
+    result = await poller.poll()
+    assert [event.topic for event in poller.memory.events] == ["email.message.not_sent"]
     (problem,) = result.problems
     assert problem.startswith(f"sms: GET {PATH}: 403")
     vendor.refused.add("/messaging/v1/email/messages/")
     with pytest.raises(errors.Unauthorized):
-        await one.poll()
+        await poller.poll()
 
 
 async def test_connections_are_given_up_before_the_vendor_closes_them(bridge, vendor) -> None:
-    one = bridge()
-    await one.poll()
-    assert one.source._rest._rest.client._session.connector._keepalive_timeout < 5
+    poller = bridge()
+    await poller.poll()
+    assert poller.source._rest._rest.client._session.connector._keepalive_timeout < 5
 
 
 # --- beside the poll --------------------------------------------------------------------------------------------------
 
 
-async def test_a_past_range_is_read_beside_the_cursor(vendor, bridge) -> None:
+async def test_marketingcloud_past_range_leaves_the_cursor_alone(vendor, bridge) -> None:
     vendor.events = [sent(number, when=f"2018-12-{number:02}T10:00:00") for number in range(1, 31)]
     vendor.events.append(sent(31, when=None))
-    one = bridge(page_size=7)
+    poller = bridge(page_size=7)
     pages = [
         page
-        async for page in one.source.backfill(
+        async for page in poller.source.backfill(
             datetime(2018, 12, 5, 16, tzinfo=UTC), datetime(2018, 12, 8, 16, tzinfo=UTC)
         )
     ]
@@ -1126,7 +1126,7 @@ async def test_the_check_says_what_a_year_of_it_costs(vendor, bridge) -> None:
     renewals = 86400 / (17 * 60)
     assert probe.requests_per_day == pytest.approx(2 * 1440 + renewals)
     assert "an idle year costs about 1,082,118 calls, 54% of the smallest yearly allowance" in probe.summary
-    assert [one.query["$pageSize"] for one in vendor.requests] == ["1", "1"]
+    assert [request.query["$pageSize"] for request in vendor.requests] == ["1", "1"]
     assert "token-" not in probe.summary
 
 
@@ -1137,7 +1137,7 @@ async def test_the_check_needs_no_more_tokens_than_polls(vendor, bridge) -> None
     assert slowed.requests_per_day == pytest.approx(24 / 5)
 
 
-async def test_there_is_nothing_to_watch_for_everything_is_followed(bridge) -> None:
+async def test_marketingcloud_has_nothing_to_watch(bridge) -> None:
     source = bridge().source
     with pytest.raises(ValueError, match="follows every message of its feeds by itself"):
         source.resource("m-1")
@@ -1146,7 +1146,7 @@ async def test_there_is_nothing_to_watch_for_everything_is_followed(bridge) -> N
     await source.close()
 
 
-def test_the_defaults_are_the_documented_ones() -> None:
+def test_marketingcloud_defaults_are_the_documented_ones() -> None:
     values = MarketingCloudSettings(
         type="marketingcloud", auth_url="https://sub.auth.marketingcloudapis.com", client_id="id", client_secret=SECRET
     )
@@ -1155,17 +1155,15 @@ def test_the_defaults_are_the_documented_ones() -> None:
     assert SECRET not in repr(values)
 
 
-async def test_with_baseline_the_backlog_of_a_feed_that_failed_at_the_first_start_is_not_published(
-    vendor, bridge, time
-):
+async def test_baseline_backlog_of_a_failed_feed_stays_unpublished(vendor, bridge, time):
     vendor.events = [sent(number) for number in range(1, 6)]
-    one = bridge(kinds=["sms", "email"])
-    intake = Intake("journeys", "marketingcloud", one.source, one.memory, time.clock, baseline=True)
+    poller = bridge(kinds=["sms", "email"])
+    intake = Intake("journeys", "marketingcloud", poller.source, poller.memory, time.clock, baseline=True)
     vendor.refused = {PATH}
     await intake.poll(Lease("journeys", "me", 1, 30))
     vendor.refused = set()
     await intake.poll(Lease("journeys", "me", 1, 30))
-    assert one.memory.numbers == []
+    assert poller.memory.numbers == []
     vendor.events.append(sent(6))
     await intake.poll(Lease("journeys", "me", 1, 30))
-    assert one.memory.numbers == [6, 6], "one of each feed"
+    assert poller.memory.numbers == [6, 6], "one of each feed"

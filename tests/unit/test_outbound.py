@@ -40,9 +40,10 @@ class Names(AbstractResolver):
         self.answers = list(answers)
 
     async def resolve(self, host, port=0, family=socket.AF_INET):
-        found = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        addresses = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         return [
-            {"hostname": host, "host": one, "port": port, "family": family, "proto": 0, "flags": 0} for one in found
+            {"hostname": host, "host": address, "port": port, "family": family, "proto": 0, "flags": 0}
+            for address in addresses
         ]
 
     async def close(self) -> None:
@@ -57,10 +58,10 @@ async def receiver():
 
 @pytest.fixture
 async def outbound():
-    one = GuardedClient(allow_private=True, clock=Clock(now=lambda: NOW), timeout=5.0)
-    await one.open()
-    yield one
-    await one.close()
+    client = GuardedClient(allow_private=True, clock=Clock(now=lambda: NOW), timeout=5.0)
+    await client.open()
+    yield client
+    await client.close()
 
 
 # --- addresses --------------------------------------------------------------------------------------------------------
@@ -107,7 +108,7 @@ def test_an_address_inside_another_is_judged_as_itself(address):
         assert is_public(str(ipaddress.IPv6Address(outer))) == is_public(str(address))
 
 
-async def test_a_name_that_leads_to_private_addresses_is_refused_on_every_one_of_them(receiver):
+async def test_name_with_private_addresses_is_refused_for_each(receiver):
     names = Names(["127.0.0.1", "::1", "10.0.0.1", "169.254.169.254"])
     outbound = GuardedClient(allow_private=False, clock=Clock(), resolver=names)
     await outbound.open()
@@ -117,7 +118,7 @@ async def test_a_name_that_leads_to_private_addresses_is_refused_on_every_one_of
     assert receiver.connections == 0
 
 
-async def test_a_name_that_changes_its_mind_after_the_check_is_checked_again(receiver):
+async def test_name_changing_after_the_check_is_checked_again(receiver):
     names = Names(["127.0.0.1"], ["127.0.0.2"])
     asked = []
 
@@ -150,7 +151,7 @@ async def test_of_several_addresses_only_the_admitted_one_is_connected_to(receiv
 
 
 @pytest.mark.parametrize("host", ["2130706433", "127.1", "0x7f000001", "0177.0.0.1"])
-async def test_numeric_spellings_of_an_address_do_not_get_past_the_check(receiver, host):
+async def test_numeric_address_forms_do_not_pass_the_check(receiver, host):
     outbound = GuardedClient(allow_private=False, clock=Clock())
     await outbound.open()
     with pytest.raises((Permanent, Transient)):
@@ -189,8 +190,8 @@ def test_retry_after_is_read_as_seconds_or_as_a_date(value, seconds):
 
 @given(st.text(max_size=40))
 def test_no_retry_after_header_breaks_the_reader(value):
-    found = parse_retry_after(value, NOW)
-    assert found is None or found >= 0
+    retry_after = parse_retry_after(value, NOW)
+    assert retry_after is None or retry_after >= 0
 
 
 async def test_an_answer_comes_with_its_wait_and_its_text(receiver, outbound):
@@ -215,7 +216,7 @@ async def test_of_an_endless_answer_only_the_beginning_is_read(receiver, outboun
     assert (answer.status, len(answer.body)) == (200, MAX_ANSWER_BYTES)
 
 
-async def test_an_event_whose_answer_was_torn_after_its_status_is_taken(receiver, outbound):
+async def test_answer_torn_after_its_status_counts_as_delivered(receiver, outbound):
     receiver.answer(torn(200))
     assert (await outbound.post(Endpoint.of(receiver.url), b"", {})).error() is None
 
@@ -236,7 +237,7 @@ async def test_what_is_posted_arrives_byte_for_byte(receiver, outbound):
     assert (request.body, request.path, request.headers["content-type"]) == (body, "/a%2Fb?c=d%26e", "x/y")
 
 
-async def test_a_closed_way_out_is_transient_and_can_be_opened_again(receiver, outbound):
+async def test_closed_client_is_transient_and_can_reopen(receiver, outbound):
     await outbound.close()
     with pytest.raises(Transient, match="closed"):
         await outbound.post(Endpoint.of(receiver.url), b"", {})
@@ -245,7 +246,7 @@ async def test_a_closed_way_out_is_transient_and_can_be_opened_again(receiver, o
     assert (await outbound.post(Endpoint.of(receiver.url), b"", {})).status == 200
 
 
-async def test_a_far_side_can_be_reached_without_being_sent_anything(receiver, outbound):
+async def test_endpoint_can_be_reached_without_sending(receiver, outbound):
     await outbound.check_connectivity(Endpoint.of(receiver.url))
     assert receiver.requests == []
     await receiver.stop()
@@ -303,7 +304,7 @@ async def test_a_certificate_in_ca_file_is_trusted(certificate):
     assert receiver.requests[0].body == b"hello"
 
 
-async def test_the_client_certificate_is_shown_to_a_far_side_that_asks_for_it(certificate):
+async def test_client_certificate_is_shown_to_endpoint_on_request(certificate):
     context = server_context(certificate)
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_verify_locations(certificate / "cert.pem")
@@ -332,13 +333,13 @@ def locked_key(certificate, tmp_path):
     return locked
 
 
-async def test_an_encrypted_key_is_named_and_asks_nobody_for_its_password(certificate, locked_key):
+async def test_encrypted_key_is_named_without_a_password_prompt(certificate, locked_key):
     tls = Tls(None, certificate / "cert.pem", locked_key)
     with pytest.raises(Permanent, match="without a password"):
         await GuardedClient(allow_private=True, clock=Clock(), tls=tls).open()
 
 
-async def test_a_far_side_that_speaks_no_tls_is_tried_again(receiver):
+async def test_endpoint_without_tls_is_retried(receiver):
     with pytest.raises(Transient):
         await posted_over_tls(receiver, Tls())
 

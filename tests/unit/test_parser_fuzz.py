@@ -355,8 +355,8 @@ class Memory:
 class Strict(Intake):
     """The intake, which here lets the defects of a source through."""
 
-    def _event(self, one: Observation, change: Any, page: Page) -> Event | None:
-        return self._build(one, change, page)
+    def _event(self, observation: Observation, change: Any, page: Page) -> Event | None:
+        return self._build(observation, change, page)
 
 
 CONFIG = {
@@ -409,8 +409,8 @@ def check(name: str, events: Sequence[Event], said: Sequence[str]) -> None:
         assert event.subject.startswith("/")
         assert event.data.observed is not None
     # Ids that are no numbers have no scope that stands whatever their time is; no provider is known to have such.
-    told = [event.id for event in events if name == "city" or re.search(r"/\d+$|/m\d+$", event.subject)]
-    assert len(set(told)) == len(told)
+    event_ids = [event.id for event in events if name == "city" or re.search(r"/\d+$|/m\d+$", event.subject)]
+    assert len(set(event_ids)) == len(event_ids)
     for line in said:
         assert line
         assert not CONTROL.search(line), line
@@ -435,18 +435,18 @@ def read_answers_of(name: str) -> Callable[[Sequence[Reply]], None]:
 
 
 def read_links(headers: list[str]) -> None:
-    found = links(headers)
-    assert all(relation == relation.lower() and relation and target for relation, target in found.items())
+    parsed = links(headers)
+    assert all(relation == relation.lower() and relation and target for relation, target in parsed.items())
 
 
 def read_time(value: Any) -> None:
-    found = parsing.time(value)
-    assert found is None or found.tzinfo is UTC
+    parsed = parsing.time(value)
+    assert parsed is None or parsed.tzinfo is UTC
 
 
 def read_retry_after(value: str | None) -> None:
-    found = parse_retry_after(value, NOW)
-    assert found is None or 0 <= found < float("inf")
+    retry_after = parse_retry_after(value, NOW)
+    assert retry_after is None or 0 <= retry_after < float("inf")
 
 
 def read_value(value: Any) -> None:

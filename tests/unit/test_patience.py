@@ -11,7 +11,7 @@ from bridge.concurrency.shared_timeout import SharedTimeout
 WITHIN = 60.0
 
 
-async def test_a_call_gives_its_result_or_its_error():
+async def test_timed_call_returns_its_result_or_error():
     max_wait = SharedTimeout(WITHIN)
     assert await max_wait.wait_for(asyncio.sleep(0, "done")) == "done"
     with pytest.raises(ZeroDivisionError):
@@ -22,7 +22,7 @@ async def _fails() -> None:
     raise ZeroDivisionError
 
 
-async def test_each_call_gets_its_own_time_though_there_is_one_timer():
+async def test_each_call_has_its_own_time_on_one_timer():
     max_wait = SharedTimeout(0.05)
     silent = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -62,7 +62,7 @@ async def test_who_is_cancelled_from_outside_is_cancelled():
         await task
 
 
-async def test_a_cancellation_that_comes_with_the_end_of_the_time_is_not_swallowed():
+async def test_cancellation_at_the_timeout_is_not_lost():
     max_wait = SharedTimeout(0.01)
     silent = asyncio.Event()
 
@@ -92,7 +92,7 @@ async def test_one_within_another_tells_whose_time_was_over():
         await inner.wait_for(outer.wait_for(asyncio.Event().wait()))
 
 
-async def test_a_call_that_ends_well_although_it_was_given_up_leaves_nothing_behind():
+async def test_call_succeeding_after_its_timeout_leaves_nothing():
     max_wait = SharedTimeout(0.01)
 
     async def deaf() -> str:

@@ -45,13 +45,13 @@ def site(tmp_path, monkeypatch) -> Site:
             del sys.modules[name]
 
 
-def test_what_is_installed_is_found_with_its_distribution_and_nothing_is_imported(site) -> None:
+def test_installed_plugin_is_listed_without_import(site) -> None:
     site.distribution(
         "acme-lamps", "1.2", "[bridge.sources]\nlamp = acme_lamp:source\n[bridge.sinks]\nbell = acme_lamp:sink\n"
     )
     site.module("acme_lamp", "raise RuntimeError('imported')\n")
-    found = installed("source")["lamp"]
-    assert (found.kind, found.distribution, found.version, found.value) == (
+    plugin = installed("source")["lamp"]
+    assert (plugin.kind, plugin.distribution, plugin.version, plugin.value) == (
         "source",
         "acme-lamps",
         "1.2",
@@ -80,7 +80,7 @@ def test_sources_and_sinks_may_share_a_name(site) -> None:
     assert load_sink("acme") is sys.modules["acme_lamp"].sink
 
 
-def test_two_plugins_of_one_name_are_an_error_that_names_both_distributions(site) -> None:
+def test_plugin_name_conflict_names_both_distributions(site) -> None:
     site.distribution("acme-lamps", "1.2", "[bridge.sources]\nlamp = acme_lamp:source\n")
     site.distribution("zeta-lamps", "3.0", "[bridge.sources]\nlamp = acme_lamp:source\n")
     site.module("acme_lamp", GOOD)
@@ -90,25 +90,25 @@ def test_two_plugins_of_one_name_are_an_error_that_names_both_distributions(site
     assert "acme_lamp" not in sys.modules
 
 
-def test_an_editable_install_beside_its_build_is_no_conflict(site, tmp_path_factory, monkeypatch) -> None:
+def test_editable_install_next_to_its_build_is_no_conflict(site, tmp_path_factory, monkeypatch) -> None:
     points = "[bridge.sources]\nlamp = acme_lamp:source\n"
     site.distribution("acme-lamps", "1.2", points)
     site.module("acme_lamp", GOOD)
-    beside = Site(tmp_path_factory.mktemp("beside"))
-    beside.distribution("Acme_Lamps", "1.1", points)
-    monkeypatch.syspath_prepend(str(beside.folder))
+    neighbour = Site(tmp_path_factory.mktemp("neighbour"))
+    neighbour.distribution("Acme_Lamps", "1.1", points)
+    monkeypatch.syspath_prepend(str(neighbour.folder))
     assert not find("source", "lamp").conflicts
     assert load_source("lamp")
 
 
 def test_the_same_distribution_listed_twice_counts_once() -> None:
     points = [EntryPoint("lamp", "acme_lamp:source", "bridge.sources")] * 2
-    found = installed("source", points)["lamp"]
-    assert (found.distribution, found.version, found.conflicts) == ("an unnamed distribution", "?", ())
+    plugin = installed("source", points)["lamp"]
+    assert (plugin.distribution, plugin.version, plugin.conflicts) == ("an unnamed distribution", "?", ())
 
 
 @pytest.mark.parametrize(("name", "said"), [("lmap", "did you mean 'lamp'"), ("xyzzy", "; installed: .*lamp")])
-def test_a_name_that_is_not_installed_is_told_with_what_is(site, name, said) -> None:
+def test_missing_plugin_is_reported_with_the_installed_ones(site, name, said) -> None:
     site.distribution("acme-lamps", "1.2", "[bridge.sources]\nlamp = acme_lamp:source\n")
     with pytest.raises(PluginError, match=f"no source '{name}' is installed; .*{said}|{said}"):
         load_source(name)
@@ -129,7 +129,7 @@ def test_a_bare_system_says_that_nothing_is_installed(monkeypatch) -> None:
         ("", "AttributeError: .*; reinstall or upgrade acme-lamps"),
     ],
 )
-def test_a_plugin_that_cannot_be_imported_is_told_with_its_distribution(site, text, said) -> None:
+def test_unimportable_plugin_is_reported_with_its_distribution(site, text, said) -> None:
     site.distribution("acme-lamps", "1.2", "[bridge.sources]\nlamp = acme_lamp:source\n")
     site.module("acme_lamp", text)
     with pytest.raises(PluginError, match=f"the source 'lamp' of acme-lamps 1.2 cannot be imported .*{said}"):
@@ -139,7 +139,7 @@ def test_a_plugin_that_cannot_be_imported_is_told_with_its_distribution(site, te
 @pytest.mark.parametrize(
     ("kind", "point"), [("source", "acme_lamp:sink"), ("sink", "acme_lamp:source"), ("sink", "acme_lamp")]
 )
-def test_an_object_that_is_no_plugin_is_told_with_what_is_wanted(site, kind, point) -> None:
+def test_object_that_is_no_plugin_is_reported_with_expectation(site, kind, point) -> None:
     site.distribution("acme-lamps", "1.2", f"[bridge.{kind}s]\nlamp = {point}\n")
     site.module("acme_lamp", GOOD)
     with pytest.raises(PluginError, match=f"not a {kind.title()}Plugin; {point} has to name a bridge.{kind}"):

@@ -53,8 +53,8 @@ NOON = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
         (['</a; rel="next"'], {}),
     ],
 )
-def test_a_link_header_is_read_in_every_form(headers, found):
-    assert links(headers) == found
+def test_a_link_header_is_read_in_every_form(headers, expected):
+    assert links(headers) == expected
 
 
 @pytest.mark.parametrize(
@@ -95,11 +95,11 @@ def test_no_link_header_is_an_error(headers):
         (1387312000, None),
     ],
 )
-def test_a_time_is_read_as_it_stands_or_not_at_all(text, moment):
+def test_time_is_read_exactly_or_not_at_all(text, moment):
     assert parsing.time(text) == moment
 
 
-def test_a_time_without_an_offset_is_in_the_zone_the_provider_means():
+def test_time_without_offset_uses_the_providers_zone():
     central = timezone(timedelta(hours=-6))
     assert parsing.time("2018-07-17T13:05:40.947", assume=central) == datetime(
         2018, 7, 17, 19, 5, 40, 947000, tzinfo=UTC
@@ -138,7 +138,7 @@ def test_text_may_be_written_as_a_number(value, text):
         (("", []), None),
     ],
 )
-def test_a_phone_is_given_in_its_international_form_where_there_is_one(candidates, phone):
+def test_phone_is_read_in_international_form_if_possible(candidates, phone):
     assert parsing.phone(*candidates) == phone
 
 
@@ -168,7 +168,7 @@ def test_one_bad_character_hides_no_page(body, value):
 )
 def test_one_absurd_value_hides_no_page(odd, value):
     read = parsing.json(b'[{"id": 7, "odd": %b}, {"id": 1234567890123456789012345}]' % odd)
-    assert [one["id"] for one in read] == [7, 1234567890123456789012345]
+    assert [entry["id"] for entry in read] == [7, 1234567890123456789012345]
     while isinstance(odd := read[0]["odd"], dict | list) and odd:
         read = [{"odd": odd[0] if isinstance(odd, list) else odd["a"]}]
     assert odd == value
@@ -222,7 +222,7 @@ def test_no_bytes_are_more_than_a_value_error(body):
         (b'{"error": "' + b"x" * 70000 + b'"}', None),
     ],
 )
-def test_an_error_code_is_a_number_or_a_word_and_never_a_sentence(body, code):
+def test_error_code_is_a_number_or_word_never_a_sentence(body, code):
     assert parsing.error_code(body) == code
 
 
@@ -240,7 +240,7 @@ def test_an_error_code_is_a_number_or_a_word_and_never_a_sentence(body, code):
         (None, None),
     ],
 )
-def test_a_date_in_a_header_is_a_time_or_nothing_however_absurd(text, moment):
+def test_header_date_is_a_time_or_nothing(text, moment):
     assert http_date(text) == moment
     assert text is None or moment == NOON or parse_retry_after(text, NOON) is None
 

@@ -145,8 +145,14 @@ async def books(tmp_path: Path) -> AsyncIterator[Books]:
 
 def named(report: Report) -> list[tuple[str, str, str | None, str | None, str | None]]:
     return [
-        (one.resource.removeprefix(f"{GROUP}/recipients/"), one.what, one.provider, one.ledger, one.event)
-        for one in report.differences
+        (
+            difference.resource.removeprefix(f"{GROUP}/recipients/"),
+            difference.what,
+            difference.provider,
+            difference.ledger,
+            difference.event,
+        )
+        for difference in report.differences
     ]
 
 
@@ -163,7 +169,7 @@ async def test_books_that_agree_balance_at_one_request(books) -> None:
     assert row["provider"] == row["ledger"] == row["events"] == {"new": 1, "sent": 1}
 
 
-async def test_each_resource_that_differs_is_named_with_what_either_side_says(books) -> None:
+async def test_differing_resource_is_named_with_both_sides(books) -> None:
     await books.saw(r1="new", r2="sent", r4="sending")
     books.source.has = {"1": "new", "2": "failed", "3": "sent"}
     report = await books.compare()
@@ -205,10 +211,10 @@ async def test_what_is_counted_and_stands_on_no_list_is_withheld(books) -> None:
     assert books.source.asked.count(f"{GROUP}/recipients") == 4
 
 
-async def test_a_group_that_the_provider_knows_no_more_is_named_with_all_that_was_known_of_it(books) -> None:
+async def test_missing_group_is_named_with_its_known_resources(books) -> None:
     await books.saw(r1="sent", r2="failed")
     books.source.facts = {"not_found": True, "counts": None}
-    assert [(one, what, ledger) for one, what, _, ledger, _ in named(await books.compare())] == [
+    assert [(resource, what, ledger) for resource, what, _, ledger, _ in named(await books.compare())] == [
         (GROUP, "gone", None), ("1", "gone", "sent"), ("2", "gone", "failed"),
     ]  # fmt: skip
 
@@ -220,7 +226,7 @@ async def test_the_group_itself_is_compared_too(books) -> None:
     assert named(await books.compare()) == [("2", "missing", "sent", None, None)]
 
 
-async def test_a_status_that_no_table_knows_is_compared_by_the_providers_own_value(books) -> None:
+async def test_unknown_status_is_compared_by_its_raw_value(books) -> None:
     await books.saw(r1="throttled", r2="throttled")
     books.source.has = {"1": "throttled", "2": "paused"}
     books.source.counts = {"unknown": 1}
@@ -240,7 +246,7 @@ async def test_occurrences_that_are_marked_are_compared_by_their_marks(books) ->
     assert named(await books.compare()) == [("1", "missing", "failed", "failed", "failed")]
 
 
-async def test_without_a_scope_nothing_that_is_not_shown_is_said_to_be_gone(books) -> None:
+async def test_without_scope_nothing_unlisted_is_reported_missing(books) -> None:
     await books.saw(r3="sent", r5="sent", r6="sent", r9="sent", rkey="sent")
     books.source.has = {"3": "sent", "6": "failed"}
     books.source.facts = {"scope": None, "counts": None, "total": None, "needs_full_read": True}
@@ -288,7 +294,7 @@ async def test_one_resource_or_group_can_be_compared_alone(books) -> None:
     books.source.named = (GROUP, "/messages/sms/2")
     assert len((await books.compare()).differences) == 4
     books.source.asked.clear()
-    assert [one for one, *_ in named(await books.compare(resource=subject("1")))] == ["1"]
+    assert [resource for resource, *_ in named(await books.compare(resource=subject("1")))] == ["1"]
     assert "/messages/sms/2" not in books.source.asked
     books.source.asked.clear()
     await books.compare(resource="/messages/sms/77")
@@ -311,24 +317,24 @@ async def test_a_group_that_fails_stops_none_of_the_others(books) -> None:
     assert report.remarks == [f"{GROUP}: not compared: still being built"]
 
 
-class Surveyed(Accounts):
+class WithStatistics(Accounts):
     """A source whose provider counts over all groups as well."""
 
-    surveyed: Statistics | Exception
+    shown_statistics: Statistics | Exception
 
     async def statistics(self, cursor: Mapping[str, str]) -> Sequence[Statistics]:
-        if isinstance(self.surveyed, Exception):
-            raise self.surveyed
-        return [self.surveyed]
+        if isinstance(self.shown_statistics, Exception):
+            raise self.shown_statistics
+        return [self.shown_statistics]
 
 
-SURVEY = Statistics("sms recipient", AT - timedelta(hours=71), AT, total=1204, known=1204, groups=31)
+STATISTICS = Statistics("sms recipient", AT - timedelta(hours=71), AT, total=1204, known=1204, groups=31)
 
 
 @pytest.mark.parametrize("total", [1204, 1207])
-async def test_what_the_provider_counts_over_all_groups_is_told_beside_what_is_known(books, capsys, total) -> None:
-    books.source = Surveyed()
-    books.source.surveyed = replace(SURVEY, total=total)
+async def test_provider_totals_are_shown_with_known_totals(books, capsys, total) -> None:
+    books.source = WithStatistics()
+    books.source.shown_statistics = replace(STATISTICS, total=total)
     report = await books.settle()
     assert report.balanced, "nobody can be named, and what the hours mean is not documented"
     assert plain(report)["surveys"] == [{
@@ -343,19 +349,19 @@ async def test_what_the_provider_counts_over_all_groups_is_told_beside_what_is_k
     assert (await books.compare(use_cached_counts=True)).statistics == []
 
 
-async def test_statistics_that_cannot_be_had_are_said_so_and_stop_nothing(books) -> None:
-    books.source = Surveyed()
+async def test_unavailable_statistics_are_reported_and_stop_nothing(books) -> None:
+    books.source = WithStatistics()
     for error in (Transient("HTTP 500"), Unauthorized("HTTP 403")):
-        books.source.surveyed = error
+        books.source.shown_statistics = error
         report = await books.compare()
         assert report.remarks == [f"the provider's statistics: {error}"]
         assert (report.balanced, len(report.groups)) == (True, 1)
-    books.source.surveyed = Unavailable("the store is away")
+    books.source.shown_statistics = Unavailable("the store is away")
     with pytest.raises(Unavailable):
         await books.compare()
 
 
-async def test_the_accounts_statistics_are_held_against_the_messages_of_the_same_hours(tmp_path) -> None:
+async def test_account_statistics_are_compared_with_the_same_hours(tmp_path) -> None:
     time = Jumping()
     async with (
         Simulator(SimulatorSettings.still(), time.world) as simulator,
@@ -363,19 +369,19 @@ async def test_the_accounts_statistics_are_held_against_the_messages_of_the_same
     ):
         hour = simulator.time.now() // 3600 * 3600
         for hours, recipients in ((2, 3), (5, 4), (-1, 9), (100, 7)):
-            # One of this hour, which is not over, and one that is older than what is followed, are in no survey.
+            # One of this hour, which is not over, and one that is older than what is followed, are in no statistics.
             at = hour - hours * 3600 + 5 if hours > 0 else simulator.time.now()
             simulator.world.add_message("sms", recipients, status="completed", recipient_status="sent", at=at)
         await city.poll()
         cursor = await city.store.cursor("city")
-        (survey,) = await city.source.statistics(cursor)
-        assert (survey.label, survey.total, survey.known, survey.groups) == ("sms recipient", 7, 7, 2)
-        assert survey.end.timestamp() == hour
-        assert survey.end - survey.start == timedelta(hours=71)
+        (statistics,) = await city.source.statistics(cursor)
+        assert (statistics.label, statistics.total, statistics.known, statistics.groups) == ("sms recipient", 7, 7, 2)
+        assert statistics.end.timestamp() == hour
+        assert statistics.end - statistics.start == timedelta(hours=71)
 
         simulator.world.add_message("sms", 2, status="completed", recipient_status="failed", at=hour - 3600)
-        (survey,) = await city.source.statistics(cursor)
-        assert (survey.total, survey.known) == (9, 7)
+        (statistics,) = await city.source.statistics(cursor)
+        assert (statistics.total, statistics.known) == (9, 7)
 
         assert not await city.source.statistics({}), "nothing is known of these hours"
         simulator.switch_on("http_410", path="/statistics")
@@ -396,7 +402,7 @@ async def test_a_source_that_keeps_no_account_says_so(books) -> None:
         await reconciler.compare(CompareOptions())
 
 
-async def test_a_resource_that_cannot_be_described_is_named_by_its_group(books) -> None:
+async def test_indescribable_resource_is_named_by_its_group(books) -> None:
     def describe(_: Observation) -> Any:
         raise KeyError("phone")
 
@@ -420,13 +426,13 @@ async def test_what_the_next_poll_brings_is_no_difference(books) -> None:
     assert books.time.seconds == 0.5
 
 
-async def test_patience_ends(books) -> None:
+async def test_waiting_for_convergence_ends(books) -> None:
     books.source.has = {"1": "sent"}
     assert named(await books.compare(max_wait=2.0)) == [("1", "missing", "sent", None, None)]
     assert books.time.seconds == 2.0
 
 
-async def test_a_status_that_moves_while_the_books_are_read_is_the_pollers(books) -> None:
+async def test_status_changing_during_comparison_is_left_to_the_poller(books) -> None:
     await books.saw(r1="sending")
     books.source.has = {"1": "failed"}
     read, calls = books.store.last_seen, []
@@ -452,23 +458,23 @@ async def test_what_the_broker_has_not_confirmed_is_named(books) -> None:
     assert named(await books.settle()) == [("2", "unconfirmed", None, None, "new")]
 
 
-async def test_what_a_sink_knows_nothing_of_is_named_and_what_waits_or_is_dead_is_not(books) -> None:
+async def test_unknown_events_are_named_but_waiting_and_dead_are_not(books) -> None:
     await books.saw(r1="new", r2="new", r3="new", r4="new")
     books.source.has = dict.fromkeys("1234", "new")
     await books.confirm(4)
     positions = [entry.position for entry in await books.store.read("city", 0, 9)]
-    await books.store.enqueue("crm", [NewDelivery(one) for one in positions[:3]], 0.0)
+    await books.store.enqueue("crm", [NewDelivery(position) for position in positions[:3]], 0.0)
     await books.store.settle("crm", positions[:1])
     await books.store.dead_letter("crm", positions[1], "permanent", None)
     report = await books.settle(crm=["#"], calls=["voice.#"])
     assert named(report) == [("4", "undelivered", None, None, "new")]
     assert report.differences[0].sink == "crm"
-    tally = report.sinks["crm"].counts
-    assert (tally.taken, tally.waiting, tally.dead, report.sinks["crm"].unaccounted) == (1, 1, 1, 1)
+    counts = report.sinks["crm"].counts
+    assert (counts.taken, counts.waiting, counts.dead, report.sinks["crm"].unaccounted) == (1, 1, 1, 1)
     assert report.sinks["calls"].unaccounted == 0
 
 
-async def test_what_is_on_its_way_to_broker_and_sink_gets_its_time(books) -> None:
+async def test_events_on_their_way_get_time_to_arrive(books) -> None:
     await books.saw(r1="new")
     books.source.has = {"1": "new"}
 
@@ -477,7 +483,7 @@ async def test_what_is_on_its_way_to_broker_and_sink_gets_its_time(books) -> Non
 
     async def deliver() -> None:
         positions = [entry.position for entry in await books.store.read("city", 0, 9)]
-        await books.store.accept("crm", [NewDelivery(one) for one in positions], AT.timestamp() + 60)
+        await books.store.accept("crm", [NewDelivery(position) for position in positions], AT.timestamp() + 60)
 
     books.time.happens = [relay, deliver]
     report = await books.settle(max_wait=5.0, crm=["#"])
@@ -500,24 +506,27 @@ differences = st.builds(
 )
 
 
-@given(st.lists(st.lists(differences, max_size=4, unique_by=lambda one: one.resource), max_size=8))
-def test_a_difference_is_said_once_when_two_looks_in_a_row_find_it(looks) -> None:
+@given(st.lists(st.lists(differences, max_size=4, unique_by=lambda difference: difference.resource), max_size=8))
+def test_difference_in_two_consecutive_runs_is_published_once(runs) -> None:
     known: dict[str, PendingMismatch] = {}
     said = []
-    for number, found in enumerate(looks):
-        decision = decide(known, found, str(number))
-        said += [(number, resource, one.provider, one.what) for resource, one in decision.news]
-        for resource, one in decision.kept.items():
-            if one is None:
+    for number, differing in enumerate(runs):
+        decision = decide(known, differing, str(number))
+        said += [(number, resource, difference.provider, difference.what) for resource, difference in decision.news]
+        for resource, difference in decision.kept.items():
+            if difference is None:
                 del known[resource]
             else:
-                known[resource] = PendingMismatch.load(one.dump())
+                known[resource] = PendingMismatch.load(difference.dump())
     expected = []
     for resource in "abc":
         run = 0
         before = None
-        for number, found in enumerate(looks):
-            now = next(((one.provider, one.what) for one in found if one.resource == resource), None)
+        for number, differing in enumerate(runs):
+            now = next(
+                ((difference.provider, difference.what) for difference in differing if difference.resource == resource),
+                None,
+            )
             run = run + 1 if now is not None and now == before else 1
             before = now
             if now is not None and run == 2:
@@ -537,7 +546,7 @@ class Keeping:
         )  # fmt: skip
 
     async def check(self, *, after: float = 3600.0) -> list[str]:
-        """Let time pass, look, and return the resources for which a mismatch was published so far."""
+        """Let time pass, run, and return the resources for which a mismatch was published so far."""
         self.books.time.seconds += after
         lease = await self.books.store.acquire("source/city", "service", 1e6)
         await self.keeper.check(lease)
@@ -569,7 +578,7 @@ async def test_a_difference_that_healed_is_news_when_it_comes_again(books) -> No
     assert len({event.id for event in keeping.published}) == 2
 
 
-async def test_the_look_asks_only_where_what_the_polls_have_learnt_differs(books) -> None:
+async def test_run_reads_only_where_cached_counts_differ(books) -> None:
     await books.saw(r1="sent")
     books.source.remembers, books.source.has = True, {"1": "sent"}
     keeping = Keeping(books)
@@ -581,7 +590,7 @@ async def test_the_look_asks_only_where_what_the_polls_have_learnt_differs(books
     assert books.source.asked == [GROUP, f"{GROUP}/recipients"]
 
 
-async def test_the_look_comes_no_more_often_than_it_should_also_over_restarts(books) -> None:
+async def test_runs_keep_their_interval_over_restarts(books) -> None:
     keeping = Keeping(books)
     await keeping.check()
     for _ in range(3):
@@ -593,7 +602,7 @@ async def test_the_look_comes_no_more_often_than_it_should_also_over_restarts(bo
     assert books.source.asked == [GROUP]
 
 
-async def test_a_provider_that_cannot_be_asked_is_neither_right_nor_wrong(books) -> None:
+async def test_unavailable_provider_is_neither_right_nor_wrong(books) -> None:
     await books.saw(r1="sent")
     books.source.has = {"1": "failed"}
     keeping = Keeping(books)
@@ -614,7 +623,7 @@ async def test_differences_beyond_number_are_not_all_published(books) -> None:
     assert len(keeping.published) == 100
 
 
-async def test_a_difference_that_stays_among_very_many_others_is_published_once(books) -> None:
+async def test_lasting_difference_among_many_is_published_once(books) -> None:
     old = {str(number): "sent" for number in range(100)}
     keeping = Keeping(books)
     for crowd in ({}, {}, {}, {str(number): "sent" for number in range(100, 160)}, {}, {}):
@@ -666,14 +675,12 @@ async def test_a_look_without_the_lease_writes_nothing(books) -> None:
         ({"sent": 2}, {}, {"sent": 2}, None, []),
     ],
 )
-def test_a_messages_counts_are_read_as_ours_and_told_where_they_contradict(
-    counts, details, ours, total, contradictions
-) -> None:
+def test_message_counts_are_compared_and_contradictions_reported(counts, details, ours, total, contradictions) -> None:
     entry = MessageState(due=1.0, found=1.0, status="sending", swept=AT.timestamp(), counts=counts, details=details)
     counted = reconciliation.cached_counts(kinds("voice", {}), "/messages/voice/1", entry)
     assert counted is not None
     assert (counted.counts, counted.total, list(counted.contradictions)) == (ours, total, contradictions)
-    assert [one.status for one in counted.shown] == ["sending"]
+    assert [shown.status for shown in counted.shown] == ["sending"]
     assert counted.by == AT
 
 
@@ -689,7 +696,7 @@ def test_what_was_not_read_whole_is_not_remembered(entry) -> None:
     assert reconciliation.cached_counts(kinds("sms", {}), "/messages/sms/1", entry) is None
 
 
-async def test_the_services_own_look_at_a_message_that_agrees_costs_no_request(tmp_path) -> None:
+async def test_service_run_on_a_matching_message_costs_no_request(tmp_path) -> None:
     time = Jumping()
     async with (
         Simulator(SimulatorSettings.still(), time.world) as simulator,
@@ -712,8 +719,8 @@ async def test_the_services_own_look_at_a_message_that_agrees_costs_no_request(t
             await city.poll()
         simulator.world.add_message("voice", 1, status="completed", recipient_status="sent")
         report = await reconciler.compare(CompareOptions(use_cached_counts=True))
-        assert {one.resource for one in report.differences} >= {message.path, *message.recipients}
-        assert unknown.path not in {one.resource for one in report.differences}
+        assert {difference.resource for difference in report.differences} >= {message.path, *message.recipients}
+        assert unknown.path not in {difference.resource for difference in report.differences}
 
 
 async def test_lists_that_lead_in_a_circle_end(tmp_path) -> None:
@@ -725,7 +732,7 @@ async def test_lists_that_lead_in_a_circle_end(tmp_path) -> None:
         message = simulator.world.add_message("sms", 60, status="sending", recipient_status="sending")
         simulator.switch_on("endless_pages")
         pages = [page async for page in city.source.members(message.path, {})]
-        assert len({one.key for page in pages for one in page.observations}) == 60
+        assert len({observation.key for page in pages for observation in page.observations}) == 60
         assert len(pages) < 12
         with pytest.raises(Permanent, match="not a message"):
             await city.source.count("/elsewhere/1", {}, ask=True)
@@ -759,7 +766,7 @@ async def test_the_report_as_json_has_everything_and_no_phone(books) -> None:
     assert json.loads(text)["differences"][0]["resource"] == subject("2")
 
 
-async def test_the_table_tells_totals_differences_sinks_and_what_was_not_compared(books, capsys) -> None:
+async def test_table_shows_totals_differences_sinks_and_skipped_parts(books, capsys) -> None:
     await books.saw(r1="sent", r2="sent")
     books.source.has = {"1": "failed"} | {str(number): "new" for number in range(10, 80)}
     books.source.facts = {"contradictions": ["counts 2 and 3"], "remarks": ["it keeps no times"]}

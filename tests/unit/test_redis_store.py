@@ -71,8 +71,8 @@ def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
         ("redis+cluster://:canary@localhost/3", "cannot be read"),
     ],
 )
-def test_a_url_that_cannot_be_used_is_refused_before_anything_is_connected(url: str, told: str) -> None:
-    with pytest.raises(ValueError, match=told) as caught:
+def test_unusable_store_url_is_refused_before_connecting(url: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason) as caught:
         RedisStore(url, clock=Clock(), begin=0)
     assert "canary" not in str(caught.value)
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
@@ -86,7 +86,7 @@ def test_a_url_that_cannot_be_used_is_refused_before_anything_is_connected(url: 
         "redis+cluster://user:pw@localhost:1,localhost:2", "rediss+cluster://localhost:1/0",
     ],
 )  # fmt: skip
-async def test_every_kind_of_url_is_tried_when_it_is_used_and_not_before(url: str) -> None:
+async def test_store_url_of_any_kind_is_tried_on_first_use(url: str) -> None:
     store = RedisStore(url, clock=Clock(), begin=0, timeout=1.0)
     with pytest.raises(Unavailable, match=r"cannot be reached|no node"):
         await store.open()
@@ -113,8 +113,8 @@ async def test_a_unix_socket_is_as_good_as_a_port(tmp_path: Path) -> None:
 
 
 @given(st.text(), st.text())
-def test_different_names_have_different_places(one: str, two: str) -> None:
-    assert (bucket_of(one) == bucket_of(two)) == (one == two)
+def test_different_names_have_different_places(first: str, two: str) -> None:
+    assert (bucket_of(first) == bucket_of(two)) == (first == two)
 
 
 @given(st.integers(0, 10**18 - 1))
@@ -170,7 +170,7 @@ async def test_reading_writes_once_in_a_quarter_of_the_retention(redis_url: str)
     await store.close()
 
 
-async def test_what_a_process_remembers_of_scopes_is_bounded(
+async def test_redis_store_remembers_a_bounded_number_of_scopes(
     store: RedisStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(redis_ledger, "_SCOPES_REMEMBERED", 3)
@@ -201,18 +201,16 @@ async def test_what_a_process_remembers_of_lost_answers_is_bounded(monkeypatch: 
     ],
     ids=["not durable", "durable", "evicting", "bounded"],
 )
-async def test_a_server_that_may_forget_is_reported_when_it_is_opened(options: tuple[str, ...], told: set[str]) -> None:
+async def test_forgetful_server_is_reported_on_opening(options: tuple[str, ...], warnings: set[str]) -> None:
     with RedisServer(options=options) as server, structlog.testing.capture_logs() as logs:
         store = RedisStore(server.url, clock=Clock(), begin=0)
         await store.open()
         await store.close()
-    assert {line["event"] for line in logs} == told
+    assert {line["event"] for line in logs} == warnings
     assert all(line["store"] == server.url and line["consequence"] for line in logs)
 
 
-async def test_a_user_who_may_not_ask_the_server_about_itself_can_use_it(
-    redis_url: str, redis_server: RedisServer
-) -> None:
+async def test_user_without_info_permission_can_use_the_store(redis_url: str, redis_server: RedisServer) -> None:
     password = secrets.token_hex(8)
     with redis.Redis.from_url(redis_url) as client:
         client.acl_setuser("app", enabled=True, passwords=[f"+{password}"], keys=["*"], commands=["+@all", "-info"])
@@ -241,7 +239,7 @@ async def test_an_unknown_answer_is_told_by_its_first_word_only(store: RedisStor
         await store._link.command("CANARY", "secret")
 
 
-async def test_adopted_events_that_are_over_are_given_up_after_a_month(redis_url: str) -> None:
+async def test_redis_store_drops_foreign_events_after_a_month(redis_url: str) -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     store = RedisStore(redis_url, clock=Clock(now=lambda: now))
     settled, waiting = await store.accept_foreign("crm", event(1)), await store.accept_foreign("crm", event(2))

@@ -60,11 +60,11 @@ def events(*names: int) -> list[WireEvent]:
     return [WireEvent(f"{name}", "sms.recipient.sent", 0, b"{}") for name in names]
 
 
-async def commit(store: SqliteStore, *names: int, fresh: RecentEntries | None = None) -> None:
-    some = events(*names)
-    last = await store.commit(None, Commit("city", events=some))
-    if fresh is not None:
-        fresh.put(last, some)
+async def commit(store: SqliteStore, *names: int, recent: RecentEntries | None = None) -> None:
+    new_events = events(*names)
+    last = await store.commit(None, Commit("city", events=new_events))
+    if recent is not None:
+        recent.put(last, new_events)
 
 
 async def lease_of(store: SqliteStore) -> Lease:
@@ -74,37 +74,37 @@ async def lease_of(store: SqliteStore) -> Lease:
 
 
 async def test_what_was_just_committed_is_published_without_reading_it_back(store: Reader) -> None:
-    broker, fresh = Broker(), RecentEntries("city")
-    await commit(store, *range(10), fresh=fresh)
-    await commit(store, *range(10, 20), fresh=fresh)
-    relay = Relay(store, broker, Clock(), batch=8, recent=fresh)
+    broker, recent = Broker(), RecentEntries("city")
+    await commit(store, *range(10), recent=recent)
+    await commit(store, *range(10, 20), recent=recent)
+    relay = Relay(store, broker, Clock(), batch=8, recent=recent)
     assert (await relay.drain(await lease_of(store), "city")).published == 20
-    assert [one.event.id for one in broker.held] == [str(number) for number in range(20)]
+    assert [entry.event.id for entry in broker.held] == [str(number) for number in range(20)]
     assert store.reads == 1  # the one that finds the end
     assert broker.held == list(await store.read("city", 0, 100))
 
 
-async def test_what_somebody_else_committed_in_between_is_published_in_its_place(store: Reader) -> None:
-    broker, fresh = Broker(), RecentEntries("city")
-    await commit(store, 1, 2, fresh=fresh)
+async def test_concurrently_committed_entries_are_published_in_place(store: Reader) -> None:
+    broker, recent = Broker(), RecentEntries("city")
+    await commit(store, 1, 2, recent=recent)
     await commit(store, 3)  # a backfill, in another process
-    await commit(store, 4, 5, fresh=fresh)
-    await Relay(store, broker, Clock(), batch=2, recent=fresh).drain(await lease_of(store), "city")
-    assert [one.event.id for one in broker.held] == ["1", "2", "3", "4", "5"]
+    await commit(store, 4, 5, recent=recent)
+    await Relay(store, broker, Clock(), batch=2, recent=recent).drain(await lease_of(store), "city")
+    assert [entry.event.id for entry in broker.held] == ["1", "2", "3", "4", "5"]
     assert broker.held == list(await store.read("city", 0, 100))
 
 
-async def test_what_a_broker_did_not_take_is_published_when_it_is_back(store: Reader) -> None:
-    broker, fresh, lease = Broker(), RecentEntries("city"), await lease_of(store)
-    relay = Relay(store, broker, Clock(), batch=2, recent=fresh)
-    await commit(store, 1, 2, 3, fresh=fresh)
+async def test_refused_entries_are_published_after_the_outage(store: Reader) -> None:
+    broker, recent, lease = Broker(), RecentEntries("city"), await lease_of(store)
+    relay = Relay(store, broker, Clock(), batch=2, recent=recent)
+    await commit(store, 1, 2, 3, recent=recent)
     broker.away = True
     with pytest.raises(Unavailable):
         await relay.drain(lease, "city")
-    await commit(store, 4, fresh=fresh)
+    await commit(store, 4, recent=recent)
     broker.away = False
     await relay.drain(lease, "city")
-    assert [one.event.id for one in broker.held] == ["1", "2", "3", "4"]
+    assert [entry.event.id for entry in broker.held] == ["1", "2", "3", "4"]
     assert (await store.journal("city")).backlog == 0
 
 
@@ -118,11 +118,11 @@ async def test_a_store_that_takes_no_mark_has_nothing_published_twice(store: Rea
             await relay.drain(lease, "city")
     store.full = False
     assert (await relay.drain(lease, "city")).published == 4
-    assert [one.event.id for one in broker.held] == ["1", "2", "3", "4"]
+    assert [entry.event.id for entry in broker.held] == ["1", "2", "3", "4"]
     assert (await store.journal("city")).backlog == 0
 
 
-async def test_what_a_restored_store_commits_anew_is_published_though_its_number_was(store: Reader) -> None:
+async def test_entry_recommitted_by_a_restored_store_is_published(store: Reader) -> None:
     broker, lease = Broker(), await lease_of(store)
     relay = Relay(store, broker, Clock())
     await commit(store, 1, 2)
@@ -132,7 +132,7 @@ async def test_what_a_restored_store_commits_anew_is_published_though_its_number
     await store._file.writer.do(lambda db: db.execute("UPDATE journal SET id = '9' WHERE id = '2'"))
     store.full = False
     await relay.drain(lease, "city")
-    assert [one.event.id for one in broker.held] == ["1", "2", "1", "9"]
+    assert [entry.event.id for entry in broker.held] == ["1", "2", "1", "9"]
 
 
 steps = st.lists(
@@ -149,26 +149,26 @@ steps = st.lists(
 @given(steps, st.integers(1, 8))
 def test_whatever_is_at_hand_is_what_the_journal_has_there(moves: list[tuple[str, int]], kept: int) -> None:
     journal: list[WireEvent] = []
-    fresh, after = RecentEntries("city", max_entries=kept), 0
+    recent, after = RecentEntries("city", max_entries=kept), 0
     for move, number in moves:
         if move in {"own", "foreign"}:
-            some = events(*range(len(journal), len(journal) + number))
-            journal += some
+            new_events = events(*range(len(journal), len(journal) + number))
+            journal += new_events
             if move == "own":
-                fresh.put(len(journal), some)
+                recent.put(len(journal), new_events)
         elif move == "take":
-            found = fresh.take(after, number)
-            assert [one.event for one in found] == journal[after : after + len(found)]
-            assert [one.position.seq for one in found] == list(range(after + 1, after + len(found) + 1))
-            after += len(found)
+            recent = recent.take(after, number)
+            assert [entry.event for entry in recent] == journal[after : after + len(recent)]
+            assert [entry.position.seq for entry in recent] == list(range(after + 1, after + len(recent) + 1))
+            after += len(recent)
         else:
             after = min(after + number, len(journal))
-    assert len(fresh) <= kept
+    assert len(recent) <= kept
 
 
 def test_no_more_is_kept_than_there_is_room_for() -> None:
-    fresh = RecentEntries("city", max_entries=3)
-    fresh.put(5, events(1, 2, 3, 4, 5))
-    assert fresh.take(0, 10) == []
-    assert [one.event.id for one in fresh.take(2, 10)] == ["3", "4", "5"]
-    assert len(fresh) == 0
+    recent = RecentEntries("city", max_entries=3)
+    recent.put(5, events(1, 2, 3, 4, 5))
+    assert recent.take(0, 10) == []
+    assert [entry.event.id for entry in recent.take(2, 10)] == ["3", "4", "5"]
+    assert len(recent) == 0

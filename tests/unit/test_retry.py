@@ -15,13 +15,13 @@ SCHEDULE = (5.0, 300.0, 1800.0)
 
 
 @pytest.mark.parametrize(("attempt", "least"), [(1, 5.0), (2, 300.0), (3, 1800.0)])
-def test_each_try_waits_as_the_schedule_says_with_a_tenth_of_jitter(attempt: int, least: float) -> None:
+def test_waits_follow_the_schedule_with_a_tenth_of_jitter(attempt: int, least: float) -> None:
     decision = decide(Transient("down"), attempt, SCHEDULE, random.Random(1))
     assert isinstance(decision, RetryAfter)
     assert least <= decision.after <= least * 1.1
 
 
-def test_after_the_last_wait_of_the_schedule_it_is_given_up() -> None:
+def test_attempts_end_after_the_last_wait() -> None:
     assert decide(Transient("down"), 4, SCHEDULE, random.Random(1)) == GiveUp("exhausted")
 
 
@@ -30,12 +30,12 @@ def test_a_permanent_error_is_given_up_at_once(error: Exception) -> None:
     assert decide(error, 1, SCHEDULE, random.Random(1)) == GiveUp("permanent")
 
 
-def test_what_the_far_side_asks_for_is_a_floor() -> None:
+def test_retry_after_is_a_minimum_wait() -> None:
     decision = decide(Transient("slow down", retry_after=120), 1, SCHEDULE, random.Random(1))
     assert decision == RetryAfter(120)
 
 
-def test_what_the_far_side_asks_for_has_a_cap() -> None:
+def test_retry_after_has_a_maximum() -> None:
     decision = decide(Transient("never", retry_after=1e9), 1, SCHEDULE, random.Random(1))
     assert decision == RetryAfter(RETRY_AFTER_CAP)
 
@@ -50,7 +50,7 @@ def test_backoff_stays_between_its_bounds(failures: int, seed: int) -> None:
     assert 0.5 <= wait <= 300.0
 
 
-def test_a_source_where_nothing_happens_is_asked_ever_more_seldom_up_to_its_bound() -> None:
+def test_quiet_source_is_polled_less_often_up_to_a_limit() -> None:
     waits = [idle_interval(60.0, quiet, 5.0) for quiet in range(60)]
     assert waits[:11] == [60.0] * 11
     assert waits == sorted(waits)

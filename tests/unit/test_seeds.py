@@ -29,7 +29,7 @@ DROPS = (SEEDS / "spacivox-voicemail-drop-records.txt").read_text(encoding="utf-
 
 def cut(page: str, opening: str, closing: str, *, nth: int = 0) -> str:
     """Return a JSON text that stands on a page, byte for byte: from a line `opening` to a line that begins `closing`."""
-    begin = [found.start() for found in re.finditer(rf"^{re.escape(opening)}$", page, re.MULTILINE)][nth]
+    begin = [match.start() for match in re.finditer(rf"^{re.escape(opening)}$", page, re.MULTILINE)][nth]
     return page[begin : page.index(f"\n{closing}", begin) + 1 + len(closing)]
 
 
@@ -43,8 +43,8 @@ RECIPIENT_SCHEMA = json.loads(cut(RECIPIENTS, "{", "}"))["items"]
 
 def exemplary(schema: dict[str, Any]) -> dict[str, Any]:
     """Return an item whose fields have the examples that their descriptions give."""
-    found = {name: about["example"] for name, about in schema["properties"].items() if "example" in about}
-    return found | {"_links": json.loads(found["_links"])}
+    examples = {name: about["example"] for name, about in schema["properties"].items() if "example" in about}
+    return examples | {"_links": json.loads(examples["_links"])}
 
 
 # --- a provider, a source, an intake, a journal -----------------------------------------------------------------------
@@ -64,12 +64,12 @@ def serve(answers: dict[str, Any]) -> web.Application:
             start, end = (datetime.fromisoformat(request.query[name]) for name in ("start", "end"))
             if not start <= datetime(2015, 1, 6, 10, 21, 14, 243000, tzinfo=UTC) <= end:
                 return web.json_response([])
-        found = answers.get(request.path)
-        if found is None:
+        answered = answers.get(request.path)
+        if answered is None:
             return web.json_response({"error": "Not Found"}, status=404)
         if request.path == FEED and "lastEventId" in request.query:
-            found = {"lastEventID": int(request.query["lastEventId"]), "count": 0, "messages": []}
-        body = found if isinstance(found, str) else json.dumps(found)
+            answered = {"lastEventID": int(request.query["lastEventId"]), "count": 0, "messages": []}
+        body = answered if isinstance(answered, str) else json.dumps(answered)
         return web.Response(text=body, content_type="application/json")
 
     app = web.Application()
@@ -114,7 +114,7 @@ async def journal(
 # --- what a reader of the pages expects -------------------------------------------------------------------------------
 
 
-async def test_the_page_of_an_sms_message_is_a_completed_message_with_its_counts(tmp_path):
+async def test_documented_sms_message_is_completed_with_its_counts(tmp_path):
     path = "/messages/sms/165532"
     answers = {path: SMS_EXAMPLE, f"{path}/recipients": []}
     now = datetime(2014, 10, 7, 17, 28, tzinfo=UTC)
@@ -152,7 +152,7 @@ async def test_the_page_of_an_sms_message_is_a_completed_message_with_its_counts
     assert problems == ["/messages/sms/165532: 0 recipients are listed, 2 are counted"]
 
 
-async def test_the_page_of_a_voice_message_adds_what_became_of_its_calls_though_it_does_not_add_up(tmp_path):
+async def test_documented_inconsistent_voice_message_keeps_its_call_results(tmp_path):
     path = "/messages/voice/153"
     answers = {path: VOICE_EXAMPLE, f"{path}/recipients": []}
     now = datetime(2014, 10, 7, 17, 33, tzinfo=UTC)
@@ -179,13 +179,15 @@ async def test_the_page_of_a_voice_message_adds_what_became_of_its_calls_though_
     }  # fmt: skip
 
 
-async def test_the_page_of_those_who_could_not_be_reached_is_a_failed_recipient_who_says_why(tmp_path):
+async def test_documented_unreachable_recipient_failed_with_a_reason(tmp_path):
     path = "/messages/voice/10507"
     recipient = exemplary(RECIPIENT_SCHEMA) | {"status": "failed", "error_message": "SIP 503"}
     message = {"status": "sending", "_links": {"self": path}, "recipient_counts": {"total": 1, "failed": 1}}
-    collections = {each: [] for each in ("human", "machine", "busy", "no_answer")} | {"could_not_connect": [recipient]}
+    collections = {detail: [] for detail in ("human", "machine", "busy", "no_answer")} | {
+        "could_not_connect": [recipient]
+    }
     answers = {path: message, f"{path}/recipients": [recipient]}
-    answers |= {f"{path}/recipients/{name}": found for name, found in collections.items()}
+    answers |= {f"{path}/recipients/{name}": collection for name, collection in collections.items()}
     now = datetime(2013, 3, 15, 21, 11, 20, 114000, tzinfo=UTC)
     events, kinds, problems = await journal(tmp_path, "govdelivery", answers, now, messages=[path])
     assert kinds == [
@@ -220,7 +222,7 @@ async def test_the_page_of_those_who_could_not_be_reached_is_a_failed_recipient_
     assert problems == []
 
 
-async def test_the_page_of_voicemail_drops_is_a_drop_that_was_sent(tmp_path):
+async def test_documented_voicemail_drop_was_sent(tmp_path):
     now = datetime(2015, 1, 6, 10, 30, tzinfo=UTC)
     events, kinds, problems = await journal(tmp_path, "spacivox", {RECORDS: DROPS_EXAMPLE}, now)
     assert kinds == [("VoicemailSent", "voicemail.drop.sent")]
@@ -270,14 +272,14 @@ SENT_EVENT = {
 }
 
 
-def test_the_example_of_a_send_event_has_the_fields_of_the_page_with_their_types():
+def test_documented_send_event_has_its_typed_fields():
     types = {"integer": int, "string": str}
     assert dict(FIELDS).keys() == {"lastEventID", *SENT_EVENT}
     assert all(isinstance(SENT_EVENT[name], types[kind]) for name, kind in FIELDS if name in SENT_EVENT)
 
 
 @pytest.mark.parametrize("under_info", [False, True], ids=["keys as the page's table has them", "keys under info"])
-async def test_the_page_of_what_was_not_sent_is_an_sms_that_was_not_sent_and_why(tmp_path, under_info):
+async def test_documented_unsent_sms_has_its_reason(tmp_path, under_info):
     event = dict(SENT_EVENT)
     if under_info:
         event["info"] = {name: event.pop(name) for name in ("messageKey", "contactKey", "to")}
@@ -320,12 +322,12 @@ async def test_the_page_of_what_was_not_sent_is_an_sms_that_was_not_sent_and_why
 
 async def test_a_bridge_that_lost_its_store_computes_the_same_id(tmp_path):
     now = datetime(2015, 1, 6, 10, 30, tzinfo=UTC)
-    found = []
+    events = []
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
-        found.append((await journal(tmp_path / name, "spacivox", {RECORDS: DROPS_EXAMPLE}, now))[0])
-    assert found[0] == found[1]
-    assert re.fullmatch(r"[0-9a-f]{32}", found[0][0]["id"])
+        events.append((await journal(tmp_path / name, "spacivox", {RECORDS: DROPS_EXAMPLE}, now))[0])
+    assert events[0] == events[1]
+    assert re.fullmatch(r"[0-9a-f]{32}", events[0][0]["id"])
 
 
 # --- the table of statuses --------------------------------------------------------------------------------------------
@@ -399,7 +401,7 @@ def govdelivery(channel: str, entity: str, status: str, collection: str | None) 
         f"{path}/recipients": [recipient],
     }
     details = ("human", "machine", "busy", "no_answer", "could_not_connect") if channel == "voice" else ()
-    return answers | {f"{path}/recipients/{each}": [recipient] if each == collection else [] for each in details}
+    return answers | {f"{path}/recipients/{detail}": [recipient] if detail == collection else [] for detail in details}
 
 
 def answers_of(provider: str, channel: str, entity: str, status: Any, collection: str | None) -> dict[str, Any]:
@@ -418,12 +420,12 @@ async def test_a_status_has_its_class_its_topic_and_its_type(tmp_path, row):
     answers = answers_of(provider, channel, entity, status, collection)
     events, kinds, _ = await journal(tmp_path, provider, answers, NOW, **named)
     template = "/messaging/v1/sms/messages/m-1" if provider == "marketingcloud" else SUBJECTS[entity]
-    found = [
-        (event["type"], *each)
-        for event, each in zip(events, kinds, strict=True)
+    shown = [
+        (event["type"], *kind)
+        for event, kind in zip(events, kinds, strict=True)
         if event["subject"] == template.format(channel=channel)
     ]
-    assert found == [(kind, name, topic)]
+    assert shown == [(kind, name, topic)]
     data = next(event["data"] for event in events if event["type"] == kind)
     assert (data["channel"], data["status"], data["detail"]) == (channel, kind.rpartition(".")[2], collection)
     if name == "UnknownStatus":
@@ -451,12 +453,12 @@ def test_the_table_has_every_status_that_the_pages_name():
     assert {row[4] for row in ROWS if row[4]} == collections
     states = {int(number): word for number, word in re.findall(r"• (\d) = (\w+)", DROPS)}
     assert len(states) == 4
-    told = {row[3]: row[6].rpartition(".")[2] for row in ROWS if row[0] == "spacivox" and row[5] != "UnknownStatus"}
-    assert told == states
+    listed = {row[3]: row[6].rpartition(".")[2] for row in ROWS if row[0] == "spacivox" and row[5] != "UnknownStatus"}
+    assert listed == states
     assert statuses("marketingcloud", "sms", "message") == {*re.findall(r"\bSMS[A-Z]\w+", NOT_SENT)}
 
 
-def test_the_table_has_every_event_of_the_catalogue_that_a_provider_makes():
+def test_table_lists_every_provider_event_of_the_catalogue():
     without_a_page = ("TextRecord", "Email")  # the vendors' pages show the records of voicemail drops and SMS alone
     made = {event.__name__ for event in CATALOGUE if event.provider != "bridge"}
     made = {name for name in made if not name.startswith(without_a_page)}

@@ -88,8 +88,8 @@ class World:
         self.source.polls += [[Page([observe(key, status)], AT)] for status in statuses]
 
     @property
-    def taken(self) -> list[str]:
-        return [json.loads(one.wire.body)["data"]["status"] for one in self.sink.taken]
+    def delivered(self) -> list[str]:
+        return [json.loads(outgoing.wire.body)["data"]["status"] for outgoing in self.sink.delivered]
 
 
 async def until(condition, within: float = 60.0) -> None:
@@ -106,8 +106,8 @@ def world(tmp_path: Path) -> World:
 async def test_what_a_poll_sees_reaches_the_sink(world: World) -> None:
     world.says("new", "sending", "failed")
     async with world.running():
-        await until(lambda: len(world.sink.taken) == 3)
-    assert sorted(world.taken) == ["failed", "new", "sending"]
+        await until(lambda: len(world.sink.delivered) == 3)
+    assert sorted(world.delivered) == ["failed", "new", "sending"]
 
 
 async def test_one_round_polls_relays_delivers_and_returns(world: World) -> None:
@@ -123,10 +123,10 @@ async def test_one_round_says_which_source_failed_and_still_delivers(world: Worl
     world.source.polls[0].append(Transient("HTTP 500"))
     report = await world.service().once()
     assert report.failures == {"city": "HTTP 500"}
-    assert world.taken == ["new"]
+    assert world.delivered == ["new"]
 
 
-async def test_one_round_leaves_what_a_sink_cannot_take_for_the_next_one(world: World) -> None:
+async def test_once_leaves_failed_deliveries_for_the_next_round(world: World) -> None:
     world.sink.answer = lambda _: (_ for _ in ()).throw(Transient("busy"))
     world.says("new")
     report = await world.service().once()
@@ -136,23 +136,23 @@ async def test_one_round_leaves_what_a_sink_cannot_take_for_the_next_one(world: 
 async def test_roles_split_over_processes_do_the_same_work(world: World) -> None:
     world.says("new", "sending")
     async with world.running(roles=("poll",)), world.running(roles=("relay",)), world.running(roles=("sink",)):
-        await until(lambda: len(world.sink.taken) == 2)
+        await until(lambda: len(world.sink.delivered) == 2)
 
 
-class Accounted(ScriptedSource):
+class WithAccount(ScriptedSource):
     """A source that knows whose account it asks."""
 
     account = "https://tms.example.com 5f0c"
 
 
-def share_an_account(world: World) -> Accounted:
+def share_an_account(world: World) -> WithAccount:
     """Give the world two sources of one account; return the second one."""
-    world.source, town = Accounted(), Accounted()
+    world.source, town = WithAccount(), WithAccount()
     world.more_sources = {"town": ConfiguredSource("scripted", world.settings, town)}
     return town
 
 
-async def test_sources_of_one_account_are_all_polled_by_whichever_process_has_it(world: World) -> None:
+async def test_one_process_polls_all_sources_of_an_account(world: World) -> None:
     town = share_an_account(world)
     async with world.running() as first, world.running() as second:
         await until(lambda: len(first.sources.states) == len(second.sources.states) == 2)
@@ -161,10 +161,10 @@ async def test_sources_of_one_account_are_all_polled_by_whichever_process_has_it
         assert set(waits.sources.states.values()) == {"standby"}
         world.says("new")
         town.polls.append([Page([observe("2", "new")], AT)])
-        await until(lambda: len(world.sink.taken) == 2)
+        await until(lambda: len(world.sink.delivered) == 2)
 
 
-async def test_one_round_polls_the_sources_of_one_account_or_says_that_another_process_does(world: World) -> None:
+async def test_once_polls_an_account_or_names_the_other_process(world: World) -> None:
     town = share_an_account(world)
     world.says("new")
     town.polls.append([Page([observe("2", "new")], AT)])
@@ -182,15 +182,15 @@ async def test_one_round_polls_the_sources_of_one_account_or_says_that_another_p
     assert report.events == 0
 
 
-async def test_a_source_that_fails_too_long_is_said_to_be_stalled_and_to_have_recovered(world: World) -> None:
+async def test_failing_source_is_reported_stalled_and_recovered(world: World) -> None:
     world.source.polls = [[Unauthorized("the token was refused")] for _ in range(4)]
     world.says("new")
     async with world.running():
-        await until(lambda: len(world.sink.taken) == 3, within=60)
-    assert sorted(world.taken) == ["new", "recovered", "stalled"]
+        await until(lambda: len(world.sink.delivered) == 3, within=60)
+    assert sorted(world.delivered) == ["new", "recovered", "stalled"]
 
 
-async def test_a_stalled_source_makes_the_process_not_ready_and_says_why(world: World) -> None:
+async def test_stalled_source_makes_the_process_not_ready(world: World) -> None:
     world.settings = world.settings.model_copy(update={"stall_after": 0.001})
     world.source.polls = [[Unauthorized("the token was refused")] for _ in range(1000)]
     async with world.running(listen=("127.0.0.1", 0)) as service, aiohttp.ClientSession() as http:
@@ -207,10 +207,10 @@ async def test_a_stalled_source_makes_the_process_not_ready_and_says_why(world: 
             assert 'bridge_source_state{source="city",state="stalled"} 1.0' in text
 
 
-async def test_a_process_that_works_is_ready_and_its_figures_add_up(world: World) -> None:
+async def test_working_process_is_ready_with_consistent_figures(world: World) -> None:
     world.says("new", "sending", "failed")
     async with world.running(listen=("127.0.0.1", 0)) as service, aiohttp.ClientSession() as http:
-        await until(lambda: len(world.sink.taken) == 3)
+        await until(lambda: len(world.sink.delivered) == 3)
         await until(lambda: service.health.server.port)
         port = service.health.server.port
         async with http.get(f"http://127.0.0.1:{port}/readyz") as answer:
@@ -221,7 +221,7 @@ async def test_a_process_that_works_is_ready_and_its_figures_add_up(world: World
         assert 'bridge_confirmed_total{source="city"} 3.0' in text
 
 
-async def test_a_second_process_on_one_address_works_without_pages_and_has_them_when_it_is_free(world: World) -> None:
+async def test_second_process_gets_health_pages_when_address_frees(world: World) -> None:
     world.says("new")
     first, stop = world.service(), asyncio.Event()
     running = asyncio.ensure_future(first.run(stop, listen=("127.0.0.1", 0)))
@@ -234,18 +234,16 @@ async def test_a_second_process_on_one_address_works_without_pages_and_has_them_
         await until(lambda: second.health.server.port == first.health.server.port)
 
 
-async def test_a_store_that_is_away_at_the_start_is_waited_for(world: World) -> None:
+async def test_store_outage_at_start_is_waited_for(world: World) -> None:
     world.store_fails = True
     world.says("new")
     async with world.running() as service:
         await until(lambda: service.process.health.problems.get("store") == "the store is away")
         world.store_fails = False
-        await until(lambda: len(world.sink.taken) == 1)
+        await until(lambda: len(world.sink.delivered) == 1)
 
 
-async def test_a_source_is_not_shown_as_ok_by_a_process_whose_lease_ended_while_the_store_was_away(
-    world: World, monkeypatch
-) -> None:
+async def test_lease_lost_in_an_outage_makes_source_not_ok(world: World, monkeypatch) -> None:
     away = asyncio.Event()
 
     def cut(method):
@@ -267,26 +265,26 @@ async def test_a_source_is_not_shown_as_ok_by_a_process_whose_lease_ended_while_
         await until(lambda: service.sources.states.get("city") == "ok")
 
 
-async def test_a_second_process_waits_for_the_lease_and_takes_over_when_it_is_given_back(world: World) -> None:
+async def test_second_process_takes_over_a_released_lease(world: World) -> None:
     first, stop = world.service(), asyncio.Event()
     running = asyncio.ensure_future(first.run(stop))
     world.says("new")
-    await until(lambda: len(world.sink.taken) == 1)
+    await until(lambda: len(world.sink.delivered) == 1)
     async with world.running() as second:
         await until(lambda: second.sources.states.get("city") == "standby")
         stop.set()
         await running
         world.says("sending")
-        await until(lambda: len(world.sink.taken) == 2)
+        await until(lambda: len(world.sink.delivered) == 2)
         assert second.sources.states["city"] == "ok"
-    assert world.taken == ["new", "sending"]
+    assert world.delivered == ["new", "sending"]
 
 
 async def test_a_source_with_a_defect_takes_no_other_part_down(world: World) -> None:
     world.source.polls = [[RuntimeError("+15551234567")]]
     world.says("new")
     async with world.running():
-        await until(lambda: len(world.sink.taken) == 1)
+        await until(lambda: len(world.sink.delivered) == 1)
 
 
 async def test_a_sink_that_cannot_open_is_started_again(world: World) -> None:
@@ -300,15 +298,15 @@ async def test_a_sink_that_cannot_open_is_started_again(world: World) -> None:
     world.sink.open = opening
     world.says("new")
     async with world.running() as service:
-        await until(lambda: len(world.sink.taken) == 1)
+        await until(lambda: len(world.sink.delivered) == 1)
         assert b'bridge_part_restarts_total{part="sink/crm"} 1.0' in service.process.metrics.text()
 
 
-async def test_polling_is_held_back_while_the_journal_is_full(world: World) -> None:
+async def test_polling_pauses_while_the_journal_is_full(world: World) -> None:
     world.limits = replace(LIMITS, journal_bytes=10)
     world.says("new")
     async with world.running() as service:
-        await until(lambda: len(world.sink.taken) == 1)
+        await until(lambda: len(world.sink.delivered) == 1)
         await until(lambda: "held" in service.process.health.problems.get("source/city", ""))
         operator = SqliteStore(world.folder / "bridge.db", clock=Clock())
         async with asyncio.timeout(60):
@@ -338,11 +336,11 @@ async def test_an_operator_re_enables_a_sink_by_clearing_its_note(world: World) 
                 await asyncio.sleep(0.01)
         world.sink.answer = lambda _: None
         await operator.set_status("sink/crm", {"disabled": ""})
-        await until(lambda: len(world.sink.taken) == 1)
+        await until(lambda: len(world.sink.delivered) == 1)
         await operator.close()
 
 
-async def test_a_look_at_the_notes_does_not_enable_a_sink_whose_410_is_being_noted(world: World) -> None:
+async def test_reading_statuses_does_not_enable_a_sink_being_disabled(world: World) -> None:
     world.limits = replace(world.limits, gauges_every=0.01)
     world.sink.answer = lambda _: (_ for _ in ()).throw(EndpointGone("HTTP 410"))
     world.says("new")
@@ -361,14 +359,14 @@ async def test_a_look_at_the_notes_does_not_enable_a_sink_whose_410_is_being_not
     await asyncio.sleep(0.2)
     noted.set()
     await until(lambda: service.sinks.workers["crm"].noted)
-    told = [one.event.topic for one in await store.read("_bridge", 0, 10)]
+    topics = [entry.event.topic for entry in await store.read("_bridge", 0, 10)]
     stop.set()
     await running
-    assert told == ["bridge.sink.disabled"]
+    assert topics == ["bridge.sink.disabled"]
     assert world.sink.tries == 1
 
 
-async def test_while_a_sinks_topics_are_widened_process_by_process_nothing_that_the_new_ones_want_is_lost(
+async def test_rolling_topic_change_loses_no_newly_selected_event(
     world: World,
 ) -> None:
     world.limits = replace(world.limits, audit_every=0.05)
@@ -378,11 +376,11 @@ async def test_while_a_sinks_topics_are_widened_process_by_process_nothing_that_
         world.sink_settings = SinkSettings(type="keeping", topics=["*.recipient.#"])
         world.says("new", "sending", "failed")
         async with world.running(roles=("poll",)):
-            await until(lambda: len(world.sink.taken) == 3)
-    assert sorted(world.taken) == ["failed", "new", "sending"]
+            await until(lambda: len(world.sink.delivered) == 3)
+    assert sorted(world.delivered) == ["failed", "new", "sending"]
 
 
-async def test_a_sink_that_left_the_configuration_with_a_queue_that_fills_is_named(world: World) -> None:
+async def test_removed_sink_with_a_growing_queue_is_named(world: World) -> None:
     await world.service(roles=("relay",)).once()
     world.says("new")
     with capture_logs() as logs:
@@ -390,11 +388,11 @@ async def test_a_sink_that_left_the_configuration_with_a_queue_that_fills_is_nam
             service = world.service(roles=("poll", "relay"))
             parts = replace(service.process.parts, sinks={})
             await Service(parts, Clock(), roles=("poll", "relay")).once()
-    told = [line for line in logs if line["event"] == "sink.is_no_longer_configured"]
-    assert [(line["sink"], line["messages"]) for line in told] == [("crm", 1)]
+    lines = [line for line in logs if line["event"] == "sink.is_no_longer_configured"]
+    assert [(line["sink"], line["messages"]) for line in lines] == [("crm", 1)]
 
 
-async def test_what_is_old_and_settled_leaves_the_journal_and_nothing_else_does(world: World) -> None:
+async def test_only_old_settled_entries_leave_the_journal(world: World) -> None:
     world.limits = replace(world.limits, journal_keep=0.001, audit_every=0.05, gauges_every=0.05, trim_every=0.05)
     failing = True
 
@@ -407,7 +405,7 @@ async def test_what_is_old_and_settled_leaves_the_journal_and_nothing_else_does(
     world.says("new", "sending", "failed")
     operator = SqliteStore(world.folder / "bridge.db", clock=Clock())
     async with world.running():
-        await until(lambda: len(world.sink.taken) == 2)
+        await until(lambda: len(world.sink.delivered) == 2)
         await operator.open()
 
         async def first_kept() -> int:
@@ -423,21 +421,21 @@ async def test_what_is_old_and_settled_leaves_the_journal_and_nothing_else_does(
             while await first_kept() != base + 4:
                 await asyncio.sleep(0.01)
         await operator.close()
-    assert world.taken == ["new", "failed", "sending"]
+    assert world.delivered == ["new", "failed", "sending"]
 
 
-async def test_a_journal_that_is_nearly_full_is_trimmed_without_waiting_for_its_time(world: World) -> None:
+async def test_nearly_full_journal_is_trimmed_early(world: World) -> None:
     world.limits = replace(world.limits, journal_bytes=100, audit_every=0.05, gauges_every=0.05, trim_every=3600.0)
     async with world.running() as service:
         await until(lambda: service.sources.states.get("city") == "ok")
         world.source.polls += [[Page([observe(str(number), "new") for number in range(8)], AT)]]
-        await until(lambda: len(world.sink.taken) == 8)
+        await until(lambda: len(world.sink.delivered) == 8)
         async with asyncio.timeout(60):
             while (await service.process.parts.store.journal("city")).bytes > 1000:
                 await asyncio.sleep(0.01)
 
 
-async def test_a_journal_at_its_bound_is_trimmed_though_the_store_takes_no_notes(world: World) -> None:
+async def test_full_journal_is_trimmed_while_the_store_refuses_writes(world: World) -> None:
     world.limits = replace(world.limits, journal_bytes=100, audit_every=0.05, gauges_every=0.05, trim_every=0.05)
     world.source.polls = [[Page([observe(str(number), "new") for number in range(8)], AT)]]
     service, stop = world.service(), asyncio.Event()
@@ -452,7 +450,7 @@ async def test_a_journal_at_its_bound_is_trimmed_though_the_store_takes_no_notes
     store.set_status = refuse
     running = asyncio.ensure_future(service.run(stop))
     async with asyncio.timeout(60):
-        while (await store.journal("city")).bytes > 1000 or not world.sink.taken:
+        while (await store.journal("city")).bytes > 1000 or not world.sink.delivered:
             await asyncio.sleep(0.01)
     stop.set()
     await running

@@ -52,7 +52,7 @@ class Course:
         )
 
     async def run(self, *work: Awaitable[None], until: float = 1e6) -> None:
-        tasks = [asyncio.ensure_future(one) for one in work]
+        tasks = [asyncio.ensure_future(job) for job in work]
         while not all(task.done() for task in tasks) and self.seconds < until:
             for _ in range(8):
                 await asyncio.sleep(0)
@@ -128,9 +128,7 @@ class Asking:
     answer_after=st.sampled_from([0.0, 0.1, 3.0]),
     seed=st.integers(0, 10_000),
 )
-def test_in_no_second_do_more_arrive_than_the_budget_has_however_long_each_is_on_its_way(
-    rate, slow, answer_after, seed
-):
+def test_arrivals_keep_to_the_budget_at_any_latency(rate, slow, answer_after, seed):
     course = Course()
     asking = Asking(course, Limiter(rate, course.clock), [], random.Random(seed), slow=slow)
     asyncio.run(course.run(asking.many(30, answer_after)))
@@ -139,21 +137,21 @@ def test_in_no_second_do_more_arrive_than_the_budget_has_however_long_each_is_on
     assert most_in_a_second(asking.arrivals) <= (rate if whole else int(rate) + 1)
 
 
-async def test_a_provider_that_answers_at_once_is_asked_as_often_as_the_budget_allows():
+async def test_fast_provider_is_asked_as_often_as_allowed():
     course = Course()
     asking = Asking(course, Limiter(5.0, course.clock), [], random.Random(7), slow=0.0)
     await course.run(asking.many(100))
     assert course.seconds == pytest.approx(20, rel=0.03)
 
 
-async def test_one_that_is_not_answered_takes_its_place_for_no_longer_than_a_second_more():
+async def test_unanswered_request_holds_its_slot_one_extra_second():
     course = Course()
     asking = Asking(course, Limiter(5.0, course.clock), [], random.Random(7), slow=0.0)
     await course.run(asking.many(100, answer_after=30.0))
     assert course.seconds == pytest.approx(30 + 20 * 2, rel=0.05)
 
 
-async def test_one_that_is_given_up_counts_as_what_may_still_arrive():
+async def test_abandoned_request_counts_as_still_arriving():
     course = Course()
     limiter = Limiter(1.0, course.clock)
 
@@ -177,7 +175,7 @@ async def test_one_that_is_given_up_counts_as_what_may_still_arrive():
 
 @pytest.mark.parametrize("rate", [2.0, 3.0, 5.0, 8.0, 2.5])
 @pytest.mark.parametrize("seed", range(4))
-async def test_two_processes_that_come_and_go_are_together_never_more_than_the_budget(rate, seed):
+async def test_two_processes_together_never_exceed_the_budget(rate, seed):
     course, memory, arrivals, rng = Course(), Memory(), [], random.Random(seed)
     names = ("city",)
 
@@ -209,7 +207,7 @@ async def test_two_processes_that_come_and_go_are_together_never_more_than_the_b
 
 
 @pytest.mark.parametrize(("rate", "service", "command"), [(5.0, 3.0, 2.0), (4.0, 2.0, 2.0), (1.0, 0.5, 0.5)])
-async def test_each_has_half_while_the_other_is_there_and_all_of_it_afterwards(rate, service, command):
+async def test_quota_is_shared_while_another_process_runs(rate, service, command):
     course, memory = Course(), Memory()
     ours = SharedQuota.for_service(memory, course.clock, ["city"], rate)
     theirs = SharedQuota.for_command(memory, course.clock, ["city"], rate)
@@ -230,7 +228,7 @@ async def test_each_has_half_while_the_other_is_there_and_all_of_it_afterwards(r
     assert await ours.current_rate() == float("inf")
 
 
-async def test_a_store_that_does_not_answer_counts_as_somebody_else_being_there():
+async def test_unresponsive_store_counts_as_another_process():
     course, memory = Course(), Memory()
     share = SharedQuota.for_service(memory, course.clock, ["city"], 4.0)
     memory.away = True
@@ -250,21 +248,21 @@ async def test_many_who_ask_at_once_look_once_a_second():
 # --- names ------------------------------------------------------------------------------------------------------------
 
 
-def test_sources_of_one_account_are_together_and_what_knows_no_account_is_alone():
+def test_sources_share_an_account_and_accountless_ones_do_not():
     class Known:
         def __init__(self, account: str) -> None:
             self.account = account
 
-    found = accounts({"b": Known("x"), "a": Known("x"), "c": Known("y"), "d": object()})
-    assert list(found) == [("b", "a"), ("c",), ("d",)]
-    assert [polling_lease(names) for names in found] == ["account/a", "source/c", "source/d"]
-    assert [command_lease(names) for names in found] == ["beside/a", "beside/c", "beside/d"]
+    grouped = accounts({"b": Known("x"), "a": Known("x"), "c": Known("y"), "d": object()})
+    assert list(grouped) == [("b", "a"), ("c",), ("d",)]
+    assert [polling_lease(names) for names in grouped] == ["account/a", "source/c", "source/d"]
+    assert [command_lease(names) for names in grouped] == ["beside/a", "beside/c", "beside/d"]
 
 
 # --- a lease for one piece of work ------------------------------------------------------------------------------------
 
 
-async def test_work_knows_until_when_its_lease_is_held_and_within_what(store: Ledger):
+async def test_work_knows_its_lease_deadline_and_quota(store: Ledger):
     clock = Clock()
     assert current().lease is None
     async with hold_lease(store, clock, "account/a", "us", 30, max_wait=0):
@@ -280,21 +278,21 @@ async def test_work_knows_until_when_its_lease_is_held_and_within_what(store: Le
     assert await store.holder("account/a") is None
 
 
-async def test_a_lease_that_another_has_is_waited_for_and_said_so_once(store: Ledger):
+async def test_foreign_lease_is_waited_for_and_reported_once(store: Ledger):
     clock = Clock()
-    told: list[str] = []
+    reported: list[str] = []
     theirs = await store.acquire("beside/a", "them", 0.8)
     assert theirs is not None
-    async with hold_lease(store, clock, "beside/a", "us", 5, max_wait=5, waiting=lambda: told.append("waits")):
+    async with hold_lease(store, clock, "beside/a", "us", 5, max_wait=5, waiting=lambda: reported.append("waits")):
         assert await store.holder("beside/a") == "us"
-    assert told == ["waits"]
+    assert reported == ["waits"]
     await store.acquire("beside/a", "them", 60)
     with pytest.raises(BridgeError, match="beside/a: another process holds the lease"):
         async with hold_lease(store, clock, "beside/a", "us", 5, max_wait=0):
             pytest.fail("it is theirs")
 
 
-async def test_a_lease_that_lapses_stays_taken_for_that_long(store: Ledger):
+async def test_expired_lease_stays_blocked_for_the_cooldown(store: Ledger):
     clock = Clock()
     async with hold_lease(store, clock, "beside/a", "us", 60, max_wait=0, cooldown_seconds=0.7):
         pass

@@ -160,14 +160,14 @@ async def test_what_does_not_exist_is_404(sim, reader, path):
 
 async def test_recipients_come_in_pages_of_fifty_with_links(sim, reader):
     message = sim.world.add_message("sms", 120)
-    path, found, relations = f"{message.path}/recipients", [], []
+    path, recipients, relations = f"{message.path}/recipients", [], []
     while path:
         _, headers, body = await reader.full(path)
-        found += [item["_links"]["self"] for item in json.loads(body)]
+        recipients += [item["_links"]["self"] for item in json.loads(body)]
         links = {name: target for target, name in re.findall(r'<([^>]*)>; rel="(\w+)"', headers["Link"])}
         relations.append(sorted(links))
         path = links.get("next")
-    assert found == message.recipients
+    assert recipients == message.recipients
     assert relations == [["first", "last", "next"], ["first", "last", "next", "prev"], ["first", "last", "prev"]]
     assert await reader.get(f"{message.path}/recipients?page=9") == []
 
@@ -213,7 +213,7 @@ async def test_a_listing_answers_202_while_it_is_built():
         assert len(await reader.get(path)) == 2
 
 
-async def test_statistics_count_recipients_by_the_birth_of_their_message(sim, reader):
+async def test_statistics_count_recipients_by_message_creation(sim, reader):
     sim.world.add_message("sms", 3, recipient_status="sent")
     old = sim.world.add_message("sms", 2, recipient_status="failed", at=sim.time.now() - 7200)
     counted = (await reader.get(f"/reports/messages/sms/statistics?{window(sim)}"))["recipients"]
@@ -251,7 +251,7 @@ async def test_spacivox_wants_both_ends_of_the_window(reader, query):
     assert (await reader.full(f"/j/voicemail_drop_records?{query}"))[0] == 400
 
 
-async def test_a_drop_is_shown_with_the_fields_of_the_reference_and_moves(sim, reader):
+async def test_drop_is_shown_with_documented_fields_and_changes(sim, reader):
     drop = sim.world.add_drop(team=3, campaign=4)
     sim.world.add_drop(team=1, at=sim.time.now() - 9000)
     (shown,) = await reader.get(f"/j/voicemail_drop_records?{window(sim)}&team=3")
@@ -263,7 +263,7 @@ async def test_a_drop_is_shown_with_the_fields_of_the_reference_and_moves(sim, r
     assert (await reader.get(f"/j/voicemail_drop_records?{window(sim)}"))[0]["state"] == 0
     sim.time.advance(61)
     assert (await reader.get(f"/j/voicemail_drop_records?{window(sim)}"))[0]["state"] == 3
-    assert [each.status for each in sim.ground_truth("spacivox")] == ["sent", "rejected"]
+    assert [transition.status for transition in sim.ground_truth("spacivox")] == ["sent", "rejected"]
 
 
 async def test_text_and_email_records_have_lists_of_their_own(sim, reader):
@@ -277,7 +277,7 @@ async def test_text_and_email_records_have_lists_of_their_own(sim, reader):
 # --- Marketing Cloud --------------------------------------------------------------------------------------------------
 
 
-async def test_a_token_says_how_long_it_is_good_and_where_to_ask(sim, reader):
+async def test_token_shows_its_lifetime_and_rest_address(sim, reader):
     token = await reader.sign_in()
     assert token["token_type"] == "Bearer"
     assert token["expires_in"] == 1079
@@ -329,17 +329,17 @@ def test_marketing_cloud_times_are_six_hours_behind_in_summer_too():
     assert central(datetime(2026, 1, 1, 5, 0, 0, 947_000, tzinfo=UTC).timestamp()) == "2025-12-31T23:00:00.947"
 
 
-async def test_the_feed_is_walked_by_its_watermark_and_ends_beyond_its_last_event(sim, reader):
+async def test_feed_is_read_by_watermark_past_its_last_event(sim, reader):
     events = [sim.world.add_send_event() for _ in range(7)]
-    found, last = [], 0
+    event_ids, last = [], 0
     while True:
         answer = await reader.get(f"{FEED}&$pageSize=3&lastEventId={last}")
         assert answer["lastEventID"] >= last
         last = answer["lastEventID"]
         if not answer["messages"]:
             break
-        found += [each["eventID"] for each in answer["messages"]]
-    assert found == [event.number for event in events]
+        event_ids += [message["eventID"] for message in answer["messages"]]
+    assert event_ids == [event.number for event in events]
     later = sim.world.add_send_event()
     assert later.number > last
     assert (await reader.get(f"{FEED}&lastEventId={last}"))["messages"][0]["eventID"] == later.number
@@ -354,14 +354,14 @@ async def test_the_email_feed_is_a_twin(sim, reader):
     event = sim.world.add_send_event("email", message_key=None)
     answer = await reader.get("/messaging/v1/email/messages/?type=notSent")
     assert answer["messages"][0]["eventCategoryType"].endswith("EmailNotSent")
-    assert [each.subject for each in sim.ground_truth()] == [f"/messaging/v1/email/events/{event.number}"]
+    assert [transition.subject for transition in sim.ground_truth()] == [f"/messaging/v1/email/events/{event.number}"]
     assert (await reader.get(FEED))["messages"] == []
 
 
 # --- truth ------------------------------------------------------------------------------------------------------------
 
 
-async def test_the_truth_is_what_was_served_and_nothing_that_happened_in_between(sim, reader):
+async def test_ground_truth_has_served_states_only(sim, reader):
     message = sim.world.add_message("voice", 1, status="sending", recipient_status="sending")
     recipients = f"{message.path}/recipients"
     await reader.get(recipients)
@@ -374,7 +374,7 @@ async def test_the_truth_is_what_was_served_and_nothing_that_happened_in_between
     sim.world.move(message.recipient(), "failed", detail="no_answer")
     await reader.get(recipients)
     shown = sim.ground_truth("govdelivery")
-    assert [(each.previous, each.status, each.detail) for each in shown] == [
+    assert [(transition.previous, transition.status, transition.detail) for transition in shown] == [
         (None, "sending", None),
         ("sending", "failed", "busy"),
     ]
@@ -392,27 +392,27 @@ async def test_a_detail_after_a_second_failure_belongs_to_the_second(sim, reader
         await reader.get(f"{message.path}/recipients/busy")
         sim.world.move(message.recipient(), "sending")
         await reader.get(f"{message.path}/recipients")
-    shown = [(each.status, each.detail) for each in sim.ground_truth()]
+    shown = [(transition.status, transition.detail) for transition in sim.ground_truth()]
     assert shown == [("failed", "busy"), ("sending", None), ("failed", "busy"), ("sending", None)]
 
 
-def test_a_view_that_a_client_does_not_read_can_be_left_out_exactly():
-    truth = GroundTruth("govdelivery")
+def test_unread_view_can_be_left_out_exactly():
+    shown_truth = GroundTruth("govdelivery")
     subject = "/messages/sms/1"
     for at, (view, raw) in enumerate(
         [("messages", "new"), ("message", "new"), ("messages", "sending"), ("message", "new"), ("message", "completed")]
     ):
-        truth.saw(view, [ShownStatus(subject, raw)], at)
-    assert [each.status for each in truth.transitions()] == ["new", "sending", "new", "completed"]
-    assert [each.status for each in truth.transitions(without={"messages"})] == ["new", "completed"]
+        shown_truth.saw(view, [ShownStatus(subject, raw)], at)
+    assert [transition.status for transition in shown_truth.transitions()] == ["new", "sending", "new", "completed"]
+    assert [transition.status for transition in shown_truth.transitions(without={"messages"})] == ["new", "completed"]
 
 
 def test_every_mark_is_one_transition_however_often_it_is_shown():
-    truth = GroundTruth("marketingcloud")
-    sights = [ShownStatus("/m/1", "SMSNotSent", None, "sms:1"), ShownStatus("/m/1", "SMSNotSent", None, "sms:2")]
-    truth.saw("events", sights, 1.0)
-    truth.saw("events", sights, 2.0)
-    assert [(each.status, each.mark) for each in truth.transitions()] == [
+    shown_truth = GroundTruth("marketingcloud")
+    statuses = [ShownStatus("/m/1", "SMSNotSent", None, "sms:1"), ShownStatus("/m/1", "SMSNotSent", None, "sms:2")]
+    shown_truth.saw("events", statuses, 1.0)
+    shown_truth.saw("events", statuses, 2.0)
+    assert [(transition.status, transition.mark) for transition in shown_truth.transitions()] == [
         ("not_sent", "sms:1"),
         ("not_sent", "sms:2"),
     ]
@@ -440,7 +440,7 @@ async def test_what_an_answer_shows_is_what_its_body_says(reader, sim):
         await reader.get(path)
     assert sim.board.applied["unknown_fields"] == len([path for path in paths if await reader.get(path)])
     assert sim.ground_truth() == shown
-    assert {each.provider for each in shown} == set(PROVIDERS)
+    assert {transition.provider for transition in shown} == set(PROVIDERS)
 
 
 async def test_a_torn_answer_was_not_seen(sim, reader):
@@ -450,14 +450,14 @@ async def test_a_torn_answer_was_not_seen(sim, reader):
         await reader.get(message.path)
     assert sim.ground_truth() == []
     await reader.get(message.path)
-    assert [each.status for each in sim.ground_truth()] == ["new"]
+    assert [transition.status for transition in sim.ground_truth()] == ["new"]
 
 
-async def test_an_unknown_status_is_shown_as_unknown_with_its_own_value(sim, reader):
+async def test_unknown_status_is_shown_with_its_raw_value(sim, reader):
     message = sim.world.add_message("sms", 1)
     sim.world.move(message.path, "paused")
     await reader.get(message.path)
-    assert [(each.status, each.raw) for each in sim.ground_truth()] == [("unknown", "paused")]
+    assert [(transition.status, transition.raw) for transition in sim.ground_truth()] == [("unknown", "paused")]
 
 
 @pytest.mark.parametrize(
@@ -472,8 +472,8 @@ async def test_an_unknown_status_is_shown_as_unknown_with_its_own_value(sim, rea
 )
 async def test_bodies_without_sense_show_nothing(sim, payload):
     ask = SimRequest("GET", "/messages/sms", {}, {}, b"", "messages", "http://127.0.0.1")
-    for face in sim._apis:
-        assert face.shown_statuses(ask, payload) == []
+    for api in sim._apis:
+        assert api.shown_statuses(ask, payload) == []
 
 
 def test_links_may_be_absolute():
@@ -505,19 +505,19 @@ def lively(seed):
     return history
 
 
-def test_worlds_of_one_seed_are_the_same_and_of_two_are_not():
+def test_world_depends_on_its_seed():
     assert lively(3) == lively(3)
     assert lively(3) != lively(4)
 
 
-def test_how_often_a_world_is_looked_at_does_not_change_it():
+def test_reading_a_world_does_not_change_it():
     often = lively(5)[-1]
     once = World(SimulatorSettings(seed=5, late_share=0.2), still_clock())
     once.clock.advance(60)
     assert [(m.path, m.state, m.completed, tuple(m.states), m.addresses) for m in once.settled("sms")] == often[1]
 
 
-def test_everybody_comes_to_an_end_and_every_kind_of_end_is_met():
+def test_every_recipient_ends_and_every_ending_occurs():
     settings = SimulatorSettings.still(
         seed=2, late_share=0.05, canceled_share=0.3, inconclusive_share=0.1, blacklisted_share=0.05, failed_share=0.2
     )
@@ -595,7 +595,7 @@ def test_swapping_needs_one_of_each():
     assert [state.status for state in message.states] == ["sent", "failed"]
 
 
-def test_the_demo_fails_somebody_within_five_seconds_and_shows_every_provider_at_once():
+def test_demo_shows_a_failure_and_all_providers_in_five_seconds():
     world = World(demo_settings(), still_clock())
     world.now()
     assert world.records["voicemail_drop"]
@@ -646,14 +646,14 @@ async def test_each_provider_can_have_a_port_of_its_own():
             assert response.status == 403
 
 
-async def test_a_port_that_is_taken_is_an_error(sim):
+async def test_occupied_port_is_an_error(sim):
     other = Simulator(SimulatorSettings.still())
     with pytest.raises(OSError, match="in use"):
         await other.start(port=int(sim.url.rpartition(":")[2]))
 
 
 @pytest.mark.parametrize("name", ["never_answers", "headers_only", "slow_answer", "slow_drip", "refused"])
-async def test_stopping_cuts_off_whoever_still_waits(name):
+async def test_stopping_disconnects_waiting_clients(name):
     async with Simulator(SimulatorSettings.still()) as sim, aiohttp.ClientSession() as session:
         sim.switch_on(name, value=3600)
         asking = asyncio.create_task(Reader(sim, session).full("/"))
@@ -721,9 +721,9 @@ async def test_a_test_of_another_process_can_pull_all_strings(sim, reader):
     assert books["unseen"] == 4
     _, unseen = await reader.control("unseen")
     assert set(unseen) == {made["subject"], made["recipients"][0], drop["subject"], event["subject"]}
-    _, truth = await reader.control("truth?provider=govdelivery&without=messages,message")
-    assert [each["status"] for each in truth["govdelivery"]] == ["new", "new"]
-    assert truth["govdelivery"][0]["at"].endswith("Z")
+    _, transitions = await reader.control("truth?provider=govdelivery&without=messages,message")
+    assert [transition["status"] for transition in transitions["govdelivery"]] == ["new", "new"]
+    assert transitions["govdelivery"][0]["at"].endswith("Z")
 
 
 async def test_time_and_faults_are_pulled_from_another_process_too(sim, reader):
@@ -756,7 +756,7 @@ async def test_an_order_that_makes_no_sense_is_refused(reader, path, method, bod
     assert (await reader.control(path, method, **({"json": body} if body else {})))[0] == status
 
 
-async def test_a_running_world_goes_on_by_itself_until_it_is_frozen():
+async def test_running_world_advances_until_it_is_frozen():
     settings = SimulatorSettings(seed=1, speed=600, faults=())
     async with Simulator(settings) as sim, aiohttp.ClientSession() as session:
         reader = Reader(sim, session)
@@ -776,11 +776,11 @@ async def test_a_running_world_goes_on_by_itself_until_it_is_frozen():
 
 def test_a_configuration_of_the_bridge_names_all_three(tmp_path):
     made = configuration(dict.fromkeys(PROVIDERS, "http://127.0.0.1:1"), SimulatorSettings(), state=tmp_path)
-    assert {each["type"] for each in made["sources"].values()} == set(PROVIDERS)
+    assert {source["type"] for source in made["sources"].values()} == set(PROVIDERS)
     assert made["state"] == str(tmp_path)
 
 
-def test_faces_know_their_own_paths():
+def test_provider_apis_know_their_own_paths():
     world = World(SimulatorSettings.still(), still_clock())
     assert SimulatedGovDelivery(world).view("/messages/voice/1/recipients/human") == "recipients.human"
     assert SimulatedGovDelivery(world).view("/messages/voice/1/recipients/7") == "recipient"

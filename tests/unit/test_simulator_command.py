@@ -49,7 +49,7 @@ class Running:
         return self.process.returncode, out, err
 
 
-def test_it_prints_one_line_of_json_writes_a_configuration_and_ends_with_zero(tmp_path):
+def test_simulator_prints_json_writes_configuration_and_exits_zero(tmp_path):
     file = tmp_path / "bridge.yaml"
     with Running(
         "--json", "--seed", "5", "--write-config", str(file), "--fault", "http_503:share=1,path=^/j/"
@@ -59,7 +59,7 @@ def test_it_prints_one_line_of_json_writes_a_configuration_and_ends_with_zero(tm
         assert running.interrupt() == (0, "", "")
     written = yaml.safe_load(file.read_text())
     assert written["sources"] == said["sources"]
-    assert {each["type"] for each in written["sources"].values()} == {"govdelivery", "spacivox", "marketingcloud"}
+    assert {source["type"] for source in written["sources"].values()} == {"govdelivery", "spacivox", "marketingcloud"}
     assert written["sinks"]["screen"] == {"type": "stdout", "topics": ["#"]}
     assert written["state"] == str(tmp_path / "bridge-state-5")
     assert said["config"] == str(file)
@@ -73,11 +73,11 @@ def test_a_reader_finds_address_tokens_and_sources_to_paste(tmp_path):
         assert running.interrupt()[0] == 0
     text = "".join(lines)
     sources = yaml.safe_load(text[text.index("sources:") : text.index("# written to")])["sources"]
-    assert len({each.get("url") or each["auth_url"] for each in sources.values()}) == 3
+    assert len({source.get("url") or source["auth_url"] for source in sources.values()}) == 3
     assert "X-AUTH-TOKEN: simulated-govdelivery-token" in text
 
 
-def test_a_port_that_is_taken_is_one_line_and_a_failure():
+def test_occupied_port_is_one_line_and_a_failure():
     with Running("--json") as running:
         url = json.loads(running.process.stdout.readline())["url"]
         command = [sys.executable, "-m", "bridge", "simulate", "--listen", url.removeprefix("http://")]
@@ -103,7 +103,7 @@ def test_all_faults_are_listed_for_readers_and_for_programs():
     listed = call("--list-faults")
     assert listed.exit_code == 0
     assert all(name in listed.stdout for name in FAULTS)
-    assert {each["name"] for each in json.loads(call("--list-faults", "--json").stdout)} == set(FAULTS)
+    assert {item["name"] for item in json.loads(call("--list-faults", "--json").stdout)} == set(FAULTS)
 
 
 @pytest.mark.parametrize(

@@ -251,7 +251,7 @@ TABLE = {
     # content
     "duplicated_items": ("page", {}, says(lambda new, old: new == [*old, old[0]])),
     "reversed_items": ("events", {}, says(lambda new, old: new["messages"] == old["messages"][::-1])),
-    "null_item": ("drops", {}, says(lambda new, old: [each for each in new if each] == old and len(new) > len(old))),
+    "null_item": ("drops", {}, says(lambda new, old: [item for item in new if item] == old and len(new) > len(old))),
     "no_identity": ("page", {}, shows(lambda new: sum("_links" not in item for item in new) == 1)),
     "unknown_fields": ("message", {}, says(lambda new, old: new["carrier"]["name"] and new.items() >= old.items())),
     "fields_null": ("page", {}, shows(lambda new: all(item["created_at"] is None for item in new))),
@@ -353,7 +353,7 @@ def _moved(new, old):
 
 
 @pytest.mark.parametrize("name", sorted(set(FAULTS) - {"stale_answer"}))
-async def test_each_fault_strikes_does_what_it_says_and_is_counted(place, name):
+async def test_every_fault_has_its_effect_and_is_counted(place, name):
     path, options, check = TABLE[name]
     plain = await place.get(path)
     assert plain.error is None
@@ -372,14 +372,14 @@ def test_the_table_of_faults_is_tested_whole_and_long():
     assert all(fault.summary for fault in FAULTS.values())
 
 
-async def test_a_stale_answer_is_the_one_before_and_counts_as_shown(place):
+async def test_stale_answer_repeats_the_last_and_counts_as_shown(place):
     place.sim.switch_on("stale_answer")
     first = await place.get("message")
     place.sim.world.move(place.message.path, "canceled")
     assert (await place.get("message")).json == first.json
     assert place.sim.board.applied == {"stale_answer": 1}
     assert (await place.get("message")).json["status"] == "canceled"
-    shown = [each.status for each in place.sim.ground_truth() if each.subject == place.message.path]
+    shown = [transition.status for transition in place.sim.ground_truth() if transition.subject == place.message.path]
     assert shown == ["completed", "canceled"]
 
 
@@ -400,7 +400,10 @@ async def test_a_reopened_recipient_returns_to_where_it_was(place):
     place.sim.time.advance(31)
     await place.get(path)
     subject = place.message.recipient(5)
-    assert [each.status for each in place.sim.ground_truth() if each.subject == subject] == ["sending", "sent"]
+    assert [transition.status for transition in place.sim.ground_truth() if transition.subject == subject] == [
+        "sending",
+        "sent",
+    ]
 
 
 async def test_endless_pages_never_end_and_never_grow(place):
@@ -411,7 +414,7 @@ async def test_endless_pages_never_end_and_never_grow(place):
 
 
 @pytest.mark.parametrize("name", ["huge_body", "gzip_bomb"])
-async def test_a_reader_who_hangs_up_on_too_much_is_shown_nothing(place, name):
+async def test_too_large_answer_counts_as_not_shown(place, name):
     place.sim.switch_on(name, limit=1, value=32 << 20)
     before = place.seen()
     headers = {"X-AUTH-TOKEN": place.sim.settings.govdelivery_token}
@@ -427,10 +430,10 @@ async def test_counts_have_another_type_and_a_record_another_state(place):
     assert set(map(type, counts.values())) == {str}
     place.sim.switch_on("unknown_status")
     assert 9 in [item["state"] for item in (await place.get("drops")).json]
-    assert "unknown" in [each.status for each in place.sim.ground_truth("spacivox")]
+    assert "unknown" in [transition.status for transition in place.sim.ground_truth("spacivox")]
 
 
-async def test_a_page_in_the_path_is_the_page_in_the_query(place):
+async def test_page_in_path_equals_page_in_query(place):
     in_path = await place.get(f"{place.message.path}/recipients/page/2")
     assert in_path.json == (await place.get("page2")).json
 
@@ -452,7 +455,7 @@ async def test_windows_that_exclude_their_ends_lose_what_stands_on_them(place):
     assert (await place.get(path)).json == []
 
 
-async def test_a_share_of_the_requests_is_struck_by_the_dice_of_the_seed(place):
+async def test_seed_selects_the_share_of_faulty_requests(place):
     place.sim.switch_on("http_503", share=0.5)
     statuses = [(await place.get("message")).status for _ in range(40)]
     assert 5 < statuses.count(503) < 35
@@ -462,13 +465,13 @@ async def test_a_share_of_the_requests_is_struck_by_the_dice_of_the_seed(place):
     assert [(await place.get("message")).status for _ in range(40)] == statuses
 
 
-async def test_a_fault_strikes_only_the_paths_it_was_given(place):
+async def test_fault_applies_only_to_its_paths(place):
     place.sim.switch_on("http_500", path=r"^/j/")
     assert (await place.get("message")).status == 200
     assert (await place.get("drops")).status == 500
 
 
-async def test_faults_add_up_and_one_without_anything_to_change_does_not_count(place):
+async def test_faults_combine_and_ineffective_ones_do_not_count(place):
     for name in ("watermark_absent", "watermark_zero", "messages_null", "gzip", "slow_answer"):
         place.sim.switch_on(name, value=0.1 if name == "slow_answer" else None)
     got = await place.get("events")
@@ -513,7 +516,7 @@ async def test_an_answer_given_instead_can_still_be_torn(place):
         ("late_bounce", "new"),
     ],
 )
-async def test_a_fault_that_finds_nothing_to_strike_does_not_count(place, name, path):
+async def test_fault_without_a_matching_request_does_not_count(place, name, path):
     new = place.sim.world.add_message("sms", 1)
     place.paths |= {"new": new.path, "other": new.path}
     if path == "empty":
@@ -532,12 +535,12 @@ async def test_a_fault_that_finds_nothing_to_strike_does_not_count(place, name, 
         ("next_elsewhere:value=http://127.0.0.2:1", FaultRule("next_elsewhere", share=0.1, value="http://127.0.0.2:1")),
     ],
 )
-def test_a_rule_is_read_from_one_word_of_the_command_line(text, rule):
+def test_rule_is_read_from_one_command_line_word(text, rule):
     assert FaultRule.parse(text, share=0.1) == rule
 
 
 @pytest.mark.parametrize("text", ["a:share=2", "a:limit=-1", "a:limit=x", "a:often=1", "a:share"])
-def test_a_rule_that_makes_no_sense_is_refused_with_a_reason(text):
+def test_senseless_rule_is_refused_with_a_reason(text):
     with pytest.raises(ValueError, match=r"share|limit|number"):
         FaultRule.parse(text)
 

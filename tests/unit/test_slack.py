@@ -53,7 +53,7 @@ def failed(number: int = 1, message: str = "/messages/voice/10507", **fields) ->
     return event.model_copy(update={"id": f"{number:032x}"})
 
 
-def test_a_failed_call_is_a_message_that_a_person_can_read():
+def test_failed_call_is_a_readable_message():
     message = check_message(single(failed(error="line <b> & cut")))
     assert (
         message["text"]
@@ -96,7 +96,7 @@ def test_each_kind_of_event_shows_what_it_knows(event, header, words):
 
 
 @pytest.mark.parametrize("cls", CATALOGUE)
-def test_every_event_of_the_catalogue_can_be_shown_alone_and_gathered(cls):
+def test_every_catalogue_event_can_be_shown_alone_and_grouped(cls):
     said = {"message": "/messages/sms/1", "what": "missing"}  # what some classes cannot do without
     data = {"channel": cls.channels[0], "status": cls.status, "transition": "first", **said}
     event = made(cls, cls.model_fields["data"].annotation.model_validate(data))
@@ -129,7 +129,7 @@ ANY = st.text(max_size=300) | st.text("<>&", max_size=4000) | st.text("\U0001f60
 
 
 @given(ANY, ANY, ANY, st.sampled_from([1, 2, 12]))
-def test_no_text_of_a_provider_makes_a_message_that_slack_refuses(error, subject, detail, several):
+def test_no_provider_text_makes_an_invalid_slack_message(error, subject, detail, several):
     events = [
         made(RecipientFailed, RecipientData(channel="voice", status="failed", previous=detail, transition="first",
              message=subject, phone=error, error=f"{error}{n}", detail=detail or None), f"/{subject}")
@@ -141,7 +141,7 @@ def test_no_text_of_a_provider_makes_a_message_that_slack_refuses(error, subject
 
 
 @given(st.dictionaries(st.text(max_size=20), st.text(max_size=20) | st.integers() | st.none(), max_size=15), ANY)
-def test_an_event_of_an_unknown_type_is_shown_whatever_it_holds(extra, kind):
+def test_unknown_event_type_is_shown_with_any_content(extra, kind):
     data = Data.model_validate({**extra, "channel": "x", "status": "y", "transition": "first", "detail": None})
     event = made(Event, data).model_copy(update={"type": kind})
     check_message(single(event))
@@ -172,7 +172,7 @@ def test_three_characters_are_escaped_and_no_other():
       "campaign 7, job 3"),
      (made(SourceStalled, SourceData(channel="bridge", status="stalled", transition="first")), "/govdelivery/city-voice")],
 )  # fmt: skip
-def test_events_are_gathered_by_what_they_belong_to_and_their_status(event, group):
+def test_events_are_grouped_by_parent_and_status(event, group):
     assert group_of(event) == (event.source, group, event.type)
 
 
@@ -298,7 +298,7 @@ async def test_an_event_alone_is_posted_at_once(receiver, slack, send, time):
     assert receiver.requests[0].headers["content-type"].startswith("application/json")
 
 
-async def test_300_failures_of_a_message_within_a_minute_are_a_handful_of_posts(receiver, slack, send, time):
+async def test_300_failures_in_a_minute_are_few_posts(receiver, slack, send, time):
     for number in range(1, 301):
         send(failed(number))
         await time.move(0.2)
@@ -332,7 +332,7 @@ async def test_two_events_in_a_window_are_shown_each_as_itself(receiver, slack, 
     assert titles(receiver) == ["Voice recipient failed: busy", "Voice recipient failed: no answer"]
 
 
-async def test_after_a_quiet_window_the_next_event_is_posted_at_once_again(receiver, slack, send, time):
+async def test_event_after_a_quiet_window_is_posted_at_once(receiver, slack, send, time):
     send(failed(1))
     await time.move(6)
     send(failed(2))
@@ -340,7 +340,7 @@ async def test_after_a_quiet_window_the_next_event_is_posted_at_once_again(recei
     assert send.results() == [None, None]
 
 
-async def test_a_window_grows_while_the_burst_lasts_up_to_the_configured_one(receiver, slack, send, time):
+async def test_window_grows_during_a_burst_to_its_limit(receiver, slack, send, time):
     moments = []
     for number in range(1, 1200):
         seen = len(receiver.requests)
@@ -366,7 +366,7 @@ async def test_no_more_than_one_message_a_second_is_posted(receiver, slack, send
     assert await arrivals(receiver, time) == list(range(1, 11))
 
 
-async def test_what_would_wait_too_long_for_its_turn_waits_in_the_store_instead(receiver, slack, send, time):
+async def test_event_with_too_long_a_wait_returns_to_store(receiver, slack, send, time):
     send(*(failed(number, f"/messages/voice/{number}") for number in range(1, 101)))
     await time.move(0)
     refused = [error for error in send.results() if error]
@@ -377,8 +377,8 @@ async def test_what_would_wait_too_long_for_its_turn_waits_in_the_store_instead(
     assert send.results().count(None) == 76
 
 
-async def test_2000_messages_at_once_are_told_within_35_minutes_and_spend_no_try(time):
-    rate_limiter, told, spent = ChannelRateLimiter(time.clock(), 75), [], []
+async def test_2000_messages_are_posted_within_35_minutes_without_attempts(time):
+    rate_limiter, posted, spent = ChannelRateLimiter(time.clock(), 75), [], []
 
     async def deliver():
         while True:
@@ -388,14 +388,14 @@ async def test_2000_messages_at_once_are_told_within_35_minutes_and_spend_no_try
                 spent.append(error.counts_as_attempt)
                 await time.sleep(error.retry_after)
             else:
-                told.append(time.now)
+                posted.append(time.now)
                 return
 
     tasks = [asyncio.ensure_future(deliver()) for _ in range(2000)]
     await time.move(35 * 60)
-    assert len(told) == len(tasks)
+    assert len(posted) == len(tasks)
     assert not any(spent)
-    assert min(after - before for before, after in pairwise(told)) >= 1
+    assert min(after - before for before, after in pairwise(posted)) >= 1
 
 
 async def test_those_sent_away_never_come_back_all_in_one_second(time):
@@ -409,7 +409,7 @@ async def test_those_sent_away_never_come_back_all_in_one_second(time):
     assert max(Counter(waits).values()) <= 6
 
 
-async def test_two_sinks_of_one_webhook_post_one_message_a_second_together(receiver, slack, send, time, tmp_path):
+async def test_two_sinks_of_one_webhook_share_its_rate(receiver, slack, send, time, tmp_path):
     path = tmp_path / "url"
     path.write_text(f"{receiver.url}/services/T0/B0/canary\n")
     values = {"type": "slack", "topics": ["#"], "webhook_url_file": str(path), "allow_private": True}
@@ -438,13 +438,15 @@ async def test_a_retry_after_holds_every_sink_of_the_webhook(receiver, slack, se
 @pytest.mark.parametrize(
     ("changes", "shared"), [({}, True), ({"channel": "C2"}, False), ({"bot_token": "xoxb-other"}, False)]
 )
-def test_bots_share_a_pace_where_they_are_one_and_post_to_one_channel(changes, shared):
+def test_bots_share_a_rate_per_identity_and_channel(changes, shared):
     clock, values = Clock(), {"type": "slack", "topics": ["#"], "bot_token": "xoxb-canary", "channel": "C1"}
-    one, other = (plugin.build("ops", SlackSettings.model_validate(each), clock) for each in (values, values | changes))
-    assert (one._limiter._queue is other._limiter._queue) is shared
+    first, other = (
+        plugin.build("ops", SlackSettings.model_validate(settings), clock) for settings in (values, values | changes)
+    )
+    assert (first._limiter._queue is other._limiter._queue) is shared
 
 
-async def test_the_turns_of_those_who_were_cancelled_go_to_those_behind_them(receiver, slack, send, time):
+async def test_cancelled_posts_pass_their_slots_on(receiver, slack, send, time):
     send(*(failed(number, f"/messages/voice/{number}") for number in range(1, 61)))
     await time.move(0.5)
     for task in send.tasks[1:]:
@@ -455,22 +457,22 @@ async def test_the_turns_of_those_who_were_cancelled_go_to_those_behind_them(rec
     assert send.results().count(None) == 2
 
 
-async def test_the_line_keeps_its_order_when_slack_asks_for_a_wait(time):
-    rate_limiter, told = ChannelRateLimiter(time.clock(), 75), []
+async def test_post_queue_keeps_its_order_during_retry_after(time):
+    rate_limiter, posted = ChannelRateLimiter(time.clock(), 75), []
 
-    async def tell(number):
+    async def post(number):
         await rate_limiter.acquire()
-        told.append((number, time.now - 1000))
+        posted.append((number, time.now - 1000))
 
-    tasks = [asyncio.ensure_future(tell(number)) for number in range(5)]
+    tasks = [asyncio.ensure_future(post(number)) for number in range(5)]
     await time.move(1.5)
     rate_limiter.pause(10)
     await time.move(20)
-    assert told == [(0, 0), (1, 1), (2, 11.5), (3, 12.5), (4, 13.5)]
+    assert posted == [(0, 0), (1, 1), (2, 11.5), (3, 12.5), (4, 13.5)]
     assert all(task.done() for task in tasks)
 
 
-async def test_nobody_waits_for_a_turn_beyond_send_timeout_though_slack_asks_for_a_minute(receiver, slack, send, time):
+async def test_no_post_waits_beyond_send_timeout_for_retry_after(receiver, slack, send, time):
     receiver.answer(reply(200, b"ok"), reply(429, headers={"Retry-After": "60"}))
     send(*(failed(number, f"/messages/voice/{number}") for number in range(1, 77)))
     await time.move(3)
@@ -495,7 +497,7 @@ async def test_retry_after_holds_the_whole_webhook(receiver, slack, send, time):
     assert send.results()[1:] == [None, None]
 
 
-async def test_those_who_already_wait_for_their_turn_wait_out_a_retry_after_too(receiver, slack, send, time):
+async def test_waiting_posts_wait_for_a_later_retry_after_too(receiver, slack, send, time):
     receiver.answer(reply(200, b"ok"), reply(503, headers={"Retry-After": "30"}))
     send(*(failed(number, f"/messages/voice/{number}") for number in range(1, 5)))
     await time.move(29)
@@ -505,7 +507,7 @@ async def test_those_who_already_wait_for_their_turn_wait_out_a_retry_after_too(
     assert len(receiver.requests) == 4
 
 
-async def test_a_long_retry_after_sends_events_back_to_the_store_with_it(receiver, slack, send, time):
+async def test_long_retry_after_returns_events_to_the_store(receiver, slack, send, time):
     receiver.answer(reply(429, headers={"Retry-After": "600"}))
     send(failed(1))
     await time.move(10)
@@ -516,7 +518,7 @@ async def test_a_long_retry_after_sends_events_back_to_the_store_with_it(receive
 
 
 @pytest.mark.parametrize("asked", ["99999999999", "9" * 400])
-async def test_an_absurd_retry_after_silences_the_channel_for_a_day_at_most(receiver, slack, send, time, asked):
+async def test_absurd_retry_after_silences_the_channel_one_day(receiver, slack, send, time, asked):
     receiver.answer(reply(429, headers={"Retry-After": asked}))
     send(failed(1))
     await time.move(24 * 3600 + 1)
@@ -525,9 +527,7 @@ async def test_an_absurd_retry_after_silences_the_channel_for_a_day_at_most(rece
     assert [type(result) for result in send.results()] == [Transient, type(None)]
 
 
-async def test_a_digest_that_was_not_taken_fails_for_each_of_its_events_and_a_retry_gathers_again(
-    receiver, slack, send, time
-):
+async def test_failed_digest_fails_each_event_and_retry_regroups(receiver, slack, send, time):
     receiver.answer(reply(200, b"ok"), reply(500))
     send(*(failed(number) for number in range(1, 11)))
     await time.move(5)
@@ -541,7 +541,7 @@ async def test_a_digest_that_was_not_taken_fails_for_each_of_its_events_and_a_re
     assert send.results().count(None) == 10
 
 
-async def test_a_digest_whose_blocks_slack_refuses_is_told_as_plain_text(receiver, slack, send, time):
+async def test_digest_with_refused_blocks_is_posted_as_text(receiver, slack, send, time):
     receiver.answer(reply(200, b"ok"), reply(400, b"invalid_blocks"))
     send(*(failed(number) for number in range(1, 11)))
     await time.move(5.5)
@@ -554,7 +554,7 @@ async def test_a_digest_whose_blocks_slack_refuses_is_told_as_plain_text(receive
     assert text["text"] == "9 more: voice recipients failed · /messages/voice/10507"
 
 
-async def test_a_message_that_is_refused_as_plain_text_too_is_given_up(receiver, slack, send, time):
+async def test_message_refused_as_text_is_abandoned(receiver, slack, send, time):
     receiver.answer(reply(200, b"ok"), reply(400, b"invalid_blocks"), reply(400, b"invalid_blocks"))
     send(*(failed(number) for number in range(1, 4)))
     await time.move(30)
@@ -562,7 +562,7 @@ async def test_a_message_that_is_refused_as_plain_text_too_is_given_up(receiver,
     assert len(receiver.requests) == 3
 
 
-async def test_an_event_whose_sending_was_cancelled_is_not_in_the_digest(receiver, slack, send, time):
+async def test_cancelled_event_is_not_in_the_digest(receiver, slack, send, time):
     send(*(failed(number) for number in range(1, 6)))
     await time.move(1)
     for task in send.tasks[1:3]:
@@ -580,7 +580,7 @@ async def test_a_window_of_which_all_were_cancelled_posts_nothing(receiver, slac
     assert len(receiver.requests) == 1
 
 
-async def test_events_that_came_while_a_digest_waited_for_its_turn_are_in_it(receiver, slack, send, time):
+async def test_events_arriving_while_a_digest_waits_are_in_it(receiver, slack, send, time):
     send(failed(1), failed(2))
     await time.move(4.5)
     send(*(failed(number, f"/messages/voice/{number}") for number in range(10, 13)))
@@ -600,7 +600,7 @@ async def test_closing_posts_nothing_and_leaves_what_was_gathered_due(receiver, 
     assert len(receiver.requests) == 1
 
 
-async def test_closing_while_a_digest_waits_for_its_turn_leaves_its_events_due(receiver, slack, send, time):
+async def test_closing_with_a_waiting_digest_leaves_its_events_due(receiver, slack, send, time):
     send(failed(1), failed(2))
     await time.move(4.9)
     slack._limiter.pause(20)
@@ -610,7 +610,7 @@ async def test_closing_while_a_digest_waits_for_its_turn_leaves_its_events_due(r
     assert [type(result) for result in send.results()] == [type(None), Transient]
 
 
-async def test_a_defect_in_a_message_is_heard_by_all_who_wait_for_it(time):
+async def test_message_defect_is_raised_for_every_waiting_event(time):
     async def post(events):
         if len(events) > 1:
             raise KeyError("defect")
@@ -622,7 +622,7 @@ async def test_a_defect_in_a_message_is_heard_by_all_who_wait_for_it(time):
     await digests.close()
 
 
-async def test_beyond_the_limit_of_groups_events_are_posted_one_by_one(time):
+async def test_events_beyond_the_group_limit_are_posted_singly(time):
     posted = []
 
     async def post(events):
@@ -698,7 +698,7 @@ async def test_a_webhooks_refusals_say_what_to_do_next(receiver, slack, status, 
     assert getattr(caught.value, "retry_after", 7) in (7, None)
 
 
-async def test_a_check_of_a_bot_asks_whose_token_it_is_and_posts_nothing(receiver):
+async def test_bot_check_verifies_the_token_and_posts_nothing(receiver):
     bot = bot_of(receiver)
     receiver.answer(reply(200, b'{"ok": true}'), reply(200, b'{"ok": false, "error": "token_revoked"}'))
     assert await bot.probe() == "posts to channel C024BE91L; Slack accepts the token"
@@ -737,7 +737,7 @@ HOOK = "https://hooks.slack.com/services/T0/B0/canary"
      ({"webhook_url": "canary"}, "is not a URL"), ({"webhook_url": HOOK, "api_url": "canary"}, "is not a URL"),
      ({"webhook_url": HOOK, "window": "2m"}, "at least 30s more than window")],
 )  # fmt: skip
-def test_settings_that_cannot_work_are_refused_without_showing_secrets(values, problem):
+def test_slack_refuses_unusable_settings_without_showing_secrets(values, problem):
     with pytest.raises(ValidationError) as caught:
         SlackSettings.model_validate({"type": "slack", "topics": ["#"], **values})
     messages = " ".join(error["msg"] for error in caught.value.errors())

@@ -165,7 +165,7 @@ class Vendor:
     def _listing(self, request, since, until) -> web.Response:
         if self.raw is not None:
             return web.Response(body=self.raw, content_type="application/json")
-        return web.json_response([one for one in self.records if self._fits(one, since, until, request.query)])
+        return web.json_response([poller for poller in self.records if self._fits(poller, since, until, request.query)])
 
     def _fits(self, record, since, until, query) -> bool:
         if "team" in query and str(record.get("team")) != query["team"]:
@@ -175,8 +175,8 @@ class Vendor:
 
     def spans(self) -> list[timedelta]:
         return [
-            datetime.fromisoformat(one.query["end"]) - datetime.fromisoformat(one.query["start"])
-            for one in self.requests
+            datetime.fromisoformat(poller.query["end"]) - datetime.fromisoformat(poller.query["start"])
+            for poller in self.requests
         ]
 
 
@@ -196,12 +196,12 @@ def time():
 
 @pytest.fixture
 async def vendor():
-    one = Vendor()
+    poller = Vendor()
     app = web.Application()
-    app.router.add_get("/{tail:.*}", one.handle)
+    app.router.add_get("/{tail:.*}", poller.handle)
     async with TestServer(app) as server:
-        one.url = str(server.make_url("/"))
-        yield one
+        poller.url = str(server.make_url("/"))
+        yield poller
 
 
 @dataclass
@@ -239,16 +239,16 @@ async def bridge(vendor, time):
 # --- the vendor's own page --------------------------------------------------------------------------------------------
 
 
-async def test_the_vendors_own_example_becomes_one_event_with_everything_in_it(vendor, bridge) -> None:
+async def test_vendors_example_becomes_one_complete_event(vendor, bridge) -> None:
     vendor.raw = re.search(r"^\[\n.*?^\]\n", SEED, re.MULTILINE | re.DOTALL)[0].encode()
-    one = bridge()
-    await one.poll()
-    (event,) = one.memory.events
+    poller = bridge()
+    await poller.poll()
+    (event,) = poller.memory.events
     assert event.topic == "voicemail.drop.sent"
     assert event.type == "bridge.voicemail.drop.sent"
     assert event.source == "/spacivox/drops"
     assert event.subject == "/j/voicemail_drop_records/1"
-    data = json.loads(one.memory.bodies[0])
+    data = json.loads(poller.memory.bodies[0])
     assert data["time"] == "2015-01-06T10:21:14.243Z"
     assert data["data"].pop("observed")["after"] is None
     assert data["data"] == {
@@ -270,25 +270,25 @@ async def test_what_is_asked_is_what_the_vendors_page_shows(vendor, bridge) -> N
     assert f"Authorization: {vendor.requests[0].headers['Authorization']}" in SEED
 
 
-async def test_the_window_reaches_from_the_lookback_to_a_little_after_now(vendor, bridge) -> None:
+async def test_window_reaches_from_lookback_to_shortly_after_now(vendor, bridge) -> None:
     await bridge().poll()
-    starts = [datetime.fromisoformat(one.query["start"]) for one in vendor.requests]
-    ends = [datetime.fromisoformat(one.query["end"]) for one in vendor.requests]
+    starts = [datetime.fromisoformat(poller.query["start"]) for poller in vendor.requests]
+    ends = [datetime.fromisoformat(poller.query["end"]) for poller in vendor.requests]
     assert min(starts) == NOW - timedelta(hours=72, seconds=1)
     assert NOW < max(ends) < NOW + timedelta(minutes=10)
     assert all(end > start for end, start in zip(ends, starts[1:], strict=False))  # they overlap
     assert all(span <= DAY + timedelta(seconds=2) for span in vendor.spans())
 
 
-async def test_without_a_team_none_is_named_and_a_list_asks_for_each(vendor, bridge) -> None:
+async def test_request_names_no_team_or_each_listed_team(vendor, bridge) -> None:
     await bridge().poll()
-    assert not any("team" in one.query for one in vendor.requests)
+    assert not any("team" in poller.query for poller in vendor.requests)
     vendor.requests.clear()
     vendor.records = [record(1, team=7), record(2, team=8), record(3, team=9)]
-    one = bridge(team=[7, 8, 7])
-    await one.poll()
-    assert {one.query["team"] for one in vendor.requests} == {"7", "8"}
-    assert [said[0] for said in one.memory.said] == ["1", "2"]
+    poller = bridge(team=[7, 8, 7])
+    await poller.poll()
+    assert {poller.query["team"] for poller in vendor.requests} == {"7", "8"}
+    assert [said[0] for said in poller.memory.said] == ["1", "2"]
 
 
 # --- statuses ---------------------------------------------------------------------------------------------------------
@@ -302,58 +302,56 @@ STATES = {0: "sent", 1: "delivered", 2: "failed", 3: "rejected"}
 @pytest.mark.parametrize(
     ("sort", "stem"), [("voicemail_drop", "voicemail.drop"), ("text", "sms.text"), ("email", "email.message")]
 )
-async def test_every_state_of_every_sort_is_a_typed_event_however_it_is_written(
-    vendor, bridge, sort, stem, written
-) -> None:
+async def test_every_state_spelling_is_a_typed_event(vendor, bridge, sort, stem, written) -> None:
     vendor.records = [record(10 + number, written(number)) for number in STATES]
-    one = bridge(records=[sort])
-    await one.poll()
-    assert [event.topic for event in one.memory.events] == [f"{stem}.{status}" for status in STATES.values()]
-    assert [type(event) for event in one.memory.events] == list(RECORDS[sort].events)
-    assert all(type(event.data) is DropData for event in one.memory.events)
+    poller = bridge(records=[sort])
+    await poller.poll()
+    assert [event.topic for event in poller.memory.events] == [f"{stem}.{status}" for status in STATES.values()]
+    assert [type(event) for event in poller.memory.events] == list(RECORDS[sort].events)
+    assert all(type(event.data) is DropData for event in poller.memory.events)
     assert {asked.path for asked in vendor.requests} == {RECORDS[sort].path}
 
 
-async def test_a_drop_goes_from_sent_to_its_end_and_may_be_reopened(vendor, bridge, time) -> None:
-    one = bridge()
+async def test_drop_moves_from_sent_to_end_and_can_reopen(vendor, bridge, time) -> None:
+    poller = bridge()
     for state in (0, 0, 1, 2, 0, 3):
         vendor.records = [record(1, state)]
-        await one.poll()
+        await poller.poll()
         time.passes(minutes=1)
-    assert one.memory.said == [
+    assert poller.memory.said == [
         ("1", "voicemail.drop.sent", "first"),
         ("1", "voicemail.drop.delivered", "advance"),
         ("1", "voicemail.drop.failed", "reopen"),
         ("1", "voicemail.drop.sent", "reopen"),
         ("1", "voicemail.drop.rejected", "advance"),
     ]
-    assert len({event.id for event in one.memory.events}) == 5
+    assert len({event.id for event in poller.memory.events}) == 5
 
 
 @pytest.mark.parametrize(
     ("state", "told"),
     [(9, 9), ("parked", "parked"), (-1, -1), (0.5, "0.5"), (True, "true"), ([1], "[1]"), ({"a": 1}, '{"a": 1}')],
 )
-async def test_a_state_that_nobody_knows_is_an_event_all_the_same(vendor, bridge, state, told) -> None:
+async def test_unknown_state_is_still_an_event(vendor, bridge, state, status) -> None:
     vendor.records = [record(1, state), record(2, 1)]
-    one = bridge()
-    await one.poll()
-    unknown, known = one.memory.events
+    poller = bridge()
+    await poller.poll()
+    unknown, known = poller.memory.events
     assert isinstance(unknown, UnknownStatus)
     assert unknown.topic == "voicemail.drop.unknown"
-    assert unknown.data.provider_status == told
+    assert unknown.data.provider_status == status
     assert unknown.data.phone == "+33612345678"
     assert known.topic == "voicemail.drop.delivered"
 
 
 async def test_an_operator_can_teach_it_a_state(vendor, bridge) -> None:
     vendor.records = [record(1, 9), record(2, "parked")]
-    one = bridge(statuses={"9": "delivered", "parked": "sent"})
-    await one.poll()
-    assert [topic for _, topic, _ in one.memory.said] == ["voicemail.drop.delivered", "voicemail.drop.sent"]
+    poller = bridge(statuses={"9": "delivered", "parked": "sent"})
+    await poller.poll()
+    assert [topic for _, topic, _ in poller.memory.said] == ["voicemail.drop.delivered", "voicemail.drop.sent"]
 
 
-def test_a_status_that_no_table_has_is_refused_with_the_ones_there_are() -> None:
+def test_undefined_status_is_refused_with_the_defined_ones() -> None:
     with pytest.raises(ValidationError, match=r"'9': 'gone' is not one of sent, delivered, failed, rejected"):
         SpacivoxSettings(type="spacivox", url="https://x.example", token=TOKEN, statuses={"9": "gone"})
 
@@ -393,9 +391,9 @@ async def test_records_that_cannot_be_read_are_counted_and_stop_nobody(vendor, b
             record(4, 1),
         ]
     ).encode()
-    one = bridge(slice="96h", lookback="1h")
-    result = await one.poll()
-    assert one.memory.said == [("4", "voicemail.drop.delivered", "first")]
+    poller = bridge(slice="96h", lookback="1h")
+    result = await poller.poll()
+    assert poller.memory.said == [("4", "voicemail.drop.delivered", "first")]
     assert result.problems == [
         "7 records of voicemail_drop without an id: passed over",
         "3 records of voicemail_drop without a state that can be read: passed over",
@@ -403,7 +401,7 @@ async def test_records_that_cannot_be_read_are_counted_and_stop_nobody(vendor, b
     assert "336" not in "".join(result.problems)
 
 
-async def test_fields_that_are_absent_null_or_new_are_no_reason_to_lose_a_record(vendor, bridge) -> None:
+async def test_absent_null_or_new_fields_lose_no_record(vendor, bridge) -> None:
     vendor.records = [
         {"id": 1, "state": 0},
         record(2, 1, number=None, campaign=None, job=None, reference=None, team=None),
@@ -413,9 +411,9 @@ async def test_fields_that_are_absent_null_or_new_are_no_reason_to_lose_a_record
         record("a/b c", 3, campaign={"id": 1}, job=[1], team=True),
     ]
     vendor.raw = json.dumps(vendor.records).encode()
-    one = bridge()
-    await one.poll()
-    bare, nulls, other, odd = one.memory.events
+    poller = bridge()
+    await poller.poll()
+    bare, nulls, other, odd = poller.memory.events
     assert (bare.data.phone, bare.data.timestamp, bare.time) == (None, None, bare.data.observed.by)
     assert (nulls.data.campaign, nulls.data.reference, nulls.data.provider) == (None, None, {})
     assert (other.data.phone, other.data.campaign, other.data.job, other.data.reference) == (
@@ -441,49 +439,49 @@ async def test_fields_that_are_absent_null_or_new_are_no_reason_to_lose_a_record
 )
 async def test_of_an_e_mail_with_a_number_both_are_told(vendor, bridge, addresses, phone, rest) -> None:
     vendor.records = [record(1, 0, **addresses)]
-    one = bridge(records=["email"])
-    await one.poll()
-    (event,) = one.memory.events
+    poller = bridge(records=["email"])
+    await poller.poll()
+    (event,) = poller.memory.events
     assert (event.data.phone, event.data.provider) == (phone, rest)
 
 
 async def test_records_with_one_reference_are_told_apart_by_id(vendor, bridge) -> None:
     vendor.records = [record(1, reference="same"), record(2, reference="same")]
-    one = bridge()
-    await one.poll()
-    assert [subject for subject, _, _ in one.memory.said] == ["1", "2"]
+    poller = bridge()
+    await poller.poll()
+    assert [subject for subject, _, _ in poller.memory.said] == ["1", "2"]
 
 
 async def test_ids_of_different_sorts_do_not_meet(vendor, bridge) -> None:
     vendor.records = [record(1)]
-    one = bridge(records=["voicemail_drop", "text", "email", "text"])
-    await one.poll()
-    assert [event.subject for event in one.memory.events] == [
+    poller = bridge(records=["voicemail_drop", "text", "email", "text"])
+    await poller.poll()
+    assert [event.subject for event in poller.memory.events] == [
         "/j/voicemail_drop_records/1",
         "/j/text_records/1",
         "/j/email_records/1",
     ]
-    assert len(one.memory.histories) == 3
+    assert len(poller.memory.histories) == 3
 
 
-async def test_a_record_stays_itself_when_its_timestamp_moves_to_another_day(vendor, bridge, time) -> None:
+async def test_record_keeps_its_identity_when_its_day_changes(vendor, bridge, time) -> None:
     vendor.records = [record(1, 0, NOW - DAY)]
-    one = bridge(timestamp_is="updated")
-    await one.poll()
+    poller = bridge(timestamp_is="updated")
+    await poller.poll()
     time.passes(minutes=20)
     vendor.records = [record(1, 1, NOW)]
-    await one.poll()
-    assert one.memory.said == [("1", "voicemail.drop.sent", "first"), ("1", "voicemail.drop.delivered", "advance")]
+    await poller.poll()
+    assert poller.memory.said == [("1", "voicemail.drop.sent", "first"), ("1", "voicemail.drop.delivered", "advance")]
 
 
 @pytest.mark.parametrize(("dated", "hours"), [("created", 12), ("updated", 11)])
 async def test_what_the_timestamp_means_decides_whose_time_an_event_has(vendor, bridge, time, dated, hours) -> None:
     vendor.records = [record(1, 0)]
-    one = bridge(timestamp_is=dated)
-    await one.poll()
+    poller = bridge(timestamp_is=dated)
+    await poller.poll()
     vendor.records = [record(1, 1)]
-    await one.poll()
-    first, second = one.memory.events
+    await poller.poll()
+    first, second = poller.memory.events
     assert first.time == NOW - timedelta(hours=1)
     assert second.time.hour == hours
 
@@ -509,9 +507,9 @@ def test_records_of_about_one_age_are_kept_and_forgotten_together(key, timestamp
 
 def test_call_records_are_a_table_row_away() -> None:
     calls = RecordType("/j/call_records", VOICEMAIL.events, addresses=("callee",), state="error")
-    one = observe("call", calls, kind_of(calls, {}, "created"), {"id": 5, "error": 2, "callee": "+33612345678"})
-    facts = one.kind.describe(one)
-    assert (one.status, facts.subject, facts.fields["phone"]) == ("2", "/j/call_records/5", "+33612345678")
+    poller = observe("call", calls, kind_of(calls, {}, "created"), {"id": 5, "error": 2, "callee": "+33612345678"})
+    facts = poller.kind.describe(poller)
+    assert (poller.status, facts.subject, facts.fields["phone"]) == ("2", "/j/call_records/5", "+33612345678")
 
 
 JSON = st.recursive(
@@ -524,11 +522,11 @@ ITEMS = JSON | st.fixed_dictionaries({}, optional=dict.fromkeys(FIELDS, JSON | s
 
 
 @given(item=ITEMS, dated=st.sampled_from(["created", "updated"]))
-def test_no_record_whatsoever_breaks_the_reader(item, dated) -> None:
-    one = observe("voicemail_drop", VOICEMAIL, kind_of(VOICEMAIL, {}, dated), item)
-    if isinstance(one, Unreadable):
+def test_no_record_breaks_the_reader(item, dated) -> None:
+    poller = observe("voicemail_drop", VOICEMAIL, kind_of(VOICEMAIL, {}, dated), item)
+    if isinstance(poller, Unreadable):
         return
-    facts = describe(VOICEMAIL, dated, one)
+    facts = describe(VOICEMAIL, dated, poller)
     data = DropData(channel="voicemail", status="sent", transition="first", **facts.fields)
     json.loads(data.model_dump_json())
     assert facts.subject.startswith("/j/voicemail_drop_records/")
@@ -539,7 +537,7 @@ def test_no_record_whatsoever_breaks_the_reader(item, dated) -> None:
 
 @given(body=st.binary() | JSON.map(lambda value: json.dumps(value).encode()))
 @settings(max_examples=50)
-def test_no_answer_whatsoever_raises_anything_but_an_error_that_is_announced(body) -> None:
+def test_spacivox_raises_only_announced_errors_for_any_answer(body) -> None:
     async def poll() -> None:
         with suppress(errors.Transient):
             async for page in _source(lambda _start, _end: body).pages({}, []):
@@ -553,22 +551,22 @@ def test_no_answer_whatsoever_raises_anything_but_an_error_that_is_announced(bod
 
 async def test_a_late_change_of_an_old_record_is_seen(vendor, bridge, time) -> None:
     vendor.records = [record(1, 0, NOW - timedelta(hours=60))]
-    one = bridge()
-    await one.poll()
+    poller = bridge()
+    await poller.poll()
     vendor.records = [record(1, 1, NOW - timedelta(hours=60))]
     time.passes(minutes=10)
-    await one.poll()
-    assert one.memory.said == [("1", "voicemail.drop.sent", "first"), ("1", "voicemail.drop.delivered", "advance")]
+    await poller.poll()
+    assert poller.memory.said == [("1", "voicemail.drop.sent", "first"), ("1", "voicemail.drop.delivered", "advance")]
 
 
-async def test_what_is_older_than_the_lookback_at_a_first_start_is_left_alone(vendor, bridge) -> None:
+async def test_first_start_ignores_records_before_the_lookback(vendor, bridge) -> None:
     vendor.records = [
         record(1, 0, NOW - timedelta(hours=72, seconds=5)),
         record(2, 0, NOW - timedelta(hours=71, minutes=59)),
     ]
-    one = bridge()
-    await one.poll()
-    assert [subject for subject, _, _ in one.memory.said] == ["2"]
+    poller = bridge()
+    await poller.poll()
+    assert [subject for subject, _, _ in poller.memory.said] == ["2"]
 
 
 async def test_after_an_outage_longer_than_the_lookback_nothing_is_missing(vendor, bridge, time) -> None:
@@ -577,12 +575,12 @@ async def test_after_an_outage_longer_than_the_lookback_nothing_is_missing(vendo
     await bridge(memory).poll()
     time.passes(days=9)
     vendor.records = [record(1, 1, NOW - timedelta(hours=1)), record(2, 3, NOW + timedelta(days=3))]
-    one = bridge(memory)
-    await one.poll()
+    poller = bridge(memory)
+    await poller.poll()
     assert memory.said[1:] == [("1", "voicemail.drop.delivered", "advance"), ("2", "voicemail.drop.rejected", "first")]
     vendor.requests.clear()
     time.passes(minutes=20)
-    await one.poll()
+    await poller.poll()
     assert min(datetime.fromisoformat(asked.query["start"]) for asked in vendor.requests) > time.now - timedelta(
         hours=73
     )
@@ -615,7 +613,7 @@ async def test_a_clock_that_once_ran_ahead_hides_nothing(vendor, bridge, time) -
     assert [subject for subject, _, _ in memory.said] == ["1"]
 
 
-async def test_another_slice_size_starts_other_slices_and_forgets_the_old_ones(vendor, bridge) -> None:
+async def test_changed_slice_size_starts_new_slices(vendor, bridge) -> None:
     memory = Memory()
     await bridge(memory).poll()
     await bridge(memory, slice="12h").poll()
@@ -625,66 +623,62 @@ async def test_another_slice_size_starts_other_slices_and_forgets_the_old_ones(v
 
 
 async def test_the_cursor_does_not_grow(vendor, bridge, time) -> None:
-    one = bridge(lookback="24h", interval="1h")
+    poller = bridge(lookback="24h", interval="1h")
     sizes = []
     for _ in range(100):
-        await one.poll()
+        await poller.poll()
         time.passes(hours=3)
-        sizes.append(len(one.memory.entries))
+        sizes.append(len(poller.memory.entries))
     assert max(sizes[20:]) <= max(sizes[:20])
 
 
 @pytest.mark.parametrize("inclusive", [True, False])
-async def test_a_record_on_the_border_of_two_slices_is_found_once_whatever_the_ends_mean(
-    vendor, bridge, inclusive
-) -> None:
+async def test_record_on_a_slice_border_is_read_once(vendor, bridge, inclusive) -> None:
     vendor.inclusive = inclusive
     border = datetime(2015, 1, 6, tzinfo=UTC)
     vendor.records = [record(number, 0, border + timedelta(milliseconds=number - 2)) for number in range(1, 4)]
-    one = bridge()
-    pages = await one.pages()
+    poller = bridge()
+    pages = await poller.pages()
     assert sorted(seen.key for page in pages for seen in page.observations) == ["1", "2", "3"]
 
 
-async def test_a_record_that_changes_between_two_overlapping_requests_is_seen_in_both_states(vendor, bridge) -> None:
+async def test_record_changing_between_overlapping_requests_shows_both_states(vendor, bridge) -> None:
     border = NOW.replace(hour=0)
     vendor.records = [record(1, 0, border)]
-    one = bridge()
+    poller = bridge()
 
     async def changes(since, until) -> None:
         vendor.records = [record(1, int(since > border - DAY), border)]
 
     vendor._refusal = changes
-    await one.poll()
-    assert [topic for _, topic, _ in one.memory.said] == ["voicemail.drop.sent", "voicemail.drop.delivered"]
+    await poller.poll()
+    assert [topic for _, topic, _ in poller.memory.said] == ["voicemail.drop.sent", "voicemail.drop.delivered"]
 
 
-async def test_a_record_that_one_answer_shows_in_two_states_is_told_once(vendor, bridge, time) -> None:
+async def test_record_in_two_states_of_one_answer_is_published_once(vendor, bridge, time) -> None:
     vendor.records = [record(1, 1), record(2, 0), record(1, 0)]
-    one = bridge()
+    poller = bridge()
     for _ in range(3):
-        await one.poll()
+        await poller.poll()
         time.passes(minutes=1)
-    assert one.memory.said == [("1", "voicemail.drop.sent", "first"), ("2", "voicemail.drop.sent", "first")]
+    assert poller.memory.said == [("1", "voicemail.drop.sent", "first"), ("2", "voicemail.drop.sent", "first")]
 
 
-async def test_with_baseline_records_in_a_slice_that_failed_at_the_first_start_are_not_published(
-    vendor, bridge, time
-) -> None:
-    one = bridge(first_sight="baseline", lookback="3d")
-    intake = Intake("drops", "spacivox", one.source, one.memory, time.clock, baseline=True)
+async def test_baseline_records_of_a_failed_slice_stay_unpublished(vendor, bridge, time) -> None:
+    poller = bridge(first_sight="baseline", lookback="3d")
+    intake = Intake("drops", "spacivox", poller.source, poller.memory, time.clock, baseline=True)
 
     async def poll() -> list[tuple[str, str | None]]:
-        before = len(one.memory.events)
+        before = len(poller.memory.events)
         time.passes(hours=1)
         await intake.poll(Lease("drops", "me", 1, 30))
-        return [(event.subject.rpartition("/")[2], event.data.status) for event in one.memory.events[before:]]
+        return [(event.subject.rpartition("/")[2], event.data.status) for event in poller.memory.events[before:]]
 
     yesterday, today = NOW - timedelta(days=1), NOW
     vendor.records = [record(1, 0, yesterday), record(2, 1, today)]
     vendor.broken = {f"{yesterday:%Y-%m-%d}"}
     assert await poll() == []
-    assert one.source.problems
+    assert poller.source.problems
     vendor.records += [record(3, 0, NOW + timedelta(hours=1, minutes=30))]
     vendor.broken = set()
     assert await poll() == [("3", "sent")], "what came since is news, and what was there is not"
@@ -693,51 +687,51 @@ async def test_with_baseline_records_in_a_slice_that_failed_at_the_first_start_a
     assert await poll() == [("1", "failed"), ("4", "sent")], (
         "a change is news, and so is what turns up where all was read"
     )
-    assert "voicemail_drop.begun" in one.memory.entries
+    assert "voicemail_drop.begun" in poller.memory.entries
     time.passes(days=4)
     await poll()
     await poll()
-    assert "voicemail_drop.begun" not in one.memory.entries
+    assert "voicemail_drop.begun" not in poller.memory.entries
 
 
-async def test_a_big_answer_is_committed_in_pages_and_the_cursor_moves_behind_the_last(vendor, bridge) -> None:
+async def test_big_answer_is_committed_in_pages_before_the_cursor(vendor, bridge) -> None:
     vendor.records = [record(number) for number in range(1, 1202)]
-    one = bridge(lookback="1h")
-    pages = [page for page in await one.pages() if page.observations]
+    poller = bridge(lookback="1h")
+    pages = [page for page in await poller.pages() if page.observations]
     assert [len(page.observations) for page in pages] == [500, 500, 201]
     assert [bool(page.cursor) for page in pages] == [False, False, True]
 
 
 async def test_the_event_says_between_which_two_polls_the_change_happened(vendor, bridge, time) -> None:
     vendor.records = [record(1, 0)]
-    one = bridge()
-    await one.poll()
+    poller = bridge()
+    await poller.poll()
     time.passes(minutes=1)
     vendor.records = [record(1, 1)]
-    await one.poll()
-    first, second = one.memory.events
+    await poller.poll()
+    first, second = poller.memory.events
     assert first.data.observed.after is None
     assert NOW <= second.data.observed.after < NOW + timedelta(seconds=5)
     assert NOW + timedelta(minutes=1) <= second.data.observed.by < NOW + timedelta(minutes=1, seconds=5)
 
 
-async def test_a_record_of_a_new_day_did_not_exist_at_the_last_poll_of_the_day_before(vendor, bridge, time) -> None:
+async def test_late_record_of_a_new_day_is_still_read(vendor, bridge, time) -> None:
     time.now = NOW.replace(hour=23, minute=50)
-    one = bridge()
-    await one.poll()
+    poller = bridge()
+    await poller.poll()
     time.passes(minutes=11)
     vendor.records = [record(1, 0, time.now - timedelta(seconds=10))]
-    await one.poll()
-    (event,) = one.memory.events
+    await poller.poll()
+    (event,) = poller.memory.events
     assert event.data.observed.after.date() == NOW.date()
 
 
-async def test_the_newest_records_are_read_at_each_poll_and_old_ones_seldom(vendor, bridge, time) -> None:
-    one = bridge()
+async def test_newest_records_are_read_most_often(vendor, bridge, time) -> None:
+    poller = bridge()
     counts = []
     for _ in range(12):
         vendor.requests.clear()
-        await one.poll()
+        await poller.poll()
         counts.append(len(vendor.requests))
         time.passes(seconds=60)
     assert counts[0] == 4
@@ -753,7 +747,7 @@ def test_how_often_a_slice_is_read_depends_on_its_age(age, expected) -> None:
     assert period(age, 60.0, 600.0) == expected
 
 
-def test_a_slice_is_due_when_its_period_is_over_or_it_was_never_read() -> None:
+def test_slice_is_due_after_its_period_or_when_unread() -> None:
     part = Slice(NOW - 2 * DAY, NOW - 2 * DAY, NOW - DAY)
     assert due(part, None, NOW, 60.0, 600.0)
     assert not due(part, NOW - timedelta(minutes=9), NOW, 60.0, 600.0)
@@ -761,19 +755,19 @@ def test_a_slice_is_due_when_its_period_is_over_or_it_was_never_read() -> None:
 
 
 @given(
-    floor=st.timedeltas(timedelta(0), timedelta(days=9)).map(lambda span: NOW + span),
+    start=st.timedeltas(timedelta(0), timedelta(days=9)).map(lambda span: NOW + span),
     span=st.timedeltas(timedelta(0), timedelta(days=5)),
     size=st.timedeltas(timedelta(hours=1), timedelta(days=3)),
 )
-def test_slices_cover_the_window_without_a_gap_on_a_grid_that_stays(floor, span, size) -> None:
-    parts = list(slices(floor, floor + span, size))
+def test_slices_cover_the_window_on_a_fixed_grid(start, span, size) -> None:
+    parts = list(slices(start, start + span, size))
     assert [part.start for part in parts[1:]] == [part.end for part in parts[:-1]]
-    assert not parts or (parts[0].start, parts[-1].end) == (floor, floor + span)
-    later = {part.grid for part in slices(floor + size, floor + span, size)}
-    assert later == {part.grid for part in parts if part.grid + size > floor + size}
+    assert not parts or (parts[0].start, parts[-1].end) == (start, start + span)
+    later = {part.grid for part in slices(start + size, start + span, size)}
+    assert later == {part.grid for part in parts if part.grid + size > start + size}
 
 
-def test_entries_that_cannot_be_read_are_forgotten_and_strangers_left_alone() -> None:
+def test_unreadable_cursor_keys_are_dropped_and_foreign_ones_kept() -> None:
     entries = CursorKeys("text", DAY)
     good = entries.read(NOW.replace(hour=0))
     cursor = {
@@ -829,7 +823,7 @@ class Life:
     async def poll(self, source: Spacivox) -> None:
         with suppress(errors.Transient):
             async for page in source.pages(dict(self.cursor), []):
-                self.known.extend(one.status for one in page.observations)
+                self.known.extend(poller.status for poller in page.observations)
                 self.cursor |= {name: value for name, value in page.cursor.items() if value is not None}
                 for name in [name for name, value in page.cursor.items() if value is None]:
                     self.cursor.pop(name, None)
@@ -853,7 +847,7 @@ class Life:
     changes=st.lists(st.integers(0, 47), max_size=3),
 )
 @settings(max_examples=60)
-def test_whatever_fails_and_however_long_a_record_is_never_lost_before_its_time_is_up(steps, born, changes) -> None:
+def test_no_failure_loses_a_record_before_its_time(steps, born, changes) -> None:
     life = Life(NOW + timedelta(hours=born), changes)
     asyncio.run(life.live(steps))
     assert life.known
@@ -864,49 +858,49 @@ def test_whatever_fails_and_however_long_a_record_is_never_lost_before_its_time_
 
 
 @pytest.mark.parametrize("refusal", [400, 408, 413, 504, 524])
-async def test_a_slice_that_is_too_much_is_halved_until_it_is_not(vendor, bridge, refusal) -> None:
+async def test_oversized_slice_is_halved_until_accepted(vendor, bridge, refusal) -> None:
     vendor.widest, vendor.refusal = timedelta(hours=4), refusal
     vendor.records = [record(number, 0, NOW - timedelta(hours=number)) for number in range(1, 71)]
-    one = bridge()
-    result = await one.poll()
+    poller = bridge()
+    result = await poller.poll()
     assert result.problems == []
-    assert sorted(int(subject) for subject, _, _ in one.memory.said) == list(range(1, 71))
+    assert sorted(int(subject) for subject, _, _ in poller.memory.said) == list(range(1, 71))
     assert len(vendor.requests) < 60
 
 
-async def test_what_is_too_much_is_halved_also_where_the_provider_asks_for_a_pause(vendor, bridge, time) -> None:
+async def test_oversized_slice_is_halved_also_after_retry_after(vendor, bridge, time) -> None:
     vendor.widest, vendor.wait = timedelta(hours=4), "10"
     vendor.records = [record(1), record(2, 0, NOW - timedelta(hours=70))]
-    one = bridge()
-    result = await one.poll()
+    poller = bridge()
+    result = await poller.poll()
     assert result.problems == []
-    assert sorted(subject for subject, _, _ in one.memory.said) == ["1", "2"]
+    assert sorted(subject for subject, _, _ in poller.memory.said) == ["1", "2"]
     assert time.now - NOW >= timedelta(seconds=30)
 
 
-async def test_a_pause_of_more_than_a_minute_is_left_to_the_next_poll_which_asks_for_less(vendor, bridge, time) -> None:
+async def test_long_retry_after_ends_poll_and_next_asks_less(vendor, bridge, time) -> None:
     vendor.widest, vendor.wait = timedelta(hours=2), "120"
     vendor.records = [record(1, 0, NOW - timedelta(hours=23)), record(2)]
-    one = bridge(lookback="24h")
+    poller = bridge(lookback="24h")
     with pytest.raises(errors.Transient) as caught:
-        await one.poll()
+        await poller.poll()
     assert caught.value.retry_after == pytest.approx(120, abs=5)
     assert time.now - NOW < timedelta(seconds=60)
     for _ in range(6):
         time.passes(seconds=120)
         with suppress(errors.Transient):
-            await one.poll()
-    assert sorted(subject for subject, _, _ in one.memory.said) == ["1", "2"]
+            await poller.poll()
+    assert sorted(subject for subject, _, _ in poller.memory.said) == ["1", "2"]
 
 
 async def test_a_wish_for_fewer_requests_does_not_undo_the_halving(vendor, bridge, time) -> None:
     vendor.widest, vendor.refusal = timedelta(hours=8), 413
     vendor.throttled_at = 2
-    one = bridge(lookback="24h")
+    poller = bridge(lookback="24h")
     with pytest.raises(errors.Transient):
-        await one.poll()
+        await poller.poll()
     time.passes(minutes=1)
-    result = await one.poll()
+    result = await poller.poll()
     assert result.problems == []
     assert [span > vendor.widest for span in vendor.spans()[:3]] == [True, False, False]
 
@@ -914,69 +908,69 @@ async def test_a_wish_for_fewer_requests_does_not_undo_the_halving(vendor, bridg
 async def test_silence_is_too_much_as_well(vendor, bridge, time) -> None:
     vendor.widest, vendor.refusal = timedelta(hours=8), 0
     vendor.records = [record(1, 0, NOW - timedelta(hours=30)), record(2)]
-    one = bridge(lookback="36h")
-    await hurry(one)
-    result = await one.poll()
+    poller = bridge(lookback="36h")
+    await hurry(poller)
+    result = await poller.poll()
     assert result.problems == []
-    assert [subject for subject, _, _ in one.memory.said] == ["1", "2"]
+    assert [subject for subject, _, _ in poller.memory.said] == ["1", "2"]
 
 
-async def test_an_answer_larger_than_the_client_reads_is_too_much_as_well(vendor, bridge) -> None:
+async def test_answer_over_the_size_limit_is_too_large(vendor, bridge) -> None:
     vendor.records = [record(number, 0, NOW - timedelta(minutes=number)) for number in range(1, 200)]
-    one = bridge(lookback="12h")
-    await hurry(one, body=8000)
-    await one.poll()
-    assert len(one.memory.said) == 199
+    poller = bridge(lookback="12h")
+    await hurry(poller, body=8000)
+    await poller.poll()
+    assert len(poller.memory.said) == 199
 
 
-async def hurry(one: Bridge, **limits) -> None:
+async def hurry(poller: Bridge, **limits) -> None:
     """Give the source a client with less patience."""
-    source = one.source
+    source = poller.source
     client = source.client
     await client.close()
     source.client = HttpClient(
         str(client.origin),
-        limiter=Limiter(1000.0, one.time.clock),
-        clock=one.time.clock,
+        limiter=Limiter(1000.0, poller.time.clock),
+        clock=poller.time.clock,
         headers=source.headers,
         limits=HttpLimits(read=0.3, retries=0, **limits),
     )
 
 
-async def test_what_the_provider_bears_is_remembered_and_more_is_tried_seldom(vendor, bridge, time) -> None:
+async def test_accepted_span_is_remembered_and_rarely_enlarged(vendor, bridge, time) -> None:
     vendor.widest, vendor.refusal = timedelta(hours=4), 413
-    one = bridge()
-    await one.poll()
+    poller = bridge()
+    await poller.poll()
     for _ in range(3):
         vendor.requests.clear()
         time.passes(minutes=10)
-        await one.poll()
+        await poller.poll()
         refused = [span for span in vendor.spans() if span > vendor.widest]
         assert len(refused) <= 2 < 20 <= len(vendor.spans()) - len(refused)
     vendor.widest = None
     time.passes(minutes=10)
-    await one.poll()
+    await poller.poll()
     vendor.requests.clear()
     time.passes(minutes=10)
-    await one.poll()
+    await poller.poll()
     assert round(max(vendor.spans()) / timedelta(hours=1)) == 24
 
 
-async def test_one_bad_moment_does_not_leave_the_source_asking_for_minutes(vendor, bridge, time) -> None:
-    one = bridge()
-    await one.poll()
+async def test_single_failure_does_not_shrink_the_span_for_long(vendor, bridge, time) -> None:
+    poller = bridge()
+    await poller.poll()
     vendor.widest, vendor.refusal = timedelta(seconds=1), 413
     time.passes(minutes=10)
     with pytest.raises(RequestRejected):
-        await one.poll()
+        await poller.poll()
     vendor.widest = None
     vendor.requests.clear()
     time.passes(minutes=10)
-    await one.poll()
+    await poller.poll()
     assert len(vendor.requests) < 40
 
 
-async def test_a_request_that_is_refused_even_for_a_minute_is_wrong_in_itself(vendor, bridge) -> None:
+async def test_request_refused_for_one_minute_is_wrong_itself(vendor, bridge) -> None:
     vendor.answer = web.Response(status=400, text="team?")
     with pytest.raises(errors.Permanent, match=r"400.*even for 60 s of records: check url and team") as caught:
         await bridge().poll()
@@ -987,76 +981,74 @@ async def test_a_request_that_is_refused_even_for_a_minute_is_wrong_in_itself(ve
 # --- failures ---------------------------------------------------------------------------------------------------------
 
 
-async def test_a_slice_that_fails_does_not_stop_the_others_and_is_read_again(vendor, bridge, time) -> None:
+async def test_failed_slice_does_not_stop_others_and_is_reread(vendor, bridge, time) -> None:
     vendor.records = [record(number, 0, NOW - timedelta(hours=24 * number - 18)) for number in (1, 2, 3)]
     vendor.broken = {"2015-01-05"}
-    one = bridge()
-    result = await one.poll()
-    assert [subject for subject, _, _ in one.memory.said] == ["3", "1"]
+    poller = bridge()
+    result = await poller.poll()
+    assert [subject for subject, _, _ in poller.memory.said] == ["3", "1"]
     assert result.problems == [
         f"voicemail_drop from 2015-01-05T00:00:00.000Z: GET {VOICEMAIL.path}: 500, the provider failed; read again at the next poll"
     ]
     vendor.broken = set()
     time.passes(seconds=60)
-    result = await one.poll()
-    assert [subject for subject, _, _ in one.memory.said] == ["3", "1", "2"]
+    result = await poller.poll()
+    assert [subject for subject, _, _ in poller.memory.said] == ["3", "1", "2"]
     assert result.problems == []
-    assert one.memory.events[-1].data.observed.after is None
+    assert poller.memory.events[-1].data.observed.after is None
 
 
-async def test_pages_of_a_slice_that_failed_half_way_are_kept_but_the_slice_is_not_done(vendor, bridge) -> None:
+async def test_pages_of_a_half_failed_slice_are_kept(vendor, bridge) -> None:
     vendor.widest = timedelta(hours=13)
     vendor.broken = {"2015-01-05"}
     vendor.records = [record(1, 0, NOW - timedelta(hours=59))]
-    one = bridge(slice="96h")
-    pages = await one.pages()
+    poller = bridge(slice="96h")
+    pages = await poller.pages()
     assert [seen.key for page in pages for seen in page.observations] == ["1"]
     assert not any(page.cursor for page in pages[:1])
 
 
 async def test_when_nothing_can_be_read_the_poll_has_failed(vendor, bridge) -> None:
     vendor.answer = web.Response(status=500)
-    one = bridge()
+    poller = bridge()
     with pytest.raises(errors.Transient, match="500"):
-        await one.poll()
-    assert one.memory.entries == {}
+        await poller.poll()
+    assert poller.memory.entries == {}
     assert len(vendor.requests) == 4
 
 
-async def test_a_server_that_is_not_there_is_not_asked_for_every_slice(vendor, bridge) -> None:
-    one = bridge(url=f"http://127.0.0.1:{unused_port()}", lookback="720h")
+async def test_unreachable_server_is_not_asked_for_every_slice(vendor, bridge) -> None:
+    poller = bridge(url=f"http://127.0.0.1:{unused_port()}", lookback="720h")
     with pytest.raises(errors.Transient, match="cannot connect"):
-        await one.poll()
-    assert len(one.source.problems) == 3
+        await poller.poll()
+    assert len(poller.source.problems) == 3
 
 
-async def test_old_records_that_cannot_be_had_keep_no_newer_ones_from_being_read(vendor, bridge) -> None:
+async def test_unreadable_old_records_do_not_block_newer_ones(vendor, bridge) -> None:
     vendor.silent = {"2015-01-03", "2015-01-04"}
     vendor.records = [record(1), record(2, 0, NOW - timedelta(hours=30))]
-    one = bridge(lookback="84h")
-    result = await one.poll()
-    assert sorted(subject for subject, _, _ in one.memory.said) == ["1", "2"]
+    poller = bridge(lookback="84h")
+    result = await poller.poll()
+    assert sorted(subject for subject, _, _ in poller.memory.said) == ["1", "2"]
     assert [problem[:30] for problem in result.problems] == [
         f"voicemail_drop from 2015-01-{day}" for day in ("03", "04")
     ]
 
 
-async def test_old_records_that_are_asked_for_too_often_keep_no_newer_ones_from_being_read(
-    vendor, bridge, time
-) -> None:
+async def test_rate_limited_old_records_do_not_block_newer_ones(vendor, bridge, time) -> None:
     vendor.throttled = {"2015-01-04"}
     vendor.records = [record(1), record(2, 0, NOW - timedelta(hours=30))]
-    one = bridge()
+    poller = bridge()
     for _ in range(2):
         with pytest.raises(errors.Transient):
-            await one.poll()
+            await poller.poll()
         time.passes(minutes=1)
-    assert sorted(subject for subject, _, _ in one.memory.said) == ["1", "2"]
+    assert sorted(subject for subject, _, _ in poller.memory.said) == ["1", "2"]
 
 
 @pytest.mark.parametrize("backfill", [False, True])
-async def test_a_source_that_lost_its_lease_asks_for_nothing_more(vendor, bridge, time, backfill) -> None:
-    one = bridge()
+async def test_spacivox_stops_asking_after_losing_its_lease(vendor, bridge, time, backfill) -> None:
+    poller = bridge()
     lease_deadline = LeaseDeadline("source/drops", 1e9)
 
     async def ends(since, until) -> None:
@@ -1066,14 +1058,14 @@ async def test_a_source_that_lost_its_lease_asks_for_nothing_more(vendor, bridge
     held = bind(lease=lease_deadline)
     try:
         with pytest.raises(errors.LeaseLost):
-            await (_backfill(one) if backfill else one.poll())
+            await (_backfill(poller) if backfill else poller.poll())
     finally:
         reset(held)
     assert len(vendor.requests) == 1
 
 
-async def _backfill(one: Bridge) -> None:
-    async for _ in one.source.backfill(NOW - timedelta(days=4), NOW):
+async def _backfill(poller: Bridge) -> None:
+    async for _ in poller.source.backfill(NOW - timedelta(days=4), NOW):
         pass
 
 
@@ -1084,17 +1076,17 @@ async def test_a_wrong_token_is_said_so_and_asked_once(vendor, bridge) -> None:
     assert len(vendor.requests) == 1
 
 
-async def test_a_sort_that_the_token_may_not_read_does_not_stop_the_others(vendor, bridge) -> None:
+async def test_forbidden_record_sort_does_not_stop_others(vendor, bridge) -> None:
     vendor.forbidden = {"/j/text_records"}
     vendor.records = [record(1)]
-    one = bridge(records=["text", "voicemail_drop"])
-    result = await one.poll()
-    assert [topic for _, topic, _ in one.memory.said] == ["voicemail.drop.sent"]
+    poller = bridge(records=["text", "voicemail_drop"])
+    result = await poller.poll()
+    assert [topic for _, topic, _ in poller.memory.said] == ["voicemail.drop.sent"]
     (problem,) = result.problems
     assert problem.startswith("text: GET /j/text_records: 403")
 
 
-async def test_a_wish_for_quiet_ends_the_poll_and_is_handed_on(vendor, bridge) -> None:
+async def test_retry_after_ends_the_poll_and_is_passed_on(vendor, bridge) -> None:
     vendor.answer = web.Response(status=429, headers={"Retry-After": "77"})
     with pytest.raises(errors.Transient) as caught:
         await bridge().poll()
@@ -1105,51 +1097,51 @@ async def test_a_wish_for_quiet_ends_the_poll_and_is_handed_on(vendor, bridge) -
 @pytest.mark.parametrize(
     "body", [b'{"error": "later"}', b"null", b"<html>", b"[{", b"7"], ids=["object", "null", "html", "torn", "number"]
 )
-async def test_what_is_no_list_is_not_taken_for_empty(vendor, bridge, body) -> None:
+async def test_answer_without_a_list_is_not_read_as_empty(vendor, bridge, body) -> None:
     vendor.raw = body
-    one = bridge()
+    poller = bridge()
     with pytest.raises(errors.Transient, match="/j/voicemail_drop_records"):
-        await one.poll()
-    assert one.memory.entries == {}
+        await poller.poll()
+    assert poller.memory.entries == {}
 
 
 async def test_no_content_is_empty(vendor, bridge) -> None:
     vendor.answer = web.Response(status=204)
-    one = bridge()
-    result = await one.poll()
+    poller = bridge()
+    result = await poller.poll()
     assert result.problems == []
-    assert one.memory.entries
+    assert poller.memory.entries
 
 
 # --- beside the poll --------------------------------------------------------------------------------------------------
 
 
-async def test_a_past_range_is_read_beside_the_cursor(vendor, bridge) -> None:
+async def test_spacivox_past_range_leaves_the_cursor_alone(vendor, bridge) -> None:
     vendor.records = [record(number, 0, NOW - timedelta(days=number)) for number in range(1, 40)]
-    one = bridge()
-    pages = [page async for page in one.source.backfill(NOW - timedelta(days=20, hours=1), NOW - timedelta(days=10))]
+    poller = bridge()
+    pages = [page async for page in poller.source.backfill(NOW - timedelta(days=20, hours=1), NOW - timedelta(days=10))]
     assert sorted(int(seen.key) for page in pages for seen in page.observations) == list(range(10, 21))
     assert not any(page.cursor for page in pages)
     vendor.broken = {"2014-12-20"}
-    pages = [page async for page in one.source.backfill(NOW - timedelta(days=20, hours=1), NOW - timedelta(days=10))]
-    assert "2014-12-20" in one.source.problems[0]
+    pages = [page async for page in poller.source.backfill(NOW - timedelta(days=20, hours=1), NOW - timedelta(days=10))]
+    assert "2014-12-20" in poller.source.problems[0]
 
 
 @pytest.mark.parametrize("meaning", ["created", "updated"])
-async def test_records_that_left_the_window_are_not_said_to_be_gone(vendor, bridge, time, tmp_path, meaning) -> None:
+async def test_records_outside_the_window_are_not_reported_missing(vendor, bridge, time, tmp_path, meaning) -> None:
     vendor.records = [record(number, 1, NOW - timedelta(hours=71)) for number in range(1, 20)]
-    one = bridge(timestamp_is=meaning)
+    poller = bridge(timestamp_is=meaning)
     store = SqliteStore(tmp_path / "ledger.db", clock=time.clock)
     await store.open()
     try:
-        intake = Intake("drops", "spacivox", one.source, store, time.clock)
+        intake = Intake("drops", "spacivox", poller.source, store, time.clock)
         lease = await store.acquire("source/drops", "me", 1e9)
         await intake.poll(lease)
         time.passes(hours=5)
         vendor.records[0]["timestamp"] = stamp(time.now - timedelta(minutes=5))
         vendor.records.append(record(50, 1, time.now - timedelta(minutes=3)))
         await intake.poll(lease)
-        report = await Reconciler("drops", one.source, store, time.clock).compare(CompareOptions())
+        report = await Reconciler("drops", poller.source, store, time.clock).compare(CompareOptions())
     finally:
         await store.close()
     assert report.differences == []
@@ -1157,22 +1149,22 @@ async def test_records_that_left_the_window_are_not_said_to_be_gone(vendor, brid
 
 
 @pytest.mark.parametrize("team", [None, 1, [1, 2]])
-async def test_a_record_that_the_window_should_show_and_does_not_is_said_to_be_gone(
-    vendor, bridge, time, tmp_path, team
-) -> None:
+async def test_record_missing_inside_the_window_is_reported(vendor, bridge, time, tmp_path, team) -> None:
     vendor.records = [record(number, 1, NOW - timedelta(hours=number)) for number in range(1, 9)]
-    one = bridge(team=team)
+    poller = bridge(team=team)
     store = SqliteStore(tmp_path / "ledger.db", clock=time.clock)
     await store.open()
     try:
-        intake = Intake("drops", "spacivox", one.source, store, time.clock)
+        intake = Intake("drops", "spacivox", poller.source, store, time.clock)
         await intake.poll(await store.acquire("source/drops", "me", 1e9))
         time.passes(hours=1)
         del vendor.records[2]
-        report = await Reconciler("drops", one.source, store, time.clock).compare(CompareOptions())
+        report = await Reconciler("drops", poller.source, store, time.clock).compare(CompareOptions())
     finally:
         await store.close()
-    assert [(one.resource, one.what) for one in report.differences] == [("/j/voicemail_drop_records/3", "gone")]
+    assert [(poller.resource, poller.what) for poller in report.differences] == [
+        ("/j/voicemail_drop_records/3", "gone")
+    ]
 
 
 async def test_the_check_says_what_the_interval_costs(vendor, bridge) -> None:
@@ -1185,14 +1177,14 @@ async def test_the_check_says_what_the_interval_costs(vendor, bridge) -> None:
         await bridge(token="wrong").source.probe()
 
 
-async def test_there_is_nothing_to_watch_for_everything_is_followed(bridge) -> None:
+async def test_spacivox_has_nothing_to_watch(bridge) -> None:
     source = bridge().source
     with pytest.raises(ValueError, match="follows every record for 72h by itself"):
         source.resource("/j/voicemail_drop_records/1")
     assert list(await source.complete([])) == []
 
 
-def test_the_defaults_are_the_documented_ones() -> None:
+def test_spacivox_defaults_are_the_documented_ones() -> None:
     values = SpacivoxSettings(type="spacivox", url="https://x.example", token=TOKEN)
     assert (values.team, values.lookback, values.interval, values.records) == (None, 259200.0, 60.0, ["voicemail_drop"])
     assert (values.slice, values.timestamp_is) == (86400.0, "created")

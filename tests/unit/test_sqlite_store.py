@@ -49,7 +49,7 @@ async def test_nothing_is_made_before_the_first_use(path: Path) -> None:
     assert not path.parent.exists()
 
 
-async def test_a_directory_in_the_place_of_the_file_is_told_so(tmp_path: Path) -> None:
+async def test_directory_in_place_of_the_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="is a directory; name a file in it"):
         await SqliteStore(tmp_path, clock=Clock()).open()
 
@@ -121,7 +121,7 @@ async def test_writes_that_wait_at_the_same_time_share_one_commit(store: SqliteS
     assert len(commits) == 2
 
 
-async def test_one_that_is_refused_takes_nothing_from_those_beside_it(store: SqliteStore) -> None:
+async def test_refused_write_does_not_affect_its_neighbours(store: SqliteStore) -> None:
     def broken(db: sqlite3.Connection) -> None:
         db.execute("INSERT INTO watch VALUES ('city', 'half')")
         raise KeyError("a mistake")
@@ -135,16 +135,16 @@ async def test_one_that_is_refused_takes_nothing_from_those_beside_it(store: Sql
         store.commit(None, Commit("town", events=events(1))),
         return_exceptions=True,
     )
-    assert [type(one) for one in done] == [int, Conflict, KeyError, sqlite3.IntegrityError, int]
+    assert [type(result) for result in done] == [int, Conflict, KeyError, sqlite3.IntegrityError, int]
     assert list(await store.sources()) == ["city", "town"]
     assert list(await store.watched("city")) == []
 
 
-async def test_a_read_that_goes_wrong_takes_nothing_from_those_beside_it(store: SqliteStore) -> None:
+async def test_failed_read_does_not_affect_its_neighbours(store: SqliteStore) -> None:
     await store.commit(None, Commit("city", events=events(1)))
     too_large = store.read("city", 2**70, 1)
     done = await asyncio.gather(store.journal("city"), too_large, store.read("city", 0, 1), return_exceptions=True)
-    assert [type(one) for one in done] == [JournalState, OverflowError, list]
+    assert [type(result) for result in done] == [JournalState, OverflowError, list]
 
 
 async def test_closing_loses_no_write_that_was_asked_for(path: Path) -> None:
@@ -160,7 +160,7 @@ async def test_closing_loses_no_write_that_was_asked_for(path: Path) -> None:
     await again.close()
 
 
-async def test_a_write_whose_caller_gave_up_before_its_turn_is_not_made(store: SqliteStore) -> None:
+async def test_write_cancelled_before_its_turn_is_not_made(store: SqliteStore) -> None:
     entered, go = threading.Event(), threading.Event()
     blocking = asyncio.create_task(store._file.writer.do(lambda _: (entered.set(), go.wait(60))))
     await asyncio.to_thread(entered.wait, 10)
@@ -174,7 +174,7 @@ async def test_a_write_whose_caller_gave_up_before_its_turn_is_not_made(store: S
     assert (await store.journal("city")).committed == 0
 
 
-def test_a_write_outlives_the_loop_that_asked_for_it(path: Path) -> None:
+def test_write_continues_after_its_loop_has_ended(path: Path) -> None:
     store = SqliteStore(path, clock=Clock(), begin=0)
     entered, go = threading.Event(), threading.Event()
 
@@ -189,9 +189,7 @@ def test_a_write_outlives_the_loop_that_asked_for_it(path: Path) -> None:
     asyncio.run(store.close())
 
 
-async def test_scopes_that_are_over_are_deleted_a_few_statuses_at_a_time(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_expired_scopes_are_deleted_in_small_batches(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = start = datetime(2026, 1, 1, tzinfo=UTC)
     clock = Clock(now=lambda: now, monotonic=lambda: (now - start) / timedelta(seconds=1))
     store = SqliteStore(path, clock=clock)
@@ -209,7 +207,7 @@ async def test_scopes_that_are_over_are_deleted_a_few_statuses_at_a_time(
     await store.close()
 
 
-async def test_a_killed_process_does_not_keep_its_lease_for_hours_because_the_clock_was_set_back(path: Path) -> None:
+async def test_killed_process_frees_its_lease_after_backward_clock_step(path: Path) -> None:
     now = datetime(2026, 1, 1, 12, tzinfo=UTC)
     store = SqliteStore(path, clock=Clock(now=lambda: now))
     killed = await store.acquire("source/city", "killed", 15.0)
@@ -217,12 +215,12 @@ async def test_a_killed_process_does_not_keep_its_lease_for_hours_because_the_cl
     now -= timedelta(seconds=5)
     assert await store.acquire("source/city", "next", 15.0) is None
     now -= timedelta(hours=3)
-    taken = await store.acquire("source/city", "next", 15.0)
-    assert taken is not None
-    assert taken.token > killed.token
+    new_lease = await store.acquire("source/city", "next", 15.0)
+    assert new_lease is not None
+    assert new_lease.token > killed.token
     with pytest.raises(LeaseLost):
         await store.renew(killed)
-    await store.renew(taken)
+    await store.renew(new_lease)
     await store.close()
 
 
@@ -236,7 +234,7 @@ async def test_a_scope_that_comes_back_after_its_end_starts_anew(path: Path) -> 
     await store.close()
 
 
-async def test_what_a_process_remembers_of_scopes_is_bounded(
+async def test_sqlite_store_remembers_a_bounded_number_of_scopes(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite_ledger, "_SCOPES_REMEMBERED", 3)
@@ -245,7 +243,7 @@ async def test_what_a_process_remembers_of_scopes_is_bounded(
     assert len(store._kept) <= 4
 
 
-async def test_adopted_events_that_are_over_are_given_up_after_a_month(path: Path) -> None:
+async def test_sqlite_store_drops_foreign_events_after_a_month(path: Path) -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     store = SqliteStore(path, clock=Clock(now=lambda: now))
     settled, waiting = await store.accept_foreign("crm", event(1)), await store.accept_foreign("crm", event(2))

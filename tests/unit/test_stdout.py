@@ -25,7 +25,7 @@ def sink_of(**values) -> Stdout:
     return plugin.build("out", settings, Clock())
 
 
-async def test_each_event_is_a_cloudevent_on_a_line_of_its_own(capfdbinary):
+async def test_each_event_is_a_cloudevent_on_its_own_line(capfdbinary):
     sink = sink_of()
     await sink.open()
     events = [sample(number) for number in range(1, 4)]
@@ -37,7 +37,7 @@ async def test_each_event_is_a_cloudevent_on_a_line_of_its_own(capfdbinary):
     assert JSONFormat().read(CloudEvent, lines[0]).get_id() == events[0].id
 
 
-async def test_an_event_can_be_read_the_moment_it_was_taken(tmp_path):
+async def test_event_is_readable_as_soon_as_it_is_delivered(tmp_path):
     path = tmp_path / "events.jsonl"
     sink = sink_of(path=str(path))
     await sink.send(outgoing(sample(1)))
@@ -53,7 +53,7 @@ async def test_many_events_at_once_never_mix_their_lines(tmp_path):
     assert {json.loads(line)["id"] for line in path.read_text().splitlines()} == {sample(n).id for n in range(1, 51)}
 
 
-async def test_a_line_of_text_shows_time_topic_resource_and_error_and_no_control_character(tmp_path):
+async def test_text_line_shows_main_fields_without_control_characters(tmp_path):
     path = tmp_path / "events.txt"
     event = sample(1)
     event = event.model_copy(update={"data": event.data.model_copy(update={"error": "\x1b[2Jgone\nsecond"})})
@@ -66,7 +66,7 @@ async def test_a_line_of_text_shows_time_topic_resource_and_error_and_no_control
     )
 
 
-async def test_a_reader_that_has_gone_is_waited_for_and_may_come_back(tmp_path):
+async def test_missing_reader_is_waited_for_and_may_return(tmp_path):
     path = tmp_path / "pipe"
     os.mkfifo(path)
     sink = sink_of(path=str(path))
@@ -91,7 +91,7 @@ async def sent_until_full(sink):
     raise AssertionError("the pipe never filled")
 
 
-async def test_a_line_whose_time_ran_out_before_it_was_begun_is_never_written(tmp_path):
+async def test_line_timed_out_before_its_start_is_never_written(tmp_path):
     path = tmp_path / "pipe"
     os.mkfifo(path)
     sink = sink_of(path=str(path))
@@ -106,7 +106,7 @@ async def test_a_line_whose_time_ran_out_before_it_was_begun_is_never_written(tm
     await sink.close()
 
 
-async def test_a_reader_that_never_comes_costs_one_thread_however_often_it_is_tried(tmp_path):
+async def test_absent_reader_costs_one_thread_for_all_attempts(tmp_path):
     path = tmp_path / "pipe"
     os.mkfifo(path)
     sink = sink_of(path=str(path))
@@ -139,7 +139,7 @@ asyncio.run(main())
 """
 
 
-def test_a_reader_that_never_comes_does_not_keep_the_process_from_ending(tmp_path):
+def test_absent_reader_does_not_keep_the_process_running(tmp_path):
     path = tmp_path / "pipe"
     os.mkfifo(path)
     done = subprocess.run(
@@ -148,7 +148,7 @@ def test_a_reader_that_never_comes_does_not_keep_the_process_from_ending(tmp_pat
     assert (done.stdout, done.stderr) == ("nobody reads\n", "")
 
 
-async def test_a_full_pipe_is_transient_and_the_half_line_is_ended_first(tmp_path):
+async def test_full_pipe_is_transient_and_half_line_ends_first(tmp_path):
     path = tmp_path / "pipe"
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -156,16 +156,16 @@ async def test_a_full_pipe_is_transient_and_the_half_line_is_ended_first(tmp_pat
     await sink.send(outgoing(sample(1)))
     os.set_blocking(sink._file.fileno(), False)
     more, error = await sent_until_full(sink)
-    taken = 1 + more
+    written = 1 + more
     assert error.endswith(("it is full", "Resource temporarily unavailable"))
     seen = b""
     while len(chunk := os.read(reader, 1 << 20)) == 1 << 20:
         seen += chunk
     seen += chunk
-    await sink.send(outgoing(sample(taken + 1)))
+    await sink.send(outgoing(sample(written + 1)))
     lines = (seen + os.read(reader, 1 << 20)).decode().splitlines()
     whole = [json.loads(line)["id"] for line in lines if line.endswith("}")]
-    assert whole == [sample(number).id for number in range(1, taken + 2)]
+    assert whole == [sample(number).id for number in range(1, written + 2)]
     os.close(reader)
     await sink.close()
 
@@ -183,7 +183,7 @@ async def test_a_closed_standard_output_is_transient(monkeypatch):
         await sink_of().send(outgoing(sample(1)))
 
 
-async def test_standard_output_that_is_no_file_is_written_to_and_left_open(monkeypatch):
+async def test_stdout_that_is_no_file_is_written_and_left_open(monkeypatch):
     class Window:
         buffer = io.BytesIO()
 

@@ -69,15 +69,15 @@ phones = st.from_regex(r"\+?[1-9][0-9]{6,14}", fullmatch=True)
 
 @given(st.lists(phones, min_size=2, max_size=50, unique=True))
 @settings(max_examples=50)
-def test_two_phones_never_become_one(some):
-    others = [redactor.digits(phone) for phone in some]
-    assert len(set(others)) == len(some)
-    assert [redactor.digits(phone) for phone in some] == others
+def test_two_phones_never_become_one(phones):
+    others = [redactor.digits(phone) for phone in phones]
+    assert len(set(others)) == len(phones)
+    assert [redactor.digits(phone) for phone in phones] == others
 
 
 @given(phones)
 @settings(max_examples=50)
-def test_the_stand_in_of_a_phone_can_be_read_as_a_phone(phone):
+def test_stand_in_of_a_phone_reads_as_a_phone(phone):
     other = redactor.digits(phone)
     assert len(other) == len(phone)
     assert other[:2] == phone[:2] if phone[0] == "+" else other[0] == phone[0]
@@ -87,11 +87,11 @@ def test_the_stand_in_of_a_phone_can_be_read_as_a_phone(phone):
 @pytest.mark.parametrize("size", range(1, 8))
 def test_stand_ins_of_digits_are_a_permutation(size):
     few = [f"{number:0{size}d}" for number in range(0, 10**size, max(1, 10**size // 500))]
-    assert len({redactor._permuted(one) for one in few}) == len(few)
-    assert all(len(redactor._permuted(one)) == size for one in few)
+    assert len({redactor._permuted(phone) for phone in few}) == len(few)
+    assert all(len(redactor._permuted(phone)) == size for phone in few)
 
 
-def test_a_phone_with_and_without_the_code_of_its_country_stays_one_phone():
+def test_phone_with_and_without_country_code_stays_one():
     assert redactor.digits("+16515551000").endswith(redactor.digits("6515551000"))
     assert redactor.digits("+1 (651) 555-1000") == re.sub(
         r"(\+.)(...)(...)(....)", r"\1 (\2) \3-\4", redactor.digits("+16515551000")
@@ -166,29 +166,31 @@ def test_what_names_a_person_has_a_stand_in(name, value):
 @pytest.mark.parametrize(
     "name", ["access_token", "refresh_token", "token", "client_secret", "Password", "apiKey", "Authorization", "sig"]
 )
-def test_what_opens_a_door_is_not_on_the_tape_at_all(name):
+def test_credentials_are_not_recorded(name):
     assert kept({name: "s3cr3t", "info": [{name: {"deep": "s3cr3t"}}], "status": "new"}) == {
         "info": [{}],
         "status": "new",
     }
 
 
-def test_a_name_that_an_error_quotes_has_the_same_stand_in_there():
-    found = kept({"statusMessage": "nobody called joe, sorry", "info": {"contactKey": "joe "}, "reference": "nobody"})
-    assert found["info"]["contactKey"] == redactor.token("joe")
-    assert found["statusMessage"] == f"{redactor.token('nobody')} called joe, sorry"
-    assert list(found) == ["statusMessage", "info", "reference"]
-    found = kept({"statusMessage": "nobody called joey, sorry", "info": {"contactKey": "joey"}})
-    assert found["statusMessage"] == f"nobody called {redactor.token('joey')}, sorry"
+def test_name_quoted_by_an_error_has_the_same_stand_in():
+    recorded = kept(
+        {"statusMessage": "nobody called joe, sorry", "info": {"contactKey": "joe "}, "reference": "nobody"}
+    )
+    assert recorded["info"]["contactKey"] == redactor.token("joe")
+    assert recorded["statusMessage"] == f"{redactor.token('nobody')} called joe, sorry"
+    assert list(recorded) == ["statusMessage", "info", "reference"]
+    recorded = kept({"statusMessage": "nobody called joey, sorry", "info": {"contactKey": "joey"}})
+    assert recorded["statusMessage"] == f"nobody called {redactor.token('joey')}, sorry"
 
 
-def test_a_field_that_is_called_after_a_person_has_a_stand_in_for_its_name():
-    found = kept({"+16515551000": 1, "ann smith": 2, "x123456": 3, "fine_name": 4})
-    assert list(found.values()) == [1, 2, 3, 4]
-    assert [name for name in found if not name.startswith("~")] == ["fine_name"]
+def test_key_named_after_a_person_gets_a_stand_in():
+    recorded = kept({"+16515551000": 1, "ann smith": 2, "x123456": 3, "fine_name": 4})
+    assert list(recorded.values()) == [1, 2, 3, 4]
+    assert [name for name in recorded if not name.startswith("~")] == ["fine_name"]
 
 
-def test_an_integer_of_any_size_and_numbers_that_are_none_are_borne():
+def test_integers_of_any_size_and_odd_numbers_are_kept():
     assert kept(b'{"phone": %d, "x": NaN, "y": [Infinity], "phone2": 1e300}' % 10**400)["phone"] == 1 << 257
 
 
@@ -204,12 +206,12 @@ def test_an_integer_of_any_size_and_numbers_that_are_none_are_borne():
     ],
     ids=["nothing", "blank", "html", "torn", "text", "deep"],
 )
-def test_of_a_body_that_is_no_json_only_its_kind_is_kept(body, sign):
+def test_non_json_body_keeps_only_its_kind(body, sign):
     assert redactor.body(answer(body), "GET") == {TORN: sign}
     errors = []
-    for each in (body, sign.encode()):
+    for content in (body, sign.encode()):
         with pytest.raises(ProviderError) as caught:
-            answer(each).json()
+            answer(content).json()
         errors.append(str(caught.value))
     assert errors[0] == errors[1]
 
@@ -225,12 +227,12 @@ def test_of_a_body_that_is_no_json_only_its_kind_is_kept(body, sign):
         ("text", {}),
     ],
 )
-def test_of_an_access_token_only_its_lifetime_is_kept(body, found):
+def test_of_an_access_token_only_its_lifetime_is_kept(body, kept_body):
     granted = isinstance(body, dict) and "access_token" in body
-    assert redactor.body(answer(body), "POST") == {JSON: found, GRANTED: granted}
+    assert redactor.body(answer(body), "POST") == {JSON: kept_body, GRANTED: granted}
 
 
-def test_of_the_headers_only_those_are_kept_that_decide_what_is_asked_next():
+def test_only_headers_that_steer_later_requests_are_kept():
     given = {
         "Content_Type": "application/json; charset=utf-8",
         "Retry_After": "7",
@@ -240,8 +242,8 @@ def test_of_the_headers_only_those_are_kept_that_decide_what_is_asked_next():
         "Set_Cookie": "session=ann",
         "X_Request_Id": "ann",
     }
-    found = redactor.headers(answer({}, **given), URL("https://tms.example.com/"))
-    assert found == {
+    headers = redactor.headers(answer({}, **given), URL("https://tms.example.com/"))
+    assert headers == {
         "Content-Type": given["Content_Type"],
         "Retry-After": "7",
         "Etag": f'"{redactor.token(given["ETag"])}"',
@@ -263,12 +265,12 @@ def test_of_the_headers_only_those_are_kept_that_decide_what_is_asked_next():
         ("<http://[>", "http://["),
     ],
 )
-def test_links_lead_to_the_same_pages_without_naming_a_host(target, found):
+def test_links_lead_to_the_same_pages_without_naming_a_host(target, expected):
     given = answer([], url="https://tms.example.com/proxy/messages/sms", Link=f'{target}; rel=next, <x>; rel="ann"')
     headers = redactor.headers(given, URL("https://tms.example.com/proxy/"))
     if target == "<?page=2>":
         assert headers["Link"] == '</messages/sms?page=2>; rel="next"'
-    assert headers["Link"] == f'<{found}>; rel="next"'
+    assert headers["Link"] == f'<{expected}>; rel="next"'
 
 
 def request(url: str, origin: str = "https://tms.example.com/", method: str = "GET") -> HttpRequest:
@@ -286,11 +288,11 @@ def request(url: str, origin: str = "https://tms.example.com/", method: str = "G
         ("https://tms.example.com/x?api_key=abc&page=1", "/x?api_key=~&page=1"),
     ],
 )  # fmt: skip
-def test_requests_are_known_by_path_and_query(url, found):
-    assert redactor.request(request(url)) == found
+def test_requests_are_known_by_path_and_query(url, expected):
+    assert redactor.request(request(url)) == expected
 
 
-def test_what_a_cursor_holds_is_kept_without_hosts_addresses_and_phones():
+def test_cursor_is_recorded_without_hosts_addresses_and_phones():
     text = '{"todo":[["","https://tms.example.com/messages/sms/1?page=2"]],"due":1773609062.123,"to":"+16515551000"}'
     assert redactor.opaque(text) == (
         '{"todo":[["","/messages/sms/1?page=2"]],"due":1773609062.123,"to":"' + redactor.digits("+16515551000") + '"}'
@@ -298,17 +300,17 @@ def test_what_a_cursor_holds_is_kept_without_hosts_addresses_and_phones():
     assert redactor.opaque("ann@example.com") == redactor.token("ann@example.com")
 
 
-def test_what_the_ledger_knew_is_noted_as_the_source_on_tape_will_name_it():
-    fresh = Redactor(b"k" * 32)
+def test_ledger_state_is_recorded_under_the_replayed_name():
+    redactor = Redactor(b"k" * 32)
     page = [{"id": "ab-7", "messageKey": "5c9b8f9e", "contactKey": "joe"}, {"id": "joe"}]
-    fresh.body(answer(page), "GET")
+    redactor.body(answer(page), "GET")
     names = ["@", "364898", "#35760", "/messages/sms/7/recipients/9", "ab-7", "5c9b8f9e", "joe", "never met"]
-    assert [fresh.name(name) for name in names] == [
+    assert [redactor.name(name) for name in names] == [
         "@", "364898", "#35760", "/messages/sms/7/recipients/9", "ab-7",
-        fresh.token("5c9b8f9e"), fresh.token("joe"), fresh.token("never met"),
+        redactor.token("5c9b8f9e"), redactor.token("joe"), redactor.token("never met"),
     ]  # fmt: skip
-    assert fresh.scope("/messages/sms/7") == "/messages/sms/7"
-    assert fresh.scope("sms/ann@example.com") == f"sms/{fresh.token('ann@example.com')}"
+    assert redactor.scope("/messages/sms/7") == "/messages/sms/7"
+    assert redactor.scope("sms/ann@example.com") == f"sms/{redactor.token('ann@example.com')}"
 
 
 @pytest.mark.parametrize(
@@ -316,15 +318,15 @@ def test_what_the_ledger_knew_is_noted_as_the_source_on_tape_will_name_it():
     ["16515551000", 16515551000, "+16515551000", "12345", 12345, 7.0, "5c9b8f9e", " joe ", "#35761", "35760",
      "2018-12-17T13:05", "/messages/sms/7"],
 )  # fmt: skip
-def test_a_message_key_that_may_be_a_phone_has_one_stand_in_in_the_ledger_and_in_answers(key):
+def test_phone_like_message_key_has_one_stand_in(key):
     name = str(parsing.text(key))
-    found = redactor.name(name, ["35760"])
-    assert parsing.text(kept({"info": {"messageKey": key}, "eventID": 35760})["info"]["messageKey"]) == found
-    assert found != name or name.startswith("2018")
+    name_kept = redactor.name(name, ["35760"])
+    assert parsing.text(kept({"info": {"messageKey": key}, "eventID": 35760})["info"]["messageKey"]) == name_kept
+    assert name_kept != name or name.startswith("2018")
     assert redactor.name("#35760", ["35760"]) == "#35760"
 
 
-def test_ids_of_many_digits_are_noted_as_the_answers_have_them():
+def test_long_numeric_ids_are_recorded_as_in_answers():
     assert kept([{"id": 2**63 - 1, "eventID": 2**63 - 2}]) == [{"id": 2**63 - 1, "eventID": 2**63 - 2}]
     assert redactor.name(str(2**63 - 1)) == str(2**63 - 1)
     assert redactor.name(f"#{2**63 - 2}", [str(2**63 - 2)]) == f"#{2**63 - 2}"
@@ -346,22 +348,22 @@ def test_ids_of_many_digits_are_noted_as_the_answers_have_them():
         ("n s", False),
     ],
 )
-def test_a_trail_is_noted_if_it_holds_nothing_but_statuses(history, kept):
+def test_status_history_is_recorded_if_it_has_statuses_only(history, kept):
     assert redactor.history(history) == (history if kept else None)
 
 
 @pytest.mark.parametrize("value", ["a path", "http://[", "", 7, "#"])
 def test_links_that_are_none_are_borne(value):
-    found = kept({"_links": {"self": value}})["_links"]["self"]
-    assert found == (value if value in {"", 7} else found)
-    assert "a path" not in str(found)
+    recorded = kept({"_links": {"self": value}})["_links"]["self"]
+    assert recorded == (value if value in {"", 7} else recorded)
+    assert "a path" not in str(recorded)
 
 
 def test_the_memory_of_stand_ins_is_bounded(monkeypatch):
     monkeypatch.setattr("bridge.recording.redaction._MAX_REMEMBERED_ENTRIES", 3)
-    fresh = Redactor(b"k" * 32)
-    assert len({fresh.token(str(number)) for number in range(10)}) == 10
-    assert len(fresh._known) <= 3
+    redactor = Redactor(b"k" * 32)
+    assert len({redactor.token(str(number)) for number in range(10)}) == 10
+    assert len(redactor._known) <= 3
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -391,19 +393,19 @@ def lines_of_poll(number: int = 0) -> list[dict[str, Any]]:
 
 
 def write(folder: Path, *numbers: int, **options: Any) -> Path:
-    one = writer(folder, **options)
+    tape_writer = writer(folder, **options)
     for number in numbers:
         for line in lines_of_poll(number):
-            one.write(line, NOW)
-    one.close()
+            tape_writer.write(line, NOW)
+    tape_writer.close()
     (path,) = folder.glob("*.jsonl*")
     return path
 
 
-def write_on(one: Writer) -> None:
+def write_on(writer: Writer) -> None:
     while True:
         for line in lines_of_poll():
-            one.write(line, NOW)
+            writer.write(line, NOW)
 
 
 def read(folder: Path) -> list[Poll]:
@@ -434,10 +436,10 @@ def test_a_compressed_tape_is_one_that_any_tool_unpacks(tmp_path):
 def test_a_torn_last_line_counts_as_not_written(tmp_path, compress, cut):
     path = write(tmp_path, 1, 2, 3, compress=compress)
     path.write_bytes(path.read_bytes()[:-cut])
-    found = read(tmp_path)
-    assert [poll.begun.seed for poll in found] == [1, 2, 3][: len(found)]
-    assert found
-    assert all(poll.whole for poll in found[:-1])
+    recorded_polls = read(tmp_path)
+    assert [poll.begun.seed for poll in recorded_polls] == [1, 2, 3][: len(recorded_polls)]
+    assert recorded_polls
+    assert all(poll.whole for poll in recorded_polls[:-1])
 
 
 def test_a_tape_torn_before_its_first_line_is_empty(tmp_path):
@@ -457,14 +459,14 @@ def test_a_tape_torn_before_its_first_line_is_empty(tmp_path):
     ],
     ids=range(6),
 )
-def test_a_line_that_is_none_is_named_with_its_file_and_number(tmp_path, line):
+def test_invalid_line_is_named_with_file_and_number(tmp_path, line):
     path = write(tmp_path, 1)
     path.write_text(path.read_text() + line + "\n" + json.dumps(lines_of_poll()[0]) + "\n")
     with pytest.raises(TapeError, match=rf"{re.escape(str(path))}:6: not a line of a tape"):
         read(tmp_path)
 
 
-def test_a_tape_of_another_format_names_the_version_that_reads_it(tmp_path):
+def test_recording_of_another_format_names_the_version_for_it(tmp_path):
     path = write(tmp_path, 1)
     path.write_text(path.read_text().replace('"tape":1', '"tape":2').replace('"bridge":"', '"bridge":"9.'))
     with pytest.raises(TapeError, match=r"of format 2, and this version reads 1: play it with bridge 9\."):
@@ -482,34 +484,34 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
         read(tmp_path)
 
 
-def test_each_hour_has_a_file_of_its_own_and_a_poll_may_reach_over_two(tmp_path, monkeypatch):
-    one = writer(tmp_path)
+def test_each_hour_has_a_file_and_polls_may_span_two(tmp_path, monkeypatch):
+    tape_writer = writer(tmp_path)
     poll, step, got, ended = lines_of_poll(1)
-    one.write(poll, NOW)
-    one.write(step, NOW)
-    one.write(got, NOW + timedelta(hours=1))
-    one.write(ended, NOW + timedelta(hours=1))
-    one.close()
-    one.close()
+    tape_writer.write(poll, NOW)
+    tape_writer.write(step, NOW)
+    tape_writer.write(got, NOW + timedelta(hours=1))
+    tape_writer.write(ended, NOW + timedelta(hours=1))
+    tape_writer.close()
+    tape_writer.close()
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["city.r1.0001.jsonl", "city.r1.0002.jsonl"]
-    (found,) = read(tmp_path)
-    assert len(found.course) == 2
-    assert found.whole
+    (recorded_polls,) = read(tmp_path)
+    assert len(recorded_polls.course) == 2
+    assert recorded_polls.whole
     monkeypatch.setattr("bridge.recording.files._ROLL_BYTES", 100)
-    one.write(poll, NOW)
-    one.write(ended, NOW)
-    one.close()
+    tape_writer.write(poll, NOW)
+    tape_writer.write(ended, NOW)
+    tape_writer.close()
     assert len(list(tmp_path.iterdir())) == 4
 
 
 @pytest.mark.parametrize("compress", [False, True], ids=["plain", "gzip"])
-def test_the_bound_counts_what_is_there_already_and_is_never_passed(tmp_path, compress):
+def test_size_limit_counts_existing_files_and_is_never_passed(tmp_path, compress):
     write(tmp_path / "a", 1, 2, 3, compress=compress)
     there = sum(path.stat().st_size for path in (tmp_path / "a").iterdir())
-    one = writer(tmp_path / "a", limit=there + 500, compress=compress, run="r2")
+    tape_writer = writer(tmp_path / "a", limit=there + 500, compress=compress, run="r2")
     with pytest.raises(Full):
-        write_on(one)
-    one.close()
+        write_on(tape_writer)
+    tape_writer.close()
     assert there < sum(path.stat().st_size for path in (tmp_path / "a").iterdir()) <= there + 500
     assert [poll.run for poll in read(tmp_path / "a")][:3] == ["r1", "r1", "r1"]
 
@@ -551,11 +553,11 @@ STAND_INS = ("phone", "contact_key", "message_key", "reference", "provider")
 
 def configured(folder: Path, simulator: Simulator, name: str = "bridge.yaml", **changes: dict[str, Any]) -> Path:
     """Write a configuration of all three sources, with changes to their settings."""
-    found = sources(simulator.urls, simulator.settings)
-    for source in found:
-        found[source] |= {"rate": "1000/s"} | changes.get(source, {})
+    opened = sources(simulator.urls, simulator.settings)
+    for source in opened:
+        opened[source] |= {"rate": "1000/s"} | changes.get(source, {})
     path = folder / name
-    path.write_text(yaml.safe_dump({"state": str(folder / "state"), "sources": found}))
+    path.write_text(yaml.safe_dump({"state": str(folder / "state"), "sources": opened}))
     return path
 
 
@@ -611,7 +613,7 @@ async def play(folder: Path, config: Path) -> tuple[list[dict[str, Any]], Replay
     return [json.loads(entry.event.body) async for entry in replay.events()], replay
 
 
-def told(event: dict[str, Any]) -> dict[str, Any]:
+def comparable(event: dict[str, Any]) -> dict[str, Any]:
     """Return all that an event says, apart from when it was recorded and from what has a stand-in."""
     left_out = {"recordedtime"}
     if event["source"].startswith("/marketingcloud/"):
@@ -661,10 +663,10 @@ FAULTS: dict[str, dict[str, float]] = {
 
 
 @pytest.mark.parametrize("faults", FAULTS.values(), ids=FAULTS)
-async def test_a_replay_makes_exactly_the_events_and_errors_of_the_recorded_run(tmp_path, time, faults):
+async def test_replay_repeats_the_recorded_events_and_errors(tmp_path, time, faults):
     async with living(tmp_path, time, changes={"city": {"concurrency": 4}}) as (simulator, life):
         await life.poll()
-        striking = [simulator.switch_on(name, share=share) for name, share in faults.items()]
+        active_faults = [simulator.switch_on(name, share=share) for name, share in faults.items()]
         for _ in range(3):
             time.ahead += 12
             await life.poll()
@@ -672,7 +674,7 @@ async def test_a_replay_makes_exactly_the_events_and_errors_of_the_recorded_run(
         time.ahead += 60
         await life.poll()
     events, replay = await play(tmp_path, life.config)
-    assert list(map(told, events)) == list(map(told, life.events))
+    assert list(map(comparable, events)) == list(map(comparable, life.events))
     times = [(event["recordedtime"], event["data"]["observed"]["by"]) for event in events]
     assert all(datetime.fromisoformat(recorded) >= datetime.fromisoformat(by) for recorded, by in times)
     assert reasons(replay) == life.failures
@@ -681,7 +683,7 @@ async def test_a_replay_makes_exactly_the_events_and_errors_of_the_recorded_run(
     assert replay.summary.unasked <= len(life.failures)  # what came while the poll was being given up
     assert len(events) > 100
     assert len({event["id"] for event in events}) == len(events)
-    assert not striking or any(each.applied for each in striking)
+    assert not active_faults or any(fault.applied for fault in active_faults)
 
 
 def everything_on(folder: Path) -> str:
@@ -692,7 +694,7 @@ def everything_on(folder: Path) -> str:
 
 
 @pytest.mark.parametrize("compress", [False, True], ids=["plain", "gzip"])
-async def test_no_phone_key_token_name_or_text_is_in_any_file(tmp_path, time, compress):
+async def test_no_recorded_file_has_personal_data_or_secrets(tmp_path, time, compress):
     changes = {"drops": {"records": ["voicemail_drop", "text", "email"]}, "journeys": {"kinds": ["sms", "email"]}}
     world = SimulatorSettings(**{name: getattr(SMALL, name) for name in ("seed", "speed", "messages_per_minute")})
     async with living(tmp_path, time, world=world, changes=changes, compress=compress) as (simulator, life):
@@ -727,16 +729,16 @@ async def test_details_of_calls_are_looked_up_again_as_they_were(tmp_path, time)
     world = SimulatorSettings(seed=3, speed=60.0, messages_per_minute=1.0, voice_share=1.0, backlog=0.0, page_size=5)
     async with living(tmp_path, time, world=world) as (simulator, life):
         simulator.switch_on("not_found", share=0.5, path="/recipients/(human|machine|busy|no_answer)")
-        wanted, found = {"human", "machine", "busy", None}, set()
+        wanted, details = {"human", "machine", "busy", None}, set()
         for number in range(40):
             await life.poll("city")
             time.ahead += 7
-            found |= {event["data"]["detail"] for event in life.events}
-            if number >= 5 and found >= wanted and '"line":"completing"' in everything_on(tmp_path / "tape"):
+            details |= {event["data"]["detail"] for event in life.events}
+            if number >= 5 and details >= wanted and '"line":"completing"' in everything_on(tmp_path / "tape"):
                 break
     assert '"line":"completing"' in everything_on(tmp_path / "tape")
     events, replay = await play(tmp_path, life.config)
-    assert list(map(told, events)) == list(map(told, life.events))
+    assert list(map(comparable, events)) == list(map(comparable, life.events))
     assert {event["data"]["detail"] for event in events} >= wanted
     assert replay.summary.missing == {}
 
@@ -746,22 +748,22 @@ async def test_a_tape_goes_on_after_a_restart_and_over_replicas(tmp_path, time):
         config = configured(tmp_path, simulator)
         lives = []
         for _ in range(2):
-            async with Life(tmp_path, config, time.clock) as one, Life(tmp_path, config, time.clock) as other:
-                for life in (one, other, other, one):
+            async with Life(tmp_path, config, time.clock) as first, Life(tmp_path, config, time.clock) as other:
+                for life in (first, other, other, first):
                     life.read = {name: (await life.store.journal(name)).committed for name in life.sources}
                     time.ahead += 15
                     await life.poll()
-                lives += [one, other]
+                lives += [first, other]
     events, replay = await play(tmp_path, config)
     lived = [event for life in lives for event in life.events]
-    by_id = {event["id"]: told(event) for event in lived if not event["source"].startswith("/marketing")}
-    assert {event["id"]: told(event) for event in events if event["id"] in by_id} == by_id
+    by_id = {event["id"]: comparable(event) for event in lived if not event["source"].startswith("/marketing")}
+    assert {event["id"]: comparable(event) for event in events if event["id"] in by_id} == by_id
     assert len(events) == len(lived)
     assert replay.summary.missing == {}
     assert len(list((tmp_path / "tape").iterdir())) == 12
 
 
-async def test_a_tape_begun_in_the_middle_of_a_life_makes_the_same_events_from_there_on(tmp_path, time):
+async def test_recording_begun_mid_life_replays_the_same_events(tmp_path, time):
     async with Simulator(SMALL, time.world) as simulator:
         config = configured(tmp_path, simulator)
         async with Life(tmp_path, config, time.clock) as before:
@@ -775,7 +777,7 @@ async def test_a_tape_begun_in_the_middle_of_a_life_makes_the_same_events_from_t
                 await life.poll()
                 time.ahead += 15
     events, replay = await play(tmp_path, config)
-    assert list(map(told, events)) == list(map(told, life.events))
+    assert list(map(comparable, events)) == list(map(comparable, life.events))
     assert {event["data"]["transition"] for event in events} > {"first", "advance"}
     assert {event["subject"] for event in events} & {event["subject"] for event in before.events}
     assert replay.summary.missing == {}
@@ -789,12 +791,12 @@ async def test_what_the_tape_has_met_is_remembered_within_bounds(tmp_path, time,
             time.ahead += 15
     assert '"line":"seen"' in everything_on(tmp_path / "tape")
     events, replay = await play(tmp_path, life.config)
-    assert list(map(told, events)) == list(map(told, life.events))
+    assert list(map(comparable, events)) == list(map(comparable, life.events))
     assert replay.summary.missing == {}
 
 
 @pytest.mark.parametrize("keep", [0.15, 0.4, 0.6, 0.85])
-async def test_a_tape_that_breaks_off_is_played_as_far_as_it_goes(tmp_path, time, keep):
+async def test_truncated_recording_is_played_to_its_end(tmp_path, time, keep):
     async with living(tmp_path, time) as (_, life):
         for _ in range(3):
             await life.poll()
@@ -802,8 +804,8 @@ async def test_a_tape_that_breaks_off_is_played_as_far_as_it_goes(tmp_path, time
     for path in (tmp_path / "tape").iterdir():
         path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
     events, replay = await play(tmp_path, life.config)
-    lived = [told(event) for event in life.events]
-    assert all(told(event) in lived for event in events)
+    lived = [comparable(event) for event in life.events]
+    assert all(comparable(event) in lived for event in events)
     assert len(events) < len(lived)
     assert replay.summary.missing == {}
     assert not [reason for reason in reasons(replay) if "tape" in reason]
@@ -812,16 +814,16 @@ async def test_a_tape_that_breaks_off_is_played_as_far_as_it_goes(tmp_path, time
 async def test_what_operators_named_is_followed_again(tmp_path, time):
     world = SimulatorSettings.still()
     async with living(tmp_path, time, world=world, changes={"city": {"discover": False}}) as (simulator, life):
-        one, other = (simulator.world.add_message("sms", 2) for _ in range(2))
-        await life.store.watch("city", one.path)
+        first, other = (simulator.world.add_message("sms", 2) for _ in range(2))
+        await life.store.watch("city", first.path)
         await life.poll("city")
-        await life.store.unwatch("city", one.path)
+        await life.store.unwatch("city", first.path)
         await life.store.watch("city", other.path)
         time.ahead += 60
         await life.poll("city")
     events, replay = await play(tmp_path, life.config)
-    assert list(map(told, events)) == list(map(told, life.events))
-    assert {event["subject"].partition("/recipients")[0] for event in events} == {one.path, other.path}
+    assert list(map(comparable, events)) == list(map(comparable, life.events))
+    assert {event["subject"].partition("/recipients")[0] for event in events} == {first.path, other.path}
     assert replay.summary.missing == {}
 
 
@@ -838,7 +840,7 @@ async def recorded(folder: Path, time: Jumping, *faults: str, rounds: int = 2) -
     return simulator, life
 
 
-async def test_a_configuration_that_asks_otherwise_is_told_what_the_tape_does_not_have(tmp_path, time):
+async def test_changed_configuration_reports_unrecorded_requests(tmp_path, time):
     simulator, _ = await recorded(tmp_path, time)
     changed = configured(tmp_path, simulator, "changed.yaml", city={"page_size": 7}, journeys={"page_size": 9})
     events, replay = await play(tmp_path, changed)
@@ -873,51 +875,53 @@ async def differences(folder: Path, first: Path, second: Path) -> list[Any]:
         async for entry in Replay(folder / "tape", offline(config)).events():
             yield json.loads(entry.event.body)
 
-    return [one async for one in compare(events(first), events(second))]
+    return [difference async for difference in compare(events(first), events(second))]
 
 
 async def test_a_status_that_is_mapped_otherwise_shows_in_the_differences(tmp_path, time):
     simulator, life = await recorded(tmp_path, time, "unknown_status", rounds=3)
     assert await differences(tmp_path, life.config, life.config) == []
     changed = configured(tmp_path, simulator, "changed.yaml", city={"statuses": {"throttled": "sending"}})
-    found = await differences(tmp_path, life.config, changed)
-    gone = [one.event for one in found if one.side is Side.FIRST]
-    made = [one.event for one in found if one.side is Side.SECOND]
+    differing = await differences(tmp_path, life.config, changed)
+    gone = [difference.event for difference in differing if difference.side is Side.FIRST]
+    made = [difference.event for difference in differing if difference.side is Side.SECOND]
     assert {event["data"]["provider_status"] for event in gone if event["type"].endswith(".unknown")} == {"throttled"}
     assert "bridge.sms.recipient.sending" in {event["type"] for event in made}
-    assert {event["subject"] for event in made} <= {one.event["subject"] for one in found}
+    assert {event["subject"] for event in made} <= {difference.event["subject"] for difference in differing}
     assert all(event["source"] == "/govdelivery/city" for event in (*gone, *made))
 
 
 async def test_a_first_sight_that_is_silent_shows_in_the_differences(tmp_path, time):
     simulator, life = await recorded(tmp_path, time)
     changed = configured(tmp_path, simulator, "changed.yaml", drops={"first_sight": "baseline"})
-    found = await differences(tmp_path, life.config, changed)
-    assert {(one.side, one.event["source"]) for one in found} == {(Side.FIRST, "/spacivox/drops")}
-    assert {one.event["data"]["transition"] for one in found} == {"first"}
+    differing = await differences(tmp_path, life.config, changed)
+    assert {(difference.side, difference.event["source"]) for difference in differing} == {
+        (Side.FIRST, "/spacivox/drops")
+    }
+    assert {difference.event["data"]["transition"] for difference in differing} == {"first"}
 
 
-async def test_events_are_compared_by_all_they_say_but_when_they_were_recorded():
+async def test_event_comparison_ignores_only_the_recording_time():
     async def side(*events: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         for event in events:
             yield event
 
-    one = {"id": "1", "recordedtime": "a", "data": {"status": "sent", "detail": None}}
+    original = {"id": "1", "recordedtime": "a", "data": {"status": "sent", "detail": None}}
     other = {"id": "1", "recordedtime": "b", "data": {"status": "failed", "detail": None, "error": "x"}, "extra": 1}
-    (found,) = [each async for each in compare(side(one, one), side(other, other))]
-    assert found.changes == (("data.status", "sent", "failed"), ("data.error", None, "x"), ("extra", None, 1))
-    assert found.plain() == {
+    (difference,) = [entry async for entry in compare(side(original, original), side(other, other))]
+    assert difference.changes == (("data.status", "sent", "failed"), ("data.error", None, "x"), ("extra", None, 1))
+    assert difference.plain() == {
         "in": "both",
-        "event": one,
+        "event": original,
         "changes": [
             {"field": "data.status", "first": "sent", "second": "failed"},
             {"field": "data.error", "first": None, "second": "x"},
             {"field": "extra", "first": None, "second": 1},
         ],
     }
-    assert [each async for each in compare(side(one), side(one | {"recordedtime": "c"}))] == []
-    only = [each async for each in compare(side(one), side({"id": "2"}))]
-    assert [(each.side, each.plain()["event"]["id"]) for each in only] == [("second", "2"), ("first", "1")]
+    assert [entry async for entry in compare(side(original), side(original | {"recordedtime": "c"}))] == []
+    only = [entry async for entry in compare(side(original), side({"id": "2"}))]
+    assert [(entry.side, entry.plain()["event"]["id"]) for entry in only] == [("second", "2"), ("first", "1")]
 
 
 def test_variables_that_are_not_set_need_not_be(tmp_path, monkeypatch):
@@ -927,8 +931,8 @@ def test_variables_that_are_not_set_need_not_be(tmp_path, monkeypatch):
         "sources: {drops: {type: spacivox, url: 'https://x.example', token: '${NO_SUCH_TOKEN}', "
         "team: '${TEAM}', interval: '${NO_SUCH_INTERVAL:-7s}'}}"
     )
-    found = offline(path).sources["drops"]
-    assert (found.interval, found.team) == (7.0, 7)
+    source = offline(path).sources["drops"]
+    assert (source.interval, source.team) == (7.0, 7)
     with pytest.raises(ConfigError, match="NO_SUCH_TOKEN"):
         load(path)
     with pytest.raises(ConfigError):
@@ -938,7 +942,7 @@ def test_variables_that_are_not_set_need_not_be(tmp_path, monkeypatch):
 # --- what befalls a tape ----------------------------------------------------------------------------------------------
 
 
-async def test_a_full_tape_stops_with_one_line_and_the_polling_goes_on(tmp_path, time):
+async def test_full_recording_stops_with_one_line_and_polls_continue(tmp_path, time):
     with structlog.testing.capture_logs() as logs:
         async with living(tmp_path, time, limit=20_000) as (_, life):
             for _ in range(3):
@@ -954,7 +958,7 @@ async def test_a_full_tape_stops_with_one_line_and_the_polling_goes_on(tmp_path,
     assert replay.summary.missing == {}
 
 
-async def test_a_tape_whose_directory_goes_away_stops_with_one_line_and_the_polling_goes_on(tmp_path, time):
+async def test_recording_without_its_directory_stops_and_polls_continue(tmp_path, time):
     with structlog.testing.capture_logs() as logs:
         async with living(tmp_path, time) as (_, life):
             (tmp_path / "tape").rmdir()
@@ -966,7 +970,7 @@ async def test_a_tape_whose_directory_goes_away_stops_with_one_line_and_the_poll
     assert len(life.events) > 30
 
 
-async def test_a_defect_of_the_tape_is_no_defect_of_the_poll(tmp_path, time, monkeypatch):
+async def test_recorder_defect_does_not_fail_the_poll(tmp_path, time, monkeypatch):
     def broken(*_: object) -> None:
         raise KeyError("+16515551000")
 
@@ -1088,47 +1092,47 @@ async def drain(source: Any) -> list[Page]:
 
 
 async def replayed(folder: Path, paths: Sequence[str], prefix: str = "") -> tuple[Asking, Far, Any]:
-    """Play the tape of `folder` to a fresh source, poll after poll."""
+    """Play the tape of `folder` to a new source, poll after poll."""
     from bridge.recording.player import Summary, _Now, _Playback
 
-    (found,) = tapes(folder).values()
+    (tape,) = tapes(folder).values()
     now, summary = _Now(), Summary()
     clock = frozen_clock(now.clock())
     hooks = _Playback("lamp", now, summary)
     async with asking(paths, clock, prefix) as (source, far):
-        taped = RecordedSource(source, hooks)
+        recorded = RecordedSource(source, hooks)
 
         async def poll() -> None:
-            await drain(taped)
-            await taped.complete([])
+            await drain(recorded)
+            await recorded.complete([])
 
-        for each in polls(found[0]):
-            await hooks.play(each, poll())
+        for step in polls(tape[0]):
+            await hooks.play(step, poll())
     return source, far, summary
 
 
-async def test_every_odd_answer_is_played_at_the_same_time_with_the_same_outcome(tmp_path, time):
+async def test_every_odd_answer_replays_with_the_same_outcome(tmp_path, time):
     recorder = Recorder(tmp_path, time.clock, limit=GIB)
     async with asking(ROUND, recorder.clock, "/proxy") as (source, _):
-        taped = recorder.record("lamp", "lamp", source)
+        recorded = recorder.record("lamp", "lamp", source)
         for _ in range(2):
-            await drain(taped)
-            await taped.complete([])
+            await drain(recorded)
+            await recorded.complete([])
             time.ahead += 4000
-        assert taped.behind
-        assert taped.problems == source.problems
+        assert recorded.behind
+        assert recorded.problems == source.problems
     recorder.close()
     again, far, summary = await replayed(tmp_path, ROUND, "/proxy")
-    live = [tuple("on tape" if isinstance(part, dict) else part for part in one) for one in source.seen]
-    replay = [tuple("on tape" if isinstance(part, dict) else part for part in one) for one in again.seen]
+    live = [tuple("on tape" if isinstance(part, dict) else part for part in item) for item in source.seen]
+    replay = [tuple("on tape" if isinstance(part, dict) else part for part in item) for item in again.seen]
     assert replay == live
-    assert [one[-1] for one in again.seen if one[-1] == {"status": "sent"}] == [{"status": "sent"}] * 4
+    assert [item[-1] for item in again.seen if item[-1] == {"status": "sent"}] == [{"status": "sent"}] * 4
     assert {"access_token": "on-tape", "expires_in": 9, "rest_instance_url": str(again.client.origin)} in [
-        one[-1] for one in again.seen
+        item[-1] for item in again.seen
     ]
-    assert {one[2] for one in source.seen if isinstance(one[2], type)} >= {ProviderError}
-    assert any(one[4] is True for one in source.seen if len(one) == 6)
-    assert sum("account was asked for quiet" in str(one[-1]) for one in again.seen) == 2
+    assert {item[2] for item in source.seen if isinstance(item[2], type)} >= {ProviderError}
+    assert any(item[4] is True for item in source.seen if len(item) == 6)
+    assert sum("account was asked for quiet" in str(item[-1]) for item in again.seen) == 2
     assert far.asked == {}
     assert summary.missing == {}
     assert summary.unasked == 0
@@ -1136,7 +1140,7 @@ async def test_every_odd_answer_is_played_at_the_same_time_with_the_same_outcome
     assert "s3cr3t" not in everything_on(tmp_path)
 
 
-async def test_time_stands_still_for_a_source_on_tape_and_for_nobody_else(tmp_path, time):
+async def test_time_is_frozen_for_the_recorded_source_alone(tmp_path, time):
     recorder = Recorder(tmp_path, time.clock, limit=GIB)
     async with asking(("/a", "/b"), recorder.clock) as (source, _):
         pages = recorder.record("lamp", "lamp", source).pages({}, [])
@@ -1151,23 +1155,23 @@ async def test_time_stands_still_for_a_source_on_tape_and_for_nobody_else(tmp_pa
     recorder.close()
 
 
-async def test_a_request_that_a_lost_lease_forbade_is_no_answer_and_the_poll_breaks_off(tmp_path, time, monkeypatch):
+async def test_request_forbidden_by_lost_lease_ends_the_poll(tmp_path, time, monkeypatch):
     recorder = Recorder(tmp_path, time.clock, limit=GIB)
 
     async def lost(*_: object) -> None:
         raise LeaseLost("the lease has ended")
 
     async with asking(("/a",), recorder.clock) as (source, _):
-        taped = recorder.record("lamp", "lamp", source)
+        recorded = recorder.record("lamp", "lamp", source)
         monkeypatch.setattr(Asking, "pages", _breaking_off)
         monkeypatch.setattr(HttpClient, "_ask", lost)
         with pytest.raises(LeaseLost):
-            await drain(taped)
+            await drain(recorded)
     recorder.close()
     (poll,) = read(tmp_path)
     assert [line["line"] for line in poll.course] == ["step"]
     assert not poll.whole
-    again, _, summary = await _used_up(tmp_path)
+    again, _, summary = await _played_to_the_end(tmp_path)
     assert again.seen == []
     assert summary.missing == {}
 
@@ -1179,7 +1183,7 @@ async def _breaking_off(source: Asking, cursor: Mapping[str, str], watched: Sequ
     yield Page((), by=NOW)
 
 
-async def _used_up(folder: Path) -> tuple[Asking, Far, Any]:
+async def _played_to_the_end(folder: Path) -> tuple[Asking, Far, Any]:
     from bridge.recording.player import _RecordingExhausted
 
     with pytest.raises(_RecordingExhausted):
@@ -1189,16 +1193,16 @@ async def _used_up(folder: Path) -> tuple[Asking, Far, Any]:
     return Asking(), Far({}), Summary()
 
 
-async def test_a_token_that_the_recorded_run_still_had_opens_nothing_and_is_not_missing(tmp_path, time):
+async def test_token_kept_from_before_the_recording_is_not_missing(tmp_path, time):
     recorder = Recorder(tmp_path, time.clock, limit=GIB)
     async with asking(("/a", "/b"), recorder.clock) as (source, _):
-        taped = recorder.record("lamp", "lamp", source)
-        await drain(taped)
-        await taped.complete([])
+        recorded = recorder.record("lamp", "lamp", source)
+        await drain(recorded)
+        await recorded.complete([])
     recorder.close()
     again, _, summary = await replayed(tmp_path, ("/v2/token", "/b", "/a"))
     assert again.problems == []
-    assert [one[-1] for one in again.seen[1:3]] == [{"n": 2}, {"n": 1}]
+    assert [item[-1] for item in again.seen[1:3]] == [{"n": 2}, {"n": 1}]
     assert summary.missing == {}
     again, _, summary = await replayed(tmp_path, ("/b", "/c", "/b"))
     assert again.problems == ["GET /c: the tape has no answer to it"]
@@ -1210,17 +1214,17 @@ async def test_a_token_that_the_recorded_run_still_had_opens_nothing_and_is_not_
 async def test_a_source_on_tape_can_do_what_it_could_before(tmp_path, time):
     recorder = Recorder(tmp_path, time.clock, limit=GIB)
     async with asking((), recorder.clock) as (source, _):
-        taped = recorder.record("lamp", "lamp", source)
-        assert isinstance(taped, Reconcilable)
-        assert taped.backfill_step == 7.0
-        assert taped.retention == source.retention
+        recorded = recorder.record("lamp", "lamp", source)
+        assert isinstance(recorded, Reconcilable)
+        assert recorded.backfill_step == 7.0
+        assert recorded.retention == source.retention
         source.polls = [[Page((), by=NOW)]]
-        assert [page.by async for page in taped.backfill(NOW, NOW)] == [
+        assert [page.by async for page in recorded.backfill(NOW, NOW)] == [
             page.by async for page in source.backfill(NOW, NOW)
         ]
-        assert taped.resource("/x/1") == source.resource("/x/1")
-        assert isinstance(await taped.probe(), Probe)
-        await taped.close()
+        assert recorded.resource("/x/1") == source.resource("/x/1")
+        assert isinstance(await recorded.probe(), Probe)
+        await recorded.close()
     plain = recorder.record("plain", "lamp", ScriptedSource([[Transient("away")]]))
     assert not isinstance(plain, Reconcilable)
     with pytest.raises(Transient, match="away"):
@@ -1233,18 +1237,18 @@ async def test_a_source_on_tape_can_do_what_it_could_before(tmp_path, time):
     assert '"error":"away"' in everything_on(tmp_path)
 
 
-async def test_the_cursor_is_written_down_only_where_the_tape_does_not_tell_it(tmp_path, time):
+async def test_cursor_is_recorded_only_if_answers_cannot_rebuild_it(tmp_path, time):
     recorder = Recorder(tmp_path, time.clock, limit=GIB)
     turns = [[Page((), by=NOW, cursor={"a": "1", "b": "2"})], [Page((), by=NOW, cursor={"a": None})], []]
-    taped = recorder.record("lamp", "lamp", ScriptedSource(turns))
+    recorded = recorder.record("lamp", "lamp", ScriptedSource(turns))
     for cursor in ({}, {"a": "1", "b": "2"}, {"b": "3"}):
-        async for _ in taped.pages(cursor, []):
+        async for _ in recorded.pages(cursor, []):
             pass
     recorder.close()
     assert [poll.cursor for poll in read(tmp_path)] == [{}, None, {"b": "3"}]
 
 
-async def test_a_defect_of_a_source_is_told_by_the_replay_as_by_the_service(tmp_path, time, monkeypatch):
+async def test_source_defect_replays_with_the_same_report(tmp_path, time, monkeypatch):
     simulator, life = await recorded(tmp_path, time, rounds=1)
     del simulator
 
@@ -1258,19 +1262,19 @@ async def test_a_defect_of_a_source_is_told_by_the_replay_as_by_the_service(tmp_
     assert [reason.partition(" at ")[0] for reason in reasons(replay)] == ["drops: the source failed with KeyError"]
 
 
-async def test_a_defect_of_a_source_is_told_with_its_place_alone(tmp_path, time):
+async def test_source_defect_is_reported_with_its_location_only(tmp_path, time):
     recorder = Recorder(tmp_path, time.clock, limit=GIB)
     broken = KeyError("+16515551000")
-    taped = recorder.record("lamp", "lamp", ScriptedSource([[broken]]))
+    recorded = recorder.record("lamp", "lamp", ScriptedSource([[broken]]))
     with pytest.raises(KeyError):
-        await drain(taped)
+        await drain(recorded)
     recorder.close()
     text = everything_on(tmp_path)
     assert f'"error":"{describe_unexpected(broken).partition(" at ")[0]}' in text
     assert "6515551000" not in text
 
 
-async def test_a_defect_while_a_tape_is_played_is_raised_and_nobody_waits_for_ever(tmp_path, time, monkeypatch):
+async def test_defect_during_replay_is_raised_and_blocks_nobody(tmp_path, time, monkeypatch):
     _, life = await recorded(tmp_path, time, rounds=1)
 
     def broken(*_: object) -> None:

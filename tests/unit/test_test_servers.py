@@ -9,14 +9,14 @@ from bridge.testing.free_port import free_port
 from bridge.testing.servers import RabbitMQServer
 
 
-def test_a_free_port_is_none_that_linux_gives_away_by_default():
+def test_free_port_is_outside_linuxs_ephemeral_range():
     lowest = 32_768  # by Linux's default for net.ipv4.ip_local_port_range; a machine may be set otherwise
     ports = {free_port() for _ in range(200)}
     assert len(ports) > 180
     assert 1024 < min(ports) < max(ports) < lowest
 
 
-def test_a_node_that_does_not_come_up_is_told_of_with_what_it_said(monkeypatch):
+def test_failed_node_is_reported_with_its_output(monkeypatch):
     monkeypatch.setattr(servers, "_MAX_START_ATTEMPTS", 2)
     node = RabbitMQServer()
     node.config.write_text("listeners.tcp.1 = nowhere\n")

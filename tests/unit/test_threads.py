@@ -12,7 +12,7 @@ import pytest
 from bridge.concurrency.daemon_executor import DaemonThreadExecutor
 
 
-def test_a_call_gives_its_result_or_its_error():
+def test_threaded_call_returns_its_result_or_error():
     threads = DaemonThreadExecutor(2)
     assert threads.submit(divmod, 7, 2).result(5) == (3, 1)
     with pytest.raises(ZeroDivisionError):
@@ -20,16 +20,16 @@ def test_a_call_gives_its_result_or_its_error():
     threads.shutdown()
 
 
-def test_a_stuck_call_holds_up_no_other_one_while_there_are_threads_left():
+def test_stuck_call_delays_no_other_while_threads_remain():
     threads, stuck = DaemonThreadExecutor(3), threading.Event()
     held = [threads.submit(stuck.wait) for _ in range(2)]
     assert [threads.submit(str, number).result(5) for number in range(20)] == [str(number) for number in range(20)]
     stuck.set()
-    assert [one.result(5) for one in held] == [True, True]
+    assert [call.result(5) for call in held] == [True, True]
     threads.shutdown()
 
 
-def test_calls_one_after_the_other_need_one_thread_which_ends_when_told():
+def test_sequential_calls_share_one_thread_that_ends():
     before, threads = {*threading.enumerate()}, DaemonThreadExecutor(8)
     for _ in range(20):
         threads.submit(threading.get_ident).result(5)
@@ -41,7 +41,7 @@ def test_calls_one_after_the_other_need_one_thread_which_ends_when_told():
     assert not any(thread.is_alive() for thread in ours)
 
 
-def test_a_call_that_was_cancelled_before_it_began_is_never_made():
+def test_call_cancelled_before_it_began_is_never_made():
     threads, stuck, made = DaemonThreadExecutor(1), threading.Event(), []
     threads.submit(stuck.wait)
     assert threads.submit(made.append, 1).cancel()
@@ -52,7 +52,7 @@ def test_a_call_that_was_cancelled_before_it_began_is_never_made():
     threads.shutdown()
 
 
-def test_nothing_is_taken_after_the_end():
+def test_nothing_is_accepted_after_the_end():
     threads = DaemonThreadExecutor()
     threads.shutdown()
     with pytest.raises(RuntimeError, match="told to end"):
@@ -77,6 +77,6 @@ print(run(command()))
 """
 
 
-def test_a_silent_name_server_does_not_keep_a_command_from_ending():
+def test_silent_name_server_does_not_keep_a_command_running():
     done = subprocess.run([sys.executable, "-c", STUCK], capture_output=True, text=True, timeout=60, check=True)
     assert (done.stdout, done.stderr) == ("done\n", "")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from standardwebhooks import Webhook as Judge
+from standardwebhooks import Webhook as Verifier
 from standardwebhooks.webhooks import WebhookVerificationError
 from structlog.testing import capture_logs
 
@@ -57,7 +57,7 @@ async def posting(receiver):
 
 
 def verified(secret, request):
-    return Judge(secret).verify(request.body, dict(request.headers))
+    return Verifier(secret).verify(request.body, dict(request.headers))
 
 
 async def test_the_event_is_posted_as_it_travels_and_verifies(posting):
@@ -73,7 +73,7 @@ async def test_the_event_is_posted_as_it_travels_and_verifies(posting):
 async def test_another_body_or_another_secret_does_not_verify(posting):
     _, request = await posting(secret=NEW)
     with pytest.raises(WebhookVerificationError):
-        Judge(NEW).verify(request.body.replace(b"failed", b"sent"), dict(request.headers))
+        Verifier(NEW).verify(request.body.replace(b"failed", b"sent"), dict(request.headers))
     with pytest.raises(WebhookVerificationError):
         verified(OTHER, request)
 
@@ -85,7 +85,7 @@ async def test_during_rotation_a_receiver_may_hold_either_secret(posting):
         verified(OTHER, request)
 
 
-async def test_a_secret_file_holds_one_a_line_and_is_read_again_when_it_changes(posting, tmp_path):
+async def test_secret_file_has_one_per_line_and_is_reread(posting, tmp_path):
     path = tmp_path / "secret"
     path.write_text(f"{OLD}\n{NEW}\n")
     sink, request = await posting(secret_file=str(path))
@@ -98,7 +98,7 @@ async def test_a_secret_file_holds_one_a_line_and_is_read_again_when_it_changes(
 
 
 @pytest.mark.parametrize("broken", [b"", b"not a secret!", b"\xff\xfe"], ids=["empty", "no secret", "no text"])
-async def test_a_secret_file_that_breaks_leaves_the_secret_as_it_was_and_says_so_once(posting, tmp_path, broken):
+async def test_broken_secret_file_keeps_the_secret_and_reports_once(posting, tmp_path, broken):
     path = tmp_path / "secret"
     path.write_text(OLD)
     sink, _ = await posting(secret_file=str(path))
@@ -141,18 +141,18 @@ async def test_further_headers_are_sent(posting):
 def test_each_signature_is_the_one_the_judge_makes(body, key):
     at = datetime(2024, 5, 1, 12, 0, 0, tzinfo=UTC)
     text = body.decode("utf-8", "replace")
-    expected = Judge(key).sign("id-1", at, text)
+    expected = Verifier(key).sign("id-1", at, text)
     assert signatures([key], "id-1", str(int(at.timestamp())), text.encode()) == expected
 
 
 @given(st.binary(min_size=24, max_size=64))
-def test_a_secret_is_read_with_and_without_its_prefix_and_padding(key):
+def test_secret_is_read_with_and_without_prefix_and_padding(key):
     text = base64.b64encode(key).decode()
     assert keys_of([f"whsec_{text}", text, text.rstrip("="), f"whsec_{text.rstrip('=')}"]) == (key,) * 4
 
 
 @pytest.mark.parametrize("length", [1, 23, 65])
-def test_a_secret_that_is_too_short_or_too_long_to_be_safe_is_refused(length):
+def test_secret_of_unsafe_length_is_refused(length):
     with pytest.raises(
         ValueError, match=rf"is a key of {length} bytes; write whsec_ and the base64 of 24 to 64 random"
     ):
@@ -172,7 +172,7 @@ def test_a_secret_that_is_too_short_or_too_long_to_be_safe_is_refused(length):
      ({"key_file": __file__}, "without cert_file"), ({"ca_file": "/nowhere/canary.pem"}, "does not point to a file"),
      ({"sekret": "canary"}, "Extra inputs")],
 )  # fmt: skip
-def test_settings_that_cannot_work_are_refused_without_showing_secrets(values, problem):
+def test_webhook_refuses_unusable_settings_without_showing_secrets(values, problem):
     with pytest.raises(ValidationError) as caught:
         settings_of(**values)
     messages = " ".join(error["msg"] for error in caught.value.errors())
@@ -189,7 +189,7 @@ def test_settings_show_no_secret():
 
 def test_the_schema_offers_one_secret_or_several_or_a_file():
     properties = WebhookSettings.model_json_schema()["properties"]
-    assert [one["type"] for one in properties["secret"]["anyOf"]] == ["string", "array"]
+    assert [choice["type"] for choice in properties["secret"]["anyOf"]] == ["string", "array"]
     assert properties["secret_file"]["type"] == "string"
     assert "headers_file" not in properties
 
@@ -198,7 +198,7 @@ def test_the_schema_offers_one_secret_or_several_or_a_file():
     ("values", "text"),
     [({}, "unsigned"), ({"secret": NEW}, "signed with 1 secret"), ({"secret": [OLD, NEW]}, "signed with 2 secrets")],
 )  # fmt: skip
-async def test_a_check_says_where_events_go_and_whether_they_are_signed(receiver, values, text):
+async def test_check_shows_destination_and_whether_events_are_signed(receiver, values, text):
     sink = plugin.build("crm", settings_of(f"{receiver.url}/canary", allow_private=True, **values), Clock())
     said = await sink.probe()
     await sink.close()
@@ -208,7 +208,7 @@ async def test_a_check_says_where_events_go_and_whether_they_are_signed(receiver
     assert receiver.requests == []
 
 
-async def test_an_event_that_the_sink_may_see_in_part_only_is_signed_as_it_is_sent(posting):
+async def test_masked_event_is_signed_as_it_is_sent(posting):
     wire = WireEvent("e-1", "a.b.c", 0, '{"phone":"…1000"}'.encode())
     _, request = await posting(wire, secret=NEW)
     assert verified(NEW, request) == {"phone": "…1000"}
