@@ -36,7 +36,7 @@ async def burst(rig: Rig, count: int) -> Digest:
     async with rig.store() as store:
 
         async def done() -> bool:
-            return sum(counts.taken for counts in (await store.counts("ops")).values()) >= count
+            return sum(counts.delivered for counts in (await store.counts("ops")).values()) >= count
 
         started = time.perf_counter()
         with rig.bridge(config, "sink"):

@@ -55,7 +55,7 @@ async def ours(rig: Rig, recipients: int, sides: Sides) -> None:
 
     async def settled(number: int) -> None:
         async def done() -> bool:
-            return sum(counts.taken for counts in (await store.counts("out")).values()) >= number
+            return sum(counts.delivered for counts in (await store.counts("out")).values()) >= number
 
         await until(done, f"{number} events settled", poll_seconds=0.02)
 

@@ -84,7 +84,7 @@ async def sinks(rig: Rig, number: int, deliveries: int) -> Spread:
 
         async def settled() -> int:
             all_counts = [await store.counts(name) for name in names]
-            return sum(count.taken for counts in all_counts for count in counts.values())
+            return sum(count.delivered for counts in all_counts for count in counts.values())
 
         total = len(queued) * number
 

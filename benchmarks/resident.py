@@ -41,7 +41,7 @@ async def grow(rig: Rig, events: int) -> Growth:
 
         async def settled(number: int) -> None:
             async def done() -> bool:
-                return sum(counts.taken for counts in (await store.counts("out")).values()) >= number
+                return sum(counts.delivered for counts in (await store.counts("out")).values()) >= number
 
             await until(done, f"{number} events settled", within=600, poll_seconds=0.05)
 

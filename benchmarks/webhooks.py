@@ -91,7 +91,7 @@ async def ours(rig: Rig, wire_events: Sequence[WireEvent]) -> float:
     async with rig.store() as store:
 
         async def settled() -> int:
-            return sum(event.taken for event in (await store.counts("crm")).values())
+            return sum(counts.delivered for counts in (await store.counts("crm")).values())
 
         async def begun() -> bool:
             return await settled() >= len(wire_events) // 10
@@ -103,9 +103,9 @@ async def ours(rig: Rig, wire_events: Sequence[WireEvent]) -> float:
             await until(begun, "the first events settled", poll_seconds=0.005)
             first, started = await settled(), time.perf_counter()
             await until(done, "all events settled", poll_seconds=0.005)
-            taken = time.perf_counter() - started
+            seconds = time.perf_counter() - started
     assert rig.far.posts() - before == len(wire_events), "each event is posted once"
-    return (len(wire_events) - first) / taken
+    return (len(wire_events) - first) / seconds
 
 
 def measure(rig: Rig) -> Sides:

@@ -51,7 +51,10 @@ class Metrics:
             "bridge_source_state", "1 for the state a source is in.", ["source", "state"], registry=registry
         )
         self.deliveries = Counter(
-            "bridge_deliveries", "Tries by result: taken, waits, dead, disabled.", ["sink", "result"], registry=registry
+            "bridge_deliveries",
+            "Tries by result: `taken`, waits, dead, disabled.",
+            ["sink", "result"],
+            registry=registry,
         )
         self.delivery_seconds = Histogram(
             "bridge_delivery_seconds", "How long the endpoint took.", ["sink"], buckets=_SECONDS, registry=registry

@@ -52,7 +52,7 @@ class NewDelivery:
 class DeliveryCounts:
     """The books of one sink and one source."""
 
-    taken: int = 0
+    delivered: int = 0
     waiting: int = 0
     dead: int = 0
     discarded: int = 0

@@ -131,7 +131,7 @@ class OnceRunner:
             await asyncio.gather(working, checking, return_exceptions=True)
         counts = (await self._parts.store.counts(name)).values()
         self._report.deliveries[name] = {
-            "taken": sum(count.taken for count in counts),
+            "taken": sum(count.delivered for count in counts),
             "waiting": sum(count.waiting for count in counts),
             "dead": sum(count.dead for count in counts),
         }

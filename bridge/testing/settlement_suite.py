@@ -73,8 +73,8 @@ class TakingSuite(StoreFixtures):
         before = await store.counts("crm")
         assert list(await second.accept("crm", arrivals(1, 2, 3, 4, 5), later())) == at(5)
         assert await second.enqueue("crm", arrivals(1, 2, 3, 4, 5), 0.0) == 0
-        assert before == {"city": DeliveryCounts(taken=1, waiting=1, dead=1, discarded=1)}
-        assert await store.counts("crm") == {"city": DeliveryCounts(taken=1, waiting=2, dead=1, discarded=1)}
+        assert before == {"city": DeliveryCounts(delivered=1, waiting=1, dead=1, discarded=1)}
+        assert await store.counts("crm") == {"city": DeliveryCounts(delivered=1, waiting=2, dead=1, discarded=1)}
 
     async def test_of_many_who_take_at_once_one_gets_each(self, store: Store, second: Store) -> None:
         """Several consumers of one queue never send one event twice at a time."""
@@ -96,7 +96,7 @@ class TakingSuite(StoreFixtures):
         await store.accept("crm", [*arrivals(1), *arrivals(1, 2, source="a:b")], later())
         await store.accept("ops", arrivals(1), later())
         await store.settle("crm", at(1))
-        assert await store.counts("crm") == {"city": DeliveryCounts(taken=1), "a:b": DeliveryCounts(waiting=2)}
+        assert await store.counts("crm") == {"city": DeliveryCounts(delivered=1), "a:b": DeliveryCounts(waiting=2)}
         assert await store.counts("ops") == {"city": DeliveryCounts(waiting=1)}
         assert not await store.settled("ops", at(1)[0])
         assert not await store.settled("crm", at(1, source="a:b")[0])
@@ -117,7 +117,7 @@ class TakingSuite(StoreFixtures):
         assert list(await store.accept("crm", arrivals(*seqs), later())) == at(*seqs)
         assert list(await store.unaccounted("crm", "city", [59_999, *seqs, 70_000])) == [59_999, 70_000]
         await store.settle("crm", at(*seqs))
-        assert await counts(store) == DeliveryCounts(taken=len(seqs))
+        assert await counts(store) == DeliveryCounts(delivered=len(seqs))
         assert list(await store.unaccounted("crm", "city", [59_999, *seqs, 70_000])) == [59_999, 70_000]
 
 
@@ -151,7 +151,7 @@ class ClaimingSuite(StoreFixtures):
         await store.extend("crm", at(1, 2), until + 60)
         assert numbers(await second.claim("crm", until + 1, until + 99, 9)) == [3]
         assert numbers(await second.claim("crm", until + 61, until + 199, 9)) == [1]
-        assert (await store.counts("crm"))["city"] == DeliveryCounts(taken=1, waiting=2)
+        assert (await store.counts("crm"))["city"] == DeliveryCounts(delivered=1, waiting=2)
 
     async def test_claims_that_are_given_back_are_due_at_once(self, store: Store, second: Store) -> None:
         """All in one call, with the tries that they had; what waits for its turn in a partition goes on waiting."""
@@ -212,7 +212,7 @@ class ClaimingSuite(StoreFixtures):
         for seq in (1, 2, 3):
             await store.postpone("crm", at(seq)[0], 5.0, Attempt(1.0, "late"))
         assert await store.deliveries("crm") == before
-        assert await counts(store) == DeliveryCounts(taken=1, dead=1)
+        assert await counts(store) == DeliveryCounts(delivered=1, dead=1)
         assert await due(store) == []
 
 
@@ -227,21 +227,21 @@ class EndingSuite(StoreFixtures):
         assert await second.settled("crm", at(1)[0])
         assert not await second.settled("crm", at(2)[0])
         assert await second.delivery("crm", at(1)[0]) is None
-        assert await counts(store) == DeliveryCounts(taken=1, waiting=1)
+        assert await counts(store) == DeliveryCounts(delivered=1, waiting=1)
 
     async def test_settling_twice_counts_once(self, store: Store) -> None:
         """Two workers whose claims overlapped both say so, and the books count one."""
         await store.accept("crm", arrivals(1), later())
         await store.settle("crm", at(1, 1))
         await store.settle("crm", at(1))
-        assert await counts(store) == DeliveryCounts(taken=1)
+        assert await counts(store) == DeliveryCounts(delivered=1)
 
     async def test_a_delivered_event_is_settled_in_any_state(self, store: Store) -> None:
         """A success that comes after another worker gave up, or that nobody knew of, is still a success."""
         await store.accept("crm", arrivals(1), later())
         await store.dead_letter("crm", at(1)[0], "exhausted", Attempt(1.0, "late"))
         await store.settle("crm", at(1, 9))
-        assert await counts(store) == DeliveryCounts(taken=2)
+        assert await counts(store) == DeliveryCounts(delivered=2)
         assert list(await store.deliveries("crm")) == []
 
     async def test_a_dead_letter_keeps_reason_and_history(self, store: Store, second: Store) -> None:
@@ -268,7 +268,7 @@ class EndingSuite(StoreFixtures):
         for seq in (1, 2, 3):
             assert await store.dead_letter("crm", at(seq)[0], "exhausted", Attempt(2.0, "again")) == 0
         assert await store.deliveries("crm") == before
-        assert await counts(store) == DeliveryCounts(taken=1, dead=1)
+        assert await counts(store) == DeliveryCounts(delivered=1, dead=1)
 
     async def test_a_discarded_delivery_does_not_count_as_delivered(self, store: Store) -> None:
         """Waiting and dead ones can be discarded, others not; it counts apart."""
@@ -276,7 +276,7 @@ class EndingSuite(StoreFixtures):
         await store.dead_letter("crm", at(2)[0], "permanent", Attempt(1.0, "why"))
         await store.settle("crm", at(3))
         assert await store.discard("crm", at(1, 2, 3, 4, 1)) == 2
-        assert await counts(store) == DeliveryCounts(taken=1, discarded=2)
+        assert await counts(store) == DeliveryCounts(delivered=1, discarded=2)
         assert [await store.settled("crm", position) for position in at(1, 2, 3, 4)] == [True, True, True, False]
         assert list(await store.deliveries("crm")) == []
         assert await due(store, later() + HOUR_SECONDS) == []
@@ -289,7 +289,7 @@ class EndingSuite(StoreFixtures):
         await store.dead_letter("crm", at(1)[0], "exhausted", None)
         await store.settle("crm", at(3))
         assert await store.redrive("crm", at(1, 2, 3, 4, 1), 40.0) == 2
-        assert await counts(store) == DeliveryCounts(taken=1, waiting=2)
+        assert await counts(store) == DeliveryCounts(delivered=1, waiting=2)
         claimed = await store.claim("crm", 40.0, 90.0, 9)
         assert sorted(claimed, key=lambda delivery: delivery.position) == [
             Delivery("crm", at(seq)[0], 90.0) for seq in (1, 2)
@@ -316,13 +316,13 @@ class EndingSuite(StoreFixtures):
         await store.settle("crm", at(1))
         await store.discard("crm", at(2))
         await store.dead_letter("crm", at(3)[0], "permanent", None)
-        assert await counts(store) == DeliveryCounts(taken=1, waiting=1, dead=1, discarded=1)
+        assert await counts(store) == DeliveryCounts(delivered=1, waiting=1, dead=1, discarded=1)
         assert await store.replay("crm", arrivals(1, 2, 3, 4, 5, 5), 30.0) == 3
         assert await counts(store) == DeliveryCounts(waiting=4, dead=1)
         assert await due(store, 30.0) == [1, 2, 5]
         assert not await store.settled("crm", at(1)[0])
         await store.settle("crm", at(1, 2, 5))
-        assert await counts(store) == DeliveryCounts(taken=3, waiting=1, dead=1)
+        assert await counts(store) == DeliveryCounts(delivered=3, waiting=1, dead=1)
 
 
 class LaneSuite(StoreFixtures):
@@ -390,7 +390,7 @@ class LaneSuite(StoreFixtures):
         assert await store.settle("crm", at(3)) == 1
         assert await due(store) == [1]
         assert await store.settle("crm", at(1)) == 0
-        assert await counts(store) == DeliveryCounts(taken=3)
+        assert await counts(store) == DeliveryCounts(delivered=3)
 
     async def test_redriving_one_that_waits_for_its_turn_keeps_the_order(self, store: Store) -> None:
         """It is due when it is its turn, and not before the time it was given."""
@@ -480,7 +480,7 @@ class AccountSuite(StoreFixtures):
         await store.forget("town", 10**9)
         for sink in ("crm", "ops"):
             assert list(await store.unaccounted(sink, "city", seqs)) == seqs[1:8]
-        assert await counts(store) == DeliveryCounts(taken=10, waiting=1)
+        assert await counts(store) == DeliveryCounts(delivered=10, waiting=1)
         await store.forget("city", 131_072)
         assert list(await store.unaccounted("crm", "city", seqs)) == seqs[1:-1]
 
@@ -533,7 +533,7 @@ class AdoptionSuite(StoreFixtures):
         assert [entry and entry.event for entry in entries] == [event(2), odd, None]
         assert list(await store.accept("crm", [NewDelivery(position)], later())) == [position]
         await store.settle("crm", [position])
-        assert await store.counts("crm") == {"@crm": DeliveryCounts(taken=1)}
+        assert await store.counts("crm") == {"@crm": DeliveryCounts(delivered=1)}
         assert list(await store.sources()) == []
 
     async def test_a_foreign_event_is_accepted_once(self, store: Store, second: Store) -> None:

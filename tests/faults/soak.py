@@ -401,7 +401,8 @@ async def _read_books(store: RedisStore, result: Result, within: float) -> None:
         except Unavailable:
             books, journals = {}, {}
         result.balanced = bool(books) and all(
-            books.get(name, DeliveryCounts()) == DeliveryCounts(taken=state.events) for name, state in journals.items()
+            books.get(name, DeliveryCounts()) == DeliveryCounts(delivered=state.events)
+            for name, state in journals.items()
         )
         if result.balanced or time.monotonic() > deadline:
             break
@@ -410,7 +411,7 @@ async def _read_books(store: RedisStore, result: Result, within: float) -> None:
         counts = books.get(name, DeliveryCounts())
         result.trimmed += state.first - state.base - 1
         result.books[name] = (
-            f"{state.events:,} committed = {counts.taken:,} taken + {counts.waiting:,} waiting + {counts.dead:,} dead"
+            f"{state.events:,} committed = {counts.delivered:,} delivered + {counts.waiting:,} waiting + {counts.dead:,} dead"
         )
 
 

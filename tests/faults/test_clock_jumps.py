@@ -163,6 +163,6 @@ async def _balanced(url: str) -> bool:
         journals = {name: (await store.journal(name)).events for name in await store.sources()}
     finally:
         await store.close()
-    return {name: (counts.taken, counts.waiting, counts.dead) for name, counts in books.items()} == {
+    return {name: (counts.delivered, counts.waiting, counts.dead) for name, counts in books.items()} == {
         name: (events, 0, 0) for name, events in journals.items() if events
     }

@@ -373,7 +373,7 @@ async def recover(run: Run, consumer: Consumer, measured: Measured) -> None:
 
         async def balanced() -> bool:
             books = (await store.counts(cell.sink)).get(SOURCE)
-            return books == DeliveryCounts(taken=measured.transitions - dead, dead=dead)
+            return books == DeliveryCounts(delivered=measured.transitions - dead, dead=dead)
 
         await until(balanced, f"{cell}: the books balance", within=120)
     second.terminate()

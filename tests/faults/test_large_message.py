@@ -100,6 +100,6 @@ async def test_200_000_recipients_changing_during_paging_are_published_once(tmp_
 
 def all_seen(simulator: Simulator, message: Message) -> bool:
     """Say whether every recipient was shown in its present status."""
-    shown = simulator._truths["govdelivery"]
+    shown = simulator._ground_truths["govdelivery"]
     now = message.settle(simulator.world.now())
     return all(shown.last(path) == state.status for path, state in zip(now.recipients, now.states, strict=True))

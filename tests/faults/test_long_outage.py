@@ -183,12 +183,12 @@ async def _all_received(receiver: Taker, made: int) -> bool:
 
 async def _waits(store: Any, made: int) -> bool:
     counts = (await store.counts("crm"))["journeys"]
-    return counts.waiting == made - PEOPLE and counts.taken == PEOPLE
+    return counts.waiting == made - PEOPLE and counts.delivered == PEOPLE
 
 
 async def _settled(store: Any, made: int) -> bool:
     counts = (await store.counts("crm"))["journeys"]
-    return (counts.taken, counts.waiting) == (made, 0)
+    return (counts.delivered, counts.waiting) == (made, 0)
 
 
 def _by_subject(events: list[dict[str, Any]]) -> dict[str, list[int]]:

@@ -111,7 +111,7 @@ class Scene:
             async def balances() -> bool:
                 books = await store.counts("crm")
                 journals = {name: (await store.journal(name)).events for name in await store.sources()}
-                return books == {name: DeliveryCounts(taken=events) for name, events in journals.items() if events}
+                return books == {name: DeliveryCounts(delivered=events) for name, events in journals.items() if events}
 
             await until(balances, "the books balance", within=120)
         finally:

@@ -122,7 +122,7 @@ class TestRedis:
         with pytest.raises(Unavailable, match="out of memory"):
             await store.accept("crm", arrivals(4), later())
         await store.settle("crm", at(1))
-        assert await store.counts("crm") == {"city": DeliveryCounts(taken=1, waiting=2)}
+        assert await store.counts("crm") == {"city": DeliveryCounts(delivered=1, waiting=2)}
 
     async def test_full_store_is_emptied_also_by_a_new_bridge(self, own_redis: RedisServer, store: RedisStore) -> None:
         await store.commit(None, Commit("city", events=events(*range(1, 9))))
@@ -138,7 +138,7 @@ class TestRedis:
         await late.redrive("crm", at(4), later())
         await late.discard("crm", at(5))
         await late.settle("crm", at(1, 2, 3, 4, 6))
-        assert await late.counts("crm") == {"city": DeliveryCounts(taken=5, discarded=1)}
+        assert await late.counts("crm") == {"city": DeliveryCounts(delivered=5, discarded=1)}
         await late.confirm(await held(late, "relay/city"), "city", 8)
         await late.raise_low_watermark("crm", "city", 6)
         assert await late.trim("city", 7) == 6
@@ -322,7 +322,7 @@ class TestLostAnswers:
         with pytest.raises(Unavailable):
             await store.settle("crm", at(1))
         await store.settle("crm", at(1))
-        assert await store.counts("crm") == {"city": DeliveryCounts(taken=1)}
+        assert await store.counts("crm") == {"city": DeliveryCounts(delivered=1)}
 
     async def test_no_command_is_sent_twice_behind_our_back(self, store: RedisStore, cutter: Cutter) -> None:
         await store.enqueue("crm", arrivals(1, 2, 3, 4), 1.0)

@@ -194,6 +194,7 @@ ALLOWED = tuple(
         (r":(?:floor|lane)\b", "keys of the Redis stores that exist"),
         (r"\A\.floor\Z", "an entry of the cursors that exist"),
         (r"\Ataken\Z|`taken`|\"taken\"", "the state of a delivery in JSON, in tables and as a label of metrics"),
+        (r"\Abeside/", "the name of a lease in the stores that exist"),
         (r"\Atrails\Z|`trails`", "a key of the recordings that exist"),
         (r"\Astruck\Z|`struck`|\"struck\"", "a key of the simulator's JSON"),
         (r"/ simulator/truth|\Atruth\Z|\bthe pages truth\b", "a page of the simulator"),

@@ -85,7 +85,7 @@ def test_every_line_taken_out_of_the_coverage_says_why() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "expected"),
     [
         (": S105 - it opens a simulation", True),
         (": S105, E501 - two rules, one reason", True),

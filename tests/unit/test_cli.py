@@ -787,7 +787,7 @@ def test_of_several_deliveries_those_that_are_there_are_redriven(bridge, seeded)
     assert done.err == "bridge: crm: lamps:1 neither waits nor is a dead letter\n"
 
 
-@pytest.mark.parametrize(("name", "state"), [("lamps:1", "taken, or discarded"), ("lamps:5", "never offered")])
+@pytest.mark.parametrize(("name", "state"), [("lamps:1", "delivered, or discarded"), ("lamps:5", "never offered")])
 def test_settled_or_future_delivery_is_reported_as_such(bridge, seeded, name, state) -> None:
     assert state in bridge("deliveries", "show", "crm", name, "-c", seeded).out
 
@@ -911,7 +911,7 @@ def test_trace_says_delivered_unless_an_operator_may_have_discarded(bridge, seed
 
     assert crm() == ("taken", "taken")
     bridge("deliveries", "discard", "crm", "lamps:2", "--yes", "-c", seeded)
-    assert crm() == ("settled", "taken, or discarded by an operator")
+    assert crm() == ("settled", "delivered, or discarded by an operator")
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ class World:
 
     async def delivered(self, count: int) -> None:
         async def settled() -> bool:
-            return sum(counts.taken for counts in (await self.store.counts("crm")).values()) == count
+            return sum(counts.delivered for counts in (await self.store.counts("crm")).values()) == count
 
         await self.until(settled)
 

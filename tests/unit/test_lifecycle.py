@@ -109,8 +109,8 @@ def test_occurrence_ids_of_any_text_are_read_back(marks: list[str]) -> None:
 def test_last_status_is_the_same_for_any_poll_times(history: list[str], data: st.DataObject) -> None:
     polls = data.draw(st.lists(st.integers(0, len(history) - 1), max_size=20).map(sorted))
     _, often_polled = walk(history)
-    _, rarely_polled = walk([history[index] for index in polls] + [history[-1]])
-    assert StatusHistory.parse(often_polled).last == StatusHistory.parse(rarely_polled).last
+    _, thinned = walk([history[index] for index in polls] + [history[-1]])
+    assert StatusHistory.parse(often_polled).last == StatusHistory.parse(thinned).last
 
 
 TRUE_HISTORIES = st.sampled_from(

@@ -319,7 +319,7 @@ async def test_rest_address_path_and_its_override_are_used(vendor, bridge) -> No
 
 
 @pytest.mark.parametrize(
-    ("account", "told"),
+    ("account", "account_id"),
     [({}, {}), ({"account_id": 1234567}, {"account_id": "1234567"}), ({"account_id": "12"}, {"account_id": "12"})],
 )
 async def test_the_token_request_is_the_documented_one(vendor, bridge, account, account_id) -> None:

@@ -22,7 +22,7 @@ NOON = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
-    ("headers", "found"),
+    ("headers", "expected"),
     [
         (['</messages/sms?page=2>; rel="next"'], {"next": "/messages/sms?page=2"}),
         (

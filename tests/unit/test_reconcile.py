@@ -470,7 +470,7 @@ async def test_unknown_events_are_named_but_waiting_and_dead_are_not(books) -> N
     assert named(report) == [("4", "undelivered", None, None, "new")]
     assert report.differences[0].sink == "crm"
     counts = report.sinks["crm"].counts
-    assert (counts.taken, counts.waiting, counts.dead, report.sinks["crm"].unaccounted) == (1, 1, 1, 1)
+    assert (counts.delivered, counts.waiting, counts.dead, report.sinks["crm"].unaccounted) == (1, 1, 1, 1)
     assert report.sinks["calls"].unaccounted == 0
 
 

@@ -24,9 +24,9 @@ GROUP = "/messages/sms/1"
 
 @dataclass
 class MovingSource(ScriptedSource):
-    """A provider whose answer is another one at each look: statuses by name, and how many it counts."""
+    """A provider whose answer is another one each time: statuses by name, and how many it counts."""
 
-    looks: list[tuple[dict[str, str], int]] = field(default_factory=list)
+    answers: list[tuple[dict[str, str], int]] = field(default_factory=list)
     asked: int = 0
 
     async def groups(
@@ -36,18 +36,18 @@ class MovingSource(ScriptedSource):
 
     async def count(self, group: str, cursor: Mapping[str, str], *, ask: bool) -> GroupCounts | None:
         self.asked += 1
-        shown, total = self._look()
+        shown, total = self._answer()
         counts = {status: list(shown.values()).count(status) for status in shown.values()}
         return GroupCounts(
             group, AT, KIND, lambda name: f"{GROUP}/recipients/{name}", scope=GROUP, counts=counts, total=total
         )
 
     async def members(self, group: str, cursor: Mapping[str, str]) -> AsyncGenerator[Page, None]:
-        for name, status in self._look()[0].items():
+        for name, status in self._answer()[0].items():
             yield Page([observe(name, status)], AT)
 
-    def _look(self) -> tuple[dict[str, str], int]:
-        return self.looks[min(self.asked, len(self.looks)) - 1]
+    def _answer(self) -> tuple[dict[str, str], int]:
+        return self.answers[min(self.asked, len(self.answers)) - 1]
 
 
 @dataclass
@@ -61,8 +61,8 @@ class Books:
         lease = await self.store.acquire("source/city", "service", 1e6)
         await Intake("city", "govdelivery", ScriptedSource([[page]]), self.store, self.clock).poll(lease)
 
-    async def compare(self, *looks: tuple[dict[str, str], int], deep: bool = True) -> Report:
-        self.source.looks = list(looks)
+    async def compare(self, *answers: tuple[dict[str, str], int], deep: bool = True) -> Report:
+        self.source.answers = list(answers)
         reconciler = Reconciler("city", self.source, self.store, self.clock)
         return await reconciler.compare(CompareOptions(deep=deep))
 
@@ -89,20 +89,20 @@ MOVING = [
 ]
 
 
-@pytest.mark.parametrize(("name", "look"), MOVING)
+@pytest.mark.parametrize(("name", "answer"), MOVING)
 async def test_what_only_one_look_shows_is_no_difference(
-    books: Books, name: str, look: tuple[dict[str, str], int]
+    books: Books, name: str, answer: tuple[dict[str, str], int]
 ) -> None:
     await books.saw(r1="sent", r2="sent")
-    report = await books.compare(look, (BOTH, 2))
+    report = await books.compare(answer, (BOTH, 2))
     assert report.balanced, name
     assert [(book.provider, book.ledger) for book in report.groups] == [({"sent": 2}, {"sent": 2})]
 
 
-@pytest.mark.parametrize(("name", "look"), MOVING)
-async def test_what_two_looks_show_is_a_difference(books: Books, name: str, look: tuple[dict[str, str], int]) -> None:
+@pytest.mark.parametrize(("name", "answer"), MOVING)
+async def test_what_two_looks_show_is_a_difference(books: Books, name: str, answer: tuple[dict[str, str], int]) -> None:
     await books.saw(r1="sent", r2="sent")
-    report = await books.compare(look, look)
+    report = await books.compare(answer, answer)
     assert not report.balanced, name
     assert books.source.asked == 2
 

@@ -59,7 +59,7 @@ def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "reason"),
     [
         ("canary", "not a Redis URL"),
         ("postgres://app:canary@localhost", "not a Redis URL"),
@@ -192,7 +192,7 @@ async def test_what_a_process_remembers_of_lost_answers_is_bounded(monkeypatch: 
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "warnings"),
     [
         ((), {"store.not_appendonly"}),
         (("--appendonly", "yes"), set()),

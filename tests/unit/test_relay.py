@@ -157,10 +157,10 @@ def test_whatever_is_at_hand_is_what_the_journal_has_there(moves: list[tuple[str
             if move == "own":
                 recent.put(len(journal), new_events)
         elif move == "take":
-            recent = recent.take(after, number)
-            assert [entry.event for entry in recent] == journal[after : after + len(recent)]
-            assert [entry.position.seq for entry in recent] == list(range(after + 1, after + len(recent) + 1))
-            after += len(recent)
+            entries = recent.take(after, number)
+            assert [entry.event for entry in entries] == journal[after : after + len(entries)]
+            assert [entry.position.seq for entry in entries] == list(range(after + 1, after + len(entries) + 1))
+            after += len(entries)
         else:
             after = min(after + number, len(journal))
     assert len(recent) <= kept

@@ -397,22 +397,22 @@ async def test_a_detail_after_a_second_failure_belongs_to_the_second(sim, reader
 
 
 def test_unread_view_can_be_left_out_exactly():
-    shown_truth = GroundTruth("govdelivery")
+    shown_history = GroundTruth("govdelivery")
     subject = "/messages/sms/1"
     for at, (view, raw) in enumerate(
         [("messages", "new"), ("message", "new"), ("messages", "sending"), ("message", "new"), ("message", "completed")]
     ):
-        shown_truth.saw(view, [ShownStatus(subject, raw)], at)
-    assert [transition.status for transition in shown_truth.transitions()] == ["new", "sending", "new", "completed"]
-    assert [transition.status for transition in shown_truth.transitions(without={"messages"})] == ["new", "completed"]
+        shown_history.saw(view, [ShownStatus(subject, raw)], at)
+    assert [transition.status for transition in shown_history.transitions()] == ["new", "sending", "new", "completed"]
+    assert [transition.status for transition in shown_history.transitions(without={"messages"})] == ["new", "completed"]
 
 
 def test_every_mark_is_one_transition_however_often_it_is_shown():
-    shown_truth = GroundTruth("marketingcloud")
+    shown_history = GroundTruth("marketingcloud")
     statuses = [ShownStatus("/m/1", "SMSNotSent", None, "sms:1"), ShownStatus("/m/1", "SMSNotSent", None, "sms:2")]
-    shown_truth.saw("events", statuses, 1.0)
-    shown_truth.saw("events", statuses, 2.0)
-    assert [(transition.status, transition.mark) for transition in shown_truth.transitions()] == [
+    shown_history.saw("events", statuses, 1.0)
+    shown_history.saw("events", statuses, 2.0)
+    assert [(transition.status, transition.mark) for transition in shown_history.transitions()] == [
         ("not_sent", "sms:1"),
         ("not_sent", "sms:2"),
     ]

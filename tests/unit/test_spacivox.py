@@ -329,7 +329,7 @@ async def test_drop_moves_from_sent_to_end_and_can_reopen(vendor, bridge, time) 
 
 
 @pytest.mark.parametrize(
-    ("state", "told"),
+    ("state", "status"),
     [(9, 9), ("parked", "parked"), (-1, -1), (0.5, "0.5"), (True, "true"), ([1], "[1]"), ({"a": 1}, '{"a": 1}')],
 )
 async def test_unknown_state_is_still_an_event(vendor, bridge, state, status) -> None:

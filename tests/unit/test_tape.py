@@ -217,7 +217,7 @@ def test_non_json_body_keeps_only_its_kind(body, sign):
 
 
 @pytest.mark.parametrize(
-    ("body", "found"),
+    ("body", "kept_body"),
     [
         (
             {"access_token": "t", "expires_in": 1079, "rest_instance_url": "https://x", "scope": "s"},
@@ -255,7 +255,7 @@ def test_only_headers_that_steer_later_requests_are_kept():
 
 
 @pytest.mark.parametrize(
-    ("target", "found"),
+    ("target", "expected"),
     [
         ("</messages/sms?page=2>", "/messages/sms?page=2"),
         ("<?page=2>", "/messages/sms?page=2"),

@@ -35,7 +35,7 @@ _FOREIGN_KEPT_SECONDS = 30 * 86400.0
 _NAMED_FOR_SECONDS = 60.0
 _CHUNK_ITEMS = 65536
 T = TypeVar("T")
-_COLUMNS = {"t": "taken", "w": "waiting", "d": "dead", "x": "discarded"}
+_COLUMNS = {"t": "delivered", "w": "waiting", "d": "dead", "x": "discarded"}
 
 
 class RedisDeliveries:

@@ -91,7 +91,7 @@ class SqliteDeliveries:
                 rows = rows_of(db, book, unknown)
                 delete_rows(db, book, rows)
                 dead = sum(1 for state, _ in rows.values() if state == DEAD)
-                count(db, book, taken=len(unknown), waiting=dead - len(rows), dead=-dead)
+                count(db, book, delivered=len(unknown), waiting=dead - len(rows), dead=-dead)
                 partitions += [partition for partition in waiting_rows(rows).values() if partition]
             return release_partitions(db, sink, partitions, now)
 
@@ -250,7 +250,7 @@ class SqliteDeliveries:
                     marks.write([seq], settled=False)
                     where = (book, seq)
                     discarded = db.execute("DELETE FROM discarded WHERE book = ? AND seq = ?", where).rowcount
-                    count(db, book, discarded=-discarded, taken=discarded - 1)
+                    count(db, book, discarded=-discarded, delivered=discarded - 1)
                 insert_delivery(db, sink, book, seq, partition, due, due)
                 count(db, book, waiting=1)
                 number += 1

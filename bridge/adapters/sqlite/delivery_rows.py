@@ -75,12 +75,14 @@ def book_of(db: Connection, sink: str, source: str) -> int:
     return book
 
 
-def count(db: Connection, book: int, *, taken: int = 0, waiting: int = 0, dead: int = 0, discarded: int = 0) -> None:
+def count(
+    db: Connection, book: int, *, delivered: int = 0, waiting: int = 0, dead: int = 0, discarded: int = 0
+) -> None:
     """Add to the counts of a book."""
     db.execute(
         "UPDATE book SET taken = taken + ?, waiting = waiting + ?, dead = dead + ?, discarded = discarded + ? "
         "WHERE id = ?",
-        (taken, waiting, dead, discarded, book),
+        (delivered, waiting, dead, discarded, book),
     )
 
 

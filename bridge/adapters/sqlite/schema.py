@@ -57,7 +57,7 @@ CREATE TABLE book (
   floor INTEGER NOT NULL DEFAULT 0,
   UNIQUE (sink, source)
 );
--- `state`: 0 due at `due`, 1 held behind another one in its lane, 2 dead. `rank`: the order of arrival in a lane.
+-- `state`: 0 due at `due`, 1 held behind another one of its partition, 2 dead. `rank`: the order within a partition.
 CREATE TABLE delivery (
   book INTEGER NOT NULL,
   seq INTEGER NOT NULL,

@@ -260,7 +260,7 @@ async def _show(parts: Assembly, sink: str, event: str) -> tuple[dict[str, Any],
             settled = await store.settled(sink, position)
             if not settled and entry is None:
                 raise click.ClickException(_absent(event))
-            state = "taken, or discarded" if settled else "never offered to this sink"
+            state = "delivered, or discarded" if settled else "never offered to this sink"
             delivery = Delivery(sink, position, due=0.0, state=state)
         described = (await _described(store, [delivery], gone))[0]
         if delivery.state not in ("waiting", "dead"):

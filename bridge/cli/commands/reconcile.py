@@ -164,14 +164,14 @@ def plain(report: Report) -> dict[str, Any]:
         "not_compared": report.remarks,
         "surveys": [
             {
-                "of": survey.label,
-                "start": rfc3339(survey.start),
-                "end": rfc3339(survey.end),
-                "provider": survey.total,
-                "known": survey.known,
-                "groups": survey.groups,
+                "of": statistic.label,
+                "start": rfc3339(statistic.start),
+                "end": rfc3339(statistic.end),
+                "provider": statistic.total,
+                "known": statistic.known,
+                "groups": statistic.groups,
             }
-            for survey in report.statistics
+            for statistic in report.statistics
         ],
         "failures": {mask_path(group): reason for group, reason in report.failures.items()},
         "groups": [
@@ -193,7 +193,7 @@ def plain(report: Report) -> dict[str, Any]:
         },
         "sinks": {
             name: {
-                "taken": book.counts.taken,
+                "taken": book.counts.delivered,
                 "waiting": book.counts.waiting,
                 "dead": book.counts.dead,
                 "discarded": book.counts.discarded,
@@ -240,8 +240,8 @@ def _print(report: Report) -> None:
     click.echo()
     for line in report.contradictions:
         click.echo(f"the provider contradicts itself: {line}")
-    for survey in report.statistics:
-        click.echo(_statistics_line(survey))
+    for statistic in report.statistics:
+        click.echo(_statistics_line(statistic))
     for line in report.remarks:
         click.echo(f"not compared: {line}")
     for group, reason in report.failures.items():
@@ -286,7 +286,7 @@ def _print_sinks(report: Report) -> None:
     journal = report.journal
     click.echo(f"{journal.events:,} events made, {journal.events - journal.backlog:,} confirmed by the broker")
     rows = [
-        [name, book.counts.taken, book.counts.waiting, book.counts.dead, book.counts.discarded, book.unaccounted]
+        [name, book.counts.delivered, book.counts.waiting, book.counts.dead, book.counts.discarded, book.unaccounted]
         for name, book in report.sinks.items()
     ]
     print_table(["sink", "taken", "waiting", "dead", "discarded", "unaccounted"], rows)

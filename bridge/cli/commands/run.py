@@ -199,7 +199,7 @@ def _show(report: OnceReport, *, as_json: bool, to: TextIO) -> None:
     rows += [["source", name, "failed", reason] for name, reason in sorted(report.failures.items())]
     rows.append(["relay", "", f"{report.published} published, {report.unroutable} that no queue wanted", ""])
     rows += [
-        ["sink", name, f"{counts['taken']} taken, {counts['waiting']} waiting, {counts['dead']} dead", ""]
+        ["sink", name, f"{counts['taken']} delivered, {counts['waiting']} waiting, {counts['dead']} dead", ""]
         for name, counts in sorted(report.deliveries.items())
     ]
     print_table(["part", "name", "outcome", "problem"], rows, to=to)

@@ -190,7 +190,7 @@ async def _undelivered(parts: Assembly, store: Store, sink: str, line: EventView
         # The books say of one event only that it is settled; that it was sent is sure where nothing was discarded.
         book = (await store.counts(sink)).get(line.position.source, DeliveryCounts())
         if book.discarded:
-            return _Outcome(sink, "settled", "taken, or discarded by an operator")
+            return _Outcome(sink, "settled", "delivered, or discarded by an operator")
         return _Outcome(sink, "taken", "taken")
     if not topics.matches(wanted, line.event.topic):
         return _Outcome(sink, "filtered", f"not sent: its topics are {', '.join(wanted)}")
