@@ -278,7 +278,7 @@ def request(url: str, origin: str = "https://tms.example.com/", method: str = "G
 
 
 @pytest.mark.parametrize(
-    ("url", "found"),
+    ("url", "expected"),
     [
         ("https://tms.example.com/messages/sms?page_size=100&sort_by=created_at", "/messages/sms?page_size=100&sort_by=created_at"),
         ("https://tms.example.com/j/x?start=2026-03-15T21:11:02.123Z&end=2026-03-16T00:00:01Z", "/j/x?start=2026-03-15T21:11:02.123Z&end=2026-03-16T00:00:01Z"),
