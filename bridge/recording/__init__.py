@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bridge.recording.diff import EventDifference, Side, compare
 from bridge.recording.files import TapeError
-from bridge.recording.player import Replay, Summary, UnmatchedRequest, offline
+from bridge.recording.playback import Summary, UnmatchedRequest
+from bridge.recording.player import Replay, offline
 from bridge.recording.recorder import Recorder
 
 __all__ = [

@@ -9,14 +9,12 @@ about an error, plain words and short numbers are kept.
 
 from __future__ import annotations
 
-import base64
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from hashlib import blake2b
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import parse_qsl, quote, unquote
 
 from aiohttp import hdrs
@@ -28,6 +26,8 @@ from bridge.http import parsing
 from bridge.http.client import HttpRequest
 from bridge.http.headers import http_date, links, parse_retry_after, requested_wait
 from bridge.http.response import Response
+from bridge.recording.places import below, place
+from bridge.recording.stand_ins import StandIns, remember
 
 TORN = "torn"
 JSON = "json"
@@ -57,15 +57,11 @@ _MARK = re.compile(rf"\d{{1,{parsing.MAX_NUMBER_DIGITS}}}|[0-9a-f]{{32}}", re.AS
 _NUMBERED = frozenset({"page", "page_size", "per_page", "limit", "offset", "lasteventid", "$pagesize", "team", "id"})
 _ELSEWHERE = "https://elsewhere.invalid"
 _UNREADABLE = "http://["
-_HIDDEN_DIGITS = 9
-_ROUNDS = 8
 _MAX_NUMBER_DIGITS = 256
 _SMALL_NUMBER_LIMIT = 10**6
 """Numbers below it are no phones, and are kept."""
-_MAX_REMEMBERED_ENTRIES = 200_000
 
 _Rule = Callable[[Any], Any]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +83,9 @@ class Redactor:
     """Makes the stand-ins of one tape; pure, apart from the memory that makes it fast."""
 
     def __init__(self, key: bytes) -> None:
-        self._secret = key
-        self._known: dict[str, str] = {}
-        self._digits: dict[str, str] = {}
+        self._stand_ins = StandIns(key)
+        self.token = self._stand_ins.token
+        self.digits = self._stand_ins.digits
         self._shown: dict[str, str] = {}
         self._fields: dict[str, _Field] = {}
         self._replaced: list[tuple[str, str]] = []
@@ -165,7 +161,7 @@ class Redactor:
             return text
         if text.startswith("/"):
             return self._path(text)
-        return text if text in self._shown and text not in self._known else self.token(text)
+        return text if text in self._shown and not self._stand_ins.knows(text) else self.token(text)
 
     def history(self, text: str) -> str | None:
         """Return a history of the ledger, None for a history that may hold more than statuses and numbers."""
@@ -174,42 +170,6 @@ class Redactor:
         plain = _BRACKETS.sub("", visits)
         known = (not plain or plain.isalnum()) and all(_MARK.fullmatch(mark) for mark in marks.split(",") if mark)
         return text if unknown and known else None
-
-    # --- stand-ins ----------------------------------------------------------------------------------------------------
-
-    def token(self, text: str) -> str:
-        """Return the stand-in of a text; white space around it makes no difference."""
-        text = text.strip()
-        known = self._known.get(text)
-        if known is None:
-            data = text.encode("utf-8", "surrogatepass")
-            digest = blake2b(data, key=self._secret, digest_size=10).digest()
-            known = "~" + base64.b32encode(digest).decode().lower()
-            _remember(self._known, text, known)
-        return known
-
-    def digits(self, text: str) -> str:
-        """Return a text with other digits at its end, as many as before: two phones never get the same ones."""
-        known = self._digits.get(text)
-        if known is None:
-            plain = "".join(char for char in text if "0" <= char <= "9")
-            # The same phone with and without the code of its country ends in the same nine digits, also afterwards.
-            shown = max(1, len(plain) - _HIDDEN_DIGITS)
-            changed = iter(plain[:shown] + self._permuted(plain[shown:]))
-            known = "".join(next(changed) if "0" <= char <= "9" else char for char in text)
-            _remember(self._digits, text, known)
-        return known
-
-    def _permuted(self, digits: str) -> str:
-        """Map the numbers of so many digits onto each other, one to one: a Feistel network in decimal digits."""
-        size = len(digits)
-        left, right = size // 2, size - size // 2
-        left_half, other = int(digits[:left] or 0), int(digits[left:] or 0)
-        for number in range(_ROUNDS):
-            data = f"{size}:{number}:{other}".encode()
-            mixed = left_half + int.from_bytes(blake2b(data, key=self._secret, digest_size=8).digest())
-            left_half, other = other, mixed % 10 ** (left if number % 2 == 0 else right)
-        return f"{left_half:0{left}d}{other:0{right}d}"[-size:] if size else ""
 
     # --- values -------------------------------------------------------------------------------------------------------
 
@@ -255,7 +215,7 @@ class Redactor:
         else:
             rule = self._rules.get(lower)
             field = _Field(self._name(name), self._anything if rule is None else partial(self._all, rule=rule))
-        _remember(self._fields, name, field)
+        remember(self._fields, name, field)
         return field
 
     def _all(self, value: Any, rule: _Rule) -> Any:
@@ -280,7 +240,7 @@ class Redactor:
             if not kept.fullmatch(value.strip()):
                 return self._text(value)
             if shown is not None:
-                _remember(shown, value.strip(), value.strip())
+                remember(shown, value.strip(), value.strip())
             return value
 
         return rule
@@ -398,18 +358,6 @@ class Redactor:
 _QUOTING = frozenset({"error_message", "statusmessage", "error"})
 
 
-def place(request: HttpRequest) -> str:
-    """Return path and query of a request, below the configured path."""
-    return below(request.url, request.origin)
-
-
-def below(url: URL, origin: URL) -> str:
-    """Return path and query of an address, without the path that stands before all others at `origin`."""
-    base = origin.raw_path.rstrip("/")
-    path = url.raw_path_qs
-    return path.removeprefix(base) if base and path.startswith((f"{base}/", f"{base}?")) else path
-
-
 def _named(links: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     return [(name, target) for name, target in links if name in {"first", "prev", "next", "last"}]
 
@@ -439,9 +387,3 @@ def _authentication(body: bytes, value: Any) -> dict[str, Any]:
     kept = {"expires_in": parsing.integer(answer.get("expires_in")), "error": parsing.error_code(body)}
     granted = parsing.text(answer.get("access_token")) is not None
     return {JSON: {name: item for name, item in kept.items() if item is not None}, GRANTED: granted}
-
-
-def _remember(known: dict[str, T], text: str, decided: T) -> None:
-    if len(known) >= _MAX_REMEMBERED_ENTRIES:
-        known.clear()
-    known[text] = decided

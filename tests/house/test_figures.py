@@ -17,8 +17,7 @@ FUNCTION_P95_LINES = 18
 
 # Figures that are not at their goal yet. A number here may only fall; at its goal it is taken out.
 STILL = {
-    "long files": 2,
-    "long classes": 4,
+    "long classes": 3,
     "pronoun bindings": 1,
     "long test files": 13,
 }

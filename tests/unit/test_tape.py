@@ -87,8 +87,8 @@ def test_stand_in_of_a_phone_reads_as_a_phone(phone):
 @pytest.mark.parametrize("size", range(1, 8))
 def test_stand_ins_of_digits_are_a_permutation(size):
     few = [f"{number:0{size}d}" for number in range(0, 10**size, max(1, 10**size // 500))]
-    assert len({redactor._permuted(phone) for phone in few}) == len(few)
-    assert all(len(redactor._permuted(phone)) == size for phone in few)
+    assert len({redactor._stand_ins._permuted(phone) for phone in few}) == len(few)
+    assert all(len(redactor._stand_ins._permuted(phone)) == size for phone in few)
 
 
 def test_phone_with_and_without_country_code_stays_one():
@@ -360,10 +360,10 @@ def test_links_that_are_none_are_borne(value):
 
 
 def test_the_memory_of_stand_ins_is_bounded(monkeypatch):
-    monkeypatch.setattr("bridge.recording.redaction._MAX_REMEMBERED_ENTRIES", 3)
+    monkeypatch.setattr("bridge.recording.stand_ins._MAX_REMEMBERED_ENTRIES", 3)
     redactor = Redactor(b"k" * 32)
     assert len({redactor.token(str(number)) for number in range(10)}) == 10
-    assert len(redactor._known) <= 3
+    assert len(redactor._stand_ins._tokens) <= 3
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -1093,12 +1093,12 @@ async def drain(source: Any) -> list[Page]:
 
 async def replayed(folder: Path, paths: Sequence[str], prefix: str = "") -> tuple[Asking, Far, Any]:
     """Play the tape of `folder` to a new source, poll after poll."""
-    from bridge.recording.player import Summary, _Now, _Playback
+    from bridge.recording.playback import Playback, ReplayTime, Summary
 
     (tape,) = tapes(folder).values()
-    now, summary = _Now(), Summary()
+    now, summary = ReplayTime(), Summary()
     clock = frozen_clock(now.clock())
-    hooks = _Playback("lamp", now, summary)
+    hooks = Playback("lamp", now, summary)
     async with asking(paths, clock, prefix) as (source, far):
         recorded = RecordedSource(source, hooks)
 
@@ -1184,11 +1184,11 @@ async def _breaking_off(source: Asking, cursor: Mapping[str, str], watched: Sequ
 
 
 async def _played_to_the_end(folder: Path) -> tuple[Asking, Far, Any]:
-    from bridge.recording.player import _RecordingExhausted
+    from bridge.recording.playback import RecordingExhausted
 
-    with pytest.raises(_RecordingExhausted):
+    with pytest.raises(RecordingExhausted):
         await replayed(folder, ("/a",))
-    from bridge.recording.player import Summary
+    from bridge.recording.playback import Summary
 
     return Asking(), Far({}), Summary()
 
@@ -1280,7 +1280,7 @@ async def test_defect_during_replay_is_raised_and_blocks_nobody(tmp_path, time, 
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("bridge.recording.player._Playback._asks_for", broken)
+    monkeypatch.setattr("bridge.recording.player.Playback._asks_for", broken)
     _, replay = await play(tmp_path, life.config)
     assert {reason.split(": ", 1)[1].partition(" at ")[0] for reason in reasons(replay)} == {
         "the source failed with ZeroDivisionError"
@@ -1288,7 +1288,7 @@ async def test_defect_during_replay_is_raised_and_blocks_nobody(tmp_path, time, 
 
 
 async def test_a_poll_that_no_tape_has_is_refused():
-    from bridge.recording.player import Summary, _Now, _Playback
+    from bridge.recording.playback import Playback, ReplayTime, Summary
 
     with pytest.raises(TapeError, match="lamp: a poll that is not on the tape"):
-        await drain(RecordedSource(ScriptedSource(), _Playback("lamp", _Now(), Summary())))
+        await drain(RecordedSource(ScriptedSource(), Playback("lamp", ReplayTime(), Summary())))
