@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from sqlite3 import Connection
 from typing import Any
@@ -10,13 +9,12 @@ from typing import Any
 from bridge.adapters.sqlite.database import SqliteDatabase
 from bridge.adapters.sqlite.journal_rows import append, foreign_events, journalled, key_base, trim_journal
 from bridge.adapters.sqlite.schema import SEQ_BITS
+from bridge.adapters.sqlite.status_rows import SLACK, stored_histories, stored_name, write_cursor, write_statuses
 from bridge.domain.clock import Clock
-from bridge.domain.errors import Conflict, LeaseLost
+from bridge.domain.errors import LeaseLost
 from bridge.domain.event import JournalEntry, Position, WireEvent
-from bridge.protocols.ledger import Commit, JournalState, Key, Lease, StatusChange, new_base
+from bridge.protocols.ledger import Commit, JournalState, Key, Lease, new_base
 
-_SLACK = 1.25
-"""Scopes are kept a quarter longer than asked for, so that most reads need not write."""
 _SCOPES_REMEMBERED = 100_000
 _SWEEP_EVERY = 1.0
 """Seconds between two looks for scopes that are over."""
@@ -24,8 +22,6 @@ _SWEEP_STEP = 500
 """Statuses deleted at once: a commit should not wait for more."""
 _LONGEST_LEASE = 120.0
 """Seconds; one that seems to hold for longer, and for twice its time, is of a time before the clock was set back."""
-_DIGITS = 18
-"""What a 64-bit number surely holds."""
 
 
 _RESET = (
@@ -97,13 +93,13 @@ class SqliteLedger:
         """Return the history of each key in order, None if there is none, and keep their scopes for `retention`."""
         scopes: dict[str, list[str | int]] = {}
         for scope, name in keys:
-            scopes.setdefault(scope, []).append(_stored(name))
+            scopes.setdefault(scope, []).append(stored_name(name))
         await self._keep(source, scopes, retention)
         now = self._clock.epoch()
         histories_by_scope = await self._file.reader.do(
-            lambda db: {scope: _histories(db, source, scope, names, now)[1] for scope, names in scopes.items()}
+            lambda db: {scope: stored_histories(db, source, scope, names, now)[1] for scope, names in scopes.items()}
         )
-        return [histories_by_scope[scope].get(_stored(name)) for scope, name in keys]
+        return [histories_by_scope[scope].get(stored_name(name)) for scope, name in keys]
 
     async def _keep(self, source: str, scopes: Mapping[str, Any], retention: float) -> None:
         """Extend what would end too soon: one write in a quarter of `retention`, not one at every read."""
@@ -111,7 +107,7 @@ class SqliteLedger:
         late = [scope for scope in scopes if kept.get((source, scope), 0.0) < now + retention]
         if not late:
             return
-        until = now + retention * _SLACK
+        until = now + retention * SLACK
 
         def work(db: Connection) -> None:
             db.executemany(
@@ -150,8 +146,8 @@ class SqliteLedger:
             if lease is not None:
                 self._check(db, lease)
             source, committed = self._source(db, commit.source)
-            self._write_statuses(db, source, commit)
-            self._write_cursor(db, source, commit.cursor)
+            write_statuses(db, source, commit, self._clock.epoch())
+            write_cursor(db, source, commit.cursor)
             number = append(db, source, committed, commit.events)
             self._sweep(db)
             return number
@@ -165,35 +161,6 @@ class SqliteLedger:
             statement = "INSERT INTO source (name, base, committed, confirmed, first) VALUES (?, ?, ?, ?, ?)"
             return int(db.execute(statement, (name, base, base, base, base + 1)).lastrowid or 0), base
         return int(row[0]), int(row[1])
-
-    def _write_statuses(self, db: Connection, source: int, commit: Commit) -> None:
-        now, until = self._clock.epoch(), self._clock.epoch() + commit.retention * _SLACK
-        scopes: dict[str, list[StatusChange]] = {}
-        for change in commit.statuses:
-            scopes.setdefault(change.key.scope, []).append(change)
-        for name, changes in scopes.items():
-            names = [_stored(change.key.name) for change in changes]
-            scope, histories = _histories(db, commit.source, name, names, now)
-            for stored, change in zip(names, changes, strict=True):
-                if histories.get(stored) != change.expected:
-                    raise Conflict(
-                        f"source {commit.source}: a status changed between reading and writing; nothing was written"
-                    )
-            if scope is None:
-                scope = _new_scope(db, source, name, until)
-            else:
-                db.execute("UPDATE scope SET expires = ? WHERE id = ? AND expires < ?", (until, scope, until))
-            db.executemany(
-                "INSERT INTO status VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET trail = excluded.trail",
-                [(scope, stored, change.history) for stored, change in zip(names, changes, strict=True)],
-            )
-
-    def _write_cursor(self, db: Connection, source: int, cursor: Mapping[str, str | None]) -> None:
-        for name, value in cursor.items():
-            if value is None:
-                db.execute("DELETE FROM cursor WHERE source = ? AND name = ?", (source, name))
-            else:
-                db.execute("INSERT OR REPLACE INTO cursor VALUES (?, ?, ?)", (source, name, value))
 
     def _sweep(self, db: Connection) -> None:
         """Delete a few statuses of a scope that is over; a big one takes many commits, one after the other."""
@@ -347,34 +314,3 @@ class SqliteLedger:
 def _holds(expires: float, now: float, ttl: float) -> bool:
     """Say whether a lease is held; that of a killed process not for hours because the clock was set back by hours."""
     return now < expires <= now + max(2 * ttl, _LONGEST_LEASE)
-
-
-def _stored(name: str) -> str | int:
-    """Return a resource's name as it is kept: decimal numbers take a few bytes only."""
-    plain = name.isdecimal() and name.isascii() and len(name) <= _DIGITS and (name[0] != "0" or name == "0")
-    return int(name) if plain else name
-
-
-def _histories(
-    db: Connection, source: str, scope: str, names: Sequence[str | int], now: float
-) -> tuple[int | None, dict[str | int, str]]:
-    """Return the number of a scope that is not over, and the histories of those names that it has."""
-    row = db.execute(
-        "SELECT scope.id FROM scope JOIN source ON source.id = scope.source "
-        "WHERE source.name = ? AND scope.name = ? AND expires > ?",
-        (source, scope, now),
-    ).fetchone()
-    if row is None:
-        return None, {}
-    rows = db.execute(
-        "SELECT name, trail FROM status WHERE scope = ? AND name IN (SELECT value FROM json_each(?))",
-        (row[0], json.dumps(names)),
-    )
-    return int(row[0]), dict(rows.fetchall())
-
-
-def _new_scope(db: Connection, source: int, name: str, until: float) -> int:
-    # One of this name that is over keeps its statuses until the sweep comes to it, and gives up its name now.
-    db.execute("UPDATE scope SET name = NULL WHERE source = ? AND name = ?", (source, name))
-    values = (source, name, until)
-    return int(db.execute("INSERT INTO scope (source, name, expires) VALUES (?, ?, ?)", values).lastrowid or 0)

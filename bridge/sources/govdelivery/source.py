@@ -12,14 +12,15 @@ from typing import Any
 from yarl import URL
 
 from bridge.domain.clock import Clock
-from bridge.domain.errors import Permanent, Unauthorized
+from bridge.domain.errors import Permanent
 from bridge.http import parsing
 from bridge.http.client import HttpClient, HttpLimits
 from bridge.http.errors import NotFound
-from bridge.http.limiter import account_key, shared_limiter
+from bridge.http.limiter import shared_limiter
 from bridge.http.tls import Tls
 from bridge.protocols.source import GroupCounts, Observation, Page, Probe, Statistics
 from bridge.sources.govdelivery import reconciliation
+from bridge.sources.govdelivery.account_token import AccountToken, knows_newest_messages
 from bridge.sources.govdelivery.api import Api, ProviderHealth, channel_of, message_path
 from bridge.sources.govdelivery.change_rate import ChangeRate, rate_key
 from bridge.sources.govdelivery.details import Details
@@ -39,7 +40,6 @@ from bridge.sources.govdelivery.sweeps import ConcurrentSweeps
 _DAY_SECONDS = 86400.0
 _SLICE_SECONDS = 60.0
 _RANKED_FOR_SECONDS = 30.0
-_RECOGNIZED_BY_MESSAGES = 3
 _UNSEEN = 30 * _DAY_SECONDS
 _RETENTION_BEYOND = ABANDON_AFTER_SECONDS + 7 * _DAY_SECONDS
 
@@ -67,6 +67,7 @@ class GovDelivery:
         self._first_poll = True
         self._clock = clock
         self._kinds = {channel: kinds(channel, settings.statuses) for channel in ("sms", "voice")}
+        self._account_token = AccountToken(settings)
         self._details = Details(clock)
         self._page_cache = PageCache()
         self._discovery = Discovery(settings, self._kinds)
@@ -242,14 +243,11 @@ class GovDelivery:
     @property
     def account(self) -> str:
         """Return a name of the token at its origin; see `bridge.source.Accounted`."""
-        try:
-            return account_key(self.settings.url, self._token())
-        except Unauthorized:
-            return account_key(self.settings.url, f"file {self.settings.token.path}")
+        return self._account_token.account()
 
     def fingerprint(self) -> str:
         """Return a name of the token at its origin; see `bridge.protocols.source.RecognizesAccount`."""
-        return account_key(self.settings.url, self._token())
+        return self._account_token.fingerprint()
 
     async def recognizes(self, fingerprint: str, cursor: Mapping[str, str]) -> bool:
         """Return whether the newest messages that the cursor knows are there: then only the token is another one.
@@ -258,16 +256,7 @@ class GovDelivery:
         """
         if fingerprint.partition(" ")[0] != self.fingerprint().partition(" ")[0]:
             return False
-        states = {path: MessageState.load(text) for path, text in cursor.items() if path.startswith("/")}
-        present = [path for path, state in states.items() if not state.missing]
-        api = Api(self._client(), ProviderHealth())
-        for path in sorted(present, key=lambda path: states[path].found, reverse=True)[:_RECOGNIZED_BY_MESSAGES]:
-            try:
-                await api.object(path)
-            except NotFound:
-                continue
-            return True
-        return False
+        return await knows_newest_messages(Api(self._client(), ProviderHealth()), cursor)
 
     def _client(self) -> HttpClient:
         if self._opened is None:
@@ -278,7 +267,7 @@ class GovDelivery:
                 settings.url,
                 limiter=self._limiter,
                 clock=self._clock,
-                headers=self._headers,
+                headers=self._account_token.headers,
                 limits=HttpLimits(read=settings.timeout, total=4 * settings.timeout, connections=settings.concurrency),
                 tls=Tls(
                     settings.ca_file,
@@ -289,16 +278,6 @@ class GovDelivery:
                 ),
             )
         return self._opened
-
-    async def _headers(self) -> Mapping[str, str]:
-        return {"X-AUTH-TOKEN": self._token()}
-
-    def _token(self) -> str:
-        try:
-            return self.settings.token.reveal()
-        except OSError as error:
-            reason = error.strerror
-        raise Unauthorized(f"the token's file cannot be read ({reason}): nothing is asked without it")
 
     def _names(self, watched: Sequence[str]) -> list[str]:
         names = []
