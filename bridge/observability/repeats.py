@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 import time
@@ -18,7 +19,10 @@ _MAX_LINES = 1000
 """Different lines that are remembered; the one that came longest ago is forgotten."""
 _TEXTS = ("reason", "said", "error", "consequence")
 """Fields in which figures do not make another line of it: ports, seconds, sizes."""
-_FIGURE = re.compile(r"\d+")
+_FIGURE = re.compile(r"(?<!\d)(?:(?!\d{3}(?!\d))|(?<!: )(?<!answered ))\d+")
+"""A number in a text; a status that a server answered (`: 403`, `answered 503`) is none: another one is news."""
+_RECOVERS = ".recovers"
+"""How the event ends which says that a part works again: its next failure is news."""
 
 Line = MutableMapping[str, Any]
 
@@ -26,6 +30,7 @@ Line = MutableMapping[str, Any]
 @dataclass(slots=True)
 class _Repeated:
     said_at: float
+    first: Line
     count: int = 0
     last: Line = field(default_factory=dict)
 
@@ -34,7 +39,8 @@ class RepeatLimiter:
     """A processor of structlog: lets a warning or an error pass once a minute, and counts what it holds back.
 
     Lines are the same if their event and their texts are the same. `repeated` says how often a line came since it was
-    written last. Lines below a warning pass, for a normal life has few of them.
+    written last. Lines below a warning pass, for a normal life has few of them. After `source.recovers`, the next
+    failure of that source is written at once.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -45,12 +51,14 @@ class RepeatLimiter:
     def __call__(self, _: Any, __: str, line: Line) -> Line:
         """Return the line, or raise `DropEvent` if it is only counted."""
         if line.get("level") not in ("warning", "error") or "repeated" in line:
+            if str(line.get("event")).endswith(_RECOVERS):
+                self._end_minute(line)
             return line
         key, now = _key(line), self._clock()
         with self._guard:
             repeated = self._lines.get(key)
             if repeated is None or now - repeated.said_at >= _EVERY_SECONDS:
-                self._lines[key] = _Repeated(now)
+                self._lines[key] = _Repeated(now, dict(line))
                 self._lines.move_to_end(key)
                 if len(self._lines) > _MAX_LINES:
                     self._lines.popitem(last=False)
@@ -58,6 +66,15 @@ class RepeatLimiter:
             repeated.count += 1
             repeated.last = dict(line)
         raise structlog.DropEvent
+
+    def _end_minute(self, recovery: Line) -> None:
+        """Let the next line of the part that recovers pass, whatever its minute."""
+        part = str(recovery["event"]).removesuffix(_RECOVERS)
+        with self._guard:
+            for repeated in self._lines.values():
+                event, name = repeated.first.get("event"), repeated.first.get(part)
+                if str(event).startswith(f"{part}.") and name == recovery.get(part):
+                    repeated.said_at = -math.inf
 
     def due(self, *, at_once: bool = False) -> list[Line]:
         """Return the lines that were counted and are to be written now: after their minute, or all of them."""
@@ -69,7 +86,7 @@ class RepeatLimiter:
                     continue
                 if repeated.count:
                     lines.append({**repeated.last, "repeated": repeated.count})
-                    self._lines[key] = _Repeated(now)
+                    self._lines[key] = _Repeated(now, repeated.first)
                 else:
                     del self._lines[key]
         return lines

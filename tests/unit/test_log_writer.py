@@ -125,6 +125,26 @@ def test_warnings_that_say_something_else_all_come(other: dict[str, str]) -> Non
     assert limited(limiter, **{"sink": "a", "reason": "away", **other})
 
 
+@pytest.mark.parametrize("text", ["GET /j/records: {}, the provider", "https://example.net answered {}"])
+def test_another_status_is_news(text: str) -> None:
+    limiter = RepeatLimiter(ManualTime())
+    for status in (401, 403, 503):
+        assert limited(limiter, source="drops", reason=text.format(status))
+        assert not limited(limiter, source="drops", reason=text.format(status))
+
+
+def test_failure_after_a_recovery_is_written_with_what_was_counted() -> None:
+    limiter = RepeatLimiter(ManualTime())
+    for _ in range(4):
+        limited(limiter, event="source.backs_off", source="drops")
+        limited(limiter, event="source.backs_off", source="city")
+    limited(limiter, level="info", event="source.recovers", source="drops")
+    written = limited(limiter, event="source.backs_off", source="drops")
+    assert written is not None
+    assert written["repeated"] == 4
+    assert not limited(limiter, event="source.backs_off", source="city")
+
+
 def test_lines_below_a_warning_are_always_written() -> None:
     limiter = RepeatLimiter(ManualTime())
     assert all(limited(limiter, level="info") for _ in range(5))
