@@ -17,7 +17,6 @@ FUNCTION_P95_LINES = 18
 
 # Figures that are not at their goal yet. A number here may only fall; at its goal it is taken out.
 STILL = {
-    "long classes": 1,
     "pronoun bindings": 1,
     "long test files": 13,
 }

@@ -20,6 +20,7 @@ from bridge.adapters import lua, taps
 from bridge.adapters.kombu.connection import next_serial
 from bridge.adapters.kombu.redis_layout import Routes, envelope, queue_of, received_from, text_of
 from bridge.adapters.kombu.redis_limits import over_limit, parts
+from bridge.adapters.kombu.redis_wait import RedisWait
 from bridge.adapters.kombu.url import CONNECT_SECONDS, BrokerAddress
 from bridge.concurrency.thread_worker import wait_readable
 from bridge.domain import topics as topic_patterns
@@ -47,7 +48,6 @@ class RedisConnection:
         self._exchange = exchange
         self._clock = clock
         self._lease = lease
-        self._answer_within = answer_within
         self._serial = next_serial()
         self._owner = ""
         self._queue: str | None = None
@@ -57,9 +57,6 @@ class RedisConnection:
         self._unacked: set[int] = set()
         self._declared: dict[str, None] = {}
         self._routes = Routes()
-        self._blocking: Any = None
-        self._blocking_id = 0
-        self._blocking_since: float | None = None
         self._dead_taps_checked = float("-inf")
         self._renewed = float("-inf")
         self._transport = address.connection(
@@ -75,6 +72,9 @@ class RedisConnection:
             self._permanent = self._key(self._channel.keyprefix_binding_permanent % exchange)
             self._claim = self._redis.register_script(_CLAIM.text)
             self._leave = self._redis.register_script(_LEAVE.text)
+            self._next_message = RedisWait(
+                self._redis, clock, retry_seconds=self._retry_seconds, answer_within=answer_within
+            )
         except BaseException:
             self.drop()
             raise
@@ -256,15 +256,15 @@ class RedisConnection:
         if queue is None:
             wait_readable(wake, seconds=self._lease / 3)
             return []
-        if self._blocking_since is None:
+        if not self._next_message.waiting:
             claimed = self._claim_ready(queue)
             if claimed:
                 return claimed
             if self._prefetch <= len(self._unacked):
                 wait_readable(wake, seconds=self._retry_seconds)
                 return []
-            self._block(queue)
-        self._wait(wake)
+            self._next_message.begin(self._key(queue), self._consumer_keys(queue, self._owner)[2])
+        self._next_message.wait(wake)
         return []
 
     def _claim_ready(self, queue: str) -> list[Received]:
@@ -302,31 +302,6 @@ class RedisConnection:
             self._redis.set(self._alive(queue), 1, px=self._lease_ms)
         self._bind(bindings, self._bindings)
 
-    def _block(self, queue: str) -> None:
-        """Have Redis answer as soon as there is a message; it moves to our own list with the same stroke."""
-        if self._blocking is None:
-            self._blocking = self._redis.connection_pool.get_connection()
-            self._blocking.send_command("CLIENT", "ID")
-            self._blocking_id = int(self._blocking.read_response())
-        source, arriving = self._key(queue), self._consumer_keys(queue, self._owner)[2]
-        self._blocking.send_command("BLMOVE", source, arriving, "RIGHT", "LEFT", self._retry_seconds)
-        self._blocking_since = self._clock.monotonic()
-
-    def _wait(self, wake: int) -> None:
-        descriptor = self._blocking._sock.fileno()  # noqa: SLF001 - redis-py has no public name for it
-        wait_readable(descriptor, wake, seconds=self._answer_within)
-        if wait_readable(descriptor, seconds=0):
-            self._blocking_since = None
-            try:
-                self._blocking.read_response()
-            except redis.exceptions.OutOfMemoryError:  # it moves nothing then; claiming does, and is tried again soon
-                wait_readable(wake, seconds=self._retry_seconds)
-        elif (
-            self._blocking_since is not None
-            and self._clock.monotonic() - self._blocking_since > self._retry_seconds + self._answer_within
-        ):
-            raise TimeoutError("Redis did not answer")
-
     def ack(self, tags: Sequence[tuple[int, int]]) -> None:
         """Forget those tags that this consumer gave out."""
         mine = [tag for serial, tag in tags if serial == self._serial and tag in self._unacked]
@@ -344,9 +319,7 @@ class RedisConnection:
     def close(self) -> None:
         """Give back what was not acknowledged, or remove the tap, and close."""
         try:
-            if self._blocking_since is not None:  # a move that happened after we left would hide a message for good
-                self._redis.client_unblock(self._blocking_id)
-                self._blocking.read_response()
+            self._next_message.end()
             if self._tapped and self._queue is not None:
                 self._remove_tap(self._queue, self._tapped)
             elif self._queue is not None:
@@ -362,7 +335,6 @@ class RedisConnection:
     def drop(self) -> None:
         """Close without a word."""
         with contextlib.suppress(redis.RedisError, OSError, AttributeError, KeyError):
-            if self._blocking is not None:
-                self._blocking.disconnect()
-                self._redis.connection_pool.release(self._blocking)
+            self._next_message.drop()
+        with contextlib.suppress(redis.RedisError, OSError, AttributeError, KeyError):
             self._transport.close_connection(self._transport)
