@@ -18,7 +18,7 @@ FUNCTION_P95_LINES = 18
 # Figures that are not at their goal yet. A number here may only fall; at its goal it is taken out.
 STILL = {
     "pronoun bindings": 1,
-    "long test files": 13,
+    "long test files": 4,
 }
 
 REMEDIES = {

@@ -1,184 +1,36 @@
-"""Providers as they really behave: each trouble really strikes, nothing wrong is committed, and all is read after it."""
+"""A table of bad answers: what follows from each."""
 
 from __future__ import annotations
 
-import asyncio
-import random
 import re
-import ssl
-import subprocess
-import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 from harness import expected
-from inprocess import History, Polled, polling
-from structlog.testing import capture_logs
+from inprocess import History, polling
+from rigs.provider_faults import SETTINGS, SOURCES, STAGES, Stage, stage
 
 from bridge.domain.errors import BridgeError, Permanent, Transient, Unauthorized
 from bridge.domain.event import Event
 from bridge.http.errors import NotFound, ProviderError, RequestRejected, Throttled, TooLarge
 from bridge.simulator import Simulator, SimulatorSettings
 from bridge.simulator.fault_catalogue import FAULTS
-from bridge.sources.marketingcloud import client as marketingcloud
-from bridge.sources.spacivox import source as spacivox
 from bridge.testing.fakes import Jumping
 
 pytestmark = pytest.mark.faults
 
-SOURCES = ("city", "drops", "journeys")
-SILENCE = 0.5
+
 MIB = 1 << 20
-
-SETTINGS: dict[str, dict[str, Any]] = {
-    "city": {"timeout": "500ms", "interval": "30s", "page_size": 20},
-    "drops": {"interval": "60s", "lookback": "48h"},
-    "journeys": {"page_size": 3},
-}
-
-
-@pytest.fixture(autouse=True)
-def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait a moment for an answer, not half a minute; GovDelivery's patience is a setting."""
-    for module in (spacivox, marketingcloud):
-        monkeypatch.setattr(module, "_LIMITS", replace(module._LIMITS, read=SILENCE, total=2.0))
-
-
-# --- the stage --------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Stage:
-    """A source that has seen a small world, and what is going to move in it."""
-
-    polled: Polled
-    simulator: Simulator
-    time: Jumping
-    move: Callable[[], object]
-    logs: list[Any]
-    names: dict[str, str] = field(default_factory=dict)
-
-    async def poll(self) -> float:
-        """Poll, and let as much time pass as the service would wait."""
-        wait = await self.polled.poll()
-        error = self.polled.error
-        assert error is None or isinstance(error, BridgeError), repr(error)
-        if not isinstance(error, BridgeError):
-            assert self.polled.states[-1] == ("ok", None)
-        else:
-            assert self.polled.states[-1][0] in {"failing", "stalled"}
-            assert self.polled.states[-1][1] == str(error)
-        self.time.ahead += wait
-        return wait
-
-    async def differences(self) -> dict[str, Any]:
-        """Return what was committed otherwise than the provider has shown it."""
-        shown, committed = expected(self.simulator), await self.polled.histories()
-        return {
-            subject: (shown.get(subject), committed.get(subject))
-            for subject in sorted({*shown, *committed})
-            if shown.get(subject) != committed.get(subject)
-        }
-
-    async def complete(self, *, all_shown: bool = True) -> None:
-        """Poll on until everything was shown and committed."""
-        deadline = time.monotonic() + 10
-        while True:
-            await self.poll()
-            left = self.simulator.unseen() if all_shown else []
-            if not left and not await self.differences() and self.polled.error is None:
-                return
-            assert time.monotonic() < deadline, (left, await self.differences(), self.polled.error)
-            if self.polled.error is not None:
-                await asyncio.sleep(0.02)  # a door that is shut for a while opens by the real clock
-            self.time.ahead += 700
-
-    def check_log(self) -> None:
-        """Nothing was ever logged that nobody had expected."""
-        for line in self.logs:
-            assert line["event"] != "intake.cannot_describe_resource", line
-            assert "the source failed with" not in str(line.get("reason")), line
-
-
-def city(simulator: Simulator) -> tuple[Callable[[], object], dict[str, str]]:
-    """Place messages of many and of few recipients, a call, and older ones that fill several pages of the list."""
-    world, now = simulator.world, simulator.time.now()
-    big = world.add_message("sms", 120, status="sending", recipient_status="sent", at=now - 100)
-    for index in range(5):
-        world.move(big.recipient(index), "failed", error="no such number")
-    small = world.add_message("sms", 2, status="sending", recipient_status="sending", at=now - 50)
-    call = world.add_message("voice", 3, status="sending", recipient_status="sending", at=now - 40)
-    for number in range(25):
-        world.add_message("sms", 1, status="completed", recipient_status="sent", at=now - 200 - number)
-
-    def move() -> None:
-        world.move(big.recipient(7), "failed", error="out of credit")
-        world.move(big.recipient(110), "failed")
-        world.move(small.recipient(0), "sent")
-        world.move(call.recipient(0), "sent", detail="human")
-        world.move(call.recipient(1), "failed", detail="busy")
-
-    return move, {"big": big.path, "small": small.path, "call": call.path}
-
-
-def drops(simulator: Simulator) -> tuple[Callable[[], object], dict[str, str]]:
-    """Place voicemail drops of two days."""
-    world, now = simulator.world, simulator.time.now()
-    records = [world.add_drop(state=0, at=now - 10 - number * 7 * 3600) for number in range(5)]
-
-    def move() -> None:
-        world.move_drop(records[0], 1)
-        world.move_drop(records[1], 2)
-        world.move_drop(records[4], 3)
-        world.add_drop(state=0)
-
-    return move, {"newest": records[0].path, "oldest": records[4].path}
-
-
-def journeys(simulator: Simulator) -> tuple[Callable[[], object], dict[str, str]]:
-    """Place more events than a page has."""
-    world = simulator.world
-    first, *_ = [world.add_send_event(code=24) for _ in range(7)]
-
-    def move() -> None:
-        for code in (45, 25, 139, 1, 24):
-            world.add_send_event(code=code)
-
-    return move, {"first": first.path}
-
-
-STAGES = {"city": city, "drops": drops, "journeys": journeys}
-
-
-@asynccontextmanager
-async def stage(source: str, folder: Path, *, unpolled: bool = False, **settings: Any) -> AsyncIterator[Stage]:
-    """Give a source that has seen all there is; a `unpolled` one was never polled."""
-    clock = Jumping()
-    with capture_logs() as logs:
-        async with (
-            Simulator(SimulatorSettings.still(), clock.world) as simulator,
-            polling(source, simulator, folder, clock.clock, **(SETTINGS[source] | settings)) as polled,
-        ):
-            move, names = STAGES[source](simulator)
-            staged = Stage(polled, simulator, clock, move, logs, names)
-            if not unpolled:
-                await staged.complete()
-            yield staged
-            staged.check_log()
 
 
 def is_prefix(committed: dict[str, History], shown: dict[str, History]) -> bool:
     """Whether nothing was committed that the provider had not shown, and in that order."""
     return all(shown.get(subject, [])[: len(history)] == history for subject, history in committed.items())
 
-
-# --- the table --------------------------------------------------------------------------------------------------------
 
 MAX_POLLS = 15
 NOTHING, EVERYTHING, OTHERS, SOME = "nothing", "everything", "all but the struck", "what was readable"
@@ -220,7 +72,6 @@ REFUSES = "refuses the credentials|token request was refused"
 NOT_FOLLOWED = "a redirect: not followed, the token stays here"
 BROKE = "the connection broke before the answer was complete"
 IN_TIME = "no complete answer within the time allowed"
-
 # Trouble that concerns a provider as a whole: what it is met with, what is said of it, how long the source keeps quiet.
 WHOLE: list[tuple[str, str, type[BridgeError], str, dict[str, Any]]] = [
     ("http_500", "a 500 is waited out", Transient, "500, the provider failed", {}),
@@ -277,7 +128,6 @@ WHOLE: list[tuple[str, str, type[BridgeError], str, dict[str, Any]]] = [
     ("broken_status_line", "what is not HTTP is a failure", Transient, "not HTTP", {}),
     ("refused", "a refused connection is tried again", Transient, "cannot connect", {"value": 0.3}),
 ]
-
 # Oddities that an able client reads through.
 HARMLESS: list[tuple[str, str, dict[str, Any]]] = [
     ("huge_header", "a header of 70 kB is read", {}),
@@ -305,7 +155,6 @@ HARMLESS: list[tuple[str, str, dict[str, Any]]] = [
         {"says": "no identity|without an id|that say nothing"},
     ),
 ]
-
 CITY = [
     Row("city", "a message that fails does not stop the others", "http_500", OTHERS, says="{big}: 500", where="{big}\\?$"),
     Row("city", "a message that is not found does not stop the others", "not_found", OTHERS, says="{big}: 404", where="{big}\\?$"),
@@ -361,7 +210,6 @@ CITY = [
     Row("city", "a storm of resets is ridden out", "reset", SOME, share=0.4, polls=6),
     Row("city", "a storm of 500 is ridden out", "http_500", SOME, share=0.4, polls=6),
 ]  # fmt: skip
-
 DROPS = [
     Row("drops", "a small body that unpacks to very much is refused", "gzip_bomb", NOTHING, raises=TooLarge, says="32 MiB", value=40 * MIB, polls=1),
     Row("drops", "a window that the provider calls too long (400) is asked for in halves", "window_400", value=280),
@@ -375,7 +223,6 @@ DROPS = [
     Row("drops", "a storm of 429 is waited out, and what gets through counts", "too_many", SOME, share=0.5, value=3, polls=10),
     Row("drops", "a storm of resets is ridden out", "reset", SOME, share=0.5, polls=8),
 ]  # fmt: skip
-
 JOURNEYS = [
     Row("journeys", "a small body that unpacks to very much is refused", "gzip_bomb", NOTHING, raises=TooLarge, says="32 MiB", value=40 * MIB, polls=1),
     Row("journeys", "a watermark that counts as included repeats nothing", "inclusive_start"),
@@ -414,7 +261,6 @@ JOURNEYS = [
     Row("journeys", "a storm of 429 is waited out, and what gets through counts", "too_many", SOME, share=0.5, value=3, polls=10),
     Row("journeys", "a storm of resets is ridden out", "reset", SOME, share=0.5, polls=8),
 ]  # fmt: skip
-
 ROWS = [
     *(
         Row(source, promise, fault, NOTHING, raises=raises, says=says, **more)
@@ -492,9 +338,6 @@ async def check_committed(row: Row, scene: Stage, before: dict[str, History], wh
         assert not any(subject.startswith(applied[0]) for subject in news)
         left = [path for path in scene.simulator.unseen() if not path.startswith(applied[0])]
         assert not left
-
-
-# --- what the table cannot say ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -632,238 +475,3 @@ async def test_own_clock_wrong_by_an_hour_sees_everything_soon(source, skew, tmp
             # A message made an hour ago, as it seems, is looked at each three minutes; yesterday's drops each ten.
             assert ours.ahead - began < (700 if source == "drops" else 300)
         assert await polled.histories() == expected(simulator)
-
-
-# --- where credentials must not go ------------------------------------------------------------------------------------
-
-
-@asynccontextmanager
-async def foreign_server() -> AsyncIterator[tuple[str, list[web.BaseRequest]]]:
-    """Give another origin, and all that arrives there."""
-    came: list[web.BaseRequest] = []
-
-    async def take(request: web.BaseRequest) -> web.StreamResponse:
-        came.append(request)
-        return web.json_response([])
-
-    runner = web.ServerRunner(web.Server(take))
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}", came
-    finally:
-        await runner.cleanup()
-
-
-@pytest.mark.parametrize(
-    ("source", "fault", "where"),
-    [
-        ("city", "next_elsewhere", ""),
-        ("city", "redirect_elsewhere", ""),
-        ("drops", "redirect_elsewhere", ""),
-        ("journeys", "redirect_elsewhere", "^/messaging"),
-        ("journeys", "redirect_elsewhere", "^/v2/token"),
-    ],
-)
-async def test_cross_origin_link_is_refused_and_receives_no_token(source, fault, where, tmp_path):
-    async with foreign_server() as (origin, came), stage(source, tmp_path, unpolled=True) as scene:
-        scene.simulator.switch_on(fault, value=origin, path=where)
-        for _ in range(3):
-            await scene.poll()
-        assert scene.simulator.board.applied[fault] > 0
-        assert not came
-        scene.simulator.switch_off()
-        await scene.complete()
-        assert not came
-
-
-async def test_with_rest_url_given_a_token_goes_nowhere_else(tmp_path):
-    async with foreign_server() as (origin, came), stage("journeys", tmp_path, unpolled=True) as scene:
-        config = scene.polled.settings.model_copy(update={"rest_url": scene.simulator.url})
-        scene.polled.source._rest._tokens._rest_url = config.rest_url
-        scene.simulator.switch_on("rest_url_elsewhere", value=f"{origin}/")
-        await scene.poll()
-        assert scene.simulator.board.applied["rest_url_elsewhere"] > 0
-        assert scene.polled.error is None
-        assert not came
-        await scene.complete()
-
-
-# --- names and certificates -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("source", "key"), [("city", "url"), ("drops", "url"), ("journeys", "auth_url"), ("journeys", "rest_url")]
-)
-async def test_unresolvable_host_is_named_and_retried(source, key, tmp_path):
-    async with stage(source, tmp_path, unpolled=True, **{key: "http://tms.invalid"}) as scene:
-        for _ in range(2):
-            await scene.poll()
-            assert isinstance(scene.polled.error, Transient)
-            assert "host name cannot be resolved" in str(scene.polled.error)
-        assert not await scene.polled.histories()
-
-
-def openssl(folder: Path, *arguments: str) -> None:
-    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True, timeout=60)
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make an authority, and what it signed: a good certificate, an expired one, one for another host; and an unknown issuer's."""
-    folder = tmp_path_factory.mktemp("certificates")
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    openssl(folder, "req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=Test CA")
-    (folder / "index.txt").touch()
-    (folder / "serial").write_text("01")
-    (folder / "ca.conf").write_text(
-        "[ca]\ndefault_ca=d\n[d]\ndatabase=index.txt\nserial=serial\nnew_certs_dir=.\ndefault_md=sha256\n"
-        "policy=p\ncopy_extensions=copy\nunique_subject=no\n[p]\ncommonName=supplied\n"
-    )
-    for name, host, start, end in (
-        ("good", "localhost", "20200101000000Z", "20490101000000Z"),
-        ("expired", "localhost", "20200101000000Z", "20210101000000Z"),
-        ("not yet valid", "localhost", "20480101000000Z", "20490101000000Z"),
-        ("other host", "tms.example.com", "20200101000000Z", "20490101000000Z"),
-    ):
-        openssl(folder, "req", *key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={host}",
-                "-addext", f"subjectAltName=DNS:{host}")  # fmt: skip
-        openssl(folder, "ca", "-batch", "-config", "ca.conf", "-cert", "ca.pem", "-keyfile", "ca.key", "-notext",
-                "-in", f"{name}.csr", "-out", f"{name}.pem", "-startdate", start, "-enddate", end)  # fmt: skip
-    openssl(folder, "req", "-x509", *key, "-keyout", "self-signed.key", "-out", "self-signed.pem", "-days", "2",
-            "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost")  # fmt: skip
-    return folder
-
-
-@asynccontextmanager
-async def encrypted(certificates: Path, name: str, target: str) -> AsyncIterator[tuple[str, list[bytes]]]:
-    """Put a certificate before a simulator; give its address and all that was said to it."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificates / f"{name}.pem", certificates / f"{name}.key")
-    said: list[bytes] = []
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, keep: list[bytes] | None) -> None:
-        try:
-            while data := await reader.read(1 << 16):
-                if keep is not None:
-                    keep.append(data)
-                writer.write(data)
-                await writer.drain()
-        except OSError:
-            pass
-        finally:
-            writer.close()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        host, _, port = target.removeprefix("http://").rpartition(":")
-        inner_reader, inner_writer = await asyncio.open_connection(host, int(port))
-        for direction in (pass_on(reader, inner_writer, said), pass_on(inner_reader, writer, None)):
-            tasks.add(asyncio.ensure_future(direction))
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-    try:
-        yield f"https://localhost:{server.sockets[0].getsockname()[1]}", said
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-UNTRUSTED = ["self-signed", "expired", "not yet valid", "other host"]
-
-
-@pytest.mark.parametrize("certificate", UNTRUSTED)
-async def test_a_certificate_that_proves_nothing_gets_no_token(certificate, certificates, tmp_path):
-    clock = Jumping()
-    async with (
-        Simulator(SimulatorSettings.still(), clock.world) as simulator,
-        encrypted(certificates, certificate, simulator.url) as (url, said),
-        polling(
-            "city", simulator, tmp_path, clock.clock, url=url, ca_file=str(certificates / "ca.pem"), interval="30s"
-        ) as polled,
-    ):
-        STAGES["city"](simulator)
-        for _ in range(2):
-            clock.ahead += await polled.poll()
-            assert isinstance(polled.error, Transient)
-            assert "its certificate is not trusted: " in str(polled.error)
-        assert not said
-        assert not await polled.histories()
-
-
-@pytest.mark.parametrize(("source", "key"), [("drops", "url"), ("journeys", "auth_url"), ("journeys", "rest_url")])
-async def test_no_source_trusts_a_certificate_that_nobody_signed(source, key, certificates, tmp_path):
-    clock = Jumping()
-    async with (
-        Simulator(SimulatorSettings.still(), clock.world) as simulator,
-        encrypted(certificates, "self-signed", simulator.url) as (url, said),
-        polling(source, simulator, tmp_path, clock.clock, **(SETTINGS[source] | {key: url})) as polled,
-    ):
-        await polled.poll()
-        assert isinstance(polled.error, Transient)
-        assert "certificate is not trusted" in str(polled.error)
-        assert not said
-
-
-async def test_a_certificate_of_the_configured_authority_is_trusted(certificates, tmp_path):
-    clock = Jumping()
-    async with (
-        Simulator(SimulatorSettings.still(), clock.world) as simulator,
-        encrypted(certificates, "good", simulator.url) as (url, said),
-        polling(
-            "city", simulator, tmp_path, clock.clock, url=url, ca_file=str(certificates / "ca.pem"), interval="30s"
-        ) as polled,
-    ):
-        STAGES["city"](simulator)
-        await polled.poll()
-        assert polled.error is None
-        assert await polled.histories() == expected(simulator) != {}
-        assert said
-
-
-@pytest.mark.parametrize("source", ["city", "drops"])
-async def test_a_server_that_does_not_speak_tls_gets_no_token(source, tmp_path):
-    async with foreign_server() as (origin, came):
-        async with stage(source, tmp_path, unpolled=True, url=origin.replace("http:", "https:")) as scene:
-            await scene.poll()
-            assert isinstance(scene.polled.error, Transient)
-            assert "no encrypted connection came about" in str(scene.polled.error)
-        assert not came
-
-
-# --- everything at once -----------------------------------------------------------------------------------------------
-
-# What a provider says differently stays said, so that no truth could be held against it.
-REPORTED = {"no_identity", "status_null", "unknown_status", "other_category", "fields_null", "fields_absent"}
-# A change that is shown in an answer of a poll that then fails, and is taken back before the next, is seen by nobody.
-TO_AND_FRO = {"regress", "reopen", "cancelling_changes", "late_bounce", "stale_answer"}
-SLOW = {"never_answers", "headers_only", "endless_pages", "gzip_bomb", "huge_body", "refused", "retry_after_absurd"}
-FOR_GOOD = {"vanished_message", "rest_url_elsewhere"}
-
-
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("source", SOURCES)
-async def test_random_faults_over_forty_polls_lose_and_repeat_nothing(source, seed, tmp_path):
-    rng = random.Random(f"{source}/{seed}")
-    usable = sorted(set(FAULTS) - REPORTED - TO_AND_FRO - SLOW - FOR_GOOD)
-    async with stage(source, tmp_path) as scene:
-        world = scene.simulator.world
-        for number in range(40):
-            scene.simulator.switch_off()
-            for fault in rng.sample(usable, 6):
-                scene.simulator.switch_on(fault, share=0.3, value=0.02 if fault.startswith("slow") else None)
-            match source:
-                case "city":
-                    world.move(world.find(scene.names["big"])[0].recipient(20 + number), "failed")
-                case "drops":
-                    world.add_drop(state=number % 4)
-                case "journeys":
-                    world.add_send_event()
-            await scene.poll()
-        assert len(scene.simulator.board.applied) >= 10
-        scene.simulator.switch_off()
-        await scene.complete()
-        assert sum(map(len, (await scene.polled.histories()).values())) > 40

@@ -1,0 +1,203 @@
+"""A Spacivox account that answers what each test says, and the bridge's source before it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+
+from aiohttp import web
+from catalogue import CATALOGUE
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
+
+from bridge.domain.catalogue import Catalogue
+from bridge.domain.clock import Clock
+from bridge.http.response import Response
+from bridge.ingest.intake import Intake
+from bridge.protocols.ledger import Commit, JournalState, Lease
+from bridge.protocols.source import Page
+from bridge.sources.spacivox import Spacivox, SpacivoxSettings, plugin
+from bridge.sources.spacivox.records import RECORDS
+
+TOKEN = "0a1b2c3d4e5f"
+NOW = datetime(2015, 1, 6, 12, 0, tzinfo=UTC)
+DAY = timedelta(days=1)
+VOICEMAIL = RECORDS["voicemail_drop"]
+
+
+@dataclass
+class Time:
+    """A clock that moves only when somebody sleeps, or a test says so."""
+
+    now: datetime = NOW
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += timedelta(seconds=max(0.0, seconds))
+        await asyncio.sleep(0)
+
+    def passes(self, **span) -> None:
+        self.now += timedelta(**span)
+
+    @cached_property
+    def clock(self) -> Clock:
+        return Clock(lambda: self.now, self.monotonic, self.sleep, random.Random(7))
+
+    def monotonic(self) -> float:
+        return (self.now - NOW).total_seconds()
+
+
+@dataclass
+class Memory:
+    """A ledger for one source that remembers as long as the test lasts."""
+
+    entries: dict[str, str] = field(default_factory=dict)
+    histories: dict = field(default_factory=dict)
+    bodies: list[bytes] = field(default_factory=list)
+
+    async def cursor(self, source):
+        return dict(self.entries)
+
+    async def watched(self, source):
+        return []
+
+    async def journal(self, source):
+        return JournalState()
+
+    async def read(self, source, after, limit):
+        return []
+
+    async def last_seen(self, source, keys, retention):
+        return [self.histories.get(key) for key in keys]
+
+    async def commit(self, lease, commit: Commit) -> int:
+        self.histories |= {change.key: change.history for change in commit.statuses}
+        self.bodies += [event.body for event in commit.events]
+        self.entries |= {name: value for name, value in commit.cursor.items() if value is not None}
+        for name in [name for name, value in commit.cursor.items() if value is None]:
+            self.entries.pop(name, None)
+        return len(self.bodies)
+
+    @property
+    def events(self):
+        catalogue = Catalogue((*CATALOGUE, *plugin.events))
+        return [catalogue.read(body) for body in self.bodies]
+
+    @property
+    def said(self):
+        return [(event.subject.rpartition("/")[2], event.topic, str(event.data.transition)) for event in self.events]
+
+
+@dataclass
+class Vendor:
+    """Spacivox as its page has it, with what each test makes of it."""
+
+    records: list = field(default_factory=list)
+    inclusive: bool = True
+    widest: timedelta | None = None
+    refusal: int = 504
+    broken: set[str] = field(default_factory=set)
+    """Days of which nothing can be had."""
+    forbidden: set[str] = field(default_factory=set)
+    silent: set[str] = field(default_factory=set)
+    """Days of which nothing is answered at all."""
+    wait: str | None = None
+    """The `Retry-After` of a refusal."""
+    throttled_at: int = 0
+    """The request, counted from 1, that is answered with a wish for fewer."""
+    throttled: set[str] = field(default_factory=set)
+    """Days of which each request is answered with a wish for fewer."""
+    answer: web.Response | None = None
+    raw: bytes | None = None
+    requests: list[web.Request] = field(default_factory=list)
+    url: str = ""
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append(request)
+        if request.headers.get("Authorization") != f"Bearer {TOKEN}" or request.path in self.forbidden:
+            return web.json_response({"error": "forbidden"}, status=403)
+        if self.answer is not None:
+            return web.Response(body=self.answer.body, status=self.answer.status, headers=self.answer.headers)
+        if not {"start", "end"} <= set(request.query):
+            return web.Response(status=400)
+        since, until = (datetime.fromisoformat(request.query[name]) for name in ("start", "end"))
+        if self._within(self.silent, since, until):
+            request.transport.close()
+        if self._within(self.throttled, since, until) or len(self.requests) == self.throttled_at:
+            return web.Response(status=429)
+        return await self._refusal(since, until) or self._listing(request, since, until)
+
+    async def _refusal(self, since, until) -> web.Response | None:
+        if self.widest is not None and until - since > self.widest:
+            if not self.refusal:
+                await asyncio.sleep(30)
+            headers = {} if self.wait is None else {"Retry-After": self.wait}
+            return web.Response(status=self.refusal, text="<html>too much</html>", headers=headers)
+        return web.Response(status=500) if self._within(self.broken, since, until) else None
+
+    @staticmethod
+    def _within(days, since, until) -> bool:
+        return any(since < datetime.fromisoformat(f"{day}T12:00:00Z") < until for day in days)
+
+    def _listing(self, request, since, until) -> web.Response:
+        if self.raw is not None:
+            return web.Response(body=self.raw, content_type="application/json")
+        return web.json_response([poller for poller in self.records if self._fits(poller, since, until, request.query)])
+
+    def _fits(self, record, since, until, query) -> bool:
+        if "team" in query and str(record.get("team")) != query["team"]:
+            return False
+        when = datetime.fromisoformat(record["timestamp"])
+        return since <= when <= until if self.inclusive else since < when < until
+
+    def spans(self) -> list[timedelta]:
+        return [
+            datetime.fromisoformat(poller.query["end"]) - datetime.fromisoformat(poller.query["start"])
+            for poller in self.requests
+        ]
+
+
+def stamp(when: datetime) -> str:
+    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def record(number=1, state=0, when=NOW - timedelta(hours=1), /, **more):
+    fields = {"campaign": 1, "id": number, "job": 1, "number": "+33612345678", "reference": "123456"}
+    return {**fields, "state": state, "team": 1, "timestamp": stamp(when), **more}
+
+
+@dataclass
+class Bridge:
+    """A source, the intake before it, and a memory behind it."""
+
+    source: Spacivox
+    memory: Memory
+    time: Time
+
+    async def poll(self):
+        clock = self.time.clock
+        return await Intake("drops", "spacivox", self.source, self.memory, clock).poll(Lease("drops", "me", 1, 30))
+
+    async def pages(self) -> list[Page]:
+        own = {key: value for key, value in self.memory.entries.items() if not key.startswith("~")}
+        return [page async for page in self.source.pages(own, [])]
+
+
+def _source(respond, time: Time | None = None, **options) -> Spacivox:
+    """Return a source whose answers are made without a server: for thousands of polls."""
+    time = time or Time()
+    values = {"type": "spacivox", "url": "http://x.example", "token": TOKEN, **options}
+
+    class Direct(Spacivox):
+        async def _ask(self, listing, start, end):
+            body = respond(start, end)
+            what = f"GET {listing.record.path}"
+            if isinstance(body, Exception):
+                raise body
+            return Response(
+                what, 200, body, time.now, time.now, URL("http://x.example"), CIMultiDictProxy(CIMultiDict())
+            )
+
+    return Direct("drops", SpacivoxSettings.model_validate(values), time.clock)
