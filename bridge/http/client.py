@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Annotated, Any, Protocol
 
 import aiohttp
@@ -25,9 +25,9 @@ from bridge.http.headers import requested_wait
 from bridge.http.lenient import head_limits
 from bridge.http.limiter import Limiter
 from bridge.http.response import MAX_CACHED_URLS, RequestFailure, Response
-from bridge.http.status import NOT_MODIFIED_STATUS, is_client_error, is_redirect, is_success
+from bridge.http.status import NOT_MODIFIED_STATUS, OK_STATUS, is_client_error, is_redirect, is_success
 from bridge.http.tls import NO_TLS, ReloadingContext, Tls, tls_reason
-from bridge.protocols.request_context import bind, current
+from bridge.protocols.request_context import bind_slot, current
 
 _MIB = 1024 * 1024
 _RETRY_AFTER_CAP_SECONDS = 3600.0
@@ -180,11 +180,11 @@ class HttpClient:
             headers |= validators(known)
         request = HttpRequest(what, method, url, self.origin, known)
 
-        def ask() -> Awaitable[Response | RequestFailure]:
-            return self._ask(request, headers, value)
-
         transport: Transport | None = current().transport
-        answer = await (ask() if transport is None else transport.send(request, ask))
+        if transport is None:
+            answer = await self._ask(request, headers, value)
+        else:
+            answer = await transport.send(request, partial(self._ask, request, headers, value))
         if isinstance(answer, RequestFailure):
             return answer
         if known is not None and answer.status == NOT_MODIFIED_STATUS:
@@ -201,7 +201,7 @@ class HttpClient:
         asked = self._clock.now()
         try:
             self._check_lease()
-            bind(slot=slot)
+            bind_slot(slot)
             async with session.request(
                 request.method, request.url, headers=headers, json=value, allow_redirects=False, ssl=secure
             ) as response:
@@ -216,9 +216,14 @@ class HttpClient:
             return RequestFailure(
                 TooLarge(f"{request.what}: the answer is larger than {size} MiB; ask for less at once")
             )
-        return Response(request.what, response.status, body, asked, self._clock.now(), request.url, response.headers)
+        return Response(
+            request.what, response.status, body, asked, self._clock.now(), request.url, response.headers,
+            on_forget=self._memory.forget,
+        )  # fmt: skip
 
     def _check_status(self, answer: Response, *, ready_only: bool) -> RequestFailure | None:
+        if answer.status == OK_STATUS:  # nearly every answer
+            return None
         after = requested_wait(answer.headers, answer.status, self._clock.now())
         after = after if after is None else min(after, _RETRY_AFTER_CAP_SECONDS)
         failure = _check_status(answer, after, ready_only=ready_only)

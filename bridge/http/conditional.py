@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import replace
-from functools import partial
 
 from aiohttp import hdrs
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -12,6 +11,7 @@ from yarl import URL
 
 from bridge.http.headers import http_date
 from bridge.http.response import Response
+from bridge.http.status import OK_STATUS
 
 _STRONG_AFTER_SECONDS = 60.0
 
@@ -35,16 +35,18 @@ class ConditionalCache:
         """Keep an answer that allows conditional requests; return it with the means to forget it."""
         self._drop(url)
         body = answer.body
-        if answer.status != 200 or not body or len(body) > self._limit // 4 or not validators(answer):  # noqa: PLR2004 - HTTP
+        if answer.status != OK_STATUS or not body or len(body) > self._limit // 4 or not validators(answer):
             return answer
-        kept = replace(answer, forget=partial(self._forget, url, body))
-        self._answers[url] = kept
+        if answer.on_forget is None:  # it comes from a transport
+            answer = replace(answer, on_forget=self.forget)
+        self._answers[url] = answer
         self._size += len(body)
         while self._size > self._limit:
             self._drop(next(iter(self._answers)))
-        return kept
+        return answer
 
-    def _forget(self, url: URL, body: bytes) -> None:
+    def forget(self, url: URL, body: bytes) -> None:
+        """Forget the answer of a URL, unless a newer one with another body is kept by now."""
         kept = self._answers.get(url)
         if kept is not None and kept.body is body:
             self._drop(url)

@@ -206,7 +206,9 @@ class GuardedClient:
                 endpoint.name,
                 response.status,
                 text[:MAX_ANSWER_BYTES],
-                requested_wait(response.headers, response.status, self._clock.now()),
+                None
+                if is_success(response.status)
+                else requested_wait(response.headers, response.status, self._clock.now()),
             )
 
     async def check_connectivity(self, endpoint: Endpoint) -> None:

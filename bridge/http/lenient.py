@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -42,12 +42,15 @@ class LenientParser:
     With `status_counts`, an answer is complete as soon as its status is known, whatever follows: `cut_off` returns it.
     """
 
-    def __init__(self, make: Callable[[], Any], *, status_counts: bool, on_incomplete: Callable[[], None]) -> None:
-        """Prepare; `make` returns a parser, and `on_incomplete` is called if a status came without its whole head."""
-        self._make = make
-        self._parser = make()
+    __slots__ = (
+        "_error", "_handler", "_is_ignored", "_is_read", "_parser", "_raw", "_status_counts",
+    )  # fmt: skip
+
+    def __init__(self, handler: LenientHandler, parser: Any, *, status_counts: bool) -> None:
+        """Prepare to read the next answer of a connection by `parser`, the library's."""
+        self._handler = handler
+        self._parser = parser
         self._status_counts = status_counts
-        self._on_incomplete = on_incomplete
         self._raw = bytearray()
         """The head as far as it came, if it did not come at once."""
         self._error: Exception | None = None
@@ -105,7 +108,7 @@ class LenientParser:
             raise error
         if len(self._raw) >= MAX_HEAD_BYTES and not head.is_framed:
             return self._without_body(head)
-        self._parser = self._make()
+        self._parser = self._handler.new_parser()
         try:
             result = self._parse(head.data + rest)
         except Exception:
@@ -116,9 +119,9 @@ class LenientParser:
         return result
 
     def _without_body(self, head: PlainHead) -> ParserResult:
-        self._end_head()
         self._is_ignored = True
-        self._parser = self._make()
+        self._end_head()
+        self._parser = self._handler.new_parser()
         return self._parse(head.bodiless)
 
     def _note_incomplete(self, data: bytes) -> None:
@@ -126,11 +129,13 @@ class LenientParser:
         if len(self._raw) > MAX_HEAD_BYTES:
             self._error = ValueError("the head of the answer has no end")
         if self._status_counts and plain_head.has_status(bytes(self._raw[:_STATUS_BYTES])):
-            self._on_incomplete()
+            self._handler.start_head_timer()
 
     def _end_head(self) -> None:
         self._is_read = True
         self._raw.clear()
+        if not self._is_ignored:
+            self._handler.read_directly(self._parser)
 
 
 def _is_final(message: Message) -> bool:
@@ -147,20 +152,25 @@ class LenientHandler(ResponseHandler):
         self._head_timeout = head_timeout
         self._head_timer: asyncio.TimerHandle | None = None
         self._lenient: LenientParser | None = None
+        self._options: dict[str, Any] = {}
 
     def set_response_params(self, **options: Any) -> None:
         """Prepare for the next answer."""
+        if self._head_timer is not None:
+            self._stop_head_timer()
+        self._options = options
+        super().set_response_params(**options)
+        self._parser = self._lenient = LenientParser(self, self._parser, status_counts=self._head_timeout is not None)
 
-        def make() -> Any:
-            ResponseHandler.set_response_params(self, **options)
-            parser, self._parser = self._parser, self._lenient
-            return parser
+    def new_parser(self) -> Any:
+        """Return a parser of the library that has read nothing."""
+        super().set_response_params(**self._options)
+        parser, self._parser = self._parser, self._lenient
+        return parser
 
-        self._stop_head_timer()
-        self._lenient = LenientParser(
-            make, status_counts=self._head_timeout is not None, on_incomplete=self._start_head_timer
-        )
-        self._parser = self._lenient
+    def read_directly(self, parser: Any) -> None:
+        """Let the library's parser read what follows the head."""
+        self._parser, self._lenient = parser, None
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Deliver the status that came if its head did not end, and close."""
@@ -168,7 +178,8 @@ class LenientHandler(ResponseHandler):
         self._cut_off()
         super().connection_lost(exc)
 
-    def _start_head_timer(self) -> None:
+    def start_head_timer(self) -> None:
+        """Wait no longer than the time-out for the rest of a head whose status came."""
         if self._head_timer is None and self._head_timeout is not None:
             self._head_timer = self._loop.call_later(self._head_timeout, self._on_head_timeout)
 

@@ -40,8 +40,8 @@ class Response:
 
     This does not say whether the earlier answer was ever committed.
     """
-    forget: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
-    """Makes the client ask for the whole answer the next time."""
+    on_forget: Callable[[URL, bytes], None] | None = field(default=None, repr=False, compare=False)
+    """Called by `forget` with the URL and the body; None where no client keeps answers."""
 
     def json(self) -> Any:
         """Return the value of the body; raises `ProviderError` that says whether it was HTML, nothing or torn JSON."""
@@ -64,6 +64,11 @@ class Response:
         """Return the error for an answer that cannot be used; the next request asks for the whole answer again."""
         self.forget()
         return ProviderError(f"{self.what}: {why}", status=self.status)
+
+    def forget(self) -> None:
+        """Make the client ask for the whole answer the next time."""
+        if self.on_forget is not None:
+            self.on_forget(self.url, self.body)
 
     def link(self, relation: str) -> str | None:
         """Return the absolute target of a relation of the `Link` header, fit for `HttpClient.get`; None without one."""

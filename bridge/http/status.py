@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+OK_STATUS = 200
 NO_CONTENT_STATUS = 204
 NOT_MODIFIED_STATUS = 304
 GONE_STATUS = 410

@@ -76,6 +76,12 @@ def bind(**changes: Any) -> Token[RequestContext]:
     return _CONTEXT.set(replace(_CONTEXT.get(), **changes))
 
 
+def bind_slot(slot: Slot) -> None:
+    """Set the slot of the request that the task makes now. It is set for each request, so it is done the fast way."""
+    context = _CONTEXT.get()
+    _CONTEXT.set(RequestContext(context.lease, context.share, context.transport, slot))
+
+
 def reset(token: Token[RequestContext]) -> None:
     """Restore the context as it was before the `bind` that returned `token`."""
     _CONTEXT.reset(token)

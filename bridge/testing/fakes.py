@@ -8,9 +8,12 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 
 from bridge.domain.clock import Clock
+from bridge.domain.event import JournalEntry
 from bridge.domain.lifecycle import Lifecycle
+from bridge.protocols.ledger import Commit, JournalState, Key, Lease
 from bridge.protocols.sink import Outgoing
 from bridge.protocols.source import Facts, Observation, Page, Probe, ResourceType
 from bridge.sources.govdelivery.events import (
@@ -169,6 +172,86 @@ class Jumping:
         """Jump over it."""
         self.ahead += max(0.0, seconds)
         await asyncio.sleep(0)
+
+
+@dataclass
+class ManualTime:
+    """Time that passes only when somebody sleeps, or when a test says so. Nothing waits."""
+
+    start: datetime
+    seconds: float = 0.0
+    """How much time has passed."""
+    set_by: float = 0.0
+    """Seconds by which the wall clock was set, forwards or back; `monotonic` does not know of it."""
+    slept: list[float] = field(default_factory=list)
+
+    @property
+    def now(self) -> datetime:
+        """What the wall clock shows."""
+        return self.start + timedelta(seconds=self.seconds + self.set_by)
+
+    @now.setter
+    def now(self, moment: datetime) -> None:
+        self.seconds = (moment - self.start).total_seconds() - self.set_by
+
+    def monotonic(self) -> float:
+        """Return the seconds that have passed."""
+        return self.seconds
+
+    def passes(self, **span: float) -> None:
+        """Let time pass; the arguments are those of `timedelta`."""
+        self.seconds += timedelta(**span).total_seconds()
+
+    async def sleep(self, seconds: float) -> None:
+        """Let so much time pass at once."""
+        self.slept.append(seconds)
+        self.seconds += max(0.0, seconds)
+        await asyncio.sleep(0)
+
+    @cached_property
+    def clock(self) -> Clock:
+        """A clock that shows this time, with a generator of random numbers that repeats itself."""
+        return Clock(now=lambda: self.now, monotonic=self.monotonic, sleep=self.sleep, random=random.Random(7))
+
+
+@dataclass
+class MemoryLedger:
+    """A ledger for one source that lasts as long as a test."""
+
+    entries: dict[str, str] = field(default_factory=dict)
+    histories: dict[Key, str] = field(default_factory=dict)
+    bodies: list[bytes] = field(default_factory=list)
+
+    async def cursor(self, source: str) -> dict[str, str]:
+        """Return the cursor's entries."""
+        return dict(self.entries)
+
+    async def watched(self, source: str) -> list[str]:
+        """Return what an operator named: nothing."""
+        return []
+
+    async def journal(self, source: str) -> JournalState:
+        """Return how much was committed."""
+        return JournalState(committed=len(self.bodies))
+
+    async def read(self, source: str, after: int, limit: int) -> list[JournalEntry]:
+        """Return no entry: what was committed is in `bodies`."""
+        return []
+
+    async def last_seen(self, source: str, keys: Sequence[Key], retention: float) -> list[str | None]:
+        """Return the history of each key."""
+        return [self.histories.get(key) for key in keys]
+
+    async def commit(self, lease: Lease | None, commit: Commit) -> int:
+        """Keep what is committed, whoever asks; return the last position."""
+        self.histories |= {change.key: change.history for change in commit.statuses}
+        self.bodies += [event.body for event in commit.events]
+        for name, value in commit.cursor.items():
+            if value is None:
+                self.entries.pop(name, None)
+            else:
+                self.entries[name] = value
+        return len(self.bodies)
 
 
 @dataclass

@@ -2,52 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
 from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from functools import cached_property
 
 from aiohttp import web
 
-from bridge.domain.clock import Clock
 from bridge.domain.event import Observed
 from bridge.domain.lifecycle import classify
 from bridge.sources.govdelivery import GovDelivery
+from bridge.testing.fakes import ManualTime
 
 TOKEN = "s3cr3t"
 START = datetime(2014, 10, 7, 18, 0, tzinfo=UTC)
 
 
 @dataclass
-class Time:
-    """A clock that moves only when somebody sleeps or a test says so."""
-
-    seconds: float = 0.0
-    set_to: float = 0.0
-    """By how much the wall clock was set, which what counts seconds does not know of."""
-
-    async def sleep(self, seconds: float) -> None:
-        self.seconds += max(0.0, seconds)
-        await asyncio.sleep(0)
-
-    @property
-    def now(self) -> datetime:
-        return START + timedelta(seconds=self.seconds + self.set_to)
-
-    @cached_property
-    def clock(self) -> Clock:
-        return Clock(now=lambda: self.now, monotonic=lambda: self.seconds, sleep=self.sleep, random=random.Random(7))
-
-
-@dataclass
 class Tms:
     """The provider: what stands at each path, as JSON or as a response."""
 
-    time: Time
+    time: ManualTime
     at: dict[str, object] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from datetime import UTC, datetime
 
 from aiohttp import web
 from catalogue import CATALOGUE
 
 from bridge.domain.catalogue import Catalogue
-from bridge.domain.clock import Clock
 from bridge.ingest.intake import Intake
-from bridge.protocols.ledger import Commit, JournalState, Lease
+from bridge.protocols.ledger import Lease
 from bridge.sources.marketingcloud import (
     MarketingCloud,
     plugin,
 )
+from bridge.testing.fakes import ManualTime, MemoryLedger
 
 EXAMPLE = """{"lastEventID": 35774, "count": 1, "messages": [{"statusCode": 24, "statusMessage": "…",
        "eventCategoryType": "TransactionalSendEvents.SMSNotSent", "timestamp": "2018-12-17T13:05:40.947",
@@ -28,55 +26,8 @@ NOW = datetime(2018, 12, 17, 20, 0, tzinfo=UTC)
 PATH = "/messaging/v1/sms/messages/"
 
 
-@dataclass
-class Time:
-    """A clock that moves only when somebody sleeps, or a test says so."""
-
-    now: datetime = NOW
-
-    async def sleep(self, seconds: float) -> None:
-        self.now += timedelta(seconds=max(0.0, seconds))
-        await asyncio.sleep(0)
-
-    def passes(self, **span) -> None:
-        self.now += timedelta(**span)
-
-    def monotonic(self) -> float:
-        return (self.now - NOW).total_seconds()
-
-    @cached_property
-    def clock(self) -> Clock:
-        return Clock(lambda: self.now, self.monotonic, self.sleep, random.Random(7))
-
-
-@dataclass
-class Memory:
-    """A ledger for one source that remembers as long as the test lasts."""
-
-    entries: dict[str, str] = field(default_factory=dict)
-    histories: dict = field(default_factory=dict)
-    bodies: list[bytes] = field(default_factory=list)
-
-    async def cursor(self, source):
-        return dict(self.entries)
-
-    async def watched(self, source):
-        return []
-
-    async def journal(self, source):
-        return JournalState()
-
-    async def read(self, source, after, limit):
-        return []
-
-    async def last_seen(self, source, keys, retention):
-        return [self.histories.get(key) for key in keys]
-
-    async def commit(self, lease, commit: Commit) -> int:
-        self.histories |= {change.key: change.history for change in commit.statuses}
-        self.bodies += [event.body for event in commit.events]
-        self.entries |= {name: value for name, value in commit.cursor.items() if value is not None}
-        return len(self.bodies)
+class Memory(MemoryLedger):
+    """A ledger whose events can be read."""
 
     @property
     def events(self):
@@ -183,7 +134,7 @@ class Bridge:
 
     source: MarketingCloud
     memory: Memory
-    time: Time
+    time: ManualTime
 
     async def poll(self):
         clock = self.time.clock

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
 
 from aiohttp import web
 from catalogue import CATALOGUE
@@ -14,13 +12,13 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from bridge.domain.catalogue import Catalogue
-from bridge.domain.clock import Clock
 from bridge.http.response import Response
 from bridge.ingest.intake import Intake
-from bridge.protocols.ledger import Commit, JournalState, Lease
+from bridge.protocols.ledger import Lease
 from bridge.protocols.source import Page
 from bridge.sources.spacivox import Spacivox, SpacivoxSettings, plugin
 from bridge.sources.spacivox.records import RECORDS
+from bridge.testing.fakes import ManualTime, MemoryLedger
 
 TOKEN = "0a1b2c3d4e5f"
 NOW = datetime(2015, 1, 6, 12, 0, tzinfo=UTC)
@@ -28,57 +26,8 @@ DAY = timedelta(days=1)
 VOICEMAIL = RECORDS["voicemail_drop"]
 
 
-@dataclass
-class Time:
-    """A clock that moves only when somebody sleeps, or a test says so."""
-
-    now: datetime = NOW
-
-    async def sleep(self, seconds: float) -> None:
-        self.now += timedelta(seconds=max(0.0, seconds))
-        await asyncio.sleep(0)
-
-    def passes(self, **span) -> None:
-        self.now += timedelta(**span)
-
-    @cached_property
-    def clock(self) -> Clock:
-        return Clock(lambda: self.now, self.monotonic, self.sleep, random.Random(7))
-
-    def monotonic(self) -> float:
-        return (self.now - NOW).total_seconds()
-
-
-@dataclass
-class Memory:
-    """A ledger for one source that remembers as long as the test lasts."""
-
-    entries: dict[str, str] = field(default_factory=dict)
-    histories: dict = field(default_factory=dict)
-    bodies: list[bytes] = field(default_factory=list)
-
-    async def cursor(self, source):
-        return dict(self.entries)
-
-    async def watched(self, source):
-        return []
-
-    async def journal(self, source):
-        return JournalState()
-
-    async def read(self, source, after, limit):
-        return []
-
-    async def last_seen(self, source, keys, retention):
-        return [self.histories.get(key) for key in keys]
-
-    async def commit(self, lease, commit: Commit) -> int:
-        self.histories |= {change.key: change.history for change in commit.statuses}
-        self.bodies += [event.body for event in commit.events]
-        self.entries |= {name: value for name, value in commit.cursor.items() if value is not None}
-        for name in [name for name, value in commit.cursor.items() if value is None]:
-            self.entries.pop(name, None)
-        return len(self.bodies)
+class Memory(MemoryLedger):
+    """A ledger whose events can be read."""
 
     @property
     def events(self):
@@ -174,7 +123,7 @@ class Bridge:
 
     source: Spacivox
     memory: Memory
-    time: Time
+    time: ManualTime
 
     async def poll(self):
         clock = self.time.clock
@@ -185,9 +134,9 @@ class Bridge:
         return [page async for page in self.source.pages(own, [])]
 
 
-def _source(respond, time: Time | None = None, **options) -> Spacivox:
+def _source(respond, time: ManualTime | None = None, **options) -> Spacivox:
     """Return a source whose answers are made without a server: for thousands of polls."""
-    time = time or Time()
+    time = time or ManualTime(NOW)
     values = {"type": "spacivox", "url": "http://x.example", "token": TOKEN, **options}
 
     class Direct(Spacivox):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 import itertools
-import random
 import ssl
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,7 +12,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from functools import cached_property
 
 import pytest
 from aiohttp import web
@@ -27,31 +25,10 @@ from bridge.http.client import HttpClient, HttpLimits
 from bridge.http.errors import CrossOriginLink, NotFound, ProviderError, RequestRejected, Throttled, TooLarge
 from bridge.http.limiter import Limiter, account_key, shared_limiter
 from bridge.http.tls import Tls
+from bridge.testing.fakes import ManualTime
 
 TOKEN = "s3cr3t-t0ken"
 NOW = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
-
-
-@dataclass
-class Time:
-    """A clock that moves only when somebody sleeps."""
-
-    seconds: float = 0.0
-    slept: list[float] = field(default_factory=list)
-
-    async def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.seconds += max(0.0, seconds)
-        await asyncio.sleep(0)
-
-    @cached_property
-    def clock(self) -> Clock:
-        return Clock(
-            now=lambda: NOW + timedelta(seconds=self.seconds),
-            monotonic=lambda: self.seconds,
-            sleep=self.sleep,
-            random=random.Random(7),
-        )
 
 
 @dataclass
@@ -96,7 +73,7 @@ async def far():
 
 @pytest.fixture
 def time():
-    return Time()
+    return ManualTime(NOW)
 
 
 @pytest.fixture
@@ -654,7 +631,7 @@ def most_in(starts: list[float], window: float) -> int:
 )
 def test_in_no_second_is_more_started_than_the_budget_allows(rate, waits, pauses):
     async def run() -> None:
-        time = Time()
+        time = ManualTime(NOW)
         limiter = Limiter(rate, time.clock)
         starts: list[float] = []
         for number, wait in enumerate(waits):

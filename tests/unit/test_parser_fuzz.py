@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
-import random
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +27,11 @@ from bridge.http.client import HttpRequest
 from bridge.http.headers import links, parse_retry_after
 from bridge.http.response import RequestFailure, Response
 from bridge.ingest.intake import Intake
-from bridge.protocols.ledger import Commit, JournalState, Key, Lease
+from bridge.protocols.ledger import Lease
 from bridge.protocols.request_context import bind, reset
 from bridge.protocols.source import Observation, Page
 from bridge.sources.govdelivery.state import ListState, MessageState
+from bridge.testing.fakes import ManualTime, MemoryLedger
 
 SEEDS = Path(__file__).parent.parent / "seeds"
 NOW = datetime(2026, 3, 15, 21, 11, tzinfo=UTC)
@@ -303,55 +302,6 @@ class Provider:
         return Response(request.what, status, body, now, now, request.url, headers)
 
 
-@dataclass
-class Time:
-    """A clock that moves only when somebody sleeps."""
-
-    moment: datetime = NOW
-
-    def monotonic(self) -> float:
-        return (self.moment - NOW).total_seconds()
-
-    async def sleep(self, seconds: float) -> None:
-        self.moment += timedelta(seconds=max(0.0, seconds))
-
-    @cached_property
-    def clock(self) -> Clock:
-        return Clock(lambda: self.moment, self.monotonic, self.sleep, random.Random(7))
-
-
-@dataclass
-class Memory:
-    """A ledger for one source that lasts as long as one example."""
-
-    entries: dict[str, str] = field(default_factory=dict)
-    histories: dict[Key, str] = field(default_factory=dict)
-    bodies: list[bytes] = field(default_factory=list)
-
-    async def cursor(self, source: str) -> dict[str, str]:
-        return dict(self.entries)
-
-    async def watched(self, source: str) -> list[str]:
-        return []
-
-    async def last_seen(self, source: str, keys: Sequence[Key], retention: float) -> list[str | None]:
-        return [self.histories.get(key) for key in keys]
-
-    async def journal(self, source: str) -> JournalState:
-        return JournalState(committed=len(self.bodies))
-
-    async def commit(self, lease: Lease | None, commit: Commit) -> int:
-        for change in commit.statuses:
-            self.histories[change.key] = change.history
-        self.bodies += [event.body for event in commit.events]
-        for name, value in commit.cursor.items():
-            if value is None:
-                self.entries.pop(name, None)
-            else:
-                self.entries[name] = value
-        return len(self.bodies)
-
-
 class Strict(Intake):
     """The intake, which here lets the defects of a source through."""
 
@@ -371,7 +321,7 @@ CONFIG = {
 
 async def poll_three_times(name: str, replies: Sequence[Reply]) -> tuple[list[Event], list[str]]:
     """Poll a source on one memory; return its events and everything it said of what went wrong."""
-    time, memory, said = Time(), Memory(), []
+    time, memory, said = ManualTime(NOW), MemoryLedger(), []
     config = CONFIG[name] | {"rate": "1000/s"}
     plugin = registry.load_source(str(config["type"]))
     source = plugin.build(name, plugin.settings(**config), time.clock)
@@ -386,7 +336,7 @@ async def poll_three_times(name: str, replies: Sequence[Reply]) -> tuple[list[Ev
             except BridgeError as error:
                 said.append(str(error))
             said += source.problems
-            time.moment += timedelta(minutes=20)
+            time.passes(minutes=20)
     finally:
         reset(before)
         await source.close()

@@ -242,9 +242,9 @@ class MessageSweep:
             if len(observations) + page_cache == shown:
                 notes.note(target, listing.digest, shown)
             yield Page(observations, by=listing.at, after=after, unchanged=page_cache, backlog=self._entry.backlog)
-            next_url = self._advance(listing.next, visited, sweep, detail, nothing_new=met.nothing_new(listing.digest))
+            link = self._next_page(listing.next, visited, sweep, nothing_new=met.nothing_new(listing.digest))
             listed = sweep.listed + (0 if detail else shown)
-            self._entry = replace(self._entry, sweep=replace(next_url, held=sweep.held + held, listed=listed))
+            self._entry = replace(self._entry, sweep=_advanced(sweep, link, held=sweep.held + held, listed=listed))
         if sweep is not None:
             self._plan.page_cache.end(self._path, notes)
             yield self._note(self._complete(sweep))
@@ -280,18 +280,13 @@ class MessageSweep:
         tired = self._clock.epoch() - sweep.started >= _DETAIL_MAX_WAIT_SECONDS
         return self._plan.once or not (self._entry.failures >= _DETAIL_TRIES or tired)
 
-    def _advance(
-        self, link: str | None, visited: set[str], sweep: SweepTimes, detail: str, *, nothing_new: bool
-    ) -> SweepTimes:
-        """Return the sweep after one page: at the next one, or at the next collection."""
+    def _next_page(self, link: str | None, visited: set[str], sweep: SweepTimes, *, nothing_new: bool) -> str | None:
+        """Return the link to the next page of the collection; None at its end."""
         pages = sweep.pages + 1
         if link is not None and (what := why_not_followed(again=link in visited, nothing_new=nothing_new, pages=pages)):
             self._plan.report(f"{self._path}: the list's next link {what}; treated as its end")
-            link = None
-        if link is not None:
-            return replace(sweep, todo=((detail, link), *sweep.todo[1:]), pages=pages)
-        settled = (*sweep.settled, detail) if detail else sweep.settled
-        return replace(sweep, todo=sweep.todo[1:], pages=pages, settled=settled)
+            return None
+        return link
 
     def _complete(self, sweep: SweepTimes) -> MessageState:
         total = (sweep.counts or {}).get("total", 0)
@@ -319,3 +314,11 @@ class MessageSweep:
         if self._path in self._plan.named:
             return entry.later(self._now + max(self._plan.interval, MAX_WAIT_RUNNING_SECONDS))
         return replace(entry, over=to_millis(self._clock.epoch()))
+
+
+def _advanced(sweep: SweepTimes, link: str | None, *, held: int, listed: int) -> SweepTimes:
+    """Return the sweep after one page: at the next page, or without a link at the next collection."""
+    (detail, _), *others = sweep.todo
+    todo = ((detail, link), *others) if link is not None else tuple(others)
+    settled = (*sweep.settled, detail) if detail and link is None else sweep.settled
+    return replace(sweep, todo=todo, pages=sweep.pages + 1, settled=settled, held=held, listed=listed)

@@ -6,18 +6,19 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from rigs.govdelivery import (
+    START,
     TOKEN,
     Bridge,
-    Time,
     Tms,
 )
 
 from bridge.sources.govdelivery import plugin
+from bridge.testing.fakes import ManualTime
 
 
 @pytest.fixture
 def time():
-    return Time()
+    return ManualTime(START)
 
 
 @pytest.fixture

@@ -119,9 +119,9 @@ async def test_clock_ahead_makes_the_list_be_read_far_again(tms, time, open_brid
     put_pages(tms, 40)
     bridge = open_bridge(discover=True)
     await bridge.poll()
-    time.set_to += 2 * HOUR
+    time.set_by += 2 * HOUR
     await bridge.poll()
-    time.set_to = 0.0
+    time.set_by = 0.0
     counts = []
     for _ in range(2):
         tms.asked.clear()

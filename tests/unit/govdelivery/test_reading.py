@@ -236,7 +236,7 @@ async def test_clock_set_back_during_poll_delays_nothing(tms, time, open_bridge)
     await bridge.poll()
 
     def set_back() -> list[object]:
-        time.set_to -= 2 * HOUR
+        time.set_by -= 2 * HOUR
         tms.at["/messages/sms"] = []
         return []
 
@@ -258,7 +258,7 @@ async def test_a_clock_set_ahead_puts_nothing_off(tms, time, open_bridge, hours)
     for _ in range(3):
         await bridge.poll()
         bridge.later(10)
-    time.set_to += hours * HOUR
+    time.set_by += hours * HOUR
     await bridge.poll()
     bridge.later(5)
     tms.people(S1, person(S1, 1, "failed"))
@@ -276,11 +276,11 @@ async def test_message_ended_by_a_clock_ahead_is_followed_again(tms, time, open_
     tms.people(S1, person(S1, 1, "sent"))
     bridge = open_bridge(discover=True, channels=["sms"])
     await bridge.poll()
-    time.set_to += days * 24 * HOUR
+    time.set_by += days * 24 * HOUR
     await bridge.poll()
     assert json.loads(bridge.cursor[S1])["over"] > START.timestamp() + days * 24 * HOUR - 1
     bridge.later(60)
-    time.set_to = 0.0
+    time.set_by = 0.0
     tms.people(S1, person(S1, 1, "failed"))
     assert await bridge.poll() == [("sms.recipient.failed", f"{S1}/recipients/1")]
     assert "over" not in json.loads(bridge.cursor[S1])

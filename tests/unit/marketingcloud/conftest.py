@@ -5,17 +5,18 @@ from __future__ import annotations
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from rigs.marketingcloud import SECRET, Bridge, Memory, Time, Vendor
+from rigs.marketingcloud import NOW, SECRET, Bridge, Memory, Vendor
 
 from bridge.sources.marketingcloud import (
     MarketingCloudSettings,
     plugin,
 )
+from bridge.testing.fakes import ManualTime
 
 
 @pytest.fixture
 def time():
-    return Time()
+    return ManualTime(NOW)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 import pytest
-from rigs.marketingcloud import EXAMPLE, PATH, SECRET, Time, sent
+from rigs.marketingcloud import EXAMPLE, PATH, SECRET, sent
 
 from bridge.domain import errors
 from bridge.sources.marketingcloud import (
@@ -23,6 +23,7 @@ from bridge.sources.marketingcloud.events import (
     watermark,
 )
 from bridge.sources.marketingcloud.tokens import Token
+from bridge.testing.fakes import ManualTime
 
 SEED = (Path(__file__).parents[2] / "seeds" / "marketingcloud-sms-not-sent.txt").read_text(encoding="utf-8")
 
@@ -207,7 +208,7 @@ async def test_unusable_rest_address_names_the_helpful_setting(vendor, bridge, r
         await bridge().poll()
 
 
-def tokens_of(auth_url: str, time: Time):
+def tokens_of(auth_url: str, time: ManualTime):
     values = {"type": "marketingcloud", "auth_url": auth_url, "client_id": "id", "client_secret": SECRET}
     return MarketingCloud("journeys", MarketingCloudSettings.model_validate(values), time.clock)._rest._tokens
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from rigs.spacivox import TOKEN, Bridge, Memory, Time, Vendor
+from rigs.spacivox import NOW, TOKEN, Bridge, Memory, Vendor
 
 from bridge.sources.spacivox import SpacivoxSettings, plugin
+from bridge.testing.fakes import ManualTime
 
 
 @pytest.fixture
 def time():
-    return Time()
+    return ManualTime(NOW)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import unused_port
-from rigs.spacivox import NOW, TOKEN, VOICEMAIL, Bridge, Time, record, stamp
+from rigs.spacivox import NOW, TOKEN, VOICEMAIL, Bridge, record, stamp
 
 from bridge.adapters.sqlite.store import SqliteStore
 from bridge.domain import errors
@@ -21,6 +21,7 @@ from bridge.protocols.request_context import LeaseDeadline, bind, reset
 from bridge.reconciliation.comparison import CompareOptions
 from bridge.reconciliation.reconciler import Reconciler
 from bridge.sources.spacivox import SpacivoxSettings, plugin
+from bridge.testing.fakes import ManualTime
 
 
 @pytest.mark.parametrize("refusal", [400, 408, 413, 504, 524])
@@ -348,6 +349,6 @@ def test_spacivox_defaults_are_the_documented_ones() -> None:
     values = SpacivoxSettings(type="spacivox", url="https://x.example", token=TOKEN)
     assert (values.team, values.lookback, values.interval, values.records) == (None, 259200.0, 60.0, ["voicemail_drop"])
     assert (values.slice, values.timestamp_is) == (86400.0, "created")
-    source = plugin.build("drops", values, Time().clock)
+    source = plugin.build("drops", values, ManualTime(NOW).clock)
     assert source.retention > values.catch_up + values.lookback
     assert replace(VOICEMAIL, path="/x").channel == "voicemail"

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rigs.spacivox import DAY, NOW, Memory, Time, _source, record, stamp
+from rigs.spacivox import DAY, NOW, Memory, _source, record, stamp
 from structlog.testing import capture_logs
 
 from bridge.domain import errors
@@ -19,6 +19,7 @@ from bridge.ingest.intake import Intake
 from bridge.protocols.ledger import Lease
 from bridge.sources.spacivox import Spacivox
 from bridge.sources.spacivox.window import CursorKeys, Progress, Slice, due, period, slices
+from bridge.testing.fakes import ManualTime
 
 
 async def test_a_late_change_of_an_old_record_is_seen(vendor, bridge, time) -> None:
@@ -262,7 +263,7 @@ class Life:
     created: datetime
     changes: list[int]
     """Hours after its creation."""
-    time: Time = field(default_factory=Time)
+    time: ManualTime = field(default_factory=lambda: ManualTime(NOW))
     mode: str = "up"
     cursor: dict[str, str] = field(default_factory=dict)
     known: list[str] = field(default_factory=list)
