@@ -243,7 +243,7 @@ class MemoryLedger:
         return [self.histories.get(key) for key in keys]
 
     async def commit(self, lease: Lease | None, commit: Commit) -> int:
-        """Keep what is committed, whoever asks; return the last position."""
+        """Keep what is committed, with any lease or none; return the last position."""
         self.histories |= {change.key: change.history for change in commit.statuses}
         self.bodies += [event.body for event in commit.events]
         for name, value in commit.cursor.items():

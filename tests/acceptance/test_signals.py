@@ -25,7 +25,7 @@ FIRST_MOMENTS_SECONDS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6)
 
 
 @pytest.fixture
-def hangup_is_heard() -> Iterator[None]:
+def hangup_ends() -> Iterator[None]:
     """Let what a test starts hear SIGHUP, even if the tests themselves were started by `nohup`."""
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
@@ -36,7 +36,7 @@ def logged(events: list[dict[str, object]], name: str) -> bool:
     return any(entry["event"] == name for entry in events)
 
 
-@pytest.mark.usefixtures("hangup_is_heard")
+@pytest.mark.usefixtures("hangup_ends")
 async def test_hangup_drains_and_says_so(tmp_path: Path) -> None:
     async with Simulator(SimulatorSettings.still()) as simulator:
         config = write_config(tmp_path, simulator, http={"listen": "127.0.0.1:0"})
@@ -67,7 +67,7 @@ async def test_hangup_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
             process.kill()
 
 
-@pytest.mark.usefixtures("hangup_is_heard")
+@pytest.mark.usefixtures("hangup_ends")
 async def test_hangup_is_how_a_tail_ends_well(tmp_path: Path) -> None:
     async with Simulator(SimulatorSettings.still()) as simulator:
         config = write_config(tmp_path, simulator)
