@@ -52,6 +52,13 @@ class World:
         return shlex.split(command)
 
 
+def ends_by_signals(pid: int) -> bool:
+    """Say whether a process catches SIGTERM by now: from then on it also ends in good order by Ctrl-C."""
+    status = Path(f"/proc/{pid}/status")
+    caught = re.search(r"^SigCgt:\s*(\w+)$", status.read_text(), re.MULTILINE) if status.exists() else None
+    return caught is None or bool(int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+
 async def bridge(folder: Path, words: Sequence[str], *, seconds: float | None = None) -> Run:
     """Run a command in a folder; after `seconds` it gets Ctrl-C. Returns its exit code and all that it printed."""
     process = await asyncio.create_subprocess_exec(
@@ -61,6 +68,8 @@ async def bridge(folder: Path, words: Sequence[str], *, seconds: float | None = 
     )  # fmt: skip
     output = asyncio.ensure_future(process.communicate(b"y\n"))  # some ask before they discard
     if seconds is not None:
+        while not (output.done() or ends_by_signals(process.pid)):
+            await asyncio.sleep(0.05)
         await asyncio.wait([output], timeout=seconds)
         if not output.done():
             process.send_signal(signal.SIGINT)
