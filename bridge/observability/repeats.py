@@ -8,7 +8,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -30,9 +30,8 @@ Line = MutableMapping[str, Any]
 @dataclass(slots=True)
 class _Repeated:
     said_at: float
-    first: Line
+    last: Line
     count: int = 0
-    last: Line = field(default_factory=dict)
 
 
 class RepeatLimiter:
@@ -72,7 +71,7 @@ class RepeatLimiter:
         part = str(recovery["event"]).removesuffix(_RECOVERS)
         with self._guard:
             for repeated in self._lines.values():
-                event, name = repeated.first.get("event"), repeated.first.get(part)
+                event, name = repeated.last.get("event"), repeated.last.get(part)
                 if str(event).startswith(f"{part}.") and name == recovery.get(part):
                     repeated.said_at = -math.inf
 
@@ -86,7 +85,7 @@ class RepeatLimiter:
                     continue
                 if repeated.count:
                     lines.append({**repeated.last, "repeated": repeated.count})
-                    self._lines[key] = _Repeated(now, repeated.first)
+                    self._lines[key] = _Repeated(now, repeated.last)
                 else:
                     del self._lines[key]
         return lines
