@@ -7,16 +7,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from aiohttp import web
-from catalogue import CATALOGUE
+from rigs.readable_ledger import ReadableLedger
 
-from bridge.domain.catalogue import Catalogue
 from bridge.ingest.intake import Intake
 from bridge.protocols.ledger import Lease
 from bridge.sources.marketingcloud import (
     MarketingCloud,
-    plugin,
 )
-from bridge.testing.fakes import ManualTime, MemoryLedger
+from bridge.testing.fakes import ManualTime
 
 EXAMPLE = """{"lastEventID": 35774, "count": 1, "messages": [{"statusCode": 24, "statusMessage": "…",
        "eventCategoryType": "TransactionalSendEvents.SMSNotSent", "timestamp": "2018-12-17T13:05:40.947",
@@ -26,13 +24,8 @@ NOW = datetime(2018, 12, 17, 20, 0, tzinfo=UTC)
 PATH = "/messaging/v1/sms/messages/"
 
 
-class Memory(MemoryLedger):
-    """A ledger whose events can be read."""
-
-    @property
-    def events(self):
-        catalogue = Catalogue((*CATALOGUE, *plugin.events))
-        return [catalogue.read(body) for body in self.bodies]
+class Memory(ReadableLedger):
+    """The ledger, and what the tests read of its events."""
 
     @property
     def numbers(self) -> list[int]:

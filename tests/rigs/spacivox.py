@@ -7,18 +7,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from aiohttp import web
-from catalogue import CATALOGUE
 from multidict import CIMultiDict, CIMultiDictProxy
+from rigs.readable_ledger import ReadableLedger
 from yarl import URL
 
-from bridge.domain.catalogue import Catalogue
 from bridge.http.response import Response
 from bridge.ingest.intake import Intake
 from bridge.protocols.ledger import Lease
 from bridge.protocols.source import Page
-from bridge.sources.spacivox import Spacivox, SpacivoxSettings, plugin
+from bridge.sources.spacivox import Spacivox, SpacivoxSettings
 from bridge.sources.spacivox.records import RECORDS
-from bridge.testing.fakes import ManualTime, MemoryLedger
+from bridge.testing.fakes import ManualTime
 
 TOKEN = "0a1b2c3d4e5f"
 NOW = datetime(2015, 1, 6, 12, 0, tzinfo=UTC)
@@ -26,13 +25,8 @@ DAY = timedelta(days=1)
 VOICEMAIL = RECORDS["voicemail_drop"]
 
 
-class Memory(MemoryLedger):
-    """A ledger whose events can be read."""
-
-    @property
-    def events(self):
-        catalogue = Catalogue((*CATALOGUE, *plugin.events))
-        return [catalogue.read(body) for body in self.bodies]
+class Memory(ReadableLedger):
+    """The ledger, and what the tests read of its events."""
 
     @property
     def said(self):
