@@ -188,7 +188,7 @@ class DeliveryWorker:
         """Accept the batch as soon as the store can be written to.
 
         Until then the messages stay unacknowledged, up to the prefetch, and nothing returns to the broker: a quorum
-        queue drops a message that was returned too often. Should the broker give them to somebody else meanwhile, they
+        queue drops a message that was returned too often. Should the broker give them to somebody else in between, they
         are accepted twice, which changes nothing.
         """
         while True:

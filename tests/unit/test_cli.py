@@ -591,7 +591,7 @@ def test_refused_password_is_not_reported_as_unreachable(bridge, file) -> None:
         done = bridge("check", "-c", file)
     assert done.code == Exit.FAILED
     assert re.search(r"^store +refused .* refuses the credentials", done.out, re.MULTILINE)
-    assert re.search(r"^broker +refused .* credentials were refused", done.out, re.MULTILINE)
+    assert re.search(r"^broker +refused .* refuses the credentials", done.out, re.MULTILINE)
     assert "canary" not in done.out + done.err
 
 

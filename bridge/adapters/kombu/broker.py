@@ -7,6 +7,8 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
+import redis
+
 from bridge.adapters import taps
 from bridge.adapters.kombu.amqp import AmqpConnection
 from bridge.adapters.kombu.connection import KombuConnection
@@ -15,6 +17,7 @@ from bridge.adapters.kombu.redis import RedisConnection
 from bridge.adapters.kombu.subscription import Subscription
 from bridge.adapters.kombu.url import BrokerAddress, parse_broker_url
 from bridge.adapters.kombu.virtual import VirtualConnection
+from bridge.adapters.redis_greeting import greeting
 from bridge.domain.clock import Clock
 from bridge.domain.errors import Unavailable
 from bridge.domain.event import JournalEntry
@@ -51,7 +54,7 @@ class KombuBroker:
         self._answer_timeout = answer_timeout
         self._lease = lease
         self._declared: dict[str, tuple[str, ...]] = {}
-        self._differing_queues: set[str] = set()
+        self._differing: set[str] = set()
         self._free_consumers: dict[str, list[str]] = {}
         self._within = confirm_timeout + answer_timeout + _EXTRA_SECONDS
         self._label = self._addresses[0].label
@@ -126,23 +129,51 @@ class KombuBroker:
             finally:
                 self._threads.discard(thread)
 
+    async def check_rights(self, queues: Sequence[str]) -> None:
+        """Try each right on a connection of its own, which makes neither the exchange nor a queue."""
+        thread = ConnectionThread("bridge-check", self._label, self._connect_bare)
+        self._threads.add(thread)
+        try:
+            await thread.call(lambda connection: connection.check_rights(queues), within=self._within)
+        finally:
+            try:
+                await thread.worker.close()
+            finally:
+                self._threads.discard(thread)
+
     def _connect(self) -> KombuConnection:
-        """Connect to the first address that answers, and declare again what was declared; called in a thread."""
+        """Connect, and make the exchange and what was declared again; called in a thread."""
+        connection = self._connect_first(lambda connection: connection.prepare())
+        try:
+            for queue, topics in tuple(self._declared.items()):
+                connection.declare(queue, topics)
+        except BaseException:
+            connection.drop()
+            raise
+        return connection
+
+    def _connect_bare(self) -> KombuConnection:
+        """Connect, and make nothing; called in a thread."""
+        return self._connect_first(lambda _: None)
+
+    def _connect_first(self, begin: Callable[[KombuConnection], None]) -> KombuConnection:
+        """Connect to the first address that answers, and lets the connection begin."""
         failure: Exception | None = None
         for address in self._addresses:
             try:
-                connection = self._connection_to(address)
+                return self._begun(self._connection_to(address), begin)
             except Exception as error:  # noqa: BLE001 - the next address may answer, after any error
                 failure = error
-                continue
-            try:
-                for queue, topics in tuple(self._declared.items()):
-                    connection.declare(queue, topics)
-            except BaseException:
-                connection.drop()
-                raise
-            return connection
         raise failure or Unavailable("the broker's URL is empty")
+
+    @staticmethod
+    def _begun(connection: KombuConnection, begin: Callable[[KombuConnection], None]) -> KombuConnection:
+        try:
+            begin(connection)
+        except BaseException:
+            connection.drop()
+            raise
+        return connection
 
     def _connection_to(self, address: BrokerAddress) -> KombuConnection:
         match address.family:
@@ -153,10 +184,19 @@ class KombuBroker:
                     self._clock,
                     confirm_within=self._confirm_timeout,
                     answer_within=self._answer_timeout,
-                    differing_queues=self._differing_queues,
+                    differing=self._differing,
                 )
             case "redis":
-                return RedisConnection(
-                    address, self._exchange, self._clock, lease=self._lease, answer_within=self._answer_timeout
-                )
+                return self._redis_connection_to(address)
         return VirtualConnection(address, self._exchange)
+
+    def _redis_connection_to(self, address: BrokerAddress) -> RedisConnection:
+        try:
+            return RedisConnection(
+                address, self._exchange, self._clock, lease=self._lease, answer_within=self._answer_timeout
+            )
+        except redis.ConnectionError as error:
+            said = greeting(*address.place) if address.place else None
+            if said is None:
+                raise
+            raise redis.ConnectionError(said) from error

@@ -14,14 +14,19 @@ import click
 from bridge.cli.support.options import Command, Exit, config_option, json_option
 from bridge.cli.support.output import print_json, print_table
 from bridge.cli.support.running import load_assembly, run
-from bridge.domain.errors import AccessRefused, BridgeError, ConfigError, Transient, Unauthorized
+from bridge.domain.errors import AccessRefused, BridgeError, ConfigError, MissingRight, Transient, Unauthorized
 from bridge.ingest.account import check_account
+from bridge.protocols.broker import QUEUE_PREFIX
+from bridge.protocols.deliveries import RELAY_SINK
 from bridge.protocols.sink import Sink
 from bridge.protocols.source import Source
 from bridge.runtime.assembly import Assembly
+from bridge.runtime.sink_runner import INTERNAL_JOURNAL
 
 _TIMEOUT_SECONDS = 20.0
 _YEAR_SECONDS = 365
+LACKS = "lacks a right"
+"""The state of a store or broker that knows us and does not let us do all that the service does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +35,7 @@ class Finding:
 
     part: str
     state: str
-    """`ok`, `unreachable` or `refused`."""
+    """`ok`, `unreachable`, `lacks a right` or `refused`."""
     said: str
     requests_per_day: float | None = None
 
@@ -49,12 +54,14 @@ class Finding:
 def check(config_file: Path, *, offline: bool, as_json: bool) -> Exit:
     """Check a configuration, then everything it names, without sending any event.
 
-    Problems of the file are printed on stderr with file, line and key (exit code 3). Then the store and the broker are
-    asked for an answer, each source for one cheap question and whether the store's cursor is of its account, and each
-    sink whether it can be reached. The exit code is 4 if any of them is unreachable, 1 if any refuses us.
+    Problems of the file are printed on stderr with file, line and key (exit code 3). Then each right that the service
+    needs is tried at the store and the broker, which leaves nothing behind. Each source is asked one cheap question,
+    and whether the store's cursor is of its account. Each sink is asked whether it can be reached. The exit code is 4
+    if any of them is unreachable or does not give a right, 1 if any refuses us.
     """
     try:
         parts = load_assembly(config_file)
+        parts.check_addresses()
         sources, sinks = parts.sources(), parts.sinks()
     except ConfigError as error:
         if as_json:
@@ -105,7 +112,7 @@ def _count(finding: Finding, days: int) -> str | None:
 
 def _exit(findings: list[Finding]) -> Exit:
     states = {finding.state for finding in findings}
-    if "unreachable" in states:
+    if states & {"unreachable", LACKS}:
         return Exit.UNREACHABLE
     return Exit.FAILED if "refused" in states else Exit.DONE
 
@@ -125,6 +132,8 @@ async def _finding(part: str, asked: Awaitable[tuple[str, float | None]]) -> Fin
         said, requests = await asyncio.wait_for(asked, _TIMEOUT_SECONDS)
     except TimeoutError:
         return Finding(part, "unreachable", f"no answer within {_TIMEOUT_SECONDS:g} s")
+    except MissingRight as error:
+        return Finding(part, LACKS, str(error))
     except BridgeError as error:
         unreachable = isinstance(error, Transient) and not isinstance(error, Unauthorized | AccessRefused)
         return Finding(part, "unreachable" if unreachable else "refused", str(error))
@@ -135,13 +144,14 @@ async def _finding(part: str, asked: Awaitable[tuple[str, float | None]]) -> Fin
 
 async def _store(parts: Assembly) -> tuple[str, None]:
     async with parts.opened_store() as store:
-        await store.ping()
+        sources = [*parts.config.sources, INTERNAL_JOURNAL]
+        await store.check_rights(sources, [*parts.config.sinks, RELAY_SINK])
     return str(parts.config.show()["store"]), None
 
 
 async def _broker(parts: Assembly) -> tuple[str, None]:
     async with parts.opened_broker() as broker:
-        await broker.ping()
+        await broker.check_rights([QUEUE_PREFIX + name for name in parts.config.sinks])
     return str(parts.config.show()["broker"]), None
 
 
