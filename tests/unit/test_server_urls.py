@@ -165,7 +165,7 @@ def test_every_option_of_a_url_is_explained(page: str, options: dict[str, object
     assert options.keys() <= explained
 
 
-def test_second_address_with_a_password_is_no_part_of_the_first() -> None:
+def test_second_address_may_have_a_password_of_its_own() -> None:
     url = "amqp://first//;amqps://u:p@second:1//vhost"
     assert password_problem(url) is None
     assert [address.label for address in parse_broker_url(url)] == ["amqp://first", "amqps://second:1"]
