@@ -154,7 +154,7 @@ async def test_full_pipe_is_transient_and_half_line_ends_first(tmp_path):
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     sink = sink_of(path=str(path))
     await sink.send(outgoing(sample(1)))
-    os.set_blocking(sink._file.fileno(), False)
+    os.set_blocking(sink._file._file.fileno(), False)
     more, error = await sent_until_full(sink)
     written = 1 + more
     assert error.endswith(("it is full", "Resource temporarily unavailable"))
