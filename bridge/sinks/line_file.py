@@ -20,8 +20,8 @@ class LineFile:
     """Appends lines; what fails raises `OSError` or `ValueError`, and leaves no part of the line in a regular file.
 
     A file that was renamed, deleted or replaced is opened anew under its name before the next line. A line is forced to
-    the disk; if its file was deleted or cut meanwhile, it is written again. A file may end inside a line because a
-    process was killed: an event that broke off is cut away, for it never counted; any other text gets its end of line.
+    the disk; if its file was deleted or cut at the same time, it is written again. A file may end inside a line because
+    a process was killed: an event that broke off is cut away, for it never counted; other text gets its end of line.
     """
 
     def __init__(self, path: Path | None) -> None:

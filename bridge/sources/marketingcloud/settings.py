@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
+from bridge.domain.secret_text import secret_text
 from bridge.domain.settings import Duration, Secret
 from bridge.http.client import Origin
 from bridge.protocols.source import SourceSettings
@@ -17,7 +18,7 @@ class MarketingCloudSettings(SourceSettings):
 
     auth_url: Origin
     """The authentication host: https://SUBDOMAIN.auth.marketingcloudapis.com."""
-    client_id: str = Field(min_length=1)
+    client_id: Annotated[str, AfterValidator(secret_text)] = Field(min_length=1)
     """The installed package's client id."""
     client_secret: Secret
     """The installed package's client secret."""
