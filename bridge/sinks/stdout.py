@@ -12,6 +12,7 @@ from bridge.domain.clock import Clock
 from bridge.domain.errors import Permanent, Transient
 from bridge.domain.event import Event
 from bridge.domain.times import rfc3339
+from bridge.domain.visible_text import visible
 from bridge.protocols.sink import Outgoing, SinkPlugin, SinkSettings
 from bridge.sinks.line_file import LineFile
 
@@ -86,7 +87,7 @@ def _is_standard_output(settings: StdoutSettings) -> bool:
 def _line(event: Event) -> str:
     words = [rfc3339(event.time), event.topic, event.subject]
     words += [str(value) for name in ("phone", "error", "reason") if (value := getattr(event.data, name, None))]
-    return "".join(char if char.isprintable() else " " for char in "  ".join(words))
+    return visible("  ".join(words))
 
 
 plugin = SinkPlugin(

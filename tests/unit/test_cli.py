@@ -47,7 +47,7 @@ from bridge.protocols.sink import SinkPlugin, SinkSettings
 from bridge.protocols.source import Probe, SourcePlugin, SourceSettings
 
 ERRORS = {"away": Transient("lamp.example is away"), "wrong": Unauthorized("the token was refused"),
-          "never": Permanent("no such account"), "defect": KeyError("secret"), "": None}
+          "never": Permanent("no such account"), "defect": KeyError("secret"), "dear": "dear", "": None}
 
 
 class LampSettings(SourceSettings):
@@ -77,6 +77,8 @@ class Lamp:
         raise ValueError(f"{text!r} is no message; write an id or a path")
 
     async def probe(self):
+        if self.fault == "dear":
+            return Probe("shines", 17280.0, "an idle year costs 315% of the allowance: make interval longer")
         if self.fault:
             raise self.fault
         return Probe("shines", 2880.0)
@@ -315,7 +317,7 @@ def test_a_reader_that_has_seen_enough_gets_no_complaint() -> None:
 
 def test_a_table_for_a_pipe_is_aligned_text(capsys) -> None:
     print_table(["name", "n"], [("a", 1), ("long", None), ("x\ny", "")])
-    assert capsys.readouterr().out == "NAME  N\na     1\nlong  -\nx y   -\n"
+    assert capsys.readouterr().out == "NAME  N\na     1\nlong  -\nx\\ny  -\n"
 
 
 @pytest.mark.parametrize("color", [True, False])
@@ -549,6 +551,17 @@ def test_a_check_asks_every_part_and_tells_what_polling_costs(bridge, file) -> N
     assert re.search(r"^sink crm +ok +- +- +rings$", done.out, re.MULTILINE)
 
 
+@pytest.mark.parametrize(("strict", "code"), [((), Exit.DONE), (("--strict",), Exit.FAILED)])
+def test_allowance_that_is_too_small_is_a_warning(bridge, file, strict, code) -> None:
+    file.write_text(file.read_text().replace("lamps: {type: lamp", "lamps: {type: lamp, fault: dear"))
+    done = bridge("check", "-c", file, "--json", *strict)
+    assert (done.code, done.json["ok"]) == (code, code is Exit.DONE)
+    (row,) = [row for row in done.json["parts"] if row["part"] == "source lamps"]
+    assert row["state"] == "warning"
+    assert "315% of the allowance" in row["said"]
+    assert re.search(r"^source lamps +warning .* 315% of", bridge("check", "-c", file).out, re.MULTILINE)
+
+
 @pytest.mark.parametrize(
     ("fault", "code", "state", "said"),
     [("away", Exit.UNREACHABLE, "unreachable", "lamp.example is away"), ("wrong", Exit.FAILED, "refused", "the token was refused"),
@@ -718,7 +731,8 @@ def test_watched_message_is_removed_by_id_over_several_channels(bridge, channels
     done = bridge("watch", "remove", "lamps", "7", "-c", channels)
     assert done.code == Exit.USAGE
     assert "'7' may be /messages/sms/7 or /messages/voice/7; give the path" in done.err
-    assert bridge("watch", "remove", "lamps", "99999", "-c", channels).code == Exit.USAGE
+    done = bridge("watch", "remove", "lamps", "99999", "-c", channels)
+    assert (done.code, done.out) == (Exit.FAILED, "99999: was not followed\n")
 
 
 def test_ambiguous_id_is_traced_to_every_resource(bridge, seeded) -> None:
