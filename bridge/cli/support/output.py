@@ -31,7 +31,7 @@ class Coloured(NamedTuple):
 
 def print_line(*pieces: str | Coloured, err: bool = False) -> None:
     """Print one line; line breaks in it, as a provider's text may have, are shown and not obeyed."""
-    stream = _stream(err=err)
+    stream = sys.stderr if err else sys.stdout
     line = "".join(
         click.style(_shown(piece.text, stream), fg=piece.colour) if isinstance(piece, Coloured)
         else _shown(piece, stream)
@@ -42,8 +42,8 @@ def print_line(*pieces: str | Coloured, err: bool = False) -> None:
 
 def print_text(text: str, *, err: bool = False) -> None:
     """Print a text of several lines of our own making, each as `print_line` does."""
-    stream = _stream(err=err)
-    click.echo(encodable(visible_lines(text.removesuffix("\n")), stream.encoding), file=stream)
+    stream = sys.stderr if err else sys.stdout
+    click.echo(encodable(visible_lines(text.removesuffix("\n")), _encoding(stream)), file=stream)
 
 
 def print_progress_line(text: str) -> None:
@@ -66,12 +66,16 @@ def progress_console() -> Console:
     return Console(file=sys.stderr)
 
 
-def _stream(*, err: bool) -> TextIO:
-    return sys.stderr if err else sys.stdout
+def _shown(text: str, stream: TextIO | None) -> str:
+    return encodable(visible(text), _encoding(stream))
 
 
-def _shown(text: str, stream: TextIO) -> str:
-    return encodable(visible(text), stream.encoding)
+def _encoding(stream: TextIO | None) -> str | None:
+    return getattr(stream, "encoding", None)  # closed from the start, a standard stream is None
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()
 
 
 # --- answers ------------------------------------------------------------------------------------------------------
@@ -88,15 +92,15 @@ def print_json_line(value: Any) -> None:
     _print_json(text, sys.stdout)
 
 
-def _print_json(text: str, out: TextIO) -> None:
-    click.echo(encodable_json(visible_json(text) if out.isatty() else text, out.encoding), file=out)
+def _print_json(text: str, out: TextIO | None) -> None:
+    click.echo(encodable_json(visible_json(text) if _is_terminal(out) else text, _encoding(out)), file=out)
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[Any]], *, to: TextIO | None = None) -> None:
     """Print a table: ruled on a terminal, aligned columns elsewhere; None and empty cells are a dash."""
     out = to or sys.stdout
     cells = [["-" if value is None or value == "" else _shown(str(value), out) for value in row] for row in rows]
-    if out.isatty():
+    if _is_terminal(out):
         _rich_table(headers, cells, out)
         return
     table = [[header.upper() for header in headers], *cells]
