@@ -90,6 +90,8 @@ class Result:
         ends = sorted(self.arrivals.values())
         stills = []
         for start, end in pairwise(ends):
+            if end - start <= SAID_WITHIN_SECONDS:
+                continue
             waiting = [at for path, at in self.made.items() if at < end and self.arrivals.get(path, end) >= end]
             since = max(start, min(waiting, default=end))
             if end - since > SAID_WITHIN_SECONDS:
