@@ -137,7 +137,7 @@ class GovDelivery:
             async with aclosing(created) as lists:
                 async for messages in lists:
                     walked.begin_page(messages)
-                    named_states = {path: MessageState(due=now, found=now) for path in messages.paths}
+                    named_states = {path: MessageState(due=now, discovered=now) for path in messages.paths}
                     async with aclosing(self._sweep(api, named_states, messages.paths, plan)) as swept:
                         async for page in swept:
                             yield replace(page, cursor={}, progress=walked.progress(page))
