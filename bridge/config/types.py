@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from bridge.config.showing import mask_url
+from bridge.domain.secret_text import unseen_character
 from bridge.domain.settings import MASK, Secret
 from bridge.domain.urls import PERCENT_ENCODE, password_problem
 
@@ -106,6 +107,10 @@ def _shown_url(secret: Secret | None) -> str | None:
 def _url(known: tuple[str, ...], example: str) -> Callable[[Secret], Secret]:
     def check(secret: Secret) -> Secret:
         url = secret.reveal()
+        if name := unseen_character(unquote(url, errors="ignore")):
+            raise ValueError(
+                f"has {name} in it, percent-encoded, which no password has; write the URL anew, without it"
+            )
         scheme, mark, _ = url.partition("://")
         if not mark:
             raise ValueError(f"is not a URL; write one such as {example}")
