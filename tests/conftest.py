@@ -24,7 +24,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # So began whoever started the tests in the background, and every command that they start would ignore Ctrl-C, too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-LONGEST = ("test_crash_matrix", "test_main_job", "test_outages", "test_tape", "test_canaries", "test_budget")
+LONGEST = (
+    *("test_crash_matrix", "test_outages", "test_main_job", "test_fault_table", "test_replicas", "test_tape"),
+    *("test_large_message", "test_budget", "test_books", "test_soak", "test_canaries"),
+)
 LEVELS = ("faults", "acceptance", "contract", "house", "unit")
 
 

@@ -6,12 +6,13 @@ import json
 import os
 import re
 import subprocess
-import sys
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from rigs.forked_commands import ForkedCommands
 
 pytestmark = pytest.mark.acceptance
 ROOT = Path(__file__).parents[2]
@@ -33,28 +34,30 @@ def installed(tmp_path_factory) -> str:
     return os.pathsep.join(map(str, (folder, *PROJECTS)))
 
 
+@pytest.fixture(scope="module")
+def commands(installed) -> Iterator[ForkedCommands]:
+    with ForkedCommands({**plain_environ(), "PYTHONPATH": installed}) as commands:
+        yield commands
+
+
+def plain_environ() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_")}
+
+
 @dataclass
 class Bridge:
     folder: Path
     path: str
+    commands: ForkedCommands
 
     def __call__(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        plain = {name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_")}
-        return subprocess.run(
-            [sys.executable, "-m", "bridge", *arguments],
-            cwd=self.folder,
-            env={**plain, "PYTHONPATH": self.path, "HOME": str(self.folder), "TOKEN": "canary-0123456789", **environ},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=180,
-            check=False,
-        )
+        own = {"PYTHONPATH": self.path, "HOME": str(self.folder), "TOKEN": "canary-0123456789", **environ}
+        return self.commands.run(self.folder, *arguments, environ={**plain_environ(), **own})
 
 
 @pytest.fixture
-def bridge(tmp_path, installed) -> Bridge:
-    return Bridge(tmp_path, installed)
+def bridge(tmp_path, installed, commands) -> Bridge:
+    return Bridge(tmp_path, installed, commands)
 
 
 DROPS = "  drops:\n    type: spacivox\n    url: https://spacivox.example.com\n    token: ${TOKEN}\n"

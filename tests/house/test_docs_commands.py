@@ -33,7 +33,7 @@ COMMANDS = sorted(
 )
 UNTIL_INTERRUPTED = ("run", "tail", "simulate")
 AT_ONCE = 4
-RUN_SECONDS, LIMIT_SECONDS = 3.0, 120.0
+RUN_SECONDS, LIMIT_SECONDS = 1.5, 120.0
 
 Run = tuple[int | None, str]
 
@@ -111,6 +111,7 @@ async def made_world(folder: Path, simulator: str, receiver: str) -> World:
         "/messages/voice/10507": next(subject for subject in subjects if re.fullmatch(r"/messages/voice/\d+", subject)),
         "--start 2026-03-01T00:00:00Z --end 2026-03-15T00:00:00Z": "--start 1h",
         "--seconds 20": "--seconds 2",
+        "--rate 1/s": "--rate 50/s",
         "simulate": "simulate --listen 127.0.0.1:0",
     }
     return World(folder, known)
