@@ -94,7 +94,7 @@ class EndpointState:
         self.disabled, self.noted = True, False
         log.error(
             "sink.disabled", sink=self._sink, reason=text,
-            consequence=f"its events wait until `bridge deliveries redrive {self._sink} --all`",
+            consequence=f"its events wait until `bridgectl deliveries redrive {self._sink} --all`",
         )  # fmt: skip
         await self._publish_change("gone", text)
         self.noted = True

@@ -227,7 +227,7 @@ class Sender:
             return "waits"
         log.error(
             "delivery.dead_letter", sink=self._sink, id=claimed.event.id, attempt=attempts, why=decision.reason,
-            reason=text, consequence=f"kept; see `bridge deliveries show {self._sink} {claimed.position}`",
+            reason=text, consequence=f"kept; see `bridgectl deliveries show {self._sink} {claimed.position}`",
         )  # fmt: skip
         await self._write(self._claims.dead_letter, claimed.position, decision.reason, attempt)
         return "dead"

@@ -10,7 +10,7 @@ from typing import Any, TextIO, cast
 
 import structlog
 
-from bridge.observability.log_writer import LogWriter, is_terminal
+from bridge.observability.log_writer import LogWriter, has_colours, is_terminal
 from bridge.observability.repeats import RepeatLimiter
 
 log = structlog.get_logger()
@@ -29,12 +29,13 @@ class _Output:
 
 
 def configure_logging(level: str, form: str, stream: TextIO | None = None) -> None:
-    """Send every log line to standard error, as JSON or for a console, from `level` on.
+    """Send every log line to standard error, from `level` on: as JSON, for a console, or `auto`, by what reads it.
 
     Libraries speak up from `warning` on and in our form; their tracebacks are cut to the error's name, for they may
     quote what a provider sent. What repeats is written once a minute.
     """
-    console = form == "console"
+    out = stream or sys.stderr
+    console = form == "console" or (form == "auto" and is_terminal(out))
     limiter = _Output.limiter = RepeatLimiter()
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -43,9 +44,8 @@ def configure_logging(level: str, form: str, stream: TextIO | None = None) -> No
         limiter,
         structlog.processors.TimeStamper(fmt="%H:%M:%S" if console else "iso", utc=not console),
     ]
-    out = stream or sys.stderr
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(colors=is_terminal(out)) if console else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer(colors=has_colours(out)) if console else structlog.processors.JSONRenderer()
     )
     structlog.configure(
         processors=[*shared, renderer],

@@ -73,8 +73,11 @@ class Assembly:
     def source(self, name: str) -> Source:
         """Return one source; raises `ConfigError` where its plugin refuses the settings after all."""
         settings = self.config.sources[name]
+        plugin = registry.load_source(settings.type)
+        if not isinstance(settings, plugin.settings):
+            raise self.config.problem(("sources", name), "names a variable that is not set and is needed here; set it")
         try:
-            return registry.load_source(settings.type).build(name, settings, self.clock)
+            return plugin.build(name, settings, self.clock)
         except (ValueError, Permanent) as error:
             raise self.config.problem(("sources", name), _refusal(error)) from error
 
@@ -89,6 +92,12 @@ class Assembly:
     def sources(self) -> dict[str, Source]:
         """Return all sources by name."""
         return {name: self.source(name) for name in self.config.sources}
+
+    def complete_sources(self) -> dict[str, Source]:
+        """Return the sources by name that can be made; without secrets, these need not be all."""
+        plugins = {name: registry.load_source(settings.type) for name, settings in self.config.sources.items()}
+        complete = [name for name, plugin in plugins.items() if isinstance(self.config.sources[name], plugin.settings)]
+        return {name: self.source(name) for name in complete}
 
     def sinks(self) -> dict[str, Sink]:
         """Return all sinks by name."""

@@ -1,4 +1,4 @@
-"""`bridge run --once`: poll every source once, relay and deliver what came of it, and return."""
+"""`bridgectl run --once`: poll every source once, relay and deliver what came of it, and return."""
 
 from __future__ import annotations
 

@@ -372,7 +372,7 @@ WRONG_USAGE = [
     (("deliveries", "redrive", "-c", "bridge.yaml"), "say which"),
     (("deliveries", "list", "nobody", "-c", "bridge.yaml"), "there is no sink 'nobody'"),
     (("events", "schema", "Nothing"), "Nothing"),
-    (("plugins", "schema", "nothing"), "`bridge plugins` lists them all"),
+    (("plugins", "schema", "nothing"), "`bridgectl plugins` lists them all"),
     (("simulate", "--fault", "nothing"), "--list-faults"),
     (("simulate", "--listen", "here"), "is not HOST:PORT"),
     (("demo", "a.#.b"), "'#' may only be the last"),

@@ -265,7 +265,7 @@ async def test_exhausted_attempts_make_a_dead_letter_with_history(tmp_path):
             )
             assert len(receiver.requests) == 3
             (line,) = setting.logged("delivery.dead_letter")
-            assert line["consequence"] == f"kept; see `bridge deliveries show crm {dead['position']}`"
+            assert line["consequence"] == f"kept; see `bridgectl deliveries show crm {dead['position']}`"
             assert await setting.command("deliveries", "discard", "crm", "--dead", "--yes") == "crm: 1 discarded\n"
             assert await setting.deliveries() == []
 

@@ -90,7 +90,7 @@ def commands(group: click.Group, path: str) -> Iterator[tuple[str, click.Command
             yield f"{path} {name}", command
 
 
-COMMANDS = dict(commands(cli, "bridge"))
+COMMANDS = dict(commands(cli, "bridgectl"))
 
 
 @pytest.mark.parametrize("path", COMMANDS)
@@ -223,7 +223,7 @@ def test_exit_codes_page_has_every_code() -> None:
 
 
 def test_help_has_every_exit_code() -> None:
-    help_page = cli.get_help(click.Context(cli, info_name="bridge")).partition("Exit codes:")[2]
+    help_page = cli.get_help(click.Context(cli, info_name="bridgectl")).partition("Exit codes:")[2]
     codes = re.findall(r"^ +(\d+) {2,}", help_page, re.MULTILINE)
     assert codes == [str(code.value) for code in Exit]
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from house.pages import SHELLS, blocks, calls
 
+from bridge.cli.support.program import NAMES
 from bridge.testing.fake_endpoint import FakeEndpoint, reply
 
 # The plugin tutorial has a test of its own, which installs its plugins first.
@@ -27,7 +28,7 @@ COMMANDS = sorted(
         shlex.join(words).replace("-c demo.yaml", "-c bridge.yaml")
         for block in blocks(*SHELLS)
         if block.page.name not in OTHERS
-        for words in calls(block, "bridge")
+        for words in calls(block, *NAMES)
         if words
     }
 )
@@ -109,7 +110,7 @@ async def made_world(folder: Path, simulator: str, receiver: str) -> World:
         "/messages/sms/11038031": next(subject for subject in subjects if re.fullmatch(r"/messages/sms/\d+", subject)),
         "/messages/voice/10507/recipients/364898": next(subject for subject in subjects if "/recipients/" in subject),
         "/messages/voice/10507": next(subject for subject in subjects if re.fullmatch(r"/messages/voice/\d+", subject)),
-        "--start 2026-03-01T00:00:00Z --end 2026-03-15T00:00:00Z": "--start 1h",
+        "--since 2026-03-01T00:00:00Z --until 2026-03-15T00:00:00Z": "--since 1h",
         "--seconds 20": "--seconds 2",
         "simulate": "simulate --listen 127.0.0.1:0",
     }

@@ -1,4 +1,4 @@
-"""How `bridge sources` says when a source is polled next."""
+"""How `bridgectl sources` says when a source is polled next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`bridge check`: the file, then every part it names, without sending anything."""
+"""`bridgectl check`: the file, then every part it names, without sending anything."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from bridge.cli.support.known_topics import check_topics, topic_notes
+from bridge.cli.support.notes import print_note
 from bridge.cli.support.options import Command, Exit, config_option, json_option
 from bridge.cli.support.output import print_json, print_table
 from bridge.cli.support.running import load_assembly, run
@@ -38,9 +40,9 @@ class Finding:
 @click.command(
     cls=Command,
     examples="""
-    bridge check -c bridge.yaml              the file, the store, the broker, each source and each sink
-    bridge check -c bridge.yaml --offline    the file alone; no connection is made
-    bridge check -c bridge.yaml --json       for a script; the exit code says it too
+    bridgectl check -c bridge.yaml              the file, the store, the broker, each source and each sink
+    bridgectl check -c bridge.yaml --offline    the file alone; no connection is made
+    bridgectl check -c bridge.yaml --json       for a script; the exit code says it too
     """,
 )
 @config_option
@@ -49,13 +51,15 @@ class Finding:
 def check(config_file: Path, *, offline: bool, as_json: bool) -> Exit:
     """Check a configuration, then everything it names, without sending any event.
 
-    Problems of the file are printed on stderr with file, line and key (exit code 3). Then the store and the broker are
+    Problems of the file are printed on stderr with file, line and key (exit code 3), and a sink's topic that no event
+    can have is such a problem. Then the store and the broker are
     asked for an answer, each source for one cheap question and whether the store's cursor is of its account, and each
     sink whether it can be reached. The exit code is 4 if any of them is unreachable, 1 if any refuses us.
     """
     try:
         parts = load_assembly(config_file)
         sources, sinks = parts.sources(), parts.sinks()
+        check_topics(parts.config)
     except ConfigError as error:
         if as_json:
             print_json(
@@ -63,12 +67,14 @@ def check(config_file: Path, *, offline: bool, as_json: bool) -> Exit:
             )
         raise
     findings = [] if offline else run(_ask(parts, sources, sinks))
-    worst = _exit(findings)
+    worst, notes = _exit(findings), topic_notes(parts.config)
     if as_json:
         rows = [_plain(finding) for finding in findings]
-        print_json({"file": str(config_file), "ok": worst is Exit.DONE, "problems": [], "parts": rows})
+        print_json({"file": str(config_file), "ok": worst is Exit.DONE, "problems": [], "notes": notes, "parts": rows})
     else:
         _print(config_file, parts, findings)
+        for note in notes:
+            print_note(note)
     return worst
 
 

@@ -1,4 +1,4 @@
-"""`bridge deliveries`: what waits for another try, and dead letters."""
+"""`bridgectl deliveries`: what waits for another try, and dead letters."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import click
 
 from bridge.cli.support.disabled_sinks import Disabled, disabled
 from bridge.cli.support.journal import find
+from bridge.cli.support.names import complete_sinks
 from bridge.cli.support.options import Exit, Group, config_option, json_option
 from bridge.cli.support.output import ago, print_json, print_table
 from bridge.cli.support.running import load_assembly, run
@@ -30,9 +31,9 @@ _MAX_DELIVERIES = 1_000_000
 @click.group(
     cls=Group,
     examples="""
-    bridge deliveries list -c bridge.yaml
-    bridge deliveries show crm city-voice:1042 -c bridge.yaml
-    bridge deliveries redrive crm --dead -c bridge.yaml
+    bridgectl deliveries list -c bridge.yaml
+    bridgectl deliveries show crm city-voice:1042 -c bridge.yaml
+    bridgectl deliveries redrive crm --dead -c bridge.yaml
     """,
 )
 def deliveries() -> None:
@@ -45,19 +46,19 @@ def deliveries() -> None:
 @deliveries.command(
     name="list",
     examples="""
-    bridge deliveries list -c bridge.yaml                  all sinks, those due first at the top
-    bridge deliveries list crm --dead -c bridge.yaml       dead letters of one sink
-    bridge deliveries list --json -c bridge.yaml | jq -r '.[].id'
+    bridgectl deliveries list -c bridge.yaml                  all sinks, those due first at the top
+    bridgectl deliveries list crm --dead -c bridge.yaml       dead letters of one sink
+    bridgectl deliveries list --json -c bridge.yaml | jq -r '.[].id'
     """,
 )
-@click.argument("sink", required=False)
+@click.argument("sink", required=False, shell_complete=complete_sinks)
 @config_option
 @click.option("--dead", is_flag=True, help="Dead letters only.")
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many of a sink.")
 @json_option
 def list_(sink: str | None, config_file: Path, limit: int, *, dead: bool, as_json: bool) -> Exit:
     """List what waits, and dead letters: of one sink, or of all; and say which of these sinks are disabled."""
-    parts = load_assembly(config_file)
+    parts = load_assembly(config_file, with_secrets=False)
     rows, gone = run(_list(parts, sink, _states(dead=dead), limit))
     if as_json:
         print_json(rows)
@@ -72,11 +73,11 @@ def list_(sink: str | None, config_file: Path, limit: int, *, dead: bool, as_jso
 
 @deliveries.command(
     examples="""
-    bridge deliveries show crm city-voice:1042 -c bridge.yaml
-    bridge deliveries show crm 5f0c6d1be2a94d2c8f6a3f0e9d8c7b6a -c bridge.yaml --json
+    bridgectl deliveries show crm city-voice:1042 -c bridge.yaml
+    bridgectl deliveries show crm 5f0c6d1be2a94d2c8f6a3f0e9d8c7b6a -c bridge.yaml --json
     """
 )
-@click.argument("sink")
+@click.argument("sink", shell_complete=complete_sinks)
 @click.argument("event", metavar="POSITION|EVENT-ID")
 @config_option
 @json_option
@@ -85,7 +86,7 @@ def show(sink: str, event: str, config_file: Path, *, as_json: bool) -> Exit:
 
     Of phones, addresses and keys in the event the last four characters are shown; --json has them in full.
     """
-    parts = load_assembly(config_file)
+    parts = load_assembly(config_file, with_secrets=False)
     described, entry, gone = run(_show(parts, sink, event))
     if as_json:
         print_json(described)
@@ -113,13 +114,13 @@ def _masked(entry: JournalEntry | None) -> str:
 
 @deliveries.command(
     examples="""
-    bridge deliveries redrive crm city-voice:1042 -c bridge.yaml    one
-    bridge deliveries redrive crm --dead -c bridge.yaml             all dead letters of a sink
-    bridge deliveries redrive @relay --dead -c bridge.yaml          what the broker did not accept, to the broker
-    bridge deliveries redrive --all -c bridge.yaml                  whatever waits or is dead, of all sinks
+    bridgectl deliveries redrive crm city-voice:1042 -c bridge.yaml    one
+    bridgectl deliveries redrive crm --dead -c bridge.yaml             all dead letters of a sink
+    bridgectl deliveries redrive @relay --dead -c bridge.yaml          what the broker did not accept, to the broker
+    bridgectl deliveries redrive --all -c bridge.yaml                  whatever waits or is dead, of all sinks
     """
 )
-@click.argument("sink", required=False)
+@click.argument("sink", required=False, shell_complete=complete_sinks)
 @click.argument("events", nargs=-1, metavar="[POSITION|EVENT-ID]...")
 @config_option
 @click.option("--dead", is_flag=True, help="All dead letters.")
@@ -132,17 +133,17 @@ def redrive(sink: str | None, events: tuple[str, ...], config_file: Path, *, dea
     waits nor is a dead letter.
     """
     _selects(sink, events, dead=dead, everything=everything)
-    parts = load_assembly(config_file)
+    parts = load_assembly(config_file, with_secrets=False)
     return run(_redrive(parts, sink, events, _states(dead=dead)))
 
 
 @deliveries.command(
     examples="""
-    bridge deliveries discard crm city-voice:1042 -c bridge.yaml
-    bridge deliveries discard crm --dead --yes -c bridge.yaml
+    bridgectl deliveries discard crm city-voice:1042 -c bridge.yaml
+    bridgectl deliveries discard crm --dead --yes -c bridge.yaml
     """
 )
-@click.argument("sink", required=False)
+@click.argument("sink", required=False, shell_complete=complete_sinks)
 @click.argument("events", nargs=-1, metavar="[POSITION|EVENT-ID]...")
 @config_option
 @click.option("--dead", is_flag=True, help="All dead letters.")
@@ -151,12 +152,12 @@ def redrive(sink: str | None, events: tuple[str, ...], config_file: Path, *, dea
 def discard(
     sink: str | None, events: tuple[str, ...], config_file: Path, *, dead: bool, everything: bool, yes: bool
 ) -> Exit:
-    """End deliveries without sending them. The events stay in the journal: `bridge replay` brings them back.
+    """End deliveries without sending them. The events stay in the journal: `bridgectl replay` brings them back.
 
     Exits with 1 if an event that is named neither waits nor is a dead letter.
     """
     _selects(sink, events, dead=dead, everything=everything)
-    parts = load_assembly(config_file)
+    parts = load_assembly(config_file, with_secrets=False)
     return run(_discard(parts, sink, events, _states(dead=dead), ask=not yes))
 
 

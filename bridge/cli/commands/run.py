@@ -1,4 +1,4 @@
-"""`bridge run`: the long-lived service, or one round of it."""
+"""`bridgectl run`: the long-lived service, or one round of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from bridge.cli.support.options import Command, Exit, config_option, json_option
+from bridge.cli.support.options import Command, Exit, SuggestingChoice, config_option, json_option
 from bridge.cli.support.output import print_table
 from bridge.cli.support.running import run as run_to_end
 
@@ -39,11 +39,11 @@ def _size(context: click.Context, parameter: click.Parameter, value: str) -> int
 @click.command(
     cls=Command,
     examples="""
-    bridge run -c bridge.yaml                      poll, relay and deliver until SIGTERM or Ctrl-C
-    bridge run -c bridge.yaml --once               one round of everything, then exit
-    bridge run -c bridge.yaml --role poll          only ask the providers; others relay and deliver
-    bridge run -c bridge.yaml --role relay --role sink
-    bridge run -c bridge.yaml --record tape        keep what the providers answer, for replay-tape and diff-tape
+    bridgectl run -c bridge.yaml                      poll, relay and deliver until SIGTERM or Ctrl-C
+    bridgectl run -c bridge.yaml --once               one round of everything, then exit
+    bridgectl run -c bridge.yaml --role poll          only ask the providers; others relay and deliver
+    bridgectl run -c bridge.yaml --role relay --role sink
+    bridgectl run -c bridge.yaml --record tape        keep what the providers answer, for replay-tape and diff-tape
     """,
 )
 @config_option
@@ -52,7 +52,7 @@ def _size(context: click.Context, parameter: click.Parameter, value: str) -> int
     "--role",
     "roles",
     multiple=True,
-    type=click.Choice(["poll", "relay", "sink"]),
+    type=SuggestingChoice(["poll", "relay", "sink"]),
     help="Do only this part of the work; repeatable. By default all of it.",
 )
 @click.option(
@@ -95,8 +95,8 @@ def run(
     130; what is in flight is finished or released.
 
     With --record, the answers from which the events are made are kept as well: ids, statuses, counts and times as they
-    are; of phones, keys, names and texts, stand-ins that nobody can trace back; of tokens nothing. `bridge replay-tape`
-    and `bridge diff-tape` play them again.
+    are; of phones, keys, names and texts, stand-ins that nobody can trace back; of tokens nothing. The commands
+    `replay-tape` and `diff-tape` play them again.
     """
     from bridge.config import registry
     from bridge.config.loading import load

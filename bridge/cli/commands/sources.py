@@ -1,4 +1,4 @@
-"""`bridge sources`: how each source is doing, by what the running service has told the store."""
+"""`bridgectl sources`: how each source is doing, by what the running service has told the store."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from typing import Any
 
 import click
 
+from bridge.cli.support.names import complete_sources
 from bridge.cli.support.options import (
     Exit,
     Group,
+    config_of,
     config_option,
-    config_parameter,
     json_option,
     optional_config_option,
 )
 from bridge.cli.support.output import ago, print_json, print_table
 from bridge.cli.support.running import load_assembly, run
+from bridge.cli.support.suggestions import no_such
 from bridge.coordination.leases import hold_lease, new_owner
 from bridge.domain.errors import BridgeError
 from bridge.runtime.assembly import Assembly
@@ -31,8 +33,8 @@ _OWN = "~"  # cursor entries of the bridge's own making
     cls=Group,
     invoke_without_command=True,
     examples="""
-    bridge sources -c bridge.yaml
-    bridge sources -c bridge.yaml --json | jq '.[] | select(.state != "ok")'
+    bridgectl sources -c bridge.yaml
+    bridgectl sources -c bridge.yaml --json | jq '.[] | select(.state != "ok")'
     """,
 )
 @optional_config_option
@@ -46,9 +48,7 @@ def sources(context: click.Context, config_file: Path | None, *, as_json: bool) 
     """
     if context.invoked_subcommand is not None:
         return Exit.DONE
-    if config_file is None:
-        raise click.MissingParameter(ctx=context, param=config_parameter(context))
-    parts = load_assembly(config_file)
+    parts = load_assembly(config_of(context, config_file), with_secrets=False)
     result = run(_sources(parts))
     if as_json:
         print_json(result)
@@ -61,10 +61,10 @@ def sources(context: click.Context, config_file: Path | None, *, as_json: bool) 
 
 @sources.command(
     examples="""
-    bridge sources reset city -c bridge.yaml
+    bridgectl sources reset city -c bridge.yaml
     """
 )
-@click.argument("source")
+@click.argument("source", shell_complete=complete_sources)
 @config_option
 def reset(source: str, config_file: Path) -> Exit:
     """Forget a source's cursor, statuses and watched resources: its next poll is a first start.
@@ -72,7 +72,7 @@ def reset(source: str, config_file: Path) -> Exit:
     It is for a source that is pointed at another account. The journal stays, and its events are still published and
     delivered. For the same account, what is published again has the same ids. No process may poll the source.
     """
-    parts = load_assembly(config_file)
+    parts = load_assembly(config_file, with_secrets=False)
     run(_reset(parts, source))
     click.echo(f"{source}: forgotten; its next poll is a first start")
     return Exit.DONE
@@ -82,7 +82,7 @@ async def _reset(parts: Assembly, name: str) -> None:
     async with parts.opened_store() as store:
         known = sorted({*parts.config.sources, *await store.sources()})
         if name not in known:
-            raise click.UsageError(f"there is no source {name!r}; there is {', '.join(known) or 'none'}")
+            raise no_such("source", name, known, "in the configuration, nor in the store")
         if (holder := await store.holder(f"source/{name}")) is not None:
             raise BridgeError(f"source {name} is polled by {holder}: stop that process first; nothing was forgotten")
         async with hold_lease(

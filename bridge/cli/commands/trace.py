@@ -1,4 +1,4 @@
-"""`bridge trace`: one resource's life, from the poll that saw a change to each sink's answer."""
+"""`bridgectl trace`: one resource's life, from the poll that saw a change to each sink's answer."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from bridge.runtime.assembly import Assembly
 @click.command(
     cls=Command,
     examples="""
-    bridge trace /messages/voice/10507/recipients/364898 -c bridge.yaml
-    bridge trace 10507 -c bridge.yaml                                by an id: all resources that have it
-    bridge trace 5f0c6d1be2a94d2c8f6a3f0e9d8c7b6a -c bridge.yaml     all of the resource of one event
+    bridgectl trace /messages/voice/10507/recipients/364898 -c bridge.yaml
+    bridgectl trace 10507 -c bridge.yaml                                by an id: all resources that have it
+    bridgectl trace 5f0c6d1be2a94d2c8f6a3f0e9d8c7b6a -c bridge.yaml     all of the resource of one event
     """,
 )
 @click.argument("resource", metavar="RESOURCE|EVENT-ID")
@@ -43,7 +43,7 @@ def trace(resource: str, config_file: Path, *, as_json: bool) -> None:
     RESOURCE is a path as in an event's `subject`, or its last part; EVENT-ID is an event's id. Of a resource without
     any event, the last known status is told where the bridge has one.
     """
-    parts = load_assembly(config_file)
+    parts = load_assembly(config_file, with_secrets=False)
     traced, known = run(_trace(parts, resource))
     if not traced and not known:
         raise click.ClickException(_nothing(parts, resource))
@@ -121,7 +121,7 @@ async def _trace(parts: Assembly, resource: str) -> tuple[list[dict[str, Any]], 
 
 async def _subjects(parts: Assembly, store: Store, resource: str) -> list[str]:
     names = dict.fromkeys([resource])
-    for source in parts.sources().values():
+    for source in parts.complete_sources().values():
         with suppress(ValueError):
             names[source.resource(resource)] = None
         await source.close()
@@ -199,12 +199,12 @@ async def _undelivered(parts: Assembly, store: Store, sink: str, line: EventView
 
 async def _unoffered(store: Store, sink: str, line: EventView, *, confirmed: bool) -> _Outcome:
     if await store.delivery(RELAY_SINK, line.position) is not None:
-        see = f"`bridge deliveries show {RELAY_SINK} {line.position}`"
+        see = f"`bridgectl deliveries show {RELAY_SINK} {line.position}`"
         return _Outcome(sink, "set_aside", f"not sent: the broker did not accept it; see {see}")
     if await store.settled(RELAY_SINK, line.position):
         return _Outcome(sink, "queued", "not yet offered: the relay published it late, or an operator discarded it")
     if line.position.seq <= await store.low_watermark(sink, line.position.source):
-        return _Outcome(sink, "before", "not sent: the sink was new later than that; `bridge replay` sends it")
+        return _Outcome(sink, "before", "not sent: the sink was new later than that; `bridgectl replay` sends it")
     if not confirmed:
         return _Outcome(sink, "unpublished", "not yet: the broker has not confirmed it")
     return _Outcome(sink, "queued", "not yet offered: it is in the sink's queue, or the service is not running")

@@ -1,4 +1,4 @@
-"""`bridge watch`: single resources that an operator wants followed."""
+"""`bridgectl watch`: single resources that an operator wants followed."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from pathlib import Path
 
 import click
 
+from bridge.cli.support.names import complete_sources
 from bridge.cli.support.options import Exit, Group, config_option, json_option
 from bridge.cli.support.output import print_json, print_table
 from bridge.cli.support.running import load_assembly, run
+from bridge.cli.support.suggestions import no_such
 from bridge.protocols.source import Source
 from bridge.runtime.assembly import Assembly
 
@@ -17,9 +19,9 @@ from bridge.runtime.assembly import Assembly
 @click.group(
     cls=Group,
     examples="""
-    bridge watch add city-voice /messages/voice/10507 -c bridge.yaml
-    bridge watch list -c bridge.yaml
-    bridge watch remove city-voice 10507 -c bridge.yaml
+    bridgectl watch add city-voice /messages/voice/10507 -c bridge.yaml
+    bridgectl watch list -c bridge.yaml
+    bridgectl watch remove city-voice 10507 -c bridge.yaml
     """,
 )
 def watch() -> None:
@@ -28,11 +30,11 @@ def watch() -> None:
 
 @watch.command(
     examples="""
-    bridge watch add city-voice /messages/voice/10507 -c bridge.yaml
-    bridge watch add city-voice /messages/voice/10507 /messages/sms/2101 -c bridge.yaml
+    bridgectl watch add city-voice /messages/voice/10507 -c bridge.yaml
+    bridgectl watch add city-voice /messages/voice/10507 /messages/sms/2101 -c bridge.yaml
     """
 )
-@click.argument("source")
+@click.argument("source", shell_complete=complete_sources)
 @click.argument("resources", nargs=-1, required=True, metavar="RESOURCE...")
 @config_option
 def add(source: str, resources: tuple[str, ...], config_file: Path) -> Exit:
@@ -40,25 +42,25 @@ def add(source: str, resources: tuple[str, ...], config_file: Path) -> Exit:
 
     RESOURCE is a path. An id alone will do where the source follows one channel only.
     """
-    parts = load_assembly(config_file)
+    parts = load_assembly(config_file, with_secrets=False)
     run(_change(parts, source, resources, add=True))
     return Exit.DONE
 
 
 @watch.command(
     examples="""
-    bridge watch remove city-voice 10507 -c bridge.yaml
+    bridgectl watch remove city-voice 10507 -c bridge.yaml
     """
 )
-@click.argument("source")
+@click.argument("source", shell_complete=complete_sources)
 @click.argument("resources", nargs=-1, required=True, metavar="RESOURCE...")
 @config_option
 def remove(source: str, resources: tuple[str, ...], config_file: Path) -> Exit:
     """Follow resources no longer; what a source finds by itself is followed all the same.
 
-    RESOURCE is a path, or the id of what `bridge watch list` shows. Exits with 1 if one of them was not followed.
+    RESOURCE is a path, or the id of what `bridgectl watch list` shows. Exits with 1 if one of them was not followed.
     """
-    parts = load_assembly(config_file)
+    parts = load_assembly(config_file, with_secrets=False)
     known = run(_change(parts, source, resources, add=False))
     return Exit.DONE if known else Exit.FAILED
 
@@ -66,16 +68,16 @@ def remove(source: str, resources: tuple[str, ...], config_file: Path) -> Exit:
 @watch.command(
     name="list",
     examples="""
-    bridge watch list -c bridge.yaml
-    bridge watch list city-voice -c bridge.yaml --json
+    bridgectl watch list -c bridge.yaml
+    bridgectl watch list city-voice -c bridge.yaml --json
     """,
 )
-@click.argument("source", required=False)
+@click.argument("source", required=False, shell_complete=complete_sources)
 @config_option
 @json_option
 def list_(source: str | None, config_file: Path, *, as_json: bool) -> Exit:
     """List what operators named, for one source or all."""
-    parts = load_assembly(config_file)
+    parts = load_assembly(config_file, with_secrets=False)
     names = list(parts.config.sources) if source is None else [_known(parts, source)]
     result = run(_watched(parts, names))
     if as_json:
@@ -87,12 +89,8 @@ def list_(source: str | None, config_file: Path, *, as_json: bool) -> Exit:
 
 def _known(parts: Assembly, source: str) -> str:
     if source not in parts.config.sources:
-        raise click.UsageError(f"there is no source {source!r} in the configuration; there is {_names(parts)}")
+        raise no_such("source", source, parts.config.sources)
     return source
-
-
-def _names(parts: Assembly) -> str:
-    return ", ".join(parts.config.sources)
 
 
 async def _change(parts: Assembly, source: str, resources: tuple[str, ...], *, add: bool) -> bool:

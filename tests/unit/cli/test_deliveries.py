@@ -91,7 +91,7 @@ def test_deliveries_of_disabled_sink_show_reason_and_remedy(bridge, seeded, argu
             )
 
     asyncio.run(disable())
-    said = "the sink is disabled since 2026-03-15T21:00:00Z: https://crm.example: 410; `bridge deliveries redrive crm --all`"
+    said = "the sink is disabled since 2026-03-15T21:00:00Z: https://crm.example: 410; `bridgectl deliveries redrive crm --all`"
     assert said in bridge(*arguments, "-c", seeded).out
     if arguments[0] == "deliveries":
         shown = bridge(*arguments, "-c", seeded, "--json").json
