@@ -17,6 +17,7 @@ from bridge.cli.support.broken_pipe import end_output, has_reader
 from bridge.cli.support.errors import report_error, report_usage
 from bridge.cli.support.notes import print_error
 from bridge.cli.support.options import Exit, Group
+from bridge.cli.support.output import make_streams_lenient
 from bridge.cli.support.program import NAME, NAMES, typed_name
 from bridge.cli.support.running import guard_descriptors, guard_interpreter
 
@@ -129,6 +130,7 @@ def cli() -> None:
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and end the process with one of the documented exit codes."""
     guard_descriptors()
+    make_streams_lenient()
     guard_interpreter()
     code = _run(args)
     _drain_logs()

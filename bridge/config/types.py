@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from bridge.config.showing import mask_url
+from bridge.domain.secret_text import unseen_character
 from bridge.domain.settings import MASK, Secret
 
 _SIZES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
@@ -100,6 +101,10 @@ def _shown_url(secret: Secret | None) -> str | None:
 def _url(known: tuple[str, ...], example: str) -> Callable[[Secret], Secret]:
     def check(secret: Secret) -> Secret:
         url = secret.reveal()
+        if name := unseen_character(unquote(url, errors="ignore")):
+            raise ValueError(
+                f"has {name} in it, percent-encoded, which no password has; write the URL anew, without it"
+            )
         scheme, mark, _ = url.partition("://")
         if not mark:
             raise ValueError(f"is not a URL; write one such as {example}")

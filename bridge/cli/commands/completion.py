@@ -7,6 +7,7 @@ from pathlib import PurePath
 import click
 
 from bridge.cli.support.options import Command, SuggestingChoice
+from bridge.cli.support.output import print_text
 from bridge.cli.support.program import NAME, NAMES, typed_name
 
 SHELLS = ("bash", "zsh", "fish")
@@ -35,4 +36,4 @@ def completion(context: click.Context, shell: str) -> None:
     made = get_completion_class(shell)
     if made is None:
         raise click.UsageError(f"nothing is known of the shell {shell!r}")
-    click.echo(made(context.find_root().command, {}, name, f"_{name.upper()}_COMPLETE").source())
+    print_text(made(context.find_root().command, {}, name, f"_{name.upper()}_COMPLETE").source())

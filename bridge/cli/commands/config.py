@@ -11,7 +11,7 @@ from bridge.cli.support.config_template import starter
 from bridge.cli.support.names import complete_plugins
 from bridge.cli.support.notes import print_note
 from bridge.cli.support.options import Group, config_option, json_option
-from bridge.cli.support.output import print_json
+from bridge.cli.support.output import print_json, print_text
 from bridge.cli.support.schemas import config_schema
 from bridge.cli.support.suggestions import no_such
 from bridge.config import registry
@@ -58,7 +58,7 @@ def show(config_file: Path, *, as_json: bool) -> None:
     if as_json:
         print_json(shown)
     else:
-        click.echo(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=120), nl=False)
+        print_text(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=120))
 
 
 @config.command(
@@ -95,7 +95,7 @@ def new(sources: tuple[str, ...], sinks: tuple[str, ...]) -> None:
     if not sinks and not sources:
         sinks = _usable("sink")
     sources = sources or _usable("source")
-    click.echo(starter(list(dict.fromkeys(sources)), list(dict.fromkeys(sinks))), nl=False)
+    print_text(starter(list(dict.fromkeys(sources)), list(dict.fromkeys(sinks))))
 
 
 def _known(kind: registry.Kind, name: str) -> None:

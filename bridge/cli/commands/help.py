@@ -6,6 +6,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from bridge.cli.support.options import Command, Exit, Group
+from bridge.cli.support.output import print_text
 
 
 def _complete(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -39,5 +40,5 @@ def help(context: click.Context, command: tuple[str, ...]) -> Exit:  # noqa: A00
         if chosen is None:
             page.command.fail_unknown(page, word)
         page = click.Context(chosen, parent=page, info_name=word)
-    click.echo(page.command.get_help(page))
+    print_text(page.command.get_help(page))
     return Exit.DONE

@@ -10,7 +10,7 @@ import click
 from bridge.cli.support.journal import event_views
 from bridge.cli.support.names import complete_sinks, complete_topics
 from bridge.cli.support.options import MOMENT, Command, Exit, config_option, json_option
-from bridge.cli.support.output import print_json
+from bridge.cli.support.output import print_json, print_line
 from bridge.cli.support.running import load_assembly, run
 from bridge.cli.support.suggestions import no_such
 from bridge.domain import topics as patterns
@@ -61,7 +61,7 @@ def replay(
         print_json({"sink": sink, "selected": selected, "replayed": again})
     else:
         rest = f"; {selected - again} still wait or are dead letters, and were left alone" if again < selected else ""
-        click.echo(f"{sink}: {again} of {selected} events are due again{rest}")
+        print_line(f"{sink}: {again} of {selected} events are due again{rest}")
     return Exit.DONE
 
 

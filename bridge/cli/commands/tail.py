@@ -15,6 +15,7 @@ from bridge.cli.support.journal import event_views
 from bridge.cli.support.names import complete_topics
 from bridge.cli.support.notes import print_note
 from bridge.cli.support.options import MOMENT, Command, Exit, config_option
+from bridge.cli.support.output import print_json_line, print_line
 from bridge.cli.support.running import load_assembly, run
 from bridge.delivery.masking import last4
 from bridge.domain import personal_data
@@ -63,7 +64,10 @@ def tail(
             raise click.UsageError(str(error)) from None
     _note_unknown(topics)
     tailing = _Tail(
-        load_assembly(config_file, with_secrets=False), topics or ("#",), _json_line if as_json else readable, count
+        load_assembly(config_file, with_secrets=False),
+        topics or ("#",),
+        _print_json if as_json else _print_readable,
+        count,
     )
     with suppress(KeyboardInterrupt):  # the way in which this command ends
         run(tailing.follow(since))
@@ -81,7 +85,7 @@ def _note_unknown(topics: tuple[str, ...]) -> None:
 
 class _Tail:
     def __init__(
-        self, parts: Assembly, topics: tuple[str, ...], show: Callable[[EventView], str], count: int | None
+        self, parts: Assembly, topics: tuple[str, ...], show: Callable[[EventView], None], count: int | None
     ) -> None:
         self._parts = parts
         self._topics = topics
@@ -134,7 +138,7 @@ class _Tail:
         if self._left == 0 or line.event.id in self._seen:
             return
         self._remember(line.event.id)
-        click.echo(self._show(line))
+        self._show(line)
         if self._left is not None:
             self._left -= 1
 
@@ -145,8 +149,12 @@ class _Tail:
             self._seen.discard(self._order.popleft())
 
 
-def _json_line(line: EventView) -> str:
-    return line.event.body.decode("utf-8", "replace")
+def _print_json(line: EventView) -> None:
+    print_json_line(line.event.body)
+
+
+def _print_readable(line: EventView) -> None:
+    print_line(readable(line))
 
 
 def readable(line: EventView) -> str:
@@ -160,7 +168,7 @@ def readable(line: EventView) -> str:
     parts += [
         mask_phones(str(data[key])) for key in ("error", "reason", "provider_status") if data.get(key) is not None
     ]
-    return "  ".join(" ".join(part.split()) for part in parts if part)
+    return "  ".join(part for part in parts if part)
 
 
 def mask_phones(text: str) -> str:

@@ -8,6 +8,7 @@ import click
 
 from bridge import __version__
 from bridge.cli.support.options import Command, json_option
+from bridge.cli.support.output import print_json, print_line
 
 
 @click.command(
@@ -21,8 +22,6 @@ from bridge.cli.support.options import Command, json_option
 def version(*, as_json: bool) -> None:
     """Print the version of the bridge; --json adds that of Python, and the platform."""
     if as_json:
-        from bridge.cli.support.output import print_json
-
         print_json({"version": __version__, "python": platform.python_version(), "platform": platform.platform()})
     else:
-        click.echo(f"bridge {__version__}")
+        print_line(f"bridge {__version__}")

@@ -9,7 +9,7 @@ import click
 
 from bridge.cli.support.names import complete_sources
 from bridge.cli.support.options import Exit, Group, config_option, json_option
-from bridge.cli.support.output import print_json, print_table
+from bridge.cli.support.output import print_json, print_line, print_table
 from bridge.cli.support.running import load_assembly, run
 from bridge.cli.support.suggestions import no_such
 from bridge.protocols.source import Source
@@ -99,26 +99,29 @@ async def _change(parts: Assembly, source: str, resources: tuple[str, ...], *, a
     try:
         async with parts.opened_store() as store:
             followed = () if add else await store.watched(source)
-            paths = [_path(reader, text, followed) for text in resources]
+            paths = [_path(reader, text, followed, remove=not add) for text in resources]
             for path in paths:
                 changed.append(await (store.watch if add else store.unwatch)(source, path))
-                click.echo(f"{path}: {_SAID[add, changed[-1]]}")
+                print_line(f"{path}: {_SAID[add, changed[-1]]}")
     finally:
         await reader.close()
     return all(changed)
 
 
-def _path(reader: Source, text: str, followed: Sequence[str]) -> str:
-    """Return the path that an operator means: what the source reads, else what is followed and has that path or id."""
+def _path(reader: Source, text: str, followed: Sequence[str], *, remove: bool) -> str:
+    """Return the path that an operator means: what the source reads, else what is followed and has that path or id.
+
+    What is to be removed and is neither is the text itself: it is not followed.
+    """
     try:
         return reader.resource(text)
     except ValueError as error:
         meant = [path for path in followed if text in (path, path.rpartition("/")[2])]
         if len(meant) > 1:
             raise click.UsageError(f"{text!r} may be {' or '.join(meant)}; give the path") from None
-        if not meant:
+        if not meant and not remove:
             raise click.UsageError(str(error)) from None
-        return meant[0]
+        return meant[0] if meant else text
 
 
 _SAID = {

@@ -11,6 +11,7 @@ import click
 
 from bridge.cli.support.notes import one_line, print_error
 from bridge.cli.support.options import Exit
+from bridge.cli.support.output import print_line, print_text
 from bridge.cli.support.program import NAME
 
 # --- errors -------------------------------------------------------------------------------------------------------
@@ -18,15 +19,15 @@ from bridge.cli.support.program import NAME
 
 def report_usage(error: click.ClickException) -> None:
     """Print what is wrong with a command line in one line, and a line that says how the command is used."""
+    context = getattr(error, "ctx", None)
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
-        error.show()
+        print_text(context.get_help() if context is not None else "", err=True)
         return
     print_error(_usage_problem(error))
-    context = getattr(error, "ctx", None)
     if isinstance(error, click.UsageError) and isinstance(context, click.Context):
         usage = one_line(context.get_usage().partition(":")[2])
         with suppress(OSError):
-            click.echo(f"usage: {usage}  (more: {context.command_path} --help)", err=True)
+            print_line(f"usage: {usage}  (more: {context.command_path} --help)", err=True)
 
 
 def _usage_problem(error: click.ClickException) -> str:

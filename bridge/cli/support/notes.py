@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-import click
-
+from bridge.cli.support.output import Coloured, print_line
 from bridge.cli.support.program import in_typed_name
 
 
@@ -21,7 +20,7 @@ def print_note(text: str) -> None:
 
 def _print_line(kind: str, colour: str, text: str) -> None:
     with suppress(OSError):  # nobody reads it any more, or the disk is full: the exit code still says it
-        click.echo(f"{click.style(f'{kind}:', fg=colour)} {in_typed_name(one_line(text))}", err=True)
+        print_line(Coloured(f"{kind}:", colour), f" {in_typed_name(one_line(text))}", err=True)
 
 
 def one_line(text: str) -> str:

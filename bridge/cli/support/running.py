@@ -80,14 +80,13 @@ def logs_to_stderr() -> None:
 
     import structlog
 
-    from bridge.observability.log_writer import has_colours
-    from bridge.observability.logging import logger_factory
+    from bridge.observability.logging import console_renderers, logger_factory
 
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
-            structlog.dev.ConsoleRenderer(colors=has_colours(sys.stderr)),
+            *console_renderers(sys.stderr),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         logger_factory=logger_factory(sys.stderr),
