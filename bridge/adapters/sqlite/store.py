@@ -1,4 +1,4 @@
-"""One SQLite file as the bridge's whole memory: ledger and settlements over one writer and one reader."""
+"""One SQLite file as the bridge's whole memory: ledger, deliveries and roster over one writer and one reader."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from pathlib import Path
 from bridge.adapters.sqlite.database import SqliteDatabase
 from bridge.adapters.sqlite.deliveries import SqliteDeliveries
 from bridge.adapters.sqlite.ledger import SqliteLedger
+from bridge.adapters.sqlite.roster import SqliteRoster
 from bridge.domain.clock import Clock
 
 
-class SqliteStore(SqliteLedger, SqliteDeliveries):
-    """`Ledger` and `Settlements` in one file, for one host; several processes may share it.
+class SqliteStore(SqliteLedger, SqliteDeliveries, SqliteRoster):
+    """`Ledger`, `DeliveryStore` and `Roster` in one file, for one host; several processes may share it.
 
     Every write is on the disk when its call returns (`synchronous=FULL`); writes that are waiting at the same time
     share one transaction. The file and its folder are made at first use. While another process holds the file for
@@ -23,6 +24,7 @@ class SqliteStore(SqliteLedger, SqliteDeliveries):
         file = SqliteDatabase(path, busy_timeout)
         SqliteLedger.__init__(self, file, clock, begin=begin)
         SqliteDeliveries.__init__(self, file, clock)
+        SqliteRoster.__init__(self, file, clock)
 
     async def open(self) -> None:
         """Open the file, and make it if need be; raises `Unavailable` that says why it cannot be used."""
