@@ -45,7 +45,7 @@ def unpack_member(text: str) -> Member:
 
 def presence(text: str, announced: float, ends: float, now: float) -> Presence:
     """Return a process whose last announcement was at `announced`, and is valid until `ends`."""
-    return Presence(unpack_member(text), max(0.0, now - announced), gone=now >= ends)
+    return Presence(unpack_member(text), announced, max(0.0, now - announced), gone=now >= ends)
 
 
 def by_start(presences: Iterable[Presence]) -> list[Presence]:

@@ -40,6 +40,8 @@ class Outcome:
     seconds: float
     """How long the endpoint needed to answer."""
     event: WireEvent
+    error: str = ""
+    """Why it was not delivered; fit for a log."""
 
 
 class Sender:
@@ -184,14 +186,14 @@ class Sender:
             await self._endpoint.on_success()
             self._outcome(Outcome("taken", self._clock.monotonic() - started, claimed.event))
             return
-        result = await self._on_error(claimed, error, probe=probe)
-        self._outcome(Outcome(result, self._clock.monotonic() - started, claimed.event))
+        # Only our own errors promise a text that is fit for a log.
+        text = str(error) if isinstance(error, BridgeError) else f"the sink failed with {type(error).__name__}"
+        result = await self._on_error(claimed, error, text, probe=probe)
+        self._outcome(Outcome(result, self._clock.monotonic() - started, claimed.event, text))
 
     # results
 
-    async def _on_error(self, claimed: ClaimedDelivery, error: Exception, *, probe: bool) -> str:
-        # Only our own errors promise a text that is fit for a log.
-        text = str(error) if isinstance(error, BridgeError) else f"the sink failed with {type(error).__name__}"
+    async def _on_error(self, claimed: ClaimedDelivery, error: Exception, text: str, *, probe: bool) -> str:
         if isinstance(error, EndpointGone):
             self._endpoint.on_cancelled()
             await self._endpoint.on_gone(text)

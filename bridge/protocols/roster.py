@@ -44,6 +44,8 @@ class Presence:
     """A process as the store knows it."""
 
     member: Member
+    announced: float
+    """When it last announced itself, in seconds since 1970 by the clock of the store."""
     age: float
     """Seconds since its last announcement."""
     gone: bool

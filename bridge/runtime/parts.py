@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import structlog
 
+from bridge.config.model import Config
 from bridge.delivery import masking
 from bridge.domain.errors import Unavailable
 from bridge.domain.event import Event, WireEvent
@@ -72,6 +75,15 @@ class ServiceParts:
     open: Callable[[], Awaitable[None]]
     """Opens the store and tries the broker; may be called again after `Unavailable`."""
     limits: Limits
+    generation: str = ""
+    """Tells this configuration from another; the same in every process that has the same settings."""
+
+
+def generation_of(config: Config) -> str:
+    """Return eight digits for the settings of a configuration; secrets, and the machine's own state, are left out."""
+    own = ("state", "http", "log")
+    shown = {key: value for key, value in config.show().items() if key not in own}
+    return hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def build(assembly: Assembly) -> ServiceParts:
@@ -118,4 +130,5 @@ def build(assembly: Assembly) -> ServiceParts:
             audit_every=config.audit,
             reconcile_every=config.reconcile.every,
         ),
+        generation=generation_of(config),
     )

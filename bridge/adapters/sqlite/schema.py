@@ -115,6 +115,11 @@ def prepare(connection: sqlite3.Connection) -> None:
             connection.execute("ROLLBACK")
 
 
+def is_empty(connection: sqlite3.Connection) -> bool:
+    """Say whether the file has no tables yet; raises as `prepare` does if it is not one of ours."""
+    return not _is_ours(connection)
+
+
 def _is_ours(connection: sqlite3.Connection) -> bool:
     """Say whether the tables are there; False is an empty file."""
     version = connection.execute("PRAGMA user_version").fetchone()[0]

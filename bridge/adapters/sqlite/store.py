@@ -17,18 +17,28 @@ class SqliteStore(SqliteLedger, SqliteDeliveries, SqliteRoster):
     Every write is on the disk when its call returns (`synchronous=FULL`); writes that are waiting at the same time
     share one transaction. The file and its folder are made at first use. While another process holds the file for
     longer than `busy_timeout` seconds, writes raise `Unavailable`. Leases and retention go by `clock`. A new journal's
-    numbers follow `begin`; by default they go by the clock, so that a new file never gives a number twice.
+    numbers follow `begin`; by default they go by the clock, so that a new file never gives a number twice. With
+    `read_only` nothing is made or written: a file that is not there is read as an empty store.
     """
 
-    def __init__(self, path: Path, *, clock: Clock, busy_timeout: float = 5.0, begin: int | None = None) -> None:
-        file = SqliteDatabase(path, busy_timeout)
+    def __init__(
+        self,
+        path: Path,
+        *,
+        clock: Clock,
+        busy_timeout: float = 5.0,
+        begin: int | None = None,
+        read_only: bool = False,
+    ) -> None:
+        file = SqliteDatabase(path, busy_timeout, read_only=read_only)
+        self._read_only = read_only
         SqliteLedger.__init__(self, file, clock, begin=begin)
         SqliteDeliveries.__init__(self, file, clock)
         SqliteRoster.__init__(self, file, clock)
 
     async def open(self) -> None:
         """Open the file, and make it if need be; raises `Unavailable` that says why it cannot be used."""
-        await self.ping()
+        await (self.sources() if self._read_only else self.ping())
 
     async def close(self) -> None:
         """Finish the writes that are waiting and close the file."""

@@ -197,6 +197,7 @@ def _show(report: OnceReport, *, as_json: bool, to: TextIO) -> None:
         for name, result in sorted(report.polls.items())
     ]
     rows += [["source", name, "failed", reason] for name, reason in sorted(report.failures.items())]
+    rows += [["source", name, "not polled", reason] for name, reason in sorted(report.paused.items())]
     rows.append(["relay", "", f"{report.published} published, {report.unroutable} that no queue wanted", ""])
     rows += [
         ["sink", name, f"{counts['taken']} delivered, {counts['waiting']} waiting, {counts['dead']} dead", ""]
@@ -212,6 +213,7 @@ def _plain(report: OnceReport) -> dict[str, Any]:
             for name, result in sorted(report.polls.items())
         },
         "failures": report.failures,
+        "paused": report.paused,
         "published": report.published,
         "unroutable": report.unroutable,
         "sinks": report.deliveries,

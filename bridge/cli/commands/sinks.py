@@ -1,0 +1,50 @@
+"""`bridge sinks`: how each sink is doing, with its books."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from bridge.cli.support.options import Command, Exit, config_option, json_option
+from bridge.cli.support.output import print_json, print_table
+from bridge.cli.support.overview_rows import SINK_HEADERS, plain_sink, sink_row, sink_totals
+from bridge.cli.support.running import load_assembly, run
+from bridge.runtime.assembly import Assembly
+from bridge.runtime.overview import SinkView
+from bridge.runtime.overview_reader import read_sinks
+
+
+@click.command(
+    cls=Command,
+    examples="""
+    bridge sinks -c bridge.yaml
+    bridge sinks -c bridge.yaml --json | jq '.sinks[] | select(.state != "ok")'
+    """,
+)
+@config_option
+@json_option
+def sinks(config_file: Path, *, as_json: bool) -> Exit:
+    """Show each sink: state, books, the oldest event that waits, the last delivery and the last error; then the totals.
+
+    The state is `ok`, `paused` (by an operator), `circuit open` (its endpoint fails, and is probed now and then),
+    `disabled` (its endpoint said that it is gone), or `not delivering` (no process has the role sink).
+    """
+    parts = load_assembly(config_file)
+    views = run(_sinks(parts))
+    totals = sink_totals(views)
+    if as_json:
+        print_json({"sinks": [plain_sink(view) for view in views], "totals": totals})
+        return Exit.DONE
+    if not views:
+        click.echo("there is no sink in the configuration")
+        return Exit.DONE
+    now = parts.clock.now()
+    print_table(SINK_HEADERS, [sink_row(view, now) for view in views])
+    click.echo(f"in all: {', '.join(f'{count} {name}' for name, count in totals.items())}")
+    return Exit.DONE
+
+
+async def _sinks(parts: Assembly) -> list[SinkView]:
+    async with parts.opened_store(read_only=True) as store:
+        return await read_sinks(parts, store, await store.orders(), list(await store.presences()))
