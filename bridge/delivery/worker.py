@@ -12,7 +12,7 @@ import structlog
 from bridge.coordination.gates import Gate
 from bridge.delivery.claims import CLAIM, ClaimedDelivery, Claims
 from bridge.delivery.endpoint import EndpointState, PublishChange
-from bridge.delivery.sending import Outcome, Sender
+from bridge.delivery.sending import KeepAnswer, Outcome, Sender
 from bridge.domain import topics
 from bridge.domain.clock import Clock
 from bridge.domain.errors import Unavailable
@@ -72,6 +72,7 @@ class DeliveryWorker:
         claim: float = CLAIM,
         report: Report = unreported,
         gate: Gate | None = None,
+        keep_answer: KeepAnswer | None = None,
     ) -> None:
         """Prepare; `claim` is how many seconds a claim lasts. `report` hears what waits for the store or the broker."""
         self.name = name
@@ -88,8 +89,9 @@ class DeliveryWorker:
         )
         self._endpoint = EndpointState(name, clock, publish=changed, wake=self.wake, gate=gate or Gate())
         self._sender = Sender(
-            name, settings, self._claims, self._endpoint, clock, send=send, outcome=outcome, report=report
-        )
+            name, settings, self._claims, self._endpoint, clock, send=send, outcome=outcome, report=report,
+            keep_answer=keep_answer,
+        )  # fmt: skip
         self._report = report
 
     @property

@@ -60,7 +60,7 @@ class Assembly:
         from bridge.adapters.redis.store import RedisStore
 
         try:
-            return RedisStore(url, clock=self.clock)
+            return RedisStore(url, clock=self.clock, read_only=read_only)
         except ValueError as error:
             raise self.config.problem(("store",), str(error)) from None
 

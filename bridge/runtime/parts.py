@@ -11,6 +11,8 @@ import structlog
 
 from bridge.config.model import Config
 from bridge.delivery import masking
+from bridge.delivery.answers import kept_answer, secrets_of
+from bridge.delivery.sending import KeepAnswer
 from bridge.domain.errors import Unavailable
 from bridge.domain.event import Event, WireEvent
 from bridge.protocols.broker import Broker
@@ -42,6 +44,8 @@ class ConfiguredSink:
     sink: Sink
     mask: Callable[[WireEvent], WireEvent]
     """Masks the personal data that this sink may not see."""
+    keep_answer: KeepAnswer | None = None
+    """Redacts the endpoint's answer for a dead letter; None keeps none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +112,11 @@ def build(assembly: Assembly) -> ServiceParts:
     def mask(settings: SinkSettings) -> Callable[[WireEvent], WireEvent]:
         return lambda wire: masking.apply(settings.privacy, wire, keys[0] if keys else b"")
 
+    def keep(settings: SinkSettings) -> KeepAnswer:
+        return lambda wire, answer: kept_answer(
+            answer, wire, level=settings.privacy, key=keys[0] if keys else b"", secrets=secrets_of(settings)
+        )
+
     return ServiceParts(
         store=store,
         broker=broker,
@@ -116,7 +125,7 @@ def build(assembly: Assembly) -> ServiceParts:
             for name, source in assembly.sources().items()
         },
         sinks={
-            name: ConfiguredSink(config.sinks[name], sink, mask(config.sinks[name]))
+            name: ConfiguredSink(config.sinks[name], sink, mask(config.sinks[name]), keep(config.sinks[name]))
             for name, sink in assembly.sinks().items()
         },
         read=assembly.catalogue().read,

@@ -140,7 +140,7 @@ class SinkRunner:
             name, part.settings, DeliveryBackends(self._store, self._store, self._parts.broker), self._clock,
             send=send, outcome=on_outcome, changed=changed, claim=self._parts.limits.claim,
             report=lambda activity, reason: self._process.health.set(f"sink/{name}/{activity}", reason),
-            gate=self._process.gates.of(f"sink/{name}"),
+            gate=self._process.gates.of(f"sink/{name}"), keep_answer=part.keep_answer,
         )  # fmt: skip
 
     async def _publish_sink_event(self, name: str, cls: type[SinkEvent], reason: str, at: datetime) -> None:

@@ -185,7 +185,7 @@ async def test_replay_reaches_one_sink_with_original_ids(story):
     assert (
         await story.command("replay", "crm", "--since", "1h", "--until", "30m") == "crm: 0 of 0 events are due again\n"
     )
-    waiting = await story.json("deliveries", "list")
+    waiting = (await story.json("deliveries", "list"))["deliveries"]
     assert {delivery["subject"] for delivery in waiting} == {story.failed, story.drop}
     with bridge(story.folder, "run", "-c", str(story.config)) as process:
         await story.crm.arrived(3, within=120)
@@ -199,7 +199,7 @@ async def test_replay_reaches_one_sink_with_original_ids(story):
 
 
 async def _none(story: Story) -> bool:
-    return not await story.json("deliveries", "list")
+    return not (await story.json("deliveries", "list"))["deliveries"]
 
 
 async def test_tail_since_an_hour_prints_the_journal(story):
@@ -215,7 +215,7 @@ async def test_retried_delivery_is_shown_with_every_attempt(story):
     done = json.loads(ran.stdout)
     assert done["sources"]["drops"] == {"observed": 2, "events": 1, "problems": []}
     assert done["published"] == 1
-    (delivery,) = await story.json("deliveries", "list", "crm")
+    (delivery,) = (await story.json("deliveries", "list", "crm"))["deliveries"]
     assert delivery["topic"] == "voicemail.drop.sent"
     (change,) = await story.json("trace", delivery["subject"])
     audit, crm = change["sinks"]

@@ -65,7 +65,7 @@ class Setting:
     async def deliveries(self, *arguments: str) -> list[dict[str, Any]]:
         done = await ask(self.folder, "deliveries", "list", *arguments, "--json", "-c", str(self.config))
         assert (done.returncode, done.stderr) == (0, "")
-        return json.loads(done.stdout)
+        return json.loads(done.stdout)["deliveries"]
 
     async def command(self, *arguments: str) -> str:
         done = await ask(self.folder, *arguments, "-c", str(self.config))

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
 async def deliveries(folder: Path, config: Path, *arguments: str) -> list[dict[str, Any]]:
     done = await ask(folder, "deliveries", "list", *arguments, "--json", "-c", str(config))
     assert (done.returncode, done.stderr) == (0, "")
-    return json.loads(done.stdout)
+    return json.loads(done.stdout)["deliveries"]
 
 
 async def test_unknown_words_of_slack_end_in_a_dead_letter(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ async def made_world(folder: Path, simulator: str, receiver: str) -> World:
     _, listed = await bridge(folder, ["deliveries", "list", "--json", "-c", "bridge.yaml"])
     known = {
         "/etc/bridge/bridge.yaml": "bridge.yaml",
-        "city-voice:1042": json.loads(listed)[0]["position"],
+        "city-voice:1042": json.loads(listed)["deliveries"][0]["position"],
         "/messages/sms/11038031": next(subject for subject in subjects if re.fullmatch(r"/messages/sms/\d+", subject)),
         "/messages/voice/10507/recipients/364898": next(subject for subject in subjects if "/recipients/" in subject),
         "/messages/voice/10507": next(subject for subject in subjects if re.fullmatch(r"/messages/voice/\d+", subject)),

@@ -26,7 +26,7 @@ class RedisStore(RedisLedger, RedisDeliveries, RedisRoster):
     another one. Nothing is connected before the first call, and after a failure the next call connects again.
     All keys start with `prefix`. A new journal's numbers follow `begin`; by default they go by the clock, so that a
     server that was emptied never gives a number twice. A call fails with `Unavailable` when no answer came within
-    `timeout` seconds.
+    `timeout` seconds. One that is `read_only` does not ask how the server is set up.
     """
 
     def __init__(
@@ -38,7 +38,9 @@ class RedisStore(RedisLedger, RedisDeliveries, RedisRoster):
         timeout: float = 5.0,
         connections: int = 32,
         begin: int | None = None,
+        read_only: bool = False,
     ) -> None:
+        self._read_only = read_only
         link = RedisClient(url, timeout=timeout, connections=connections)
         RedisLedger.__init__(self, link, Keys(prefix), clock, begin=begin)
         RedisDeliveries.__init__(self, link, Keys(prefix), clock)
@@ -47,6 +49,8 @@ class RedisStore(RedisLedger, RedisDeliveries, RedisRoster):
     async def open(self) -> None:
         """Connect, and say in the log what would let the server forget; raises `Unavailable` if it cannot be used."""
         await self._link.command("PING")  # one without memory can be used: what ends deliveries gives it back
+        if self._read_only:
+            return
         try:
             facts = await self._link.server_info()
         except Unavailable as error:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from bridge.adapters.sqlite.schema import ForeignFileError, NewerFileError, is_empty, prepare
+from bridge.adapters.sqlite.schema import ADDED, ForeignFileError, NewerFileError, is_empty, lacks_answers, prepare
 from bridge.domain.errors import Unavailable
 
 T = TypeVar("T")
@@ -233,6 +233,8 @@ class SqliteDatabase:
         if nothing_there:
             connection.close()
             return _empty()
+        if lacks_answers(connection):
+            connection.execute(ADDED.format(temporary="TEMP"))  # in memory: the file is not ours to change
         return connection
 
     def refusal(self, error: Exception) -> Exception:
