@@ -16,7 +16,7 @@ _REMARK_SECONDS = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class StatusFinding:
     """One thing that an operator should know."""
 
     code: str
@@ -103,7 +103,7 @@ class Overview:
     processes: Sequence[Presence] = ()
     sources: Sequence[SourceView] = ()
     sinks: Sequence[SinkView] = ()
-    findings: Sequence[Finding] = field(default_factory=list)
+    findings: Sequence[StatusFinding] = field(default_factory=list)
 
     @property
     def is_well(self) -> bool:
@@ -178,17 +178,17 @@ def replaced(presences: Sequence[Presence]) -> set[str]:
 # --- what is wrong ------------------------------------------------------------------------------------------------
 
 
-def findings_of(overview: Overview) -> list[Finding]:
+def findings_of(overview: Overview) -> list[StatusFinding]:
     """Return all that an operator should know, what is wrong first."""
-    found = [*_servers(overview)]
+    findings = [*_servers(overview)]
     if overview.store_problem is None:
-        found += [*_processes(overview)]
+        findings += [*_processes(overview)]
         polls, delivers = (_has_role(overview, role) for role in ("poll", "sink"))
         for source in overview.sources:
-            found += _source(source, overview.at, is_polled=polls, has_sinks=any(_configured(overview.sinks)))
+            findings += _source(source, overview.at, is_polled=polls, has_sinks=any(_configured(overview.sinks)))
         for sink in overview.sinks:
-            found += _sink(sink, overview.at, is_served=delivers)
-    return sorted(found, key=lambda finding: not finding.is_problem)
+            findings += _sink(sink, overview.at, is_served=delivers)
+    return sorted(findings, key=lambda finding: not finding.is_problem)
 
 
 def _configured(sinks: Sequence[SinkView]) -> Iterator[SinkView]:
@@ -199,35 +199,37 @@ def _has_role(overview: Overview, role: str) -> bool:
     return any(role in presence.member.roles for presence in overview.processes if not presence.gone)
 
 
-def _servers(overview: Overview) -> Iterator[Finding]:
+def _servers(overview: Overview) -> Iterator[StatusFinding]:
     if overview.store_problem is not None:
-        yield Finding("store-unreachable", "store", overview.store_problem)
+        yield StatusFinding("store-unreachable", "store", overview.store_problem)
     if overview.broker_problem is not None:
-        yield Finding("broker-unreachable", "broker", overview.broker_problem)
+        yield StatusFinding("broker-unreachable", "broker", overview.broker_problem)
 
 
-def _processes(overview: Overview) -> Iterator[Finding]:
+def _processes(overview: Overview) -> Iterator[StatusFinding]:
     gone = [presence for presence in overview.processes if presence.gone]
     running = [presence.member for presence in overview.processes if not presence.gone]
     if not running:
-        yield Finding("no-process", "service", "no process runs: start it with `bridge run`")
+        yield StatusFinding("no-process", "service", "no process runs: start it with `bridge run`")
     followed = replaced(overview.processes)
     for presence in gone:
         if presence.member.owner not in followed:
             text = f"ended without a word; it was last heard of {_span(presence.age)} ago"
-            yield Finding("process-gone", f"process {process_name(presence)}", text)
+            yield StatusFinding("process-gone", f"process {process_name(presence)}", text)
     for role in ROLES if running else ():
         if not _has_role(overview, role):
-            yield Finding("role-missing", "service", f"no process has the role {role}")
+            yield StatusFinding("role-missing", "service", f"no process has the role {role}")
+    known = {f"source/{source.name}" for source in overview.sources if source.state in ("stalled", "held")}
     for presence in overview.processes:
-        if presence.member.problems and not presence.gone:
-            part, reason = next(iter(presence.member.problems.items()))
-            more = len(presence.member.problems) - 1
+        problems = {part: reason for part, reason in presence.member.problems.items() if part not in known}
+        if problems and not presence.gone:
+            part, reason = next(iter(problems.items()))
+            more = len(problems) - 1
             text = f"is not ready: {part}: {reason}" + (f", and {more} more" if more else "")
-            yield Finding("process-not-ready", f"process {process_name(presence)}", text)
+            yield StatusFinding("process-not-ready", f"process {process_name(presence)}", text)
     if len({member.generation for member in running}) > 1:
         text = "processes run with different settings; see the column generation"
-        yield Finding("generations-differ", "service", text, is_problem=False)
+        yield StatusFinding("generations-differ", "service", text, is_problem=False)
 
 
 def process_name(presence: Presence) -> str:
@@ -235,51 +237,62 @@ def process_name(presence: Presence) -> str:
     return f"{presence.member.host}:{presence.member.pid}"
 
 
-def _source(source: SourceView, now: datetime, *, is_polled: bool, has_sinks: bool) -> Iterator[Finding]:
+def _source(source: SourceView, now: datetime, *, is_polled: bool, has_sinks: bool) -> Iterator[StatusFinding]:
     part, since = f"source {source.name}", _since(source.since, now)
     match source.state:
         case "paused":
-            yield Finding("source-paused", part, f"{source.pause}{since}: `bridge resume {source.name}`")
+            yield StatusFinding("source-paused", part, _paused(source.pause, since, source.name))
         case "stalled" | "held":
-            yield Finding(f"source-{source.state}", part, f"{source.state}{since}: {source.error or 'no reason given'}")
+            yield StatusFinding(
+                f"source-{source.state}", part, f"{source.state}{since}: {source.error or 'no reason given'}"
+            )
         case "late":
-            yield Finding("source-late", part, f"a poll was due {_span(now - _or(source.since, now))} ago")
+            yield StatusFinding("source-late", part, f"a poll was due {_span(now - _or(source.since, now))} ago")
         case "failing":
-            yield Finding("source-failing", part, f"failing{since}: {source.error}", is_problem=False)
+            yield StatusFinding("source-failing", part, f"failing{since}: {source.error}", is_problem=False)
         case "not polled" | "never polled" if is_polled:
             last = f"; the last poll was {_span(now - source.since)} ago" if source.since else ""
-            yield Finding("source-not-polled", part, f"no process polls it{last}")
+            yield StatusFinding("source-not-polled", part, f"no process polls it{last}")
     yield from _unroutable(source, now, has_sinks=has_sinks)
 
 
-def _unroutable(source: SourceView, now: datetime, *, has_sinks: bool) -> Iterator[Finding]:
+def _unroutable(source: SourceView, now: datetime, *, has_sinks: bool) -> Iterator[StatusFinding]:
     at = source.unroutable_at
     if not source.unroutable or at is None or now - at > timedelta(seconds=_REMARK_SECONDS):
         return
-    text = f"{source.unroutable} events found no queue, the last {_span(now - at)} ago"
+    text = f"{counted(source.unroutable, 'event')} found no queue, the last {_span(now - at)} ago"
     routed = source.routed_at
     nobody = routed is None or at - routed > timedelta(seconds=_UNROUTABLE_SECONDS)
     if nobody and not has_sinks:
         text += ": nobody receives what it publishes; bind a queue, or configure a sink"
-    yield Finding("unroutable", f"source {source.name}", text, is_problem=nobody and not has_sinks)
+    yield StatusFinding("unroutable", f"source {source.name}", text, is_problem=nobody and not has_sinks)
 
 
-def _sink(sink: SinkView, now: datetime, *, is_served: bool) -> Iterator[Finding]:
+def _sink(sink: SinkView, now: datetime, *, is_served: bool) -> Iterator[StatusFinding]:
     part, since = f"sink {sink.name}", _since(sink.since, now)
     match sink.state:
         case "paused":
-            yield Finding("sink-paused", part, f"{sink.pause}{since}: `bridge resume {sink.name}`")
+            yield StatusFinding("sink-paused", part, _paused(sink.pause, since, sink.name))
         case "disabled":
             text = f"disabled{since}: {sink.reason}; `bridge deliveries redrive {sink.name} --all` enables it"
-            yield Finding("sink-disabled", part, text)
+            yield StatusFinding("sink-disabled", part, text)
         case "circuit open":
-            yield Finding("sink-circuit-open", part, f"paused by its circuit{since}: {sink.reason}")
+            yield StatusFinding("sink-circuit-open", part, f"paused by its circuit{since}: {sink.reason}")
         case "not delivering" if is_served:
-            yield Finding("sink-not-delivering", part, "no process delivers to it")
+            yield StatusFinding("sink-not-delivering", part, "no process delivers to it")
     if sink.dead:
-        letters = "dead letter" if sink.dead == 1 else "dead letters"
-        text = f"{sink.dead} {letters}: `bridge deliveries list {sink.name} --dead`"
-        yield Finding("dead-letters", part, text)
+        text = f"{counted(sink.dead, 'dead letter')}: `bridge deliveries list {sink.name} --dead`"
+        yield StatusFinding("dead-letters", part, text)
+
+
+def _paused(pause: Pause | None, since: str, name: str) -> str:
+    words = "" if pause is None else f" by {pause.by}" + (f": {pause.reason}" if pause.reason else "")
+    return f"paused{since}{words}; `bridge resume {name}` ends it"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: `1 event`, `2 events`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _or(value: datetime | None, otherwise: datetime) -> datetime:

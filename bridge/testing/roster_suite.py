@@ -41,7 +41,7 @@ class RosterSuite(StoreFixtures):
         assert [presence.member for presence in await store.presences()] == [member("one")]
 
     async def test_a_silent_process_is_shown_as_gone(self, store: Store, second: Store) -> None:
-        """Whoever did not leave is remembered; an announcement of others does not take it away."""
+        """A process that did not leave is remembered; an announcement of others does not take it away."""
         await store.announce(member("one"), 0.2)
         await store.announce(member("two", 2.0), TTL_SECONDS)
 
@@ -61,13 +61,13 @@ class RosterSuite(StoreFixtures):
         await store.leave("never there")
         assert list(await second.presences()) == []
 
-    async def test_a_pause_is_heard_with_the_next_announcement(self, store: Store, second: Store) -> None:
+    async def test_a_pause_comes_with_the_next_announcement(self, store: Store, second: Store) -> None:
         """The first word counts; what was resumed is paused no more."""
         assert await second.pause("source/city", PAUSE)
         assert not await second.pause("source/city", Pause(9.0, "bob@desk"))
         assert await second.pause("sink/city", Pause(2.0, "bob@desk"))
-        heard = await store.announce(member("one"), TTL_SECONDS)
-        assert heard == await store.orders() == Orders({"source/city": PAUSE, "sink/city": Pause(2.0, "bob@desk")})
+        orders = await store.announce(member("one"), TTL_SECONDS)
+        assert orders == await store.orders() == Orders({"source/city": PAUSE, "sink/city": Pause(2.0, "bob@desk")})
         assert await second.resume("source/city")
         assert not await second.resume("source/city")
         assert (await store.announce(member("one"), TTL_SECONDS)).pauses == {"sink/city": Pause(2.0, "bob@desk")}
@@ -79,8 +79,8 @@ class RosterSuite(StoreFixtures):
         assert (await store.announce(member("one"), TTL_SECONDS)).polls == {"city": "b"}
         stale, begun = StartedPoll("city", "a", "one", 3.0), StartedPoll("city", "b", "one", 4.0)
         assert (await store.announce(member("one"), TTL_SECONDS, [stale])).polls == {"city": "b"}
-        heard = await store.announce(member("one"), TTL_SECONDS, [begun])
-        assert heard == await second.orders() == Orders(started={"city": begun})
+        orders = await store.announce(member("one"), TTL_SECONDS, [begun])
+        assert orders == await second.orders() == Orders(started={"city": begun})
         assert not await second.withdraw_poll("city", "b")
 
     async def test_a_withdrawn_request_is_gone(self, store: Store, second: Store) -> None:

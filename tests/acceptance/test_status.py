@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
+import os
+import pty
+import re
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import termios
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -57,7 +68,7 @@ class Site:
         began = time.monotonic()
         overview: dict[str, Any] = {}
 
-        async def told() -> bool:
+        async def is_shown() -> bool:
             nonlocal overview
             overview = await self.status()
             problems = {(problem["code"], problem["part"]) for problem in overview["problems"]}
@@ -66,7 +77,7 @@ class Site:
                     self.seconds.setdefault(code, time.monotonic() - began)
             return codes.keys() <= self.seconds.keys()
 
-        await until(told, f"status tells {codes}", within=60)
+        await until(is_shown, f"status tells {codes}", within=60)
         return overview
 
     async def order(self, *arguments: str) -> None:
@@ -89,8 +100,8 @@ async def site(folder: Path) -> AsyncIterator[Site]:
             values["sources"]["city"] |= {"url": f"http://127.0.0.1:{provider.port}", "stall_after": "1s"}
             config.write_text(yaml.safe_dump(values))
             run = ("run", "-c", str(config))
-            with bridge(folder, *run, name="one") as one, bridge(folder, *run, name="two") as two:
-                yield Site(folder, config, simulator, provider, store, broker, endpoints, [one, two])
+            with bridge(folder, *run, name="one") as first, bridge(folder, *run, name="two") as second:
+                yield Site(folder, config, simulator, provider, store, broker, endpoints, [first, second])
             for endpoint in endpoints.values():
                 await endpoint.stop()
 
@@ -166,8 +177,6 @@ async def _is_well(here: Site) -> bool:
 
 
 def _name_of(replica: Process) -> str:
-    import socket
-
     return f"process {socket.gethostname()}:{replica.process.pid}"
 
 
@@ -186,9 +195,56 @@ async def test_status_tells_of_events_that_nobody_receives(tmp_path: Path) -> No
             await until(lambda: _holds(codes, ["unroutable"]), "status tells of it")
             assert time.monotonic() - began < WITHIN_SECONDS + 10  # in which the service starts
             text = (await ask(tmp_path, "status", "-c", str(config))).stdout
-            assert "1 events found no queue" in text
+            assert "1 event found no queue" in text
             assert "nobody receives what it publishes" in text
 
 
 async def _holds(read: Callable[[], Awaitable[Any]], expected: Any) -> bool:
     return await read() == expected
+
+
+def _read_until(terminal: int, count: int, mark: bytes) -> bytes:
+    """Read what a program writes on its terminal until a mark has come so often."""
+    seen = b""
+    deadline = time.monotonic() + 60
+    while seen.count(mark) < count:
+        assert time.monotonic() < deadline, seen
+        if select.select([terminal], [], [], 1.0)[0]:
+            seen += os.read(terminal, 65536)
+    return seen
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_watch_refreshes_the_screen_in_place(tmp_path: Path, columns: int) -> None:
+    config = tmp_path / "bridge.yaml"
+    source = {"type": "govdelivery", "url": "https://tms.example", "token": "x", "channels": ["sms"]}
+    sinks = {"a-sink-with-a-long-name": {"type": "stdout", "topics": ["#"]}}
+    config.write_text(
+        yaml.safe_dump({"state": str(tmp_path / "state"), "sources": {"city": source}, "sinks": sinks})
+    )  # fmt: skip
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    environ = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES")}
+    command = [sys.executable, "-m", "bridge", "status", "--watch", "--every", "0.2", "-c", str(config)]
+    watching = subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=tmp_path, env={**environ, "TERM": "xterm"},
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        seen = _read_until(ours, 3, b"\x1b[H")
+        watching.send_signal(signal.SIGINT)
+        seen += _read_until(ours, 1, b"\x1b[?25h")
+        assert watching.wait(30) == 0
+    finally:
+        if watching.poll() is None:
+            watching.kill()
+            watching.wait(30)
+        os.close(ours)
+        os.close(theirs)
+    assert (seen.count(b"\x1b[2J"), seen.count(b"\x1b[?25l")) == (1, 1)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
+    assert "no process runs" in text
+    assert (
+        max(len(line) for line in text.splitlines() if line.startswith(("SOURCE", "city", "SINK", "a-sink"))) <= columns
+    )
+    assert not (tmp_path / "state").exists()

@@ -184,12 +184,12 @@ async def test_work_that_fails_raises_through_the_gate() -> None:
 
 
 def test_orders_for_other_parts_change_nothing() -> None:
-    heard: list[tuple[str, Pause | None]] = []
-    gates = Gates("one", lambda: 5.0, lambda part, pause: heard.append((part, pause)))
+    reports: list[tuple[str, Pause | None]] = []
+    gates = Gates("one", lambda: 5.0, lambda part, pause: reports.append((part, pause)))
     city = gates.of("source/city")
     gates.apply(Orders({"sink/city": PAUSE}, {"town": "x"}))
-    assert (city.pause, heard, city.changed.is_set()) == (None, [], False)
+    assert (city.pause, reports, city.changed.is_set()) == (None, [], False)
     gates.apply(Orders({"source/city": PAUSE}))
     gates.apply(Orders({"source/city": PAUSE}))
     gates.apply(Orders())
-    assert heard == [("source/city", PAUSE), ("source/city", None)]
+    assert reports == [("source/city", PAUSE), ("source/city", None)]

@@ -21,7 +21,7 @@ from bridge.protocols.store import Store
 from bridge.runtime.assembly import Assembly
 from bridge.runtime.overview import from_epoch, moment
 
-_LOOK_SECONDS = 0.2
+_POLL_STORE_SECONDS = 0.2
 
 
 @click.command(
@@ -93,7 +93,7 @@ async def _started(parts: Assembly, store: Store, name: str, request: str, deadl
             started = (await store.orders()).started.get(name)
             if started is not None and started.request == request:
                 return started
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_POLL_STORE_SECONDS)
     except BaseException:
         await store.withdraw_poll(name, request)
         raise
@@ -120,5 +120,5 @@ async def _result(parts: Assembly, store: Store, started: StartedPoll, deadline:
         ended = moment(note.get("last_poll"))
         if ended is not None and ended >= truncate_to_millis(from_epoch(started.at)):
             return dict(note)
-        await asyncio.sleep(_LOOK_SECONDS)
+        await asyncio.sleep(_POLL_STORE_SECONDS)
     return {}

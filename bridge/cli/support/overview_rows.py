@@ -9,7 +9,7 @@ from typing import Any
 from bridge.cli.support.output import ago
 from bridge.domain.times import rfc3339, truncate_to_millis
 from bridge.protocols.roster import Pause, Presence
-from bridge.runtime.overview import Finding, Overview, SinkView, SourceView, from_epoch, process_name
+from bridge.runtime.overview import Overview, SinkView, SourceView, StatusFinding, from_epoch, process_name
 
 PROCESS_HEADERS = ("process", "roles", "generation", "version", "since", "state")
 SOURCE_HEADERS = ("source", "state", "since", "last poll", "next poll", "lag", "held by", "error")
@@ -164,7 +164,7 @@ def sink_totals(sinks: Sequence[SinkView]) -> dict[str, int]:
 # --- all of it ----------------------------------------------------------------------------------------------------
 
 
-def plain_finding(finding: Finding) -> dict[str, Any]:
+def plain_finding(finding: StatusFinding) -> dict[str, Any]:
     """Return a finding for JSON."""
     return {"code": finding.code, "part": finding.part, "text": finding.text}
 

@@ -17,7 +17,7 @@ from bridge.cli.support.overview_rows import (
     sink_row,
     source_row,
 )
-from bridge.runtime.overview import Finding, Overview
+from bridge.runtime.overview import Overview, StatusFinding, counted
 
 
 def screen(overview: Overview, width: int | None) -> list[str]:
@@ -33,13 +33,13 @@ def _headline(overview: Overview) -> Iterator[str]:
     if not problems:
         yield click.style("all is well", fg="green", bold=True)
     else:
-        yield click.style(f"{problems} {'problem' if problems == 1 else 'problems'}", fg="red", bold=True)
+        yield click.style(counted(problems, "problem"), fg="red", bold=True)
     for finding in overview.findings:
         yield _finding(finding)
     yield ""
 
 
-def _finding(finding: Finding) -> str:
+def _finding(finding: StatusFinding) -> str:
     mark, colour = ("!", "red") if finding.is_problem else ("-", "yellow")
     return f"  {click.style(mark, fg=colour, bold=True)} {finding.part}: {' '.join(finding.text.split())}"
 
