@@ -109,7 +109,8 @@ async def test_the_state_of_each_source_after_a_run_is_shown(story):
     assert {name: source["committed"] for name, source in by_name.items()} == {"city": 8, "drops": 2, "journeys": 1}
     now = datetime.now(UTC)
     for source in by_name.values():
-        assert (source["state"], source["lag"], source["failures"], source["error"]) == ("ok", 0, 0, None)
+        assert (source["state"], source["reported"]) == ("not polled", "ok")  # the run has ended
+        assert (source["lag"], source["failures"], source["error"]) == (0, 0, None)
         assert source["confirmed"] == source["committed"] == source["kept"]
         assert source["holder"] is None
         assert source["last_ok"] == source["last_poll"]
@@ -117,7 +118,7 @@ async def test_the_state_of_each_source_after_a_run_is_shown(story):
         assert now - timedelta(minutes=1) < last <= now
         assert last < following
     table = await story.command("sources")
-    assert re.search(r"^city +govdelivery +ok ", table, re.MULTILINE)
+    assert re.search(r"^city +govdelivery +not polled \(was ok\) ", table, re.MULTILINE)
 
 
 async def test_trace_shows_the_history_of_one_recipient_only(story):
@@ -327,6 +328,10 @@ async def test_catalogue_names_every_event_and_its_fields(story):
 
 NEEDS_STORE = [
     ("sources",),
+    ("sinks",),
+    ("pause", "city"),
+    ("resume", "crm"),
+    ("poll", "city"),
     ("trace", "/messages/voice/1"),
     ("replay", "crm", "--since", "1h"),
     ("watch", "add", "city", "/messages/voice/1"),
