@@ -175,6 +175,21 @@ def replaced(presences: Sequence[Presence]) -> set[str]:
     return owners
 
 
+def is_served(presences: Sequence[Presence], sources: Sequence[SourceView]) -> bool:
+    """Return whether a process delivers to the sinks, as far as that is known.
+
+    Of processes of a version that does not announce itself, only the sources that they hold are seen.
+    """
+    roles = {role for presence in presences if not presence.gone for role in presence.member.roles}
+    return "sink" in roles or (not roles and _has_other_holder(presences, sources))
+
+
+def _has_other_holder(presences: Sequence[Presence], sources: Sequence[SourceView]) -> bool:
+    """Return whether a process holds a source that has never announced itself."""
+    owners = {presence.member.owner for presence in presences}
+    return any(source.holder is not None and source.holder not in owners for source in sources)
+
+
 # --- what is wrong ------------------------------------------------------------------------------------------------
 
 
@@ -183,7 +198,7 @@ def findings_of(overview: Overview) -> list[StatusFinding]:
     findings = [*_servers(overview)]
     if overview.store_problem is None:
         findings += [*_processes(overview)]
-        polls, delivers = (_has_role(overview, role) for role in ("poll", "sink"))
+        polls, delivers = _has_role(overview, "poll"), is_served(overview.processes, overview.sources)
         for source in overview.sources:
             findings += _source(source, overview.at, is_polled=polls, has_sinks=any(_configured(overview.sinks)))
         for sink in overview.sinks:
@@ -209,7 +224,10 @@ def _servers(overview: Overview) -> Iterator[StatusFinding]:
 def _processes(overview: Overview) -> Iterator[StatusFinding]:
     gone = [presence for presence in overview.processes if presence.gone]
     running = [presence.member for presence in overview.processes if not presence.gone]
-    if not running:
+    if not running and _has_other_holder(overview.processes, overview.sources):
+        text = "processes of an earlier version run: they hold sources, and do not announce themselves"
+        yield StatusFinding("earlier-version", "service", text, is_problem=False)
+    elif not running:
         yield StatusFinding("no-process", "service", "no process runs: start it with `bridge run`")
     followed = replaced(overview.processes)
     for presence in gone:

@@ -18,6 +18,7 @@ from bridge.runtime.overview import (
     SinkView,
     SourceView,
     findings_of,
+    is_served,
     moment,
     sink_state,
     source_state,
@@ -61,7 +62,8 @@ async def _read_store(parts: Assembly) -> tuple[Seen | None, str | None]:
         async with parts.opened_store(read_only=True) as store:
             presences, orders = list(await store.presences()), await store.orders()
             sources = await read_sources(parts, store, orders)
-            return presences, sources, await read_sinks(parts, store, orders, presences)
+            served = is_served(presences, sources)
+            return presences, sources, await read_sinks(parts, store, orders, presences, served=served)
 
     try:
         return await asyncio.wait_for(read(), _STORE_SECONDS), None
@@ -137,16 +139,17 @@ async def _source(
 # --- sinks --------------------------------------------------------------------------------------------------------
 
 
-async def read_sinks(parts: Assembly, store: Store, orders: Orders, presences: list[Presence]) -> list[SinkView]:
-    """Return the configured sinks, and the relay as `@relay` if it has dead letters."""
+async def read_sinks(
+    parts: Assembly, store: Store, orders: Orders, presences: list[Presence], *, served: bool
+) -> list[SinkView]:
+    """Return the configured sinks, and the relay as `@relay` if it has dead letters; see `is_served`."""
     notes = await store.statuses("sink/")
     running = [presence.member for presence in presences if not presence.gone]
-    is_served = any("sink" in member.roles for member in running)
     views = []
     for name, settings in parts.config.sinks.items():
         note, pause = notes.get(f"sink/{name}", {}), orders.pauses.get(f"sink/{name}")
         circuits = [member.circuits[name] for member in running if name in member.circuits]
-        state, since, reason = sink_state(note, circuits, pause, is_served=is_served)
+        state, since, reason = sink_state(note, circuits, pause, is_served=served)
         books = await _books(store, name)
         views.append(SinkView(
             name, settings.type, state, since, reason, books.delivered, books.waiting, books.dead, books.discarded,

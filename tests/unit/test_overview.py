@@ -16,6 +16,7 @@ from bridge.runtime.overview import (
     SinkView,
     SourceView,
     findings_of,
+    is_served,
     replaced,
     sink_state,
     source_state,
@@ -181,6 +182,17 @@ def test_different_settings_are_worth_a_remark() -> None:
     made = overview(processes=[RUNNING, presence("two", -60, -1, generation="deadbeef")])
     assert [finding.code for finding in made.findings] == ["generations-differ"]
     assert made.is_well
+
+
+def test_processes_that_announce_nothing_are_no_stopped_service() -> None:
+    made = overview(processes=[], sources=[SourceView("city", "x", "ok", holder="old:1:abc")])
+    assert [(finding.code, finding.is_problem) for finding in made.findings] == [("earlier-version", False)]
+    assert is_served([], made.sources)
+    assert not is_served([], [SourceView("city", "x", "not polled")])
+    assert not is_served([presence("one", -60, -1, roles=("poll",))], made.sources)
+    killed = presence("old:1:abc", -60, -12, gone=True)
+    assert codes(processes=[killed], sources=made.sources) == ["no-process", "process-gone"]
+    assert not is_served([killed], made.sources)
 
 
 # --- the screen -------------------------------------------------------------------------------------------------------

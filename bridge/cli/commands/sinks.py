@@ -11,8 +11,8 @@ from bridge.cli.support.output import print_json, print_table
 from bridge.cli.support.overview_rows import SINK_HEADERS, plain_sink, sink_row, sink_totals
 from bridge.cli.support.running import load_assembly, run
 from bridge.runtime.assembly import Assembly
-from bridge.runtime.overview import SinkView
-from bridge.runtime.overview_reader import read_sinks
+from bridge.runtime.overview import SinkView, is_served
+from bridge.runtime.overview_reader import read_sinks, read_sources
 
 
 @click.command(
@@ -47,4 +47,6 @@ def sinks(config_file: Path, *, as_json: bool) -> Exit:
 
 async def _sinks(parts: Assembly) -> list[SinkView]:
     async with parts.opened_store(read_only=True) as store:
-        return await read_sinks(parts, store, await store.orders(), list(await store.presences()))
+        orders, presences = await store.orders(), list(await store.presences())
+        served = is_served(presences, await read_sources(parts, store, orders))
+        return await read_sinks(parts, store, orders, presences, served=served)
