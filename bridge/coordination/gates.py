@@ -46,6 +46,7 @@ class Gate:
         """Note that the part polls now: that is what was requested."""
         if self._request is not None:
             request, self._request = self._request, None
+            self.changed.clear()
             self._begun(request)
 
     async def run_until_paused(self, work: Coroutine[Any, Any, T]) -> T | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import Callable, Mapping
@@ -19,6 +20,8 @@ log = structlog.get_logger()
 
 _MAX_BEAT_SECONDS = 3.0
 _MAX_TTL_SECONDS = 10.0
+_LAST_WORD_SECONDS = 1.0
+"""Seconds that the store may take at the end: a process that is told to stop has little time."""
 _MAX_PROBLEMS = 20
 """Problems of one process that others are shown."""
 
@@ -59,8 +62,9 @@ class Attendance:
     async def end(self) -> None:
         """Leave, so that nobody takes the end of the process for a loss."""
         if self._is_announced:
-            with suppress(Unavailable):  # then it is shown as gone
-                await self._store.leave(self._process.owner)
+            with suppress(Unavailable, TimeoutError):  # then it is shown as gone
+                async with asyncio.timeout(_LAST_WORD_SECONDS):
+                    await self._store.leave(self._process.owner)
 
     async def follow_orders(self) -> None:
         """Follow the orders as they are now, without an announcement; raises `Unavailable`."""

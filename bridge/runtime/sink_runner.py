@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -28,6 +29,8 @@ log = structlog.get_logger()
 
 INTERNAL_JOURNAL = "_bridge"
 """The journal of the bridge's own events; no source can have this name."""
+_LAST_NOTE_SECONDS = 1.0
+"""Seconds that the store may take for the last note: a process that is told to stop has little time."""
 _GRACE_SHARE = 0.2
 """The part of the drain time in which a delivery that was begun may end."""
 
@@ -98,8 +101,9 @@ class SinkRunner:
             try:
                 await worker.run(self._process.stop, grace=self._parts.limits.drain * _GRACE_SHARE)
             finally:
-                with suppress(Unavailable):  # the next process notes what it sees
-                    await self.note_activity(name)
+                with suppress(Unavailable, TimeoutError):  # the next process notes what it sees
+                    async with asyncio.timeout(_LAST_NOTE_SECONDS):
+                        await self.note_activity(name)
                 for activity in ("receive", "claim", "renew", "write"):
                     self._process.health.set(f"sink/{name}/{activity}", None)
 
