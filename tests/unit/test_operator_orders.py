@@ -107,7 +107,7 @@ async def test_paused_source_does_not_begin_a_requested_poll(world: EmbeddedServ
         await until(lambda: service.sources.states.get("city") == "paused", "the source rests")
         await world.store.request_poll("city", "abc")
         gate = service.process.gates.of("source/city")
-        await until(lambda: gate._request == "abc" and not gate.changed.is_set(), "the request is heard")
+        await until(lambda: gate._request == "abc" and not gate.changed.is_set(), "the request has come")
         assert not await _started(world, "abc")
     assert world.source.cursors == []
 
@@ -115,7 +115,7 @@ async def test_paused_source_does_not_begin_a_requested_poll(world: EmbeddedServ
 async def test_readiness_and_metric_show_a_pause(world: EmbeddedService) -> None:
     await world.store.pause("sink/crm", PAUSE)
     async with world.running(listen=("127.0.0.1", 0)) as service, aiohttp.ClientSession() as client:
-        await until(lambda: service.health.server.port, "the pages are there")
+        await until(lambda: service.health.server.port and service.process.gates.pauses, "the pages are there")
         base = f"http://127.0.0.1:{service.health.server.port}"
         async with client.get(f"{base}/readyz") as answer:
             assert answer.status == 200
