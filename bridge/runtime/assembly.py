@@ -35,6 +35,10 @@ class OpenBroker(Broker, Protocol):
         """Connect; raises `Unavailable`."""
         ...
 
+    async def reach(self) -> None:
+        """Return if the broker answers, opened or not; no queue and no file is made. Raises `Unavailable`."""
+        ...
+
 
 class Assembly:
     """Builds the parts of a configuration. Only the adapters and plugins that it names are imported."""
@@ -43,17 +47,20 @@ class Assembly:
         self.config = config
         self.clock = clock or Clock()
 
-    def store(self) -> Store:
-        """Return the store, not yet opened; raises `ConfigError` where its adapter cannot read the URL after all."""
+    def store(self, *, read_only: bool = False) -> Store:
+        """Return the store, not yet opened; raises `ConfigError` where its adapter cannot read the URL after all.
+
+        With `read_only` it makes nothing: a file that is not there yet is read as an empty store.
+        """
         url = self.config.store_url
         if url.startswith("sqlite:"):
             from bridge.adapters.sqlite.store import SqliteStore
 
-            return SqliteStore(Path(sqlite_path(url)), clock=self.clock)
+            return SqliteStore(Path(sqlite_path(url)), clock=self.clock, read_only=read_only)
         from bridge.adapters.redis.store import RedisStore
 
         try:
-            return RedisStore(url, clock=self.clock)
+            return RedisStore(url, clock=self.clock, read_only=read_only)
         except ValueError as error:
             raise self.config.problem(("store",), str(error)) from None
 
@@ -123,10 +130,11 @@ class Assembly:
             ) from None
 
     @asynccontextmanager
-    async def opened_store(self) -> AsyncIterator[Store]:
-        """Give the store, open, and close it afterwards."""
-        self.make_state()
-        store = self.store()
+    async def opened_store(self, *, read_only: bool = False) -> AsyncIterator[Store]:
+        """Give the store, open, and close it afterwards; with `read_only` nothing is made or written."""
+        if not read_only:
+            self.make_state()
+        store = self.store(read_only=read_only)
         try:
             await store.open()
             yield store

@@ -24,6 +24,7 @@ from bridge.runtime.assembly import Assembly
 
 _TIMEOUT_SECONDS = 20.0
 _YEAR_SECONDS = 365
+_GIVE_WAY = ("requests/day", "requests/year")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ def _print(file: Path, parts: Assembly, findings: list[Finding]) -> None:
             (finding.part, finding.state, _count(finding, 1), _count(finding, _YEAR_SECONDS), finding.said)
             for finding in findings
         ]
-        print_table(["part", "state", "requests/day", "requests/year", "said"], rows)
+        print_table(["part", "state", "requests/day", "requests/year", "said"], rows, give_way=_GIVE_WAY, prose="said")
 
 
 def _names(parts: dict[str, Any]) -> str:

@@ -42,7 +42,7 @@ def list_(*, as_json: bool) -> None:
         print_json([_plain(cls) for cls in classes])
     else:
         rows = [(cls.__name__, _topic(cls), cls.provider or "any", _meaning(cls)) for cls in classes]
-        print_table(["class", "topic", "provider", "meaning"], rows)
+        print_table(["class", "topic", "provider", "meaning"], rows, give_way=("provider",), prose="meaning")
 
 
 @events.command(

@@ -43,9 +43,17 @@ def plugins(ctx: click.Context, *, as_json: bool) -> None:
         for plugin in listed
     ]
     if any(plugin.conflicts for plugin in listed):
-        print_table(["kind", "name", "distribution", "version", "object", "conflicts with"], rows)
+        print_table(
+            ["kind", "name", "distribution", "version", "object", "conflicts with"],
+            rows,
+            give_way=("object", "version"),
+        )
     else:
-        print_table(["kind", "name", "distribution", "version", "object"], [row[:-1] for row in rows])
+        print_table(
+            ["kind", "name", "distribution", "version", "object"],
+            [row[:-1] for row in rows],
+            give_way=("object", "version"),
+        )
 
 
 @plugins.command(

@@ -233,7 +233,12 @@ def _print(report: Report) -> None:
             for difference in report.differences[:_MAX_ROWS]
         ]
         print_line()
-        print_table(["resource", "provider", "ledger", "last event", "sink", "what"], rows)
+        print_table(
+            ["resource", "provider", "ledger", "last event", "sink", "what"],
+            rows,
+            give_way=("last event", "sink"),
+            prose="what",
+        )
         if len(report.differences) > _MAX_ROWS:
             print_line(f"… and {len(report.differences) - _MAX_ROWS:,} more; --json names them all")
     if report.sinks:

@@ -196,12 +196,13 @@ def _show(report: OnceReport, *, as_json: bool, to: TextIO) -> None:
         for name, result in sorted(report.polls.items())
     ]
     rows += [["source", name, "failed", reason] for name, reason in sorted(report.failures.items())]
+    rows += [["source", name, "not polled", reason] for name, reason in sorted(report.paused.items())]
     rows.append(["relay", "", f"{report.published} published, {report.unroutable} that no queue wanted", ""])
     rows += [
         ["sink", name, f"{counts['taken']} delivered, {counts['waiting']} waiting, {counts['dead']} dead", ""]
         for name, counts in sorted(report.deliveries.items())
     ]
-    print_table(["part", "name", "outcome", "problem"], rows, to=to)
+    print_table(["part", "name", "outcome", "problem"], rows, to=to, prose="problem")
 
 
 def _plain(report: OnceReport) -> dict[str, Any]:
@@ -211,6 +212,7 @@ def _plain(report: OnceReport) -> dict[str, Any]:
             for name, result in sorted(report.polls.items())
         },
         "failures": report.failures,
+        "paused": report.paused,
         "published": report.published,
         "unroutable": report.unroutable,
         "sinks": report.deliveries,

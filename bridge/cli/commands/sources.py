@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,16 +17,18 @@ from bridge.cli.support.options import (
     json_option,
     optional_config_option,
 )
-from bridge.cli.support.output import ago, print_json, print_line, print_table
+from bridge.cli.support.output import print_json, print_line, print_table
+from bridge.cli.support.overview_rows import age, next_poll, plain_source, state_of_source
 from bridge.cli.support.running import load_assembly, run
 from bridge.cli.support.suggestions import no_such
 from bridge.coordination.leases import hold_lease, new_owner
 from bridge.domain.errors import BridgeError
-from bridge.domain.times import rfc3339, truncate_to_millis
 from bridge.runtime.assembly import Assembly
+from bridge.runtime.overview import SourceView
+from bridge.runtime.overview_reader import read_sources
 
 _LEASE_SECONDS = 15.0
-_OWN = "~"  # cursor entries of the bridge's own making
+_GIVE_WAY = ("cursor", "type", "held by", "events", "next poll")
 
 
 @click.group(
@@ -45,18 +46,19 @@ def sources(context: click.Context, config_file: Path | None, *, as_json: bool) 
     """Show each source: state, last poll, next poll, cursor, lag, errors.
 
     The lag is the number of events that are committed and not yet confirmed by the broker. A source that was never
-    polled says so.
+    polled says so, and so does one that no process polls now.
     """
     if context.invoked_subcommand is not None:
         return Exit.DONE
     parts = load_assembly(config_of(context, config_file), with_secrets=False)
     result = run(_sources(parts))
     if as_json:
-        print_json(result)
+        print_json([plain_source(source) for source in result])
         return Exit.DONE
     now = parts.clock.now()
     headers = ["source", "type", "state", "last poll", "next poll", "cursor", "events", "lag", "held by", "error"]
-    print_table(headers, [_row(row, now) for row in result])
+    rows = [_row(source, now) for source in result]
+    print_table(headers, rows, give_way=_GIVE_WAY, prose="error", empty="there is no source in the configuration")
     return Exit.DONE
 
 
@@ -67,7 +69,8 @@ def sources(context: click.Context, config_file: Path | None, *, as_json: bool) 
 )
 @click.argument("source", shell_complete=complete_sources)
 @config_option
-def reset(source: str, config_file: Path) -> Exit:
+@json_option
+def reset(source: str, config_file: Path, *, as_json: bool) -> Exit:
     """Forget a source's cursor, statuses and watched resources: its next poll is a first start.
 
     It is for a source that is pointed at another account. The journal stays, and its events are still published and
@@ -75,7 +78,10 @@ def reset(source: str, config_file: Path) -> Exit:
     """
     parts = load_assembly(config_file, with_secrets=False)
     run(_reset(parts, source))
-    print_line(f"{source}: forgotten; its next poll is a first start")
+    if as_json:
+        print_json({"source": source, "reset": True})
+    else:
+        print_line(f"{source}: forgotten; its next poll is a first start")
     return Exit.DONE
 
 
@@ -92,56 +98,13 @@ async def _reset(parts: Assembly, name: str) -> None:
             await store.reset_source(lease, name)
 
 
-def _row(source: Mapping[str, Any], now: datetime) -> list[Any]:
-    last, following = (
-        datetime.fromisoformat(source[key]) if source[key] else None for key in ("last_poll", "next_poll")
-    )
-    polled = [ago(last, now) if last else None, _due(following, now) if following else None]
-    failures = f" ({source['failures']})" if source["failures"] else ""
+def _row(source: SourceView, now: datetime) -> list[Any]:
     return [
-        source["name"], source["type"], source["state"] + failures, *polled, source["cursor"], source["committed"],
-        source["lag"], source["holder"], source["error"],
+        source.name, source.type, state_of_source(source), age(source.last_poll, now), next_poll(source, now),
+        source.cursor, source.committed, source.lag, source.holder, source.error,
     ]  # fmt: skip
 
 
-def _due(moment: datetime, now: datetime) -> str:
-    """Return in how long a poll is due; one whose time has come begins now, unless nobody runs the service."""
-    return ago(moment, now) if moment > now else "due"
-
-
-def _next_poll(noted: str | None, holder: str | None, now: datetime) -> str | None:
-    """Return when the source is polled next: never in the past, and not at all if no process polls it."""
-    if not noted or holder is None:
-        return None
-    return noted if datetime.fromisoformat(noted) > now else rfc3339(truncate_to_millis(now))
-
-
-async def _sources(parts: Assembly) -> list[dict[str, Any]]:
-    async with parts.opened_store() as store:
-        notes = await store.statuses("source/")
-        rows = []
-        for name, settings in parts.config.sources.items():
-            said = notes.get(f"source/{name}", {})
-            holder = await store.holder(f"source/{name}")
-            journal = await store.journal(name)
-            cursor = await store.cursor(name)
-            rows.append({
-                "name": name,
-                "type": settings.type,
-                "state": said.get("state") or "never polled",
-                "last_poll": said.get("last_poll") or None,
-                "last_ok": said.get("last_ok") or None,
-                "next_poll": _next_poll(said.get("next_poll"), holder, parts.clock.now()),
-                "failures": int(said.get("failures") or 0),
-                "failing_since": said.get("failing_since") or None,
-                "error": said.get("error") or None,
-                "cursor": sum(not key.startswith(_OWN) for key in cursor),
-                "watched": len(await store.watched(name)),
-                "committed": journal.events,
-                "confirmed": journal.events - journal.backlog,
-                "lag": journal.backlog,
-                "kept": max(journal.committed - journal.first + 1, 0),
-                "unroutable": journal.unroutable,
-                "holder": holder,
-            })  # fmt: skip
-    return rows
+async def _sources(parts: Assembly) -> list[SourceView]:
+    async with parts.opened_store(read_only=True) as store:
+        return await read_sources(parts, store, await store.orders())

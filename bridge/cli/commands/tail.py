@@ -118,7 +118,7 @@ class _Tail:
                 await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _past(self, since: datetime) -> None:
-        async with self._parts.opened_store() as store:
+        async with self._parts.opened_store(read_only=True) as store:
             views = [
                 line async for line in event_views(store)
                 if line.within(since, None) and patterns.matches(self._topics, line.event.topic)

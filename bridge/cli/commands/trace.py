@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from bridge.cli.commands.tail import mask_phones
+from bridge.cli.support.answers import shown_answer
 from bridge.cli.support.disabled_sinks import disabled
 from bridge.cli.support.journal import event_views, find
 from bridge.cli.support.known_statuses import Recorded, baselines, recorded
@@ -21,7 +22,7 @@ from bridge.domain import topics
 from bridge.domain.event_view import EventView
 from bridge.domain.settings import format_duration
 from bridge.domain.times import rfc3339, truncate_to_millis
-from bridge.protocols.deliveries import RELAY_SINK, Attempt, Delivery, DeliveryCounts
+from bridge.protocols.deliveries import RELAY_SINK, Attempt, Delivery, DeliveryCounts, KeptAnswer
 from bridge.protocols.store import Store
 from bridge.runtime.assembly import Assembly
 
@@ -83,6 +84,8 @@ def _print(change: dict[str, Any]) -> None:
         print_line(f"    -> {sink['sink']}: {sink['said']}")
         for attempt in sink["attempts"]:
             print_line(f"         {attempt['at']}  {attempt['kind']}: {attempt['error']}")
+        if sink["answer"] is not None:
+            print_line(f"         answered {shown_answer(sink['answer'])}")
 
 
 def _broker(change: dict[str, Any]) -> str:
@@ -99,16 +102,18 @@ class _Outcome:
     state: str
     said: str
     attempts: tuple[Attempt, ...] = ()
+    answer: KeptAnswer | None = None
 
     def plain(self) -> dict[str, Any]:
         attempts = [
             {"at": _time(attempt.at), "kind": attempt.kind, "error": attempt.error} for attempt in self.attempts
         ]
-        return {"sink": self.sink, "state": self.state, "said": self.said, "attempts": attempts}
+        answer = None if self.answer is None else {"status": self.answer.status, "body": self.answer.body}
+        return {"sink": self.sink, "state": self.state, "said": self.said, "attempts": attempts, "answer": answer}
 
 
 async def _trace(parts: Assembly, resource: str) -> tuple[list[dict[str, Any]], list[Recorded]]:
-    async with parts.opened_store() as store:
+    async with parts.opened_store(read_only=True) as store:
         rows: list[EventView] = []
         for subject in await _subjects(parts, store, resource):
             needle = subject.encode()
@@ -178,7 +183,9 @@ async def _outcome(parts: Assembly, store: Store, sink: str, line: EventView, *,
     tries = len(delivery.attempts)
     count = f"after {tries} {'try' if tries == 1 else 'tries'}"
     if delivery.state == "dead":
-        return _Outcome(sink, "dead", f"dead letter, {delivery.reason}, {count}", delivery.attempts)
+        return _Outcome(
+            sink, "dead", f"dead letter, {delivery.reason}, {count}", delivery.attempts, delivery.answer
+        )  # fmt: skip
     gone = (await disabled(store)).get(sink)
     due = f"due {_time(delivery.due)}" if gone is None else str(gone)
     return _Outcome(sink, "waiting", f"waits {count}; {due}", delivery.attempts)

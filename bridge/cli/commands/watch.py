@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -37,13 +37,14 @@ def watch() -> None:
 @click.argument("source", shell_complete=complete_sources)
 @click.argument("resources", nargs=-1, required=True, metavar="RESOURCE...")
 @config_option
-def add(source: str, resources: tuple[str, ...], config_file: Path) -> Exit:
+@json_option
+def add(source: str, resources: tuple[str, ...], config_file: Path, *, as_json: bool) -> Exit:
     """Follow resources of a source from its next poll on.
 
     RESOURCE is a path. An id alone will do where the source follows one channel only.
     """
     parts = load_assembly(config_file, with_secrets=False)
-    run(_change(parts, source, resources, add=True))
+    _print_changes(source, run(_change(parts, source, resources, add=True)), add=True, as_json=as_json)
     return Exit.DONE
 
 
@@ -55,14 +56,16 @@ def add(source: str, resources: tuple[str, ...], config_file: Path) -> Exit:
 @click.argument("source", shell_complete=complete_sources)
 @click.argument("resources", nargs=-1, required=True, metavar="RESOURCE...")
 @config_option
-def remove(source: str, resources: tuple[str, ...], config_file: Path) -> Exit:
+@json_option
+def remove(source: str, resources: tuple[str, ...], config_file: Path, *, as_json: bool) -> Exit:
     """Follow resources no longer; what a source finds by itself is followed all the same.
 
     RESOURCE is a path, or the id of what `bridgectl watch list` shows. Exits with 1 if one of them was not followed.
     """
     parts = load_assembly(config_file, with_secrets=False)
-    known = run(_change(parts, source, resources, add=False))
-    return Exit.DONE if known else Exit.FAILED
+    changes = run(_change(parts, source, resources, add=False))
+    _print_changes(source, changes, add=False, as_json=as_json)
+    return Exit.DONE if all(changes.values()) else Exit.FAILED
 
 
 @watch.command(
@@ -83,7 +86,7 @@ def list_(source: str | None, config_file: Path, *, as_json: bool) -> Exit:
     if as_json:
         print_json([{"source": name, "resource": resource} for name, resource in result])
     else:
-        print_table(["source", "resource"], result)
+        print_table(["source", "resource"], result, empty="no message is followed by name; `watch add` does that")
     return Exit.DONE
 
 
@@ -93,19 +96,30 @@ def _known(parts: Assembly, source: str) -> str:
     return source
 
 
-async def _change(parts: Assembly, source: str, resources: tuple[str, ...], *, add: bool) -> bool:
+def _print_changes(source: str, changes: Mapping[str, bool], *, add: bool, as_json: bool) -> None:
+    if as_json:
+        print_json([
+            {"source": source, "resource": path, "followed": add, "changed": changed}
+            for path, changed in changes.items()
+        ])  # fmt: skip
+        return
+    for path, changed in changes.items():
+        print_line(f"{path}: {_SAID[add, changed]}")
+
+
+async def _change(parts: Assembly, source: str, resources: tuple[str, ...], *, add: bool) -> dict[str, bool]:
+    """Return for each resource whether anything changed."""
     reader = parts.source(_known(parts, source))
-    changed = []
+    changes: dict[str, bool] = {}
     try:
         async with parts.opened_store() as store:
             followed = () if add else await store.watched(source)
             paths = [_path(reader, text, followed, remove=not add) for text in resources]
             for path in paths:
-                changed.append(await (store.watch if add else store.unwatch)(source, path))
-                print_line(f"{path}: {_SAID[add, changed[-1]]}")
+                changes[path] = await (store.watch if add else store.unwatch)(source, path)
     finally:
         await reader.close()
-    return all(changed)
+    return changes
 
 
 def _path(reader: Source, text: str, followed: Sequence[str], *, remove: bool) -> str:
@@ -133,5 +147,5 @@ _SAID = {
 
 
 async def _watched(parts: Assembly, names: list[str]) -> list[tuple[str, str]]:
-    async with parts.opened_store() as store:
+    async with parts.opened_store(read_only=True) as store:
         return [(name, resource) for name in names for resource in await store.watched(name)]

@@ -27,6 +27,11 @@ def complete_sinks(context: click.Context, _: click.Parameter, incomplete: str) 
     return _items(_configured(context, "sinks"), incomplete)
 
 
+def complete_parts(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the names of the configuration's sources and sinks."""
+    return _items(dict.fromkeys([*_configured(context, "sources"), *_configured(context, "sinks")]), incomplete)
+
+
 def complete_topics(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete topics: of every event that an installed source, or the bridge itself, can publish."""
     from bridge.cli.support.known_topics import known_topics

@@ -8,6 +8,8 @@ import click
 
 _MAX_NAMES_SHOWN = 12
 """Names that a message lists."""
+_COMMAND_LIKENESS = 0.7
+"""The share of characters that a command has in common with a misspelled one: commands are few, and not alike."""
 _HABITS = {
     "add": ("watch",),
     "begin": ("run",),
@@ -42,12 +44,15 @@ _HABITS = {
 """Commands of other programs, and what does the same here."""
 
 
-def nearest(given: str, known: Iterable[str]) -> str | None:
-    """Return the name that is most like the given one, upper and lower case and `_` and `-` aside."""
+def nearest(given: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
+    """Return the name that is most like the given one, upper and lower case and `_` and `-` aside.
+
+    `likeness` is the share of characters that it must have in common, from 0 to 1.
+    """
     import difflib
 
     by_form = {_form(name): name for name in known}
-    near = difflib.get_close_matches(_form(given), by_form, n=1)
+    near = difflib.get_close_matches(_form(given), by_form, n=1, cutoff=likeness)
     if near:
         return by_form[near[0]]
     begun = [name for form, name in by_form.items() if form.startswith(_form(given))]
@@ -62,7 +67,7 @@ def nearest_command(given: str, known: Iterable[str]) -> str | None:
     """Return the command that was meant: the most similar one, or what another program calls so."""
     names = list(known)
     habits = [name for name in _HABITS.get(_form(given), ()) if name in names]
-    return habits[0] if habits else nearest(given, names)
+    return habits[0] if habits else nearest(given, names, _COMMAND_LIKENESS)
 
 
 def remedy(given: str, known: Iterable[str], otherwise: str = "there is none") -> str:

@@ -71,7 +71,7 @@ def test_the_shell_completes_commands_without_importing_them() -> None:
         env={**os.environ, "_BRIDGECTL_COMPLETE": "bash_complete", "COMP_WORDS": "bridgectl re", "COMP_CWORD": "1"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert done.stdout.split() == ["plain,reconcile", "plain,replay", "plain,replay-tape"]
+    assert done.stdout.split() == ["plain,resume", "plain,reconcile", "plain,replay", "plain,replay-tape"]
     assert "pydantic" not in done.stderr
 
 
