@@ -25,7 +25,7 @@ OTHERS = ("first-sink.md", "first-source.md")
 COMMANDS = sorted(
     {
         # The tutorials' file stands for the same configuration here.
-        shlex.join(words).replace("-c demo.yaml", "-c bridge.yaml")
+        shlex.join(words).replace("-c demo.yaml", "-c bridge.yaml").replace("-c trial.yaml", "-c bridge.yaml")
         for block in blocks(*SHELLS)
         if block.page.name not in OTHERS
         for words in calls(block, *NAMES)

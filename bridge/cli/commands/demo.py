@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING
 
 import click
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _POLL = "1s"
 _BATCH_EVENTS = 256
+_WIDE_COLUMNS = 110
 _NEXT = """
 The same as a service, with a configuration of your own:
   bridgectl simulate --seed 7 &
@@ -129,11 +131,13 @@ async def _print(inbox: Inbox, counts: Counter[str], *, as_json: bool) -> None:
             if as_json:
                 print_json_line(message.event.body)
             else:
-                print_line(*_line(message.event.body, message.event.topic))
+                for pieces in _lines(message.event.body, message.event.topic):
+                    print_line(*pieces)
         await inbox.ack(received)
 
 
-def _line(body: bytes, topic: str) -> tuple[str | Coloured, ...]:
+def _lines(body: bytes, topic: str) -> list[tuple[str | Coloured, ...]]:
+    """Return the line of an event; on a narrow terminal, the resource has a line of its own."""
     from datetime import datetime
 
     from pydantic_core import from_json
@@ -151,8 +155,14 @@ def _line(body: bytes, topic: str) -> tuple[str | Coloured, ...]:
         last4(data["phone"]) if data.get("phone") else "",
         data.get("error") or data.get("reason") or "",
     ]
+    outcome = "  ".join(filter(None, parts))
+    if get_terminal_size((_WIDE_COLUMNS, 1)).columns < _WIDE_COLUMNS:
+        return [
+            (f"{at}  ", Coloured(topic, _COLOURS.get(data["status"])), f"  {outcome}"),
+            (f"{'':10}{event['subject']}",),
+        ]
     coloured = Coloured(f"{topic:<42}", _COLOURS.get(data["status"]))
-    return f"{at}  ", coloured, f" {event['subject']:<44} {'  '.join(filter(None, parts))}"
+    return [(f"{at}  ", coloured, f" {event['subject']:<44} {outcome}")]
 
 
 def _sum_up(counts: Counter[str]) -> None:

@@ -12,7 +12,7 @@ import click
 
 from bridge.cli.support.names import complete_sources
 from bridge.cli.support.options import Command, Exit, config_option, json_option
-from bridge.cli.support.output import print_json, print_line, print_progress_line, print_table
+from bridge.cli.support.output import Coloured, print_json, print_line, print_progress_line, print_table
 from bridge.cli.support.provider_access import is_polled, quota_limited_source
 from bridge.cli.support.running import load_assembly, run
 from bridge.cli.support.suggestions import no_such
@@ -253,7 +253,7 @@ def _print(report: Report) -> None:
         print_line(f"not compared: {line}")
     for group, reason in report.failures.items():
         print_line(f"failed: {mask_path(group)}: {reason}")
-    print_line(_verdict(report))
+    print_line(Coloured(_verdict(report), "green" if report.balanced else "red"))
 
 
 def _statistics_line(statistics: Statistics) -> str:

@@ -16,7 +16,8 @@ from bridge.cli.support.disabled_sinks import disabled
 from bridge.cli.support.journal import event_views, find
 from bridge.cli.support.known_statuses import Recorded, baselines, recorded
 from bridge.cli.support.options import Command, config_option, json_option
-from bridge.cli.support.output import print_json, print_line
+from bridge.cli.support.output import Coloured, print_json, print_line
+from bridge.cli.support.program import in_typed_name
 from bridge.cli.support.running import load_assembly, run
 from bridge.domain import topics
 from bridge.domain.event_view import EventView
@@ -25,6 +26,8 @@ from bridge.domain.times import rfc3339, truncate_to_millis
 from bridge.protocols.deliveries import RELAY_SINK, Attempt, Delivery, DeliveryCounts, KeptAnswer
 from bridge.protocols.store import Store
 from bridge.runtime.assembly import Assembly
+
+_COLOURS = {"dead": "red", "set_aside": "red", "waiting": "yellow", "taken": "green"}
 
 
 @click.command(
@@ -81,7 +84,7 @@ def _print(change: dict[str, Any]) -> None:
         if change[key]:
             print_line(f"    {key:<10} {mask_phones(change[key])}")
     for sink in change["sinks"]:
-        print_line(f"    -> {sink['sink']}: {sink['said']}")
+        print_line(f"    -> {sink['sink']}: ", Coloured(in_typed_name(sink["said"]), _COLOURS.get(sink["state"])))
         for attempt in sink["attempts"]:
             print_line(f"         {attempt['at']}  {attempt['kind']}: {attempt['error']}")
         if sink["answer"] is not None:

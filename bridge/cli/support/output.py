@@ -48,6 +48,11 @@ def print_text(text: str, *, err: bool = False) -> None:
     click.echo(encodable(visible_lines(text.removesuffix("\n")), stream.encoding), file=stream)
 
 
+def styled(text: str, colour: str, *, bold: bool = False) -> str:
+    """Return a text in a colour, for what is drawn for the whole screen."""
+    return click.style(visible(text), fg=colour, bold=bold)
+
+
 def print_drawn(text: str, *, line_break: bool = True) -> None:
     """Print what was drawn for the whole screen, whose texts were made visible before."""
     click.echo(encodable(text, sys.stdout.encoding), file=sys.stdout, nl=line_break)
@@ -150,7 +155,7 @@ def _rich_table(
     for row in cells:
         table.add_row(*(Text(row[index], style=_style(headers[index], row[index])) for index in layout.shown))
     whole = sum(layout.prose_width if index == layout.prose else widths[index] for index in layout.shown)
-    Console(file=out, width=max(console.width, whole + 2 * len(layout.shown))).print(table)
+    Console(file=out, width=max(console.width, whole + 3 * len(layout.shown) - 1)).print(table)
     if layout.left_out:
         click.echo(f"left out, as the terminal is narrow: {', '.join(layout.left_out)}", file=out)
 

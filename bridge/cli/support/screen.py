@@ -6,9 +6,7 @@ import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import click
-
-from bridge.cli.support.output import print_table
+from bridge.cli.support.output import print_table, styled
 from bridge.cli.support.overview_rows import (
     PROCESS_HEADERS,
     SINK_HEADERS,
@@ -35,9 +33,9 @@ def screen(overview: Overview, width: int | None) -> list[str]:
 def _headline(overview: Overview) -> Iterator[str]:
     problems = sum(finding.is_problem for finding in overview.findings)
     if not problems:
-        yield click.style("all is well", fg="green", bold=True)
+        yield styled("all is well", "green", bold=True)
     else:
-        yield click.style(counted(problems, "problem"), fg="red", bold=True)
+        yield styled(counted(problems, "problem"), "red", bold=True)
     for finding in overview.findings:
         yield _finding(finding)
     yield ""
@@ -45,7 +43,7 @@ def _headline(overview: Overview) -> Iterator[str]:
 
 def _finding(finding: StatusFinding) -> str:
     mark, colour = ("!", "red") if finding.is_problem else ("-", "yellow")
-    return f"  {click.style(mark, fg=colour, bold=True)} {finding.part}: {visible(' '.join(finding.text.split()))}"
+    return f"  {styled(mark, colour, bold=True)} {finding.part}: {visible(' '.join(finding.text.split()))}"
 
 
 def _servers(overview: Overview, width: int | None) -> Iterator[str]:
@@ -54,7 +52,7 @@ def _servers(overview: Overview, width: int | None) -> Iterator[str]:
         ("broker", overview.broker, overview.broker_problem),
     )
     for name, place, problem in servers:
-        state = click.style("ok", fg="green") if problem is None else click.style("unreachable", fg="red")
+        state = styled("ok", "green") if problem is None else styled("unreachable", "red")
         yield f"{name:<8}{state}  {_cut(visible(place), None if width is None else width - 22)}"
 
 

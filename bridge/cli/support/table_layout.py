@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_GAP_COLUMNS = 2
+_GAP_COLUMNS = 3
 """Blanks between two columns."""
+_EDGE_COLUMNS = 2
+"""Blanks before the first column and behind the last one."""
+_GOOD_PROSE_COLUMNS = 36
+"""A column of sentences that is easy to read: other columns give way to it."""
 _MIN_PROSE_COLUMNS = 24
-"""The narrowest column of sentences that can be read."""
+"""The narrowest column of sentences, where no other column can give way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +36,12 @@ def fit(headers: Sequence[str], widths: Sequence[int], width: int, give_way: Seq
     wrapped = headers.index(prose) if prose in headers else None
     left_out = []
     for header in give_way:
-        if _needed(shown, widths, wrapped) <= width:
+        if _needed(shown, widths, wrapped) + _EDGE_COLUMNS <= width:
             break
         if header in headers:
             shown.remove(headers.index(header))
             left_out.append(header)
+    width -= _EDGE_COLUMNS
     others = sum(widths[index] for index in shown if index != wrapped) + _GAP_COLUMNS * (len(shown) - 1)
     free = max(width - others, _MIN_PROSE_COLUMNS)
     prose_width = min(free, widths[wrapped]) if wrapped is not None else 0
@@ -44,5 +49,5 @@ def fit(headers: Sequence[str], widths: Sequence[int], width: int, give_way: Seq
 
 
 def _needed(shown: Sequence[int], widths: Sequence[int], wrapped: int | None) -> int:
-    narrow = (min(widths[index], _MIN_PROSE_COLUMNS) if index == wrapped else widths[index] for index in shown)
+    narrow = (min(widths[index], _GOOD_PROSE_COLUMNS) if index == wrapped else widths[index] for index in shown)
     return sum(narrow) + _GAP_COLUMNS * (len(shown) - 1)

@@ -81,7 +81,7 @@ def test_head_ends_a_command_without_a_word() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "{\n", "")
 
 
-def test_full_disk_is_a_failure_and_no_reader_that_has_gone() -> None:
+def test_full_disk_is_a_failure() -> None:
     with Path("/dev/full").open("w") as full:
         command = [sys.executable, "-m", "bridge", "events", "schema"]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
