@@ -107,6 +107,7 @@ sinks:
   ops: {type: bell, topics: ["*.recipient.failed.#"], ordered: true}
 """
 NOW = datetime.now(UTC).replace(microsecond=0)
+"""When the tests were collected; the first test that uses it may run many minutes later."""
 
 
 @dataclass
@@ -146,3 +147,8 @@ EVENTS = [
 
 def at(seq: int) -> Position:
     return Position("lamps", seq)
+
+
+def minutes_ago(minutes: float) -> str:
+    """Return a time before NOW as an option of a command: it means the same however late a test runs."""
+    return (NOW - timedelta(minutes=minutes)).isoformat()

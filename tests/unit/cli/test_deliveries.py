@@ -9,7 +9,7 @@ import re
 import sys
 
 import pytest
-from rigs.cli import EVENTS, ONE, TWO, at, event
+from rigs.cli import EVENTS, ONE, TWO, at, event, minutes_ago
 
 from bridge.cli.support.options import Exit
 from bridge.config.loading import load
@@ -139,12 +139,12 @@ def test_discarding_asks_first(bridge, seeded, monkeypatch) -> None:
     ("arguments", "selected", "replayed"),
     [
         (("crm", "--since", "24h"), 6, 4),  # one waits, one is dead
-        (("crm", "--since", "65m"), 4, 3),
-        (("crm", "--since", "24h", "--until", "65m"), 2, 1),
+        (("crm", "--since", minutes_ago(65)), 4, 3),
+        (("crm", "--since", "24h", "--until", minutes_ago(65)), 2, 1),
         (("crm", "--since", "24h", "--topic", "voice.*.sent.#"), 1, 1),
         (("crm", "--since", "24h", "--topic", "voice.*.sent.#", "--topic", "*.*.failed.busy"), 2, 1),
         (("ops", "--since", "24h"), 3, 3),
-        (("crm", "--since", "1m"), 0, 0),
+        (("crm", "--since", minutes_ago(1)), 0, 0),
     ],
 )
 def test_journalled_events_are_due_again_for_one_sink(bridge, seeded, arguments, selected, replayed) -> None:

@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from rigs.cli import EVENTS, NOW, ONE, TWO, at, event
+from rigs.cli import EVENTS, NOW, ONE, TWO, at, event, minutes_ago
 
 from bridge.cli.commands.tail import readable
 from bridge.cli.support.options import Exit
@@ -33,7 +33,7 @@ def test_body_that_is_no_event_prints_without_content(body) -> None:
 
 
 def test_tail_starts_with_the_journal_on_request(bridge, seeded) -> None:
-    done = bridge("tail", "*.recipient.failed.#", "--since", "70m", "--count", 2, "-c", seeded)
+    done = bridge("tail", "*.recipient.failed.#", "--since", minutes_ago(70), "--count", 2, "-c", seeded)
     assert done.code == Exit.DONE
     first, second = done.out.splitlines()
     assert first.endswith(f"  voice.recipient.failed.busy  {ONE}  …1000  line …1000 busy")
