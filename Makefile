@@ -20,7 +20,7 @@ IMAGE ?= bridge:latest
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-run: $(RUN) ## See the main job at once: simulated providers, events as they happen (ARGS go to `bridge demo`)
+run: $(RUN) ## See the main job at once: simulated providers, events as they happen (ARGS go to `bridgectl demo`)
 	@$(BIN)/bridge demo $(ARGS)
 
 # Coverage is counted on the levels that run in the tests' own process; counting it slows them down threefold, and the

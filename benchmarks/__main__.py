@@ -131,7 +131,7 @@ def of_startup(rig: Rig) -> Iterator[Row]:
     """Commands and service."""
     result = startup.measure(rig)
     yield Row(
-        "bridge --help", f"{result.help * 1000:.0f} ms", f"python -c pass {result.python * 1000:.0f} ms",
+        "bridgectl --help", f"{result.help * 1000:.0f} ms", f"python -c pass {result.python * 1000:.0f} ms",
         result.help / result.python, Goal("≤", 8),
     )  # fmt: skip
     yield Row("start to first poll committed", f"{result.first_poll * 1000:.0f} ms")

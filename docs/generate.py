@@ -63,7 +63,7 @@ def main() -> int:
 def commands() -> str:
     """Return the page of all commands: their help as it is printed."""
     parts = ["# Commands\n\n", MADE]
-    for path, command in _walk(cli, ["bridge"]):
+    for path, command in _walk(cli, ["bridgectl"]):
         context = click.Context(
             command, info_name=" ".join(path), terminal_width=_WIDTH, max_content_width=_WIDTH,
             help_option_names=["-h", "--help"],
@@ -117,10 +117,10 @@ _INTRODUCTION = """The configuration is one YAML file. Unknown keys are errors.
 
 | command | for |
 | --- | --- |
-| `bridge config new` | a commented file to start from |
-| `bridge check --offline -c FILE` | file, line and key of whatever is wrong |
-| `bridge config show -c FILE` | the effective configuration, secrets masked |
-| `bridge config schema` | a JSON Schema for editors |
+| `bridgectl config new` | a commented file to start from |
+| `bridgectl check --offline -c FILE` | file, line and key of whatever is wrong |
+| `bridgectl config show -c FILE` | the effective configuration, secrets masked |
+| `bridgectl config schema` | a JSON Schema for editors |
 
 """
 
@@ -183,7 +183,7 @@ def events() -> str:
         f"| `{cls.__name__}` | {_topics(cls)} | {cls.provider or 'any'} | {_cell(cls.__doc__)} |\n" for cls in types
     ]
     parts += [
-        "\n`bridge events schema CLASS` prints the JSON Schema of an event's data.\n\n## Attributes\n\n",
+        "\n`bridgectl events schema CLASS` prints the JSON Schema of an event's data.\n\n## Attributes\n\n",
         "The CloudEvents attributes of every event, which is one JSON object:\n\n",
         "| attribute | meaning |\n| --- | --- |\n",
     ]

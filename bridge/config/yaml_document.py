@@ -91,7 +91,7 @@ def read(path: Path, environ: Mapping[str, str] | None = None) -> Document:
     node = _compose(file, text)
     if node is None:
         raise ConfigError(
-            [ConfigProblem(file, 1, "", "the file is empty; `bridge config new` writes one to start from")]
+            [ConfigProblem(file, 1, "", "the file is empty; `bridgectl config new` writes one to start from")]
         )
     if not isinstance(node, yaml.MappingNode):
         raise ConfigError([
@@ -108,7 +108,7 @@ def _text(path: Path) -> str:
     except IsADirectoryError:
         text = "is a directory; name the configuration file itself"
     except FileNotFoundError:
-        text = "there is no such file; name another one, or let `bridge config new` write one"
+        text = "there is no such file; name another one, or let `bridgectl config new` write one"
     except UnicodeDecodeError as error:
         text = f"is not UTF-8 text (byte {error.start + 1}); save it as UTF-8"
     except (OSError, ValueError) as error:

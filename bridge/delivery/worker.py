@@ -9,9 +9,10 @@ from typing import Any
 
 import structlog
 
+from bridge.coordination.gates import Gate
 from bridge.delivery.claims import CLAIM, ClaimedDelivery, Claims
 from bridge.delivery.endpoint import EndpointState, PublishChange
-from bridge.delivery.sending import Outcome, Sender
+from bridge.delivery.sending import KeepAnswer, Outcome, Sender
 from bridge.domain import topics
 from bridge.domain.clock import Clock
 from bridge.domain.errors import Unavailable
@@ -22,6 +23,7 @@ from bridge.domain.retry import RECONNECT, Backoff
 from bridge.protocols.broker import QUEUE_PREFIX, Broker, Inbox, Received
 from bridge.protocols.deliveries import Attempt, DeliveryStore, NewDelivery
 from bridge.protocols.ledger import Ledger
+from bridge.protocols.roster import OpenCircuit
 from bridge.protocols.sink import SinkSettings
 
 log = structlog.get_logger()
@@ -69,6 +71,8 @@ class DeliveryWorker:
         changed: PublishChange,
         claim: float = CLAIM,
         report: Report = unreported,
+        gate: Gate | None = None,
+        keep_answer: KeepAnswer | None = None,
     ) -> None:
         """Prepare; `claim` is how many seconds a claim lasts. `report` hears what waits for the store or the broker."""
         self.name = name
@@ -83,10 +87,11 @@ class DeliveryWorker:
         self._claims = Claims(
             name, backends.deliveries, clock, limit=limit, seconds=claim, wake=self.wake, report=report
         )
-        self._endpoint = EndpointState(name, clock, publish=changed, wake=self.wake)
+        self._endpoint = EndpointState(name, clock, publish=changed, wake=self.wake, gate=gate or Gate())
         self._sender = Sender(
-            name, settings, self._claims, self._endpoint, clock, send=send, outcome=outcome, report=report
-        )
+            name, settings, self._claims, self._endpoint, clock, send=send, outcome=outcome, report=report,
+            keep_answer=keep_answer,
+        )  # fmt: skip
         self._report = report
 
     @property
@@ -108,6 +113,16 @@ class DeliveryWorker:
     def disabled(self) -> bool:
         """Whether the endpoint said that it is gone: it gets nothing until an operator re-enables it."""
         return self._endpoint.disabled
+
+    @property
+    def on_hold(self) -> bool:
+        """Whether nothing is sent until an operator says so: the sink is disabled, or was paused by hand."""
+        return self._endpoint.on_hold
+
+    @property
+    def open_circuit(self) -> OpenCircuit | None:
+        """Since when the endpoint's circuit is open, and why; None while it is closed."""
+        return self._endpoint.open_circuit
 
     @property
     def noted(self) -> bool:

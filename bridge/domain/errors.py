@@ -5,12 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
+@dataclass(frozen=True, slots=True)
+class EndpointAnswer:
+    """What an endpoint answered, as it came: it may hold secrets and personal data, and is never fit for a log."""
+
+    status: int
+    body: bytes
+
+
 class BridgeError(Exception):
     """Something the bridge understood and can say in one line.
 
     The text of every error of this family is fit for a log: it names the file, the key or the resource and what to do,
     and holds neither secrets nor personal data.
     """
+
+    answer: EndpointAnswer | None = None
+    """The answer of a sink's endpoint that led to the error, if there was one; a dead letter keeps it, redacted."""
 
 
 class Transient(BridgeError):

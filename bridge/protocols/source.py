@@ -136,7 +136,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What `bridge check` found out about a source without changing anything."""
+    """What `bridgectl check` found out about a source without changing anything."""
 
     summary: str
     """One line for a reader, without secrets."""

@@ -35,6 +35,10 @@ class OpenBroker(Broker, Protocol):
         """Connect; raises `Unavailable`."""
         ...
 
+    async def reach(self) -> None:
+        """Return if the broker answers, opened or not; no queue and no file is made. Raises `Unavailable`."""
+        ...
+
 
 class Assembly:
     """Builds the parts of a configuration. Only the adapters and plugins that it names are imported."""
@@ -43,17 +47,20 @@ class Assembly:
         self.config = config
         self.clock = clock or Clock()
 
-    def store(self) -> Store:
-        """Return the store, not yet opened; raises `ConfigError` where its adapter cannot read the URL after all."""
+    def store(self, *, read_only: bool = False) -> Store:
+        """Return the store, not yet opened; raises `ConfigError` where its adapter cannot read the URL after all.
+
+        With `read_only` it makes nothing: a file that is not there yet is read as an empty store.
+        """
         url = self.config.store_url
         if url.startswith("sqlite:"):
             from bridge.adapters.sqlite.store import SqliteStore
 
-            return SqliteStore(Path(sqlite_path(url)), clock=self.clock)
+            return SqliteStore(Path(sqlite_path(url)), clock=self.clock, read_only=read_only)
         from bridge.adapters.redis.store import RedisStore
 
         try:
-            return RedisStore(url, clock=self.clock)
+            return RedisStore(url, clock=self.clock, read_only=read_only)
         except ValueError as error:
             raise self.config.problem(("store",), str(error)) from None
 
@@ -84,8 +91,11 @@ class Assembly:
     def source(self, name: str) -> Source:
         """Return one source; raises `ConfigError` where its plugin refuses the settings after all."""
         settings = self.config.sources[name]
+        plugin = registry.load_source(settings.type)
+        if not isinstance(settings, plugin.settings):
+            raise self.config.problem(("sources", name), "names a variable that is not set and is needed here; set it")
         try:
-            return registry.load_source(settings.type).build(name, settings, self.clock)
+            return plugin.build(name, settings, self.clock)
         except (ValueError, Permanent) as error:
             raise self.config.problem(("sources", name), _refusal(error)) from error
 
@@ -100,6 +110,12 @@ class Assembly:
     def sources(self) -> dict[str, Source]:
         """Return all sources by name."""
         return {name: self.source(name) for name in self.config.sources}
+
+    def complete_sources(self) -> dict[str, Source]:
+        """Return the sources by name that can be made; without secrets, these need not be all."""
+        plugins = {name: registry.load_source(settings.type) for name, settings in self.config.sources.items()}
+        complete = [name for name, plugin in plugins.items() if isinstance(self.config.sources[name], plugin.settings)]
+        return {name: self.source(name) for name in complete}
 
     def sinks(self) -> dict[str, Sink]:
         """Return all sinks by name."""
@@ -125,10 +141,11 @@ class Assembly:
             ) from None
 
     @asynccontextmanager
-    async def opened_store(self) -> AsyncIterator[Store]:
-        """Give the store, open, and close it afterwards."""
-        self.make_state()
-        store = self.store()
+    async def opened_store(self, *, read_only: bool = False) -> AsyncIterator[Store]:
+        """Give the store, open, and close it afterwards; with `read_only` nothing is made or written."""
+        if not read_only:
+            self.make_state()
+        store = self.store(read_only=read_only)
         try:
             await store.open()
             yield store

@@ -113,7 +113,7 @@ CASES = [
         "message of a channel that is not read", f"{CITY}    channels: [sms, sms]\n    messages: [/messages/voice/1]\n",
         6, "sources.city.messages[0]", "is not of the channels sms$",
     ),
-    ("no sources", "sinks: {}\n", 1, "sources", "`bridge config new`"),
+    ("no sources", "sinks: {}\n", 1, "sources", "`bridgectl config new`"),
     ("sources left empty", "sources:\n", 1, "sources", "give each source a name"),
     ("a source that is only a name", "sources:\n  drops:\n", 2, "sources.drops", "give the source a `type:`"),
     ("list of sources", "sources:\n  - type: spacivox\n", 1, "sources", "must be a mapping"),
@@ -144,8 +144,8 @@ CASES = [
     ("control character", "sources: \x07\n", 1, "", "control character"),
     ("two documents", f"{SOURCES}---\na: b\n", 6, "", "keep one in a file"),
     ("no mapping", "- sources\n", 1, "", "has to be a mapping"),
-    ("empty file", "", 1, "", "is empty; `bridge config new`"),
-    ("only comments", "# to be done\n", 1, "", "is empty; `bridge config new`"),
+    ("empty file", "", 1, "", "is empty; `bridgectl config new`"),
+    ("only comments", "# to be done\n", 1, "", "is empty; `bridgectl config new`"),
 ]  # fmt: skip
 
 

@@ -304,7 +304,7 @@ def test_a_problem_that_shows_itself_later_still_knows_its_line(tmp_path) -> Non
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "1: the file is empty; `bridge config new`"),
+        ("", "1: the file is empty; `bridgectl config new`"),
         ("[a]", "1: the file has to be a mapping"),
         ("sources: \x07", "1: sources: a control character, CONTROL CHARACTER (U+0007), which YAML does not allow; remove it"),
         ("sources:\n\ta: {}", "2: not valid YAML: a tab is used for indentation; use spaces"),

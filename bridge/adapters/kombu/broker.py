@@ -113,6 +113,10 @@ class KombuBroker:
         """Return if the broker answers."""
         await self._publisher.call(lambda connection: connection.ping(), within=self._within)
 
+    async def reach(self) -> None:
+        """Return if the broker answers; of what is there, only the exchange is made."""
+        await self.ping()
+
     @asynccontextmanager
     async def _subscription(
         self, name: str, begin: Callable[[KombuConnection], None], *, acks_itself: bool

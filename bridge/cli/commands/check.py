@@ -1,4 +1,4 @@
-"""`bridge check`: the file, then every part it names, without sending anything."""
+"""`bridgectl check`: the file, then every part it names, without sending anything."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import click
 
+from bridge.cli.support.known_topics import check_topics, topic_notes
+from bridge.cli.support.notes import print_note
 from bridge.cli.support.options import Command, Exit, config_option, json_option
 from bridge.cli.support.output import print_json, print_line, print_table
 from bridge.cli.support.running import load_assembly, run
@@ -27,6 +29,7 @@ _TIMEOUT_SECONDS = 20.0
 _YEAR_SECONDS = 365
 LACKS = "lacks a right"
 """The state of a store or broker that knows us and does not let us do all that the service does."""
+_GIVE_WAY = ("requests/day", "requests/year")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +54,9 @@ class _Answer(NamedTuple):
 @click.command(
     cls=Command,
     examples="""
-    bridge check -c bridge.yaml              the file, the store, the broker, each source and each sink
-    bridge check -c bridge.yaml --offline    the file alone; no connection is made
-    bridge check -c bridge.yaml --json       for a script; the exit code says it too
+    bridgectl check -c bridge.yaml              the file, the store, the broker, each source and each sink
+    bridgectl check -c bridge.yaml --offline    the file alone; no connection is made
+    bridgectl check -c bridge.yaml --json       for a script; the exit code says it too
     """,
 )
 @config_option
@@ -63,16 +66,17 @@ class _Answer(NamedTuple):
 def check(config_file: Path, *, offline: bool, strict: bool, as_json: bool) -> Exit:
     """Check a configuration, then everything it names, without sending any event.
 
-    Problems of the file are printed on stderr with file, line and key (exit code 3). Then each right that the service
-    needs is tried at the store and the broker, which leaves nothing behind. Each source is asked one cheap question,
-    and whether the store's cursor is of its account. Each sink is asked whether it can be reached. The exit code is 4
-    if any of them is unreachable or does not give a right, 1 if any refuses us. A yearly allowance that is too small is
-    a warning: with --strict the exit code is 1.
+    Problems of the file are printed on stderr with file, line and key (exit code 3), and a sink's topic that no event
+    can have is such a problem. Then each right that the service needs is tried at the store and the broker, which
+    leaves nothing behind. Each source is asked one cheap question, and whether the store's cursor is of its account.
+    Each sink is asked whether it can be reached. The exit code is 4 if any of them is unreachable or does not give a
+    right, 1 if any refuses us. A yearly allowance that is too small is a warning: with --strict the exit code is 1.
     """
     try:
         parts = load_assembly(config_file)
         parts.check_addresses()
         sources, sinks = parts.sources(), parts.sinks()
+        check_topics(parts.config)
     except ConfigError as error:
         if as_json:
             print_json(
@@ -80,12 +84,14 @@ def check(config_file: Path, *, offline: bool, strict: bool, as_json: bool) -> E
             )
         raise
     findings = [] if offline else run(_ask(parts, sources, sinks))
-    worst = _exit(findings, strict=strict)
+    worst, notes = _exit(findings, strict=strict), topic_notes(parts.config)
     if as_json:
         rows = [_plain(finding) for finding in findings]
-        print_json({"file": str(config_file), "ok": worst is Exit.DONE, "problems": [], "parts": rows})
+        print_json({"file": str(config_file), "ok": worst is Exit.DONE, "problems": [], "notes": notes, "parts": rows})
     else:
         _print(config_file, parts, findings)
+        for note in notes:
+            print_note(note)
     return worst
 
 
@@ -109,7 +115,7 @@ def _print(file: Path, parts: Assembly, findings: list[Finding]) -> None:
             (finding.part, finding.state, _count(finding, 1), _count(finding, _YEAR_SECONDS), finding.said)
             for finding in findings
         ]
-        print_table(["part", "state", "requests/day", "requests/year", "said"], rows)
+        print_table(["part", "state", "requests/day", "requests/year", "said"], rows, give_way=_GIVE_WAY, prose="said")
 
 
 def _names(parts: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""`bridge diff-tape`: which events two configurations, or two versions, make differently of recorded answers."""
+"""`bridgectl diff-tape`: which events two configurations, or two versions, make differently of recorded answers."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _SIGNS = {"first": "-", "second": "+", "both": "~"}
     "diff-tape",
     cls=Command,
     examples="""
-    bridge diff-tape tape -c bridge.yaml -c changed.yaml            what a change of the configuration changes
-    bridge replay-tape tape -c bridge.yaml --json > before.jsonl    with the version in use, then with the new one:
-    bridge diff-tape tape -c bridge.yaml --against before.jsonl     what the new version changes
+    bridgectl diff-tape tape -c bridge.yaml -c changed.yaml            what a change of the configuration changes
+    bridgectl replay-tape tape -c bridge.yaml --json > before.jsonl    with the version in use, then with the new one:
+    bridgectl diff-tape tape -c bridge.yaml --against before.jsonl     what the new version changes
     """,
 )
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), metavar="DIR")
@@ -45,8 +45,8 @@ def diff_tape(folder: Path, config_files: tuple[Path, ...], against: Path | None
     """Play a tape twice, and print the events that differ: `-` only the first has, `+` only the second, `~` both.
 
     Events are compared by id and by all that they say, apart from when they were recorded. Nothing is asked, published
-    or sent; see `bridge replay-tape`. Exits with 1 if anything differs, or if requests were made that the tape does not
-    have.
+    or sent; see `bridgectl replay-tape`. Exits with 1 if anything differs, or if requests were made that the tape does
+    not have.
     """
     from bridge.recording import Replay, offline
 
@@ -89,13 +89,13 @@ async def _written(path: Path) -> AsyncIterator[dict[str, Any]]:
                 _ = event["id"], event["data"], event["type"]
             except (ValueError, KeyError, TypeError):
                 raise click.ClickException(
-                    f"{path}:{number}: not an event; `bridge replay-tape --json` prints such lines"
+                    f"{path}:{number}: not an event; `bridgectl replay-tape --json` prints such lines"
                 ) from None
             yield event
 
 
 def readable(difference: EventDifference) -> list[str]:
-    """Return the lines of a difference: which side, the event as `bridge tail` prints it, and what changes in it."""
+    """Return the lines of a difference: which side, the event as `bridgectl tail` prints it, and what changes in it."""
     from bridge.cli.commands import tail
     from bridge.domain.event import Position, WireEvent
 

@@ -1,4 +1,4 @@
-"""`bridge events`: the catalogue, and the JSON Schemas of the data."""
+"""`bridgectl events`: the catalogue, and the JSON Schemas of the data."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ from typing import Any
 
 import click
 
+from bridge.cli.support.known_topics import installed_events
+from bridge.cli.support.names import complete_events
+from bridge.cli.support.notes import print_note
 from bridge.cli.support.options import Group, json_option
-from bridge.cli.support.output import print_json, print_line, print_table
+from bridge.cli.support.output import print_json, print_table
 from bridge.cli.support.schemas import event_schema, event_topics
-from bridge.config import registry
-from bridge.domain.catalogue import INTERNAL_EVENTS
-from bridge.domain.errors import ConfigError
+from bridge.cli.support.suggestions import no_such
 from bridge.domain.event import Event
 
 
 @click.group(
     cls=Group,
     examples="""
-    bridge events list                       every event: class, topic, provider, meaning
-    bridge events schema RecipientFailed     the JSON Schema of its data
+    bridgectl events list                       every event: class, topic, provider, meaning
+    bridgectl events schema RecipientFailed     the JSON Schema of its data
     """,
 )
 def events() -> None:
@@ -29,8 +30,8 @@ def events() -> None:
 @events.command(
     name="list",
     examples="""
-    bridge events list
-    bridge events list --json | jq -r '.[].topics[]'
+    bridgectl events list
+    bridgectl events list --json | jq -r '.[].topics[]'
     """,
 )
 @json_option
@@ -41,17 +42,17 @@ def list_(*, as_json: bool) -> None:
         print_json([_plain(cls) for cls in classes])
     else:
         rows = [(cls.__name__, _topic(cls), cls.provider or "any", _meaning(cls)) for cls in classes]
-        print_table(["class", "topic", "provider", "meaning"], rows)
+        print_table(["class", "topic", "provider", "meaning"], rows, give_way=("provider",), prose="meaning")
 
 
 @events.command(
     examples="""
-    bridge events schema RecipientFailed     by class
-    bridge events schema recipient-failed    by the name in `dataschema`
-    bridge events schema all                 an object with all of them
+    bridgectl events schema RecipientFailed     by class
+    bridgectl events schema recipient-failed    by the name in `dataschema`
+    bridgectl events schema all                 an object with all of them
     """
 )
-@click.argument("name", default="all")
+@click.argument("name", default="all", shell_complete=complete_events)
 def schema(name: str) -> None:
     """Print the JSON Schema of an event's data; `$id` is what its `dataschema` says."""
     classes = catalogue()
@@ -60,19 +61,16 @@ def schema(name: str) -> None:
         return
     known = {key: cls for cls in classes for key in (cls.__name__, cls.schema_name())}
     if name not in known:
-        raise click.UsageError(f"there is no event {name!r}; `bridge events list` names them all")
+        raise no_such("event", name, known, "in the catalogue")
     print_json(event_schema(known[name]))
 
 
 def catalogue() -> list[type[Event]]:
     """Return the bridge's own events and those of all installed sources; says on stderr which could not be asked."""
-    classes: dict[type[Event], None] = {}
-    for name in registry.installed("source"):
-        try:
-            classes |= dict.fromkeys(registry.load_source(name).events)
-        except ConfigError as error:
-            print_line(f"left out: {error}", err=True)
-    return list(classes | dict.fromkeys(INTERNAL_EVENTS))
+    classes, left_out = installed_events()
+    for reason in left_out:
+        print_note(f"left out: {reason}")
+    return classes
 
 
 def _plain(event: type[Event]) -> dict[str, Any]:

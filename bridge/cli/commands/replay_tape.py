@@ -1,4 +1,4 @@
-"""`bridge replay-tape`: what a configuration makes of recorded answers, offline."""
+"""`bridgectl replay-tape`: what a configuration makes of recorded answers, offline."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _MAX_ROWS = 20
     "replay-tape",
     cls=Command,
     examples="""
-    bridge run -c bridge.yaml --record tape                              record
-    bridge replay-tape tape -c bridge.yaml                               the same events, offline
-    bridge replay-tape tape -c bridge.yaml --json > events.jsonl         for another version's diff-tape --against
+    bridgectl run -c bridge.yaml --record tape                              record
+    bridgectl replay-tape tape -c bridge.yaml                               the same events, offline
+    bridgectl replay-tape tape -c bridge.yaml --json > events.jsonl         for another version's diff-tape --against
     """,
 )
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), metavar="DIR")
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="Print one CloudEvent a line.")
 def replay_tape(folder: Path, config_file: Path, *, as_json: bool) -> Exit:
-    """Play a tape of `bridge run --record` to a configuration's sources, and print the events that they make.
+    """Play a tape of `bridgectl run --record` to a configuration's sources, and print the events that they make.
 
     Nothing is asked, published or sent, and no store or broker is needed: the answers and the time come from the tape,
     and what is remembered is thrown away at the end. Variables that only hold secrets need not be set. Phones, keys and

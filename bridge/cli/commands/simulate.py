@@ -1,4 +1,4 @@
-"""`bridge simulate`: the three providers on this machine, with faults on demand."""
+"""`bridgectl simulate`: the three providers on this machine, with faults on demand."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ import click
 from bridge.cli.commands.run import stop_on_signals
 from bridge.cli.support.options import Command, FiniteFloat
 from bridge.cli.support.output import print_json, print_json_line, print_line, print_table, print_text
+from bridge.cli.support.program import in_typed_name
 from bridge.cli.support.running import run as run_to_end
 
 if TYPE_CHECKING:
     from bridge.simulator import SimulatorSettings
 
-_MARK = "# Written by `bridge simulate`;"
+_MARK = "# Written by `bridgectl simulate`;"
+_MARKS = (_MARK, "# Written by `bridgectl simulate`;")
 
 
 @click.command(
     cls=Command,
     examples="""
-    bridge simulate                                        three lively providers on 127.0.0.1:8025
-    bridge simulate --write-config demo.yaml               and a configuration for `bridge run -c demo.yaml`
-    bridge simulate --speed 600 --messages-per-minute 10   much happens, and fast
-    bridge simulate --fault torn_body --fault http_503:share=0.3,limit=20
-    bridge simulate --fault 'too_many:path=^/j/,value=30'  only Spacivox, Retry-After: 30
-    bridge simulate --list-faults                          all that can go wrong
+    bridgectl simulate                                        three lively providers on 127.0.0.1:8025
+    bridgectl simulate --write-config demo.yaml               and a configuration for `bridgectl run -c demo.yaml`
+    bridgectl simulate --speed 600 --messages-per-minute 10   much happens, and fast
+    bridgectl simulate --fault torn_body --fault http_503:share=0.3,limit=20
+    bridgectl simulate --fault 'too_many:path=^/j/,value=30'  only Spacivox, Retry-After: 30
+    bridgectl simulate --list-faults                          all that can go wrong
     curl -s http://127.0.0.1:8025/_simulator/books         what the providers count
     """,
 )
@@ -153,12 +155,12 @@ def _write(file: Path, urls: dict[str, str], settings: SimulatorSettings) -> Non
     from bridge.domain.errors import BridgeError
     from bridge.simulator.config_snippet import configuration
 
-    if file.exists() and not file.read_text(encoding="utf-8", errors="replace").startswith(_MARK):
+    if file.exists() and not file.read_text(encoding="utf-8", errors="replace").startswith(_MARKS):
         raise BridgeError(f"{file} is another file; it was left as it is. --write-config FILE names a new one")
     # A world of another seed has other resources; its own state keeps the ledger from mistaking one for the other.
     state = file.resolve().parent / f"{file.stem}-state-{settings.seed}"
     text = yaml.safe_dump(configuration(urls, settings, state=state), sort_keys=False)
-    file.write_text(f"{_MARK} run with: bridge run -c {file}\n{text}", encoding="utf-8")
+    file.write_text(f"{_MARK} run with: bridgectl run -c {file}\n{text}", encoding="utf-8")
 
 
 def _print_json(urls: dict[str, str], settings: SimulatorSettings, write_config: Path | None) -> None:
@@ -190,7 +192,7 @@ def _print(urls: dict[str, str], settings: SimulatorSettings, write_config: Path
     print_line("# for a configuration of the bridge:")
     print_text(yaml.safe_dump({"sources": sources(urls, settings)}, sort_keys=False) + "\n")
     if write_config is not None:
-        print_text(f"# written to {write_config}; now: bridge run -c {write_config}\n\n")
+        print_text(in_typed_name(f"# written to {write_config}; now: bridgectl run -c {write_config}\n\n"))
     print_line("Ctrl-C ends it.")
 
 

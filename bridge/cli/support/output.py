@@ -6,6 +6,7 @@ No other module of the command line writes on standard output or standard error.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from datetime import datetime
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import click
 
+from bridge.cli.support.table_layout import fit
 from bridge.domain.visible_text import encodable, encodable_json, visible, visible_json, visible_lines
 
 if TYPE_CHECKING:
@@ -44,6 +46,16 @@ def print_text(text: str, *, err: bool = False) -> None:
     """Print a text of several lines of our own making, each as `print_line` does."""
     stream = sys.stderr if err else sys.stdout
     click.echo(encodable(visible_lines(text.removesuffix("\n")), _encoding(stream)), file=stream)
+
+
+def styled(text: str, colour: str, *, bold: bool = False) -> str:
+    """Return a text in a colour, for what is drawn for the whole screen."""
+    return click.style(visible(text), fg=colour, bold=bold)
+
+
+def print_drawn(text: str, *, line_break: bool = True) -> None:
+    """Print what was drawn for the whole screen, whose texts were made visible before."""
+    click.echo(encodable(text, sys.stdout.encoding), file=sys.stdout, nl=line_break)
 
 
 def print_progress_line(text: str) -> None:
@@ -96,12 +108,22 @@ def _print_json(text: str, out: TextIO | None) -> None:
     click.echo(encodable_json(visible_json(text) if _is_terminal(out) else text, _encoding(out)), file=out)
 
 
-def print_table(headers: Sequence[str], rows: Sequence[Sequence[Any]], *, to: TextIO | None = None) -> None:
-    """Print a table: ruled on a terminal, aligned columns elsewhere; None and empty cells are a dash."""
+def print_table(
+    headers: Sequence[str], rows: Sequence[Sequence[Any]], *, to: TextIO | None = None,
+    give_way: Sequence[str] = (), prose: str = "", empty: str = "",
+) -> None:  # fmt: skip
+    """Print a table: ruled on a terminal, aligned columns elsewhere; None and empty cells are a dash.
+
+    Where a terminal is too narrow, the columns in `give_way` are left out, the first one first, and the texts of the
+    column `prose` are wrapped; see `bridge.cli.support.table_layout`. `empty` is the sentence for a table without rows.
+    """
     out = to or sys.stdout
+    if empty and not rows:
+        click.echo(_shown(empty, out), file=out)
+        return
     cells = [["-" if value is None or value == "" else _shown(str(value), out) for value in row] for row in rows]
     if _is_terminal(out):
-        _rich_table(headers, cells, out)
+        _rich_table(headers, cells, out, give_way, prose)
         return
     table = [[header.upper() for header in headers], *cells]
     widths = [max(_width(row[column]) for row in table) for column in range(len(headers))]
@@ -119,19 +141,41 @@ def _width(text: str) -> int:
     return cell_len(text)
 
 
-def _rich_table(headers: Sequence[str], cells: Sequence[Sequence[str]], out: TextIO) -> None:
+def _rich_table(
+    headers: Sequence[str], cells: Sequence[Sequence[str]], out: TextIO, give_way: Sequence[str], prose: str
+) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*headers, box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    console = Console(file=out)
+    widths = [max(_width(row[column]) for row in [headers, *cells]) for column in range(len(headers))]
+    layout = fit(headers, widths, console.width, give_way, prose)
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for index in layout.shown:
+        wraps = index == layout.prose
+        table.add_column(headers[index], no_wrap=not wraps, min_width=None if wraps else widths[index], overflow="fold")
     for row in cells:
-        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
-    Console(file=out).print(table)
+        table.add_row(*(Text(row[index], style=_style(headers[index], row[index])) for index in layout.shown))
+    whole = sum(layout.prose_width if index == layout.prose else widths[index] for index in layout.shown)
+    Console(file=out, width=max(console.width, whole + 3 * len(layout.shown) - 1)).print(table)
+    if layout.left_out:
+        click.echo(f"left out, as the terminal is narrow: {', '.join(layout.left_out)}", file=out)
 
 
-_STYLES = {"ok": "green", "taken": "green", "failed": "red", "dead": "red", "stalled": "red", "failing": "yellow"}
+def _style(header: str, cell: str) -> str:
+    """Return the colour of a cell: of a state, by its first word; of any other, if it is such a word alone."""
+    word = re.split(r"[ :(]", cell, maxsplit=1)[0] if header in _STATE_HEADERS else cell
+    return _STYLES.get(word, "")
+
+
+_STATE_HEADERS = {"state", "outcome"}
+_STYLES = {
+    "ok": "green", "taken": "green", "failed": "red", "dead": "red", "stalled": "red", "refused": "red",
+    "unreachable": "red", "disabled": "red", "failing": "yellow", "warning": "yellow", "late": "yellow",
+    "paused": "yellow", "not": "yellow",
+}  # fmt: skip
 
 
 def ago(moment: datetime, now: datetime) -> str:

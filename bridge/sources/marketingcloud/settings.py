@@ -37,7 +37,7 @@ class MarketingCloudSettings(SourceSettings):
     idle_slowdown: float = Field(default=5.0, ge=1, le=1000)
     """How many times longer the interval becomes, step by step, while nothing happens; 1 is never."""
     yearly_calls: int = Field(default=2_000_000, ge=1)
-    """The calls that the account may make in a year: 2,000,000, 6,000,000 or 200,000,000 by edition. `bridge check`
+    """The calls that the account may make in a year: 2,000,000, 6,000,000 or 200,000,000 by edition. `bridgectl check`
     warns if an idle year costs more."""
 
     @field_validator("statuses")

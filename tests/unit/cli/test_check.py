@@ -1,4 +1,4 @@
-"""`bridge check`: every part is asked, and nothing is sent."""
+"""`bridgectl check`: every part is asked, and nothing is sent."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ def test_a_starter_file_loads_once_its_variables_are_set(bridge, site, tmp_path)
     assert "sinks: {}" in bridge("config", "new", "--source", "lamp").out
     done = bridge("config", "new", "--source", "nope")
     assert done.code == Exit.USAGE  # nothing is wrong with a configuration: there is none yet
-    assert "no source 'nope' is installed; installed: " in done.err
+    assert "there is no source 'nope' installed; there is govdelivery" in done.err
 
 
 def test_starter_file_omits_broken_and_conflicting_plugins(bridge, site) -> None:

@@ -1,4 +1,4 @@
-"""`bridge tail`: what is published, as it happens."""
+"""`bridgectl tail`: what is published, as it happens."""
 
 from __future__ import annotations
 
