@@ -30,7 +30,7 @@ log = structlog.get_logger()
 INTERNAL_JOURNAL = "_bridge"
 """The journal of the bridge's own events; no source can have this name."""
 _LAST_NOTE_SECONDS = 1.0
-"""Seconds that the store may take for the last note: a process that is told to stop has little time."""
+"""Seconds that the store may need for the last note: a process that is told to stop has little time."""
 _GRACE_SHARE = 0.2
 """The part of the drain time in which a delivery that was begun may end."""
 
