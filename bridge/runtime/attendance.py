@@ -21,7 +21,7 @@ log = structlog.get_logger()
 _MAX_BEAT_SECONDS = 3.0
 _MAX_TTL_SECONDS = 10.0
 _LAST_WORD_SECONDS = 1.0
-"""Seconds that the store may take at the end: a process that is told to stop has little time."""
+"""Seconds that the store may need at the end: a process that is told to stop has little time."""
 _MAX_PROBLEMS = 20
 """Problems of one process that others are shown."""
 
