@@ -33,10 +33,10 @@ from bridge.domain import topics
 from bridge.domain.errors import ConfigError, ConfigProblem, Permanent, Unavailable
 from bridge.domain.event import Event, JournalEntry, Position, Transition, WireEvent, event_id
 from bridge.domain.event_view import EventView
+from bridge.domain.events.govdelivery import RecipientData, RecipientFailed, RecipientSending, RecipientSent
 from bridge.protocols.deliveries import Attempt, NewDelivery
 from bridge.protocols.ledger import Commit
 from bridge.runtime.assembly import Assembly
-from bridge.sources.govdelivery.events import RecipientData, RecipientFailed, RecipientSending, RecipientSent
 from bridge.testing.servers import RedisServer, wait_for
 
 PLUGINS = '''
