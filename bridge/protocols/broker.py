@@ -89,3 +89,11 @@ class Broker(Protocol):
     async def close(self) -> None:
         """Give back connections."""
         ...
+
+
+class OpenBroker(Broker, Protocol):
+    """A broker that has to be opened before it is used."""
+
+    async def open(self) -> None:
+        """Connect; raises `Unavailable`."""
+        ...
