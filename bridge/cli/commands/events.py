@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
+import yaml
 
-from bridge.cli.support.options import Group, json_option
+from bridge.cli.support.asyncapi import Published
+from bridge.cli.support.asyncapi import asyncapi as asyncapi_document
+from bridge.cli.support.options import Group, json_option, optional_config_option
 from bridge.cli.support.output import print_json, print_table
 from bridge.cli.support.schemas import event_schema, event_topics
 from bridge.config import registry
+from bridge.config.loading import load
+from bridge.config.model import Config
+from bridge.config.types import EMBEDDED
 from bridge.domain.catalogue import INTERNAL_EVENTS
 from bridge.domain.errors import ConfigError
 from bridge.domain.event import Event
@@ -20,6 +27,7 @@ from bridge.domain.event import Event
     examples="""
     bridge events list                       every event: class, topic, provider, meaning
     bridge events schema RecipientFailed     the JSON Schema of its data
+    bridge events asyncapi --yaml            all of it as one AsyncAPI document
     """,
 )
 def events() -> None:
@@ -62,6 +70,46 @@ def schema(name: str) -> None:
     if name not in known:
         raise click.UsageError(f"there is no event {name!r}; `bridge events list` names them all")
     print_json(event_schema(known[name]))
+
+
+@events.command(
+    examples="""
+    bridge events asyncapi                          the whole catalogue
+    bridge events asyncapi -c bridge.yaml --yaml    what this configuration can publish
+    """
+)
+@optional_config_option
+@click.option("--yaml", "as_yaml", is_flag=True, help="Print YAML instead of JSON.")
+def asyncapi(*, config_file: Path | None, as_yaml: bool) -> None:
+    """Print an AsyncAPI 3 document: a channel for each topic, messages, bindings, and the whole envelope.
+
+    Without a configuration, it has every event of the bridge and of the installed sources.
+    """
+    document = _whole_catalogue() if config_file is None else _configured(load(config_file))
+    if as_yaml:
+        click.echo(yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120), nl=False)
+    else:
+        print_json(document)
+
+
+def _whole_catalogue() -> dict[str, Any]:
+    exchange = Config.model_fields["exchange"].get_default()
+    return asyncapi_document([Published(cls, cls.channels) for cls in catalogue()], exchange=exchange)
+
+
+def _configured(config: Config) -> dict[str, Any]:
+    """Return the document of what the sources of a configuration can publish, and of the bridge's own events."""
+    channels: dict[type[Event], dict[str, None]] = {cls: dict.fromkeys(cls.channels) for cls in INTERNAL_EVENTS}
+    for settings in config.sources.values():
+        plugin = registry.load_source(settings.type)
+        for cls in plugin.events:
+            own = cls.channels if plugin.channels is None else plugin.channels(settings)
+            wanted = [channel for channel in cls.channels if channel in own]
+            if wanted:
+                channels.setdefault(cls, {}).update(dict.fromkeys(wanted))
+    published = [Published(cls, tuple(names)) for cls, names in channels.items()]
+    broker = "" if config.broker_url == EMBEDDED else config.broker_url
+    return asyncapi_document(published, exchange=config.exchange, broker=broker)
 
 
 def catalogue() -> list[type[Event]]:

@@ -13,5 +13,6 @@ plugin = SourcePlugin(
     settings=GovDeliverySettings,
     build=GovDelivery,
     events=EVENTS,
+    channels=lambda settings: settings.channels,
     summary="GovDelivery TMS: the status of SMS and voice messages and of each of their recipients",
 )

@@ -23,5 +23,6 @@ plugin = SourcePlugin(
     settings=MarketingCloudSettings,
     build=MarketingCloud,
     events=tuple(event for feed in FEEDS.values() for event in feed.events),
+    channels=lambda settings: settings.kinds,
     summary="transactional messages of a Salesforce Marketing Cloud account that were not sent",
 )

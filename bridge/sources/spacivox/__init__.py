@@ -39,5 +39,6 @@ plugin = SourcePlugin(
     settings=SpacivoxSettings,
     build=Spacivox,
     events=tuple(event for record in RECORDS.values() for event in record.events),
+    channels=lambda settings: [RECORDS[record].channel for record in settings.records],
     summary="voicemail drops (and texts and e-mails) of a Spacivox account",
 )
