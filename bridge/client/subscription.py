@@ -114,6 +114,7 @@ class Subscription:
         self._prefetch = prefetch
         self._max_tries = max_tries
         self._clock = clock
+        self._used = False
         self._stack: AsyncExitStack | None = None
         self._inbox: Inbox | None = None
         self._acknowledger: Acknowledger | None = None
@@ -133,8 +134,9 @@ class Subscription:
         self._stopping.set()
 
     async def __aenter__(self) -> Self:
-        if self._stack is not None:
-            raise RuntimeError("the subscription is in use; call subscribe() again for another loop")
+        if self._used:
+            raise RuntimeError("a subscription is entered once; call subscribe() again for another loop")
+        self._used = True
         self._stack = AsyncExitStack()
         self._stack.push_async_callback(self._seen.close)
         self._stack.push_async_callback(self._broker.close)

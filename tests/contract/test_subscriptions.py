@@ -196,6 +196,24 @@ class SubscriptionSuite:
                 await asyncio.sleep(0.05)
         assert await loop == ["event-2"]
 
+    async def test_a_subscription_is_used_once(self, make, broker, bound):
+        await broker.publish([entry(1)])
+        subscription = make()
+        assert await first_ids(subscription, 1) == ["event-1"]
+        with pytest.raises(RuntimeError, match="call subscribe"):
+            await first_ids(subscription, 1)
+
+    async def test_a_cancelled_try_does_not_count(self, make, broker, bound, tmp_path):
+        await broker.publish([entry(1)])
+        tries = []
+        for _ in range(2):
+            with contextlib.suppress(asyncio.CancelledError):
+                async with asyncio.timeout(WITHIN), make(seen=f"sqlite:///{tmp_path / 'seen.db'}") as events:
+                    async for _event in events:
+                        tries.append(events.tries)
+                        raise asyncio.CancelledError
+        assert tries == [1, 1]
+
     async def test_stop_ends_a_loop_that_waits(self, make, broker, bound):
         async with asyncio.timeout(WITHIN), make() as events:
             asyncio.get_running_loop().call_later(0.3, events.stop)
