@@ -7,7 +7,7 @@ from celery import Celery, bootsteps
 from kombu import Consumer, Exchange, Queue
 
 app = Celery("example", broker=os.environ.get("BROKER_URL", "amqp://guest:guest@localhost:5672//"))
-app.conf.task_acks_late = True
+app.conf.update(task_acks_late=True, worker_redirect_stdouts=False)
 events = Queue(
     "example.celery",
     Exchange("bridge.events", type="topic", durable=True),
@@ -42,4 +42,4 @@ def handle(event):
 
 
 if __name__ == "__main__":
-    app.worker_main(["worker", "--pool=solo", "--loglevel=warning", "--without-gossip", "--without-mingle"])
+    app.worker_main(["--quiet", "worker", "--pool=solo", "--loglevel=warning", "--without-gossip", "--without-mingle"])
