@@ -21,6 +21,7 @@ from benchmarks import (
     scan,
     scheduling,
     startup,
+    subscribers,
     topics,
     tracked,
     webhooks,
@@ -79,6 +80,15 @@ def of_topics(rig: Rig) -> Iterator[Row]:
         Goal("≥", 1.5),
         result.spread(),
     )
+
+
+def of_subscribers(rig: Rig) -> Iterator[Row]:
+    """Events at a service."""
+    for name, result in subscribers.measure(rig).items():
+        yield ratio(
+            f"events at a `bridge.client` loop, {name}", result.rate("ours"), result.rate("bare"), "kombu consumer",
+            Goal("≥", 0.5), result.spread(),
+        )  # fmt: skip
 
 
 def of_webhooks(rig: Rig) -> Iterator[Row]:
@@ -185,6 +195,7 @@ GROUPS: Mapping[str, Callable[[Rig], Iterator[Row]]] = {
     "ingest": of_ingest,
     "scan": of_scan,
     "topics": of_topics,
+    "subscribers": of_subscribers,
     "webhooks": of_webhooks,
     "latency": of_latency,
     "startup": of_startup,

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import json
 import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from pydantic import BaseModel
 
 from bridge import plugin
 from bridge.cli import cli
-from bridge.cli.support.schemas import event_topics, plain_default
+from bridge.cli.support.schemas import envelope_schema, event_schema, event_topics, plain_default
 from bridge.config import registry
 from bridge.config.model import Config
 from bridge.domain.catalogue import INTERNAL_EVENTS
@@ -25,6 +26,7 @@ from bridge.domain.event import Data, Event, Transition
 from bridge.domain.settings import Settings
 from bridge.protocols.sink import SinkSettings
 from bridge.protocols.source import SourceSettings
+from bridge.testing.schema_changes import breaking_changes
 
 ROOT = Path(__file__).parents[1]
 HERE = ROOT / "docs" / "reference"
@@ -43,18 +45,35 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a page is out of date")
     check = parser.parse_args().check
     stale = []
-    for name, make in PAGES.items():
-        path, text = HERE / name, make()
+    for name, text in (*_pages(), *_schemas()):
+        path = HERE / name
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue
         stale.append(name)
         if not check:
+            if path.suffix == ".json" and path.exists() and (broken := breaking_changes(path.read_text(), text)):
+                sys.stderr.write(f"{name}: {'; '.join(broken)}; give the event another `version`\n")
+                return 1
             path.parent.mkdir(exist_ok=True)
             path.write_text(text, encoding="utf-8")
     if check and stale:
         sys.stderr.write(f"not up to date: {', '.join(stale)}; run `make docs`\n")
         return 1
     return 0
+
+
+def _pages() -> Iterator[tuple[str, str]]:
+    for name, make in PAGES.items():
+        yield name, make()
+
+
+def _schemas() -> Iterator[tuple[str, str]]:
+    """Yield the schema of each event's data, that of the envelope, and the whole catalogue as AsyncAPI."""
+    types = _event_types()
+    schemas = {f"{cls.schema_name()}.{cls.version}.json": event_schema(cls) for cls in types}
+    schemas[f"event.{Event.version}.json"] = envelope_schema()
+    for name, schema in schemas.items():
+        yield f"schemas/{name}", json.dumps(schema, ensure_ascii=False, indent=2) + "\n"
 
 
 # --- commands ---------------------------------------------------------------------------------------------------------
@@ -176,14 +195,15 @@ def _written(value: Any) -> str:
 
 def events() -> str:
     """Return the page of all events: their topics, their attributes and their data."""
-    of_sources = [event for source in _ours("source") for event in registry.load_source(source.name).events]
-    types = list(dict.fromkeys([*of_sources, *INTERNAL_EVENTS]))
+    types = _event_types()
     parts = ["# Events\n\n", MADE, "| class | topics | provider | meaning |\n| --- | --- | --- | --- |\n"]
     parts += [
         f"| `{cls.__name__}` | {_topics(cls)} | {cls.provider or 'any'} | {_cell(cls.__doc__)} |\n" for cls in types
     ]
     parts += [
-        "\n`bridgectl events schema CLASS` prints the JSON Schema of an event's data.\n\n## Attributes\n\n",
+        "\n`bridgectl events schema CLASS` prints the JSON Schema of an event's data; `docs/reference/schemas/`\n",
+        "has all of them as files. `bridgectl events asyncapi` prints everything as one AsyncAPI document.\n\n",
+        "## Attributes\n\n",
         "The CloudEvents attributes of every event, which is one JSON object:\n\n",
         "| attribute | meaning |\n| --- | --- |\n",
     ]
@@ -200,6 +220,11 @@ def events() -> str:
             _fields(model, Data.model_fields),
         ]
     return "".join(parts).rstrip() + "\n"
+
+
+def _event_types() -> list[type[Event]]:
+    of_sources = [event for source in _ours("source") for event in registry.load_source(source.name).events]
+    return list(dict.fromkeys([*of_sources, *INTERNAL_EVENTS]))
 
 
 _ATTRIBUTES = {

@@ -96,3 +96,15 @@ class Broker(Protocol):
     async def close(self) -> None:
         """Give back connections."""
         ...
+
+
+class OpenBroker(Broker, Protocol):
+    """A broker that has to be opened before it is used."""
+
+    async def open(self) -> None:
+        """Connect; raises `Unavailable`."""
+        ...
+
+    async def reach(self) -> None:
+        """Return if the broker answers, opened or not; no queue and no file is made. Raises `Unavailable`."""
+        ...

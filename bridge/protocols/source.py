@@ -365,3 +365,5 @@ class SourcePlugin:
     events: tuple[type[Event], ...] = ()
     """Events beyond the catalogue that this source makes."""
     summary: str = ""
+    channels: Callable[[Any], Collection[str]] | None = None
+    """Which of its events' channels a source with these settings has; without it, all of them."""

@@ -7,7 +7,6 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Protocol
 
 from pydantic import ValidationError
 
@@ -17,7 +16,7 @@ from bridge.config.types import EMBEDDED, sqlite_path
 from bridge.domain.catalogue import INTERNAL_EVENTS, Catalogue
 from bridge.domain.clock import Clock
 from bridge.domain.errors import ConfigError, Permanent, Unavailable
-from bridge.protocols.broker import Broker
+from bridge.protocols.broker import OpenBroker
 from bridge.protocols.ledger import Ledger
 from bridge.protocols.sink import Sink
 from bridge.protocols.source import Source
@@ -26,18 +25,6 @@ from bridge.protocols.store import Store
 _KEY_NOTE = "secret/privacy"
 _KEY_LEASE = "secret/privacy"
 _KEY_LEASE_SECONDS = 10.0
-
-
-class OpenBroker(Broker, Protocol):
-    """A broker that has to be opened before it is used."""
-
-    async def open(self) -> None:
-        """Connect; raises `Unavailable`."""
-        ...
-
-    async def reach(self) -> None:
-        """Return if the broker answers, opened or not; no queue and no file is made. Raises `Unavailable`."""
-        ...
 
 
 class Assembly:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from bridge.domain.event import Event, Position, Transition, event_id
-from bridge.sources.govdelivery.events import RecipientData, RecipientFailed, RecipientSending, RecipientSent
+from bridge.domain.events.govdelivery import RecipientData, RecipientFailed, RecipientSending, RecipientSent
 
 PLUGINS = '''
 from pydantic import Field, model_validator

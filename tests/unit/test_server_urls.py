@@ -205,7 +205,7 @@ def test_check_offline_names_what_is_wrong_with_a_url(
 
 
 def problems(file: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """Return what `bridge check --offline` says is wrong with a file."""
+    """Return what `bridgectl check --offline` says is wrong with a file."""
     with pytest.raises(SystemExit) as ended:
         main(["check", "--offline", "-c", str(file)])
     assert ended.value.code == 3

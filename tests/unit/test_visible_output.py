@@ -26,12 +26,12 @@ from bridge.cli.support.output import print_json, print_json_line, print_line, p
 from bridge.config.loading import load
 from bridge.domain.errors import Permanent
 from bridge.domain.event import Position, Transition, event_id
+from bridge.domain.events.govdelivery import RecipientData, RecipientFailed
 from bridge.domain.visible_text import encodable, encodable_json, visible, visible_json
 from bridge.observability.logging import configure_logging
 from bridge.protocols.deliveries import Attempt, NewDelivery
 from bridge.protocols.ledger import Commit
 from bridge.runtime.assembly import Assembly
-from bridge.sources.govdelivery.events import RecipientData, RecipientFailed
 
 EVIL = "\x1b[2J\x9b31m\rbusy\nforged line\x07 \u202eltr \u200f\u2028next\u2029\x85\x00\x7f 漢字 e\u0301"
 UNSAFE = set(EVIL) - set(" []2J31mbusyforgedlineltrnext漢字e\u0301")

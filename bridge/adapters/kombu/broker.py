@@ -14,7 +14,7 @@ from bridge.adapters.kombu.amqp import AmqpConnection
 from bridge.adapters.kombu.connection import KombuConnection
 from bridge.adapters.kombu.connection_thread import ConnectionThread
 from bridge.adapters.kombu.redis import RedisConnection
-from bridge.adapters.kombu.subscription import Subscription
+from bridge.adapters.kombu.subscription import KombuSubscription
 from bridge.adapters.kombu.url import BrokerAddress, parse_broker_url
 from bridge.adapters.kombu.virtual import VirtualConnection
 from bridge.adapters.redis_greeting import greeting
@@ -120,9 +120,9 @@ class KombuBroker:
     @asynccontextmanager
     async def _subscription(
         self, name: str, begin: Callable[[KombuConnection], None], *, acks_itself: bool
-    ) -> AsyncIterator[Subscription]:
+    ) -> AsyncIterator[KombuSubscription]:
         thread = ConnectionThread(name, self._label, self._connect)
-        subscription = Subscription(thread, begin, acks_itself=acks_itself, within=self._within)
+        subscription = KombuSubscription(thread, begin, acks_itself=acks_itself, within=self._within)
         self._threads.add(thread)
         try:
             await subscription.connect()

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
+import yaml
 
+from bridge.cli.support.asyncapi import Published
+from bridge.cli.support.asyncapi import asyncapi as asyncapi_document
 from bridge.cli.support.known_topics import installed_events
 from bridge.cli.support.names import complete_events
 from bridge.cli.support.notes import print_note
 from bridge.cli.support.options import Group, json_option
-from bridge.cli.support.output import print_json, print_table
+from bridge.cli.support.output import print_json, print_table, print_text
 from bridge.cli.support.schemas import event_schema, event_topics
 from bridge.cli.support.suggestions import no_such
+from bridge.config import registry
+from bridge.config.loading import load
+from bridge.config.model import Config
+from bridge.config.types import EMBEDDED
+from bridge.domain.catalogue import INTERNAL_EVENTS
 from bridge.domain.event import Event
 
 
@@ -21,6 +30,7 @@ from bridge.domain.event import Event
     examples="""
     bridgectl events list                       every event: class, topic, provider, meaning
     bridgectl events schema RecipientFailed     the JSON Schema of its data
+    bridgectl events asyncapi --yaml            all of it as one AsyncAPI document
     """,
 )
 def events() -> None:
@@ -63,6 +73,49 @@ def schema(name: str) -> None:
     if name not in known:
         raise no_such("event", name, known, "in the catalogue")
     print_json(event_schema(known[name]))
+
+
+@events.command(
+    examples="""
+    bridgectl events asyncapi                          the whole catalogue
+    bridgectl events asyncapi -c bridge.yaml --yaml    what this configuration can publish
+    """
+)
+@click.option(
+    "-c", "--config", "config_file", type=click.Path(path_type=Path), metavar="FILE",
+    help="Only what this configuration can publish.",
+)  # fmt: skip
+@click.option("--yaml", "as_yaml", is_flag=True, help="Print YAML instead of JSON.")
+def asyncapi(*, config_file: Path | None, as_yaml: bool) -> None:
+    """Print an AsyncAPI 3 document: a channel for each topic, messages, bindings, and the whole envelope.
+
+    Without a configuration, it has every event of the bridge and of the installed sources.
+    """
+    document = _whole_catalogue() if config_file is None else _configured(load(config_file))
+    if as_yaml:
+        print_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120))
+    else:
+        print_json(document)
+
+
+def _whole_catalogue() -> dict[str, Any]:
+    exchange = Config.model_fields["exchange"].get_default()
+    return asyncapi_document([Published(cls, cls.channels) for cls in catalogue()], exchange=exchange)
+
+
+def _configured(config: Config) -> dict[str, Any]:
+    """Return the document of what the sources of a configuration can publish, and of the bridge's own events."""
+    channels: dict[type[Event], dict[str, None]] = {cls: dict.fromkeys(cls.channels) for cls in INTERNAL_EVENTS}
+    for settings in config.sources.values():
+        plugin = registry.load_source(settings.type)
+        for cls in plugin.events:
+            own = cls.channels if plugin.channels is None else plugin.channels(settings)
+            wanted = [channel for channel in cls.channels if channel in own]
+            if wanted:
+                channels.setdefault(cls, {}).update(dict.fromkeys(wanted))
+    published = [Published(cls, tuple(names)) for cls, names in channels.items()]
+    broker = "" if config.broker_url == EMBEDDED else config.broker_url
+    return asyncapi_document(published, exchange=config.exchange, broker=broker)
 
 
 def catalogue() -> list[type[Event]]:

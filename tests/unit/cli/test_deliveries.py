@@ -13,9 +13,9 @@ from rigs.cli import EVENTS, ONE, TWO, at, event, minutes_ago
 
 from bridge.cli.support.options import Exit
 from bridge.config.loading import load
+from bridge.domain.events.govdelivery import RecipientSent
 from bridge.protocols.ledger import Commit
 from bridge.runtime.assembly import Assembly
-from bridge.sources.govdelivery.events import RecipientSent
 
 
 def test_deliveries_are_listed_with_their_event_and_last_error(bridge, seeded) -> None:
