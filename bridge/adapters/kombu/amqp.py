@@ -21,7 +21,7 @@ from bridge.adapters import message, taps
 from bridge.adapters.kombu.amqp_codec import DeliverDecoder
 from bridge.adapters.kombu.amqp_publisher import AmqpPublisher
 from bridge.adapters.kombu.amqp_read_ahead import ReadAheadBuffer
-from bridge.adapters.kombu.connection import next_serial
+from bridge.adapters.kombu.connection import PublishProgress, next_serial
 from bridge.adapters.kombu.url import BrokerAddress
 from bridge.concurrency.thread_worker import wait_readable
 from bridge.domain.clock import Clock
@@ -30,8 +30,8 @@ from bridge.protocols.broker import Received
 
 log = structlog.get_logger()
 
-HEARTBEAT_SECONDS = 30.0
-"""Seconds; a connection that was silent for twice as long is given up."""
+HEARTBEAT_SECONDS = 6.0
+"""A connection that was silent for twice as long is given up: a frozen node costs seconds, and another one is tried."""
 
 _MAX_TICK_SECONDS = 5.0
 _PARTIAL_FRAME_SECONDS = 0.05
@@ -116,7 +116,7 @@ class AmqpConnection:
         """Ask for something that RabbitMQ has to look up."""
         self._channel.exchange_declare(exchange=self._exchange, type="topic", durable=True, passive=True)
 
-    def publish(self, entries: Sequence[JournalEntry], queue: str | None = None) -> int:
+    def publish(self, entries: Sequence[JournalEntry], progress: PublishProgress, queue: str | None = None) -> int:
         """Send all entries, then wait for all confirms; return how many no queue wanted."""
         if self._publisher is None:
             self._publisher = AmqpPublisher(
@@ -128,7 +128,7 @@ class AmqpConnection:
                 tick_seconds=self._tick_seconds,
                 is_blocked=lambda: self._blocked,
             )
-        return self._publisher.publish(entries, queue)
+        return self._publisher.publish(entries, progress, queue)
 
     def _on_blocked(self, _reason: str) -> None:
         self._blocked = True

@@ -50,6 +50,8 @@ class BrokerAddress:
 def parse_broker_url(url: str) -> list[BrokerAddress]:
     """Read a URL, or several with `;` between them: kombu's way to name the nodes that may stand in for each other.
 
+    RabbitMQ's nodes may also stand in one URL, with `,` between them: amqp://user:password@one,two:5673/vhost.
+
     Raises `ValueError` that quotes nothing but the scheme.
     """
     scheme = url.partition("://")[0]
@@ -71,7 +73,17 @@ def _addresses(url: str, scheme: str) -> list[BrokerAddress]:
     if parts[0].startswith("sentinel:"):  # here the others are more sentinels, not more brokers
         first = _address(parts[0])
         return [BrokerAddress(";".join([first.url, *parts[1:]]), first.label, first.family, first.tls, first.options)]
-    return [_address(part if "://" in part else f"{scheme}://{part}") for part in parts]
+    urls = [part if "://" in part else f"{scheme}://{part}" for part in parts]
+    return [_address(node) for url in urls for node in (_nodes(url) if scheme in _AMQP else [url])]
+
+
+def _nodes(url: str) -> list[str]:
+    """Return a URL for each node of a cluster: of amqp://user:password@one:5672,two:5672/vhost, two."""
+    parts = urlsplit(url)
+    credentials, at, hosts = parts.netloc.rpartition("@")
+    if "," not in hosts:
+        return [url]
+    return [parts._replace(netloc=f"{credentials}{at}{host}").geturl() for host in hosts.split(",") if host]
 
 
 def _address(url: str) -> BrokerAddress:
