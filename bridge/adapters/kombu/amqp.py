@@ -84,7 +84,7 @@ class AmqpConnection:
             self._tls = isinstance(self._socket, ssl.SSLSocket)
             self._ahead = ReadAheadBuffer(self._transport)
             self._channel = self._open_channel()
-            self._channel.exchange_declare(exchange=exchange, type="topic", durable=True, auto_delete=False)
+            self._exchange_was_missing = self._make_exchange()
         except BaseException:
             self._connection.collect()
             raise
@@ -104,6 +104,31 @@ class AmqpConnection:
                 log.info("broker.queue_differs", queue=queue, consequence="used as it was made, not as a quorum queue")
         for topic in topics:
             self._channel.queue_bind(queue=queue, exchange=self._exchange, routing_key=topic)
+
+    def restore(self, queue: str, topics: Sequence[str]) -> None:
+        """Declare a queue again if it, or the exchange with its bindings, was missing.
+
+        A look does not wait for the whole cluster; a binding does, and stands still for as long as RabbitMQ takes to
+        notice that a node is frozen (its `net_ticktime`, by default a minute).
+        """
+        if self._exchange_was_missing or not self._has_queue(queue):
+            self.declare(queue, topics)
+
+    def _has_queue(self, queue: str) -> bool:
+        try:
+            self._channel.queue_declare(queue=queue, passive=True)
+        except amqp.exceptions.NotFound:
+            return False
+        return True
+
+    def _make_exchange(self) -> bool:
+        """Declare the exchange; return whether it was missing."""
+        try:
+            self._channel.exchange_declare(exchange=self._exchange, type="topic", passive=True)
+        except amqp.exceptions.NotFound:  # RabbitMQ closed the channel; py-amqp has opened it again
+            self._channel.exchange_declare(exchange=self._exchange, type="topic", durable=True, auto_delete=False)
+            return True
+        return False
 
     def depth(self, queue: str) -> int:
         """Return how many messages are ready in a queue; 0 for one that does not exist."""

@@ -17,6 +17,8 @@ from bridge.domain.event import JournalEntry, Position
 from bridge.protocols.broker import Unpublishable
 
 _WRITTEN_AT_ONCE_ENTRIES = 64
+_AFTER_REFUSAL_SECONDS = 0.5
+"""The time in which the other confirms of a batch may come after RabbitMQ refused an event of it."""
 _MAX_MESSAGE = re.compile(r"larger than (?:the )?(?:configured )?max(?:imum)? size '?(\d+)")
 """RabbitMQ's words for a message over `max_message_size`, which name the size and not the message."""
 _TOO_LONG = "its topic, type or id has more than 255 bytes, which is all that AMQP can carry"
@@ -150,15 +152,18 @@ class AmqpPublisher:
         return [entry for tag, entry in enumerate(self._sent, self._first_tag) if tag not in open_tags]
 
     def _wait_while(self, condition: Callable[[], bool]) -> None:
-        """Wait until `condition` is over; raises `PublishBlocked` when RabbitMQ confirmed nothing for too long."""
+        """Wait until `condition` is over; raises `PublishBlocked` when RabbitMQ takes too long.
+
+        After a refusal there is little to wait for: a queue without a leader refuses one event every few seconds.
+        """
         deadline = self._clock.monotonic() + self._confirm_within
-        waiting = len(self._unconfirmed)
         while condition():
-            if len(self._unconfirmed) < waiting:
-                waiting = len(self._unconfirmed)
-                deadline = self._clock.monotonic() + self._confirm_within
+            if self._refused:
+                deadline = min(deadline, self._clock.monotonic() + _AFTER_REFUSAL_SECONDS)
             left = deadline - self._clock.monotonic()
             if left <= 0:
+                if self._refused:
+                    return
                 raise self._publish_blocked()
             with contextlib.suppress(TimeoutError):
                 self._connection.drain_events(timeout=min(left, self._tick_seconds))

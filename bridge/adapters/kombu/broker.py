@@ -22,9 +22,7 @@ from bridge.domain.event import JournalEntry
 from bridge.protocols.broker import Inbox, PartlyPublished
 
 CONFIRM_SECONDS = 10.0
-"""Time in which RabbitMQ confirms at least one event of a batch; after it, another connection is tried."""
-_MAX_CONFIRM_WAITS = 3
-"""A batch that RabbitMQ confirms slowly, but steadily, gets this many times the time for one confirm."""
+"""Time in which RabbitMQ confirms a batch; what it has not confirmed then is published by another connection."""
 _EXTRA_SECONDS = 10.0
 """A call that takes this much longer than its own time limits is ended from outside."""
 
@@ -34,7 +32,7 @@ class KombuBroker:
 
     A URL may name several addresses; the first one that answers is used. The nodes of a RabbitMQ cluster are tried in
     turn: after a failure, the next connection is made to the next node. Construction has no side effects. `publish`
-    fails when RabbitMQ confirms nothing for `confirm_timeout` seconds, and any other call after `answer_timeout`. On
+    fails when RabbitMQ has not confirmed all within `confirm_timeout` seconds, any other call after `answer_timeout`. On
     Redis, the messages of a consumer that died come back after `lease` seconds. Queues declared here are declared again
     after a reconnect, so that a broker that forgot or deleted them gets them back. Raises `ValueError` for a URL that
     no broker can have.
@@ -59,7 +57,7 @@ class KombuBroker:
         self._declared: dict[str, tuple[str, ...]] = {}
         self._differing_queues: set[str] = set()
         self._free_consumers: dict[str, list[str]] = {}
-        self._within = _MAX_CONFIRM_WAITS * confirm_timeout + answer_timeout + _EXTRA_SECONDS
+        self._within = confirm_timeout + answer_timeout + _EXTRA_SECONDS
         self._label = ", ".join(address.label for address in self._addresses)
         self._publisher = ConnectionThread("bridge-broker", self._label, self._connector())
         self._threads: set[ConnectionThread] = {self._publisher}
@@ -164,7 +162,7 @@ class KombuBroker:
         """Declare what this process declared before, for a broker that forgot it."""
         try:
             for queue, topics in tuple(self._declared.items()):
-                connection.declare(queue, topics)
+                connection.restore(queue, topics)
         except BaseException:
             connection.drop()
             raise

@@ -40,6 +40,10 @@ class KombuConnection(Protocol):
 
     def declare(self, queue: str, topics: Sequence[str]) -> None: ...  # noqa: D102 - as Broker says
 
+    def restore(self, queue: str, topics: Sequence[str]) -> None:
+        """Declare again what this process declared on an earlier connection, if the broker has forgotten it."""
+        ...
+
     def publish(self, entries: Sequence[JournalEntry], progress: PublishProgress, queue: str | None = None) -> int:
         """Publish as `Broker` says; where it fails, `progress` has what the broker confirmed before."""
         ...

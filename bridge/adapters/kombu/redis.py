@@ -102,6 +102,10 @@ class RedisConnection:
                     pipe.sadd(key, *members)
             pipe.execute()
 
+    def restore(self, queue: str, topics: Sequence[str]) -> None:
+        """Declare the queue again; repeating it changes nothing."""
+        self.declare(queue, topics)
+
     def depth(self, queue: str) -> int:
         """Return how many messages wait in a queue; 0 for one that does not exist."""
         with self._redis.pipeline(transaction=False) as pipe:

@@ -43,6 +43,10 @@ class VirtualConnection:
         for key in topic_patterns.bindings(topics):
             self._channel.queue_bind(queue=queue, exchange=self._exchange, routing_key=key)
 
+    def restore(self, queue: str, topics: Sequence[str]) -> None:
+        """Declare the queue again; repeating it changes nothing."""
+        self.declare(queue, topics)
+
     def depth(self, queue: str) -> int:
         """Return how many messages wait in a queue; 0 for one that does not exist."""
         return int(self._channel._size(queue))  # noqa: SLF001 - a passive declaration fails where a queue is empty
