@@ -100,6 +100,13 @@ class Broker(Protocol):
         """Return if the broker answers."""
         ...
 
+    async def check_rights(self, queues: Sequence[str]) -> None:
+        """Try each right that publishing to the topics and consuming these queues needs, and leave nothing behind.
+
+        Raises `MissingRight` that names what is refused, and `Unavailable` if the broker could not do it.
+        """
+        ...
+
     async def close(self) -> None:
         """Give back connections."""
         ...

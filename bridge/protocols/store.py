@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol
 
 from bridge.protocols.deliveries import DeliveryStore
@@ -13,4 +14,11 @@ class Store(Ledger, DeliveryStore, Protocol):
 
     async def open(self) -> None:
         """Connect; raises `Unavailable`."""
+        ...
+
+    async def check_rights(self, sources: Collection[str], sinks: Collection[str]) -> None:
+        """Try each right that the service needs for these, and leave nothing behind.
+
+        Raises `MissingRight` that names what is refused, and `Unavailable` if the store could not be written to.
+        """
         ...

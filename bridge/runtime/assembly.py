@@ -16,7 +16,7 @@ from bridge.config.model import Config
 from bridge.config.types import EMBEDDED, sqlite_path
 from bridge.domain.catalogue import INTERNAL_EVENTS, Catalogue
 from bridge.domain.clock import Clock
-from bridge.domain.errors import Permanent, Unavailable
+from bridge.domain.errors import ConfigError, Permanent, Unavailable
 from bridge.protocols.broker import Broker
 from bridge.protocols.ledger import Ledger
 from bridge.protocols.sink import Sink
@@ -69,6 +69,17 @@ class Assembly:
             return KombuBroker(self.config.broker_url, exchange=self.config.exchange, clock=self.clock)
         except ValueError as error:
             raise self.config.problem(("broker",), str(error)) from None
+
+    def check_addresses(self) -> None:
+        """Have the adapters read both URLs; raises `ConfigError` with a problem for each that cannot be read."""
+        problems = []
+        for build in (self.store, self.broker):
+            try:
+                build()
+            except ConfigError as error:
+                problems += error.problems
+        if problems:
+            raise ConfigError(problems)
 
     def source(self, name: str) -> Source:
         """Return one source; raises `ConfigError` where its plugin refuses the settings after all."""

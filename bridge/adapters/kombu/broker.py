@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
+import redis
+
 from bridge.adapters import taps
 from bridge.adapters.kombu.amqp import AmqpConnection
 from bridge.adapters.kombu.connection import KombuConnection, PublishProgress
@@ -16,6 +18,7 @@ from bridge.adapters.kombu.redis import RedisConnection
 from bridge.adapters.kombu.subscription import Subscription
 from bridge.adapters.kombu.url import BrokerAddress, parse_broker_url
 from bridge.adapters.kombu.virtual import VirtualConnection
+from bridge.adapters.redis_greeting import greeting
 from bridge.domain.clock import Clock
 from bridge.domain.errors import Unavailable
 from bridge.domain.event import JournalEntry
@@ -55,7 +58,7 @@ class KombuBroker:
         self._answer_timeout = answer_timeout
         self._lease = lease
         self._declared: dict[str, tuple[str, ...]] = {}
-        self._differing_queues: set[str] = set()
+        self._differing: set[str] = set()
         self._free_consumers: dict[str, list[str]] = {}
         self._within = confirm_timeout + answer_timeout + _EXTRA_SECONDS
         self._label = ", ".join(address.label for address in self._addresses)
@@ -139,7 +142,19 @@ class KombuBroker:
             finally:
                 self._threads.discard(thread)
 
-    def _connector(self) -> Callable[[], KombuConnection]:
+    async def check_rights(self, queues: Sequence[str]) -> None:
+        """Try each right on a connection of its own, which makes neither the exchange nor a queue."""
+        thread = ConnectionThread("bridge-check", self._label, self._connector(lambda _: None))
+        self._threads.add(thread)
+        try:
+            await thread.call(lambda connection: connection.check_rights(queues), within=self._within)
+        finally:
+            try:
+                await thread.worker.close()
+            finally:
+                self._threads.discard(thread)
+
+    def _connector(self, begin: Callable[[KombuConnection], None] | None = None) -> Callable[[], KombuConnection]:
         """Return what connects one thread: to the first address that answers, and after a failure to the next node."""
         addresses = deque(self._addresses)
 
@@ -149,20 +164,23 @@ class KombuBroker:
                 if address.family == "amqp":
                     addresses.rotate(-1)  # a node that is frozen accepts connections: the next one is another's turn
                 try:
-                    connection = self._connection_to(address)
+                    return self._begun(self._connection_to(address), begin or self._prepare)
                 except Exception as error:  # noqa: BLE001 - the next address may answer, after any error
                     failure = error
-                else:
-                    return self._declare_again(connection)
             raise failure or Unavailable("the broker's URL is empty")
 
         return connect
 
-    def _declare_again(self, connection: KombuConnection) -> KombuConnection:
-        """Declare what this process declared before, for a broker that forgot it."""
+    def _prepare(self, connection: KombuConnection) -> None:
+        """Make the exchange, and what this process declared before, for a broker that forgot it; called in a thread."""
+        connection.prepare()
+        for queue, topics in tuple(self._declared.items()):
+            connection.restore(queue, topics)
+
+    @staticmethod
+    def _begun(connection: KombuConnection, begin: Callable[[KombuConnection], None]) -> KombuConnection:
         try:
-            for queue, topics in tuple(self._declared.items()):
-                connection.restore(queue, topics)
+            begin(connection)
         except BaseException:
             connection.drop()
             raise
@@ -177,10 +195,19 @@ class KombuBroker:
                     self._clock,
                     confirm_within=self._confirm_timeout,
                     answer_within=self._answer_timeout,
-                    differing_queues=self._differing_queues,
+                    differing=self._differing,
                 )
             case "redis":
-                return RedisConnection(
-                    address, self._exchange, self._clock, lease=self._lease, answer_within=self._answer_timeout
-                )
+                return self._redis_connection_to(address)
         return VirtualConnection(address, self._exchange)
+
+    def _redis_connection_to(self, address: BrokerAddress) -> RedisConnection:
+        try:
+            return RedisConnection(
+                address, self._exchange, self._clock, lease=self._lease, answer_within=self._answer_timeout
+            )
+        except redis.ConnectionError as error:
+            said = greeting(*address.place) if address.place else None
+            if said is None:
+                raise
+            raise redis.ConnectionError(said) from error

@@ -38,6 +38,8 @@ class KombuConnection(Protocol):
     Construction connects. Library errors come out as they are; after any of them the connection has to be dropped.
     """
 
+    def prepare(self) -> None: ...  # noqa: D102 - makes the exchange, which a check of rights must not
+    def check_rights(self, queues: Sequence[str]) -> None: ...  # noqa: D102 - as Broker says
     def declare(self, queue: str, topics: Sequence[str]) -> None: ...  # noqa: D102 - as Broker says
 
     def restore(self, queue: str, topics: Sequence[str]) -> None:

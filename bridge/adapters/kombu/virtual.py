@@ -35,7 +35,13 @@ class VirtualConnection:
         self._transport = address.connection().transport
         self._transport.establish_connection()
         self._channel = self._transport.create_channel(self._transport)
-        self._channel.exchange_declare(exchange=exchange, type="topic", durable=True)
+
+    def prepare(self) -> None:
+        """Make the exchange."""
+        self._channel.exchange_declare(exchange=self._exchange, type="topic", durable=True)
+
+    def check_rights(self, _queues: Sequence[str]) -> None:
+        """Return; these transports cannot be asked without leaving something behind."""
 
     def declare(self, queue: str, topics: Sequence[str]) -> None:
         """Make a queue and bind it."""

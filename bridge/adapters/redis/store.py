@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import structlog
 
 from bridge.adapters.redis.client import RedisClient, describe
 from bridge.adapters.redis.deliveries import RedisDeliveries
 from bridge.adapters.redis.keys import Keys
 from bridge.adapters.redis.ledger import RedisLedger
+from bridge.adapters.redis.rights import check_rights
 from bridge.domain.clock import Clock
 from bridge.domain.errors import Unavailable
 
@@ -60,6 +63,10 @@ class RedisStore(RedisLedger, RedisDeliveries):
         if facts.get("aof_enabled") == "0":
             risk = "a crash of the server loses what it has not saved; set appendonly yes"
             log.warning("store.not_appendonly", store=self._link.place, consequence=risk)
+
+    async def check_rights(self, sources: Collection[str], sinks: Collection[str]) -> None:
+        """Try what the service does with these; nothing is executed, nothing is left behind."""
+        await check_rights(self._link, self._keys, sources, sinks)
 
     async def close(self) -> None:
         """Give back connections."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from bridge.adapters.sqlite.database import SqliteDatabase
@@ -26,6 +27,10 @@ class SqliteStore(SqliteLedger, SqliteDeliveries):
 
     async def open(self) -> None:
         """Open the file, and make it if need be; raises `Unavailable` that says why it cannot be used."""
+        await self.ping()
+
+    async def check_rights(self, _sources: Collection[str], _sinks: Collection[str]) -> None:
+        """Try whether the file can be written to: there are no other rights."""
         await self.ping()
 
     async def close(self) -> None:
