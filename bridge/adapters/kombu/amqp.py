@@ -19,11 +19,11 @@ from amqp.method_framing import frame_handler
 
 from bridge.adapters import message, taps
 from bridge.adapters.kombu.amqp_codec import DeliverDecoder
-from bridge.adapters.kombu.amqp_exchange import use_exchange
+from bridge.adapters.kombu.amqp_exchange import exists, use_exchange
 from bridge.adapters.kombu.amqp_publisher import AmqpPublisher
 from bridge.adapters.kombu.amqp_read_ahead import ReadAheadBuffer
 from bridge.adapters.kombu.amqp_rights import check_rights
-from bridge.adapters.kombu.connection import next_serial
+from bridge.adapters.kombu.connection import PublishProgress, next_serial
 from bridge.adapters.kombu.url import BrokerAddress
 from bridge.concurrency.thread_worker import wait_readable
 from bridge.domain.clock import Clock
@@ -32,8 +32,8 @@ from bridge.protocols.broker import Received
 
 log = structlog.get_logger()
 
-HEARTBEAT_SECONDS = 30.0
-"""Seconds; a connection that was silent for twice as long is given up."""
+HEARTBEAT_SECONDS = 6.0
+"""A connection that was silent for twice as long is given up: a frozen node costs seconds, and another one is tried."""
 
 _MAX_TICK_SECONDS = 5.0
 _PARTIAL_FRAME_SECONDS = 0.05
@@ -64,6 +64,7 @@ class AmqpConnection:
         self._confirm_within = confirm_within
         self._differing = differing
         self._label = address.label
+        self._exchange_was_missing = False
         self._publisher: AmqpPublisher | None = None
         self._decoder: DeliverDecoder | None = None
         self._blocked = False
@@ -93,6 +94,7 @@ class AmqpConnection:
 
     def prepare(self) -> None:
         """Make the exchange, or use the one that is there."""
+        self._exchange_was_missing = not exists(self._channel, self._exchange)
         use_exchange(self._channel, self._exchange, self._differing)
 
     def check_rights(self, queues: Sequence[str]) -> None:
@@ -115,6 +117,22 @@ class AmqpConnection:
         for topic in topics:
             self._channel.queue_bind(queue=queue, exchange=self._exchange, routing_key=topic)
 
+    def restore(self, queue: str, topics: Sequence[str]) -> None:
+        """Declare a queue again if it, or the exchange with its bindings, was missing.
+
+        A look does not wait for the whole cluster; a binding does, and stands still for as long as RabbitMQ takes to
+        notice that a node is frozen (its `net_ticktime`, by default a minute).
+        """
+        if self._exchange_was_missing or not self._has_queue(queue):
+            self.declare(queue, topics)
+
+    def _has_queue(self, queue: str) -> bool:
+        try:
+            self._channel.queue_declare(queue=queue, passive=True)
+        except amqp.exceptions.NotFound:
+            return False
+        return True
+
     def depth(self, queue: str) -> int:
         """Return how many messages are ready in a queue; 0 for one that does not exist."""
         try:
@@ -126,7 +144,7 @@ class AmqpConnection:
         """Ask for something that RabbitMQ has to look up."""
         self._channel.exchange_declare(exchange=self._exchange, type="topic", durable=True, passive=True)
 
-    def publish(self, entries: Sequence[JournalEntry], queue: str | None = None) -> int:
+    def publish(self, entries: Sequence[JournalEntry], progress: PublishProgress, queue: str | None = None) -> int:
         """Send all entries, then wait for all confirms; return how many no queue wanted."""
         if self._publisher is None:
             self._publisher = AmqpPublisher(
@@ -138,7 +156,7 @@ class AmqpConnection:
                 tick_seconds=self._tick_seconds,
                 is_blocked=lambda: self._blocked,
             )
-        return self._publisher.publish(entries, queue)
+        return self._publisher.publish(entries, progress, queue)
 
     def _on_blocked(self, _reason: str) -> None:
         self._blocked = True

@@ -17,7 +17,7 @@ import redis
 import structlog
 
 from bridge.adapters import lua, taps
-from bridge.adapters.kombu.connection import next_serial
+from bridge.adapters.kombu.connection import PublishProgress, next_serial
 from bridge.adapters.kombu.redis_layout import Routes, envelope, queue_of, received_from, text_of
 from bridge.adapters.kombu.redis_limits import over_limit, parts
 from bridge.adapters.kombu.redis_rights import check_rights
@@ -96,6 +96,10 @@ class RedisConnection:
         self._declared.update(dict.fromkeys(members))
         add_missing(self._redis, members, self._bindings, self._permanent)
 
+    def restore(self, queue: str, topics: Sequence[str]) -> None:
+        """Declare the queue again; repeating it changes nothing."""
+        self.declare(queue, topics)
+
     def depth(self, queue: str) -> int:
         """Return how many messages wait in a queue; 0 for one that does not exist."""
         with self._redis.pipeline(transaction=False) as pipe:
@@ -123,7 +127,7 @@ class RedisConnection:
 
     # publishing
 
-    def publish(self, entries: Sequence[JournalEntry], queue: str | None = None) -> int:
+    def publish(self, entries: Sequence[JournalEntry], progress: PublishProgress, queue: str | None = None) -> int:
         """Push all into all their queues, or into `queue`; return how many no queue wanted.
 
         A batch is one transaction, unless its bytes are too many for Redis to read at once.
@@ -131,10 +135,11 @@ class RedisConnection:
         self._remove_dead_taps()
         unpublishable = over_limit(self._redis, self._exchange, entries)
         fitting = [entry for entry in entries if entry.position not in unpublishable] if unpublishable else entries
-        unroutable = sum(self._publish_part(part, queue) for part in parts(fitting))
+        for part in parts(fitting):
+            progress.add(part, self._publish_part(part, queue))
         if unpublishable:
-            raise Unpublishable(unpublishable, unroutable)
-        return unroutable
+            raise Unpublishable(unpublishable, progress.unroutable)
+        return progress.unroutable
 
     def _publish_part(self, entries: Sequence[JournalEntry], queue: str | None) -> int:
         """Push these in one transaction.

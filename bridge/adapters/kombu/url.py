@@ -58,6 +58,8 @@ class BrokerAddress:
 def parse_broker_url(url: str) -> list[BrokerAddress]:
     """Read a URL, or several with `;` between them: kombu's way to name the nodes that may stand in for each other.
 
+    RabbitMQ's nodes may also stand in one URL, with `,` between them: amqp://user:password@one,two:5673/vhost.
+
     Raises `ValueError` that quotes no value.
     """
     scheme = url.partition("://")[0]
@@ -80,7 +82,17 @@ def _addresses(url: str, scheme: str) -> list[BrokerAddress]:
     parts = [part for part in url.split(";") if part]
     if scheme == "sentinel":  # here the others are more sentinels, not more brokers
         return [_redis(_sentinel_url(parts), scheme)]
-    return [_address(part if "://" in part else f"{scheme}://{part}") for part in parts]
+    urls = [part if "://" in part else f"{scheme}://{part}" for part in parts]
+    return [_address(node) for url in urls for node in (_nodes(url) if scheme in _AMQP else [url])]
+
+
+def _nodes(url: str) -> list[str]:
+    """Return a URL for each node of a cluster: of amqp://user:password@one:5672,two:5672/vhost, two."""
+    parts = urlsplit(url)
+    credentials, at, hosts = parts.netloc.rpartition("@")
+    if "," not in hosts:
+        return [url]
+    return [parts._replace(netloc=f"{credentials}{at}{host}").geturl() for host in hosts.split(",") if host]
 
 
 def _address(url: str) -> BrokerAddress:

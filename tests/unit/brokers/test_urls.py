@@ -52,6 +52,17 @@ def test_failover_nodes_are_separate_addresses() -> None:
     assert [address.tls is not None for address in addresses] == [False, True, False]
 
 
+def test_a_url_names_the_nodes_of_a_rabbitmq_cluster() -> None:
+    addresses = parse_broker_url("amqp://user:pass%2Cword@a,b:5673,[::1]:99/vhost?heartbeat=7")
+    assert [address.url for address in addresses] == [
+        "pyamqp://user:pass%2Cword@a/vhost",
+        "pyamqp://user:pass%2Cword@b:5673/vhost",
+        "pyamqp://user:pass%2Cword@[::1]:99/vhost",
+    ]
+    assert {address.options["heartbeat"] for address in addresses} == {7}
+    assert [address.url for address in parse_broker_url("amqp://")] == ["pyamqp://"]
+
+
 def test_options_follow_a_question_mark() -> None:
     (address,) = parse_broker_url("sentinel://s:26379/0?master_name=main&visibility_timeout=60&socket_keepalive=true")
     assert address.options == {
