@@ -25,8 +25,8 @@ _ARGUMENTS: dict[str, Command] = {
     "SET": ("v", "EX", 60), "SETBIT": (0, 0), "SETRANGE": (0, ""), "SISMEMBER": ("m",), "SMEMBERS": (),
     "SMISMEMBER": ("m",), "SREM": ("m",), "UNLINK": (), "WATCH": (), "XADD": ("*", "f", "v"), "XLEN": (),
     "XRANGE": ("-", "+"), "XTRIM": ("MINID", "0"), "ZADD": (1, "m"), "ZCARD": (), "ZCOUNT": ("-inf", "+inf"),
-    "ZMSCORE": ("m",), "ZRANGE": (0, -1), "ZRANGEBYSCORE": ("-inf", "+inf"), "ZREM": ("m",), "ZSCAN": (0,),
-    "ZSCORE": ("m",),
+    "ZMSCORE": ("m",), "ZRANGE": (0, -1), "ZRANGEBYSCORE": ("-inf", "+inf"), "ZRANK": ("m",), "ZREM": ("m",),
+    "ZSCAN": (0,), "ZSCORE": ("m",),
 }  # fmt: skip
 """What follows the key of a command, for each command that the bridge sends or its scripts call."""
 _KEYLESS: dict[str, Command] = {

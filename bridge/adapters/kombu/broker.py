@@ -35,7 +35,7 @@ class KombuBroker:
 
     A URL may name several addresses; the first one that answers is used. The nodes of a RabbitMQ cluster are tried in
     turn: after a failure, the next connection is made to the next node. Construction has no side effects. `publish`
-    fails when RabbitMQ has not confirmed all within `confirm_timeout` seconds, any other call after `answer_timeout`. On
+    fails when RabbitMQ has not confirmed all within `confirm_timeout` seconds, other calls after `answer_timeout`. On
     Redis, the messages of a consumer that died come back after `lease` seconds. Queues declared here are declared again
     after a reconnect, so that a broker that forgot or deleted them gets them back. Raises `ValueError` for a URL that
     no broker can have.

@@ -13,8 +13,8 @@ from bridge.domain.errors import MissingRight
 PAGE = "docs/how-to/set-up-redis.md"
 _SENT = frozenset(
     {
-        "EVAL", "EVALSHA", "EXISTS", "GET", "GETBIT", "HGET", "HGETALL", "HMGET", "HSET", "PING", "SADD", "SCAN", "SET",
-        "SISMEMBER", "SMEMBERS", "SREM", "XRANGE", "ZRANGE", "ZSCAN", "ZSCORE",
+        "EVAL", "EVALSHA", "EXISTS", "GET", "GETBIT", "HDEL", "HGET", "HGETALL", "HMGET", "HSET", "HSETNX", "PING", "SADD",
+        "SCAN", "SET", "SISMEMBER", "SMEMBERS", "SREM", "XRANGE", "ZRANGE", "ZRANK", "ZSCAN", "ZSCORE",
     }
 )  # fmt: skip
 """Commands that the store sends by itself; its scripts call more."""
@@ -30,6 +30,7 @@ async def check_rights(link: RedisClient, keys: Keys, sources: Collection[str], 
     places = [
         keys.common("check"),
         keys.lease("check"),
+        keys.roster,
         *(f"{keys.source(name)}:s" for name in sources),
         *(f"{keys.sink(name)}:due" for name in sinks),
     ]

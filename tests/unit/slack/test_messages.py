@@ -14,8 +14,8 @@ from rigs.slack import failed, made
 from bridge.domain.catalogue import SourceData, SourceStalled
 from bridge.domain.event import Data, Event
 from bridge.domain.events.govdelivery import MessageCompleted, MessageData, RecipientData, RecipientFailed
-from bridge.domain.events.spacivox import DropData, VoicemailRejected
 from bridge.domain.events.marketingcloud import SendData, SMSNotSent
+from bridge.domain.events.spacivox import DropData, VoicemailRejected
 from bridge_slack.blocks import digest, escape, fit, group_of, single
 
 
