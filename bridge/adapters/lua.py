@@ -15,10 +15,10 @@ class Script:
     sha: str
 
 
-def load(package: str, *names: str) -> Script:
-    """Return the script of the named files of a package's folder `scripts`, joined in order."""
-    folder = resources.files(package) / "scripts"
-    text = b"\n".join((folder / f"{name}.lua").read_bytes() for name in names)
+def load(package: str, *names: str, folder: str = "scripts") -> Script:
+    """Return the script of the named files of a package's folder, joined in order."""
+    place = resources.files(package) / folder
+    text = b"\n".join((place / f"{name}.lua").read_bytes() for name in names)
     return Script(text, hashlib.sha1(text, usedforsecurity=False).hexdigest())
 
 

@@ -132,11 +132,11 @@ async def test_every_command_works_with_the_smallest_redis_acl(tmp_path: Path) -
             assert admin.keys("*") == [], "a check leaves nothing behind"
             recipient = await job.serve()
             assert len(json.loads(await job.command("trace", recipient, "--json"))) == 2
-            (dead,) = json.loads(await job.command("deliveries", "list", "--json"))
+            (dead,) = json.loads(await job.command("deliveries", "list", "--json"))["deliveries"]
             await job.command("deliveries", "redrive", "crm", dead["id"])
             await job.command("replay", "crm", "--since", "1h")
             await job.command("run", "--once")
-            assert json.loads(await job.command("deliveries", "list", "--json")) == []
+            assert json.loads(await job.command("deliveries", "list", "--json"))["deliveries"] == []
             await job.command("watch", "add", "city", "/messages/voice/1")
             await job.command("watch", "remove", "city", "/messages/voice/1")
             await job.command("backfill", "city", "--start", "1h")

@@ -13,8 +13,8 @@ from bridge.domain.errors import MissingRight
 PAGE = "docs/how-to/set-up-redis.md"
 _SENT = frozenset(
     {
-        "EVAL", "EVALSHA", "EXISTS", "GET", "GETBIT", "HDEL", "HGET", "HGETALL", "HMGET", "HSET", "HSETNX", "PING", "SADD",
-        "SCAN", "SET", "SISMEMBER", "SMEMBERS", "SREM", "XRANGE", "ZRANGE", "ZRANK", "ZSCAN", "ZSCORE",
+        "EVAL", "EVALSHA", "EXISTS", "GET", "GETBIT", "HDEL", "HGET", "HGETALL", "HMGET", "HSET", "HSETNX", "PING",
+        "SADD", "SCAN", "SET", "SISMEMBER", "SMEMBERS", "SREM", "XRANGE", "ZRANGE", "ZRANK", "ZSCAN", "ZSCORE",
     }
 )  # fmt: skip
 """Commands that the store sends by itself; its scripts call more."""

@@ -7,7 +7,7 @@ from bridge.adapters.redis.client import RedisClient
 
 _TIMEOUT_SECONDS = 5.0
 _POOL_CONNECTIONS = 4
-_SCRIPT = lua.load("bridge.adapters.redis", "seen")
+_SCRIPT = lua.load("bridge.adapters.redis", "seen", folder="client_scripts")  # the service needs no right for it
 
 
 class RedisSeen:
