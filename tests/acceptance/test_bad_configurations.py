@@ -159,7 +159,8 @@ def test_problem_is_one_line_with_place_key_and_remedy(bridge, text, line, key, 
     assert done.stdout == ""
     problems = done.stderr.splitlines()
     assert len(problems) == 1, done.stderr
-    assert problems[0].startswith(f"bridge.yaml:{line}: {key}: " if key else f"bridge.yaml:{line}: ")
+    place = f"bridge.yaml:{line}: {key}: " if key else f"bridge.yaml:{line}: "
+    assert problems[0].startswith(f"error: {place}")
     assert re.search(words, problems[0]), problems[0]
     assert "Traceback" not in done.stderr
     assert "canary" not in done.stderr
@@ -201,7 +202,7 @@ def test_all_problems_are_reported_in_file_order(bridge) -> None:
     )
     done = bridge("check", "--offline", "--json", "-c", "bridge.yaml")
     assert done.returncode == 3
-    lines = [int(line.split(":")[1]) for line in done.stderr.splitlines()]
+    lines = [int(line.split(":")[2]) for line in done.stderr.splitlines()]
     assert lines == [1, 7, 8, 9, 11, 11]
     problems = json.loads(done.stdout)
     assert not problems["ok"]
@@ -223,7 +224,7 @@ def test_unseen_characters_of_the_environment_are_dropped_or_named(bridge) -> No
     assert (dropped.returncode, dropped.stderr) == (0, "")
     named = bridge("check", "--offline", "-c", "bridge.yaml", TOKEN="can\u200bary")
     assert named.returncode == 3
-    assert named.stderr.startswith("bridge.yaml:5: sources.drops.token: has ZERO WIDTH SPACE (U+200B) in it")
+    assert named.stderr.startswith("error: bridge.yaml:5: sources.drops.token: has ZERO WIDTH SPACE (U+200B) in it")
     assert "ary" not in named.stderr
 
 

@@ -199,7 +199,7 @@ def test_check_offline_names_what_is_wrong_with_a_url(
         f"state: {tmp_path}\nsources: {{a: {{type: spacivox, url: 'https://h', token: t, team: 1}}}}\n{key}: {url}\n"
     )
     (line,) = problems(file, capsys)
-    assert line.startswith(f"{file}:3: {key}: ")
+    assert line.startswith(f"error: {file}:3: {key}: ")
     assert says in line
     assert "c4n" not in line
 
@@ -218,7 +218,7 @@ def test_check_offline_names_both_urls_at_once(tmp_path: Path, capsys: pytest.Ca
     file = tmp_path / "bridge.yaml"
     file.write_text("sources: {a: {type: spacivox, url: 'https://h', token: t, team: 1}}\nstore: redis://h?db=1&sep=x\n"
                     "broker: amqp://h?hartbeat=3\n")  # fmt: skip
-    assert [line.split(": ")[1] for line in problems(file, capsys)] == ["store", "broker"]
+    assert [line.split(": ")[2] for line in problems(file, capsys)] == ["store", "broker"]
 
 
 # --- real servers -----------------------------------------------------------------------------------------------------
