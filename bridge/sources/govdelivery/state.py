@@ -7,7 +7,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
 from bridge.http import parsing
 from bridge.sources.govdelivery.change_rate import ChangeRate, changes, value, worth_after
@@ -21,14 +23,20 @@ _RECIPIENTS_PER_PAGE_COUNT = 50
 _PAGES_BEFORE_COUNTS = 2
 
 
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+Moment = Annotated[float, Field(ge=0, lt=253_402_300_800)]
+"""Seconds since 1970, up to the year 9999."""
+
+
+@with_config(_STRICT)
 @dataclass(frozen=True, slots=True)
 class SweepTimes:
     """A reading of a message's recipients that is under way; kept in the cursor where a poll ends in the middle."""
 
     todo: tuple[tuple[str, str], ...]
     """What is still to be read: pairs of a detail (or nothing) and a link, the present page first."""
-    started: float
-    since: float | None = None
+    started: Moment
+    since: Moment | None = None
     """The provider's own clock at the start."""
     counts: Mapping[str, int] | None = None
     details: Mapping[str, int] | None = None
@@ -40,6 +48,7 @@ class SweepTimes:
     """Recipients that changed during the sweep and are left to the next one."""
 
 
+@with_config(_STRICT)
 @dataclass(frozen=True, slots=True)
 class MessageState:
     """What the cursor remembers of one message; times are seconds since 1970.
@@ -47,15 +56,15 @@ class MessageState:
     The cursor keeps the fields by their names: a field that is renamed is lost in stores of before.
     """
 
-    due: float
-    found: float
+    due: Moment
+    found: Moment
     status: str | None = None
-    created: float | None = None
-    completed: float | None = None
-    changed: float | None = None
-    looked: float | None = None
+    created: Moment | None = None
+    completed: Moment | None = None
+    changed: Moment | None = None
+    looked: Moment | None = None
     """When the last look at the message began."""
-    swept: float | None = None
+    swept: Moment | None = None
     """When the last complete reading of its recipients began."""
     took: float = 0.0
     counts: Mapping[str, int] | None = None
@@ -72,7 +81,7 @@ class MessageState:
     failures: int = 0
     missing: int = 0
     """How often in a row it was not there."""
-    over: float | None = None
+    over: Moment | None = None
     """No longer followed; when it was last seen in a list, or ended."""
     sweep: SweepTimes | None = None
     backlog: bool = False
@@ -93,12 +102,8 @@ class MessageState:
     def load(cls, text: str) -> MessageState:
         """Read what `dump` wrote; an entry that cannot be read is one that is due and knows nothing."""
         try:
-            values = json.loads(text)
-            if sweep := values.get("sweep"):
-                todo = tuple((str(detail), str(link)) for detail, link in sweep.pop("todo"))
-                values["sweep"] = SweepTimes(todo=todo, settled=tuple(sweep.pop("settled")), **sweep)
-            return cls(**values)
-        except (ValueError, TypeError, KeyError, AttributeError):
+            return _MESSAGE_STATE.validate_json(text)
+        except ValidationError:
             return cls(due=0.0, found=0.0)
 
     def later(self, due: float, **changes: Any) -> MessageState:
@@ -210,13 +215,14 @@ def past(value: Any, now: float) -> float | None:
     return None if seconds is None or seconds > now else seconds
 
 
+@with_config(_STRICT)
 @dataclass(frozen=True, slots=True)
 class ListState:
     """What the cursor remembers of the list of one channel's messages."""
 
-    until: float | None = None
+    until: Moment | None = None
     """When the last complete walk through the list began; None before the first."""
-    deep: float = 0.0
+    deep: Moment = 0.0
     """When the last walk began that went as far back as anything is followed."""
 
     def dump(self) -> str:
@@ -227,6 +233,10 @@ class ListState:
     def load(cls, text: str | None) -> ListState:
         """Read what `dump` wrote; None and what cannot be read is a list never walked."""
         try:
-            return cls(**json.loads(text or "{}"))
-        except (ValueError, TypeError):
+            return _LIST_STATE.validate_json(text or "{}")
+        except ValidationError:
             return cls()
+
+
+_MESSAGE_STATE = TypeAdapter(MessageState)
+_LIST_STATE = TypeAdapter(ListState)
