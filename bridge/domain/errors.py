@@ -38,6 +38,10 @@ class AccessRefused(Unavailable):
     """The store or the broker refuses our credentials: trying again is harmless, but an operator has to look."""
 
 
+class OtherInstallation(Unavailable):
+    """The store or the broker belongs to another installation: an operator has to say which one is meant."""
+
+
 class NotReady(Transient):
     """The provider is still building the answer (HTTP 202): ask later; it does not mean that there is nothing."""
 

@@ -19,6 +19,7 @@ from amqp.method_framing import frame_handler
 
 from bridge.adapters import message, taps
 from bridge.adapters.kombu.amqp_codec import DeliverDecoder
+from bridge.adapters.kombu.amqp_mark import AmqpMark
 from bridge.adapters.kombu.amqp_publisher import AmqpPublisher
 from bridge.adapters.kombu.amqp_read_ahead import ReadAheadBuffer
 from bridge.adapters.kombu.connection import next_serial
@@ -26,6 +27,8 @@ from bridge.adapters.kombu.url import BrokerAddress
 from bridge.concurrency.thread_worker import wait_readable
 from bridge.domain.clock import Clock
 from bridge.domain.event import JournalEntry
+from bridge.domain.installation import Mark
+from bridge.domain.namespace import Namespace
 from bridge.protocols.broker import Received
 
 log = structlog.get_logger()
@@ -51,6 +54,7 @@ class AmqpConnection:
         self,
         address: BrokerAddress,
         exchange: str,
+        namespace: Namespace,
         clock: Clock,
         *,
         confirm_within: float,
@@ -58,6 +62,7 @@ class AmqpConnection:
         differing_queues: set[str],
     ) -> None:
         self._exchange = exchange
+        self._namespace = namespace
         self._clock = clock
         self._confirm_within = confirm_within
         self._differing_queues = differing_queues
@@ -84,10 +89,25 @@ class AmqpConnection:
             self._tls = isinstance(self._socket, ssl.SSLSocket)
             self._ahead = ReadAheadBuffer(self._transport)
             self._channel = self._open_channel()
+            self._mark = AmqpMark(self._channel, namespace)
             self._channel.exchange_declare(exchange=exchange, type="topic", durable=True, auto_delete=False)
         except BaseException:
             self._connection.collect()
             raise
+
+    # the installation
+
+    def mark(self) -> Mark | None:
+        """Return the installation whose mark the virtual host has; None if it has none."""
+        return self._mark.read()
+
+    def marked(self, mark: Mark, *, create: bool) -> Mark | None:
+        """Return the mark that the virtual host has; with `create`, one without any gets `mark`."""
+        return self._mark.give(mark, create=create)
+
+    def take_over(self, mark: Mark) -> None:
+        """Give the virtual host this mark instead of its own."""
+        self._mark.replace(mark)
 
     # queues
 
@@ -148,7 +168,7 @@ class AmqpConnection:
 
     def tap(self, topics: Sequence[str], prefetch: int) -> None:
         """Have what is published from now on delivered, by a queue that ends with this connection."""
-        queue = taps.new_queue()
+        queue = taps.new_queue(self._namespace)
         self._channel.queue_declare(
             queue=queue, exclusive=True, auto_delete=True, arguments={"x-max-length": taps.MAX_MESSAGES}
         )

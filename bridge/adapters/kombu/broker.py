@@ -18,6 +18,8 @@ from bridge.adapters.kombu.virtual import VirtualConnection
 from bridge.domain.clock import Clock
 from bridge.domain.errors import Unavailable
 from bridge.domain.event import JournalEntry
+from bridge.domain.installation import Claim, Mark
+from bridge.domain.namespace import DEFAULT, Namespace
 from bridge.protocols.broker import Inbox
 
 _EXTRA_SECONDS = 10.0
@@ -43,13 +45,16 @@ class KombuBroker:
         confirm_timeout: float = 30.0,
         answer_timeout: float = 10.0,
         lease: float = 15.0,
+        namespace: Namespace = DEFAULT,
     ) -> None:
         self._addresses = parse_broker_url(url)
         self._exchange = exchange
+        self._namespace = namespace
         self._clock = clock
         self._confirm_timeout = confirm_timeout
         self._answer_timeout = answer_timeout
         self._lease = lease
+        self._claim: Claim | None = None
         self._declared: dict[str, tuple[str, ...]] = {}
         self._differing_queues: set[str] = set()
         self._free_consumers: dict[str, list[str]] = {}
@@ -64,6 +69,29 @@ class KombuBroker:
     async def close(self) -> None:
         """End all threads and connections, within seconds even if the broker hangs."""
         await asyncio.gather(*(thread.worker.close() for thread in tuple(self._threads)))
+
+    @property
+    def place(self) -> str:
+        """Where the broker is, without credentials."""
+        return ";".join(address.place for address in self._addresses)
+
+    async def mark(self) -> Mark | None:
+        """Return the installation whose mark the broker has; None if it has none, or can have none."""
+        return await self._publisher.call(lambda connection: connection.mark(), within=self._within)
+
+    async def claim_for(self, claim: Claim) -> None:
+        """Use the broker for one installation only, also after each reconnect; raises `OtherInstallation`."""
+        self._claim = claim
+        await self._publisher.call(self._check, within=self._within)
+
+    async def take_over(self, mark: Mark) -> None:
+        """Give the broker this mark instead of its own."""
+        self._claim = None
+        await self._publisher.call(lambda connection: connection.take_over(mark), within=self._within)
+
+    def sink_queue(self, sink: str) -> str:
+        """Return the name of a sink's queue."""
+        return self._namespace.sink_queue(sink)
 
     async def declare(self, queue: str, topics: Sequence[str]) -> None:
         """Make a durable queue bound to `topics`; repeating it changes nothing."""
@@ -81,7 +109,7 @@ class KombuBroker:
         """Consume a queue that was declared."""
         names = self._free_consumers.setdefault(queue, [])
         # A name is used again after its inbox has ended. On Redis, its messages then return to the queue at once.
-        consumer = names.pop() if names else f"bridge-{uuid.uuid4().hex}"
+        consumer = names.pop() if names else f"{self._namespace.stem}-{uuid.uuid4().hex}"
 
         def begin(connection: KombuConnection) -> None:
             connection.consume(queue, prefetch, consumer)
@@ -136,6 +164,7 @@ class KombuBroker:
                 failure = error
                 continue
             try:
+                self._check(connection)
                 for queue, topics in tuple(self._declared.items()):
                     connection.declare(queue, topics)
             except BaseException:
@@ -144,12 +173,18 @@ class KombuBroker:
             return connection
         raise failure or Unavailable("the broker's URL is empty")
 
+    def _check(self, connection: KombuConnection) -> None:
+        """Raise `OtherInstallation` if the broker is another installation's."""
+        if (claim := self._claim) is not None:
+            claim.check(self.place, connection.marked(claim.mark, create=claim.makes_mark))
+
     def _connection_to(self, address: BrokerAddress) -> KombuConnection:
         match address.family:
             case "amqp":
                 return AmqpConnection(
                     address,
                     self._exchange,
+                    self._namespace,
                     self._clock,
                     confirm_within=self._confirm_timeout,
                     answer_within=self._answer_timeout,
@@ -157,6 +192,11 @@ class KombuBroker:
                 )
             case "redis":
                 return RedisConnection(
-                    address, self._exchange, self._clock, lease=self._lease, answer_within=self._answer_timeout
+                    address,
+                    self._exchange,
+                    self._namespace,
+                    self._clock,
+                    lease=self._lease,
+                    answer_within=self._answer_timeout,
                 )
-        return VirtualConnection(address, self._exchange)
+        return VirtualConnection(address, self._exchange, self._namespace)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from bridge.domain.event import JournalEntry
+from bridge.domain.installation import Mark
 from bridge.protocols.broker import Received
 
 _serials = itertools.count(1)
@@ -23,6 +24,16 @@ class KombuConnection(Protocol):
     Construction connects. Library errors come out as they are; after any of them the connection has to be dropped.
     """
 
+    def mark(self) -> Mark | None: ...  # noqa: D102 - as Broker says
+
+    def marked(self, mark: Mark, *, create: bool) -> Mark | None:
+        """Return the mark that the broker has; with `create`, one without any gets `mark`.
+
+        A broker that cannot have a mark passes for one that has this one.
+        """
+        ...
+
+    def take_over(self, mark: Mark) -> None: ...  # noqa: D102 - as Broker says
     def declare(self, queue: str, topics: Sequence[str]) -> None: ...  # noqa: D102 - as Broker says
     def publish(self, entries: Sequence[JournalEntry], queue: str | None = None) -> int: ...  # noqa: D102 - as Broker says
     def depth(self, queue: str) -> int: ...  # noqa: D102 - as Broker says

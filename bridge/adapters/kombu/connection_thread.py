@@ -15,7 +15,7 @@ from bridge.adapters.kombu.amqp_publisher import PublishBlocked
 from bridge.adapters.kombu.connection import KombuConnection
 from bridge.adapters.os_errors import os_error_reason
 from bridge.concurrency.thread_worker import ThreadWorker, wait_readable
-from bridge.domain.errors import AccessRefused, BridgeError, Unavailable
+from bridge.domain.errors import AccessRefused, BridgeError, OtherInstallation, Unavailable
 from bridge.protocols.broker import Received
 
 T = TypeVar("T")
@@ -56,6 +56,9 @@ class ConnectionThread:
             if self._connection is None:
                 self._connection = self._connect()
             return job(self._connection)
+        except OtherInstallation:
+            self._drop()  # so that the next call looks whether it still is another's
+            raise
         except BridgeError:
             raise
         except Exception as error:

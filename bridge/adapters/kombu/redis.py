@@ -8,17 +8,24 @@ back is routed again, into every queue that matches.
 from __future__ import annotations
 
 import contextlib
-import itertools
-import uuid
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import redis
 import structlog
 
 from bridge.adapters import lua, taps
+from bridge.adapters.kombu import redis_mark
 from bridge.adapters.kombu.connection import next_serial
-from bridge.adapters.kombu.redis_layout import Routes, envelope, queue_of, received_from, text_of
+from bridge.adapters.kombu.redis_layout import (
+    Routes,
+    add_missing,
+    envelopes_by_queue,
+    queue_of,
+    received_from,
+    text_of,
+    waiting_in,
+)
 from bridge.adapters.kombu.redis_limits import over_limit, parts
 from bridge.adapters.kombu.redis_wait import RedisWait
 from bridge.adapters.kombu.url import CONNECT_SECONDS, BrokerAddress
@@ -26,6 +33,8 @@ from bridge.concurrency.thread_worker import wait_readable
 from bridge.domain import topics as topic_patterns
 from bridge.domain.clock import Clock
 from bridge.domain.event import JournalEntry
+from bridge.domain.installation import Mark
+from bridge.domain.namespace import Namespace
 from bridge.protocols.broker import Received, Unpublishable
 
 log = structlog.get_logger()
@@ -43,9 +52,17 @@ class RedisConnection:
     """One connection. Construction connects; library errors come out as they are, and end the connection."""
 
     def __init__(
-        self, address: BrokerAddress, exchange: str, clock: Clock, *, lease: float, answer_within: float
+        self,
+        address: BrokerAddress,
+        exchange: str,
+        namespace: Namespace,
+        clock: Clock,
+        *,
+        lease: float,
+        answer_within: float,
     ) -> None:
         self._exchange = exchange
+        self._namespace = namespace
         self._clock = clock
         self._lease = lease
         self._serial = next_serial()
@@ -68,6 +85,7 @@ class RedisConnection:
             self._channel.exchange_declare(exchange=exchange, type="topic", durable=True)
             self._redis = redis.Redis(connection_pool=self._channel.pool)
             self._prefix = self._channel.global_keyprefix
+            self._mark_key = self._key(f"{namespace.stem}.installation")
             self._bindings = self._key(self._channel.keyprefix_queue % exchange)
             self._permanent = self._key(self._channel.keyprefix_binding_permanent % exchange)
             self._claim = self._redis.register_script(_CLAIM.text)
@@ -79,35 +97,31 @@ class RedisConnection:
             self.drop()
             raise
 
+    # the installation
+
+    def mark(self) -> Mark | None:
+        """Return the installation whose mark Redis has; None if it has none."""
+        return redis_mark.read(self._redis, self._mark_key)
+
+    def marked(self, mark: Mark, *, create: bool) -> Mark | None:
+        """Return the mark that Redis has; with `create`, one without any gets `mark`."""
+        return redis_mark.give(self._redis, self._mark_key, mark) if create else self.mark()
+
+    def take_over(self, mark: Mark) -> None:
+        """Give Redis this mark instead of its own."""
+        self._redis.set(self._mark_key, str(mark))
+
     # queues
 
     def declare(self, queue: str, topics: Sequence[str]) -> None:
         """Bind a queue; Redis itself makes it with its first message."""
         members = self._members(queue, topics)
         self._declared.update(dict.fromkeys(members))
-        self._bind(members, self._bindings, self._permanent)
-
-    def _bind(self, members: Collection[str], *sets: str) -> None:
-        """Add what is missing. Looked for first: a server without memory refuses to add even what is there.
-
-        It refuses transactions, too; if only one of the sets was added to, the next call adds to the other.
-        """
-        if not members:
-            return
-        with self._redis.pipeline(transaction=False) as pipe:
-            for key in sets:
-                pipe.smismember(key, list(members))
-            for key, present in zip(sets, pipe.execute(), strict=True):
-                if not all(present):
-                    pipe.sadd(key, *members)
-            pipe.execute()
+        add_missing(self._redis, members, self._bindings, self._permanent)
 
     def depth(self, queue: str) -> int:
         """Return how many messages wait in a queue; 0 for one that does not exist."""
-        with self._redis.pipeline(transaction=False) as pipe:
-            for key in self._lists(queue):
-                pipe.llen(key)
-            return sum(pipe.execute())
+        return waiting_in(self._redis, self._lists(queue))
 
     def ping(self) -> None:
         """Ask for an answer."""
@@ -168,22 +182,11 @@ class RedisConnection:
                     return unroutable
 
     def _push(self, pipe: Any, entries: Sequence[JournalEntry], queue: str | None) -> int:
-        unroutable = 0
-        envelopes: dict[str, list[str]] = {}
-        stem, number = uuid.uuid4().hex, itertools.count()
-        for entry in entries:
-            queues = self._routes.of(entry.event.topic) if queue is None else (queue,)
-            if not queues:
-                unroutable += 1
-                continue
-            front = envelope(entry, self._exchange)
-            for name in queues:
-                # A tag of its own for each copy: kombu's consumers keep what is unacknowledged by tag, for all queues.
-                envelopes.setdefault(name, []).append(f'{front}"{stem}-{next(number)}"}}}}')
+        envelopes, unroutable = envelopes_by_queue(entries, self._exchange, self._routes, queue)
         for name, payloads in envelopes.items():
             key = self._key(name)
             pipe.lpush(key, *payloads)
-            if name.startswith(taps.PREFIX):
+            if name.startswith(self._namespace.tap_prefix):
                 pipe.ltrim(key, 0, taps.MAX_MESSAGES - 1)
                 pipe.pexpire(key, int(_TAP_EXPIRES_SECONDS * 1000))
         return unroutable
@@ -195,7 +198,11 @@ class RedisConnection:
             return
         self._dead_taps_checked = now
         members = [text_of(member) for member in self._redis.smembers(self._bindings)]
-        tapped = {queue for member in members if (queue := queue_of(member, self._channel.sep)).startswith(taps.PREFIX)}
+        tapped = {
+            queue
+            for member in members
+            if (queue := queue_of(member, self._channel.sep)).startswith(self._namespace.tap_prefix)
+        }
         for queue in tapped:
             if not self._redis.exists(self._alive(queue)):
                 self._remove_tap(queue, [member for member in members if member.endswith(queue)])
@@ -227,7 +234,7 @@ class RedisConnection:
     def tap(self, topics: Sequence[str], prefetch: int) -> None:
         """Claim what is published from now on, by a queue that lives as long as this consumer keeps it alive."""
         self._remove_dead_taps()
-        queue = taps.new_queue()
+        queue = taps.new_queue(self._namespace)
         self._tapped = dict.fromkeys(self._members(queue, topics))
         with self._redis.pipeline() as pipe:
             pipe.set(self._alive(queue), 1, px=self._lease_ms)
@@ -244,10 +251,11 @@ class RedisConnection:
         return min(_BLOCK_SECONDS, self._lease / 3)
 
     def _consumer_keys(self, queue: str, owner: str) -> list[str]:
+        stem = self._namespace.stem
         return [
-            self._key(f"bridge.consumers.{queue}"),
-            self._key(f"bridge.unacked.{queue}.{owner}"),
-            self._key(f"bridge.arriving.{queue}.{owner}"),
+            self._key(f"{stem}.consumers.{queue}"),
+            self._key(f"{stem}.unacked.{queue}.{owner}"),
+            self._key(f"{stem}.arriving.{queue}.{owner}"),
         ]
 
     def receive(self, wake: int) -> list[Received]:
@@ -300,7 +308,7 @@ class RedisConnection:
         ]
         if self._tapped:
             self._redis.set(self._alive(queue), 1, px=self._lease_ms)
-        self._bind(bindings, self._bindings)
+        add_missing(self._redis, bindings, self._bindings)
 
     def ack(self, tags: Sequence[tuple[int, int]]) -> None:
         """Forget those tags that this consumer gave out."""

@@ -36,6 +36,12 @@ class BrokerAddress:
     tls: Mapping[str, Any] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def place(self) -> str:
+        """Where the queues are, without credentials: the label, and the virtual host or database of a known family."""
+        path = urlsplit(self.url.partition(";")[0]).path
+        return f"{self.label}{path}" if self.family != "other" and path.strip("/") else self.label
+
     def connection(self, **options: Any) -> Any:
         """Return kombu's connection for this address, not connected yet; what the URL says wins over `options`."""
         return _Connection(

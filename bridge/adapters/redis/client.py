@@ -20,10 +20,11 @@ from redis.backoff import NoBackoff
 
 from bridge.adapters.lua import Script
 from bridge.adapters.os_errors import os_error_reason
-from bridge.domain.errors import AccessRefused, Unavailable
+from bridge.domain.errors import AccessRefused, OtherInstallation, Unavailable
 
 Client = Redis | RedisCluster
 _SCHEMES = re.compile(r"(rediss?)(\+sentinel|\+cluster)?://(.*)|(unix)://(.*)", re.DOTALL)
+Greeting = Callable[[Connection], Awaitable[None]]
 _CODE = re.compile(
     r"-?\b(OOM|READONLY|LOADING|CLUSTERDOWN|MASTERDOWN|MISCONF|NOREPLICAS|BUSY|NOPERM|NOAUTH|WRONGTYPE)\b"
 )
@@ -62,6 +63,10 @@ _KINDS: tuple[tuple[type[Exception], str], ...] = (
 _REFUSED = frozenset({"NOPERM", "NOAUTH", "WRONGPASS"})
 
 
+class ForeignServer(failures.RedisError):
+    """A server that another installation uses: raised by a greeting, and said to the caller as it is."""
+
+
 def describe(url: str) -> str:
     """Return `url` as it may be shown: without its password and its options."""
     plain = url.partition("?")[0]
@@ -83,7 +88,9 @@ class RedisClient:
     def __init__(self, url: str, *, timeout: float, connections: int) -> None:
         self.place = describe(url)
         self._timeout = timeout
-        self._connect = _connector(url, self.place, timeout, connections)
+        self._connect = _connector(url, self.place, timeout, connections, self._greet)
+        self.greeting: Greeting | None = None
+        """Called with each new connection before it is used; not in a cluster."""
         self._client: Client | None = None
         self._close: Callable[[], Awaitable[None]] | None = None
 
@@ -100,6 +107,11 @@ class RedisClient:
             close, self._client, self._close = self._close, None, None
             with self.translated():
                 await close()
+
+    async def _greet(self, connection: Connection) -> None:
+        await connection.on_connect()
+        if self.greeting is not None:
+            await self.greeting(connection)
 
     async def command(self, *args: Any) -> Any:
         """Run one command."""
@@ -156,6 +168,8 @@ class RedisClient:
         except (failures.RedisError, failures.RedisClusterException, OSError, TimeoutError) as error:
             if task is not None and task.cancelling() > before:
                 raise asyncio.CancelledError from error
+            if isinstance(error, ForeignServer):
+                raise OtherInstallation(str(error)) from error
             code = _code(error)
             kind = AccessRefused if code in _REFUSED else Unavailable
             raise kind(f"{self.place} {self._reason(code, error)}") from error
@@ -194,7 +208,7 @@ def _packing(base: type[Connection]) -> type[Connection]:
 Connector = Callable[[], tuple[Client, Callable[[], Awaitable[None]]]]
 
 
-def _connector(url: str, place: str, timeout: float, connections: int) -> Connector:
+def _connector(url: str, place: str, timeout: float, connections: int, greet: Greeting) -> Connector:
     match = _SCHEMES.fullmatch(url)
     if match is None:
         raise ValueError(
@@ -206,11 +220,11 @@ def _connector(url: str, place: str, timeout: float, connections: int) -> Connec
     try:
         match match[2]:
             case "+sentinel":
-                return _sentinel(match[1], match[3], options, connections)
+                return _sentinel(match[1], match[3], {**options, "redis_connect_func": greet}, connections)
             case "+cluster":
                 return _cluster(match[1], match[3], options, connections)
             case _:
-                return _single(url, options, connections)
+                return _single(url, {**options, "redis_connect_func": greet}, connections)
     except ValueError:
         # The library's text may quote a piece of a password that holds a reserved character.
         raise ValueError(f"{place}: cannot be read as a URL; percent-encode special characters of a password") from None
@@ -270,6 +284,7 @@ def _sentinel(scheme: str, rest: str, options: dict[str, Any], connections: int)
     def connect() -> tuple[Client, Callable[[], Awaitable[None]]]:
         server: dict[str, Any] = {**options, **arguments, "max_connections": connections}
         sentinel: dict[str, Any] = {**options, **own}
+        del sentinel["redis_connect_func"]  # that is for what the sentinels lead to
         if scheme == "rediss":
             server["ssl"] = sentinel["ssl"] = True
         manager = Sentinel(hosts, sentinel_kwargs=sentinel)  # type: ignore[no-untyped-call]  # the library has no types here

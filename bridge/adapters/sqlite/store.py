@@ -7,7 +7,9 @@ from pathlib import Path
 from bridge.adapters.sqlite.database import SqliteDatabase
 from bridge.adapters.sqlite.deliveries import SqliteDeliveries
 from bridge.adapters.sqlite.ledger import SqliteLedger
+from bridge.adapters.sqlite.mark import SqliteMark
 from bridge.domain.clock import Clock
+from bridge.domain.installation import Mark
 
 
 class SqliteStore(SqliteLedger, SqliteDeliveries):
@@ -23,10 +25,28 @@ class SqliteStore(SqliteLedger, SqliteDeliveries):
         file = SqliteDatabase(path, busy_timeout)
         SqliteLedger.__init__(self, file, clock, begin=begin)
         SqliteDeliveries.__init__(self, file, clock)
+        self._mark = SqliteMark(file)
+
+    @property
+    def place(self) -> str:
+        """Where the store is."""
+        return str(self._file.path)
 
     async def open(self) -> None:
         """Open the file, and make it if need be; raises `Unavailable` that says why it cannot be used."""
         await self.ping()
+
+    async def mark(self) -> Mark | None:
+        """Return the installation whose mark the store has; None if it has none."""
+        return await self._mark.read()
+
+    async def claim_for(self, mark: Mark) -> Mark:
+        """Return the store's mark, `mark` if it had none; every later call is refused where another one is met."""
+        return await self._mark.claim(mark)
+
+    async def take_over(self, mark: Mark) -> None:
+        """Give the store this mark instead of its own."""
+        await self._mark.write(mark)
 
     async def close(self) -> None:
         """Finish the writes that are waiting and close the file."""

@@ -14,11 +14,12 @@ import click
 from bridge.cli.support.options import Command, Exit, config_option, json_option
 from bridge.cli.support.output import print_json, print_table
 from bridge.cli.support.running import load_assembly, run
-from bridge.domain.errors import AccessRefused, BridgeError, ConfigError, Transient, Unauthorized
+from bridge.domain.errors import AccessRefused, BridgeError, ConfigError, OtherInstallation, Transient, Unauthorized
 from bridge.ingest.account import check_account
 from bridge.protocols.sink import Sink
 from bridge.protocols.source import Source
 from bridge.runtime.assembly import Assembly
+from bridge.runtime.installation import KeptInstallation
 
 _TIMEOUT_SECONDS = 20.0
 _YEAR_SECONDS = 365
@@ -30,7 +31,7 @@ class Finding:
 
     part: str
     state: str
-    """`ok`, `unreachable` or `refused`."""
+    """`ok`, `unreachable`, `refused`, or `foreign`: it is another installation's."""
     said: str
     requests_per_day: float | None = None
 
@@ -51,7 +52,8 @@ def check(config_file: Path, *, offline: bool, as_json: bool) -> Exit:
 
     Problems of the file are printed on stderr with file, line and key (exit code 3). Then the store and the broker are
     asked for an answer, each source for one cheap question and whether the store's cursor is of its account, and each
-    sink whether it can be reached. The exit code is 4 if any of them is unreachable, 1 if any refuses us.
+    sink whether it can be reached. The exit code is 3 if the store or the broker belongs to another installation, 4 if
+    any of them is unreachable, 1 if any refuses us.
     """
     try:
         parts = load_assembly(config_file)
@@ -105,17 +107,19 @@ def _count(finding: Finding, days: int) -> str | None:
 
 def _exit(findings: list[Finding]) -> Exit:
     states = {finding.state for finding in findings}
+    if "foreign" in states:
+        return Exit.CONFIG
     if "unreachable" in states:
         return Exit.UNREACHABLE
     return Exit.FAILED if "refused" in states else Exit.DONE
 
 
 async def _ask(parts: Assembly, sources: dict[str, Source], sinks: dict[str, Sink]) -> list[Finding]:
-    cursors = await _cursors(parts, sources)
+    kept = await _kept(parts, sources)
     return await asyncio.gather(
         _finding("store", _store(parts)),
-        _finding("broker", _broker(parts)),
-        *(_finding(f"source {name}", _source(parts, name, source, cursors)) for name, source in sources.items()),
+        _finding("broker", _broker(parts, kept)),
+        *(_finding(f"source {name}", _source(parts, name, source, kept)) for name, source in sources.items()),
         *(_finding(f"sink {name}", _sink(sink)) for name, sink in sinks.items()),
     )
 
@@ -125,6 +129,8 @@ async def _finding(part: str, asked: Awaitable[tuple[str, float | None]]) -> Fin
         said, requests = await asyncio.wait_for(asked, _TIMEOUT_SECONDS)
     except TimeoutError:
         return Finding(part, "unreachable", f"no answer within {_TIMEOUT_SECONDS:g} s")
+    except OtherInstallation as error:
+        return Finding(part, "foreign", str(error))
     except BridgeError as error:
         unreachable = isinstance(error, Transient) and not isinstance(error, Unauthorized | AccessRefused)
         return Finding(part, "unreachable" if unreachable else "refused", str(error))
@@ -134,31 +140,41 @@ async def _finding(part: str, asked: Awaitable[tuple[str, float | None]]) -> Fin
 
 
 async def _store(parts: Assembly) -> tuple[str, None]:
-    async with parts.opened_store() as store:
+    async with parts.opened_store(check=False) as store:
         await store.ping()
+        KeptInstallation(await store.mark()).check_store(store.place, parts.config.names)
     return str(parts.config.show()["store"]), None
 
 
-async def _broker(parts: Assembly) -> tuple[str, None]:
+async def _broker(parts: Assembly, kept: _Kept | None) -> tuple[str, None]:
     async with parts.opened_broker() as broker:
         await broker.ping()
+        if kept is not None:
+            kept.installation.check_broker(broker.place, await broker.mark())
     return str(parts.config.show()["broker"]), None
 
 
-async def _cursors(parts: Assembly, names: Iterable[str]) -> Mapping[str, Mapping[str, str]]:
-    """Return the cursors of sources; none if the store cannot be read, which is a finding of its own."""
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What the store knows of the other parts."""
+
+    installation: KeptInstallation
+    cursors: Mapping[str, Mapping[str, str]]
+
+
+async def _kept(parts: Assembly, names: Iterable[str]) -> _Kept | None:
+    """Ask the store; None if it cannot be read, which is a finding of its own."""
     with suppress(BridgeError, TimeoutError):
         async with asyncio.timeout(_TIMEOUT_SECONDS), parts.opened_store() as store:
-            return {name: await store.cursor(name) for name in names}
-    return {}
+            return _Kept(await KeptInstallation.read(store), {name: await store.cursor(name) for name in names})
+    return None
 
 
-async def _source(
-    parts: Assembly, name: str, source: Source, cursors: Mapping[str, Mapping[str, str]]
-) -> tuple[str, float]:
+async def _source(parts: Assembly, name: str, source: Source, kept: _Kept | None) -> tuple[str, float]:
     try:
         probe = await source.probe()
-        await check_account(name, source, parts.config.sources[name].account_label, cursors.get(name, {}))
+        label, cursor = parts.config.sources[name].account_label, kept.cursors[name] if kept is not None else {}
+        await check_account(name, source, label, cursor)
     finally:
         await source.close()
     return probe.summary, probe.requests_per_day
