@@ -88,8 +88,8 @@ async def test_another_account_is_refused_and_then_read_whole(tmp_path: Path) ->
         for name in NAMES:
             assert (await bridge("sources", "reset", name)).returncode == 0
         assert (await bridge("run", "--once")).returncode == 0
-    fresh = bridge.events("sms", "voicemail")[before:]
-    assert len({event["id"] for event in fresh}) == RECIPIENTS + 1 + DROPS + SENDS
+    following_events = bridge.events("sms", "voicemail")[before:]
+    assert len({event["id"] for event in following_events}) == RECIPIENTS + 1 + DROPS + SENDS
 
 
 async def test_the_same_account_goes_on_where_it_can_be_told(tmp_path: Path) -> None:

@@ -88,8 +88,8 @@ async def test_equal_names_on_one_broker_are_refused_until_a_takeover(
         assert staging.received == []
         asked = await staging("takeover")
         assert (asked.returncode, "--yes" in asked.stderr) == (2, True)
-        taken = await staging("takeover", "--yes")
-        assert (taken.returncode, taken.stdout.count("installation ")) == (0, 3)
+        accepted = await staging("takeover", "--yes")
+        assert (accepted.returncode, accepted.stdout.count("installation ")) == (0, 3)
         assert (await production("check")).returncode == 3
         assert (await staging("run", "--once")).returncode == 0
         assert "nothing to take over" in (await staging("takeover")).stdout
@@ -117,13 +117,13 @@ async def test_servers_of_before_there_were_marks_are_used_on(tmp_path: Path, re
 async def test_a_broker_elsewhere_is_refused_until_a_takeover(tmp_path: Path, redis_url: str) -> None:
     """A configuration that was copied with another broker is no move of the broker until somebody says so."""
     async with Simulator(SimulatorSettings.still()) as simulator, FakeEndpoint() as crm:
-        one, two = (
+        former, following = (
             Installation(tmp_path / name, simulator, crm, store=redis_url, broker=f"{redis_url[:-1]}{number}")
             for number, name in ((1, "one"), (2, "two"))
         )
-        assert (await one("run", "--once")).returncode == 0
-        refused = await two("run", "--once")
+        assert (await former("run", "--once")).returncode == 0
+        refused = await following("run", "--once")
         assert (refused.returncode, "is new, and the store belongs" in refused.stderr) == (3, True)
-        assert (await two("takeover", "--yes")).returncode == 0
-        assert (await two("run", "--once")).returncode == 0
-        assert (await one("check")).returncode == 3
+        assert (await following("takeover", "--yes")).returncode == 0
+        assert (await following("run", "--once")).returncode == 0
+        assert (await former("check")).returncode == 3
