@@ -89,7 +89,7 @@ async def test_equal_names_on_one_broker_are_refused_until_a_takeover(
         asked = await staging("takeover")
         assert (asked.returncode, "--yes" in asked.stderr) == (2, True)
         accepted = await staging("takeover", "--yes")
-        assert (accepted.returncode, accepted.stdout.count("installation ")) == (0, 3)
+        assert (accepted.returncode, "taken over: installation " in accepted.stdout) == (0, True)
         assert (await production("check")).returncode == 3
         assert (await staging("run", "--once")).returncode == 0
         assert "nothing to take over" in (await staging("takeover")).stdout
