@@ -239,7 +239,7 @@ def _by_model(types: list[type[Event]]) -> dict[type[BaseModel], list[type[Event
 def _fields(model: type[BaseModel], known: Collection[str]) -> str:
     rows = ["| field | type | meaning |\n| --- | --- | --- |\n"]
     rows += [
-        f"| `{name}` | {_type(info.annotation)} | {_cell(info.description) or _meaning(model, name)} |\n"
+        f"| `{name}` | {_type(info.annotation)} | {_cell(info.description) or _MEANINGS.get(name, '')} |\n"
         for name, info in model.model_fields.items()
         if name not in known
     ]
@@ -266,15 +266,9 @@ _MEANINGS = {
     "contact_key": "The provider's `contactKey`.",
     "phone": "E.164 if the provider gives it so.",
     "provider": "Fields of the answer that no model knows.",
-    "SourceData.reason": "Why the polls failed; of a recovery, null.",
-    "SinkData.reason": "Why the sink was disabled; of a recovery, null.",
     "provider_says": "The status that the provider shows.",
 }
-"""The meaning of fields whose names say enough in the code, and not on a page; one class's own goes first."""
-
-
-def _meaning(model: type[BaseModel], name: str) -> str:
-    return _MEANINGS.get(f"{model.__name__}.{name}") or _MEANINGS.get(name, "")
+"""The meaning of fields whose names say enough in the code, and not on a page."""
 
 
 def _type(annotation: Any) -> str:

@@ -20,3 +20,9 @@ def load(package: str, *names: str) -> Script:
     folder = resources.files(package) / "scripts"
     text = b"\n".join((folder / f"{name}.lua").read_bytes() for name in names)
     return Script(text, hashlib.sha1(text, usedforsecurity=False).hexdigest())
+
+
+def load_all(package: str) -> list[Script]:
+    """Return every script of a package's folder `scripts`, each by itself."""
+    folder = resources.files(package) / "scripts"
+    return [load(package, path.name.removesuffix(".lua")) for path in folder.iterdir() if path.name.endswith(".lua")]

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from bridge import __version__
-from bridge.cli.support.errors import report_error
+from bridge.cli.support.errors import report_error, report_usage_error
 from bridge.cli.support.options import Exit, Group
+from bridge.cli.support.output import make_streams_lenient, print_line
 from bridge.cli.support.running import guard_descriptors, guard_interpreter
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ def cli() -> None:
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and end the process with one of the documented exit codes."""
     guard_descriptors()
+    make_streams_lenient()
     guard_interpreter()
     code = _run(args)
     _drain_logs()
@@ -117,10 +119,10 @@ def _run(args: Sequence[str] | None) -> int:
         result = cli.main(args, prog_name="bridge", standalone_mode=False)
     except click.Abort as error:
         interrupted = isinstance(error.__cause__, KeyboardInterrupt)
-        click.echo("bridge: interrupted" if interrupted else "bridge: no answer, so nothing was done", err=True)
+        print_line("bridge: interrupted" if interrupted else "bridge: no answer, so nothing was done", err=True)
         return Exit.INTERRUPTED if interrupted else Exit.FAILED
     except click.ClickException as error:
-        error.show()
+        report_usage_error(error)
         return error.exit_code
     except Exception as error:  # noqa: BLE001 - the one place where every error becomes a line and an exit code
         return report_error(error)

@@ -161,24 +161,49 @@ class DeliveryWorker:
                     while True:
                         await self._receive_batch(inbox, retry)
             except Unavailable as error:
-                wait = retry.on_failure()
-                self._report("receive", str(error))
+                wait = self._after_failed_receive(error, retry)
                 log.warning(
                     "sink.cannot_receive", sink=self.name, reason=str(error), again_in=round(wait, 1),
                     consequence="events wait in the queue",
                 )  # fmt: skip
                 await self._clock.sleep(wait)
 
+    def _after_failed_receive(self, error: Unavailable, retry: Backoff) -> float:
+        """Report what failed; return the seconds to wait."""
+        self._report("receive", str(error))
+        return retry.on_failure()
+
     async def _receive_batch(self, inbox: Inbox, retry: Backoff) -> None:
         has_capacity = await self._claims.has_capacity()
         limit = min(self._claims.capacity, _BATCH) if has_capacity else _BATCH
         batch = await inbox.get(limit, _TICK_SECONDS)
-        retry.on_success()
         if batch:
-            await self._accept(batch, claim=has_capacity)
+            await self._accept_when_possible(batch, retry, claim=has_capacity)
             # A crash before this line: the queue brings the batch again, and the store knows it already.
             await inbox.ack(batch)
+        retry.on_success()
         self._report("receive", None)
+
+    async def _accept_when_possible(self, batch: Sequence[Received], retry: Backoff, *, claim: bool) -> None:
+        """Accept the batch as soon as the store can be written to.
+
+        Until then the messages stay unacknowledged, up to the prefetch, and nothing returns to the broker: a quorum
+        queue drops a message that was returned too often. Should the broker give them to somebody else in between, they
+        are accepted twice, which changes nothing.
+        """
+        while True:
+            try:
+                await self._accept(batch, claim=claim)
+            except Unavailable as error:
+                wait = self._after_failed_receive(error, retry)
+                log.warning(
+                    "sink.cannot_accept", sink=self.name, reason=str(error), messages=len(batch),
+                    again_in=round(wait, 1),
+                    consequence="they stay unacknowledged, and events behind them wait in the queue",
+                )  # fmt: skip
+                await self._clock.sleep(wait)
+            else:
+                return
 
     async def _accept(self, batch: Sequence[Received], *, claim: bool) -> None:
         arrivals: list[NewDelivery] = []

@@ -38,6 +38,10 @@ class AccessRefused(Unavailable):
     """The store or the broker refuses our credentials: trying again is harmless, but an operator has to look."""
 
 
+class MissingRight(Unavailable):
+    """The store or the broker knows us and does not let us do it: an operator has to give the right that is named."""
+
+
 class OtherInstallation(Unavailable):
     """The store or the broker belongs to another installation: an operator has to say which one is meant."""
 

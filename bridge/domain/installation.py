@@ -35,44 +35,22 @@ class Mark:
         return f"{self.namespace}/{self.id}"
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """What a broker has to be to be used."""
+def check_broker(place: str, present: Mark | None, own: Mark | None) -> None:
+    """Raise `OtherInstallation` if the broker at `place` has another mark than the store; `own` is the store's.
 
-    mark: Mark
-    elsewhere: str | None = None
-    """Where the broker of this installation was last, if that is another place: one without a mark is then refused."""
-
-    @property
-    def makes_mark(self) -> bool:
-        """Whether a broker without a mark gets this one."""
-        return self.elsewhere is None
-
-    def check(self, place: str, present: Mark | None) -> None:
-        """Raise `OtherInstallation` if the broker at `place` has another mark, or lacks the one that it should have."""
-        if present is None:
-            if self.elsewhere is not None:
-                raise moved_broker(place, self.elsewhere)
-        elif present.id != self.mark.id:
-            raise other_broker(place, present, self.mark)
+    A broker without a mark is nobody's yet, wherever it is.
+    """
+    if present is not None and (own is None or present.id != own.id):
+        raise _other_broker(place, present, own)
 
 
-def other_broker(place: str, present: Mark, own: Mark | None) -> OtherInstallation:
+def _other_broker(place: str, present: Mark, own: Mark | None) -> OtherInstallation:
     """Return the error that a broker has another mark than the store; `own` is None for a store without a mark."""
     ours = f"the store's is {own.id}" if own is not None else "the store has none"
     return OtherInstallation(
         f"the broker {place} belongs to another installation (its mark is {present.id}, {ours}): nothing is published "
         "or received. Set a `namespace` of your own, or another `broker`. If it is yours, as after the store's loss, "
         "say so with `bridge takeover`"
-    )
-
-
-def moved_broker(place: str, elsewhere: str) -> OtherInstallation:
-    """Return the error that the store's events go to a broker at another place."""
-    return OtherInstallation(
-        f"the broker {place} is new, and the store belongs to an installation whose broker is {elsewhere}: nothing is "
-        "published or received. Set a `namespace` or a `store` of your own. If your own broker has moved, say so "
-        "with `bridge takeover`"
     )
 
 

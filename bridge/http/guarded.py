@@ -17,6 +17,7 @@ from yarl import URL
 from bridge.concurrency.shared_timeout import SharedTimeout
 from bridge.domain.clock import Clock
 from bridge.domain.errors import BridgeError, EndpointGone, Permanent, Transient, Unauthorized
+from bridge.domain.secret_text import secret_text
 from bridge.domain.settings import MASK
 from bridge.http.addresses import RefusedAddressError, is_public
 from bridge.http.exact_url import exact_url
@@ -72,6 +73,7 @@ class Endpoint:
 
 
 def _checked(text: str) -> str:
+    text = secret_text(text)
     Endpoint.of(text)
     return text
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from bridge.domain.errors import BridgeError
 from bridge.domain.event import JournalEntry, Position, WireEvent
-from bridge.domain.installation import Claim, Mark
+from bridge.domain.installation import Mark
 
 
 class Unpublishable(BridgeError):
@@ -70,11 +70,11 @@ class Broker(Protocol):
         """Return the installation whose mark the broker has; None if it has none, or can have none."""
         ...
 
-    async def claim_for(self, claim: Claim) -> None:
+    async def claim_for(self, mark: Mark) -> None:
         """Use the broker for one installation only, from now on and after each reconnect.
 
-        A broker without a mark gets that of the claim, unless it is claimed elsewhere. Raises `OtherInstallation`, as
-        every later call does for as long as the broker has another mark, and `Unavailable`.
+        A broker without a mark gets this one. Raises `OtherInstallation`, as every later call does for as long as the
+        broker has another mark, and `Unavailable`.
         """
         ...
 
@@ -108,6 +108,13 @@ class Broker(Protocol):
 
     async def ping(self) -> None:
         """Return if the broker answers."""
+        ...
+
+    async def check_rights(self, queues: Sequence[str]) -> None:
+        """Try each right that publishing to the topics and consuming these queues needs, and leave nothing behind.
+
+        Raises `MissingRight` that names what is refused, and `Unavailable` if the broker could not do it.
+        """
         ...
 
     async def close(self) -> None:

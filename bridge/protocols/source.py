@@ -130,6 +130,8 @@ class Page:
     With `first_sight: baseline`, those never seen before are recorded and not published. The pages of the first poll
     that came to its end need not say so.
     """
+    progress: float = 0.0
+    """Of a backfill's page: how much of the range is read by now, from 0 to 1, as far as the source can tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,8 @@ class Probe:
     """One line for a reader, without secrets."""
     requests_per_day: float
     """How many requests the configured interval costs when nothing happens."""
+    warning: str | None = None
+    """What works, and will not for long: one line with the remedy, without secrets."""
 
 
 class Source(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol
 
 from bridge.domain.installation import Mark
@@ -35,4 +36,11 @@ class Store(Ledger, DeliveryStore, Protocol):
 
     async def take_over(self, mark: Mark) -> None:
         """Give the store this mark instead of its own."""
+        ...
+
+    async def check_rights(self, sources: Collection[str], sinks: Collection[str]) -> None:
+        """Try each right that the service needs for these, and leave nothing behind.
+
+        Raises `MissingRight` that names what is refused, and `Unavailable` if the store could not be written to.
+        """
         ...

@@ -72,6 +72,17 @@ class Assembly:
         except ValueError as error:
             raise self.config.problem(("broker",), str(error)) from None
 
+    def check_addresses(self) -> None:
+        """Have the adapters read both URLs; raises `ConfigError` with a problem for each that cannot be read."""
+        problems = []
+        for build in (self.store, self.broker):
+            try:
+                build()
+            except ConfigError as error:
+                problems += error.problems
+        if problems:
+            raise ConfigError(problems)
+
     def source(self, name: str) -> Source:
         """Return one source; raises `ConfigError` where its plugin refuses the settings after all."""
         settings = self.config.sources[name]

@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import structlog
+
 from bridge.domain.errors import OtherInstallation
-from bridge.domain.installation import Claim, Mark, moved_broker, other_broker, other_store
+from bridge.domain.installation import Mark, check_broker, other_store
 from bridge.domain.namespace import Namespace
 from bridge.protocols.broker import Broker
 from bridge.protocols.store import Store
 
+log = structlog.get_logger()
 _NOTE, _BROKER = "installation", "broker"
 
 
@@ -36,11 +39,7 @@ class KeptInstallation:
 
     def check_broker(self, place: str, present: Mark | None) -> None:
         """Raise `OtherInstallation` if a broker with this mark would be refused at the start."""
-        if present is None:
-            if self.broker is not None and self.broker != place:
-                raise moved_broker(place, self.broker)
-        elif self.mark is None or present.id != self.mark.id:
-            raise other_broker(place, present, self.mark)
+        check_broker(place, present, self.mark)
 
     def refusals(self, store: str, broker: str, present: Mark | None, names: Namespace) -> Sequence[str]:
         """Return why a service with this store and this broker would be refused, a text for each."""
@@ -66,14 +65,22 @@ async def claim_store(store: Store, names: Namespace) -> Mark:
 async def claim_broker(store: Store, broker: Broker, mark: Mark) -> None:
     """Have the broker used for this installation only; raises `OtherInstallation` and `Unavailable`.
 
-    A kill after the store has its mark and before the broker has costs nothing: a broker without a mark gets it at the
-    next start, since the store does not know of a broker at another place. Nor does one before the place is noted: the
-    broker has the right mark by then.
+    A broker without a mark gets it, also at another place than the one that the store knows: brokers move, are called
+    otherwise and are made anew. A kill after the store has its mark and before the broker has costs nothing: the next
+    start gives it. Nor does one before the place is noted: the broker has the right mark by then.
     """
     known = _place(await store.statuses(_NOTE))
-    await broker.claim_for(Claim(mark, elsewhere=known if known != broker.place else None))
-    if known != broker.place:
-        await _note_place(store, broker)
+    await broker.claim_for(mark)
+    if known == broker.place:
+        return
+    if known is not None:
+        log.warning(
+            "broker.moved",
+            broker=broker.place,
+            before=known,
+            consequence="events go to the new place; a process that still uses the former one publishes there",
+        )
+    await _note_place(store, broker)
 
 
 async def take_over(store: Store, broker: Broker, names: Namespace) -> Mark:

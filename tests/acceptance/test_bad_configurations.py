@@ -91,6 +91,9 @@ CASES = [
     ("text for a flag", f"{SINK}    ordered: maybe\n", 11, "sinks.crm.ordered", "true or false"),
     ("number for a secret", SOURCES.replace("${TOKEN}", "123456"), 5, "sources.drops.token", "put quotes around"),
     ("empty secret", SOURCES.replace("${TOKEN}", "''"), 5, "sources.drops.token", "is empty; give"),
+    ("unseen character in a secret", SOURCES.replace("${TOKEN}", r'"se\u200bcret"'), 5, "sources.drops.token", r"has ZERO WIDTH SPACE \(U\+200B\) in it"),
+    ("control character in the file", SOURCES.replace("${TOKEN}", "se\x1bcret"), 5, "token", r"ESCAPE \(U\+001B\)"),
+    ("line break in a secret", SOURCES.replace("${TOKEN}", '"se\n      cret"'), 5, "sources.drops.token", r"LINE FEED \(U\+000A\)"),
     ("unset variable", SOURCES.replace("${TOKEN}", "${NOPE}"), 5, "sources.drops.token", "NOPE is not set; set it"),
     ("half a variable", SOURCES.replace("${TOKEN}", "'${TOKEN'"), 5, "sources.drops.token", r"write \$\$\{"),
     (
@@ -209,6 +212,16 @@ def test_a_good_file_is_said_to_be_good(bridge) -> None:
     done = bridge("check", "--offline", "-c", "bridge.yaml")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "bridge.yaml: ok: sources drops; sinks crm\n"
+
+
+def test_unseen_characters_of_the_environment_are_dropped_or_named(bridge) -> None:
+    (bridge.folder / "bridge.yaml").write_text(SINK)
+    dropped = bridge("check", "--offline", "-c", "bridge.yaml", TOKEN="\ufeffcanary\r\n")
+    assert (dropped.returncode, dropped.stderr) == (0, "")
+    named = bridge("check", "--offline", "-c", "bridge.yaml", TOKEN="can\u200bary")
+    assert named.returncode == 3
+    assert named.stderr.startswith("bridge.yaml:5: sources.drops.token: has ZERO WIDTH SPACE (U+200B) in it")
+    assert "ary" not in named.stderr
 
 
 def test_the_variable_stands_for_the_option(bridge) -> None:

@@ -18,7 +18,7 @@ from bridge.adapters.sqlite.broker import SqliteBroker
 from bridge.adapters.sqlite.store import SqliteStore
 from bridge.domain.clock import Clock
 from bridge.domain.errors import BridgeError, OtherInstallation
-from bridge.domain.installation import Claim, Mark
+from bridge.domain.installation import Mark
 from bridge.domain.namespace import Namespace
 from bridge.runtime.installation import KeptInstallation, claim_broker, claim_store, take_over
 from bridge.testing.broker_suite import entry
@@ -69,19 +69,19 @@ def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
 async def test_a_broker_without_a_mark_gets_the_first_claim(make_broker: Make, opened: Any) -> None:
     first, second = await opened(make_broker()), await opened(make_broker())
     assert await first.mark() is None
-    await first.claim_for(Claim(OURS))
+    await first.claim_for(OURS)
     assert await second.mark() == OURS
-    await second.claim_for(Claim(OURS, elsewhere="amqp://former"))
+    await second.claim_for(OURS)
     await second.declare("bridge-staging.sink.crm", ["#"])
     assert await second.publish([entry(1)]) == 0
 
 
 async def test_a_marked_broker_refuses_every_call_of_another(make_broker: Make, opened: Any) -> None:
     first, second = await opened(make_broker()), await opened(make_broker())
-    await first.claim_for(Claim(OURS))
+    await first.claim_for(OURS)
     await first.declare("bridge-staging.sink.crm", ["#"])
     with pytest.raises(OtherInstallation, match=rf"mark is {OURS.id}, the store's is {THEIRS.id}.*bridge takeover"):
-        await second.claim_for(Claim(THEIRS))
+        await second.claim_for(THEIRS)
     await second.close()
     for call in (
         lambda broker: broker.publish([entry(1)]),
@@ -92,7 +92,7 @@ async def test_a_marked_broker_refuses_every_call_of_another(make_broker: Make, 
         other = await opened(make_broker())
         await other.ping()  # connected before it is claimed
         with suppress(OtherInstallation):
-            await other.claim_for(Claim(THEIRS))
+            await other.claim_for(THEIRS)
         with pytest.raises(OtherInstallation):
             await call(other)
     assert await first.depth("bridge-staging.sink.crm") == 0
@@ -103,25 +103,18 @@ async def consume(broker: Any) -> None:
         await inbox.get(1, 5.0)
 
 
-async def test_a_new_broker_elsewhere_gets_no_mark(make_broker: Make, opened: Any) -> None:
-    broker = await opened(make_broker())
-    with pytest.raises(OtherInstallation, match="whose broker is amqp://former"):
-        await broker.claim_for(Claim(OURS, elsewhere="amqp://former"))
-    assert await (await opened(make_broker())).mark() is None
-
-
 async def test_taking_over_replaces_the_mark_of_a_broker(make_broker: Make, opened: Any) -> None:
     first, second = await opened(make_broker()), await opened(make_broker())
-    await first.claim_for(Claim(OURS))
+    await first.claim_for(OURS)
     await second.take_over(THEIRS)
     assert await second.mark() == THEIRS
-    await second.claim_for(Claim(THEIRS))
+    await second.claim_for(THEIRS)
 
 
 async def test_brokers_that_are_claimed_at_once_have_one_mark(make_broker: Make, opened: Any) -> None:
     brokers = [await opened(make_broker()) for _ in range(4)]
     marks = [Mark(f"{number}" * 16, "staging") for number in range(1, 5)]
-    claims = [broker.claim_for(Claim(mark)) for broker, mark in zip(brokers, marks, strict=True)]
+    claims = [broker.claim_for(mark) for broker, mark in zip(brokers, marks, strict=True)]
     results = await asyncio.gather(*claims, return_exceptions=True)
     assert [result for result in results if result is not None and not isinstance(result, OtherInstallation)] == []
     assert results.count(None) == 1
@@ -132,10 +125,10 @@ async def test_a_longest_namespace_still_tells_whose_broker_it_is(rabbitmq_url: 
     """RabbitMQ cuts a refusal off at 255 bytes; the mark stands before that where no vhost is called at length."""
     names = Namespace("n" * 30)
     broker = await opened(KombuBroker(rabbitmq_url, exchange="e", clock=Clock(), namespace=names))
-    await broker.claim_for(Claim(Mark(OURS.id, names.name)))
+    await broker.claim_for(Mark(OURS.id, names.name))
     assert await broker.mark() == Mark(OURS.id, names.name)
     with pytest.raises(OtherInstallation, match="belongs to another installation"):
-        await broker.claim_for(Claim(Mark(THEIRS.id, names.name)))
+        await broker.claim_for(Mark(THEIRS.id, names.name))
 
 
 async def test_a_user_without_the_right_to_mark_publishes_anyway(rabbitmq_server: Any, opened: Any) -> None:
@@ -144,7 +137,7 @@ async def test_a_user_without_the_right_to_mark_publishes_anyway(rabbitmq_server
     url = f"amqp://unmarked:pass@127.0.0.1:{rabbitmq_server.port}//"
     broker = await opened(KombuBroker(url, exchange=NAMES.exchange, clock=Clock(), namespace=NAMES))
     try:
-        await broker.claim_for(Claim(OURS))
+        await broker.claim_for(OURS)
         await broker.declare("bridge-staging.sink.crm", ["#"])
         assert await broker.publish([entry(1)]) == 0
         assert await broker.mark() is None
@@ -161,7 +154,7 @@ async def test_a_mark_that_appears_later_refuses_the_next_connection(
     make_broker: Make, broker_url: str, opened: Any, tmp_path: Path
 ) -> None:
     broker = await opened(make_broker())
-    await broker.claim_for(Claim(OURS))
+    await broker.claim_for(OURS)
     other = await opened(make_broker())
     await other.take_over(THEIRS)
     for _ in range(2):
@@ -185,7 +178,7 @@ async def test_a_broker_that_was_made_anew_gets_the_mark_again(
     make_broker: Make, broker_url: str, opened: Any, tmp_path: Path
 ) -> None:
     broker = await opened(make_broker())
-    await broker.claim_for(Claim(OURS))
+    await broker.claim_for(OURS)
     await cut(broker)
     forget(broker_url, tmp_path)
     await broker.ping()
@@ -322,7 +315,7 @@ async def test_replicas_that_start_together_agree(make_store: Make, make_broker:
 
 async def test_a_lost_store_is_refused_until_the_takeover(make_store: Make, make_broker: Make, opened: Any) -> None:
     broker = await opened(make_broker())
-    await broker.claim_for(Claim(THEIRS))
+    await broker.claim_for(THEIRS)
     store = await opened(make_store())
     with pytest.raises(OtherInstallation):
         (await KeptInstallation.read(store)).check_broker(broker.place, await broker.mark())
@@ -334,7 +327,7 @@ async def test_a_lost_store_is_refused_until_the_takeover(make_store: Make, make
     assert mark == await store.mark(), "replicas that run go on with the mark of the store"
     await start(store, ours)
     with pytest.raises(BridgeError):
-        await (await opened(make_broker())).claim_for(Claim(THEIRS))
+        await (await opened(make_broker())).claim_for(THEIRS)
 
 
 async def test_a_file_of_another_namespace_is_refused(tmp_path: Path, opened: Any) -> None:

@@ -19,9 +19,11 @@ from amqp.method_framing import frame_handler
 
 from bridge.adapters import message, taps
 from bridge.adapters.kombu.amqp_codec import DeliverDecoder
+from bridge.adapters.kombu.amqp_exchange import use_exchange
 from bridge.adapters.kombu.amqp_mark import AmqpMark
 from bridge.adapters.kombu.amqp_publisher import AmqpPublisher
 from bridge.adapters.kombu.amqp_read_ahead import ReadAheadBuffer
+from bridge.adapters.kombu.amqp_rights import check_rights
 from bridge.adapters.kombu.connection import next_serial
 from bridge.adapters.kombu.url import BrokerAddress
 from bridge.concurrency.thread_worker import wait_readable
@@ -47,7 +49,7 @@ _NO_PROPERTIES = b"\0\0"
 class AmqpConnection:
     """`KombuConnection` to RabbitMQ.
 
-    `differing_queues` are the queues that are known to be of another type; the connection adds to it.
+    `differing` names the queues and the exchange that are known to be made in another way; the connection adds to it.
     """
 
     def __init__(
@@ -59,13 +61,14 @@ class AmqpConnection:
         *,
         confirm_within: float,
         answer_within: float,
-        differing_queues: set[str],
+        differing: set[str],
     ) -> None:
         self._exchange = exchange
         self._namespace = namespace
         self._clock = clock
         self._confirm_within = confirm_within
-        self._differing_queues = differing_queues
+        self._differing = differing
+        self._label = address.label
         self._publisher: AmqpPublisher | None = None
         self._decoder: DeliverDecoder | None = None
         self._blocked = False
@@ -90,10 +93,18 @@ class AmqpConnection:
             self._ahead = ReadAheadBuffer(self._transport)
             self._channel = self._open_channel()
             self._mark = AmqpMark(self._channel, namespace)
-            self._channel.exchange_declare(exchange=exchange, type="topic", durable=True, auto_delete=False)
         except BaseException:
             self._connection.collect()
             raise
+
+    def prepare(self) -> None:
+        """Make the exchange, or use the one that is there."""
+        use_exchange(self._channel, self._exchange, self._differing)
+
+    def check_rights(self, queues: Sequence[str]) -> None:
+        """Try each right without any effect."""
+        check_rights(self._channel, self._label, self._exchange, queues, self._differing)
+        self._mark.check_rights(self._label)
 
     # the installation
 
@@ -101,9 +112,9 @@ class AmqpConnection:
         """Return the installation whose mark the virtual host has; None if it has none."""
         return self._mark.read()
 
-    def marked(self, mark: Mark, *, create: bool) -> Mark | None:
-        """Return the mark that the virtual host has; with `create`, one without any gets `mark`."""
-        return self._mark.give(mark, create=create)
+    def marked(self, mark: Mark) -> Mark:
+        """Return the mark that the virtual host has; one without any gets `mark`."""
+        return self._mark.give(mark)
 
     def take_over(self, mark: Mark) -> None:
         """Give the virtual host this mark instead of its own."""
@@ -119,8 +130,8 @@ class AmqpConnection:
             )
         except amqp.exceptions.PreconditionFailed:  # RabbitMQ closed the channel; py-amqp has opened it again
             self._channel.queue_declare(queue=queue, passive=True)
-            if queue not in self._differing_queues:
-                self._differing_queues.add(queue)
+            if queue not in self._differing:
+                self._differing.add(queue)
                 log.info("broker.queue_differs", queue=queue, consequence="used as it was made, not as a quorum queue")
         for topic in topics:
             self._channel.queue_bind(queue=queue, exchange=self._exchange, routing_key=topic)

@@ -12,11 +12,13 @@ from typing import Any
 import amqp
 import structlog
 
+from bridge.adapters.kombu.amqp_rights import check_mark_rights
 from bridge.domain.installation import UNKNOWN, Mark
 from bridge.domain.namespace import Namespace
 
 log = structlog.get_logger()
 
+_NO_ID = "0" * 16
 _ARGUMENT = "alternate-exchange"
 _CURRENT = re.compile(r"current is .*?'(?:[a-z0-9_-]+\.)?([0-9a-f]+)'")
 """What of a refusal names the mark that is there; it is cut off at 255 bytes."""
@@ -31,23 +33,23 @@ class AmqpMark:
         self._exchange = f"{namespace.stem}.installation"
 
     def read(self) -> Mark | None:
-        """Return the mark; None if there is none."""
+        """Return the mark; None if there is none, or if the user may not ask for it."""
         if not self._exists():
             return None
         try:
             self._declare({})
         except amqp.exceptions.PreconditionFailed as error:
             return self._named_by(error)
+        except amqp.exceptions.AccessRefused:
+            return None
         return Mark(UNKNOWN, self._namespace.name)  # somebody else's exchange, without any alternate one
 
-    def give(self, mark: Mark, *, create: bool) -> Mark | None:
-        """Return the mark that the virtual host has; with `create`, one without any gets `mark`, in one round trip.
+    def give(self, mark: Mark) -> Mark:
+        """Return the mark that the virtual host has; one without any gets `mark`, in one round trip.
 
         A user who may not make the exchange uses the broker all the same.
         """
         try:
-            if not create and not self._exists():
-                return None
             self._declare({_ARGUMENT: f"{self._namespace.stem}.{mark.id}"})
         except amqp.exceptions.PreconditionFailed as error:
             return self._named_by(error)
@@ -64,6 +66,10 @@ class AmqpMark:
         """Give the virtual host this mark instead of its own."""
         self._channel.exchange_delete(exchange=self._exchange)
         self._declare({_ARGUMENT: f"{self._namespace.stem}.{mark.id}"})
+
+    def check_rights(self, label: str) -> None:
+        """Raise `MissingRight` that names each right on the mark that the user lacks; makes nothing."""
+        check_mark_rights(self._channel, label, self._exchange, f"{self._namespace.stem}.{_NO_ID}")
 
     def _exists(self) -> bool:
         try:

@@ -6,6 +6,9 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import redis
 
 from bridge.adapters import taps
 from bridge.adapters.kombu.amqp import AmqpConnection
@@ -15,13 +18,15 @@ from bridge.adapters.kombu.redis import RedisConnection
 from bridge.adapters.kombu.subscription import Subscription
 from bridge.adapters.kombu.url import BrokerAddress, parse_broker_url
 from bridge.adapters.kombu.virtual import VirtualConnection
+from bridge.adapters.redis_greeting import greeting
 from bridge.domain.clock import Clock
-from bridge.domain.errors import Unavailable
+from bridge.domain.errors import OtherInstallation, Unavailable
 from bridge.domain.event import JournalEntry
-from bridge.domain.installation import Claim, Mark
+from bridge.domain.installation import Mark, check_broker
 from bridge.domain.namespace import DEFAULT, Namespace
 from bridge.protocols.broker import Inbox
 
+T = TypeVar("T")
 _EXTRA_SECONDS = 10.0
 """A call that takes this much longer than its own time limits is ended from outside."""
 
@@ -54,9 +59,9 @@ class KombuBroker:
         self._confirm_timeout = confirm_timeout
         self._answer_timeout = answer_timeout
         self._lease = lease
-        self._claim: Claim | None = None
+        self._own: Mark | None = None
         self._declared: dict[str, tuple[str, ...]] = {}
-        self._differing_queues: set[str] = set()
+        self._differing: set[str] = set()
         self._free_consumers: dict[str, list[str]] = {}
         self._within = confirm_timeout + answer_timeout + _EXTRA_SECONDS
         self._label = self._addresses[0].label
@@ -76,17 +81,17 @@ class KombuBroker:
         return ";".join(address.place for address in self._addresses)
 
     async def mark(self) -> Mark | None:
-        """Return the installation whose mark the broker has; None if it has none, or can have none."""
-        return await self._publisher.call(lambda connection: connection.mark(), within=self._within)
+        """Return the installation whose mark the broker has; None if it has none, or can have none. Makes nothing."""
+        return await self._on_bare_connection(lambda connection: connection.mark())
 
-    async def claim_for(self, claim: Claim) -> None:
+    async def claim_for(self, mark: Mark) -> None:
         """Use the broker for one installation only, also after each reconnect; raises `OtherInstallation`."""
-        self._claim = claim
+        self._own = mark
         await self._publisher.call(self._check, within=self._within)
 
     async def take_over(self, mark: Mark) -> None:
         """Give the broker this mark instead of its own."""
-        self._claim = None
+        self._own = None
         await self._publisher.call(lambda connection: connection.take_over(mark), within=self._within)
 
     def sink_queue(self, sink: str) -> str:
@@ -154,29 +159,66 @@ class KombuBroker:
             finally:
                 self._threads.discard(thread)
 
+    async def check_rights(self, queues: Sequence[str]) -> None:
+        """Try each right on a connection of its own, which makes neither the exchange nor a queue."""
+        await self._on_bare_connection(lambda connection: connection.check_rights(queues))
+
+    async def _on_bare_connection(self, job: Callable[[KombuConnection], T]) -> T:
+        """Do `job` on a connection of its own that makes nothing."""
+        thread = ConnectionThread("bridge-check", self._label, self._connect_bare)
+        self._threads.add(thread)
+        try:
+            return await thread.call(job, within=self._within)
+        finally:
+            try:
+                await thread.worker.close()
+            finally:
+                self._threads.discard(thread)
+
     def _connect(self) -> KombuConnection:
-        """Connect to the first address that answers, and declare again what was declared; called in a thread."""
+        """Connect to a broker that is ours, make the exchange, and declare again; called in a thread."""
+        connection = self._connect_first(self._prepare)
+        try:
+            for queue, topics in tuple(self._declared.items()):
+                connection.declare(queue, topics)
+        except BaseException:
+            connection.drop()
+            raise
+        return connection
+
+    def _connect_bare(self) -> KombuConnection:
+        """Connect, and make nothing; called in a thread."""
+        return self._connect_first(lambda _: None)
+
+    def _connect_first(self, begin: Callable[[KombuConnection], None]) -> KombuConnection:
+        """Connect to the first address that answers, and lets the connection begin."""
         failure: Exception | None = None
         for address in self._addresses:
             try:
-                connection = self._connection_to(address)
+                return self._begun(self._connection_to(address), begin)
+            except OtherInstallation:
+                raise
             except Exception as error:  # noqa: BLE001 - the next address may answer, after any error
                 failure = error
-                continue
-            try:
-                self._check(connection)
-                for queue, topics in tuple(self._declared.items()):
-                    connection.declare(queue, topics)
-            except BaseException:
-                connection.drop()
-                raise
-            return connection
         raise failure or Unavailable("the broker's URL is empty")
 
     def _check(self, connection: KombuConnection) -> None:
         """Raise `OtherInstallation` if the broker is another installation's."""
-        if (claim := self._claim) is not None:
-            claim.check(self.place, connection.marked(claim.mark, create=claim.makes_mark))
+        if (own := self._own) is not None:
+            check_broker(self.place, connection.marked(own), own)
+
+    def _prepare(self, connection: KombuConnection) -> None:
+        self._check(connection)
+        connection.prepare()
+
+    @staticmethod
+    def _begun(connection: KombuConnection, begin: Callable[[KombuConnection], None]) -> KombuConnection:
+        try:
+            begin(connection)
+        except BaseException:
+            connection.drop()
+            raise
+        return connection
 
     def _connection_to(self, address: BrokerAddress) -> KombuConnection:
         match address.family:
@@ -188,15 +230,24 @@ class KombuBroker:
                     self._clock,
                     confirm_within=self._confirm_timeout,
                     answer_within=self._answer_timeout,
-                    differing_queues=self._differing_queues,
+                    differing=self._differing,
                 )
             case "redis":
-                return RedisConnection(
-                    address,
-                    self._exchange,
-                    self._namespace,
-                    self._clock,
-                    lease=self._lease,
-                    answer_within=self._answer_timeout,
-                )
+                return self._redis_connection_to(address)
         return VirtualConnection(address, self._exchange, self._namespace)
+
+    def _redis_connection_to(self, address: BrokerAddress) -> RedisConnection:
+        try:
+            return RedisConnection(
+                address,
+                self._exchange,
+                self._namespace,
+                self._clock,
+                lease=self._lease,
+                answer_within=self._answer_timeout,
+            )
+        except redis.ConnectionError as error:
+            said = greeting(*address.endpoint) if address.endpoint else None
+            if said is None:
+                raise
+            raise redis.ConnectionError(said) from error

@@ -24,10 +24,12 @@ class KombuConnection(Protocol):
     Construction connects. Library errors come out as they are; after any of them the connection has to be dropped.
     """
 
+    def prepare(self) -> None: ...  # noqa: D102 - makes the exchange, which a check of rights must not
+    def check_rights(self, queues: Sequence[str]) -> None: ...  # noqa: D102 - as Broker says
     def mark(self) -> Mark | None: ...  # noqa: D102 - as Broker says
 
-    def marked(self, mark: Mark, *, create: bool) -> Mark | None:
-        """Return the mark that the broker has; with `create`, one without any gets `mark`.
+    def marked(self, mark: Mark) -> Mark:
+        """Return the mark that the broker has; one without any gets `mark`.
 
         A broker that cannot have a mark passes for one that has this one.
         """

@@ -19,7 +19,6 @@ from bridge.adapters.kombu import redis_mark
 from bridge.adapters.kombu.connection import next_serial
 from bridge.adapters.kombu.redis_layout import (
     Routes,
-    add_missing,
     envelopes_by_queue,
     queue_of,
     received_from,
@@ -27,6 +26,8 @@ from bridge.adapters.kombu.redis_layout import (
     waiting_in,
 )
 from bridge.adapters.kombu.redis_limits import over_limit, parts
+from bridge.adapters.kombu.redis_rights import check_rights
+from bridge.adapters.kombu.redis_scripts import add_missing, run_script
 from bridge.adapters.kombu.redis_wait import RedisWait
 from bridge.adapters.kombu.url import CONNECT_SECONDS, BrokerAddress
 from bridge.concurrency.thread_worker import wait_readable
@@ -65,6 +66,7 @@ class RedisConnection:
         self._namespace = namespace
         self._clock = clock
         self._lease = lease
+        self._label = address.label
         self._serial = next_serial()
         self._owner = ""
         self._queue: str | None = None
@@ -82,14 +84,11 @@ class RedisConnection:
         try:
             self._transport.establish_connection()
             self._channel = self._transport.create_channel(self._transport)
-            self._channel.exchange_declare(exchange=exchange, type="topic", durable=True)
             self._redis = redis.Redis(connection_pool=self._channel.pool)
             self._prefix = self._channel.global_keyprefix
             self._mark_key = self._key(f"{namespace.stem}.installation")
             self._bindings = self._key(self._channel.keyprefix_queue % exchange)
             self._permanent = self._key(self._channel.keyprefix_binding_permanent % exchange)
-            self._claim = self._redis.register_script(_CLAIM.text)
-            self._leave = self._redis.register_script(_LEAVE.text)
             self._next_message = RedisWait(
                 self._redis, clock, retry_seconds=self._retry_seconds, answer_within=answer_within
             )
@@ -97,15 +96,24 @@ class RedisConnection:
             self.drop()
             raise
 
+    def prepare(self) -> None:
+        """Make the exchange, which kombu keeps in memory alone."""
+        self._channel.exchange_declare(exchange=self._exchange, type="topic", durable=True)
+
+    def check_rights(self, queues: Sequence[str]) -> None:
+        """Have what is needed queued and thrown away."""
+        consumed = [key for queue in queues for key in (*self._lists(queue), *self._consumer_keys(queue, "check"))]
+        check_rights(self._redis, self._label, [self._bindings, self._permanent, self._mark_key], consumed)
+
     # the installation
 
     def mark(self) -> Mark | None:
         """Return the installation whose mark Redis has; None if it has none."""
         return redis_mark.read(self._redis, self._mark_key)
 
-    def marked(self, mark: Mark, *, create: bool) -> Mark | None:
-        """Return the mark that Redis has; with `create`, one without any gets `mark`."""
-        return redis_mark.give(self._redis, self._mark_key, mark) if create else self.mark()
+    def marked(self, mark: Mark) -> Mark:
+        """Return the mark that Redis has; one without any gets `mark`."""
+        return redis_mark.give(self._redis, self._mark_key, mark)
 
     def take_over(self, mark: Mark) -> None:
         """Give Redis this mark instead of its own."""
@@ -229,7 +237,7 @@ class RedisConnection:
 
     def _requeue(self, queue: str) -> None:
         keys = self._consumer_keys(queue, self._owner)
-        self._leave(keys=[*keys, self._key(queue)], args=[self._owner])
+        run_script(self._redis, _LEAVE, [*keys, self._key(queue)], [self._owner])
 
     def tap(self, topics: Sequence[str], prefetch: int) -> None:
         """Claim what is published from now on, by a queue that lives as long as this consumer keeps it alive."""
@@ -279,9 +287,11 @@ class RedisConnection:
         consumers, unacked, arriving = self._consumer_keys(queue, self._owner)
         lists = self._lists(queue)
         self._renew_tap(queue)
-        returned, payloads = self._claim(
-            keys=[consumers, unacked, arriving, *lists],
-            args=[
+        returned, payloads = run_script(
+            self._redis,
+            _CLAIM,
+            [consumers, unacked, arriving, *lists],
+            [
                 self._owner,
                 self._lease_ms,
                 self._prefetch - len(self._unacked),

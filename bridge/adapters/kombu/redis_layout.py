@@ -7,7 +7,7 @@ import json
 import re
 import uuid
 from base64 import b64decode, b64encode
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from bridge.adapters import message
@@ -95,22 +95,6 @@ def envelopes_by_queue(
             # A tag of its own for each copy: kombu's consumers keep what is unacknowledged by tag, for all queues.
             envelopes.setdefault(name, []).append(f'{front}"{stem}-{next(number)}"}}}}')
     return envelopes, unroutable
-
-
-def add_missing(client: Any, members: Collection[str], *sets: str) -> None:
-    """Add members to sets. Looked for first: a server without memory refuses to add even what is there.
-
-    It refuses transactions, too; if only one of the sets was added to, the next call adds to the other.
-    """
-    if not members:
-        return
-    with client.pipeline(transaction=False) as pipe:
-        for key in sets:
-            pipe.smismember(key, list(members))
-        for key, present in zip(sets, pipe.execute(), strict=True):
-            if not all(present):
-                pipe.sadd(key, *members)
-        pipe.execute()
 
 
 def waiting_in(client: Any, lists: Iterable[str]) -> int:

@@ -12,7 +12,7 @@ def read(client: Any, key: str) -> Mark | None:
     return _parse(client.get(key))
 
 
-def give(client: Any, key: str, mark: Mark) -> Mark | None:
+def give(client: Any, key: str, mark: Mark) -> Mark:
     """Give Redis this mark if it has none; return the one that it has. Costs one round trip."""
     with client.pipeline(transaction=False) as pipe:
         pipe.set(key, str(mark), nx=True)
@@ -23,7 +23,7 @@ def give(client: Any, key: str, mark: Mark) -> Mark | None:
         raise value
     if value is None and isinstance(written, Exception):
         raise written
-    return _parse(value)
+    return _parse(value) or mark
 
 
 def _parse(value: bytes | str | None) -> Mark | None:

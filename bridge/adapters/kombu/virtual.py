@@ -38,15 +38,20 @@ class VirtualConnection:
         self._transport = address.connection().transport
         self._transport.establish_connection()
         self._channel = self._transport.create_channel(self._transport)
-        self._channel.exchange_declare(exchange=exchange, type="topic", durable=True)
+
+    def prepare(self) -> None:
+        """Make the exchange."""
+        self._channel.exchange_declare(exchange=self._exchange, type="topic", durable=True)
+
+    def check_rights(self, _queues: Sequence[str]) -> None:
+        """Return; these transports cannot be asked without leaving something behind."""
 
     def mark(self) -> Mark | None:
         """Return None: these transports keep nothing but queues."""
         return None
 
-    def marked(self, mark: Mark, *, create: bool) -> Mark | None:
+    def marked(self, mark: Mark) -> Mark:
         """Return the mark as it is: nothing tells whose broker it is."""
-        del create
         return mark
 
     def take_over(self, mark: Mark) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import structlog
 
 from bridge.adapters.redis.client import RedisClient, describe
@@ -9,6 +11,7 @@ from bridge.adapters.redis.deliveries import RedisDeliveries
 from bridge.adapters.redis.keys import Keys
 from bridge.adapters.redis.ledger import RedisLedger
 from bridge.adapters.redis.mark import RedisMark
+from bridge.adapters.redis.rights import check_rights
 from bridge.domain.clock import Clock
 from bridge.domain.errors import Unavailable
 from bridge.domain.installation import Mark
@@ -86,6 +89,10 @@ class RedisStore(RedisLedger, RedisDeliveries):
         """Return if the store answers, can be written to and is ours; one that was emptied gets its mark again."""
         await RedisLedger.ping(self)
         await self._mark.check()
+
+    async def check_rights(self, sources: Collection[str], sinks: Collection[str]) -> None:
+        """Try what the service does with these; nothing is executed, nothing is left behind."""
+        await check_rights(self._link, self._keys, sources, sinks)
 
     async def close(self) -> None:
         """Give back connections."""

@@ -27,7 +27,7 @@ from bridge.concurrency.thread_worker import ThreadWorker, wait_readable
 from bridge.domain.clock import Clock
 from bridge.domain.errors import BridgeError, OtherInstallation, Unavailable
 from bridge.domain.event import JournalEntry
-from bridge.domain.installation import Claim, Mark
+from bridge.domain.installation import Mark, check_broker
 from bridge.domain.namespace import DEFAULT, Namespace
 from bridge.protocols.broker import Inbox
 
@@ -50,7 +50,7 @@ class SqliteBroker:
         self._clock = clock
         self._lease = lease
         self._file: BrokerFile | None = None
-        self._claim: Claim | None = None
+        self._own: Mark | None = None
         self._subscriptions: set[SqliteSubscription] = set()
         self._renewed = 0.0
         self._worker = ThreadWorker(
@@ -74,14 +74,14 @@ class SqliteBroker:
         """Return the installation whose mark the file has; None if it has none."""
         return await self.call(_mark)
 
-    async def claim_for(self, claim: Claim) -> None:
+    async def claim_for(self, mark: Mark) -> None:
         """Use the file for one installation only, also when it is opened anew; raises `OtherInstallation`."""
-        self._claim = claim
+        self._own = mark
         await self.call(self._check)
 
     async def take_over(self, mark: Mark) -> None:
         """Give the file this mark instead of its own."""
-        self._claim = None
+        self._own = None
         await self.call(lambda file: set_mark(file.durable, str(mark), replace=True))
 
     def sink_queue(self, sink: str) -> str:
@@ -123,6 +123,10 @@ class SqliteBroker:
     async def ping(self) -> None:
         """Return if the file can be written to."""
         await self.call(lambda file: check_writable(file.lax))
+
+    async def check_rights(self, _queues: Sequence[str]) -> None:
+        """Try whether the file can be written to: there are no other rights."""
+        await self.ping()
 
     # shared with subscriptions
 
@@ -184,12 +188,12 @@ class SqliteBroker:
         return file
 
     def _check(self, file: BrokerFile) -> None:
-        """Raise `OtherInstallation` if the file has another mark; one without any gets that of the claim."""
-        if self._claim is None:
+        """Raise `OtherInstallation` if the file has another mark; one without any gets ours."""
+        if self._own is None:
             return
-        if mark_of(file.durable) is None and self._claim.makes_mark:
-            set_mark(file.durable, str(self._claim.mark), replace=False)
-        self._claim.check(self.place, _mark(file))
+        if mark_of(file.durable) is None:
+            set_mark(file.durable, str(self._own), replace=False)
+        check_broker(self.place, _mark(file), self._own)
 
     def _renew(self) -> None:
         """Prolong the leases of this process's consumers, whatever the event loop is busy with."""

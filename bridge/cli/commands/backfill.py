@@ -12,10 +12,11 @@ from typing import Any
 import click
 
 from bridge.cli.support.options import MOMENT, Command, Exit, config_option, json_option
-from bridge.cli.support.output import print_json
+from bridge.cli.support.output import print_json, print_line, progress_console
 from bridge.cli.support.provider_access import quota_limited_source
 from bridge.cli.support.running import load_assembly, run
 from bridge.domain.times import rfc3339, truncate_to_millis
+from bridge.domain.visible_text import visible
 from bridge.ingest.backfill import Backfill, BackfillProgress
 from bridge.ingest.intake import Intake
 from bridge.protocols.store import Store
@@ -82,7 +83,7 @@ def backfill(
     try:
         filled, published = run(_backfill(parts, source, span, wanted, restart=restart))
     except KeyboardInterrupt:
-        click.echo("bridge: what was read is kept; the same command goes on from there within a day", err=True)
+        print_line("bridge: what was read is kept; the same command goes on from there within a day", err=True)
         raise
     _print(source, filled, as_json=as_json, published=published)
     return Exit.FAILED if filled.problems else Exit.DONE
@@ -113,15 +114,15 @@ def _print(source: str, filled: BackfillProgress, *, as_json: bool, published: b
         })  # fmt: skip
     else:
         events = f"{filled.events:,} new {'event' if filled.events == 1 else 'events'}"
-        click.echo(f"{source}: {filled.observed:,} looked at, {events}")
+        print_line(f"{source}: {filled.observed:,} looked at, {events}")
         if filled.yielded:
-            click.echo(f"{filled.yielded:,} changes were left to the service, which has seen the same resources move")
+            print_line(f"{filled.yielded:,} changes were left to the service, which has seen the same resources move")
     for problem in filled.problems[:_PROBLEMS_SHOWN]:
-        click.echo(f"bridge: {problem}", err=True)
+        print_line(f"bridge: {problem}", err=True)
     if len(filled.problems) > _PROBLEMS_SHOWN:
-        click.echo(f"bridge: and {len(filled.problems) - _PROBLEMS_SHOWN} more such problems", err=True)
+        print_line(f"bridge: and {len(filled.problems) - _PROBLEMS_SHOWN} more such problems", err=True)
     if filled.events and not published:
-        click.echo("bridge: no service relays now; the events wait in the journal until `bridge run`", err=True)
+        print_line("bridge: no service relays now; the events wait in the journal until `bridge run`", err=True)
 
 
 async def _backfill(
@@ -161,16 +162,15 @@ def _progress(monotonic: Callable[[], float]) -> Iterator[Callable[[BackfillProg
     if not sys.stderr.isatty():
         yield _Lines(monotonic).print_progress
         return
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=progress_console(), transient=True) as progress:
         task = progress.add_task("", total=1.0)
 
         def print_progress(state: BackfillProgress) -> None:
             total = (state.end - state.start).total_seconds()
-            progress.update(task, total=total, completed=state.covered, description=_said(state))
+            progress.update(task, total=total, completed=state.covered, description=visible(_said(state)))
 
         yield print_progress
 
@@ -189,7 +189,7 @@ class _Lines:
         now = self._monotonic()
         news = state.step != self._step or state.waits != self._waits
         if news or now - self._reporter >= _LINE_EVERY_SECONDS:
-            click.echo(_said(state), err=True)
+            print_line(_said(state), err=True)
             self._reporter, self._step, self._waits = now, state.step, state.waits
 
 

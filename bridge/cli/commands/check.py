@@ -7,22 +7,34 @@ from collections.abc import Awaitable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
 from bridge.cli.support.options import Command, Exit, config_option, json_option
-from bridge.cli.support.output import print_json, print_table
+from bridge.cli.support.output import print_json, print_line, print_table
 from bridge.cli.support.running import load_assembly, run
-from bridge.domain.errors import AccessRefused, BridgeError, ConfigError, OtherInstallation, Transient, Unauthorized
+from bridge.domain.errors import (
+    AccessRefused,
+    BridgeError,
+    ConfigError,
+    MissingRight,
+    OtherInstallation,
+    Transient,
+    Unauthorized,
+)
 from bridge.ingest.account import check_account
+from bridge.protocols.deliveries import RELAY_SINK
 from bridge.protocols.sink import Sink
 from bridge.protocols.source import Source
 from bridge.runtime.assembly import Assembly
 from bridge.runtime.installation import KeptInstallation
+from bridge.runtime.sink_runner import INTERNAL_JOURNAL
 
 _TIMEOUT_SECONDS = 20.0
 _YEAR_SECONDS = 365
+LACKS = "lacks a right"
+"""The state of a store or broker that knows us and does not let us do all that the service does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +43,17 @@ class Finding:
 
     part: str
     state: str
-    """`ok`, `unreachable`, `refused`, or `foreign`: it is another installation's."""
+    """`ok`, `warning`, `unreachable`, `lacks a right`, `refused`, or `foreign`: it is another installation's."""
     said: str
     requests_per_day: float | None = None
+
+
+class _Answer(NamedTuple):
+    """What a part said when it was asked."""
+
+    summary: str
+    requests_per_day: float | None = None
+    warning: str | None = None
 
 
 @click.command(
@@ -46,17 +66,20 @@ class Finding:
 )
 @config_option
 @click.option("--offline", is_flag=True, help="Check the file alone.")
+@click.option("--strict", is_flag=True, help="Exit with 1 if there is a warning.")
 @json_option
-def check(config_file: Path, *, offline: bool, as_json: bool) -> Exit:
+def check(config_file: Path, *, offline: bool, strict: bool, as_json: bool) -> Exit:
     """Check a configuration, then everything it names, without sending any event.
 
-    Problems of the file are printed on stderr with file, line and key (exit code 3). Then the store and the broker are
-    asked for an answer, each source for one cheap question and whether the store's cursor is of its account, and each
-    sink whether it can be reached. The exit code is 3 if the store or the broker belongs to another installation, 4 if
-    any of them is unreachable, 1 if any refuses us.
+    Problems of the file are printed on stderr with file, line and key (exit code 3). Then each right that the service
+    needs is tried at the store and the broker, which leaves nothing behind. Each source is asked one cheap question,
+    and whether the store's cursor is of its account. Each sink is asked whether it can be reached. The exit code is 3
+    if the store or the broker belongs to another installation, 4 if any of them is unreachable or does not give a
+    right, 1 if any refuses us. A yearly allowance that is too small is a warning: with --strict the exit code is 1.
     """
     try:
         parts = load_assembly(config_file)
+        parts.check_addresses()
         sources, sinks = parts.sources(), parts.sinks()
     except ConfigError as error:
         if as_json:
@@ -65,7 +88,7 @@ def check(config_file: Path, *, offline: bool, as_json: bool) -> Exit:
             )
         raise
     findings = [] if offline else run(_ask(parts, sources, sinks))
-    worst = _exit(findings)
+    worst = _exit(findings, strict=strict)
     if as_json:
         rows = [_plain(finding) for finding in findings]
         print_json({"file": str(config_file), "ok": worst is Exit.DONE, "problems": [], "parts": rows})
@@ -88,7 +111,7 @@ def _plain(finding: Finding) -> dict[str, Any]:
 
 def _print(file: Path, parts: Assembly, findings: list[Finding]) -> None:
     config = parts.config
-    click.echo(f"{file}: ok: sources {_names(config.sources)}; sinks {_names(config.sinks)}")
+    print_line(f"{file}: ok: sources {_names(config.sources)}; sinks {_names(config.sinks)}")
     if findings:
         rows = [
             (finding.part, finding.state, _count(finding, 1), _count(finding, _YEAR_SECONDS), finding.said)
@@ -105,13 +128,13 @@ def _count(finding: Finding, days: int) -> str | None:
     return None if finding.requests_per_day is None else f"{round(finding.requests_per_day * days):,}"
 
 
-def _exit(findings: list[Finding]) -> Exit:
+def _exit(findings: list[Finding], *, strict: bool) -> Exit:
     states = {finding.state for finding in findings}
     if "foreign" in states:
         return Exit.CONFIG
-    if "unreachable" in states:
+    if states & {"unreachable", LACKS}:
         return Exit.UNREACHABLE
-    return Exit.FAILED if "refused" in states else Exit.DONE
+    return Exit.FAILED if "refused" in states or (strict and "warning" in states) else Exit.DONE
 
 
 async def _ask(parts: Assembly, sources: dict[str, Source], sinks: dict[str, Sink]) -> list[Finding]:
@@ -124,34 +147,45 @@ async def _ask(parts: Assembly, sources: dict[str, Source], sinks: dict[str, Sin
     )
 
 
-async def _finding(part: str, asked: Awaitable[tuple[str, float | None]]) -> Finding:
+async def _finding(part: str, asked: Awaitable[_Answer]) -> Finding:
     try:
-        said, requests = await asyncio.wait_for(asked, _TIMEOUT_SECONDS)
+        probe = await asyncio.wait_for(asked, _TIMEOUT_SECONDS)
     except TimeoutError:
         return Finding(part, "unreachable", f"no answer within {_TIMEOUT_SECONDS:g} s")
-    except OtherInstallation as error:
-        return Finding(part, "foreign", str(error))
     except BridgeError as error:
-        unreachable = isinstance(error, Transient) and not isinstance(error, Unauthorized | AccessRefused)
-        return Finding(part, "unreachable" if unreachable else "refused", str(error))
+        return Finding(part, _state(error), str(error))
     except Exception as error:  # noqa: BLE001 - a plugin's defect is a finding like any other; its text may quote secrets
         return Finding(part, "refused", f"a defect: unexpected {type(error).__name__}")
-    return Finding(part, "ok", said, requests)
+    if probe.warning is not None:
+        return Finding(part, "warning", probe.warning, probe.requests_per_day)
+    return Finding(part, "ok", probe.summary, probe.requests_per_day)
 
 
-async def _store(parts: Assembly) -> tuple[str, None]:
+def _state(error: BridgeError) -> str:
+    match error:
+        case OtherInstallation():
+            return "foreign"
+        case MissingRight():
+            return LACKS
+        case Unauthorized() | AccessRefused():
+            return "refused"
+    return "unreachable" if isinstance(error, Transient) else "refused"
+
+
+async def _store(parts: Assembly) -> _Answer:
     async with parts.opened_store(check=False) as store:
-        await store.ping()
+        sources = [*parts.config.sources, INTERNAL_JOURNAL]
+        await store.check_rights(sources, [*parts.config.sinks, RELAY_SINK])
         KeptInstallation(await store.mark()).check_store(store.place, parts.config.names)
-    return str(parts.config.show()["store"]), None
+    return _Answer(str(parts.config.show()["store"]))
 
 
-async def _broker(parts: Assembly, kept: _Kept | None) -> tuple[str, None]:
+async def _broker(parts: Assembly, kept: _Kept | None) -> _Answer:
     async with parts.opened_broker() as broker:
-        await broker.ping()
+        await broker.check_rights([broker.sink_queue(name) for name in parts.config.sinks])
         if kept is not None:
             kept.installation.check_broker(broker.place, await broker.mark())
-    return str(parts.config.show()["broker"]), None
+    return _Answer(str(parts.config.show()["broker"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,19 +204,19 @@ async def _kept(parts: Assembly, names: Iterable[str]) -> _Kept | None:
     return None
 
 
-async def _source(parts: Assembly, name: str, source: Source, kept: _Kept | None) -> tuple[str, float]:
+async def _source(parts: Assembly, name: str, source: Source, kept: _Kept | None) -> _Answer:
     try:
         probe = await source.probe()
         label, cursor = parts.config.sources[name].account_label, kept.cursors[name] if kept is not None else {}
         await check_account(name, source, label, cursor)
     finally:
         await source.close()
-    return probe.summary, probe.requests_per_day
+    return _Answer(probe.summary, probe.requests_per_day, probe.warning)
 
 
-async def _sink(sink: Sink) -> tuple[str, None]:
+async def _sink(sink: Sink) -> _Answer:
     try:
         await sink.open()
-        return await sink.probe(), None
+        return _Answer(await sink.probe())
     finally:
         await sink.close()

@@ -9,7 +9,7 @@ import yaml
 
 from bridge.cli.support.config_template import starter
 from bridge.cli.support.options import Group, config_option, json_option
-from bridge.cli.support.output import print_json
+from bridge.cli.support.output import print_json, print_line, print_text
 from bridge.cli.support.schemas import config_schema
 from bridge.config import registry
 from bridge.config.loading import load
@@ -37,7 +37,7 @@ def schema() -> None:
     """Print the JSON Schema of the file, with the settings of all installed plugins."""
     document, left_out = config_schema()
     for reason in left_out:
-        click.echo(f"left out: {reason}", err=True)
+        print_line(f"left out: {reason}", err=True)
     print_json(document)
 
 
@@ -55,7 +55,7 @@ def show(config_file: Path, *, as_json: bool) -> None:
     if as_json:
         print_json(shown)
     else:
-        click.echo(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=120), nl=False)
+        print_text(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=120))
 
 
 @config.command(
@@ -78,7 +78,7 @@ def new(sources: tuple[str, ...], sinks: tuple[str, ...]) -> None:
     if not sinks and not sources:
         sinks = _usable("sink")
     sources = sources or _usable("source")
-    click.echo(starter(list(dict.fromkeys(sources)), list(dict.fromkeys(sinks))), nl=False)
+    print_text(starter(list(dict.fromkeys(sources)), list(dict.fromkeys(sinks))))
 
 
 def _known(kind: registry.Kind, name: str) -> None:
@@ -94,7 +94,7 @@ def _usable(kind: registry.Kind) -> tuple[str, ...]:
         try:
             registry.load(kind, name)
         except registry.PluginError as error:
-            click.echo(f"left out: {error}", err=True)
+            print_line(f"left out: {error}", err=True)
         else:
             lines.append(name)
     return tuple(lines)

@@ -13,7 +13,7 @@ import click
 from bridge.cli.support.disabled_sinks import Disabled, disabled
 from bridge.cli.support.journal import find
 from bridge.cli.support.options import Exit, Group, config_option, json_option
-from bridge.cli.support.output import ago, print_json, print_table
+from bridge.cli.support.output import ago, print_json, print_line, print_table, print_text
 from bridge.cli.support.running import load_assembly, run
 from bridge.delivery.masking import apply
 from bridge.domain.errors import Permanent
@@ -66,7 +66,7 @@ def list_(sink: str | None, config_file: Path, limit: int, *, dead: bool, as_jso
     headers = ["sink", "position", "topic", "subject", "state", "tries", "due", "last error"]
     print_table(headers, [_row(row, now) for row in rows])
     for position in gone:
-        click.echo(f"{position.sink}: {position}")
+        print_line(f"{position.sink}: {position}")
     return Exit.DONE
 
 
@@ -92,12 +92,12 @@ def show(sink: str, event: str, config_file: Path, *, as_json: bool) -> Exit:
         return Exit.DONE
     for key in ("sink", "position", "id", "topic", "subject", "state", "reason", "due"):
         if described[key]:
-            click.echo(f"{key + ':':<10} {described[key]}")
+            print_line(f"{key + ':':<10} {described[key]}")
     if gone is not None:
-        click.echo(f"{'note:':<10} {gone}")
+        print_line(f"{'note:':<10} {gone}")
     for number, attempt in enumerate(described["attempts"], 1):
-        click.echo(f"try {number}:     {attempt['at']}  {attempt['kind']}: {attempt['error']}")
-    click.echo(f"event:     {_masked(entry)}")
+        print_line(f"try {number}:     {attempt['at']}  {attempt['kind']}: {attempt['error']}")
+    print_text(f"event:     {_masked(entry)}")
     return Exit.DONE
 
 
@@ -279,7 +279,7 @@ async def _chosen(
         present = [position for position in named if await store.delivery(sink, position) is not None]
         for position in named:
             if position not in present:
-                click.echo(f"bridge: {sink}: {position} neither waits nor is a dead letter", err=True)
+                print_line(f"bridge: {sink}: {position} neither waits nor is a dead letter", err=True)
         return {sink: present}, Exit.DONE if present == named else Exit.FAILED
     positions = {
         name: [delivery.position for delivery in await store.deliveries(name, states=states, limit=_MAX_DELIVERIES)]
@@ -299,7 +299,7 @@ async def _redrive(parts: Assembly, sink: str | None, events: tuple[str, ...], s
             # Deliveries first: a crash in between leaves a disabled sink, which the same command repairs.
             if name != RELAY_SINK:
                 await store.set_status(f"sink/{name}", {"disabled": ""})
-            click.echo(f"{name}: {again} due again{'; the sink is enabled again' if enabled else ''}")
+            print_line(f"{name}: {again} due again{'; the sink is enabled again' if enabled else ''}")
     return code
 
 
@@ -310,9 +310,9 @@ async def _discard(
         chosen, code = await _chosen(parts, store, sink, events, states)
         count = sum(map(len, chosen.values()))
         if ask and count and not click.confirm(f"Discard {count} deliveries without sending them?", err=True):
-            click.echo("nothing was discarded")
+            print_line("nothing was discarded")
             return Exit.FAILED
         for name, positions in chosen.items():
             gone = await store.discard(name, positions) if positions else 0
-            click.echo(f"{name}: {gone} discarded")
+            print_line(f"{name}: {gone} discarded")
     return code

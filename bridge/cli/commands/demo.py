@@ -14,7 +14,7 @@ import click
 
 from bridge.cli.commands.run import stop_on_signals
 from bridge.cli.support.options import Command, Exit, FiniteFloat
-from bridge.cli.support.output import print_table
+from bridge.cli.support.output import Coloured, print_json_line, print_line, print_table, print_text
 from bridge.cli.support.running import run as run_to_end
 
 if TYPE_CHECKING:
@@ -75,8 +75,8 @@ async def _demo(folder: Path, topics: list[str], seconds: float | None, seed: in
         service = Service(build(assembly), assembly.clock)
         if not as_json:
             origin = simulator.urls["govdelivery"]
-            click.echo(
-                f"Simulated providers at {origin}, asked every {_POLL}; embedded store and broker. Ctrl-C ends it.\n"
+            print_text(
+                f"Simulated providers at {origin}, asked every {_POLL}; embedded store and broker. Ctrl-C ends it.\n\n"
             )
         # As `bridge tail` in another process would: the subscription stands before anything is published.
         async with assembly.opened_broker() as broker, broker.tap(topics) as inbox:
@@ -119,11 +119,14 @@ async def _print(inbox: Inbox, counts: Counter[str], *, as_json: bool) -> None:
         received = await inbox.get(_BATCH_EVENTS, 1.0)
         for message in received:
             counts[message.event.topic] += 1
-            click.echo(message.event.body.decode() if as_json else _line(message.event.body, message.event.topic))
+            if as_json:
+                print_json_line(message.event.body)
+            else:
+                print_line(*_line(message.event.body, message.event.topic))
         await inbox.ack(received)
 
 
-def _line(body: bytes, topic: str) -> str:
+def _line(body: bytes, topic: str) -> tuple[str | Coloured, ...]:
     from datetime import datetime
 
     from pydantic_core import from_json
@@ -141,11 +144,11 @@ def _line(body: bytes, topic: str) -> str:
         last4(data["phone"]) if data.get("phone") else "",
         data.get("error") or data.get("reason") or "",
     ]
-    colour = _COLOURS.get(data["status"])
-    return f"{at}  {click.style(f'{topic:<42}', fg=colour)} {event['subject']:<44} {'  '.join(filter(None, parts))}"
+    coloured = Coloured(f"{topic:<42}", _COLOURS.get(data["status"]))
+    return f"{at}  ", coloured, f" {event['subject']:<44} {'  '.join(filter(None, parts))}"
 
 
 def _sum_up(counts: Counter[str]) -> None:
-    click.echo(f"\n{counts.total()} events:")
+    print_text(f"\n{counts.total()} events:")
     print_table(["topic", "events"], [[topic, count] for topic, count in sorted(counts.items())])
-    click.echo("\nNext: bridge config new > bridge.yaml   bridge check -c bridge.yaml   bridge run -c bridge.yaml")
+    print_text("\nNext: bridge config new > bridge.yaml   bridge check -c bridge.yaml   bridge run -c bridge.yaml")

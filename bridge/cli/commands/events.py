@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from bridge.cli.support.options import Group, json_option
-from bridge.cli.support.output import print_json, print_table
+from bridge.cli.support.output import print_json, print_line, print_table
 from bridge.cli.support.schemas import event_schema, event_topics
 from bridge.config import registry
 from bridge.domain.catalogue import INTERNAL_EVENTS
@@ -71,7 +71,7 @@ def catalogue() -> list[type[Event]]:
         try:
             classes |= dict.fromkeys(registry.load_source(name).events)
         except ConfigError as error:
-            click.echo(f"left out: {error}", err=True)
+            print_line(f"left out: {error}", err=True)
     return list(classes | dict.fromkeys(INTERNAL_EVENTS))
 
 

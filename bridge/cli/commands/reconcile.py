@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from bridge.cli.support.options import Command, Exit, config_option, json_option
-from bridge.cli.support.output import print_json, print_table
+from bridge.cli.support.output import print_json, print_line, print_progress_line, print_table
 from bridge.cli.support.provider_access import is_polled, quota_limited_source
 from bridge.cli.support.running import load_assembly, run
 from bridge.delivery.masking import last4
@@ -137,7 +137,7 @@ def _reporter() -> Callable[[str], None]:
     """Return what says on a terminal which group is being read; elsewhere nothing is said."""
     if not sys.stderr.isatty():
         return lambda _: None
-    return lambda group: click.echo(f"\r\x1b[K{mask_path(group)} …\r", err=True, nl=False)
+    return lambda group: print_progress_line(f"{mask_path(group)} …")
 
 
 _PERSONAL = re.compile(r"(?<=/)(?:[^/]*(?:@|%40)[^/]*|(?:\+|%2B)[^/]*|(?<=/messages/)\d{7,})(?=/|$)")
@@ -230,23 +230,23 @@ def _print(report: Report) -> None:
             ]
             for difference in report.differences[:_MAX_ROWS]
         ]
-        click.echo()
+        print_line()
         print_table(["resource", "provider", "ledger", "last event", "sink", "what"], rows)
         if len(report.differences) > _MAX_ROWS:
-            click.echo(f"… and {len(report.differences) - _MAX_ROWS:,} more; --json names them all")
+            print_line(f"… and {len(report.differences) - _MAX_ROWS:,} more; --json names them all")
     if report.sinks:
-        click.echo()
+        print_line()
         _print_sinks(report)
-    click.echo()
+    print_line()
     for line in report.contradictions:
-        click.echo(f"the provider contradicts itself: {line}")
+        print_line(f"the provider contradicts itself: {line}")
     for statistic in report.statistics:
-        click.echo(_statistics_line(statistic))
+        print_line(_statistics_line(statistic))
     for line in report.remarks:
-        click.echo(f"not compared: {line}")
+        print_line(f"not compared: {line}")
     for group, reason in report.failures.items():
-        click.echo(f"failed: {mask_path(group)}: {reason}")
-    click.echo(_verdict(report))
+        print_line(f"failed: {mask_path(group)}: {reason}")
+    print_line(_verdict(report))
 
 
 def _statistics_line(statistics: Statistics) -> str:
@@ -284,7 +284,7 @@ def _rows(label: str, provider: Any, ledger: Any, events: Any) -> list[list[Any]
 
 def _print_sinks(report: Report) -> None:
     journal = report.journal
-    click.echo(f"{journal.events:,} events made, {journal.events - journal.backlog:,} confirmed by the broker")
+    print_line(f"{journal.events:,} events made, {journal.events - journal.backlog:,} confirmed by the broker")
     rows = [
         [name, book.counts.delivered, book.counts.waiting, book.counts.dead, book.counts.discarded, book.unaccounted]
         for name, book in report.sinks.items()

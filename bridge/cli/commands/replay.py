@@ -9,7 +9,7 @@ import click
 
 from bridge.cli.support.journal import event_views
 from bridge.cli.support.options import MOMENT, Command, Exit, config_option, json_option
-from bridge.cli.support.output import print_json
+from bridge.cli.support.output import print_json, print_line
 from bridge.cli.support.running import load_assembly, run
 from bridge.domain import topics as patterns
 from bridge.domain.times import rfc3339
@@ -58,7 +58,7 @@ def replay(
         print_json({"sink": sink, "selected": selected, "replayed": again})
     else:
         rest = f"; {selected - again} still wait or are dead letters, and were left alone" if again < selected else ""
-        click.echo(f"{sink}: {again} of {selected} events are due again{rest}")
+        print_line(f"{sink}: {again} of {selected} events are due again{rest}")
     return Exit.DONE
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bridge.cli.support.options import Command, Exit, config_option
+from bridge.cli.support.output import print_json_line, print_line
 from bridge.cli.support.running import logs_to_stderr, run
 
 if TYPE_CHECKING:
@@ -52,7 +53,10 @@ async def _print(replay: Replay, *, as_json: bool) -> None:
     from bridge.domain.event_view import EventView
 
     async for entry in replay.events():
-        click.echo(entry.event.body.decode() if as_json else readable(EventView.of(entry)))
+        if as_json:
+            print_json_line(entry.event.body)
+        else:
+            print_line(readable(EventView.of(entry)))
 
 
 def print_progress(summary: Summary, name: str = "") -> None:
@@ -60,16 +64,16 @@ def print_progress(summary: Summary, name: str = "") -> None:
     of = f"{name}: " if name else ""
     _list([f"{of}{reason}" for reason in summary.failures])
     for reason in summary.passed_over:
-        click.echo(f"{of}{reason}: passed over", err=True)
+        print_line(f"{of}{reason}: passed over", err=True)
     if summary.missing:
-        click.echo(f"{of}{summary.missing.total()} requests were made that the tape does not have:", err=True)
+        print_line(f"{of}{summary.missing.total()} requests were made that the tape does not have:", err=True)
         _list([f"  {request}  ({times} times)" for request, times in sorted(summary.missing.items())])
     unasked = f", {summary.unasked} answers that nobody asked for" if summary.unasked else ""
-    click.echo(f"{of}{summary.polls} polls, {summary.events} events{unasked}", err=True)
+    print_line(f"{of}{summary.polls} polls, {summary.events} events{unasked}", err=True)
 
 
 def _list(lines: list[str]) -> None:
     for line in lines[:_MAX_ROWS]:
-        click.echo(line, err=True)
+        print_line(line, err=True)
     if len(lines) > _MAX_ROWS:
-        click.echo(f"  and {len(lines) - _MAX_ROWS} more", err=True)
+        print_line(f"  and {len(lines) - _MAX_ROWS} more", err=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from bridge.cli.support.options import Command, Exit, config_option, json_option
-from bridge.cli.support.output import print_table
+from bridge.cli.support.output import print_json, print_table
 from bridge.cli.support.running import run as run_to_end
 
 if TYPE_CHECKING:
@@ -190,7 +189,7 @@ def _log_signal(number: int) -> None:
 
 def _show(report: OnceReport, *, as_json: bool, to: TextIO) -> None:
     if as_json:
-        click.echo(json.dumps(_plain(report), ensure_ascii=False, indent=2), file=to)
+        print_json(_plain(report), to=to)
         return
     rows: list[list[Any]] = [
         ["source", name, f"{result.observed} looked at, {result.events} events", "; ".join(result.problems[:1])]

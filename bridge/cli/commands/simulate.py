@@ -9,7 +9,7 @@ import click
 
 from bridge.cli.commands.run import stop_on_signals
 from bridge.cli.support.options import Command, FiniteFloat
-from bridge.cli.support.output import print_json, print_table
+from bridge.cli.support.output import print_json, print_json_line, print_line, print_table, print_text
 from bridge.cli.support.running import run as run_to_end
 
 if TYPE_CHECKING:
@@ -162,7 +162,6 @@ def _write(file: Path, urls: dict[str, str], settings: SimulatorSettings) -> Non
 
 
 def _print_json(urls: dict[str, str], settings: SimulatorSettings, write_config: Path | None) -> None:
-    import json
 
     from bridge.simulator.config_snippet import sources
 
@@ -173,7 +172,7 @@ def _print_json(urls: dict[str, str], settings: SimulatorSettings, write_config:
         "sources": sources(urls, settings),
         "config": None if write_config is None else str(write_config),
     }
-    click.echo(json.dumps(said))
+    print_json_line(said)
 
 
 def _print(urls: dict[str, str], settings: SimulatorSettings, write_config: Path | None) -> None:
@@ -182,17 +181,17 @@ def _print(urls: dict[str, str], settings: SimulatorSettings, write_config: Path
     from bridge.simulator.config_snippet import sources
 
     for provider, url in urls.items():
-        click.echo(f"{provider:<15} {url}")
-    click.echo(f"{'GovDelivery':<15} X-AUTH-TOKEN: {settings.govdelivery_token}")
-    click.echo(f"{'Spacivox':<15} Authorization: Bearer {settings.spacivox_token}")
-    click.echo(f"{'Marketing Cloud':<15} client {settings.client_id}, secret {settings.client_secret}")
-    click.echo(f"{'seed':<15} {settings.seed}")
-    click.echo(f"{'behind':<15} {urls['govdelivery']}/_simulator/books\n")
-    click.echo("# for a configuration of the bridge:")
-    click.echo(yaml.safe_dump({"sources": sources(urls, settings)}, sort_keys=False))
+        print_line(f"{provider:<15} {url}")
+    print_line(f"{'GovDelivery':<15} X-AUTH-TOKEN: {settings.govdelivery_token}")
+    print_line(f"{'Spacivox':<15} Authorization: Bearer {settings.spacivox_token}")
+    print_line(f"{'Marketing Cloud':<15} client {settings.client_id}, secret {settings.client_secret}")
+    print_line(f"{'seed':<15} {settings.seed}")
+    print_text(f"{'behind':<15} {urls['govdelivery']}/_simulator/books\n\n")
+    print_line("# for a configuration of the bridge:")
+    print_text(yaml.safe_dump({"sources": sources(urls, settings)}, sort_keys=False) + "\n")
     if write_config is not None:
-        click.echo(f"# written to {write_config}; now: bridge run -c {write_config}\n")
-    click.echo("Ctrl-C ends it.")
+        print_text(f"# written to {write_config}; now: bridge run -c {write_config}\n\n")
+    print_line("Ctrl-C ends it.")
 
 
 def _list_faults(*, as_json: bool) -> None:

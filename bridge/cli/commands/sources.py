@@ -17,10 +17,11 @@ from bridge.cli.support.options import (
     json_option,
     optional_config_option,
 )
-from bridge.cli.support.output import ago, print_json, print_table
+from bridge.cli.support.output import ago, print_json, print_line, print_table
 from bridge.cli.support.running import load_assembly, run
 from bridge.coordination.leases import hold_lease, new_owner
 from bridge.domain.errors import BridgeError
+from bridge.domain.times import rfc3339, truncate_to_millis
 from bridge.runtime.assembly import Assembly
 
 _LEASE_SECONDS = 15.0
@@ -74,7 +75,7 @@ def reset(source: str, config_file: Path) -> Exit:
     """
     parts = load_assembly(config_file)
     run(_reset(parts, source))
-    click.echo(f"{source}: forgotten; its next poll is a first start")
+    print_line(f"{source}: forgotten; its next poll is a first start")
     return Exit.DONE
 
 
@@ -108,12 +109,20 @@ def _due(moment: datetime, now: datetime) -> str:
     return ago(moment, now) if moment > now else "due"
 
 
+def _next_poll(noted: str | None, holder: str | None, now: datetime) -> str | None:
+    """Return when the source is polled next: never in the past, and not at all if no process polls it."""
+    if not noted or holder is None:
+        return None
+    return noted if datetime.fromisoformat(noted) > now else rfc3339(truncate_to_millis(now))
+
+
 async def _sources(parts: Assembly) -> list[dict[str, Any]]:
     async with parts.opened_store() as store:
         notes = await store.statuses("source/")
         rows = []
         for name, settings in parts.config.sources.items():
             said = notes.get(f"source/{name}", {})
+            holder = await store.holder(f"source/{name}")
             journal = await store.journal(name)
             cursor = await store.cursor(name)
             rows.append({
@@ -122,7 +131,7 @@ async def _sources(parts: Assembly) -> list[dict[str, Any]]:
                 "state": said.get("state") or "never polled",
                 "last_poll": said.get("last_poll") or None,
                 "last_ok": said.get("last_ok") or None,
-                "next_poll": said.get("next_poll") or None,
+                "next_poll": _next_poll(said.get("next_poll"), holder, parts.clock.now()),
                 "failures": int(said.get("failures") or 0),
                 "failing_since": said.get("failing_since") or None,
                 "error": said.get("error") or None,
@@ -133,6 +142,6 @@ async def _sources(parts: Assembly) -> list[dict[str, Any]]:
                 "lag": journal.backlog,
                 "kept": max(journal.committed - journal.first + 1, 0),
                 "unroutable": journal.unroutable,
-                "holder": await store.holder(f"source/{name}"),
+                "holder": holder,
             })  # fmt: skip
     return rows

@@ -13,6 +13,7 @@ import click
 
 from bridge.cli.support.journal import event_views
 from bridge.cli.support.options import MOMENT, Command, Exit, config_option
+from bridge.cli.support.output import print_json_line, print_line
 from bridge.cli.support.running import load_assembly, run
 from bridge.delivery.masking import last4
 from bridge.domain import personal_data
@@ -58,7 +59,7 @@ def tail(
             patterns.check(topic)
         except ValueError as error:
             raise click.UsageError(str(error)) from None
-    tailing = _Tail(load_assembly(config_file), topics or ("#",), _json_line if as_json else readable, count)
+    tailing = _Tail(load_assembly(config_file), topics or ("#",), _print_json if as_json else _print_readable, count)
     with suppress(KeyboardInterrupt):  # the way in which this command ends
         run(tailing.follow(since))
     return Exit.DONE
@@ -66,7 +67,7 @@ def tail(
 
 class _Tail:
     def __init__(
-        self, parts: Assembly, topics: tuple[str, ...], show: Callable[[EventView], str], count: int | None
+        self, parts: Assembly, topics: tuple[str, ...], show: Callable[[EventView], None], count: int | None
     ) -> None:
         self._parts = parts
         self._topics = topics
@@ -83,7 +84,7 @@ class _Tail:
             try:
                 async with self._parts.opened_broker() as broker, broker.tap(self._topics) as inbox:
                     if was_behind:
-                        click.echo("bridge tail: the broker is back", err=True)
+                        print_line("bridge tail: the broker is back", err=True)
                     connected, was_behind = True, False
                     # The subscription stands before the journal is read: nothing falls in between.
                     if since is not None:
@@ -94,7 +95,7 @@ class _Tail:
                     raise
                 if not was_behind:
                     lost = "" if since else "; what is published until then is not shown (the journal keeps it)"
-                    click.echo(f"bridge tail: {error}{lost}; trying again", err=True)
+                    print_line(f"bridge tail: {error}{lost}; trying again", err=True)
                 was_behind = True
                 await asyncio.sleep(_PAUSE_SECONDS)
 
@@ -119,7 +120,7 @@ class _Tail:
         if self._left == 0 or line.event.id in self._seen:
             return
         self._remember(line.event.id)
-        click.echo(self._show(line))
+        self._show(line)
         if self._left is not None:
             self._left -= 1
 
@@ -130,8 +131,12 @@ class _Tail:
             self._seen.discard(self._order.popleft())
 
 
-def _json_line(line: EventView) -> str:
-    return line.event.body.decode("utf-8", "replace")
+def _print_json(line: EventView) -> None:
+    print_json_line(line.event.body)
+
+
+def _print_readable(line: EventView) -> None:
+    print_line(readable(line))
 
 
 def readable(line: EventView) -> str:
@@ -145,7 +150,7 @@ def readable(line: EventView) -> str:
     parts += [
         mask_phones(str(data[key])) for key in ("error", "reason", "provider_status") if data.get(key) is not None
     ]
-    return "  ".join(" ".join(part.split()) for part in parts if part)
+    return "  ".join(part for part in parts if part)
 
 
 def mask_phones(text: str) -> str:

@@ -15,7 +15,7 @@ from bridge.cli.support.disabled_sinks import disabled
 from bridge.cli.support.journal import event_views, find
 from bridge.cli.support.known_statuses import Recorded, baselines, recorded
 from bridge.cli.support.options import Command, config_option, json_option
-from bridge.cli.support.output import print_json
+from bridge.cli.support.output import print_json, print_line
 from bridge.cli.support.running import load_assembly, run
 from bridge.domain import topics
 from bridge.domain.event_view import EventView
@@ -51,7 +51,7 @@ def trace(resource: str, config_file: Path, *, as_json: bool) -> None:
         print_json(traced or [status.plain() for status in known])
         return
     for status in known:
-        click.echo(f"{status.subject}: {status}")
+        print_line(f"{status.subject}: {status}")
     for change in traced:
         _print(change)
 
@@ -68,21 +68,21 @@ def _nothing(parts: Assembly, resource: str) -> str:
 
 def _print(change: dict[str, Any]) -> None:
     before = f" (was {change['previous']})" if change["previous"] else ""
-    click.echo(f"{change['time']}  {change['topic']}{before}  {change['transition']}")
-    click.echo(f"    subject    {change['subject']}")
-    click.echo(f"    event      {change['id']}  at {change['position']}")
+    print_line(f"{change['time']}  {change['topic']}{before}  {change['transition']}")
+    print_line(f"    subject    {change['subject']}")
+    print_line(f"    event      {change['id']}  at {change['position']}")
     after, by = (change["observed"] or {}).get("after"), (change["observed"] or {}).get("by")
     if by:
-        click.echo(f"    observed   {f'between {after} and {by}' if after else f'by {by}'}")
-    click.echo(f"    committed  {change['recorded']}")
-    click.echo(f"    broker     {_broker(change)}")
+        print_line(f"    observed   {f'between {after} and {by}' if after else f'by {by}'}")
+    print_line(f"    committed  {change['recorded']}")
+    print_line(f"    broker     {_broker(change)}")
     for key in ("error", "reason"):
         if change[key]:
-            click.echo(f"    {key:<10} {mask_phones(change[key])}")
+            print_line(f"    {key:<10} {mask_phones(change[key])}")
     for sink in change["sinks"]:
-        click.echo(f"    -> {sink['sink']}: {sink['said']}")
+        print_line(f"    -> {sink['sink']}: {sink['said']}")
         for attempt in sink["attempts"]:
-            click.echo(f"         {attempt['at']}  {attempt['kind']}: {attempt['error']}")
+            print_line(f"         {attempt['at']}  {attempt['kind']}: {attempt['error']}")
 
 
 def _broker(change: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from bridge.cli.support.options import Exit, Group, config_option, json_option
-from bridge.cli.support.output import print_json, print_table
+from bridge.cli.support.output import print_json, print_line, print_table
 from bridge.cli.support.running import load_assembly, run
 from bridge.protocols.source import Source
 from bridge.runtime.assembly import Assembly
@@ -56,7 +56,8 @@ def add(source: str, resources: tuple[str, ...], config_file: Path) -> Exit:
 def remove(source: str, resources: tuple[str, ...], config_file: Path) -> Exit:
     """Follow resources no longer; what a source finds by itself is followed all the same.
 
-    RESOURCE is a path, or the id of what `bridge watch list` shows. Exits with 1 if one of them was not followed.
+    RESOURCE is a path, or the id of what `bridge watch list` shows. Exits with 1 if one of them was not followed,
+    whatever it is; an id that several followed paths have is wrong usage.
     """
     parts = load_assembly(config_file)
     known = run(_change(parts, source, resources, add=False))
@@ -101,26 +102,29 @@ async def _change(parts: Assembly, source: str, resources: tuple[str, ...], *, a
     try:
         async with parts.opened_store() as store:
             followed = () if add else await store.watched(source)
-            paths = [_path(reader, text, followed) for text in resources]
+            paths = [_path(reader, text, followed, remove=not add) for text in resources]
             for path in paths:
                 changed.append(await (store.watch if add else store.unwatch)(source, path))
-                click.echo(f"{path}: {_SAID[add, changed[-1]]}")
+                print_line(f"{path}: {_SAID[add, changed[-1]]}")
     finally:
         await reader.close()
     return all(changed)
 
 
-def _path(reader: Source, text: str, followed: Sequence[str]) -> str:
-    """Return the path that an operator means: what the source reads, else what is followed and has that path or id."""
+def _path(reader: Source, text: str, followed: Sequence[str], *, remove: bool) -> str:
+    """Return the path that an operator means: what the source reads, else what is followed and has that path or id.
+
+    What is to be removed and is neither is the text itself: it is not followed.
+    """
     try:
         return reader.resource(text)
     except ValueError as error:
         meant = [path for path in followed if text in (path, path.rpartition("/")[2])]
         if len(meant) > 1:
             raise click.UsageError(f"{text!r} may be {' or '.join(meant)}; give the path") from None
-        if not meant:
+        if not meant and not remove:
             raise click.UsageError(str(error)) from None
-        return meant[0]
+        return meant[0] if meant else text
 
 
 _SAID = {

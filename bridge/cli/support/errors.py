@@ -5,16 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from contextlib import suppress
-from datetime import datetime
-from typing import TYPE_CHECKING
+from io import StringIO
 
 import click
 
-if TYPE_CHECKING:
-    _TimeType = click.ParamType[datetime]
-else:
-    _TimeType = click.ParamType  # generic from click 8.4 on
 from bridge.cli.support.options import Exit
+from bridge.cli.support.output import print_line, print_text
 
 # --- errors -------------------------------------------------------------------------------------------------------
 
@@ -28,8 +24,16 @@ def report_error(error: BaseException) -> Exit:
     said = [_say(leaf) for leaf in _leaves(error)]
     for line in dict.fromkeys(line for _, lines in said for line in lines):
         with suppress(OSError):  # nobody reads it any more, or the disk is full: the exit code still says it
-            click.echo(line, err=True)
+            print_line(line, err=True)
     return max((code for code, _ in said), key=[Exit.FAILED, Exit.UNREACHABLE, Exit.CONFIG].index)
+
+
+def report_usage_error(error: click.ClickException) -> None:
+    """Print what click says of a wrong call, on stderr; arguments that it quotes are shown as all other texts are."""
+    said = StringIO()
+    error.show(file=said)
+    with suppress(OSError):
+        print_text(said.getvalue(), err=True)
 
 
 def _leaves(error: BaseException) -> Iterable[BaseException]:

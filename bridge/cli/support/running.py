@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 else:
     _TimeType = click.ParamType  # generic from click 8.4 on
 from bridge.cli.support.options import Group
+from bridge.cli.support.output import print_line
 
 T = TypeVar("T")
 
@@ -86,14 +87,13 @@ def logs_to_stderr() -> None:
 
     import structlog
 
-    from bridge.observability.log_writer import is_terminal
-    from bridge.observability.logging import logger_factory
+    from bridge.observability.logging import console_renderers, logger_factory
 
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
-            structlog.dev.ConsoleRenderer(colors=is_terminal(sys.stderr)),
+            *console_renderers(sys.stderr),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         logger_factory=logger_factory(sys.stderr),
@@ -152,4 +152,4 @@ def _report_warning(said: str, kind: type[BaseException], trace: TracebackType |
         structlog.get_logger().warning("library.warns", library="python", said=f"{said}{place}", error=kind.__name__)
     else:
         with suppress(OSError):
-            click.echo(f"bridge: {said}: {kind.__name__}{place}", err=True)
+            print_line(f"bridge: {said}: {kind.__name__}{place}", err=True)

@@ -144,7 +144,7 @@ def test_a_reader_that_has_seen_enough_gets_no_complaint() -> None:
 
 def test_a_table_for_a_pipe_is_aligned_text(capsys) -> None:
     print_table(["name", "n"], [("a", 1), ("long", None), ("x\ny", "")])
-    assert capsys.readouterr().out == "NAME  N\na     1\nlong  -\nx y   -\n"
+    assert capsys.readouterr().out == "NAME  N\na     1\nlong  -\nx\\ny  -\n"
 
 
 @pytest.mark.parametrize("color", [True, False])
