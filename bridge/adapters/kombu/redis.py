@@ -15,7 +15,6 @@ import redis
 import structlog
 
 from bridge.adapters import lua, taps
-from bridge.adapters.kombu import redis_mark
 from bridge.adapters.kombu.connection import next_serial
 from bridge.adapters.kombu.redis_layout import (
     Routes,
@@ -26,6 +25,7 @@ from bridge.adapters.kombu.redis_layout import (
     waiting_in,
 )
 from bridge.adapters.kombu.redis_limits import over_limit, parts
+from bridge.adapters.kombu.redis_mark import MarkedConnection
 from bridge.adapters.kombu.redis_rights import check_rights
 from bridge.adapters.kombu.redis_scripts import add_missing, run_script
 from bridge.adapters.kombu.redis_wait import RedisWait
@@ -34,7 +34,6 @@ from bridge.concurrency.thread_worker import wait_readable
 from bridge.domain import topics as topic_patterns
 from bridge.domain.clock import Clock
 from bridge.domain.event import JournalEntry
-from bridge.domain.installation import Mark
 from bridge.domain.namespace import Namespace
 from bridge.protocols.broker import Received, Unpublishable
 
@@ -49,7 +48,7 @@ _CLAIM = lua.load("bridge.adapters.kombu", "requeue", "claim")
 _LEAVE = lua.load("bridge.adapters.kombu", "requeue", "leave")
 
 
-class RedisConnection:
+class RedisConnection(MarkedConnection):
     """One connection. Construction connects; library errors come out as they are, and end the connection."""
 
     def __init__(
@@ -104,20 +103,6 @@ class RedisConnection:
         """Have what is needed queued and thrown away."""
         consumed = [key for queue in queues for key in (*self._lists(queue), *self._consumer_keys(queue, "check"))]
         check_rights(self._redis, self._label, [self._bindings, self._permanent, self._mark_key], consumed)
-
-    # the installation
-
-    def mark(self) -> Mark | None:
-        """Return the installation whose mark Redis has; None if it has none."""
-        return redis_mark.read(self._redis, self._mark_key)
-
-    def marked(self, mark: Mark) -> Mark:
-        """Return the mark that Redis has; one without any gets `mark`."""
-        return redis_mark.give(self._redis, self._mark_key, mark)
-
-    def take_over(self, mark: Mark) -> None:
-        """Give Redis this mark instead of its own."""
-        self._redis.set(self._mark_key, str(mark))
 
     # queues
 

@@ -7,23 +7,32 @@ from typing import Any
 from bridge.domain.installation import Mark
 
 
-def read(client: Any, key: str) -> Mark | None:
-    """Return the mark; None if there is none."""
-    return _parse(client.get(key))
+class MarkedConnection:
+    """The part of a connection that reads and writes the mark."""
 
+    _redis: Any
+    _mark_key: str
 
-def give(client: Any, key: str, mark: Mark) -> Mark:
-    """Give Redis this mark if it has none; return the one that it has. Costs one round trip."""
-    with client.pipeline(transaction=False) as pipe:
-        pipe.set(key, str(mark), nx=True)
-        pipe.get(key)
-        # A server without memory refuses to write, and still tells.
-        written, value = pipe.execute(raise_on_error=False)
-    if isinstance(value, Exception):
-        raise value
-    if value is None and isinstance(written, Exception):
-        raise written
-    return _parse(value) or mark
+    def mark(self) -> Mark | None:
+        """Return the installation whose mark Redis has; None if it has none."""
+        return _parse(self._redis.get(self._mark_key))
+
+    def marked(self, mark: Mark) -> Mark:
+        """Return the mark that Redis has; one without any gets `mark`. Costs one round trip."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            pipe.set(self._mark_key, str(mark), nx=True)
+            pipe.get(self._mark_key)
+            # A server without memory refuses to write, and still tells.
+            written, value = pipe.execute(raise_on_error=False)
+        if isinstance(value, Exception):
+            raise value
+        if value is None and isinstance(written, Exception):
+            raise written
+        return _parse(value) or mark
+
+    def take_over(self, mark: Mark) -> None:
+        """Give Redis this mark instead of its own."""
+        self._redis.set(self._mark_key, str(mark))
 
 
 def _parse(value: bytes | str | None) -> Mark | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from bridge.cli.support.options import Command, Exit, config_option
+from bridge.cli.support.output import print_line
 from bridge.cli.support.running import load_assembly, run
 from bridge.domain.installation import Mark
 from bridge.runtime.assembly import Assembly
@@ -47,23 +48,23 @@ class _Found:
 def takeover(config_file: Path, *, yes: bool) -> Exit:
     """Say that this store and this broker belong to this installation from now on.
 
-    It is for a store that was lost, and for a broker that has moved. An installation that used them until now is
-    refused from then on: at its start, and when it connects again. Nothing else is changed. What waits in the broker's
-    queues is delivered by this installation.
+    It is for a store that was lost, and for a broker that was another installation's. Who used them until now is refused
+    from then on: at the start, and when it connects again. Nothing else is changed. What waits in the broker's queues is
+    delivered by this installation.
     """
     parts = load_assembly(config_file)
     present = run(_inspect(parts))
     for line in present.lines():
-        click.echo(line)
+        print_line(line)
     if not present.refusals:
-        click.echo("both are this installation's already, or nobody's: there is nothing to take over")
+        print_line("both are this installation's already, or nobody's: there is nothing to take over")
         return Exit.DONE
     if not yes:
         if not sys.stdin.isatty():
             raise click.UsageError("nobody is there to be asked: --yes takes over without a question")
         click.confirm("Take over?", abort=True)
     mark = run(_take_over(parts))
-    click.echo(f"taken over: installation {mark.id}; restart what runs with another mark")
+    print_line(f"taken over: installation {mark.id}; restart what runs with another mark")
     return Exit.DONE
 
 
