@@ -48,9 +48,9 @@ class _Found:
 def takeover(config_file: Path, *, yes: bool) -> Exit:
     """Say that this store and this broker belong to this installation from now on.
 
-    It is for a store that was lost, and for a broker that was another installation's. Who used them until now is refused
-    from then on: at the start, and when it connects again. Nothing else is changed. What waits in the broker's queues is
-    delivered by this installation.
+    It is for a store that was lost, and for a broker that was another installation's. Who used them until now is
+    refused from then on: at the start, and when it connects again. Nothing else is changed. What waits in the broker's
+    queues is delivered by this installation.
     """
     parts = load_assembly(config_file)
     present = run(_inspect(parts))
