@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import uuid
 
-PREFIX = "bridge.tap."
+from bridge.domain.namespace import Namespace
+
 MAX_MESSAGES = 10_000
 """Messages that wait for a slow tap; beyond that the broker drops the oldest."""
 PREFETCH_MESSAGES = 1000
 
 
-def new_queue() -> str:
+def new_queue(namespace: Namespace) -> str:
     """Return a queue's name that no other tap has."""
-    return f"{PREFIX}{uuid.uuid4().hex}"
+    return f"{namespace.tap_prefix}{uuid.uuid4().hex}"

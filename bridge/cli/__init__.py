@@ -44,6 +44,7 @@ COMMANDS = {
     "replay-tape": "Make events of recorded answers, offline.",
     "diff-tape": "Compare what two configurations make of recorded answers.",
     "deliveries": "Work on what waits, and on dead letters.",
+    "takeover": "Say that store and broker are this installation's.",
     "plugins": "List the installed sources and sinks.",
     "config": "Write, show and describe configurations.",
     "events": "List the events, and their schemas.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
@@ -18,12 +19,14 @@ from bridge.domain import topics as topic_patterns
 from bridge.domain.clock import Clock
 from bridge.domain.errors import AccessRefused, Unavailable
 from bridge.domain.event import Event, JournalEntry, Position
-from bridge.protocols.broker import QUEUE_PREFIX, Inbox, OpenBroker, Received
+from bridge.protocols.broker import Inbox, OpenBroker, Received
 from bridge.protocols.seen import SeenEvents
 
 DEAD_SUFFIX = ".dead"
 LEASE_SECONDS = 10.0
 KEEP_SECONDS = 7 * 86_400.0
+_SINK_QUEUE = re.compile(r"bridge(-[a-z0-9_-]+)?\.sink\.")
+"""How the queues of sinks are called, in every namespace."""
 KEEP_IDS = 1_000_000
 """Ids, about 100 bytes each."""
 _WAIT_SECONDS = 30.0
@@ -63,8 +66,8 @@ def subscribe(
 
     Raises `ValueError` for a URL, a topic or a queue that cannot be. Connecting is left to the loop.
     """
-    if not queue or queue.startswith(QUEUE_PREFIX):
-        raise ValueError(f"queue {queue!r} cannot be used; name one of your own, not beginning with {QUEUE_PREFIX}")
+    if not queue or _SINK_QUEUE.match(queue):
+        raise ValueError(f"queue {queue!r} cannot be used; name one of your own, which is not the queue of a sink")
     if max_tries < 1 or prefetch < 1:
         raise ValueError("max_tries and prefetch have to be 1 or more")
     for topic in topics:

@@ -19,6 +19,7 @@ from bridge.config.showing import mask_url, shown_settings
 from bridge.config.types import EMBEDDED, Address, BrokerUrl, Listen, Size, StoreUrl, check_exchange
 from bridge.config.yaml_document import Document, Place
 from bridge.domain.errors import ConfigError, ConfigProblem
+from bridge.domain.namespace import Namespace, check_namespace
 from bridge.domain.settings import Duration, Secret, Settings
 from bridge.protocols.sink import SinkSettings
 from bridge.protocols.source import SourceSettings
@@ -90,8 +91,13 @@ class Config(Settings):
     broker: BrokerUrl | None = None
     """Where events are published: amqp://…, redis://… or any kombu URL; by default `embedded`, a file under the state
     directory."""
-    exchange: Annotated[str, AfterValidator(check_exchange)] = "bridge.events"
-    """The durable topic exchange."""
+    namespace: Annotated[str, AfterValidator(check_namespace)] = ""
+    """The name of this installation among those that share a server: it goes into keys, queues, files of the state
+    directory, and the exchange's default."""
+    exchange: Annotated[str, AfterValidator(check_exchange)] = Field(
+        default_factory=lambda checked: Namespace(checked.get("namespace", "")).exchange
+    )
+    """The durable topic exchange; with a namespace, by default `bridge-NAMESPACE.events`."""
     http: HttpSettings = HttpSettings()
     """The server of /livez, /readyz and /metrics."""
     log: LogSettings = LogSettings()
@@ -127,9 +133,19 @@ class Config(Settings):
         return self._document.file if self._document else "<configuration>"
 
     @property
+    def names(self) -> Namespace:
+        """How this installation calls what it owns on shared servers."""
+        return Namespace(self.namespace)
+
+    @property
     def store_url(self) -> str:
         """The store's URL in the clear, also where it is the default."""
-        return self.store.reveal() if self.store else f"sqlite:///{self.state / 'bridge.db'}"
+        return self.store.reveal() if self.store else f"sqlite:///{self.state / f'{self.names.stem}.db'}"
+
+    @property
+    def broker_file(self) -> Path:
+        """The file of the embedded broker."""
+        return self.state / (f"broker-{self.namespace}.db" if self.namespace else "broker.db")
 
     @property
     def broker_url(self) -> str:

@@ -65,6 +65,8 @@ def _problems(
             continue
         inner, text = _explain(item, model, values)
         at = (*place, *inner)
+        if item["type"] == "default_factory_not_called":
+            continue  # follows from another problem, which is told
         if any(at[: len(broken)] == broken for broken in document.broken):
             continue
         text = _one_line(_hide(text, model, values, place, document))

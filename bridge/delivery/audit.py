@@ -11,7 +11,7 @@ from bridge.domain.clock import Clock
 from bridge.domain.errors import Unavailable
 from bridge.domain.event import JournalEntry
 from bridge.domain.event_view import EventView
-from bridge.protocols.broker import QUEUE_PREFIX, Broker
+from bridge.protocols.broker import Broker
 from bridge.protocols.deliveries import RELAY_SINK, DeliveryStore, NewDelivery
 from bridge.protocols.journal import journal_batches
 from bridge.protocols.ledger import Ledger
@@ -79,7 +79,7 @@ class Audit:
 
     async def _is_empty(self, sink: str) -> bool:
         try:
-            return await self._broker.depth(QUEUE_PREFIX + sink) == 0
+            return await self._broker.depth(self._broker.sink_queue(sink)) == 0
         except Unavailable:
             return False
 

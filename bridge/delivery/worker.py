@@ -20,7 +20,7 @@ from bridge.domain.event import Position, WireEvent
 from bridge.domain.event_view import EventView
 from bridge.domain.reporting import Report, unreported
 from bridge.domain.retry import RECONNECT, Backoff
-from bridge.protocols.broker import QUEUE_PREFIX, Broker, Inbox, Received
+from bridge.protocols.broker import Broker, Inbox, Received
 from bridge.protocols.deliveries import Attempt, DeliveryStore, NewDelivery
 from bridge.protocols.ledger import Ledger
 from bridge.protocols.roster import OpenCircuit
@@ -76,7 +76,7 @@ class DeliveryWorker:
     ) -> None:
         """Prepare; `claim` is how many seconds a claim lasts. `report` hears what waits for the store or the broker."""
         self.name = name
-        self.queue = QUEUE_PREFIX + name
+        self.queue = backends.broker.sink_queue(name)
         self._settings = settings
         self._ledger = backends.ledger
         self._deliveries = backends.deliveries

@@ -53,6 +53,10 @@ class MissingRight(Unavailable):
     """The store or the broker knows us and does not let us do it: an operator has to give the right that is named."""
 
 
+class OtherInstallation(Unavailable):
+    """The store or the broker belongs to another installation: an operator has to say which one is meant."""
+
+
 class NotReady(Transient):
     """The provider is still building the answer (HTTP 202): ask later; it does not mean that there is nothing."""
 

@@ -9,8 +9,7 @@ from typing import Any, Protocol
 
 from bridge.domain.errors import BridgeError, Unavailable
 from bridge.domain.event import JournalEntry, Position, WireEvent
-
-QUEUE_PREFIX = "bridge.sink."
+from bridge.domain.installation import Mark
 
 
 class Unpublishable(BridgeError):
@@ -70,6 +69,31 @@ class Broker(Protocol):
     A failed call may be repeated: consumers may then see an event twice, with the same id, and never miss one. The
     adapter reconnects by itself, on the next call.
     """
+
+    def sink_queue(self, sink: str) -> str:
+        """Return the name of a sink's queue, in the namespace of this installation."""
+        ...
+
+    @property
+    def place(self) -> str:
+        """Where the broker is, fit for a log."""
+        ...
+
+    async def mark(self) -> Mark | None:
+        """Return the installation whose mark the broker has; None if it has none, or can have none."""
+        ...
+
+    async def claim_for(self, mark: Mark) -> None:
+        """Use the broker for one installation only, from now on and after each reconnect.
+
+        A broker without a mark gets this one. Raises `OtherInstallation`, as every later call does for as long as the
+        broker has another mark, and `Unavailable`.
+        """
+        ...
+
+    async def take_over(self, mark: Mark) -> None:
+        """Give the broker this mark instead of its own."""
+        ...
 
     async def declare(self, queue: str, topics: Sequence[str]) -> None:
         """Make a durable queue bound to `topics`; repeating it changes nothing."""

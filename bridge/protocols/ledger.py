@@ -198,7 +198,7 @@ class Ledger(Protocol):
         ...
 
     async def ping(self) -> None:
-        """Return if the store answers and can be written to."""
+        """Return if the store answers and can be written to; one that was emptied gets its mark again."""
         ...
 
     async def close(self) -> None:

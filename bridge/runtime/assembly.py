@@ -15,12 +15,13 @@ from bridge.config.model import Config
 from bridge.config.types import EMBEDDED, sqlite_path
 from bridge.domain.catalogue import INTERNAL_EVENTS, Catalogue
 from bridge.domain.clock import Clock
-from bridge.domain.errors import ConfigError, Permanent, Unavailable
+from bridge.domain.errors import ConfigError, OtherInstallation, Permanent, Unavailable
 from bridge.protocols.broker import OpenBroker
 from bridge.protocols.ledger import Ledger
 from bridge.protocols.sink import Sink
 from bridge.protocols.source import Source
 from bridge.protocols.store import Store
+from bridge.runtime.installation import KeptInstallation
 
 _KEY_NOTE = "secret/privacy"
 _KEY_LEASE = "secret/privacy"
@@ -47,20 +48,21 @@ class Assembly:
         from bridge.adapters.redis.store import RedisStore
 
         try:
-            return RedisStore(url, clock=self.clock, read_only=read_only)
+            return RedisStore(url, clock=self.clock, namespace=self.config.names, read_only=read_only)
         except ValueError as error:
             raise self.config.problem(("store",), str(error)) from None
 
     def broker(self) -> OpenBroker:
         """Return the broker, not yet opened; raises `ConfigError` where its adapter cannot read the URL after all."""
+        names = self.config.names
         if self.config.broker_url == EMBEDDED:
             from bridge.adapters.sqlite.broker import SqliteBroker
 
-            return SqliteBroker(self.config.state / "broker.db", clock=self.clock)
+            return SqliteBroker(self.config.broker_file, clock=self.clock, namespace=names)
         from bridge.adapters.kombu.broker import KombuBroker
 
         try:
-            return KombuBroker(self.config.broker_url, exchange=self.config.exchange, clock=self.clock)
+            return KombuBroker(self.config.broker_url, exchange=self.config.exchange, clock=self.clock, namespace=names)
         except ValueError as error:
             raise self.config.problem(("broker",), str(error)) from None
 
@@ -128,13 +130,18 @@ class Assembly:
             ) from None
 
     @asynccontextmanager
-    async def opened_store(self, *, read_only: bool = False) -> AsyncIterator[Store]:
-        """Give the store, open, and close it afterwards; with `read_only` nothing is made or written."""
+    async def opened_store(self, *, read_only: bool = False, check: bool = True) -> AsyncIterator[Store]:
+        """Give the store, open, and close it afterwards; raises `ConfigError` for the store of another namespace.
+
+        With `read_only` nothing is made or written.
+        """
         if not read_only:
             self.make_state()
         store = self.store(read_only=read_only)
         try:
             await store.open()
+            if check:
+                await self._check_store(store)
             yield store
         finally:
             await store.close()
@@ -149,6 +156,16 @@ class Assembly:
             yield broker
         finally:
             await broker.close()
+
+    async def _check_store(self, store: Store) -> None:
+        try:
+            KeptInstallation(await store.mark()).check_store(store.place, self.config.names)
+        except OtherInstallation as error:
+            raise self.foreign(error) from error
+
+    def foreign(self, error: OtherInstallation) -> ConfigError:
+        """Return the error that this configuration names what belongs to another installation."""
+        return self.config.problem(("namespace",), str(error))
 
     async def privacy_key(self, store: Ledger) -> bytes:
         """Return the key of the tokens: the configured one, or the store's own, made at the first call.

@@ -16,7 +16,6 @@ from bridge.delivery.worker import DeliveryWorker
 from bridge.domain.errors import BridgeError, Unavailable
 from bridge.ingest.intake import PollResult
 from bridge.ingest.poller import describe_unexpected
-from bridge.protocols.broker import QUEUE_PREFIX
 from bridge.protocols.ledger import Lease
 from bridge.relay.dead_letters import RelayDeadLetters
 from bridge.relay.relay import Relay
@@ -144,10 +143,10 @@ class OnceRunner:
 
     async def _wait_until_settled(self, name: str, worker: DeliveryWorker) -> None:
         """Return when the sink's books have every confirmed event, and no delivery is due or in flight."""
-        started = self._clock.monotonic()
+        started, queue = self._clock.monotonic(), self._parts.broker.sink_queue(name)
         while True:
             elapsed = self._clock.monotonic() - started
-            lost = elapsed > _LOST_AFTER_SECONDS and await self._parts.broker.depth(QUEUE_PREFIX + name) == 0
+            lost = elapsed > _LOST_AFTER_SECONDS and await self._parts.broker.depth(queue) == 0
             missing = await self._missing(name, math.inf if lost else 0)
             due = await self._parts.store.next_due(name)
             quiet = worker.on_hold or due is None or due > self._clock.epoch()

@@ -13,13 +13,14 @@ from bridge.config.model import Config
 from bridge.delivery import masking
 from bridge.delivery.answers import kept_answer, secrets_of
 from bridge.delivery.sending import KeepAnswer
-from bridge.domain.errors import Unavailable
+from bridge.domain.errors import OtherInstallation, Unavailable
 from bridge.domain.event import Event, WireEvent
 from bridge.protocols.broker import Broker
 from bridge.protocols.sink import Sink, SinkSettings
 from bridge.protocols.source import Source, SourceSettings
 from bridge.protocols.store import Store
 from bridge.runtime.assembly import Assembly
+from bridge.runtime.installation import claim_broker, claim_store
 
 log = structlog.get_logger()
 
@@ -97,12 +98,22 @@ def build(assembly: Assembly) -> ServiceParts:
     keys: list[bytes] = []
 
     async def open_both() -> None:
+        try:
+            await open_own()
+        except OtherInstallation as error:
+            raise assembly.foreign(error) from error
+
+    async def open_own() -> None:
         assembly.make_state()
         await store.open()
+        mark = await claim_store(store, config.names)
         if not keys and any(settings.privacy != "full" for settings in config.sinks.values()):
             keys.append(await assembly.privacy_key(store))
         try:
             await broker.open()
+            await claim_broker(store, broker, mark)
+        except OtherInstallation:
+            raise
         except Unavailable as error:
             log.warning(
                 "bridge.starts_without_broker", reason=str(error),

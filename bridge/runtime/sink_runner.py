@@ -18,7 +18,6 @@ from bridge.delivery.worker import DeliveryBackends, DeliveryWorker
 from bridge.domain.catalogue import SinkData, SinkDisabled, SinkEvent, SinkRecovered, internal_event
 from bridge.domain.errors import Unavailable
 from bridge.domain.times import rfc3339, truncate_to_millis
-from bridge.protocols.broker import QUEUE_PREFIX
 from bridge.protocols.ledger import Commit
 from bridge.protocols.roster import OpenCircuit
 from bridge.protocols.sink import Outgoing, SinkSettings
@@ -72,7 +71,7 @@ class SinkRunner:
             elif known[f"sink/{name}"].get("topics") != topics:
                 await self._store.set_status(f"sink/{name}", {"topics": topics})
             try:
-                await self._parts.broker.declare(QUEUE_PREFIX + name, part.settings.topics)
+                await self._parts.broker.declare(self._parts.broker.sink_queue(name), part.settings.topics)
             except Unavailable as error:
                 log.warning(
                     "sink.queue_cannot_be_declared", sink=name, reason=str(error),
@@ -84,7 +83,7 @@ class SinkRunner:
     async def _warn_orphaned_queue(self, sink: str) -> None:
         """Say that a sink which left the configuration has left a queue that fills."""
         try:
-            messages = await self._parts.broker.depth(QUEUE_PREFIX + sink)
+            messages = await self._parts.broker.depth(self._parts.broker.sink_queue(sink))
         except Unavailable:
             return
         if messages:
@@ -193,6 +192,7 @@ class SinkRunner:
                 "store.reset_detected", sink=name,
                 consequence="what the providers show is published again, with the same ids",
             )  # fmt: skip
+            await self._store.ping()  # it gets back the installation's mark
             topics = json.dumps(self._parts.sinks[name].settings.topics)
             await self._store.set_status(f"sink/{name}", {"since": self._now(), "topics": topics})
         if status.get("disabled"):

@@ -21,6 +21,7 @@ from bridge.adapters.redis.store import RedisStore
 from bridge.domain.clock import Clock
 from bridge.domain.errors import MissingRight
 from bridge.domain.event import JournalEntry, Position, WireEvent
+from bridge.domain.installation import Mark
 from bridge.simulator import Simulator, SimulatorSettings
 from bridge.testing.fake_endpoint import FakeEndpoint, reply
 from bridge.testing.free_port import free_port
@@ -190,8 +191,9 @@ async def test_one_redis_right_fewer_is_named_by_the_check(tmp_path: Path) -> No
 
 
 async def test_redis_broker_works_with_its_smallest_acl(tmp_path: Path) -> None:
-    with redis_with(tmp_path, BROKER) as server, redis.Redis(port=server.port) as admin:
+    with redis_with(tmp_path, BROKER) as server:
         broker = KombuBroker(url_of(server, "bridge-broker"), exchange="bridge.events", clock=Clock())
+        await broker.claim_for(Mark("aaaa1111bbbb2222"))
         await broker.declare(QUEUE, ["#"])
         entry = JournalEntry(Position("city", 1), WireEvent("e1", "a.b", 1, b'{"id": "e1"}'))
         for _ in range(2):
@@ -200,10 +202,6 @@ async def test_redis_broker_works_with_its_smallest_acl(tmp_path: Path) -> None:
                 received = await inbox.get(10, 10.0)
                 assert [message.event.id for message in received] == ["e1"]
                 await inbox.ack(received)
-        with pytest.raises(MissingRight, match="'set' command"):
-            async with broker.tap(["#"]):
-                pass
-        admin.execute_command("ACL", "SETUSER", "bridge-broker", "+set")
         async with broker.tap(["#"]) as tap:
             await broker.publish([entry])
             assert [message.event.id for message in await tap.get(10, 10.0)] == ["e1"]
@@ -291,7 +289,11 @@ async def test_one_rabbitmq_right_fewer_is_named_by_the_check(
     rabbitmq_server: RabbitMQServer, rabbitmq_url: str
 ) -> None:
     assert rabbitmq_url
-    only = {"exchange bridge.events": r"^bridge\.sink\..*$", f"queue {QUEUE}": r"^bridge\.events$"}
+    mark = r"installation|[0-9a-f]{16}"
+    only = {
+        "exchange bridge.events": rf"^bridge\.({mark}|sink\..*)$",
+        f"queue {QUEUE}": rf"^bridge\.({mark}|events)$",
+    }
     with permitted(rabbitmq_server) as (url, permit):
         for made in (False, True):
             if made:
@@ -310,3 +312,15 @@ async def test_one_rabbitmq_right_fewer_is_named_by_the_check(
                         await broker.check_rights([QUEUE])
                     assert str(caught.value).count("ACCESS_REFUSED") == 1
                     await broker.close()
+        no_mark, no_id = r"^bridge\.([0-9a-f]{16}|events|sink\..*)$", r"^bridge\.(installation|events|sink\..*)$"
+        for index, (rest, place) in enumerate(
+            ((no_mark, "installation"), (no_id, "0000000000000000"), (no_mark, "installation"))
+        ):
+            permit(*PATTERNS[:index], rest, *PATTERNS[index + 1 :])
+            broker = KombuBroker(url, exchange="bridge.events", clock=Clock())
+            with pytest.raises(
+                MissingRight, match=rf"lacks {RIGHTS[index]} on the exchange bridge\.{place} "
+            ) as caught:
+                await broker.check_rights([QUEUE])
+            assert str(caught.value).count("ACCESS_REFUSED") == 1
+            await broker.close()

@@ -18,6 +18,7 @@ from bridge.adapters.sqlite.store import SqliteStore
 from bridge.domain.clock import Clock
 from bridge.domain.errors import Conflict, LeaseLost
 from bridge.domain.event import JournalEntry, Position, WireEvent
+from bridge.domain.namespace import Namespace
 from bridge.protocols.ledger import Commit, Key, Lease, StatusChange
 from bridge.protocols.store import Store
 from bridge.testing.ledger_suite import LedgerSuite, Make, event
@@ -40,7 +41,7 @@ async def test_reset_store_never_reuses_a_number(kind: str, tmp_path: Path, requ
     def store(name: str) -> Store:
         if kind == "sqlite":
             return SqliteStore(tmp_path / name, clock=Clock())
-        return RedisStore(request.getfixturevalue("redis_url"), clock=Clock(), prefix=name)
+        return RedisStore(request.getfixturevalue("redis_url"), clock=Clock(), namespace=Namespace(name))
 
     first, emptied = store("first"), store("emptied")
     await first.open()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from hypothesis import example, given, settings
@@ -19,7 +21,7 @@ from hypothesis import strategies as st
 from bridge.adapters.sqlite.store import SqliteStore
 from bridge.domain.clock import Clock
 from bridge.ingest.intake import Intake, PollResult
-from bridge.protocols.ledger import Ledger
+from bridge.protocols.ledger import Commit, Ledger
 from bridge.sources import govdelivery, marketingcloud, spacivox
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -194,3 +196,112 @@ def test_govdelivery_publishes_each_recipient_once(
 
 def quoted(key: str) -> str:
     return key.replace("+", "%2B")
+
+
+STORED = (
+    "", "null", "0", "-1", "x", "2.5", "true", "[]", "{}", "NaN", "1e999", str(2**63), str(-(2**63) - 1), "1" * 60, "\x00",
+    "0001-01-01T00:00:00Z", "1969-12-31T23:59:59Z", "2100-01-01T00:00:00Z", "9999-12-31T23:59:59.999999-23:59",
+    '{"due":null,"found":"x"}', '{"due":1e999,"found":-1}', '{"until":"x","deep":null}', '{"until":1e300,"deep":-1e300}',
+    '{"due":0,"found":0,"sweep":{"todo":[[1,2]],"started":"x","settled":[]}}', '{"due":true,"found":[],"counts":"x"}',
+)  # fmt: skip
+"""What an entry of a cursor may be in a store that another version, or another program, wrote to."""
+
+
+def _providers() -> dict[str, tuple[Any, Mapping[str, Any], Callable[[list[str]], Answer]]]:
+    def marketing_cloud(numbers: list[str]) -> Answer:
+        def answer(request: web.Request) -> str:
+            if request.path == "/v2/token":
+                return json.dumps(
+                    {"access_token": "t", "expires_in": 3600, "rest_instance_url": str(request.url.origin())}
+                )
+            after = int(request.query.get("lastEventId", "-1"))
+            shown = [number for number in numbers if int(number) > after]
+            events = (
+                fields(eventID=number, eventCategoryType='"SMSNotSent"', info=f'{{"messageKey":"{number}"}}')
+                for number in shown
+            )
+            return fields(lastEventID=shown[-1] if shown else None, messages=f"[{','.join(events)}]")
+
+        return answer
+
+    def spacivox_records(numbers: list[str]) -> Answer:
+        return lambda _: f"[{','.join(fields(id=n, state='0', timestamp=STAMP) for n in numbers)}]"
+
+    def govdelivery_messages(numbers: list[str]) -> Answer:
+        def answer(request: web.Request) -> str:
+            message = {
+                "status": '"completed"',
+                "created_at": STAMP,
+                "completed_at": STAMP,
+                "recipient_counts": '{"total":0}',
+            }
+            if request.path == "/messages/sms":
+                listed = (fields(id=n, _links=f'{{"self":"/messages/sms/{n}"}}', **message) for n in reversed(numbers))
+                return f"[{','.join(listed)}]"
+            return fields(**message) if request.path.rpartition("/")[2] in numbers else "[]"
+
+        return answer
+
+    return {
+        "marketingcloud": (marketingcloud.plugin, {"client_id": "c", "client_secret": "s"}, marketing_cloud),
+        "spacivox": (spacivox.plugin, {}, spacivox_records),
+        "govdelivery": (govdelivery.plugin, {"channels": ["sms"]}, govdelivery_messages),
+    }
+
+
+STAMP = '"2026-03-01T11:00:00Z"'
+PROVIDERS = _providers()
+
+
+@pytest.mark.parametrize("name", PROVIDERS)
+def test_no_stored_cursor_stops_a_source_or_repeats(name: str) -> None:
+    """Entries of the cursor with odd values, all and one by one: what is new comes, and nothing comes twice."""
+    plugin, options, serve = PROVIDERS[name]
+    numbers = ["1001", "1002"]
+
+    async def act(world: World) -> None:
+        assert sorted((await world.poll())[1]) == ["1001", "1002"]
+        own = [key for key in await world.store.cursor("edge") if not key.startswith("~")]
+        assert own
+        for index, value in enumerate(STORED):
+            for keys in (own, [own[index % len(own)]]):
+                lease = await world.store.acquire("source/edge", "me", 1e6)
+                await world.store.commit(lease, Commit("edge", cursor=dict.fromkeys(keys, value)))
+                numbers.append(str(int(numbers[-1]) + 1))
+                published = [*(await world.poll())[1], *(await world.poll())[1]]
+                assert published == numbers[-1:], (keys, value)
+
+    World(plugin, serve(numbers)).run(act, **options)
+
+
+@settings(max_examples=60)
+@given(ids, times, times)
+@example(["0", "-3"], None, None)
+@example(["0.0", "2.5"], '"0001-01-01T00:00:00Z"', '"9999-12-31T23:59:59.999999-23:59"')
+def test_govdelivery_follows_each_listed_message_once(
+    odd: Sequence[str], created: str | None, completed: str | None
+) -> None:
+    """The list of messages: no odd id or time of one hides it, or one that stands next to it."""
+    listed = ["1001", *odd]
+
+    def answer(request: web.Request) -> str:
+        message = {"status": '"sending"', "recipient_counts": '{"total":0}'}
+        if request.path == "/messages/sms":
+            shown = (fields(id=text, created_at=created, completed_at=completed, **message) for text in listed)
+            return f"[{','.join(shown)}]"
+        return "[]" if "/recipients" in request.path else fields(created_at=created, completed_at=completed, **message)
+
+    async def act(world: World) -> None:
+        expected = {"1001", *(key for text in odd if (key := IDS[text]) is not None and PLAIN.fullmatch(key))}
+        result, subjects = await world.poll()
+        assert sorted(subjects) == sorted(expected)
+        assert bool(result.problems) is (len(expected) < len(listed))
+        listed.append("1002")
+        assert (await world.poll())[1] == ["1002"]
+        assert (await world.poll())[1] == []
+
+    World(govdelivery.plugin, answer).run(act, channels=["sms"])
+
+
+PLAIN = re.compile(r"[0-9A-Za-z_.+-]+")
+"""Ids that can stand in a path."""

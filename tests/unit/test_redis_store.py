@@ -19,6 +19,7 @@ from bridge.adapters.redis.keys import Keys, bucket_of
 from bridge.adapters.redis.store import RedisStore, describe
 from bridge.domain.clock import Clock
 from bridge.domain.errors import Unavailable
+from bridge.domain.namespace import Namespace
 from bridge.protocols.deliveries import NewDelivery
 from bridge.protocols.ledger import Commit, Key
 from bridge.testing.ledger_suite import MONTH_SECONDS, change, event, events, histories
@@ -131,15 +132,15 @@ def test_leases_lie_in_the_slot_of_what_they_protect() -> None:
     assert len({keys.lease(name) for name in ("source/", "source", "sink/crm", "source/city", "relay/city")}) == 5
 
 
-async def test_stores_of_different_prefixes_know_nothing_of_each_other(store: RedisStore, redis_url: str) -> None:
+async def test_stores_of_different_namespaces_know_nothing_of_each_other(store: RedisStore, redis_url: str) -> None:
     await store.commit(None, Commit("city", events=events(1)))
-    other = RedisStore(redis_url, prefix="other", clock=Clock(), begin=0)
+    other = RedisStore(redis_url, namespace=Namespace("other"), clock=Clock(), begin=0)
     assert list(await other.sources()) == []
     await other.commit(None, Commit("town", events=events(1)))
     await other.close()
     assert list(await store.sources()) == ["city"]
     with redis.Redis.from_url(redis_url) as client:
-        assert all(key.lstrip(b"{").startswith((b"bridge:", b"other:")) for key in client.scan_iter())
+        assert all(key.lstrip(b"{").startswith((b"bridge:", b"bridge-other:")) for key in client.scan_iter())
 
 
 async def test_a_tracked_recipient_takes_less_than_twenty_bytes(store: RedisStore, redis_url: str) -> None:

@@ -17,6 +17,7 @@ from bridge.delivery.audit import Audit
 from bridge.domain.clock import Clock
 from bridge.domain.errors import Unavailable
 from bridge.domain.event import JournalEntry, Position, WireEvent
+from bridge.domain.namespace import DEFAULT
 from bridge.protocols.broker import Unpublishable
 from bridge.protocols.deliveries import RELAY_SINK, Delivery, DeliveryCounts, NewDelivery
 from bridge.protocols.ledger import Commit
@@ -50,6 +51,9 @@ class SmallBroker:
         if over:
             raise Unpublishable(over)
         return 0
+
+    def sink_queue(self, sink: str) -> str:
+        return DEFAULT.sink_queue(sink)
 
     async def depth(self, _queue: str) -> int:
         return 0

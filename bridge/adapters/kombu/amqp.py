@@ -20,6 +20,7 @@ from amqp.method_framing import frame_handler
 from bridge.adapters import message, taps
 from bridge.adapters.kombu.amqp_codec import DeliverDecoder
 from bridge.adapters.kombu.amqp_exchange import exists, use_exchange
+from bridge.adapters.kombu.amqp_mark import AmqpMark
 from bridge.adapters.kombu.amqp_publisher import AmqpPublisher
 from bridge.adapters.kombu.amqp_read_ahead import ReadAheadBuffer
 from bridge.adapters.kombu.amqp_rights import check_rights
@@ -28,6 +29,8 @@ from bridge.adapters.kombu.url import BrokerAddress
 from bridge.concurrency.thread_worker import wait_readable
 from bridge.domain.clock import Clock
 from bridge.domain.event import JournalEntry
+from bridge.domain.installation import Mark
+from bridge.domain.namespace import Namespace
 from bridge.protocols.broker import Received
 
 log = structlog.get_logger()
@@ -53,6 +56,7 @@ class AmqpConnection:
         self,
         address: BrokerAddress,
         exchange: str,
+        namespace: Namespace,
         clock: Clock,
         *,
         confirm_within: float,
@@ -60,6 +64,7 @@ class AmqpConnection:
         differing: set[str],
     ) -> None:
         self._exchange = exchange
+        self._namespace = namespace
         self._clock = clock
         self._confirm_within = confirm_within
         self._differing = differing
@@ -88,6 +93,7 @@ class AmqpConnection:
             self._tls = isinstance(self._socket, ssl.SSLSocket)
             self._ahead = ReadAheadBuffer(self._transport)
             self._channel = self._open_channel()
+            self._mark = AmqpMark(self._channel, namespace)
         except BaseException:
             self._connection.collect()
             raise
@@ -100,6 +106,21 @@ class AmqpConnection:
     def check_rights(self, queues: Sequence[str]) -> None:
         """Try each right without any effect."""
         check_rights(self._channel, self._label, self._exchange, queues, self._differing)
+        self._mark.check_rights(self._label)
+
+    # the installation
+
+    def mark(self) -> Mark | None:
+        """Return the installation whose mark the virtual host has; None if it has none."""
+        return self._mark.read()
+
+    def marked(self, mark: Mark) -> Mark:
+        """Return the mark that the virtual host has; one without any gets `mark`."""
+        return self._mark.give(mark)
+
+    def take_over(self, mark: Mark) -> None:
+        """Give the virtual host this mark instead of its own."""
+        self._mark.replace(mark)
 
     # queues
 
@@ -176,7 +197,7 @@ class AmqpConnection:
 
     def tap(self, topics: Sequence[str], prefetch: int) -> None:
         """Have what is published from now on delivered, by a queue that ends with this connection."""
-        queue = taps.new_queue()
+        queue = taps.new_queue(self._namespace)
         self._channel.queue_declare(
             queue=queue, exclusive=True, auto_delete=True, arguments={"x-max-length": taps.MAX_MESSAGES}
         )

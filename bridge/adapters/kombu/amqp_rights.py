@@ -52,21 +52,46 @@ def check_rights(channel: Any, label: str, exchange: str, queues: Sequence[str],
     ]
     if made:  # its owner may keep the right to change it
         del tries[0]
-    said = {attempt.right: words for attempt in tries if (words := attempt.refusal())}
-    if said:
-        shown = ", ".join(f"{right} ({words})" for right, words in said.items())
-        raise MissingRight(f"{label}: the user lacks {shown}; {PAGE} has the smallest permissions")
+    _require(label, tries)
     if made:
         use_exchange(channel, exchange, differing)
 
 
+def check_mark_rights(channel: Any, label: str, exchange: str, alternate: str) -> None:
+    """Raise `MissingRight` that names each right that the user lacks on the exchange that bears the mark."""
+    write = _Try(
+        f"write on the exchange {alternate}",
+        "exchange",
+        lambda: channel.exchange_unbind(alternate, _DEFAULT_EXCHANGE, _no_topic()),
+    )
+    # RabbitMQ looks at the right to write before that to read.
+    read = _Try(
+        f"read on the exchange {exchange}",
+        "exchange",
+        lambda: channel.exchange_unbind(alternate, exchange, _no_topic()),
+    )
+    _require(label, [_configure(channel, exchange, "fanout"), write])
+    _require(label, [read])
+
+
+def _require(label: str, tries: Sequence[_Try]) -> None:
+    said = {attempt.right: words for attempt in tries if (words := attempt.refusal())}
+    if said:
+        shown = ", ".join(f"{right} ({words})" for right, words in said.items())
+        raise MissingRight(f"{label}: the user lacks {shown}; {PAGE} has the smallest permissions")
+
+
+def _configure(channel: Any, exchange: str, kind: str) -> _Try:
+    return _Try(
+        f"configure on the exchange {exchange}",
+        "exchange",
+        lambda: channel.exchange_declare(exchange, kind, durable=True, auto_delete=True, arguments=_INVALID),
+    )
+
+
 def _tries_on_exchange(channel: Any, exchange: str) -> list[_Try]:
     return [
-        _Try(
-            f"configure on the exchange {exchange}",
-            "exchange",
-            lambda: channel.exchange_declare(exchange, "topic", durable=True, auto_delete=True, arguments=_INVALID),
-        ),
+        _configure(channel, exchange, "topic"),
         # The default exchange cannot be bound: RabbitMQ says so once it has looked at the right to write to ours.
         _Try(
             f"write on the exchange {exchange}",

@@ -7,6 +7,7 @@ import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import redis
 
@@ -20,9 +21,13 @@ from bridge.adapters.kombu.url import BrokerAddress, parse_broker_url
 from bridge.adapters.kombu.virtual import VirtualConnection
 from bridge.adapters.redis_greeting import greeting
 from bridge.domain.clock import Clock
-from bridge.domain.errors import Unavailable
+from bridge.domain.errors import OtherInstallation, Unavailable
 from bridge.domain.event import JournalEntry
+from bridge.domain.installation import Mark, check_broker
+from bridge.domain.namespace import DEFAULT, Namespace
 from bridge.protocols.broker import Inbox, PartlyPublished
+
+T = TypeVar("T")
 
 CONFIRM_SECONDS = 10.0
 """Time in which RabbitMQ confirms a batch; what it has not confirmed then is published by another connection."""
@@ -50,13 +55,16 @@ class KombuBroker:
         confirm_timeout: float = CONFIRM_SECONDS,
         answer_timeout: float = 10.0,
         lease: float = 15.0,
+        namespace: Namespace = DEFAULT,
     ) -> None:
         self._addresses = parse_broker_url(url)
         self._exchange = exchange
+        self._namespace = namespace
         self._clock = clock
         self._confirm_timeout = confirm_timeout
         self._answer_timeout = answer_timeout
         self._lease = lease
+        self._own: Mark | None = None
         self._declared: dict[str, tuple[str, ...]] = {}
         self._differing: set[str] = set()
         self._free_consumers: dict[str, list[str]] = {}
@@ -71,6 +79,29 @@ class KombuBroker:
     async def close(self) -> None:
         """End all threads and connections, within seconds even if the broker hangs."""
         await asyncio.gather(*(thread.worker.close() for thread in tuple(self._threads)))
+
+    @property
+    def place(self) -> str:
+        """Where the broker is, without credentials."""
+        return ";".join(address.place for address in self._addresses)
+
+    async def mark(self) -> Mark | None:
+        """Return the installation whose mark the broker has; None if it has none, or can have none. Makes nothing."""
+        return await self._on_bare_connection(lambda connection: connection.mark())
+
+    async def claim_for(self, mark: Mark) -> None:
+        """Use the broker for one installation only, also after each reconnect; raises `OtherInstallation`."""
+        self._own = mark
+        await self._publisher.call(self._check, within=self._within)
+
+    async def take_over(self, mark: Mark) -> None:
+        """Give the broker this mark instead of its own."""
+        self._own = None
+        await self._publisher.call(lambda connection: connection.take_over(mark), within=self._within)
+
+    def sink_queue(self, sink: str) -> str:
+        """Return the name of a sink's queue."""
+        return self._namespace.sink_queue(sink)
 
     async def declare(self, queue: str, topics: Sequence[str]) -> None:
         """Make a durable queue bound to `topics`; repeating it changes nothing."""
@@ -97,7 +128,7 @@ class KombuBroker:
         """Consume a queue that was declared."""
         names = self._free_consumers.setdefault(queue, [])
         # A name is used again after its inbox has ended. On Redis, its messages then return to the queue at once.
-        consumer = names.pop() if names else f"bridge-{uuid.uuid4().hex}"
+        consumer = names.pop() if names else f"{self._namespace.stem}-{uuid.uuid4().hex}"
 
         def begin(connection: KombuConnection) -> None:
             connection.consume(queue, prefetch, consumer)
@@ -148,10 +179,14 @@ class KombuBroker:
 
     async def check_rights(self, queues: Sequence[str]) -> None:
         """Try each right on a connection of its own, which makes neither the exchange nor a queue."""
+        await self._on_bare_connection(lambda connection: connection.check_rights(queues))
+
+    async def _on_bare_connection(self, job: Callable[[KombuConnection], T]) -> T:
+        """Do `job` on a connection of its own that makes nothing."""
         thread = ConnectionThread("bridge-check", self._label, self._connector(lambda _: None))
         self._threads.add(thread)
         try:
-            await thread.call(lambda connection: connection.check_rights(queues), within=self._within)
+            return await thread.call(job, within=self._within)
         finally:
             try:
                 await thread.worker.close()
@@ -169,6 +204,8 @@ class KombuBroker:
                     addresses.rotate(-1)  # a node that is frozen accepts connections: the next one is another's turn
                 try:
                     return self._begun(self._connection_to(address), begin or self._prepare)
+                except OtherInstallation:
+                    raise
                 except Exception as error:  # noqa: BLE001 - the next address may answer, after any error
                     failure = error
             raise failure or Unavailable("the broker's URL is empty")
@@ -177,9 +214,15 @@ class KombuBroker:
 
     def _prepare(self, connection: KombuConnection) -> None:
         """Make the exchange, and what this process declared before, for a broker that forgot it; called in a thread."""
+        self._check(connection)
         connection.prepare()
         for queue, topics in tuple(self._declared.items()):
             connection.restore(queue, topics)
+
+    def _check(self, connection: KombuConnection) -> None:
+        """Raise `OtherInstallation` if the broker is another installation's."""
+        if (own := self._own) is not None:
+            check_broker(self.place, connection.marked(own), own)
 
     @staticmethod
     def _begun(connection: KombuConnection, begin: Callable[[KombuConnection], None]) -> KombuConnection:
@@ -196,6 +239,7 @@ class KombuBroker:
                 return AmqpConnection(
                     address,
                     self._exchange,
+                    self._namespace,
                     self._clock,
                     confirm_within=self._confirm_timeout,
                     answer_within=self._answer_timeout,
@@ -203,15 +247,20 @@ class KombuBroker:
                 )
             case "redis":
                 return self._redis_connection_to(address)
-        return VirtualConnection(address, self._exchange)
+        return VirtualConnection(address, self._exchange, self._namespace)
 
     def _redis_connection_to(self, address: BrokerAddress) -> RedisConnection:
         try:
             return RedisConnection(
-                address, self._exchange, self._clock, lease=self._lease, answer_within=self._answer_timeout
+                address,
+                self._exchange,
+                self._namespace,
+                self._clock,
+                lease=self._lease,
+                answer_within=self._answer_timeout,
             )
         except redis.ConnectionError as error:
-            said = greeting(*address.place) if address.place else None
+            said = greeting(*address.endpoint) if address.endpoint else None
             if said is None:
                 raise
             raise redis.ConnectionError(said) from error

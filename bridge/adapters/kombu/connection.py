@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from bridge.domain.event import JournalEntry
+from bridge.domain.installation import Mark
 from bridge.protocols.broker import Received
 
 _serials = itertools.count(1)
@@ -40,6 +41,16 @@ class KombuConnection(Protocol):
 
     def prepare(self) -> None: ...  # noqa: D102 - makes the exchange, which a check of rights must not
     def check_rights(self, queues: Sequence[str]) -> None: ...  # noqa: D102 - as Broker says
+    def mark(self) -> Mark | None: ...  # noqa: D102 - as Broker says
+
+    def marked(self, mark: Mark) -> Mark:
+        """Return the mark that the broker has; one without any gets `mark`.
+
+        A broker that cannot have a mark passes for one that has this one.
+        """
+        ...
+
+    def take_over(self, mark: Mark) -> None: ...  # noqa: D102 - as Broker says
     def declare(self, queue: str, topics: Sequence[str]) -> None: ...  # noqa: D102 - as Broker says
 
     def restore(self, queue: str, topics: Sequence[str]) -> None:

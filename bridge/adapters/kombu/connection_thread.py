@@ -17,7 +17,7 @@ from bridge.adapters.kombu.connection import KombuConnection
 from bridge.adapters.os_errors import os_error_reason
 from bridge.adapters.redis_words import redis_code, redis_reason, redis_refusal
 from bridge.concurrency.thread_worker import ThreadWorker, wait_readable
-from bridge.domain.errors import BridgeError, Unavailable
+from bridge.domain.errors import BridgeError, OtherInstallation, Unavailable
 from bridge.protocols.broker import Received
 
 T = TypeVar("T")
@@ -59,6 +59,9 @@ class ConnectionThread:
             if self._connection is None:
                 self._connection = self._connect()
             return job(self._connection)
+        except OtherInstallation:
+            self._drop()  # so that the next call looks whether it still is another's
+            raise
         except BridgeError:
             raise
         except Exception as error:

@@ -8,8 +8,6 @@ back is routed again, into every queue that matches.
 from __future__ import annotations
 
 import contextlib
-import itertools
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,8 +16,16 @@ import structlog
 
 from bridge.adapters import lua, taps
 from bridge.adapters.kombu.connection import PublishProgress, next_serial
-from bridge.adapters.kombu.redis_layout import Routes, envelope, queue_of, received_from, text_of
+from bridge.adapters.kombu.redis_layout import (
+    Routes,
+    envelopes_by_queue,
+    queue_of,
+    received_from,
+    text_of,
+    waiting_in,
+)
 from bridge.adapters.kombu.redis_limits import over_limit, parts
+from bridge.adapters.kombu.redis_mark import MarkedConnection
 from bridge.adapters.kombu.redis_rights import check_rights
 from bridge.adapters.kombu.redis_scripts import add_missing, run_script
 from bridge.adapters.kombu.redis_wait import RedisWait
@@ -28,6 +34,7 @@ from bridge.concurrency.thread_worker import wait_readable
 from bridge.domain import topics as topic_patterns
 from bridge.domain.clock import Clock
 from bridge.domain.event import JournalEntry
+from bridge.domain.namespace import Namespace
 from bridge.protocols.broker import Received, Unpublishable
 
 log = structlog.get_logger()
@@ -41,13 +48,21 @@ _CLAIM = lua.load("bridge.adapters.kombu", "requeue", "claim")
 _LEAVE = lua.load("bridge.adapters.kombu", "requeue", "leave")
 
 
-class RedisConnection:
+class RedisConnection(MarkedConnection):
     """One connection. Construction connects; library errors come out as they are, and end the connection."""
 
     def __init__(
-        self, address: BrokerAddress, exchange: str, clock: Clock, *, lease: float, answer_within: float
+        self,
+        address: BrokerAddress,
+        exchange: str,
+        namespace: Namespace,
+        clock: Clock,
+        *,
+        lease: float,
+        answer_within: float,
     ) -> None:
         self._exchange = exchange
+        self._namespace = namespace
         self._clock = clock
         self._lease = lease
         self._label = address.label
@@ -70,6 +85,7 @@ class RedisConnection:
             self._channel = self._transport.create_channel(self._transport)
             self._redis = redis.Redis(connection_pool=self._channel.pool)
             self._prefix = self._channel.global_keyprefix
+            self._mark_key = self._key(f"{namespace.stem}.installation")
             self._bindings = self._key(self._channel.keyprefix_queue % exchange)
             self._permanent = self._key(self._channel.keyprefix_binding_permanent % exchange)
             self._next_message = RedisWait(
@@ -86,7 +102,7 @@ class RedisConnection:
     def check_rights(self, queues: Sequence[str]) -> None:
         """Have what is needed queued and thrown away."""
         consumed = [key for queue in queues for key in (*self._lists(queue), *self._consumer_keys(queue, "check"))]
-        check_rights(self._redis, self._label, [self._bindings, self._permanent], consumed)
+        check_rights(self._redis, self._label, [self._bindings, self._permanent, self._mark_key], consumed)
 
     # queues
 
@@ -102,10 +118,7 @@ class RedisConnection:
 
     def depth(self, queue: str) -> int:
         """Return how many messages wait in a queue; 0 for one that does not exist."""
-        with self._redis.pipeline(transaction=False) as pipe:
-            for key in self._lists(queue):
-                pipe.llen(key)
-            return sum(pipe.execute())
+        return waiting_in(self._redis, self._lists(queue))
 
     def ping(self) -> None:
         """Ask for an answer."""
@@ -167,22 +180,11 @@ class RedisConnection:
                     return unroutable
 
     def _push(self, pipe: Any, entries: Sequence[JournalEntry], queue: str | None) -> int:
-        unroutable = 0
-        envelopes: dict[str, list[str]] = {}
-        stem, number = uuid.uuid4().hex, itertools.count()
-        for entry in entries:
-            queues = self._routes.of(entry.event.topic) if queue is None else (queue,)
-            if not queues:
-                unroutable += 1
-                continue
-            front = envelope(entry, self._exchange)
-            for name in queues:
-                # A tag of its own for each copy: kombu's consumers keep what is unacknowledged by tag, for all queues.
-                envelopes.setdefault(name, []).append(f'{front}"{stem}-{next(number)}"}}}}')
+        envelopes, unroutable = envelopes_by_queue(entries, self._exchange, self._routes, queue)
         for name, payloads in envelopes.items():
             key = self._key(name)
             pipe.lpush(key, *payloads)
-            if name.startswith(taps.PREFIX):
+            if name.startswith(self._namespace.tap_prefix):
                 pipe.ltrim(key, 0, taps.MAX_MESSAGES - 1)
                 pipe.pexpire(key, int(_TAP_EXPIRES_SECONDS * 1000))
         return unroutable
@@ -194,7 +196,11 @@ class RedisConnection:
             return
         self._dead_taps_checked = now
         members = [text_of(member) for member in self._redis.smembers(self._bindings)]
-        tapped = {queue for member in members if (queue := queue_of(member, self._channel.sep)).startswith(taps.PREFIX)}
+        tapped = {
+            queue
+            for member in members
+            if (queue := queue_of(member, self._channel.sep)).startswith(self._namespace.tap_prefix)
+        }
         for queue in tapped:
             if not self._redis.exists(self._alive(queue)):
                 self._remove_tap(queue, [member for member in members if member.endswith(queue)])
@@ -226,7 +232,7 @@ class RedisConnection:
     def tap(self, topics: Sequence[str], prefetch: int) -> None:
         """Claim what is published from now on, by a queue that lives as long as this consumer keeps it alive."""
         self._remove_dead_taps()
-        queue = taps.new_queue()
+        queue = taps.new_queue(self._namespace)
         self._tapped = dict.fromkeys(self._members(queue, topics))
         with self._redis.pipeline() as pipe:
             pipe.set(self._alive(queue), 1, px=self._lease_ms)
@@ -243,10 +249,11 @@ class RedisConnection:
         return min(_BLOCK_SECONDS, self._lease / 3)
 
     def _consumer_keys(self, queue: str, owner: str) -> list[str]:
+        stem = self._namespace.stem
         return [
-            self._key(f"bridge.consumers.{queue}"),
-            self._key(f"bridge.unacked.{queue}.{owner}"),
-            self._key(f"bridge.arriving.{queue}.{owner}"),
+            self._key(f"{stem}.consumers.{queue}"),
+            self._key(f"{stem}.unacked.{queue}.{owner}"),
+            self._key(f"{stem}.arriving.{queue}.{owner}"),
         ]
 
     def receive(self, wake: int) -> list[Received]:

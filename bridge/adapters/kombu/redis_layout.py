@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+import uuid
 from base64 import b64decode, b64encode
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from bridge.adapters import message
 from bridge.domain.event import JournalEntry
@@ -72,6 +76,33 @@ def envelope(entry: JournalEntry, exchange: str) -> str:
         }
     )
     return text[:-2] + ', "delivery_tag": '
+
+
+def envelopes_by_queue(
+    entries: Sequence[JournalEntry], exchange: str, routes: Routes, queue: str | None
+) -> tuple[dict[str, list[str]], int]:
+    """Return the envelopes for each queue that wants them, or for `queue`, and how many entries no queue wants."""
+    unroutable = 0
+    envelopes: dict[str, list[str]] = {}
+    stem, number = uuid.uuid4().hex, itertools.count()
+    for entry in entries:
+        queues = routes.of(entry.event.topic) if queue is None else (queue,)
+        if not queues:
+            unroutable += 1
+            continue
+        front = envelope(entry, exchange)
+        for name in queues:
+            # A tag of its own for each copy: kombu's consumers keep what is unacknowledged by tag, for all queues.
+            envelopes.setdefault(name, []).append(f'{front}"{stem}-{next(number)}"}}}}')
+    return envelopes, unroutable
+
+
+def waiting_in(client: Any, lists: Iterable[str]) -> int:
+    """Return how many messages the lists of a queue have."""
+    with client.pipeline(transaction=False) as pipe:
+        for key in lists:
+            pipe.llen(key)
+        return sum(pipe.execute())
 
 
 def received_from(payload: bytes, tag: object) -> Received:

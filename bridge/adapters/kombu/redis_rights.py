@@ -14,8 +14,8 @@ from bridge.domain.errors import MissingRight
 PAGE = "docs/how-to/set-up-redis.md"
 _PUBLISHING = frozenset(
     {
-        "DEL", "EXISTS", "LLEN", "LPUSH", "LTRIM", "PEXPIRE", "PING", "SADD", "SMEMBERS", "SMISMEMBER", "SREM",
-        "UNWATCH", "WATCH",
+        "DEL", "EXISTS", "GET", "LLEN", "LPUSH", "LTRIM", "PEXPIRE", "PING", "SADD", "SET", "SMEMBERS", "SMISMEMBER",
+        "SREM", "UNWATCH", "WATCH",
     }
 )  # fmt: skip
 _CONSUMING = frozenset({"BLMOVE", "CLIENT ID", "CLIENT UNBLOCK", "EVAL", "EVALSHA", "HDEL", "LLEN", "LPUSH"})
@@ -26,11 +26,11 @@ def needed() -> frozenset[str]:
     return _PUBLISHING | _CONSUMING | commands_of(lua.load_all("bridge.adapters.kombu"))
 
 
-def check_rights(client: redis.Redis, label: str, bindings: Sequence[str], queues: Sequence[str]) -> None:
-    """Raise `MissingRight` that names what the user may not do with the keys of bindings and queues."""
+def check_rights(client: redis.Redis, label: str, shared: Sequence[str], queues: Sequence[str]) -> None:
+    """Raise `MissingRight` that names what the user may not do with the keys of mark, bindings and queues."""
     consuming = _CONSUMING | commands_of(lua.load_all("bridge.adapters.kombu"))
     commands = [
-        *Rights(_PUBLISHING, bindings).commands(),
+        *Rights(_PUBLISHING, shared).commands(),
         *Rights(consuming if queues else frozenset(), queues).commands(),
     ]
     said = [

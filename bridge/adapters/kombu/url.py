@@ -40,8 +40,14 @@ class BrokerAddress:
     options: Mapping[str, Any] = field(default_factory=dict)
     database: str | None = None
     """Of a socket, whose URL has no place for it."""
-    place: tuple[str, int] | None = None
+    endpoint: tuple[str, int] | None = None
     """Host and port of a Redis that is reached directly, without TLS."""
+
+    @property
+    def place(self) -> str:
+        """Where the queues are, without credentials: the label, and the virtual host or database of a known family."""
+        path = urlsplit(self.url.partition(";")[0]).path + (f"?db={self.database}" if self.database else "")
+        return f"{self.label}{path}" if self.family != "other" and path.strip("/") else self.label
 
     def connection(self, **options: Any) -> Any:
         """Return kombu's connection for this address, not connected yet; what the URL says wins over `options`."""
@@ -152,8 +158,8 @@ def _redis(url: str, scheme: str) -> BrokerAddress:
         case _:
             kombu_url = f"{'rediss' if read.tls else 'redis'}://{_credentials(read)}{shown}/{read.database}"
     database = str(read.database) if read.kind == "unix" else None
-    place = read.hosts[0] if read.kind == "single" and not read.tls else None
-    return BrokerAddress(kombu_url, f"{scheme}://{shown}", "redis", tls, options, database, place)
+    endpoint = read.hosts[0] if read.kind == "single" and not read.tls else None
+    return BrokerAddress(kombu_url, f"{scheme}://{shown}", "redis", tls, options, database, endpoint)
 
 
 def _credentials(read: RedisUrl) -> str:

@@ -12,6 +12,8 @@ from bridge.adapters.kombu.url import BrokerAddress
 from bridge.concurrency.thread_worker import wait_readable
 from bridge.domain import topics as topic_patterns
 from bridge.domain.event import JournalEntry, Position
+from bridge.domain.installation import Mark
+from bridge.domain.namespace import Namespace
 from bridge.protocols.broker import Received, Unpublishable
 
 _READ_EVERY_SECONDS = 0.02
@@ -25,8 +27,9 @@ _TOO_LARGE = frozenset(
 class VirtualConnection:
     """One connection. Construction connects; library errors come out as they are, and end the connection."""
 
-    def __init__(self, address: BrokerAddress, exchange: str) -> None:
+    def __init__(self, address: BrokerAddress, exchange: str, namespace: Namespace) -> None:
         self._exchange = exchange
+        self._namespace = namespace
         self._serial = next_serial()
         self._queue: str | None = None
         self._tapped: tuple[str, ...] = ()
@@ -42,6 +45,17 @@ class VirtualConnection:
 
     def check_rights(self, _queues: Sequence[str]) -> None:
         """Return; these transports cannot be asked without leaving something behind."""
+
+    def mark(self) -> Mark | None:
+        """Return None: these transports keep nothing but queues."""
+        return None
+
+    def marked(self, mark: Mark) -> Mark:
+        """Return the mark as it is: nothing tells whose broker it is."""
+        return mark
+
+    def take_over(self, mark: Mark) -> None:
+        """Do nothing."""
 
     def declare(self, queue: str, topics: Sequence[str]) -> None:
         """Make a queue and bind it."""
@@ -97,7 +111,7 @@ class VirtualConnection:
 
     def tap(self, topics: Sequence[str], prefetch: int) -> None:
         """Take what is published from now on, by a queue that is deleted at the end."""
-        queue = taps.new_queue()
+        queue = taps.new_queue(self._namespace)
         self.declare(queue, topics)
         self._tapped = tuple(topic_patterns.bindings(topics))
         self.consume(queue, prefetch, queue)

@@ -9,14 +9,19 @@ from contextlib import contextmanager
 from typing import Any
 
 from redis import exceptions as failures
-from redis.asyncio import RedisCluster
+from redis.asyncio import Connection, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 
 from bridge.adapters.lua import Script
-from bridge.adapters.redis.connect import Client, connector
+from bridge.adapters.redis.connect import Client, Greeting, connector
 from bridge.adapters.redis_rights import Command, queued
 from bridge.adapters.redis_url import parse_redis_url
 from bridge.adapters.redis_words import redis_reason, redis_refusal
+from bridge.domain.errors import OtherInstallation
+
+
+class ForeignServer(failures.RedisError):
+    """A server that another installation uses: raised by a greeting, and said to the caller as it is."""
 
 
 def describe(url: str) -> str:
@@ -44,7 +49,9 @@ class RedisClient:
             address = parse_redis_url(url)
         except ValueError as error:
             raise ValueError(f"the store's URL {error}") from None
-        self._connect = connector(address, timeout, connections)
+        self._connect = connector(address, timeout, connections, self._greet)
+        self.greeting: Greeting | None = None
+        """Called with each new connection before it is used; not in a cluster."""
         self._client: Client | None = None
         self._close: Callable[[], Awaitable[None]] | None = None
 
@@ -61,6 +68,11 @@ class RedisClient:
             close, self._client, self._close = self._close, None, None
             with self.translated():
                 await close()
+
+    async def _greet(self, connection: Connection) -> None:
+        await connection.on_connect()
+        if self.greeting is not None:
+            await self.greeting(connection)
 
     async def command(self, *args: Any) -> Any:
         """Run one command."""
@@ -138,6 +150,8 @@ class RedisClient:
         except (failures.RedisError, failures.RedisClusterException, OSError, TimeoutError) as error:
             if task is not None and task.cancelling() > before:
                 raise asyncio.CancelledError from error
+            if isinstance(error, ForeignServer):
+                raise OtherInstallation(str(error)) from error
             raise redis_refusal(error)(f"{self.place} {redis_reason(error, self._timeout)}") from error
         if task is not None and task.cancelling() > before:
             raise asyncio.CancelledError

@@ -21,6 +21,8 @@ from bridge.adapters.redis_url import RedisUrl
 
 Client = Redis | RedisCluster
 Connector = Callable[[], tuple[Client, Callable[[], Awaitable[None]]]]
+Greeting = Callable[[Connection], Awaitable[None]]
+"""What is done with a new connection before it is used, in the place of `Connection.on_connect`."""
 
 
 class _Packing:
@@ -70,18 +72,21 @@ class _SecurePrimary(_Packing, Renewing, SentinelManagedSSLConnection):
     pass
 
 
-def connector(url: RedisUrl, timeout: float, connections: int) -> Connector:
-    """Return what makes a client, and what closes it; calls and connecting end within `timeout` seconds each."""
+def connector(url: RedisUrl, timeout: float, connections: int, greet: Greeting) -> Connector:
+    """Return what makes a client, and what closes it; calls and connecting end within `timeout` seconds each.
+
+    Each new connection to a server is greeted; not those to Sentinels, nor those to a cluster's nodes.
+    """
     options: dict[str, Any] = {
         "socket_timeout": timeout, "socket_connect_timeout": timeout, "protocol": 2, "retry": Retry(NoBackoff(), 0),
         "username": url.username, "password": url.password, **url.server,
     }  # fmt: skip
     match url.kind:
         case "sentinel":
-            return _sentinel(url, options, connections)
+            return _sentinel(url, options, connections, greet)
         case "cluster":
             return _cluster(url, options, connections)
-    return _single(url, options, connections)
+    return _single(url, {**options, "redis_connect_func": greet}, connections)
 
 
 def _single(url: RedisUrl, options: dict[str, Any], connections: int) -> Connector:
@@ -102,9 +107,12 @@ def _single(url: RedisUrl, options: dict[str, Any], connections: int) -> Connect
     return connect
 
 
-def _sentinel(url: RedisUrl, options: dict[str, Any], connections: int) -> Connector:
+def _sentinel(url: RedisUrl, options: dict[str, Any], connections: int, greet: Greeting) -> Connector:
     kind: type[Any] = _SecurePrimary if url.tls else _Primary
-    server = {**options, "db": url.database, "max_connections": connections, "connection_class": kind}
+    server = {
+        **options, "db": url.database, "max_connections": connections, "connection_class": kind,
+        "redis_connect_func": greet,
+    }  # fmt: skip
     sentinel = {**options, "username": None, "password": None, **url.sentinel}
     if url.tls:  # the Sentinels are behind the same authority as what they watch
         sentinel["ssl"] = True

@@ -19,13 +19,17 @@ from bridge.adapters.sqlite.broker_file import (
     check_writable,
     declare,
     depth_of,
+    mark_of,
     publish_entries,
+    set_mark,
 )
 from bridge.adapters.sqlite.broker_subscription import SqliteSubscription
 from bridge.concurrency.thread_worker import ThreadWorker, wait_readable
 from bridge.domain.clock import Clock
-from bridge.domain.errors import BridgeError, Unavailable
+from bridge.domain.errors import BridgeError, OtherInstallation, Unavailable
 from bridge.domain.event import JournalEntry
+from bridge.domain.installation import Mark, check_broker
+from bridge.domain.namespace import DEFAULT, Namespace
 from bridge.protocols.broker import Inbox
 
 T = TypeVar("T")
@@ -41,11 +45,13 @@ class SqliteBroker:
     `lease` seconds. Queues are shared by all processes that open the file.
     """
 
-    def __init__(self, path: Path, *, clock: Clock, lease: float = 10.0) -> None:
+    def __init__(self, path: Path, *, clock: Clock, lease: float = 10.0, namespace: Namespace = DEFAULT) -> None:
         self._path = Path(path)
+        self._namespace = namespace
         self._clock = clock
         self._lease = lease
         self._file: BrokerFile | None = None
+        self._own: Mark | None = None
         self._subscriptions: set[SqliteSubscription] = set()
         self._renewed = 0.0
         self._worker = ThreadWorker(
@@ -59,6 +65,29 @@ class SqliteBroker:
     async def close(self) -> None:
         """End the thread and close the file."""
         await self._worker.close()
+
+    @property
+    def place(self) -> str:
+        """Where the broker is: its file."""
+        return str(self._path)
+
+    async def mark(self) -> Mark | None:
+        """Return the installation whose mark the file has; None if it has none."""
+        return await self.call(_mark)
+
+    async def claim_for(self, mark: Mark) -> None:
+        """Use the file for one installation only, also when it is opened anew; raises `OtherInstallation`."""
+        self._own = mark
+        await self.call(self._check)
+
+    async def take_over(self, mark: Mark) -> None:
+        """Give the file this mark instead of its own."""
+        self._own = None
+        await self.call(lambda file: set_mark(file.durable, str(mark), replace=True))
+
+    def sink_queue(self, sink: str) -> str:
+        """Return the name of a sink's queue."""
+        return self._namespace.sink_queue(sink)
 
     async def declare(self, queue: str, topics: Sequence[str]) -> None:
         """Make a queue bound to `topics`; repeating it changes nothing."""
@@ -82,7 +111,7 @@ class SqliteBroker:
     @asynccontextmanager
     async def tap(self, topics: Sequence[str]) -> AsyncIterator[Inbox]:
         """Consume what is published from now on; its messages need no acknowledgement."""
-        queue = taps.new_queue()
+        queue = taps.new_queue(self._namespace)
         async with self._subscribed(
             SqliteSubscription(self, self._clock, queue, tuple(topics), taps.PREFETCH_MESSAGES)
         ) as inbox:
@@ -144,15 +173,35 @@ class SqliteBroker:
         """Do `job`; this is the one place where SQLite's errors become ours."""
         try:
             if self._file is None:
-                self._file = BrokerFile(self._path)
+                self._file = self._opened()
             self._renew()
             return job(self._file)
+        except OtherInstallation:
+            self._drop()  # so that the next call looks whether it still is another's
+            raise
         except BridgeError:
             raise
         except (sqlite3.Error, OSError) as error:
             self._drop()
             text = error.strerror if isinstance(error, OSError) else error
             raise Unavailable(f"{self._path}: {text}") from error
+
+    def _opened(self) -> BrokerFile:
+        file = BrokerFile(self._path)
+        try:
+            self._check(file)
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    def _check(self, file: BrokerFile) -> None:
+        """Raise `OtherInstallation` if the file has another mark; one without any gets ours."""
+        if self._own is None:
+            return
+        if mark_of(file.durable) is None:
+            set_mark(file.durable, str(self._own), replace=False)
+        check_broker(self.place, _mark(file), self._own)
 
     def _renew(self) -> None:
         """Prolong the leases of this process's consumers, whatever the event loop is busy with."""
@@ -181,3 +230,8 @@ class SqliteBroker:
     def _interrupt(self) -> None:
         if (file := self._file) is not None:
             file.interrupt()
+
+
+def _mark(file: BrokerFile) -> Mark | None:
+    text = mark_of(file.durable)
+    return None if text is None else Mark.parse(text)

@@ -138,6 +138,26 @@ def check_readable(path: Path) -> None:
             db.close()
 
 
+def mark_of(db: sqlite3.Connection) -> str | None:
+    """Return the mark of the installation that uses the file; None if it has none."""
+    if not db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'installation'").fetchone():
+        return None  # of before there were marks
+    row = db.execute("SELECT mark FROM installation").fetchone()
+    return None if row is None else str(row[0])
+
+
+def set_mark(db: sqlite3.Connection, mark: str, *, replace: bool) -> None:
+    """Give the file a mark if it has none, or with `replace` in any case."""
+    with writing(db):
+        # Not a part of the schema's version: a bridge of before opens the file all the same.
+        db.execute(
+            "CREATE TABLE IF NOT EXISTS installation (id INTEGER PRIMARY KEY CHECK (id = 1), mark TEXT NOT NULL)"
+        )
+        if replace:
+            db.execute("DELETE FROM installation")
+        db.execute("INSERT OR IGNORE INTO installation VALUES (1, ?)", (mark,))
+
+
 def declare(db: sqlite3.Connection, queue: str, topics: Sequence[str]) -> None:
     """Make a queue bound to `topics`; repeating it changes nothing."""
     with writing(db):

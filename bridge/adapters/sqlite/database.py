@@ -183,6 +183,8 @@ class SqliteDatabase:
         self.path = path
         self._read_only = read_only
         self._busy_timeout = busy_timeout
+        self.check: Callable[[sqlite3.Connection], None] = lambda _: None
+        """Called with each new connection, on its thread; what it raises is what callers are told."""
         self.writer = _Writer(self, "writer")
         self.reader = _Reader(self, "reader")
 
@@ -204,6 +206,7 @@ class SqliteDatabase:
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA journal_size_limit = 67108864")
             prepare(connection)
+            self.check(connection)
         except BaseException:
             connection.close()
             raise

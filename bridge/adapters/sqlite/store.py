@@ -8,8 +8,10 @@ from pathlib import Path
 from bridge.adapters.sqlite.database import SqliteDatabase
 from bridge.adapters.sqlite.deliveries import SqliteDeliveries
 from bridge.adapters.sqlite.ledger import SqliteLedger
+from bridge.adapters.sqlite.mark import SqliteMark
 from bridge.adapters.sqlite.roster import SqliteRoster
 from bridge.domain.clock import Clock
+from bridge.domain.installation import Mark
 
 
 class SqliteStore(SqliteLedger, SqliteDeliveries, SqliteRoster):
@@ -36,10 +38,28 @@ class SqliteStore(SqliteLedger, SqliteDeliveries, SqliteRoster):
         SqliteLedger.__init__(self, file, clock, begin=begin)
         SqliteDeliveries.__init__(self, file, clock)
         SqliteRoster.__init__(self, file, clock)
+        self._mark = SqliteMark(file)
+
+    @property
+    def place(self) -> str:
+        """Where the store is."""
+        return str(self._file.path)
 
     async def open(self) -> None:
         """Open the file, and make it if need be; raises `Unavailable` that says why it cannot be used."""
         await (self.sources() if self._read_only else self.ping())
+
+    async def mark(self) -> Mark | None:
+        """Return the installation whose mark the store has; None if it has none."""
+        return await self._mark.read()
+
+    async def claim_for(self, mark: Mark) -> Mark:
+        """Return the store's mark, `mark` if it had none; every later call is refused where another one is met."""
+        return await self._mark.claim(mark)
+
+    async def take_over(self, mark: Mark) -> None:
+        """Give the store this mark instead of its own."""
+        await self._mark.write(mark)
 
     async def check_rights(self, _sources: Collection[str], _sinks: Collection[str]) -> None:
         """Try whether the file can be written to: there are no other rights."""

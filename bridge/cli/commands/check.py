@@ -16,13 +16,21 @@ from bridge.cli.support.notes import print_note
 from bridge.cli.support.options import Command, Exit, config_option, json_option
 from bridge.cli.support.output import print_json, print_line, print_table
 from bridge.cli.support.running import load_assembly, run
-from bridge.domain.errors import AccessRefused, BridgeError, ConfigError, MissingRight, Transient, Unauthorized
+from bridge.domain.errors import (
+    AccessRefused,
+    BridgeError,
+    ConfigError,
+    MissingRight,
+    OtherInstallation,
+    Transient,
+    Unauthorized,
+)
 from bridge.ingest.account import check_account
-from bridge.protocols.broker import QUEUE_PREFIX
 from bridge.protocols.deliveries import RELAY_SINK
 from bridge.protocols.sink import Sink
 from bridge.protocols.source import Source
 from bridge.runtime.assembly import Assembly
+from bridge.runtime.installation import KeptInstallation
 from bridge.runtime.sink_runner import INTERNAL_JOURNAL
 
 _TIMEOUT_SECONDS = 20.0
@@ -38,7 +46,7 @@ class Finding:
 
     part: str
     state: str
-    """`ok`, `warning`, `unreachable`, `lacks a right` or `refused`."""
+    """`ok`, `warning`, `unreachable`, `lacks a right`, `refused`, or `foreign`: it is another installation's."""
     said: str
     requests_per_day: float | None = None
 
@@ -69,7 +77,8 @@ def check(config_file: Path, *, offline: bool, strict: bool, as_json: bool) -> E
     Problems of the file are printed on stderr with file, line and key (exit code 3), and a sink's topic that no event
     can have is such a problem. Then each right that the service needs is tried at the store and the broker, which
     leaves nothing behind. Each source is asked one cheap question, and whether the store's cursor is of its account.
-    Each sink is asked whether it can be reached. The exit code is 4 if any of them is unreachable or does not give a
+    Each sink is asked whether it can be reached. The exit code is 3 if the store or the broker belongs to another
+    installation, 4 if any of them is unreachable or does not give a
     right, 1 if any refuses us. A yearly allowance that is too small is a warning: with --strict the exit code is 1.
     """
     try:
@@ -128,17 +137,19 @@ def _count(finding: Finding, days: int) -> str | None:
 
 def _exit(findings: list[Finding], *, strict: bool) -> Exit:
     states = {finding.state for finding in findings}
+    if "foreign" in states:
+        return Exit.CONFIG
     if states & {"unreachable", LACKS}:
         return Exit.UNREACHABLE
     return Exit.FAILED if "refused" in states or (strict and "warning" in states) else Exit.DONE
 
 
 async def _ask(parts: Assembly, sources: dict[str, Source], sinks: dict[str, Sink]) -> list[Finding]:
-    cursors = await _cursors(parts, sources)
+    kept = await _kept(parts, sources)
     return await asyncio.gather(
         _finding("store", _store(parts)),
-        _finding("broker", _broker(parts)),
-        *(_finding(f"source {name}", _source(parts, name, source, cursors)) for name, source in sources.items()),
+        _finding("broker", _broker(parts, kept)),
+        *(_finding(f"source {name}", _source(parts, name, source, kept)) for name, source in sources.items()),
         *(_finding(f"sink {name}", _sink(sink)) for name, sink in sinks.items()),
     )
 
@@ -148,11 +159,8 @@ async def _finding(part: str, asked: Awaitable[_Answer]) -> Finding:
         probe = await asyncio.wait_for(asked, _TIMEOUT_SECONDS)
     except TimeoutError:
         return Finding(part, "unreachable", f"no answer within {_TIMEOUT_SECONDS:g} s")
-    except MissingRight as error:
-        return Finding(part, LACKS, str(error))
     except BridgeError as error:
-        unreachable = isinstance(error, Transient) and not isinstance(error, Unauthorized | AccessRefused)
-        return Finding(part, "unreachable" if unreachable else "refused", str(error))
+        return Finding(part, _state(error), str(error))
     except Exception as error:  # noqa: BLE001 - a plugin's defect is a finding like any other; its text may quote secrets
         return Finding(part, "refused", f"a defect: unexpected {type(error).__name__}")
     if probe.warning is not None:
@@ -160,31 +168,54 @@ async def _finding(part: str, asked: Awaitable[_Answer]) -> Finding:
     return Finding(part, "ok", probe.summary, probe.requests_per_day)
 
 
+def _state(error: BridgeError) -> str:
+    match error:
+        case OtherInstallation():
+            return "foreign"
+        case MissingRight():
+            return LACKS
+        case Unauthorized() | AccessRefused():
+            return "refused"
+    return "unreachable" if isinstance(error, Transient) else "refused"
+
+
 async def _store(parts: Assembly) -> _Answer:
-    async with parts.opened_store() as store:
+    async with parts.opened_store(check=False) as store:
         sources = [*parts.config.sources, INTERNAL_JOURNAL]
         await store.check_rights(sources, [*parts.config.sinks, RELAY_SINK])
+        KeptInstallation(await store.mark()).check_store(store.place, parts.config.names)
     return _Answer(str(parts.config.show()["store"]))
 
 
-async def _broker(parts: Assembly) -> _Answer:
+async def _broker(parts: Assembly, kept: _Kept | None) -> _Answer:
     async with parts.opened_broker() as broker:
-        await broker.check_rights([QUEUE_PREFIX + name for name in parts.config.sinks])
+        await broker.check_rights([broker.sink_queue(name) for name in parts.config.sinks])
+        if kept is not None:
+            kept.installation.check_broker(broker.place, await broker.mark())
     return _Answer(str(parts.config.show()["broker"]))
 
 
-async def _cursors(parts: Assembly, names: Iterable[str]) -> Mapping[str, Mapping[str, str]]:
-    """Return the cursors of sources; none if the store cannot be read, which is a finding of its own."""
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What the store knows of the other parts."""
+
+    installation: KeptInstallation
+    cursors: Mapping[str, Mapping[str, str]]
+
+
+async def _kept(parts: Assembly, names: Iterable[str]) -> _Kept | None:
+    """Ask the store; None if it cannot be read, which is a finding of its own."""
     with suppress(BridgeError, TimeoutError):
         async with asyncio.timeout(_TIMEOUT_SECONDS), parts.opened_store() as store:
-            return {name: await store.cursor(name) for name in names}
-    return {}
+            return _Kept(await KeptInstallation.read(store), {name: await store.cursor(name) for name in names})
+    return None
 
 
-async def _source(parts: Assembly, name: str, source: Source, cursors: Mapping[str, Mapping[str, str]]) -> _Answer:
+async def _source(parts: Assembly, name: str, source: Source, kept: _Kept | None) -> _Answer:
     try:
         probe = await source.probe()
-        await check_account(name, source, parts.config.sources[name].account_label, cursors.get(name, {}))
+        label, cursor = parts.config.sources[name].account_label, kept.cursors[name] if kept is not None else {}
+        await check_account(name, source, label, cursor)
     finally:
         await source.close()
     return _Answer(probe.summary, probe.requests_per_day, probe.warning)

@@ -7,7 +7,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
 from bridge.http import parsing
 from bridge.sources.govdelivery.change_rate import ChangeRate, changes, value, worth_after
@@ -24,14 +26,20 @@ _STORED_NAMES = {"discovered": "found", "last_read": "looked"}
 _FIELD_NAMES = {stored: name for name, stored in _STORED_NAMES.items()}
 
 
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+Moment = Annotated[float, Field(ge=0, lt=253_402_300_800)]
+"""Seconds since 1970, up to the year 9999."""
+
+
+@with_config(_STRICT)
 @dataclass(frozen=True, slots=True)
 class SweepTimes:
     """A reading of a message's recipients that is under way; kept in the cursor where a poll ends in the middle."""
 
     todo: tuple[tuple[str, str], ...]
     """What is still to be read: pairs of a detail (or nothing) and a link, the present page first."""
-    started: float
-    since: float | None = None
+    started: Moment
+    since: Moment | None = None
     """The provider's own clock at the start."""
     counts: Mapping[str, int] | None = None
     details: Mapping[str, int] | None = None
@@ -43,6 +51,7 @@ class SweepTimes:
     """Recipients that changed during the sweep and are left to the next one."""
 
 
+@with_config(_STRICT)
 @dataclass(frozen=True, slots=True)
 class MessageState:
     """What the cursor remembers of one message; times are seconds since 1970.
@@ -50,15 +59,15 @@ class MessageState:
     The cursor keeps the fields by their names, but for those of `_STORED_NAMES`: stores exist that have them so.
     """
 
-    due: float
-    discovered: float
+    due: Moment
+    discovered: Moment
     status: str | None = None
-    created: float | None = None
-    completed: float | None = None
-    changed: float | None = None
-    last_read: float | None = None
+    created: Moment | None = None
+    completed: Moment | None = None
+    changed: Moment | None = None
+    last_read: Moment | None = None
     """When the last look at the message began."""
-    swept: float | None = None
+    swept: Moment | None = None
     """When the last complete reading of its recipients began."""
     took: float = 0.0
     counts: Mapping[str, int] | None = None
@@ -75,7 +84,7 @@ class MessageState:
     failures: int = 0
     missing: int = 0
     """How often in a row it was not there."""
-    over: float | None = None
+    over: Moment | None = None
     """No longer followed; when it was last seen in a list, or ended."""
     sweep: SweepTimes | None = None
     backlog: bool = False
@@ -96,12 +105,9 @@ class MessageState:
     def load(cls, text: str) -> MessageState:
         """Read what `dump` wrote; an entry that cannot be read is one that is due and knows nothing."""
         try:
-            values = json.loads(text)
-            if sweep := values.get("sweep"):
-                todo = tuple((str(detail), str(link)) for detail, link in sweep.pop("todo"))
-                values["sweep"] = SweepTimes(todo=todo, settled=tuple(sweep.pop("settled")), **sweep)
-            return cls(**{_FIELD_NAMES.get(name, name): value for name, value in values.items()})
-        except (ValueError, TypeError, KeyError, AttributeError):
+            values = {_FIELD_NAMES.get(name, name): value for name, value in json.loads(text).items()}
+            return _MESSAGE_STATE.validate_python(values)
+        except (ValueError, AttributeError):
             return cls(due=0.0, discovered=0.0)
 
     def later(self, due: float, **changes: Any) -> MessageState:
@@ -213,13 +219,14 @@ def past(value: Any, now: float) -> float | None:
     return None if seconds is None or seconds > now else seconds
 
 
+@with_config(_STRICT)
 @dataclass(frozen=True, slots=True)
 class ListState:
     """What the cursor remembers of the list of one channel's messages."""
 
-    until: float | None = None
+    until: Moment | None = None
     """When the last complete walk through the list began; None before the first."""
-    deep: float = 0.0
+    deep: Moment = 0.0
     """When the last walk began that went as far back as anything is followed."""
 
     def dump(self) -> str:
@@ -230,6 +237,10 @@ class ListState:
     def load(cls, text: str | None) -> ListState:
         """Read what `dump` wrote; None and what cannot be read is a list never walked."""
         try:
-            return cls(**json.loads(text or "{}"))
-        except (ValueError, TypeError):
+            return _LIST_STATE.validate_json(text or "{}")
+        except ValidationError:
             return cls()
+
+
+_MESSAGE_STATE = TypeAdapter(MessageState)
+_LIST_STATE = TypeAdapter(ListState)

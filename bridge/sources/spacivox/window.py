@@ -134,7 +134,7 @@ class CursorKeys:
                 continue
             grid = parsing.time(rest.partition("+")[0])
             when = parsing.time(value)
-            if grid is None or when is None or when > now or self.read(grid) != name:
+            if grid is None or when is None or not _EPOCH < when <= now or self.read(grid) != name:
                 stale.append(name)
             else:
                 progress.read[grid] = when

@@ -20,6 +20,7 @@ from bridge.adapters.kombu.broker import KombuBroker
 from bridge.adapters.sqlite.broker import SqliteBroker
 from bridge.domain.clock import Clock
 from bridge.domain.errors import AccessRefused, Unavailable
+from bridge.domain.namespace import DEFAULT
 from bridge.protocols.broker import Broker
 from bridge.testing.broker_suite import QUEUE, collect, entry, ids, nothing_more
 from bridge.testing.free_port import free_port
@@ -163,7 +164,7 @@ async def test_any_other_kombu_transport_works_as_well(tmp_path: Path, make: Cal
 
 
 async def test_a_dead_tap_on_redis_is_cleared_by_a_publisher(redis_url: str, make: Callable[..., KombuBroker]) -> None:
-    queue = f"{taps.PREFIX}dead"
+    queue = f"{DEFAULT.tap_prefix}dead"
     with redis.Redis.from_url(redis_url) as client:
         client.sadd(f"_kombu.binding.{EXCHANGE}", f"#\x06\x16^.*?$\x06\x16{queue}")
         client.lpush(queue, "x")
