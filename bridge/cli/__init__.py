@@ -32,6 +32,7 @@ COMMANDS = {
     "diff-tape": "Compare what two configurations make of recorded answers.",
     "deliveries": "Work on what waits, and on dead letters.",
     "plugins": "List the installed sources and sinks.",
+    "providers": "List, write and try definitions of providers.",
     "config": "Write, show and describe configurations.",
     "events": "List the events, and their schemas.",
     "simulate": "Serve the simulated providers.",

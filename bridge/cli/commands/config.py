@@ -92,9 +92,10 @@ def _usable(kind: registry.Kind) -> tuple[str, ...]:
     lines = []
     for name in registry.installed(kind):
         try:
-            registry.load(kind, name)
+            plugin = registry.load(kind, name)
         except registry.PluginError as error:
             click.echo(f"left out: {error}", err=True)
         else:
-            lines.append(name)
+            if getattr(plugin, "settings_for", None) is None:  # the settings of others depend on a definition
+                lines.append(name)
     return tuple(lines)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 
-from bridge.cli.support.options import Group, json_option
+from bridge.cli.support.options import Group, json_option, optional_config_option
 from bridge.cli.support.output import print_json, print_table
 from bridge.cli.support.schemas import event_schema, event_topics
 from bridge.config import registry
+from bridge.config.loading import load
 from bridge.domain.catalogue import INTERNAL_EVENTS
 from bridge.domain.errors import ConfigError
 from bridge.domain.event import Event
@@ -30,13 +32,15 @@ def events() -> None:
     name="list",
     examples="""
     bridge events list
+    bridge events list -c bridge.yaml        with those of the definitions that the file uses
     bridge events list --json | jq -r '.[].topics[]'
     """,
 )
+@optional_config_option
 @json_option
-def list_(*, as_json: bool) -> None:
+def list_(config_file: Path | None, *, as_json: bool) -> None:
     """List every event: class, topic, provider, meaning; with those that installed sources bring along."""
-    classes = catalogue()
+    classes = catalogue(config_file)
     if as_json:
         print_json([_plain(cls) for cls in classes])
     else:
@@ -51,10 +55,11 @@ def list_(*, as_json: bool) -> None:
     bridge events schema all                 an object with all of them
     """
 )
+@optional_config_option
 @click.argument("name", default="all")
-def schema(name: str) -> None:
+def schema(config_file: Path | None, name: str) -> None:
     """Print the JSON Schema of an event's data; `$id` is what its `dataschema` says."""
-    classes = catalogue()
+    classes = catalogue(config_file)
     if name == "all":
         print_json({cls.schema_name(): event_schema(cls) for cls in classes})
         return
@@ -64,14 +69,20 @@ def schema(name: str) -> None:
     print_json(event_schema(known[name]))
 
 
-def catalogue() -> list[type[Event]]:
-    """Return the bridge's own events and those of all installed sources; says on stderr which could not be asked."""
+def catalogue(config_file: Path | None = None) -> list[type[Event]]:
+    """Return the bridge's own events and those of all installed sources; says on stderr which could not be asked.
+
+    With a configuration, those of its definitions are among them; raises `ConfigError`.
+    """
     classes: dict[type[Event], None] = {}
     for name in registry.installed("source"):
         try:
             classes |= dict.fromkeys(registry.load_source(name).events)
         except ConfigError as error:
             click.echo(f"left out: {error}", err=True)
+    if config_file is not None:
+        for source in load(config_file).sources.values():
+            classes |= dict.fromkeys(type(source).own_events)
     return list(classes | dict.fromkeys(INTERNAL_EVENTS))
 
 
