@@ -26,7 +26,8 @@ run: $(RUN) ## See the main job at once: simulated providers, events as they hap
 # Coverage is counted on the levels that run in the tests' own process; counting it slows them down threefold, and the
 # levels above them are real commands and simulated providers, in real time, which wait more than they work. ARGS choose
 # tests, and no coverage.
-PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
+# Tests start hundreds of commands. Each loads what the first one has compiled, whatever the caller's environment says.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 COUNTED := --cov --cov-report=json:build/coverage.json --cov-report=term-missing:skip-covered
 test: $(DEV) servers ## Run every test against real servers, with at least 90 % line and branch coverage
 	@mkdir -p build

@@ -32,25 +32,11 @@ def test_repository_is_read() -> None:
     assert len(repository()) > 10_000
 
 
-# Places that are not rewritten yet, by the folder at the top. A number here may only fall; without one it is 0.
-STILL = {"bridge": 2, "tests": 1}
-
-
 def test_words_are_gone() -> None:
-    used = {
-        word: [place for place in places().get(word, []) if place.partition("/")[0].partition(":")[0] not in STILL]
-        for word in TABLE
-    }
-    used = {word: words_used for word, words_used in used.items() if words_used}
-    assert not used, "\n".join(
-        f"{word.word!r}, use instead: {word.instead}: {words_used}" for word, words_used in used.items()
-    )
-
-
-@pytest.mark.parametrize("folder", STILL)
-def test_words_that_are_left_become_fewer(folder: str) -> None:
-    used = [place for listed in places().values() for place in listed if place.startswith((f"{folder}/", f"{folder}:"))]
-    assert len(used) == STILL[folder], "\n".join(used)
+    used = [
+        f"{word.word!r}, use instead: {word.instead}: {', '.join(places()[word])}" for word in TABLE if word in places()
+    ]
+    assert not used, "\n".join(used)
 
 
 @pytest.mark.parametrize("allowance", ALLOWED, ids=lambda allowance: allowance.reason)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -28,23 +29,30 @@ UNCOVERED = re.compile(r"#\s*pragma:\s*n[o] (?:cover|branch)(?P<reason>.*)$")
 A_REASON = re.compile(r"[A-Za-z]{2,}")
 
 
-def committed(*suffixes: str) -> Iterator[Path]:
-    """Yield the files of the repository, without what was made from them."""
-    for path in sorted(ROOT.rglob("*")):
-        parts = path.relative_to(ROOT).parts
-        hidden = any(part.startswith(".") and part not in {".ci", ".github"} for part in parts[:-1])
-        if hidden or MADE.intersection(parts) or not path.is_file() or path.suffix in BINARY:
-            continue
-        if parts[0].startswith(".coverage") or (suffixes and path.suffix not in suffixes):
-            continue
-        yield path
+@cache
+def committed() -> dict[Path, str]:
+    """Return the text of each file of the repository, without what was made from them.
+
+    `.git` is a file in a further work tree of git: it has the path of the first one.
+    """
+    texts = {}
+    for folder, folders, files in os.walk(ROOT):
+        folders[:] = [name for name in folders if name not in MADE and (name[0] != "." or name in {".ci", ".github"})]
+        for path in (Path(folder, name) for name in files if name != ".git" and not name.startswith(".coverage")):
+            if path.suffix not in BINARY and path.is_file():
+                texts[path] = path.read_text(errors="replace")
+    return dict(sorted(texts.items()))
+
+
+def python_files() -> dict[Path, str]:
+    return {path: text for path, text in committed().items() if path.suffix == ".py"}
 
 
 def places(pattern: re.Pattern[str], *suffixes: str) -> list[str]:
     return [
         f"{path.relative_to(ROOT)}:{text.count(chr(10), 0, match.start()) + 1}: {match[0].strip()}"
-        for path in committed(*suffixes)
-        for text in [path.read_text(errors="replace")]
+        for path, text in committed().items()
+        if not suffixes or path.suffix in suffixes
         for match in pattern.finditer(text)
     ]
 
@@ -61,9 +69,9 @@ def test_no_test_is_set_aside() -> None:
 def unexplained(pattern: re.Pattern[str], *, codes: bool) -> str:
     """Return the lines with an exception whose reason stands neither behind it nor in a comment above it."""
     bare = []
-    for path in committed(".py"):
+    for path, text in python_files().items():
         above = ""
-        for number, line in enumerate(path.read_text().splitlines(), start=1):
+        for number, line in enumerate(text.splitlines(), start=1):
             for match in pattern.finditer(line):
                 explained = A_REASON.search(match["reason"]) or above.lstrip().startswith("# ")
                 if not explained or (codes and not match["codes"]):
@@ -102,9 +110,8 @@ def test_a_reason_is_told_from_none(text: str, expected: bool) -> None:
 def test_every_module_states_its_purpose_in_line_one() -> None:
     silent = [
         str(path.relative_to(ROOT))
-        for path in committed(".py")
-        if path.relative_to(ROOT).parts[0] in {"bridge", "plugins"}
-        and not re.match(r'r?"""[A-Z`][^\n]{15,}', path.read_text())
+        for path, text in python_files().items()
+        if path.relative_to(ROOT).parts[0] in {"bridge", "plugins"} and not re.match(r'r?"""[A-Z`][^\n]{15,}', text)
     ]
     assert silent == []
 

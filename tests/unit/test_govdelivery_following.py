@@ -45,7 +45,7 @@ SWEEPS = st.builds(
     settled=st.lists(st.sampled_from(["busy", "human"]), max_size=2).map(tuple),
 )
 ENTRIES = st.builds(
-    MessageState, due=st.floats(0, 4e9), found=st.just(5.0), status=st.none() | st.text(max_size=9), created=NUMBERS, swept=NUMBERS,
+    MessageState, due=st.floats(0, 4e9), discovered=st.just(5.0), status=st.none() | st.text(max_size=9), created=NUMBERS, swept=NUMBERS,
     counts=COUNTS, seen=COUNTS, pages=st.integers(0, 9), details=COUNTS, hint=st.text(max_size=9), hinted=st.booleans(), failures=st.integers(0, 9), over=NUMBERS,
     sweep=st.none() | SWEEPS,
 )  # fmt: skip
@@ -57,14 +57,14 @@ def test_the_cursor_remembers_all_of_a_message(entry):
 
 
 def test_the_cursor_says_little_of_a_quiet_message():
-    assert MessageState(due=1.0, found=1.0).dump() == '{"due":1.0,"found":1.0}'
+    assert MessageState(due=1.0, discovered=1.0).dump() == '{"due":1.0,"found":1.0}'
 
 
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "5", "null", "{}", '{"due":1}', '{"x":1}', '{"due":1,"found":1,"sweep":[1]}']
 )
 def test_unreadable_entry_is_due_and_knows_nothing(text):
-    assert MessageState.load(text) == MessageState(due=0.0, found=0.0)
+    assert MessageState.load(text) == MessageState(due=0.0, discovered=0.0)
     assert ListState.load(text) == ListState()
 
 
@@ -193,7 +193,7 @@ def test_cursor_fields_keep_their_stored_names() -> None:
         held=1,
     )  # fmt: skip
     state = MessageState(
-        due=1.0, found=1.0, status="new", created=1.0, completed=1.0, changed=1.0, looked=1.0, swept=1.0, took=1.0,
+        due=1.0, discovered=1.0, status="new", created=1.0, completed=1.0, changed=1.0, last_read=1.0, swept=1.0, took=1.0,
         counts={}, details={}, seen={}, pages=1, hint="h", hinted=True, failures=1, missing=1, over=1.0, sweep=sweep,
         backlog=True,
     )  # fmt: skip

@@ -48,7 +48,7 @@ async def knows_newest_messages(api: Api, cursor: Mapping[str, str]) -> bool:
     """Return whether the account has one of the newest messages that a cursor knows."""
     states = {path: MessageState.load(text) for path, text in cursor.items() if path.startswith("/")}
     present = [path for path, state in states.items() if not state.missing]
-    for path in sorted(present, key=lambda path: states[path].found, reverse=True)[:_RECOGNIZED_BY_MESSAGES]:
+    for path in sorted(present, key=lambda path: states[path].discovered, reverse=True)[:_RECOGNIZED_BY_MESSAGES]:
         try:
             await api.object(path)
         except NotFound:

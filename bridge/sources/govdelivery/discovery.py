@@ -198,7 +198,9 @@ class ListWalk:
         hint = _hint(item)
         if known is None:
             now, made = to_millis(self._now), past(item.get("created_at"), self._now)
-            return MessageState(due=now, found=now, created=made, hint=hint, backlog=self._first) if wanted else None
+            return (
+                MessageState(due=now, discovered=now, created=made, hint=hint, backlog=self._first) if wanted else None
+            )
         if known.over is not None:
             if not wanted:
                 return None

@@ -45,7 +45,7 @@ def take_up(followed: dict[str, MessageState], named: Iterable[str], now: float,
     for path in named:
         known = followed.get(path)
         if known is None or known.over is not None:
-            followed[path] = MessageState(due=to_millis(now), found=to_millis(now), backlog=first)
+            followed[path] = MessageState(due=to_millis(now), discovered=to_millis(now), backlog=first)
     for path, entry in followed.items():
         if is_in_future(entry.over, now):
             followed[path] = replace(entry, over=None, due=to_millis(now))

@@ -134,7 +134,7 @@ class GovDelivery:
             created = created_between(self._list(api, channel), start.timestamp(), end.timestamp())
             async with aclosing(created) as lists:
                 async for paths in lists:
-                    named_states = {path: MessageState(due=now, found=now) for path in paths}
+                    named_states = {path: MessageState(due=now, discovered=now) for path in paths}
                     async with aclosing(self._sweep(api, named_states, paths, plan)) as swept:
                         async for page in swept:
                             yield replace(page, cursor={})

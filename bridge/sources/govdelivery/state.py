@@ -19,6 +19,9 @@ _EARLIEST_SECONDS = 946_684_800.0
 """Seconds since 1970: the year 2000. By `0001-01-01`, a running message would count as quiet for 2,000 years."""
 _RECIPIENTS_PER_PAGE_COUNT = 50
 _PAGES_BEFORE_COUNTS = 2
+_STORED_NAMES = {"discovered": "found", "last_read": "looked"}
+"""Fields of `MessageState` that have another name in the cursor."""
+_FIELD_NAMES = {stored: name for name, stored in _STORED_NAMES.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +47,16 @@ class SweepTimes:
 class MessageState:
     """What the cursor remembers of one message; times are seconds since 1970.
 
-    The cursor keeps the fields by their names: a field that is renamed is lost in stores of before.
+    The cursor keeps the fields by their names, but for those of `_STORED_NAMES`: stores exist that have them so.
     """
 
     due: float
-    found: float
+    discovered: float
     status: str | None = None
     created: float | None = None
     completed: float | None = None
     changed: float | None = None
-    looked: float | None = None
+    last_read: float | None = None
     """When the last look at the message began."""
     swept: float | None = None
     """When the last complete reading of its recipients began."""
@@ -81,7 +84,7 @@ class MessageState:
     def dump(self) -> str:
         """Return the cursor's entry: what differs from the defaults, as short JSON."""
         values = {
-            field.name: value
+            _STORED_NAMES.get(field.name, field.name): value
             for field in fields(self)
             if (value := getattr(self, field.name)) != field.default or field.default is MISSING
         }
@@ -97,9 +100,9 @@ class MessageState:
             if sweep := values.get("sweep"):
                 todo = tuple((str(detail), str(link)) for detail, link in sweep.pop("todo"))
                 values["sweep"] = SweepTimes(todo=todo, settled=tuple(sweep.pop("settled")), **sweep)
-            return cls(**values)
+            return cls(**{_FIELD_NAMES.get(name, name): value for name, value in values.items()})
         except (ValueError, TypeError, KeyError, AttributeError):
-            return cls(due=0.0, found=0.0)
+            return cls(due=0.0, discovered=0.0)
 
     def later(self, due: float, **changes: Any) -> MessageState:
         """Return this entry, due at another time, to the millisecond."""
@@ -113,28 +116,28 @@ class MessageState:
     @property
     def begun(self) -> float:
         """Return when it was last looked at, or was found."""
-        return self.found if self.looked is None else self.looked
+        return self.discovered if self.last_read is None else self.last_read
 
     @property
     def put_off(self) -> float:
         """Return for how many seconds the last look put off the next one; infinite where nobody ever looked."""
-        return math.inf if self.looked is None else self.due - self.looked
+        return math.inf if self.last_read is None else self.due - self.last_read
 
     def age(self, now: float) -> float:
         """Return for how many seconds the message has existed."""
-        return now - (self.found if self.created is None else self.created)
+        return now - (self.discovered if self.created is None else self.created)
 
     def expected(self, now: float, change_rate: ChangeRate) -> float:
         """Return how many changes a second are to be expected."""
-        moved = max(self.found if self.created is None else self.created, self.changed or 0.0)
-        quiet = 0.0 if self.looked is None else self.looked - moved
+        moved = max(self.discovered if self.created is None else self.created, self.changed or 0.0)
+        quiet = 0.0 if self.last_read is None else self.last_read - moved
         return change_rate.expected(self.latest, self.age(now), quiet, running=self.completed is None)
 
     def ended(self, now: float, follow_for: float) -> bool:
         """Whether nothing more is expected of the message: it completed long ago, or has not moved for long."""
         if self.completed is not None:
             return now >= self.completed + follow_for
-        return now - max(self.found, self.changed or 0.0) >= ABANDON_AFTER_SECONDS
+        return now - max(self.discovered, self.changed or 0.0) >= ABANDON_AFTER_SECONDS
 
     def length(self) -> int:
         """Return how many pages of recipients are to be expected."""
@@ -147,14 +150,14 @@ class MessageState:
         What is known to have changed, by its counts, by the list or by a reading that did not come to its end, is there
         to be found.
         """
-        created = self.found if self.created is None else self.created
+        created = self.discovered if self.created is None else self.created
         pages = self.length()
-        if self.looked is None:
+        if self.last_read is None:
             return Candidate(path, self.due, math.inf, 1.0 + pages, created)
         pages_to_read = int(self.sweep is not None or self.counts is None)
         if self.counts is not None and self.seen is not None:
             pages_to_read = max(pages_to_read, changes(self.counts, self.seen))
-        since = self.looked if not pages_to_read else created if self.swept is None else self.swept
+        since = self.last_read if not pages_to_read else created if self.swept is None else self.swept
         waited = max(1.0, now - since)
         rate = max(self.expected(now, change_rate), max(pages_to_read, self.hinted) / waited)
         if self.sweep is not None:

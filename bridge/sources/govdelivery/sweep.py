@@ -133,9 +133,9 @@ class MessageSweep:
         now_details = counts(item.get("recipient_detail_counts"))
         moved = status != before.status or now_counts != before.counts or now_details != before.details
         self._entry = entry = self._seen(item, status, began, moved=moved, seen=now_counts)
-        if before.looked is not None and before.latest is not None and now_counts is not None:
-            self._change_rate.learn(before.latest, now_counts, (entry.age(before.looked), entry.age(began)))
-        after = to_datetime(before.looked)
+        if before.last_read is not None and before.latest is not None and now_counts is not None:
+            self._change_rate.learn(before.latest, now_counts, (entry.age(before.last_read), entry.age(began)))
+        after = to_datetime(before.last_read)
         page = Page(self._observed(item, status), by=answer.at, after=after, backlog=entry.backlog)
         if entry.sweep is None:
             if not self._reads(before, now_counts, moved=moved):
@@ -171,10 +171,10 @@ class MessageSweep:
         return replace(
             entry,
             status=status,
-            created=past(item.get("created_at"), began) or entry.created or entry.found,
+            created=past(item.get("created_at"), began) or entry.created or entry.discovered,
             completed=completed,
-            changed=began if moved and entry.looked is not None else entry.changed,
-            looked=began,
+            changed=began if moved and entry.last_read is not None else entry.changed,
+            last_read=began,
             seen=None if seen == entry.counts else seen,
             hinted=False,
             missing=0,

@@ -196,7 +196,9 @@ async def test_a_look_without_the_lease_writes_nothing(books) -> None:
     ],
 )
 def test_message_counts_are_compared_and_contradictions_reported(counts, details, ours, total, contradictions) -> None:
-    entry = MessageState(due=1.0, found=1.0, status="sending", swept=AT.timestamp(), counts=counts, details=details)
+    entry = MessageState(
+        due=1.0, discovered=1.0, status="sending", swept=AT.timestamp(), counts=counts, details=details
+    )
     counted = reconciliation.cached_counts(kinds("voice", {}), "/messages/voice/1", entry)
     assert counted is not None
     assert (counted.counts, counted.total, list(counted.contradictions)) == (ours, total, contradictions)
@@ -207,9 +209,11 @@ def test_message_counts_are_compared_and_contradictions_reported(counts, details
 @pytest.mark.parametrize(
     "entry",
     [
-        MessageState(due=1.0, found=1.0),
-        MessageState(due=1.0, found=1.0, status="sending", swept=1.0),
-        MessageState(due=1.0, found=1.0, status="sending", swept=1.0, counts={"total": 1}, sweep=SweepTimes((), 1.0)),
+        MessageState(due=1.0, discovered=1.0),
+        MessageState(due=1.0, discovered=1.0, status="sending", swept=1.0),
+        MessageState(
+            due=1.0, discovered=1.0, status="sending", swept=1.0, counts={"total": 1}, sweep=SweepTimes((), 1.0)
+        ),
     ],
 )
 def test_what_was_not_read_whole_is_not_remembered(entry) -> None:

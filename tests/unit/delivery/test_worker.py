@@ -3,150 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
+from rigs.delivery import World, event
 
-from bridge.adapters.sqlite.broker import SqliteBroker
-from bridge.adapters.sqlite.store import SqliteStore
-from bridge.delivery.audit import Audit
 from bridge.delivery.claims import CLAIM
-from bridge.delivery.sending import Outcome
-from bridge.delivery.worker import DeliveryBackends, DeliveryWorker
 from bridge.domain.clock import Clock
-from bridge.domain.errors import EndpointGone, Permanent, Transient, Unavailable
-from bridge.domain.event import Event, JournalEntry, Position, WireEvent
+from bridge.domain.errors import EndpointGone, Permanent, Transient
+from bridge.domain.event import JournalEntry, Position, WireEvent
 from bridge.domain.event_view import EventView
-from bridge.protocols.deliveries import Delivery as Waiting
 from bridge.protocols.deliveries import NewDelivery
 from bridge.protocols.ledger import Commit
-from bridge.protocols.sink import Outgoing, SinkSettings
-from bridge.relay.relay import Relay
-from bridge.testing.fakes import KeepingSink
-
-
-def event(number: int, *, partition: str = "/r/1", topic: str = "sms.recipient.failed") -> WireEvent:
-    body = json.dumps({"id": f"e{number}", "partitionkey": partition, "n": number}).encode()
-    return WireEvent(f"e{number}", topic, 1_700_000_000, body)
-
-
-class Store(SqliteStore):
-    """A store that can be away for those who claim, and for those who settle."""
-
-    away = False
-    settles = True
-
-    async def settle(self, sink: str, positions: Sequence[Position]) -> int:
-        if not self.settles:
-            raise Unavailable("the store is away")
-        return await super().settle(sink, positions)
-
-    async def next_due(self, sink: str) -> float | None:
-        if self.away:
-            raise Unavailable("the store is away")
-        return await super().next_due(sink)
-
-    async def claim(self, sink: str, now: float, until: float, limit: int) -> Sequence[Waiting]:
-        if self.away:
-            raise Unavailable("the store is away")
-        return await super().claim(sink, now, until, limit)
-
-
-class World:
-    """A store, a broker and one sink, driven by a test."""
-
-    def __init__(self, store: Store, broker: SqliteBroker) -> None:
-        self.store = store
-        self.broker = broker
-        self.sink = KeepingSink()
-        self.settings = SinkSettings(type="keeping", topics=["#"], retry=["5s", "5s"])
-        self.outcomes: list[str] = []
-        self.disabled: list[str] = []
-        self.reported: list[str] = []
-        self.moments: list[datetime] = []
-        self.unreported = 0
-        self.offset = 0.0
-        self.slept = 0.0
-        self.clock = Clock(
-            now=lambda: datetime.fromtimestamp(datetime.now(UTC).timestamp() + self.offset, UTC),
-            monotonic=lambda: time.monotonic() + self.slept,
-        )
-
-    def set(self, **changes) -> None:
-        self.settings = SinkSettings.model_validate(
-            {"type": "keeping", "topics": ["#"], "retry": ["5s", "5s"]} | changes
-        )
-
-    def delivery(self) -> DeliveryWorker:
-        async def send(claimed) -> None:
-            await self.sink.send(
-                Outgoing(claimed.event, claimed.attempts + 1, lambda body: Event.model_construct(id=body))
-            )
-
-        async def changed(state: str, reason: str, at: datetime) -> None:
-            self.moments.append(at)
-            if self.unreported:
-                self.unreported -= 1
-                raise Unavailable("the store is away")
-            self.disabled.append(reason)
-            self.reported.append(state)
-
-        def outcome(reported: Outcome) -> None:
-            self.outcomes.append(reported.result)
-
-        stores = DeliveryBackends(self.store, self.store, self.broker)
-        return DeliveryWorker("crm", self.settings, stores, self.clock, send=send, outcome=outcome, changed=changed)
-
-    @asynccontextmanager
-    async def running(self, grace: float = 5.0) -> AsyncIterator[DeliveryWorker]:
-        delivery, stop = self.delivery(), asyncio.Event()
-        task = asyncio.ensure_future(delivery.run(stop, grace=grace))
-        try:
-            yield delivery
-        finally:
-            stop.set()
-            await task
-
-    async def publish(self, *events: WireEvent) -> None:
-        await self.broker.declare("bridge.sink.crm", self.settings.topics)
-        await self.store.commit(None, Commit("city", events=events))
-        lease = await self.store.acquire("relay/city", "me", 60)
-        await Relay(self.store, self.broker, self.clock).drain(lease, "city")
-
-    async def positions(self) -> list[Position]:
-        return [entry.position for entry in await self.store.read("city", 0, 1000)]
-
-    async def until(self, condition: Callable[[], object], within: float = 60.0) -> None:
-        async with asyncio.timeout(within):
-            while True:
-                holds = condition()
-                if asyncio.iscoroutine(holds):
-                    holds = await holds
-                if holds:
-                    return
-                await asyncio.sleep(0.01)
-
-    async def delivered(self, count: int) -> None:
-        async def settled() -> bool:
-            return sum(counts.delivered for counts in (await self.store.counts("crm")).values()) == count
-
-        await self.until(settled)
-
-
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    clock = Clock()
-    store, broker = Store(tmp_path / "bridge.db", clock=clock), SqliteBroker(tmp_path / "broker.db", clock=clock)
-    await store.open()
-    await broker.open()
-    yield World(store, broker)
-    await broker.close()
-    await store.close()
+from bridge.protocols.sink import Outgoing
 
 
 async def test_retry_after_pauses_the_endpoint_without_costing_attempts(
@@ -567,73 +437,6 @@ async def test_claim_holder_stores_its_result_first_after_outage(world: World, a
         back = world.clock.monotonic()
         await world.delivered(1)
         assert (world.clock.monotonic() - back > CLAIM) == waits
-
-
-async def test_a_lost_queue_loses_nothing_the_audit_offers_it_again(world: World, tmp_path: Path) -> None:
-    await world.publish(*map(event, range(20)))
-    lost = SqliteBroker(tmp_path / "other.db", clock=world.clock)
-    await lost.open()
-    await lost.declare("bridge.sink.crm", ["#"])
-    world.broker = lost
-    audit = Audit(world.store, world.store, lost, world.clock)
-    async with world.running() as delivery:
-        await audit.run("crm", world.settings)
-        report = await audit.run("crm", world.settings)
-        assert (report.missing, report.offered) == (20, 20)
-        delivery.wake()
-        await world.delivered(20)
-        assert (await audit.run("crm", world.settings)).missing == 0
-    assert await world.store.low_watermark("crm", "city") == (await world.store.journal("city")).committed
-    await lost.close()
-
-
-async def test_the_audit_leaves_alone_what_still_stands_in_the_queue(world: World) -> None:
-    await world.publish(*map(event, range(5)))
-    audit = Audit(world.store, world.store, world.broker, world.clock)
-    await audit.run("crm", world.settings)
-    report = await audit.run("crm", world.settings)
-    assert (report.missing, report.offered) == (5, 0)
-
-
-async def test_audit_spares_events_in_a_slow_sinks_inbox(world: World) -> None:
-    world.set(concurrency=2)
-    world.sink.gate = asyncio.Event()
-    audit = Audit(world.store, world.store, world.broker, world.clock)
-    await world.publish(*map(event, range(600)))
-    async with world.running(grace=0.01) as delivery:
-        await world.until(lambda: world.sink.tries == 2)
-        await audit.run("crm", world.settings)
-        await audit.run("crm", world.settings)
-
-        async def all_known() -> bool:
-            return (await world.store.counts("crm"))["city"].waiting == 600
-
-        await world.until(all_known)
-        report = await audit.run("crm", world.settings)
-        assert (report.missing, report.offered) == (0, 0)
-        assert delivery.busy
-        assert await world.broker.depth("bridge.sink.crm") == 0
-        world.sink.gate.set()
-        await world.delivered(600)
-    assert world.sink.tries == 600
-
-
-async def test_audit_spares_overtaken_events_until_its_next_run(world: World) -> None:
-    await world.publish(*map(event, range(5)))
-    audit = Audit(world.store, world.store, world.broker, world.clock)
-    await audit.run("crm", world.settings)
-    await world.store.accept("crm", [NewDelivery((await world.positions())[3])], world.clock.epoch() + CLAIM)
-    first, second = [await audit.run("crm", world.settings) for _ in range(2)]
-    assert (first.missing, first.offered) == (4, 0)
-    assert (second.missing, second.offered) == (4, 3)
-
-
-async def test_a_sink_that_is_new_owes_nothing_of_the_past(world: World) -> None:
-    await world.publish(*map(event, range(5)))
-    audit = Audit(world.store, world.store, world.broker, world.clock)
-    await audit.register_sink("late")
-    await audit.run("late", world.settings)
-    assert (await audit.run("late", world.settings)).missing == 0
 
 
 def test_partition_of_event_is_its_partition_key() -> None:
