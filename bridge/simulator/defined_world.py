@@ -73,9 +73,10 @@ class DefinedWorld:
 
     @property
     def starts(self) -> list[str]:
-        """Return the statuses that follow no other."""
+        """Return the statuses that follow no other, and that others follow."""
         later = set(chain.from_iterable(self._table.follows.values()))
-        return [word for word in self._table.statuses if word not in later] or self._table.statuses[:1]
+        first = [word for word in self._table.statuses if word not in later and self._table.follows.get(word)]
+        return first or self._table.statuses[:1]
 
     def now(self) -> float:
         """Return the time, after everything that was to be born until then was born."""

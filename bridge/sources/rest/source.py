@@ -45,7 +45,7 @@ class Rest:
         """See `bridge.protocols.source.HasAccount`."""
         client, reader = self._client, self._reader
         window, feed, follow = definition.window, definition.feed, definition.follow
-        self._window = None if window is None else TrailingWindow(window, client, reader, clock, settings)
+        self._window = None if window is None else TrailingWindow(window, client, reader, clock, settings, name)
         undated = None if window is None else window.undated
         self._undated = None if undated is None else UndatedWalk(undated, client, reader, clock)
         self._follow = None if follow is None else Follower(follow, client, reader, clock, settings)

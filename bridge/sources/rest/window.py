@@ -52,7 +52,10 @@ class WindowTimes:
 class TrailingWindow:
     """Reads the slices of the window that are due: the newest at each poll, older ones less and less often."""
 
-    def __init__(self, spec: WindowSpec, client: ApiClient, reader: ItemReader, clock: Clock, settings: Any) -> None:
+    def __init__(
+        self, spec: WindowSpec, client: ApiClient, reader: ItemReader, clock: Clock, settings: Any, name: str
+    ) -> None:
+        self._name = name
         self.times = WindowTimes(spec, settings)
         self._client = client
         self._reader = reader
@@ -112,7 +115,7 @@ class TrailingWindow:
         if progress.low_watermark < oldest:
             log.warning(
                 "source.outage_too_long",
-                source="rest", listing="list", since=vendor_time(progress.low_watermark),
+                source=self._name, listing="list", since=vendor_time(progress.low_watermark),
                 consequence=f"records before {vendor_time(oldest)} are not read; see catch_up, or backfill them",
             )  # fmt: skip
             stale += [self._keys.read(grid) for grid in progress.cut(oldest, own.size)]
