@@ -20,6 +20,7 @@ from bridge.providers.requests import subject_parts
 _MAX_STATE_CHARS = 100
 _MAX_KEY_CHARS = 300
 _SCOPES_KEPT = 65536
+_SCALARS = (str, int, float)
 _PLAIN_BELOW = 10**18
 """Numbers below it are written as they are; longer ones are looked at first."""
 
@@ -106,10 +107,9 @@ class ItemReader:
                 return NO_KEY
             state = status_of(item)
             status = state if type(state) is str else str(state) if type(state) is int else _state_text(state)
-            if not status or status != status.strip() or len(status) > _MAX_STATE_CHARS:
-                status = (status or "").strip()[:_MAX_STATE_CHARS]
-                if not status:
-                    return NO_STATUS
+            status = status.strip()[:_MAX_STATE_CHARS]
+            if not status:
+                return NO_STATUS
             if not has_mark:
                 return Observation(kind, scope_of(item, key), key[:_MAX_KEY_CHARS], status, item)
             mark = text(mark_of(item))
@@ -153,7 +153,7 @@ class ItemReader:
 
         def scope(item: Any, _: str) -> str:
             value = find(item)
-            known = scopes.get(value) if isinstance(value, str | int | float) else "undated"
+            known = scopes.get(value) if isinstance(value, _SCALARS) else "undated"
             if known is None:
                 if len(scopes) >= _SCOPES_KEPT:
                     scopes.clear()
