@@ -45,5 +45,5 @@ EXPOSE 8080
 HEALTHCHECK --interval=30s --timeout=5s --start-period=30s --retries=3 \
   CMD ["python3", "-ISc", "from http.client import HTTPConnection as C; c = C('127.0.0.1', 8080, timeout=4); c.request('GET', '/livez'); raise SystemExit(c.getresponse().status != 200)"]
 STOPSIGNAL SIGTERM
-ENTRYPOINT ["bridge"]
+ENTRYPOINT ["bridgectl"]
 CMD ["run", "-c", "/etc/bridge/bridge.yaml"]

@@ -15,12 +15,13 @@ OURS := -e . $(patsubst %/pyproject.toml,-e %,$(wildcard plugins/*/pyproject.tom
 MANIFESTS := pyproject.toml $(wildcard plugins/*/pyproject.toml)
 RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
+NODE := $(VENV)/node/.installed
 IMAGE ?= bridge:latest
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-run: $(RUN) ## See the main job at once: simulated providers, events as they happen (ARGS go to `bridge demo`)
+run: $(RUN) ## See the main job at once: simulated providers, events as they happen (ARGS go to `bridgectl demo`)
 	@$(BIN)/bridge demo $(ARGS)
 
 # Coverage is counted on the levels that run in the tests' own process; counting it slows them down threefold, and the
@@ -29,7 +30,7 @@ run: $(RUN) ## See the main job at once: simulated providers, events as they hap
 # Tests start hundreds of commands. Each loads what the first one has compiled, whatever the caller's environment says.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 COUNTED := --cov --cov-report=json:build/coverage.json --cov-report=term-missing:skip-covered
-test: $(DEV) servers ## Run every test against real servers, with at least 90 % line and branch coverage
+test: $(DEV) servers $(NODE) ## Run every test against real servers, with at least 90 % line and branch coverage
 	@mkdir -p build
 	@$(BIN)/coverage erase
 ifneq ($(ARGS),)
@@ -101,6 +102,13 @@ $(DEV): $(VENV)/pyvenv.cfg requirements-dev.lock $(MANIFESTS)
 	$(PIP) install --no-deps --require-hashes -r requirements-dev.lock
 	$(PIP) install --no-deps --no-build-isolation $(OURS)
 	@touch $(RUN) $@
+
+# What the tests run in Node, by its own lock; no package's install script is run.
+$(NODE): tests/node/package.json tests/node/package-lock.json | servers
+	@mkdir -p $(VENV)/node
+	@cp $^ $(VENV)/node
+	npm ci --prefix $(VENV)/node --ignore-scripts --no-audit --no-fund
+	@touch $@
 
 servers:
 	@sh .ci/servers

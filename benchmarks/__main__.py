@@ -21,6 +21,7 @@ from benchmarks import (
     scan,
     scheduling,
     startup,
+    subscribers,
     topics,
     tracked,
     webhooks,
@@ -81,6 +82,15 @@ def of_topics(rig: Rig) -> Iterator[Row]:
     )
 
 
+def of_subscribers(rig: Rig) -> Iterator[Row]:
+    """Events at a service."""
+    for name, result in subscribers.measure(rig).items():
+        yield ratio(
+            f"events at a `bridge.client` loop, {name}", result.rate("ours"), result.rate("bare"), "kombu consumer",
+            Goal("≥", 0.5), result.spread(),
+        )  # fmt: skip
+
+
 def of_webhooks(rig: Rig) -> Iterator[Row]:
     """Delivery."""
     result = webhooks.measure(rig)
@@ -131,7 +141,7 @@ def of_startup(rig: Rig) -> Iterator[Row]:
     """Commands and service."""
     result = startup.measure(rig)
     yield Row(
-        "bridge --help", f"{result.help * 1000:.0f} ms", f"python -c pass {result.python * 1000:.0f} ms",
+        "bridgectl --help", f"{result.help * 1000:.0f} ms", f"python -c pass {result.python * 1000:.0f} ms",
         result.help / result.python, Goal("≤", 8),
     )  # fmt: skip
     yield Row("start to first poll committed", f"{result.first_poll * 1000:.0f} ms")
@@ -185,6 +195,7 @@ GROUPS: Mapping[str, Callable[[Rig], Iterator[Row]]] = {
     "ingest": of_ingest,
     "scan": of_scan,
     "topics": of_topics,
+    "subscribers": of_subscribers,
     "webhooks": of_webhooks,
     "latency": of_latency,
     "startup": of_startup,

@@ -162,7 +162,7 @@ def _shown(delays: Sequence[float]) -> tuple[float, float]:
 
 @contextmanager
 def _quiet_collector() -> Iterator[None]:
-    """Collect garbage as `bridge run` does, which this process stands in for."""
+    """Collect garbage as `bridgectl run` does, which this process stands in for."""
     thresholds = gc.get_threshold()
     tune_gc()
     try:

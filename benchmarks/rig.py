@@ -105,7 +105,7 @@ class Rig:
 
     @contextmanager
     def bridge(self, config: Path, *roles: str) -> Iterator[subprocess.Popen[bytes]]:
-        """Run `bridge run` for as long as the block."""
+        """Run `bridgectl run` for as long as the block."""
         words = [word for role in roles for word in ("--role", role)]
         with (self.folder / "bridge.err").open("ab") as log:
             process = subprocess.Popen(

@@ -12,8 +12,8 @@ from benchmarks.rig import SECRET, Rig, Sides, until
 from bridge.adapters.kombu.broker import KombuBroker
 from bridge.domain.clock import Clock
 from bridge.domain.event import JournalEntry, Observed, Position, Transition, WireEvent, event_id
+from bridge.domain.events.govdelivery import RecipientData, RecipientSent
 from bridge.protocols.ledger import Commit
-from bridge.sources.govdelivery.events import RecipientData, RecipientSent
 
 CONCURRENCY = 16
 _HEADERS = {"Content-Type": "application/cloudevents+json", "webhook-id": "0" * 32, "webhook-timestamp": "1700000000"}

@@ -6,7 +6,7 @@ __version__ = "0.1.0"
 def _end_early() -> None:
     """Let SIGTERM end a process 1 that is still importing: without a handler, the kernel drops what it is sent.
 
-    `bridge run` sets its own handlers later. A program that only imports this package keeps its own.
+    `bridgectl run` sets its own handlers later. A program that only imports this package keeps its own.
     """
     import os
     import sys

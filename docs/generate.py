@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import json
 import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from pydantic import BaseModel
 
 from bridge import plugin
 from bridge.cli import cli
-from bridge.cli.support.schemas import event_topics, plain_default
+from bridge.cli.support.schemas import envelope_schema, event_schema, event_topics, plain_default
 from bridge.config import registry
 from bridge.config.model import Config
 from bridge.domain.catalogue import INTERNAL_EVENTS
@@ -26,6 +27,7 @@ from bridge.domain.event import Data, Event, Transition
 from bridge.domain.settings import Settings
 from bridge.protocols.sink import SinkSettings
 from bridge.protocols.source import SourceSettings
+from bridge.testing.schema_changes import breaking_changes
 
 ROOT = Path(__file__).parents[1]
 HERE = ROOT / "docs" / "reference"
@@ -44,12 +46,15 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a page is out of date")
     check = parser.parse_args().check
     stale = []
-    for name, make in PAGES.items():
-        path, text = HERE / name, make()
+    for name, text in (*_pages(), *_schemas()):
+        path = HERE / name
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue
         stale.append(name)
         if not check:
+            if path.suffix == ".json" and path.exists() and (broken := breaking_changes(path.read_text(), text)):
+                sys.stderr.write(f"{name}: {'; '.join(broken)}; give the event another `version`\n")
+                return 1
             path.parent.mkdir(exist_ok=True)
             path.write_text(text, encoding="utf-8")
     if check and stale:
@@ -58,13 +63,27 @@ def main() -> int:
     return 0
 
 
+def _pages() -> Iterator[tuple[str, str]]:
+    for name, make in PAGES.items():
+        yield name, make()
+
+
+def _schemas() -> Iterator[tuple[str, str]]:
+    """Yield the schema of each event's data, that of the envelope, and the whole catalogue as AsyncAPI."""
+    types = _event_types()
+    schemas = {f"{cls.schema_name()}.{cls.version}.json": event_schema(cls) for cls in types}
+    schemas[f"event.{Event.version}.json"] = envelope_schema()
+    for name, schema in schemas.items():
+        yield f"schemas/{name}", json.dumps(schema, ensure_ascii=False, indent=2) + "\n"
+
+
 # --- commands ---------------------------------------------------------------------------------------------------------
 
 
 def commands() -> str:
     """Return the page of all commands: their help as it is printed."""
     parts = ["# Commands\n\n", MADE]
-    for path, command in _walk(cli, ["bridge"]):
+    for path, command in _walk(cli, ["bridgectl"]):
         context = click.Context(
             command, info_name=" ".join(path), terminal_width=_WIDTH, max_content_width=_WIDTH,
             help_option_names=["-h", "--help"],
@@ -118,10 +137,10 @@ _INTRODUCTION = """The configuration is one YAML file. Unknown keys are errors.
 
 | command | for |
 | --- | --- |
-| `bridge config new` | a commented file to start from |
-| `bridge check --offline -c FILE` | file, line and key of whatever is wrong |
-| `bridge config show -c FILE` | the effective configuration, secrets masked |
-| `bridge config schema` | a JSON Schema for editors |
+| `bridgectl config new` | a commented file to start from |
+| `bridgectl check --offline -c FILE` | file, line and key of whatever is wrong |
+| `bridgectl config show -c FILE` | the effective configuration, secrets masked |
+| `bridgectl config schema` | a JSON Schema for editors |
 
 """
 
@@ -177,14 +196,15 @@ def _written(value: Any) -> str:
 
 def events() -> str:
     """Return the page of all events: their topics, their attributes and their data."""
-    of_sources = [event for source in _ours("source") for event in registry.load_source(source.name).events]
-    types = list(dict.fromkeys([*of_sources, *INTERNAL_EVENTS]))
+    types = _event_types()
     parts = ["# Events\n\n", MADE, "| class | topics | provider | meaning |\n| --- | --- | --- | --- |\n"]
     parts += [
         f"| `{cls.__name__}` | {_topics(cls)} | {cls.provider or 'any'} | {_cell(cls.__doc__)} |\n" for cls in types
     ]
     parts += [
-        "\n`bridge events schema CLASS` prints the JSON Schema of an event's data.\n\n## Attributes\n\n",
+        "\n`bridgectl events schema CLASS` prints the JSON Schema of an event's data; `docs/reference/schemas/`\n",
+        "has all of them as files. `bridgectl events asyncapi` prints everything as one AsyncAPI document.\n\n",
+        "## Attributes\n\n",
         "The CloudEvents attributes of every event, which is one JSON object:\n\n",
         "| attribute | meaning |\n| --- | --- |\n",
     ]
@@ -201,6 +221,11 @@ def events() -> str:
             _fields(model, Data.model_fields),
         ]
     return "".join(parts).rstrip() + "\n"
+
+
+def _event_types() -> list[type[Event]]:
+    of_sources = [event for source in _ours("source") for event in registry.load_source(source.name).events]
+    return list(dict.fromkeys([*of_sources, *INTERNAL_EVENTS]))
 
 
 _ATTRIBUTES = {
@@ -240,7 +265,7 @@ def _by_model(types: list[type[Event]]) -> dict[type[BaseModel], list[type[Event
 def _fields(model: type[BaseModel], known: Collection[str]) -> str:
     rows = ["| field | type | meaning |\n| --- | --- | --- |\n"]
     rows += [
-        f"| `{name}` | {_type(info.annotation)} | {_cell(info.description) or _meaning(model, name)} |\n"
+        f"| `{name}` | {_type(info.annotation)} | {_cell(info.description) or _MEANINGS.get(name, '')} |\n"
         for name, info in model.model_fields.items()
         if name not in known
     ]
@@ -267,15 +292,9 @@ _MEANINGS = {
     "contact_key": "The provider's `contactKey`.",
     "phone": "E.164 if the provider gives it so.",
     "provider": "Fields of the answer that no model knows.",
-    "SourceData.reason": "Why the polls failed; of a recovery, null.",
-    "SinkData.reason": "Why the sink was disabled; of a recovery, null.",
     "provider_says": "The status that the provider shows.",
 }
-"""The meaning of fields whose names say enough in the code, and not on a page; one class's own goes first."""
-
-
-def _meaning(model: type[BaseModel], name: str) -> str:
-    return _MEANINGS.get(f"{model.__name__}.{name}") or _MEANINGS.get(name, "")
+"""The meaning of fields whose names say enough in the code, and not on a page."""
 
 
 def _type(annotation: Any) -> str:

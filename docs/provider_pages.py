@@ -19,7 +19,7 @@ _INTRODUCTION = """What the file of a definition may say. A source of `type: res
 [installed one](shipped-providers.md), by its setting `provider`. [Your provider in a
 page](../tutorial/your-provider.md) writes one.
 
-- Unknown keys are errors. `bridge providers check FILE` names file, line and key of whatever is wrong.
+- Unknown keys are errors. `bridgectl providers check FILE` names file, line and key of whatever is wrong.
 - A *path* leads into the answer: `$.message.id`, `$.to[*].status` (the first that is there), `$['a.b']`. Of a list of
   paths, the first that leads to a value counts.
 - A *format of times* is `iso`, `iso_ms`, `date`, `rfc2822`, `epoch_s`, `epoch_ms`, or a pattern such as
@@ -29,8 +29,8 @@ page](../tutorial/your-provider.md) writes one.
 """
 
 
-_SHIPPED = """Name one of these as `provider` of a source of `type: rest`. `bridge providers list` also shows those of
-other distributions. What is marked as unsure stands on no page of the vendor: check it with your account.
+_SHIPPED = """Name one of these as `provider` of a source of `type: rest`. `bridgectl providers list` also shows those
+of other distributions. What is marked as unsure stands on no page of the vendor: check it with your account.
 
 """
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
+import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
 import redis
 import structlog
 
-from bridge.testing.servers import RabbitMQServer, RedisServer
+from bridge.testing.servers import MissingServerError, RabbitMQServer, RedisServer
+
+ROOT = Path(__file__).parents[1]
 
 # A gate gives the same answer for the same tree; new examples are sought by hand, with HYPOTHESIS_PROFILE=long.
 hypothesis.settings.register_profile("default", deadline=None, print_blob=True, derandomize=True)
@@ -24,7 +30,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # So began whoever started the tests in the background, and every command that they start would ignore Ctrl-C, too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-LONGEST = ("test_crash_matrix", "test_main_job", "test_outages", "test_tape", "test_canaries", "test_budget")
+LONGEST = (
+    *("test_crash_matrix", "test_outages", "test_main_job", "test_fault_table", "test_replicas", "test_tape"),
+    *("test_large_message", "test_budget", "test_books", "test_soak", "test_canaries"),
+)
 LEVELS = ("faults", "acceptance", "contract", "house", "unit")
 
 
@@ -62,6 +71,19 @@ def redis_url(redis_server: RedisServer) -> str:
     with redis.Redis(port=redis_server.port) as client:
         client.flushall()
     return redis_server.url
+
+
+@pytest.fixture(scope="session")
+def node_modules() -> Path:
+    """Give the folder of what the tests run in Node, installed by the lock of tests/node; one process at a time."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        raise MissingServerError("node and npm are not installed (Debian packages: nodejs, npm)")
+    folder = ROOT / ".venv" / "node"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        subprocess.run(["make", "--silent", ".venv/node/.installed"], cwd=ROOT, check=True, timeout=240)
+    return folder / "node_modules"
 
 
 @pytest.fixture(scope="session")

@@ -205,7 +205,7 @@ async def consuming_kombu(url: str, exchange: str = EXCHANGE) -> AsyncIterator[C
 
 @asynccontextmanager
 async def consuming_tail(folder: Path, config: Path) -> AsyncIterator[Consumer]:
-    """Subscribe to everything by `bridge tail` in a second process."""
+    """Subscribe to everything by `bridgectl tail` in a second process."""
     consumer = Consumer()
     with bridge(folder, "tail", "--json", "-c", str(config), name="tail") as tail:
 

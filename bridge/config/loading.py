@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ from bridge.config import registry, yaml_document
 from bridge.config.model import Config, default_state, has_no_home
 from bridge.config.types import EMBEDDED
 from bridge.config.validation import validate
+from bridge.config.without_secrets import environment, note_unset, reduced, unfilled
 from bridge.config.yaml_document import Document, Place
 from bridge.domain.errors import ConfigError, ConfigProblem
 from bridge.domain.settings import Settings
@@ -30,19 +32,27 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
 # --- reading ------------------------------------------------------------------------------------------------------
 
 
-def load(path: Path | str, *, environ: Mapping[str, str] | None = None) -> Config:
+def load(path: Path | str, *, environ: Mapping[str, str] | None = None, with_secrets: bool = True) -> Config:
     """Read and check a configuration file; raises `ConfigError` with everything that is wrong with it.
 
     Only the plugins that the file names are imported. Nothing else happens: no connection, no directory.
+
+    Without secrets, the variables that sources and sinks name need not be set, and no file of a secret is read. A part
+    that cannot be made without these has the settings alone that all sources or all sinks have, and their class.
     """
     environ = os.environ if environ is None else environ
-    text = yaml_document.read(Path(path), environ)
+    read = partial(_part, with_secrets=with_secrets)
+    text = yaml_document.read(Path(path), environ if with_secrets else environment(Path(path), environ))
+    if not with_secrets:
+        note_unset(text, environ)
+        for key in ("privacy_key", "privacy_key_file"):
+            text.values.pop(key, None)
     problems = list(text.problems)
-    sources = _parts("source", SourceSettings, text, problems)
-    sinks = _parts("sink", SinkSettings, text, problems)
+    sources = _parts("source", SourceSettings, text, problems, read)
+    sinks = _parts("sink", SinkSettings, text, problems, read)
     if "sources" not in text.values or text.values["sources"] == {}:
         problems.append(
-            text.problem(("sources",), "there is no source to poll; `bridge config new` writes one to start from")
+            text.problem(("sources",), "there is no source to poll; `bridgectl config new` writes one to start from")
         )
     values = {key: value for key, value in text.values.items() if key not in ("sources", "sinks")}
     values.setdefault("state", str(default_state(environ)))
@@ -59,7 +69,10 @@ def load(path: Path | str, *, environ: Mapping[str, str] | None = None) -> Confi
     return checked
 
 
-def _parts(kind: registry.Kind, base: type[S], text: Document, problems: list[ConfigProblem]) -> dict[str, S]:
+def _parts(
+    kind: registry.Kind, base: type[S], text: Document, problems: list[ConfigProblem],
+    read: Callable[..., Settings | list[ConfigProblem]],
+) -> dict[str, S]:  # fmt: skip
     section = f"{kind}s"
     values = text.values.get(section, {})
     if (section,) in text.broken:
@@ -70,7 +83,7 @@ def _parts(kind: registry.Kind, base: type[S], text: Document, problems: list[Co
         return {}
     checked_parts: dict[str, S] = {}
     for name, part in values.items():
-        checked = _part(kind, name, part, text)
+        checked = read(kind, base, name, part, text)
         if isinstance(checked, base):
             checked_parts[name] = checked
         elif isinstance(checked, list):
@@ -78,7 +91,9 @@ def _parts(kind: registry.Kind, base: type[S], text: Document, problems: list[Co
     return checked_parts
 
 
-def _part(kind: registry.Kind, name: str, values: Any, text: Document) -> Settings | list[ConfigProblem]:
+def _part(
+    kind: registry.Kind, base: type[Settings], name: str, values: Any, text: Document, *, with_secrets: bool
+) -> Settings | list[ConfigProblem]:
     place: Place = (f"{kind}s", name)
     if place in text.broken:
         return []
@@ -93,7 +108,13 @@ def _part(kind: registry.Kind, name: str, values: Any, text: Document) -> Settin
         settings = _settings(kind, place, values, text)
     except ConfigError as error:
         return problems + error.problems
-    checked = validate(settings, values, place, text)
+    if with_secrets:
+        checked = validate(settings, values, place, text)
+    else:
+        values = unfilled(settings, values)
+        checked = validate(settings, values, place, text)
+        if isinstance(checked, list):
+            checked = reduced(base, settings, values, checked, place, text)
     return problems + checked if isinstance(checked, list) else problems or checked
 
 

@@ -59,8 +59,8 @@ class HttpSettings(Settings):
 class LogSettings(Settings):
     """What is written on stderr."""
 
-    format: Literal["json", "console"] = "json"
-    """One JSON object a line, or lines for a person."""
+    format: Literal["auto", "json", "console"] = "auto"
+    """`json`: one object a line. `console`: lines for a person. `auto`: console on a terminal, JSON elsewhere."""
     level: Literal["debug", "info", "warning", "error"] = "info"
     """The lowest level that is written."""
 
@@ -75,7 +75,7 @@ class JournalSettings(Settings):
 
 
 class ReconcileSettings(Settings):
-    """How often each source's books are compared with its provider's own account, as `bridge reconcile` does."""
+    """How often each source's books are compared with its provider's own account, as `bridgectl reconcile` does."""
 
     every: Duration | None = Field(default=3600.0, gt=0)
     """How often; a difference that two checks in a row find is published once. Null is never."""

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -17,7 +17,9 @@ from pydantic import (
 )
 
 from bridge.config.showing import mask_url
+from bridge.domain.secret_text import unseen_character
 from bridge.domain.settings import MASK, Secret
+from bridge.domain.urls import PERCENT_ENCODE, password_problem
 
 _SIZES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 _SIZE = re.compile(r"(\d+)\s*([kKMGT]i?)?B", re.ASCII)
@@ -26,9 +28,14 @@ _EXCHANGE = re.compile(r"[A-Za-z0-9._:-]{1,127}")
 STORES = ("redis", "rediss", "unix", "sqlite")
 BROKERS = (
     "amqp", "amqps", "pyamqp", "redis", "rediss", "sentinel", "unix", "memory", "filesystem", "sqs", "sqlalchemy",
-    "sqla", "mongodb", "kafka", "confluentkafka", "zookeeper", "consul", "etcd", "qpid", "pgmq", "gcpubsub",
-    "azureservicebus", "azurestoragequeues", "librabbitmq", "slmq", "pyro",
+    "sqla", "mongodb", "kafka", "confluentkafka", "zookeeper", "consul", "etcd", "pgmq", "gcpubsub",
+    "azureservicebus", "azurestoragequeues", "slmq", "pyro",
 )  # fmt: skip
+_MEANT = {
+    "amq": "amqp", "librabbitmq": "amqp", "rabbit": "amqp", "rabbitmq": "amqp", "rmq": "amqp", "keydb": "redis",
+    "valkey": "redis", "valkeys": "rediss", "redis-sentinel": "redis+sentinel", "rediscluster": "redis+cluster",
+}  # fmt: skip
+"""What servers are called elsewhere, and the scheme that reaches them here."""
 EMBEDDED = "embedded"
 
 
@@ -100,19 +107,30 @@ def _shown_url(secret: Secret | None) -> str | None:
 def _url(known: tuple[str, ...], example: str) -> Callable[[Secret], Secret]:
     def check(secret: Secret) -> Secret:
         url = secret.reveal()
+        if name := unseen_character(unquote(url, errors="ignore")):
+            raise ValueError(
+                f"has {name} in it, percent-encoded, which no password has; write the URL anew, without it"
+            )
         scheme, mark, _ = url.partition("://")
         if not mark:
             raise ValueError(f"is not a URL; write one such as {example}")
         base = scheme.partition("+")[0].lower()
         if base not in known:
-            near = difflib.get_close_matches(base, known, n=1)
+            meant = _MEANT.get(base)
+            near = (
+                [meant] if meant and meant.partition("+")[0] in known else difflib.get_close_matches(base, known, n=1)
+            )
             meant = f"did you mean {near[0]!r}?" if near else f"write one such as {example}"
             shown = f"the scheme {base!r}" if re.fullmatch(r"[a-z][a-z0-9.-]{0,19}", base) else "its scheme"
             raise ValueError(f"{shown} is not known; {meant}")
+        if base != "sqlite" and (problem := password_problem(url)):
+            raise ValueError(f"{problem}; {PERCENT_ENCODE}")
         try:
             _ = base != "sqlite" and not re.search("[;,]", url) and urlsplit(url).port
         except ValueError:
-            raise ValueError(f"its host or port cannot be read; write one such as {example}") from None
+            raise ValueError(
+                f"its host or port cannot be read; write one such as {example}, and {PERCENT_ENCODE}"
+            ) from None
         if base == "sqlite" and not sqlite_path(url):
             raise ValueError("names no file; write one after it, with four slashes where its path is absolute")
         if not all(map(_has_database, url.split(";"))):

@@ -15,6 +15,8 @@ from bridge.domain.errors import ConfigProblem
 from bridge.domain.settings import MASK, Secret, Settings
 
 M = TypeVar("M", bound=Settings)
+_PLACEHOLDER = Secret(MASK)
+"""Stands for a secret whose file cannot be used; what else is wrong with it follows from that."""
 _MAX_CHARACTERS = 400
 _MIN_HIDDEN_CHARACTERS = 4
 _FILE_KEY = re.compile(r"(\w+_file)\b|(\w+) and (\w+_file) are both given")
@@ -50,7 +52,7 @@ def _replace_unreadable_secret(error: ValidationError, model: type[Settings], va
     secret = key.removesuffix("_file")
     if secret not in model.secret_fields() or values.pop(key, None) is None:
         return False
-    values[secret] = Secret(MASK)
+    values[secret] = _PLACEHOLDER
     return True
 
 
@@ -59,6 +61,8 @@ def _problems(
 ) -> list[ConfigProblem]:
     problems = []
     for item in _one_per_place(error.errors(include_url=False), values):
+        if any(given is _PLACEHOLDER for given in (_at(values, item["loc"][:1]), item["input"])):
+            continue
         inner, text = _explain(item, model, values)
         at = (*place, *inner)
         if any(at[: len(broken)] == broken for broken in document.broken):
@@ -102,6 +106,12 @@ def _step(values: Any, part: int | str) -> Any:
     return values[part] if is_item else _NOWHERE
 
 
+def _at(values: Any, place: Place) -> Any:
+    for part in place:
+        values = _step(values, part)
+    return values
+
+
 def _is_at(loc: tuple[int | str, ...], values: Any) -> bool:
     return len(_resolved(loc, values)) == len(loc)
 
@@ -125,11 +135,12 @@ def _explain(item: ErrorDetails, model: type[Settings], values: Any) -> tuple[Pl
         return (*place, name), f"is missing; {_how_to_set(name, _model_at(model, place))}"
     if item["type"] == "extra_forbidden":
         return place, _unknown(str(loc[-1]), _model_at(model, place[:-1]))
-    if not place and isinstance(values, Mapping):
+    given = _at(values, place)
+    if isinstance(given, Mapping):
         text = str(item.get("ctx", {}).get("error", item["msg"]))
         named = re.match(r"(\w+)\b:? ?", text)
-        if named and named[1] in values:
-            return (named[1],), text.removeprefix(f"{named[1]}: ")
+        if named and named[1] in given:
+            return (*place, named[1]), text.removeprefix(f"{named[1]}: ")
     return place, _pydantic_message(item)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from bridge.domain.errors import ConfigError, ConfigProblem
+from bridge.domain.secret_text import FoldedText, character_name
 
 try:
     from yaml import CSafeLoader as _Base
@@ -83,7 +84,7 @@ def format_path(place: Place) -> str:
     return text
 
 
-def read(path: Path, environ: Mapping[str, str] | None = None, starter: str = "bridge config new") -> Document:
+def read(path: Path, environ: Mapping[str, str] | None = None, starter: str = "bridgectl config new") -> Document:
     """Read a file; raises `ConfigError` when it is no mapping in YAML at all.
 
     `starter` is the command that writes such a file.
@@ -126,13 +127,35 @@ def _compose(file: str, text: str) -> yaml.Node | None:
         return yaml.compose(text, Loader=_Loader)
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        what = "a control character, which YAML does not allow; remove it"
-        raise ConfigError([ConfigProblem(file, line, "", what)]) from None
+        name = character_name(text[error.position : error.position + 1] or "\0")
+        what = f"a control character, {name}, which YAML does not allow; remove it"
+        raise ConfigError([ConfigProblem(file, line, _key_at(text, error.position), what)]) from None
     except yaml.MarkedYAMLError as error:
+        if odd := _odd_break(text, error.problem_mark.index if error.problem_mark else 0):
+            line = text.count("\n", 0, odd.start()) + 1
+            what = f"{character_name(odd[0])} ends a line here, as YAML reads it; remove it"
+            raise ConfigError([ConfigProblem(file, line, _key_at(text, odd.start()), what)]) from None
         line = (error.problem_mark.line if error.problem_mark else 0) + 1
         raise ConfigError([ConfigProblem(file, line, "", f"not valid YAML: {_syntax(error, text, line)}")]) from None
     except RecursionError:
         raise ConfigError([ConfigProblem(file, 1, "", "not valid YAML: nested too deeply; flatten it")]) from None
+
+
+_ODD_BREAK = re.compile("\r(?!\n)|[\x85\u2028\u2029]")
+"""What ends a line for YAML, and is seen by nobody."""
+
+
+def _odd_break(text: str, position: int) -> re.Match[str] | None:
+    """Return the odd line break nearest before a position: in its line, or in the one before."""
+    start = text.rfind("\n", 0, max(0, text.rfind("\n", 0, position))) + 1
+    end = text.find("\n", position)
+    return next(_ODD_BREAK.finditer(text, start, len(text) if end < 0 else end), None)
+
+
+def _key_at(text: str, position: int) -> str:
+    """Return the key of the line of a position, as far as a text that is no YAML has any."""
+    key = re.match(r"[\s{-]*([A-Za-z_][\w-]*):", text[text.rfind("\n", 0, position) + 1 : position])
+    return key[1] if key else ""
 
 
 _QUOTE_STAR = 'a value that begins with * or & needs quotes, such as "*.recipient.failed.#"'
@@ -245,7 +268,8 @@ class _Builder:
     def _scalar(self, node: yaml.Node, place: Place) -> Any:
         text = str(node.value)
         if node.tag == _STR:
-            return self._expand(text, node, place)
+            value = self._expand(text, node, place)
+            return FoldedText(value) if _is_folded(node) else value
         try:
             return _CONSTRUCTORS[node.tag](text)
         except (KeyError, ValueError):
@@ -262,6 +286,12 @@ class _Builder:
             return text
         self.document.expanded[place] = (text, value)
         return value
+
+
+def _is_folded(node: yaml.Node) -> bool:
+    """Return whether YAML joined lines with blanks that nobody asked for; a block (`|`, `>`) asks for what it gets."""
+    is_block = isinstance(node, yaml.ScalarNode) and node.style in ("|", ">")
+    return not is_block and node.end_mark.line > node.start_mark.line and " " in node.value
 
 
 def expand(text: str, environ: Mapping[str, str]) -> str:

@@ -9,7 +9,7 @@ import socket
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
@@ -22,6 +22,7 @@ from bridge.protocols.ledger import Lease, Ledger
 from bridge.protocols.request_context import LeaseDeadline, bind, current, reset
 
 log = structlog.get_logger()
+_MIN_COOLDOWN_SECONDS = 0.1
 
 
 def new_owner() -> str:
@@ -52,6 +53,20 @@ def run_until_deadline(lease_deadline: LeaseDeadline, work: Coroutine[Any, Any, 
     return asyncio.get_running_loop().create_task(work, context=context)
 
 
+def is_ended(owner: str) -> bool:
+    """Return whether an owner, named as by `new_owner`, is a process of this machine that runs no more."""
+    host, _, rest = owner.rpartition(":")[0].rpartition(":")
+    if host != socket.gethostname() or not rest.isdecimal():
+        return False
+    try:
+        os.kill(int(rest), 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):  # it runs, for another user
+        pass
+    return False
+
+
 @asynccontextmanager
 async def hold_lease(
     ledger: Ledger,
@@ -67,9 +82,11 @@ async def hold_lease(
     """Hold a lease for one piece of work; all its tasks know until when. Raises `BridgeError` if it stays held.
 
     Waits for it for `max_wait` seconds, and calls `waiting` once before. Afterwards nobody has it for
-    `cooldown_seconds`.
+    `cooldown_seconds`. The lease of a process of this machine that has ended, however it ended, is over after
+    `cooldown_seconds`, too; `waiting` is not called for it.
     """
-    lease, until = await _acquire_within(ledger, clock, name, owner, ttl, max_wait, waiting)
+    take = _Waiting(ledger, clock, name, cooldown_seconds)
+    lease, until = await take.acquire(owner, ttl, max_wait, waiting)
     lease_deadline = LeaseDeadline(name, until, current().lease)
     before = bind(lease=lease_deadline)
     renewing = asyncio.ensure_future(_renew(ledger, clock, lease, lease_deadline))
@@ -83,22 +100,46 @@ async def hold_lease(
             await (ledger.renew(replace(lease, ttl=cooldown_seconds)) if cooldown_seconds else ledger.release(lease))
 
 
-async def _acquire_within(
-    ledger: Ledger, clock: Clock, name: str, owner: str, ttl: float, max_wait: float, waiting: Callable[[], object]
-) -> tuple[Lease, float]:
-    deadline = clock.monotonic() + max_wait
-    reported = False
-    while True:
-        asked = clock.monotonic()
-        lease = await ledger.acquire(name, owner, ttl)
-        if lease is not None:
-            return lease, asked + ttl
-        if asked > deadline:
-            raise BridgeError(f"{name}: another process holds the lease; it does this work")
-        if not reported:
-            waiting()
-            reported = True
-        await clock.sleep(0.5)
+@dataclass(slots=True)
+class _Waiting:
+    """Waits for a lease, and ends that of a process that has ended."""
+
+    ledger: Ledger
+    clock: Clock
+    name: str
+    cooldown_seconds: float
+    ended: str = ""
+    """The owner whose lease was ended."""
+
+    async def acquire(
+        self, owner: str, ttl: float, max_wait: float, waiting: Callable[[], object]
+    ) -> tuple[Lease, float]:
+        """Return the lease, and until when it is held; raises `BridgeError` if another process keeps it."""
+        deadline = self.clock.monotonic() + max_wait
+        reported = False
+        while True:
+            asked = self.clock.monotonic()
+            lease = await self.ledger.acquire(self.name, owner, ttl)
+            if lease is not None:
+                return lease, asked + ttl
+            is_over = await self._end_lease()
+            if asked > deadline and not is_over:
+                raise BridgeError(f"{self.name}: another process holds the lease; it does this work")
+            if not reported and not is_over:
+                waiting()
+                reported = True
+            await self.clock.sleep(min(0.5, self.cooldown_seconds) if is_over else 0.5)
+
+    async def _end_lease(self) -> bool:
+        """Return whether the process that has the lease has ended; then the lease is over after the cooldown."""
+        holder = await self.ledger.holder(self.name)
+        if holder is None or not is_ended(holder):
+            return False
+        if holder != self.ended:
+            self.ended = holder
+            # In its name, and so only if the lease is still its own.
+            await self.ledger.acquire(self.name, holder, max(self.cooldown_seconds, _MIN_COOLDOWN_SECONDS))
+        return True
 
 
 async def _renew(ledger: Ledger, clock: Clock, lease: Lease, lease_deadline: LeaseDeadline) -> None:

@@ -13,7 +13,7 @@ from bridge.domain.errors import Unavailable
 from bridge.domain.event import Position, WireEvent
 from bridge.domain.reporting import Report, unreported
 from bridge.domain.retry import RECONNECT, Backoff
-from bridge.protocols.deliveries import Attempt, Delivery, DeliveryStore
+from bridge.protocols.deliveries import Attempt, Delivery, DeliveryStore, KeptAnswer
 
 log = structlog.get_logger()
 
@@ -192,9 +192,9 @@ class Claims:
         await self._deliveries.postpone(self._sink, position, self._clock.epoch() + after, attempt)
         self.release(position)
 
-    async def dead_letter(self, position: Position, reason: str, attempt: Attempt) -> None:
+    async def dead_letter(self, position: Position, reason: str, attempt: Attempt, answer: KeptAnswer | None) -> None:
         """Make this a dead letter."""
-        if await self._deliveries.dead_letter(self._sink, position, reason, attempt):
+        if await self._deliveries.dead_letter(self._sink, position, reason, attempt, answer):
             self._wake()
         self.release(position)
 

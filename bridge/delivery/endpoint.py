@@ -1,4 +1,4 @@
-"""Whether a sink's endpoint gets events now: its circuit breaker, its disabled flag, and the news of both."""
+"""Whether a sink's endpoint gets events now: its circuit breaker, its disabled flag, and an operator's pause."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from functools import partial
 
 import structlog
 
+from bridge.coordination.gates import Gate
 from bridge.delivery.claims import write_with_retry
 from bridge.domain.circuit_breaker import CircuitBreaker
 from bridge.domain.clock import Clock
 from bridge.domain.errors import Permanent, Transient
+from bridge.protocols.roster import OpenCircuit
 
 log = structlog.get_logger()
 
@@ -25,11 +27,22 @@ class EndpointState:
     `publish` is called until the store has the change, with the same time, so that repeats are the same event.
     """
 
-    def __init__(self, sink: str, clock: Clock, *, publish: PublishChange, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        sink: str,
+        clock: Clock,
+        *,
+        publish: PublishChange,
+        wake: Callable[[], None],
+        gate: Gate,
+    ) -> None:
         self.disabled = False
         """An endpoint that said it is gone gets nothing until an operator re-enables it; its deliveries wait."""
         self.noted = False
         """Whether the disabled flag has been written. Until then its absence in the store is not a re-enable."""
+        self.open_circuit: OpenCircuit | None = None
+        """Since when its circuit is open, and why; None while it is closed."""
+        self._gate = gate
         self._sink = sink
         self._clock = clock
         self._publish = publish
@@ -37,13 +50,18 @@ class EndpointState:
         self._circuit = CircuitBreaker(clock.random)
 
     @property
+    def on_hold(self) -> bool:
+        """Whether nothing is sent until an operator says so: it is disabled, or was paused by hand."""
+        return self.disabled or self._gate.pause is not None
+
+    @property
     def paused(self) -> bool:
         """Whether nothing is sent now, except for a probe."""
-        return self.disabled or not self._circuit.allows(self._clock.monotonic())
+        return self.on_hold or not self._circuit.allows(self._clock.monotonic())
 
     def capacity(self, now: float, wanted: int) -> int:
         """Return how many of `wanted` deliveries may be sent now; while the circuit is open, one as a probe."""
-        return 0 if self.disabled else self._circuit.capacity(now, wanted)
+        return 0 if self.on_hold else self._circuit.capacity(now, wanted)
 
     def seconds_to_probe(self) -> float:
         """Return how long nothing is sent."""
@@ -60,6 +78,7 @@ class EndpointState:
     async def on_success(self) -> None:
         """Note that the endpoint answered; publish it if the circuit was open."""
         if self._circuit.on_success():
+            self.open_circuit = None
             log.info("sink.circuit_closed", sink=self._sink, consequence="what waited is sent now")
             await self._publish_change("recovered", "")
             self._wake()
@@ -73,6 +92,7 @@ class EndpointState:
             self._on_retry_after(error.retry_after, text)
             return False  # the endpoint answers
         if self._circuit.on_failure(self._clock.monotonic()):
+            self.open_circuit = OpenCircuit(self._clock.epoch(), text)
             log.error(
                 "sink.circuit_opened", sink=self._sink, reason=text, failures=self._circuit.failures,
                 consequence="it is probed now and then; no event spends its tries on it until it answers",
@@ -94,7 +114,7 @@ class EndpointState:
         self.disabled, self.noted = True, False
         log.error(
             "sink.disabled", sink=self._sink, reason=text,
-            consequence=f"its events wait until `bridge deliveries redrive {self._sink} --all`",
+            consequence=f"its events wait until `bridgectl deliveries redrive {self._sink} --all`",
         )  # fmt: skip
         await self._publish_change("gone", text)
         self.noted = True

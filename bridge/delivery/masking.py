@@ -74,11 +74,30 @@ def apply(level: Privacy, wire: WireEvent, key: bytes) -> WireEvent:
     return replace(wire, body=body)
 
 
-def _masked_body(level: Privacy, event: Any, key: bytes) -> bytes:
+def mask_text(level: Privacy, text: str, wire: WireEvent, key: bytes) -> str:
+    """Return a text about an event, such as its endpoint's answer, as a sink of this privacy level may have it.
+
+    What is personal in the event is masked in the text, in whatever place it stands; so is all that looks like a phone
+    or an address. A text that is JSON is masked field by field. Raises `Permanent` as `apply` does.
+    """
+    if level == "full":
+        return text
+    try:
+        view = _view_of(level, json.loads(wire.body), key)
+    except (ValueError, TypeError, RecursionError):
+        raise Permanent("the event cannot be read, so what is personal in it is not known") from None
+    return view.text(text)
+
+
+def _view_of(level: Privacy, event: Any, key: bytes) -> _View:
     if not isinstance(event, dict):
         raise TypeError("not a JSON object")
     token = _Tokens(key) if key else last4
-    view = _View.of(event.get("data"), token, token if level == "token" else last4)
+    return _View.of(event.get("data"), token, token if level == "token" else last4)
+
+
+def _masked_body(level: Privacy, event: Any, key: bytes) -> bytes:
+    view = _view_of(level, event, key)
     return json.dumps(view.event(event), ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
@@ -139,6 +158,16 @@ class _View:
 
     def event(self, event: Mapping[str, Any]) -> dict[str, Any]:
         return {name: self._attribute(name, value) for name, value in event.items()}
+
+    def text(self, text: str) -> str:
+        """Mask a text that is no part of an event."""
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            return self._text(text)
+        if not isinstance(value, dict | list):
+            return self._text(text)
+        return json.dumps(self._mixed(value), ensure_ascii=False, separators=(",", ":"))
 
     def _attribute(self, name: str, value: Any) -> Any:
         if name in _KEPT_ATTRIBUTES:

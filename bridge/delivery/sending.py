@@ -14,11 +14,11 @@ from bridge.concurrency.shared_timeout import SharedTimeout
 from bridge.delivery.claims import ClaimedDelivery, Claims, write_with_retry
 from bridge.delivery.endpoint import EndpointState
 from bridge.domain.clock import Clock
-from bridge.domain.errors import BridgeError, EndpointGone, Permanent, Transient
+from bridge.domain.errors import BridgeError, EndpointAnswer, EndpointGone, Permanent, Transient
 from bridge.domain.event import Position, WireEvent
 from bridge.domain.reporting import Report, unreported
 from bridge.domain.retry import RETRY_AFTER_CAP, RetryAfter, decide
-from bridge.protocols.deliveries import Attempt
+from bridge.protocols.deliveries import Attempt, KeptAnswer
 from bridge.protocols.sink import SinkSettings
 
 log = structlog.get_logger()
@@ -28,6 +28,8 @@ _SETTLE_BATCH = 500
 _MIN_WAIT_SECONDS = 1.0
 """Seconds that an event waits at least if the sink did not try to send it."""
 
+KeepAnswer = Callable[[WireEvent, EndpointAnswer], KeptAnswer]
+"""Redacts an endpoint's answer to an event for the dead letter."""
 RESULTS = ("taken", "waits", "dead", "disabled")
 
 
@@ -40,6 +42,8 @@ class Outcome:
     seconds: float
     """How long the endpoint needed to answer."""
     event: WireEvent
+    error: str = ""
+    """Why it was not delivered; fit for a log."""
 
 
 class Sender:
@@ -60,6 +64,7 @@ class Sender:
         send: Callable[[ClaimedDelivery], Awaitable[None]],
         outcome: Callable[[Outcome], None],
         report: Report = unreported,
+        keep_answer: KeepAnswer | None = None,
     ) -> None:
         self.unsettled: list[Position] = []
         """What the endpoint accepted and the store does not know as settled."""
@@ -72,6 +77,7 @@ class Sender:
         self._send = send
         self._outcome = outcome
         self._report = report
+        self._keep_answer = keep_answer
         self._timeout = SharedTimeout(settings.send_timeout)
         self._ready: deque[ClaimedDelivery] = deque()
         self._active = 0
@@ -184,14 +190,14 @@ class Sender:
             await self._endpoint.on_success()
             self._outcome(Outcome("taken", self._clock.monotonic() - started, claimed.event))
             return
-        result = await self._on_error(claimed, error, probe=probe)
-        self._outcome(Outcome(result, self._clock.monotonic() - started, claimed.event))
+        # Only our own errors promise a text that is fit for a log.
+        text = str(error) if isinstance(error, BridgeError) else f"the sink failed with {type(error).__name__}"
+        result = await self._on_error(claimed, error, text, probe=probe)
+        self._outcome(Outcome(result, self._clock.monotonic() - started, claimed.event, text))
 
     # results
 
-    async def _on_error(self, claimed: ClaimedDelivery, error: Exception, *, probe: bool) -> str:
-        # Only our own errors promise a text that is fit for a log.
-        text = str(error) if isinstance(error, BridgeError) else f"the sink failed with {type(error).__name__}"
+    async def _on_error(self, claimed: ClaimedDelivery, error: Exception, text: str, *, probe: bool) -> str:
         if isinstance(error, EndpointGone):
             self._endpoint.on_cancelled()
             await self._endpoint.on_gone(text)
@@ -227,10 +233,16 @@ class Sender:
             return "waits"
         log.error(
             "delivery.dead_letter", sink=self._sink, id=claimed.event.id, attempt=attempts, why=decision.reason,
-            reason=text, consequence=f"kept; see `bridge deliveries show {self._sink} {claimed.position}`",
+            reason=text, consequence=f"kept; see `bridgectl deliveries show {self._sink} {claimed.position}`",
         )  # fmt: skip
-        await self._write(self._claims.dead_letter, claimed.position, decision.reason, attempt)
+        await self._write(
+            self._claims.dead_letter, claimed.position, decision.reason, attempt, self._kept(claimed, error)
+        )
         return "dead"
+
+    def _kept(self, claimed: ClaimedDelivery, error: Exception) -> KeptAnswer | None:
+        answer = error.answer if isinstance(error, BridgeError) else None
+        return None if answer is None or self._keep_answer is None else self._keep_answer(claimed.event, answer)
 
     async def _write(self, write: Callable[..., Awaitable[None]], *values: object) -> None:
         await write_with_retry(self._sink, self._clock, partial(write, *values), report=self._report)

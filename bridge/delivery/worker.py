@@ -9,9 +9,10 @@ from typing import Any
 
 import structlog
 
+from bridge.coordination.gates import Gate
 from bridge.delivery.claims import CLAIM, ClaimedDelivery, Claims
 from bridge.delivery.endpoint import EndpointState, PublishChange
-from bridge.delivery.sending import Outcome, Sender
+from bridge.delivery.sending import KeepAnswer, Outcome, Sender
 from bridge.domain import topics
 from bridge.domain.clock import Clock
 from bridge.domain.errors import Unavailable
@@ -22,6 +23,7 @@ from bridge.domain.retry import RECONNECT, Backoff
 from bridge.protocols.broker import QUEUE_PREFIX, Broker, Inbox, Received
 from bridge.protocols.deliveries import Attempt, DeliveryStore, NewDelivery
 from bridge.protocols.ledger import Ledger
+from bridge.protocols.roster import OpenCircuit
 from bridge.protocols.sink import SinkSettings
 
 log = structlog.get_logger()
@@ -69,6 +71,8 @@ class DeliveryWorker:
         changed: PublishChange,
         claim: float = CLAIM,
         report: Report = unreported,
+        gate: Gate | None = None,
+        keep_answer: KeepAnswer | None = None,
     ) -> None:
         """Prepare; `claim` is how many seconds a claim lasts. `report` hears what waits for the store or the broker."""
         self.name = name
@@ -83,10 +87,11 @@ class DeliveryWorker:
         self._claims = Claims(
             name, backends.deliveries, clock, limit=limit, seconds=claim, wake=self.wake, report=report
         )
-        self._endpoint = EndpointState(name, clock, publish=changed, wake=self.wake)
+        self._endpoint = EndpointState(name, clock, publish=changed, wake=self.wake, gate=gate or Gate())
         self._sender = Sender(
-            name, settings, self._claims, self._endpoint, clock, send=send, outcome=outcome, report=report
-        )
+            name, settings, self._claims, self._endpoint, clock, send=send, outcome=outcome, report=report,
+            keep_answer=keep_answer,
+        )  # fmt: skip
         self._report = report
 
     @property
@@ -108,6 +113,16 @@ class DeliveryWorker:
     def disabled(self) -> bool:
         """Whether the endpoint said that it is gone: it gets nothing until an operator re-enables it."""
         return self._endpoint.disabled
+
+    @property
+    def on_hold(self) -> bool:
+        """Whether nothing is sent until an operator says so: the sink is disabled, or was paused by hand."""
+        return self._endpoint.on_hold
+
+    @property
+    def open_circuit(self) -> OpenCircuit | None:
+        """Since when the endpoint's circuit is open, and why; None while it is closed."""
+        return self._endpoint.open_circuit
 
     @property
     def noted(self) -> bool:
@@ -161,24 +176,49 @@ class DeliveryWorker:
                     while True:
                         await self._receive_batch(inbox, retry)
             except Unavailable as error:
-                wait = retry.on_failure()
-                self._report("receive", str(error))
+                wait = self._after_failed_receive(error, retry)
                 log.warning(
                     "sink.cannot_receive", sink=self.name, reason=str(error), again_in=round(wait, 1),
                     consequence="events wait in the queue",
                 )  # fmt: skip
                 await self._clock.sleep(wait)
 
+    def _after_failed_receive(self, error: Unavailable, retry: Backoff) -> float:
+        """Report what failed; return the seconds to wait."""
+        self._report("receive", str(error))
+        return retry.on_failure()
+
     async def _receive_batch(self, inbox: Inbox, retry: Backoff) -> None:
         has_capacity = await self._claims.has_capacity()
         limit = min(self._claims.capacity, _BATCH) if has_capacity else _BATCH
         batch = await inbox.get(limit, _TICK_SECONDS)
-        retry.on_success()
         if batch:
-            await self._accept(batch, claim=has_capacity)
+            await self._accept_when_possible(batch, retry, claim=has_capacity)
             # A crash before this line: the queue brings the batch again, and the store knows it already.
             await inbox.ack(batch)
+        retry.on_success()
         self._report("receive", None)
+
+    async def _accept_when_possible(self, batch: Sequence[Received], retry: Backoff, *, claim: bool) -> None:
+        """Accept the batch as soon as the store can be written to.
+
+        Until then the messages stay unacknowledged, up to the prefetch, and nothing returns to the broker: a quorum
+        queue drops a message that was returned too often. Should the broker give them to somebody else in between, they
+        are accepted twice, which changes nothing.
+        """
+        while True:
+            try:
+                await self._accept(batch, claim=claim)
+            except Unavailable as error:
+                wait = self._after_failed_receive(error, retry)
+                log.warning(
+                    "sink.cannot_accept", sink=self.name, reason=str(error), messages=len(batch),
+                    again_in=round(wait, 1),
+                    consequence="they stay unacknowledged, and events behind them wait in the queue",
+                )  # fmt: skip
+                await self._clock.sleep(wait)
+            else:
+                return
 
     async def _accept(self, batch: Sequence[Received], *, claim: bool) -> None:
         arrivals: list[NewDelivery] = []

@@ -42,12 +42,14 @@ class SourceData(Data):
     since: Time | None = None
     """When the first of them failed."""
     reason: str | None = None
+    """Why the polls failed; of a recovery, null."""
 
 
 class SinkData(Data):
     """A sink of the bridge itself."""
 
     reason: str | None = None
+    """Why the sink was disabled; of a recovery, null."""
 
 
 class BooksData(Data):

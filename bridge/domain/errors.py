@@ -5,12 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
+@dataclass(frozen=True, slots=True)
+class EndpointAnswer:
+    """What an endpoint answered, as it came: it may hold secrets and personal data, and is never fit for a log."""
+
+    status: int
+    body: bytes
+
+
 class BridgeError(Exception):
     """Something the bridge understood and can say in one line.
 
     The text of every error of this family is fit for a log: it names the file, the key or the resource and what to do,
     and holds neither secrets nor personal data.
     """
+
+    answer: EndpointAnswer | None = None
+    """The answer of a sink's endpoint that led to the error, if there was one; a dead letter keeps it, redacted."""
 
 
 class Transient(BridgeError):
@@ -36,6 +47,10 @@ class Unavailable(Transient):
 
 class AccessRefused(Unavailable):
     """The store or the broker refuses our credentials: trying again is harmless, but an operator has to look."""
+
+
+class MissingRight(Unavailable):
+    """The store or the broker knows us and does not let us do it: an operator has to give the right that is named."""
 
 
 class NotReady(Transient):

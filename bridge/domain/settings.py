@@ -20,6 +20,8 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from bridge.domain import topics
+from bridge.domain.errors import Unauthorized
+from bridge.domain.secret_text import read_secret, secret_text
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", re.ASCII)
@@ -90,15 +92,18 @@ class Secret:
     """A value that is shown to nobody: printed, dumped and logged it is a mask.
 
     Given as a file (`token_file: PATH`), it is read again whenever the file has changed, so that rotating it needs no
-    restart.
+    restart. White space and a byte order mark around it are dropped. A character inside it that nobody sees is an
+    error.
     """
 
-    __slots__ = ("_cached", "_path", "_stamp", "_value")
+    __slots__ = ("_cached", "_is_list", "_path", "_stamp", "_value")
 
-    def __init__(self, value: str = "", *, path: Path | None = None) -> None:
+    def __init__(self, value: str = "", *, path: Path | None = None, is_list: bool = False) -> None:
+        """Keep a value, or the file that holds it; with `is_list`, the file has a secret on each line."""
         self._value = value
         self._path = path
-        self._stamp: tuple[int, int] | None = None
+        self._is_list = is_list
+        self._stamp: tuple[int, int, int] | None = None
         self._cached = ""
 
     @property
@@ -107,15 +112,27 @@ class Secret:
         return self._path
 
     def reveal(self) -> str:
-        """Return the value itself; raises `OSError` when its file has gone and was never read."""
+        """Return the value itself.
+
+        Raises `OSError` when its file has gone and was never read, and `Unauthorized` when the file is empty or holds
+        what cannot be a secret.
+        """
+        if self._path is None:
+            return self._value
+        try:
+            return self.read()
+        except ValueError as error:
+            raise Unauthorized(f"the secret's file {self._path} {error}") from None
+
+    def read(self) -> str:
+        """Return the value as `reveal` does; what cannot be a secret raises `ValueError` without the file's name."""
         if self._path is None:
             return self._value
         try:
             status = self._path.stat()
-            stamp = (status.st_mtime_ns, status.st_size)
+            stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
             if stamp != self._stamp:
-                self._cached = self._path.read_text(encoding="utf-8").strip()
-                self._stamp = stamp
+                self._cached, self._stamp = read_secret(self._path, is_list=self._is_list), stamp
         except OSError:
             if self._stamp is None:
                 raise
@@ -138,9 +155,9 @@ class Secret:
         if isinstance(value, Secret):
             return value
         if isinstance(value, str):
-            if not value.strip():
+            if not value.strip("\ufeff \t\r\n"):
                 raise ValueError("is empty; give the secret itself, or its file with the key's name and _file")
-            return cls(value)
+            return cls(secret_text(value))
         raise ValueError("must be text; put quotes around a secret that looks like a number")
 
     @classmethod
@@ -160,6 +177,21 @@ def _is_secret(annotation: Any) -> bool:
     if get_origin(annotation) is dict:  # values of a mapping have keys of their own, and no file of theirs
         return False
     return annotation is Secret or any(_is_secret(part) for part in get_args(annotation))
+
+
+def _has_list(annotation: Any) -> bool:
+    return get_origin(annotation) is list or any(_has_list(part) for part in get_args(annotation))
+
+
+def _read_from(alias: str, secret: Secret) -> Secret:
+    """Return the secret once its file was read; raises `ValueError` that begins with the key."""
+    try:
+        secret.read()
+    except OSError as error:
+        raise ValueError(f"{alias}: cannot read {secret.path}: {error.strerror}") from None
+    except ValueError as error:
+        raise ValueError(f"{alias}: the file {secret.path} {error}") from None
+    return secret
 
 
 class Settings(BaseModel):
@@ -185,15 +217,7 @@ class Settings(BaseModel):
             if name in values:
                 raise ValueError(f"{name} and {alias} are both given; keep one")
             path = Path(str(values.pop(alias)))
-            secret = Secret(path=path)
-            try:
-                if not secret.reveal():
-                    raise ValueError(f"{alias}: the file {path} is empty")
-            except OSError as error:
-                raise ValueError(f"{alias}: cannot read {path}: {error.strerror}") from None
-            except UnicodeDecodeError:
-                raise ValueError(f"{alias}: the file {path} is not UTF-8 text") from None
-            values[name] = secret
+            values[name] = _read_from(alias, Secret(path=path, is_list=_has_list(cls.model_fields[name].annotation)))
         return values
 
     @classmethod

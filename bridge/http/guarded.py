@@ -7,7 +7,7 @@ import socket
 import ssl
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
@@ -16,7 +16,8 @@ from yarl import URL
 
 from bridge.concurrency.shared_timeout import SharedTimeout
 from bridge.domain.clock import Clock
-from bridge.domain.errors import BridgeError, EndpointGone, Permanent, Transient, Unauthorized
+from bridge.domain.errors import BridgeError, EndpointAnswer, EndpointGone, Permanent, Transient, Unauthorized
+from bridge.domain.secret_text import secret_text
 from bridge.domain.settings import MASK
 from bridge.http.addresses import RefusedAddressError, is_public
 from bridge.http.exact_url import exact_url
@@ -42,6 +43,7 @@ _HEAD_TIMEOUT_SECONDS = 3.0
 _KEEPALIVE_SECONDS = 4.0
 """Seconds; many servers close an idle connection after five."""
 
+E = TypeVar("E", bound=BridgeError)
 AddrInfo = tuple[int, int, int, str, tuple[Any, ...]]
 
 
@@ -72,6 +74,7 @@ class Endpoint:
 
 
 def _checked(text: str) -> str:
+    text = secret_text(text)
     Endpoint.of(text)
     return text
 
@@ -103,10 +106,15 @@ class EndpointResponse:
         come for a moment whenever a receiver is updated or a secret is rotated. The text has the endpoint's own code of
         the error, if its body is JSON with one.
         """
-        status = self.status
-        if is_success(status):
-            return None
-        code = error_code(self.body)
+        return None if is_success(self.status) else self.attached_to(self._refusal(permanent))
+
+    def attached_to(self, error: E) -> E:
+        """Return an error of the sink's own with this answer, so that a dead letter keeps it, redacted."""
+        error.answer = EndpointAnswer(self.status, self.body)
+        return error
+
+    def _refusal(self, permanent: Collection[int]) -> BridgeError:
+        status, code = self.status, error_code(self.body)
         text = f"{self.endpoint} answered {status}" + (f" (code {code})" if code else "")
         if status in permanent:
             return Permanent(text)

@@ -65,8 +65,8 @@ async def check_account(name: str, source: Source, label: str | None, cursor: Ma
     raise OtherAccount(
         f"source {name}: the store holds the cursor and the statuses of another account ({_describe(known)}), by which "
         f"events of this one ({_describe(account)}) would be lost: nothing is read. If another account is meant, give "
-        f"it a source of its own name, or forget the former one with `bridge sources reset {name}`. If it is the same "
-        "account, say so by the source's setting `account_label: NAME`"
+        f"it a source of its own name, or forget the former one with `bridgectl sources reset {name}`. If it is the "
+        "same account, say so by the source's setting `account_label: NAME`"
     )
 
 

@@ -67,7 +67,7 @@ class BackfillProgress:
     step: Span
     """The part that is being read."""
     covered: float = 0.0
-    """Seconds of the range that were read, now or by the run that was interrupted."""
+    """Seconds of the range that were read, now or by the run that was interrupted; in a step, as the source has it."""
     resumed: float = 0.0
     """Seconds of the range that were read by the run that was interrupted."""
     observed: int = 0
@@ -119,9 +119,10 @@ class Backfill:
             for step in grid_steps(*part, self._size):
                 state.step = step
                 self._on_progress(state)
+                covered = state.covered
                 problems = await self._step(step, state)
                 state.problems += problems
-                state.covered += _seconds([step])
+                state.covered = covered + _seconds([step])
                 if not problems:
                     done = merge_spans([*done, step])
                     await self._remember(done)
@@ -132,6 +133,7 @@ class Backfill:
 
     async def _step(self, step: Span, state: BackfillProgress) -> list[str]:
         failures = 0
+        covered = state.covered
         while True:
             before = (state.observed, state.events, state.yielded)
 
@@ -139,6 +141,7 @@ class Backfill:
                 state.observed, state.events, state.yielded = (
                     before[0] + so_far.observed, before[1] + so_far.events, before[2] + so_far.yielded
                 )  # fmt: skip
+                state.covered = max(state.covered, covered + so_far.progress * _seconds([step]))
                 await self._wait_for_room(state)
                 self._on_progress(state)
 

@@ -59,6 +59,8 @@ class PollResult:
     problems: list[str] = field(default_factory=list)
     yielded: int = 0
     """How many steps back were not made, because a backfill, or the poller, may have the newer answer."""
+    progress: float = 0.0
+    """How much of a backfill's range is read, from 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +167,7 @@ class Intake:
             bare = replace(page, cursor={})
             if late := await self._commit(run, [bare]):
                 await self._complete(run, late)
+            run.result.progress = max(run.result.progress, min(page.progress, 1.0))
             if on_result is not None:
                 await on_result(run.result)
         run.result.problems = list(self._source.problems)

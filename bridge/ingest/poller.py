@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from bridge.coordination.gates import Gate
 from bridge.coordination.leases import LeaseRunner, wait_for_stop
 from bridge.coordination.quota import SharedQuota, takeover_cooldown
 from bridge.domain.clock import Clock
@@ -27,6 +28,8 @@ _JITTER_SHARE = 0.05
 _REST_SECONDS = 0.1
 _MAX_PROBLEMS_LOGGED = 5
 _RETRY_AFTER_CAP_SECONDS = 3600.0
+_PAUSED_SECONDS = 60.0
+"""Seconds between two looks at a pause; its end is heard at once."""
 
 
 def error_location(error: BaseException) -> str:
@@ -50,7 +53,7 @@ class PollListener:
         """Note that a poll failed."""
 
     def state(self, source: str, state: str, reason: str | None) -> None:
-        """Note the source's state: ok, failing, stalled, held or standby."""
+        """Note the source's state: ok, failing, stalled, held, paused or standby."""
 
     def waits_for_store(self, source: str, reason: str | None) -> None:
         """Note why the store does not let the source go on; None says that it does."""
@@ -71,6 +74,7 @@ class Poller:
         backpressure: Callable[[str], Awaitable[str | None]],
         check: Callable[[Lease], Awaitable[None]] | None = None,
         share: SharedQuota | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self.name = name
         self._settings = settings
@@ -81,11 +85,15 @@ class Poller:
         self._backpressure = backpressure
         self._check = check
         self._share = share
+        self._gate = gate or Gate()
         self._failures = 0
         self._quiet = 0
         self._failing_since: datetime | None = None
         self._state = ""
-        self._recorded_status: dict[str, str] = {}
+        self._state_since = ""
+        self._noted_state = ""
+        self._before: tuple[str, str] | None = None
+        """The state that the process before us noted, and since when it was in it."""
 
     async def run(self, holder: LeaseRunner, stop: asyncio.Event) -> None:
         """Poll until `stop` is set."""
@@ -96,7 +104,7 @@ class Poller:
             while not stop.is_set():
                 wait = await self.step(lease)
                 await self._check_books(lease)
-                await wait_for_stop(stop, self._clock, wait)
+                await wait_for_stop(stop, self._clock, wait, self._gate.changed)
 
         await holder.run(f"source/{self.name}", work, stop, standby=lambda: self._move("standby"))
 
@@ -126,6 +134,8 @@ class Poller:
         return wait
 
     async def _step(self, lease: Lease) -> float:
+        if self._gate.pause is not None:
+            return await self._rest(str(self._gate.pause))
         if reason := await self._backpressure(self.name):
             if self._move("held", reason):
                 log.warning(
@@ -135,19 +145,29 @@ class Poller:
                 await self._note(error=reason)
             return 1.0
         started = self._clock.monotonic()
+        self._gate.begin_poll()
         try:
-            outcome = await self._intake.poll(lease)
+            outcome = await self._gate.run_until_paused(self._intake.poll(lease))
         except (LeaseLost, Unavailable):
             raise
         except Exception as error:  # noqa: BLE001 - a source's defect is its own: the others go on
             return await self._failed(lease, error)
+        if outcome is None:
+            return 0.0  # paused in the middle: what was not committed comes again
         return await self._well(lease, outcome, self._clock.monotonic() - started)
 
+    async def _rest(self, reason: str) -> float:
+        self._failures, self._failing_since = 0, None
+        self._move("paused", reason)
+        if self._noted_state != "paused":
+            await self._note(next_poll="", failures="0", failing_since="")
+        return _PAUSED_SECONDS
+
     async def _check_books(self, lease: Lease) -> None:
-        if self._check is None or self._failures:
+        if self._check is None or self._failures or self._gate.pause is not None:
             return
         try:
-            await self._check(lease)
+            await self._gate.run_until_paused(self._check_now(lease))
         except LeaseLost:
             raise
         except Exception as error:  # noqa: BLE001 - a comparison that fails is no reason not to poll
@@ -156,6 +176,10 @@ class Poller:
                 "books.check_fails", source=self.name, reason=reason,
                 consequence="polling goes on; the books are looked at next time",
             )  # fmt: skip
+
+    async def _check_now(self, lease: Lease) -> None:
+        if self._check is not None:
+            await self._check(lease)
 
     async def once(self, lease: Lease) -> PollResult:
         """Poll once and raise whatever goes wrong."""
@@ -231,18 +255,27 @@ class Poller:
 
     def _move(self, state: str, reason: str | None = None) -> bool:
         changed = state != self._state
+        if changed:
+            self._state_since = rfc3339(truncate_to_millis(self._clock.now()))
+            if self._before is not None and state != "standby":
+                before, since = self._before
+                self._state_since = since if before == state and since else self._state_since
+                self._before = None
         self._state = state
         self._watcher.state(self.name, state, reason)
         return changed
 
     async def _note(self, **values: str) -> None:
-        await self._ledger.set_status(f"source/{self.name}", {**values, "state": self._state})
+        report = {**values, "state": self._state, "state_since": self._state_since}
+        await self._ledger.set_status(f"source/{self.name}", report)
+        self._noted_state = self._state
 
     async def _remember(self) -> None:
-        """Take over since when the source has been failing, should the process before us have seen it fail."""
+        """Take over since when the source has been in its state, and failing, from the process before us."""
         try:
             notes = (await self._ledger.statuses(f"source/{self.name}")).get(f"source/{self.name}", {})
         except Unavailable:
             return
+        self._before = (notes.get("state", ""), notes.get("state_since", ""))
         if notes.get("failing_since"):
             self._failing_since = datetime.fromisoformat(notes["failing_since"])

@@ -154,3 +154,8 @@ def is_terminal(stream: TextIO | None) -> bool:
     with suppress(OSError, ValueError):
         return stream is not None and stream.isatty()
     return False
+
+
+def has_colours(stream: TextIO | None) -> bool:
+    """Say whether colours may be written to a stream: a terminal, unless NO_COLOR or TERM=dumb says otherwise."""
+    return is_terminal(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -10,7 +10,8 @@ from typing import Any, TextIO, cast
 
 import structlog
 
-from bridge.observability.log_writer import LogWriter, is_terminal
+from bridge.domain.visible_text import visible
+from bridge.observability.log_writer import LogWriter, has_colours, is_terminal
 from bridge.observability.repeats import RepeatLimiter
 
 log = structlog.get_logger()
@@ -29,12 +30,13 @@ class _Output:
 
 
 def configure_logging(level: str, form: str, stream: TextIO | None = None) -> None:
-    """Send every log line to standard error, as JSON or for a console, from `level` on.
+    """Send every log line to standard error, from `level` on: as JSON, for a console, or `auto`, by what reads it.
 
     Libraries speak up from `warning` on and in our form; their tracebacks are cut to the error's name, for they may
     quote what a provider sent. What repeats is written once a minute.
     """
-    console = form == "console"
+    out = stream or sys.stderr
+    console = form == "console" or (form == "auto" and is_terminal(out))
     limiter = _Output.limiter = RepeatLimiter()
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -43,12 +45,9 @@ def configure_logging(level: str, form: str, stream: TextIO | None = None) -> No
         limiter,
         structlog.processors.TimeStamper(fmt="%H:%M:%S" if console else "iso", utc=not console),
     ]
-    out = stream or sys.stderr
-    renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(colors=is_terminal(out)) if console else structlog.processors.JSONRenderer()
-    )
+    renderers = console_renderers(out) if console else [structlog.processors.JSONRenderer()]
     structlog.configure(
-        processors=[*shared, renderer],
+        processors=[*shared, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         logger_factory=logger_factory(out),
         cache_logger_on_first_use=False,
@@ -57,6 +56,18 @@ def configure_logging(level: str, form: str, stream: TextIO | None = None) -> No
     root.handlers = [_Forward()]
     root.setLevel(logging.WARNING)
     logging.getLogger("aiohttp.access").setLevel(logging.CRITICAL)
+
+
+def console_renderers(out: TextIO | None) -> list[structlog.typing.Processor]:
+    """Return what makes a line for a person: a text of a provider is shown, and no terminal obeys it."""
+    return [_show_texts, structlog.dev.ConsoleRenderer(colors=has_colours(out))]
+
+
+def _show_texts(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for name, value in event.items():
+        if isinstance(value, str):
+            event[name] = visible(value)
+    return event
 
 
 def logger_factory(stream: TextIO | None) -> structlog.WriteLoggerFactory:

@@ -50,6 +50,9 @@ class Metrics:
         self.source_state = Gauge(
             "bridge_source_state", "1 for the state a source is in.", ["source", "state"], registry=registry
         )
+        self.paused = Gauge(
+            "bridge_paused", "1 while an operator has paused a source or a sink.", ["kind", "name"], registry=registry
+        )
         self.deliveries = Counter(
             "bridge_deliveries",
             "Tries by result: `taken`, waits, dead, disabled.",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from bridge.domain.errors import BridgeError
+from bridge.domain.errors import BridgeError, Unavailable
 from bridge.domain.event import JournalEntry, Position, WireEvent
 
 QUEUE_PREFIX = "bridge.sink."
@@ -23,6 +23,19 @@ class Unpublishable(BridgeError):
         """Keep the reason for each entry; reasons are fit for a log."""
         super().__init__("; ".join(f"{position}: {reason}" for position, reason in reasons.items()))
         self.reasons = reasons
+        self.unroutable = unroutable
+
+
+class PartlyPublished(Unavailable):
+    """The call failed, but the broker confirmed `confirmed` before: only the other entries have to be published again.
+
+    `unroutable` is the number of those that the broker returned because no queue wanted them.
+    """
+
+    def __init__(self, message: str, confirmed: Iterable[Position], unroutable: int = 0) -> None:
+        """Keep what the broker holds; `message` is fit for a log."""
+        super().__init__(message)
+        self.confirmed = frozenset(confirmed)
         self.unroutable = unroutable
 
 
@@ -66,7 +79,8 @@ class Broker(Protocol):
         """Return when the broker holds them all, in every queue that wants them; the number that no queue wanted.
 
         With `queue`, they go to this one declared queue, whatever its topics are. Raises `Unpublishable`, once the
-        broker holds all others, for entries that it will never accept, such as one over its largest message.
+        broker holds all others, for entries that it will never accept, such as one over its largest message; and
+        `PartlyPublished` where the adapter knows which entries the broker holds although the call failed.
         """
         ...
 
@@ -86,6 +100,25 @@ class Broker(Protocol):
         """Return if the broker answers."""
         ...
 
+    async def check_rights(self, queues: Sequence[str]) -> None:
+        """Try each right that publishing to the topics and consuming these queues needs, and leave nothing behind.
+
+        Raises `MissingRight` that names what is refused, and `Unavailable` if the broker could not do it.
+        """
+        ...
+
     async def close(self) -> None:
         """Give back connections."""
+        ...
+
+
+class OpenBroker(Broker, Protocol):
+    """A broker that has to be opened before it is used."""
+
+    async def open(self) -> None:
+        """Connect; raises `Unavailable`."""
+        ...
+
+    async def reach(self) -> None:
+        """Return if the broker answers, opened or not; no queue and no file is made. Raises `Unavailable`."""
         ...

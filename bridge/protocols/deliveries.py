@@ -24,6 +24,20 @@ class Attempt:
     """`transient` or `permanent`."""
 
 
+MAX_ANSWER_BYTES = 2048
+"""Bytes of an endpoint's answer that a dead letter keeps."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptAnswer:
+    """What the endpoint answered to the attempt that made a dead letter, redacted to the sink's privacy."""
+
+    status: int
+    """The HTTP status."""
+    body: str
+    """At most `MAX_ANSWER_BYTES` of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """One event on its way to one sink."""
@@ -37,6 +51,17 @@ class Delivery:
     """`waiting` (due, claimed or between two tries) or `dead`."""
     reason: str = ""
     """Of a dead one: `permanent`, `exhausted`, `malformed`, `expired`; of the relay: `refused` by the broker."""
+    answer: KeptAnswer | None = None
+    """Of a dead one, if its endpoint had answered."""
+
+    @property
+    def place(self) -> Place:
+        """Where it stands in a list."""
+        return self.due, self.position
+
+
+Place = tuple[float, Position]
+"""The place of a delivery in a list: when it is due, and among those due at one time its position."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +124,13 @@ class DeliveryStore(Protocol):
         """
         ...
 
-    async def dead_letter(self, sink: str, position: Position, reason: str, attempt: Attempt | None) -> int:
-        """Make a dead letter of it, with its history; return how many in its partition became due, as `settle`."""
+    async def dead_letter(
+        self, sink: str, position: Position, reason: str, attempt: Attempt | None, answer: KeptAnswer | None = None
+    ) -> int:
+        """Make a dead letter of it, with its history and the endpoint's answer.
+
+        Returns how many in its partition became due, as `settle`.
+        """
         ...
 
     async def unaccounted(self, sink: str, source: str, seqs: Sequence[int]) -> Sequence[int]:
@@ -120,9 +150,17 @@ class DeliveryStore(Protocol):
         ...
 
     async def deliveries(
-        self, sink: str, *, states: Collection[str] = ("waiting", "dead"), limit: int = 100
+        self,
+        sink: str,
+        *,
+        states: Collection[str] = ("waiting", "dead"),
+        limit: int = 100,
+        after: Place | None = None,
     ) -> Sequence[Delivery]:
-        """Return waiting and dead deliveries, those due first at the front."""
+        """Return waiting and dead deliveries, those due first at the front, from behind `after` on.
+
+        Those that are due at one time always come in the same order. What moves while a caller reads on may be missed.
+        """
         ...
 
     async def delivery(self, sink: str, position: Position) -> Delivery | None:

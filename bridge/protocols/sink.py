@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -86,6 +86,10 @@ class SinkPlugin:
     build: Callable[[str, Any, Clock], Sink]
     """Called with the sink's name, its validated settings and the clock; has no side effects."""
     summary: str = ""
+    for_people: bool = False
+    """Whether people read what it sends, so that a first configuration spares them what was there before."""
+    new_secrets: Callable[[], Mapping[str, str]] = dict
+    """Makes the secrets that a first configuration gets for it, by key: those that the two ends agree on."""
     prints: Callable[[Any], bool] | bool = False
     """Whether it writes on standard output, or what tells that from its validated settings: a command's own answer then
     goes to standard error."""

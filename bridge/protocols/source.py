@@ -131,16 +131,20 @@ class Page:
     With `first_sight: baseline`, those never seen before are recorded and not published. The pages of the first poll
     that came to its end need not say so.
     """
+    progress: float = 0.0
+    """Of a backfill's page: how much of the range is read by now, from 0 to 1, as far as the source can tell."""
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What `bridge check` found out about a source without changing anything."""
+    """What `bridgectl check` found out about a source without changing anything."""
 
     summary: str
     """One line for a reader, without secrets."""
     requests_per_day: float
     """How many requests the configured interval costs when nothing happens."""
+    warning: str | None = None
+    """What works, and will not for long: one line with the remedy, without secrets."""
 
 
 class Source(Protocol):
@@ -365,6 +369,8 @@ class SourcePlugin:
     events: tuple[type[Event], ...] = ()
     """Events beyond the catalogue that this source makes."""
     summary: str = ""
+    channels: Callable[[Any], Collection[str]] | None = None
+    """Which of its events' channels a source with these settings has; without it, all of them."""
     settings_for: Callable[[Mapping[str, Any], Path], type[SourceSettings]] | None = None
     """For a plugin whose settings depend on what a source is told: the model for the values of one source, in a
     configuration that lies in a folder. Raises `ValueError` that begins with the key, a colon and a blank, and

@@ -19,7 +19,7 @@ from bridge.providers.checks import contradictions
 from bridge.providers.models import Definition
 
 GROUP = "bridge.providers"
-_STARTER = "bridge providers new"
+_STARTER = "bridgectl providers new"
 _TUTORIAL = "write a source for it, see docs/tutorial/first-source.md"
 _TEMPLATE = re.compile(r"\{\{|\{%|\$\{")
 _NO_TEMPLATES = "templates are not read here; name a setting instead, or a path such as $.id"

@@ -29,7 +29,7 @@ class SettingSpec(Settings):
     type: Literal["text", "secret", "number", "choice"] = "text"
     """A `secret` may also be given as a file; a `choice` is one of `choices`."""
     about: str = Field(min_length=1)
-    """What it is and where the provider shows it; the explanation in `bridge providers show`."""
+    """What it is and where the provider shows it; the explanation in `bridgectl providers show`."""
     choices: list[str] = Field(default_factory=list)
     """The values of a `choice`."""
     pattern: str | None = None
@@ -50,7 +50,7 @@ class BudgetSpec(Settings):
     concurrency: int = Field(default=1, ge=1, le=64)
     """How many resources are looked up at once."""
     cost: float | None = Field(default=None, gt=0)
-    """What a thousand records cost, in `currency`; `bridge check` says it."""
+    """What a thousand records cost, in `currency`; `bridgectl check` says it."""
     currency: str = Field(default="EUR", pattern=r"[A-Z]{3}")
     """The currency of `cost`."""
 
@@ -259,7 +259,7 @@ class Definition(Settings):
     docs: list[str] = Field(min_length=1)
     """The provider's pages from which the facts come."""
     unsure: list[str] = Field(default_factory=list)
-    """Facts that no page gives, a sentence each; `bridge providers show` prints them."""
+    """Facts that no page gives, a sentence each; `bridgectl providers show` prints them."""
     url: Origin | None = None
     """Where the API is; without it, the configuration has to say so."""
     settings: dict[Word, SettingSpec] = Field(default_factory=dict)
@@ -289,4 +289,4 @@ class Definition(Settings):
     events: EventsSpec
     """The words of the topics and classes."""
     samples: list[SampleSpec] = Field(default_factory=list)
-    """Recorded answers, and what they become; `bridge providers check` runs them."""
+    """Recorded answers, and what they become; `bridgectl providers check` runs them."""

@@ -169,7 +169,7 @@ class ReconciliationMonitor:
         if events:
             log.error(
                 "books.do_not_balance", source=self._name, resources=len(events),
-                consequence="BooksMismatch is published for each; `bridge reconcile` names them",
+                consequence="BooksMismatch is published for each; `bridgectl reconcile` names them",
             )  # fmt: skip
 
     def _event(self, resource: str, mismatch: PendingMismatch, now: datetime) -> Event:

@@ -199,7 +199,7 @@ def sources(folder: Path) -> dict[str, list[list[Path]]]:
         name, run, *_ = path.name.split(".")
         runs.setdefault((name, run), []).append(path)
     if not runs:
-        raise TapeError(f"{folder}: there is no tape; `bridge run --record {folder} -c FILE` makes one")
+        raise TapeError(f"{folder}: there is no tape; `bridgectl run --record {folder} -c FILE` makes one")
     recordings: dict[str, list[list[Path]]] = {}
     for (name, _), paths in sorted(runs.items()):
         recordings.setdefault(name, []).append(paths)

@@ -303,9 +303,9 @@ class _Recorded(Assembly):
         super().__init__(config, recorder.clock)
         self._recorder = recorder
 
-    def store(self) -> Store:
+    def store(self, *, read_only: bool = False) -> Store:
         """Return the store, not yet opened; what it knew before is noted."""
-        return cast("Store", _Overheard(super().store(), self._recorder))
+        return cast("Store", _Overheard(super().store(read_only=read_only), self._recorder))
 
     def source(self, name: str) -> Source:
         """Return one source, on tape; raises `ConfigError` where its plugin refuses the settings after all."""

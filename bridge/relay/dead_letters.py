@@ -54,7 +54,7 @@ class RelayDeadLetters:
                 "relay.set_aside", source=entry.position.source, id=entry.event.id, position=str(entry.position),
                 reason=reasons[entry.position],
                 consequence="no sink gets it, all others go on; correct the broker's limit, then "
-                f"`bridge deliveries redrive {RELAY_SINK} {entry.position}`",
+                f"`bridgectl deliveries redrive {RELAY_SINK} {entry.position}`",
             )  # fmt: skip
 
     async def publish_due(self) -> int:

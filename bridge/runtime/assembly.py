@@ -7,7 +7,6 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Protocol
 
 from pydantic import ValidationError
 
@@ -16,9 +15,9 @@ from bridge.config.model import Config
 from bridge.config.types import EMBEDDED, sqlite_path
 from bridge.domain.catalogue import INTERNAL_EVENTS, Catalogue
 from bridge.domain.clock import Clock
-from bridge.domain.errors import Permanent, Unavailable
+from bridge.domain.errors import ConfigError, Permanent, Unavailable
 from bridge.domain.event import Event
-from bridge.protocols.broker import Broker
+from bridge.protocols.broker import OpenBroker
 from bridge.protocols.ledger import Ledger
 from bridge.protocols.sink import Sink
 from bridge.protocols.source import Source
@@ -29,14 +28,6 @@ _KEY_LEASE = "secret/privacy"
 _KEY_LEASE_SECONDS = 10.0
 
 
-class OpenBroker(Broker, Protocol):
-    """A broker that has to be opened before it is used."""
-
-    async def open(self) -> None:
-        """Connect; raises `Unavailable`."""
-        ...
-
-
 class Assembly:
     """Builds the parts of a configuration. Only the adapters and plugins that it names are imported."""
 
@@ -44,17 +35,20 @@ class Assembly:
         self.config = config
         self.clock = clock or Clock()
 
-    def store(self) -> Store:
-        """Return the store, not yet opened; raises `ConfigError` where its adapter cannot read the URL after all."""
+    def store(self, *, read_only: bool = False) -> Store:
+        """Return the store, not yet opened; raises `ConfigError` where its adapter cannot read the URL after all.
+
+        With `read_only` it makes nothing: a file that is not there yet is read as an empty store.
+        """
         url = self.config.store_url
         if url.startswith("sqlite:"):
             from bridge.adapters.sqlite.store import SqliteStore
 
-            return SqliteStore(Path(sqlite_path(url)), clock=self.clock)
+            return SqliteStore(Path(sqlite_path(url)), clock=self.clock, read_only=read_only)
         from bridge.adapters.redis.store import RedisStore
 
         try:
-            return RedisStore(url, clock=self.clock)
+            return RedisStore(url, clock=self.clock, read_only=read_only)
         except ValueError as error:
             raise self.config.problem(("store",), str(error)) from None
 
@@ -71,11 +65,25 @@ class Assembly:
         except ValueError as error:
             raise self.config.problem(("broker",), str(error)) from None
 
+    def check_addresses(self) -> None:
+        """Have the adapters read both URLs; raises `ConfigError` with a problem for each that cannot be read."""
+        problems = []
+        for build in (self.store, self.broker):
+            try:
+                build()
+            except ConfigError as error:
+                problems += error.problems
+        if problems:
+            raise ConfigError(problems)
+
     def source(self, name: str) -> Source:
         """Return one source; raises `ConfigError` where its plugin refuses the settings after all."""
         settings = self.config.sources[name]
+        plugin = registry.load_source(settings.type)
+        if not isinstance(settings, plugin.settings):
+            raise self.config.problem(("sources", name), "names a variable that is not set and is needed here; set it")
         try:
-            return registry.load_source(settings.type).build(name, settings, self.clock)
+            return plugin.build(name, settings, self.clock)
         except (ValueError, Permanent) as error:
             raise self.config.problem(("sources", name), _refusal(error)) from error
 
@@ -90,6 +98,12 @@ class Assembly:
     def sources(self) -> dict[str, Source]:
         """Return all sources by name."""
         return {name: self.source(name) for name in self.config.sources}
+
+    def complete_sources(self) -> dict[str, Source]:
+        """Return the sources by name that can be made; without secrets, these need not be all."""
+        plugins = {name: registry.load_source(settings.type) for name, settings in self.config.sources.items()}
+        complete = [name for name, plugin in plugins.items() if isinstance(self.config.sources[name], plugin.settings)]
+        return {name: self.source(name) for name in complete}
 
     def sinks(self) -> dict[str, Sink]:
         """Return all sinks by name."""
@@ -116,10 +130,11 @@ class Assembly:
             ) from None
 
     @asynccontextmanager
-    async def opened_store(self) -> AsyncIterator[Store]:
-        """Give the store, open, and close it afterwards."""
-        self.make_state()
-        store = self.store()
+    async def opened_store(self, *, read_only: bool = False) -> AsyncIterator[Store]:
+        """Give the store, open, and close it afterwards; with `read_only` nothing is made or written."""
+        if not read_only:
+            self.make_state()
+        store = self.store(read_only=read_only)
         try:
             await store.open()
             yield store

@@ -1,4 +1,4 @@
-"""`bridge run --once`: poll every source once, relay and deliver what came of it, and return."""
+"""`bridgectl run --once`: poll every source once, relay and deliver what came of it, and return."""
 
 from __future__ import annotations
 
@@ -38,6 +38,8 @@ class OnceReport:
 
     polls: dict[str, PollResult] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    paused: dict[str, str] = field(default_factory=dict)
+    """The sources that were not polled, because an operator has paused them."""
     published: int = 0
     unroutable: int = 0
     deliveries: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -93,6 +95,9 @@ class OnceRunner:
             await asyncio.gather(*(self._poll(name, quota) for name in names))
 
     async def _poll(self, name: str, quota: SharedQuota) -> None:
+        if pause := self._process.gates.of(f"source/{name}").pause:
+            self._report.paused[name] = str(pause)
+            return
         poller = self._sources.poller(name, quota)
         try:
             async with self._hold(f"source/{name}") as lease:
@@ -129,6 +134,7 @@ class OnceRunner:
             stop.set()
             checking.cancel()
             await asyncio.gather(working, checking, return_exceptions=True)
+        await self._sinks.note_activity(name)
         counts = (await self._parts.store.counts(name)).values()
         self._report.deliveries[name] = {
             "taken": sum(count.delivered for count in counts),
@@ -144,7 +150,7 @@ class OnceRunner:
             lost = elapsed > _LOST_AFTER_SECONDS and await self._parts.broker.depth(QUEUE_PREFIX + name) == 0
             missing = await self._missing(name, math.inf if lost else 0)
             due = await self._parts.store.next_due(name)
-            quiet = worker.disabled or due is None or due > self._clock.epoch()
+            quiet = worker.on_hold or due is None or due > self._clock.epoch()
             if (not missing and quiet and not worker.busy) or elapsed > _MAX_DELIVERY_SECONDS:
                 return
             await self._clock.sleep(_CHECK_EVERY_SECONDS)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import structlog
 
+from bridge.config.model import Config
 from bridge.delivery import masking
+from bridge.delivery.answers import kept_answer, secrets_of
+from bridge.delivery.sending import KeepAnswer
 from bridge.domain.errors import Unavailable
 from bridge.domain.event import Event, WireEvent
 from bridge.protocols.broker import Broker
@@ -39,6 +44,8 @@ class ConfiguredSink:
     sink: Sink
     mask: Callable[[WireEvent], WireEvent]
     """Masks the personal data that this sink may not see."""
+    keep_answer: KeepAnswer | None = None
+    """Redacts the endpoint's answer for a dead letter; None keeps none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +79,15 @@ class ServiceParts:
     open: Callable[[], Awaitable[None]]
     """Opens the store and tries the broker; may be called again after `Unavailable`."""
     limits: Limits
+    generation: str = ""
+    """Tells this configuration from another; the same in every process that has the same settings."""
+
+
+def generation_of(config: Config) -> str:
+    """Return eight digits for the settings of a configuration; secrets, and the machine's own state, are left out."""
+    own = ("state", "http", "log")
+    shown = {key: value for key, value in config.show().items() if key not in own}
+    return hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def build(assembly: Assembly) -> ServiceParts:
@@ -96,6 +112,11 @@ def build(assembly: Assembly) -> ServiceParts:
     def mask(settings: SinkSettings) -> Callable[[WireEvent], WireEvent]:
         return lambda wire: masking.apply(settings.privacy, wire, keys[0] if keys else b"")
 
+    def keep(settings: SinkSettings) -> KeepAnswer:
+        return lambda wire, answer: kept_answer(
+            answer, wire, level=settings.privacy, key=keys[0] if keys else b"", secrets=secrets_of(settings)
+        )
+
     return ServiceParts(
         store=store,
         broker=broker,
@@ -104,7 +125,7 @@ def build(assembly: Assembly) -> ServiceParts:
             for name, source in assembly.sources().items()
         },
         sinks={
-            name: ConfiguredSink(config.sinks[name], sink, mask(config.sinks[name]))
+            name: ConfiguredSink(config.sinks[name], sink, mask(config.sinks[name]), keep(config.sinks[name]))
             for name, sink in assembly.sinks().items()
         },
         read=assembly.catalogue().read,
@@ -118,4 +139,5 @@ def build(assembly: Assembly) -> ServiceParts:
             audit_every=config.audit,
             reconcile_every=config.reconcile.every,
         ),
+        generation=generation_of(config),
     )

@@ -6,13 +6,19 @@ import asyncio
 from collections import defaultdict
 from dataclasses import dataclass, field
 
+import structlog
+
+from bridge.coordination.gates import Gates
 from bridge.coordination.leases import LeaseRunner, new_owner
 from bridge.domain.clock import Clock
 from bridge.observability.metrics import Metrics
+from bridge.protocols.roster import Pause
 from bridge.relay.recent_entries import RecentEntries
 from bridge.runtime.parts import ServiceParts
 from bridge.runtime.supervisor import Supervisor
 from bridge.web.health_server import Health
+
+log = structlog.get_logger()
 
 
 @dataclass
@@ -40,6 +46,24 @@ class Process:
         self.leases = LeaseRunner(
             self.parts.store, self.clock, self.owner, self.parts.limits.lease, report=self.health.set
         )
+        self.gates = Gates(self.owner, self.clock.epoch, self._on_pause)
+        for kind, names in (("source", self.parts.sources), ("sink", self.parts.sinks)):
+            for name in names:
+                self.gates.of(f"{kind}/{name}")
+                self.metrics.paused.labels(kind, name).set(0)
+
+    def _on_pause(self, part: str, pause: Pause | None) -> None:
+        kind, _, name = part.partition("/")
+        self.metrics.paused.labels(kind, name).set(pause is not None)
+        self.health.set_pause(part, None if pause is None else str(pause))
+        if pause is None:
+            log.info("part.resumed", part=part, consequence="it works again, beginning with what waited")
+            return
+        rests = "the provider is not asked" if kind == "source" else "its events wait in the store"
+        log.warning(
+            "part.paused", part=part, by=pause.by, reason=pause.reason or None,
+            consequence=f"{rests} until `bridgectl resume {part}`",
+        )  # fmt: skip
 
     def supervisor(self, stop: asyncio.Event) -> Supervisor:
         """Return a supervisor of parts that `stop` ends."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import structlog
 
 from bridge.coordination.leases import wait_for_stop
 from bridge.domain.errors import Unavailable
 from bridge.domain.retry import RECONNECT, Backoff
+from bridge.domain.times import rfc3339, truncate_to_millis
 from bridge.protocols.deliveries import RELAY_SINK
 from bridge.protocols.ledger import Lease
 from bridge.relay.dead_letters import RelayDeadLetters
@@ -22,6 +24,7 @@ _NEW_JOURNALS_EVERY_SECONDS = 5.0
 _READ_EVERY_SECONDS = {True: 2.0, False: 0.25}
 """Between two reads of a journal; longer if this process polls, because its own commits wake the relay at once."""
 _FIRST_WAIT_SECONDS = 0.5
+_ROUTING_EVERY_SECONDS = 5.0
 _REDRIVE_EVERY_SECONDS = 2.0
 """Between two looks for dead letters of the relay that an operator redrove."""
 
@@ -33,6 +36,8 @@ class RelayRunner:
         self._process = process
         self._parts = process.parts
         self._clock = process.clock
+        self._unroutable: dict[str, float] = {}
+        """For each journal with unroutable events: when that was noted, in monotonic seconds."""
 
     async def run(self) -> None:
         """Relay every source that has a journal, also a source that left the configuration with events unpublished."""
@@ -61,6 +66,7 @@ class RelayRunner:
             recent = self._process.recent[name] = RecentEntries(name)
             try:
                 relay = Relay(self._parts.store, self._parts.broker, self._clock, recent=recent)
+                await self._recall_routing(name)
                 await self._drain_until_stop(name, lease, relay)
             finally:
                 del self._process.recent[name]
@@ -80,6 +86,7 @@ class RelayRunner:
             started = self._clock.monotonic()
             try:
                 result = await relay.drain(lease, name)
+                await self._note_routing(name, result)
             except Unavailable as error:
                 wait = backoff.on_failure()
                 self._process.health.set(f"relay/{name}", str(error))
@@ -110,6 +117,27 @@ class RelayRunner:
             else:
                 backoff.on_success()
                 wait = _REDRIVE_EVERY_SECONDS
+
+    async def _recall_routing(self, name: str) -> None:
+        """Recall whether the process before this one noted unroutable events."""
+        with suppress(Unavailable):
+            note = (await self._parts.store.statuses(f"relay/{name}")).get(f"relay/{name}", {})
+            if note.get("unroutable_at", "") > note.get("routed_at", ""):
+                self._unroutable[name] = float("-inf")
+
+    async def _note_routing(self, name: str, result: RelayResult) -> None:
+        """Note when a queue last wanted an event of a journal, and when none did; nothing as long as all go well."""
+        now, noted = self._clock.monotonic(), self._unroutable.get(name)
+        note = {}
+        if result.unroutable and (noted is None or now - noted >= _ROUTING_EVERY_SECONDS):
+            self._unroutable[name] = now
+            note["unroutable_at"] = rfc3339(truncate_to_millis(self._clock.now()))
+        if result.published > result.unroutable and (note or noted is not None):
+            note["routed_at"] = rfc3339(truncate_to_millis(self._clock.now()))
+            if not result.unroutable:
+                del self._unroutable[name]
+        if note:
+            await self._parts.store.set_status(f"relay/{name}", note)
 
     def _count(self, name: str, result: RelayResult, seconds: float) -> None:
         if result.published:

@@ -50,6 +50,7 @@ class Retention:
     async def _run_once(self, *, due: bool) -> None:
         for name, worker in self._sinks.workers.items():
             await self._sinks.sync_disabled(name, worker)
+            await self._sinks.note_activity(name)
             await self._sinks.show(name)
         if "relay" in self._process.roles:
             await self._sinks.show(RELAY_SINK)

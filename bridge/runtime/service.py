@@ -14,6 +14,7 @@ from bridge.domain.clock import Clock
 from bridge.domain.errors import Unavailable
 from bridge.domain.retry import RECONNECT, Backoff
 from bridge.ingest.poller import describe_unexpected
+from bridge.runtime.attendance import Attendance
 from bridge.runtime.health import HealthMonitor
 from bridge.runtime.once import OnceReport, OnceRunner
 from bridge.runtime.parts import ServiceParts
@@ -44,6 +45,7 @@ class Service:
         self.sources = SourceRunner(self.process)
         self.sinks = SinkRunner(self.process)
         self.health = HealthMonitor(self.process)
+        self.attendance = Attendance(self.process, self.sinks.open_circuits)
         self._relays = RelayRunner(self.process)
         self._retention = Retention(self.process, self.sinks)
         self._parts = parts
@@ -59,6 +61,7 @@ class Service:
             background.start("health pages", partial(self.health.serve, *listen))
         try:
             if await self._open(stop):
+                background.start("roster", self.attendance.run)
                 await self._work(stop)
         finally:
             process.ended.set()
@@ -75,6 +78,7 @@ class Service:
         try:
             await self._parts.open()
             await self.sinks.register()
+            await self.attendance.follow_orders()
             return await OnceRunner(self.process, self.sources, self.sinks).run()
         finally:
             await self._close()
@@ -120,6 +124,7 @@ class Service:
             try:
                 await self._parts.open()
                 await self.sinks.register()
+                await self.attendance.begin()
             except Unavailable as error:
                 wait = backoff.on_failure()
                 self._report_start(str(error))
@@ -139,6 +144,7 @@ class Service:
             *((f"source {name}", part.source.close) for name, part in self._parts.sources.items()),
             *((f"sink {name}", part.sink.close) for name, part in self._parts.sinks.items()),
             ("broker", self._parts.broker.close),
+            ("roster", self.attendance.end),
             ("store", self._parts.store.close),
         ]
         for name, close in closers:

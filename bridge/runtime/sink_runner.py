@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 
 import structlog
@@ -18,6 +20,7 @@ from bridge.domain.errors import Unavailable
 from bridge.domain.times import rfc3339, truncate_to_millis
 from bridge.protocols.broker import QUEUE_PREFIX
 from bridge.protocols.ledger import Commit
+from bridge.protocols.roster import OpenCircuit
 from bridge.protocols.sink import Outgoing, SinkSettings
 from bridge.runtime.process import Process
 from bridge.runtime.supervisor import Supervisor
@@ -26,6 +29,8 @@ log = structlog.get_logger()
 
 INTERNAL_JOURNAL = "_bridge"
 """The journal of the bridge's own events; no source can have this name."""
+_LAST_NOTE_SECONDS = 1.0
+"""Seconds that the last note may wait for the store: a process that is asked to stop has little time."""
 _GRACE_SHARE = 0.2
 """The part of the drain time in which a delivery that was begun may end."""
 
@@ -39,6 +44,8 @@ class SinkRunner:
         self._clock = process.clock
         self._store = process.parts.store
         self.audit = Audit(self._store, self._store, self._parts.broker, self._clock)
+        self._activity: dict[str, dict[str, str]] = {}
+        """What happened at each sink and is not written to the store yet."""
         self.workers: dict[str, DeliveryWorker] = {}
         """The delivery workers of this process, by sink."""
 
@@ -94,6 +101,9 @@ class SinkRunner:
             try:
                 await worker.run(self._process.stop, grace=self._parts.limits.drain * _GRACE_SHARE)
             finally:
+                with suppress(Unavailable, TimeoutError):  # the next process notes what it sees
+                    async with asyncio.timeout(_LAST_NOTE_SECONDS):
+                        await self.note_activity(name)
                 for activity in ("receive", "claim", "renew", "write"):
                     self._process.health.set(f"sink/{name}/{activity}", None)
 
@@ -109,6 +119,7 @@ class SinkRunner:
     def _worker(self, name: str) -> DeliveryWorker:
         part = self._parts.sinks[name]
         metrics = self._process.metrics
+        activity = self._activity.setdefault(name, {})
         seconds = metrics.delivery_seconds.labels(name)  # finding a series costs more than counting in it
         results = {result: metrics.deliveries.labels(name, result) for result in RESULTS}
 
@@ -124,11 +135,16 @@ class SinkRunner:
         def on_outcome(outcome: Outcome) -> None:
             results[outcome.result].inc()
             seconds.observe(outcome.seconds)
+            if outcome.error:
+                activity.update(last_error=outcome.error, last_error_at=self._now())
+            else:
+                activity["last_delivered"] = ""  # the time is written with the note: most events need no clock
 
         return DeliveryWorker(
             name, part.settings, DeliveryBackends(self._store, self._store, self._parts.broker), self._clock,
             send=send, outcome=on_outcome, changed=changed, claim=self._parts.limits.claim,
             report=lambda activity, reason: self._process.health.set(f"sink/{name}/{activity}", reason),
+            gate=self._process.gates.of(f"sink/{name}"), keep_answer=part.keep_answer,
         )  # fmt: skip
 
     async def _publish_sink_event(self, name: str, cls: type[SinkEvent], reason: str, at: datetime) -> None:
@@ -146,6 +162,26 @@ class SinkRunner:
         )
         await self._store.commit(None, Commit(INTERNAL_JOURNAL, events=[event.to_wire()]))
         self._process.committed[INTERNAL_JOURNAL].set()
+
+    def open_circuits(self) -> Mapping[str, OpenCircuit]:
+        """Return the sinks to which this process sends nothing but probes."""
+        circuits = {name: worker.open_circuit for name, worker in self.workers.items()}
+        return {name: circuit for name, circuit in circuits.items() if circuit is not None}
+
+    async def note_activity(self, name: str) -> None:
+        """Write when a sink last accepted an event, and its last error, if there was any since the last note."""
+        activity = self._activity.get(name)
+        if not activity:
+            return
+        note = dict(activity)
+        if "last_delivered" in note:
+            note["last_delivered"] = self._now()
+        activity.clear()
+        try:
+            await self._store.set_status(f"sink/{name}", note)
+        except Unavailable:
+            activity.update({**note, **activity})
+            raise
 
     async def sync_disabled(self, name: str, worker: DeliveryWorker) -> None:
         """Disable or enable a worker as the store says; write again what a store that was reset has forgotten."""

@@ -31,7 +31,7 @@ class SourceRunner(PollListener):
         self._clock = process.clock
         self._metrics = process.metrics
         self.states: dict[str, str] = {}
-        """The state of each source that this process polls: ok, failing, stalled, held or standby."""
+        """The state of each source that this process polls: ok, failing, stalled, held, paused or standby."""
 
     def start(self, supervisor: Supervisor) -> None:
         """Start polling, one part for each account."""
@@ -62,6 +62,7 @@ class SourceRunner(PollListener):
         return Poller(
             name, part.settings, intake, self._parts.store, self._clock,
             watcher=self, backpressure=self._backpressure, check=self._monitor(name, intake, wake), share=quota,
+            gate=self._process.gates.of(f"source/{name}"),
         )  # fmt: skip
 
     def _account(self, names: Sequence[str]) -> Callable[[], Awaitable[None]]:
@@ -150,7 +151,7 @@ class SourceRunner(PollListener):
     def state(self, source: str, state: str, reason: str | None) -> None:
         """Show the state of a source; a stalled source makes the process not ready."""
         self.states[source] = state
-        for name in ("ok", "failing", "stalled", "held", "standby"):
+        for name in ("ok", "failing", "stalled", "held", "paused", "standby"):
             self._metrics.source_state.labels(source, name).set(name == state)
         self._process.health.set(f"source/{source}", f"{state}: {reason}" if state in ("stalled", "held") else None)
         if state == "standby":

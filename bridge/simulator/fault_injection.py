@@ -100,7 +100,7 @@ class FaultRegistry:
         rule = FaultRule(rule, **options) if isinstance(rule, str) else rule
         fault = self._table.get(rule.name)
         if fault is None:
-            raise ValueError(f"{rule.name!r} is not a fault; `bridge simulate --list-faults` names them all")
+            raise ValueError(f"{rule.name!r} is not a fault; `bridgectl simulate --list-faults` names them all")
         try:
             re.compile(rule.path)
         except re.error as error:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
-import sys
-from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 from bridge.concurrency.daemon_executor import DaemonThreadExecutor
 from bridge.domain.clock import Clock
-from bridge.domain.errors import Transient
+from bridge.domain.errors import Permanent, Transient
 from bridge.domain.event import Event
 from bridge.domain.times import rfc3339
+from bridge.domain.visible_text import visible
 from bridge.protocols.sink import Outgoing, SinkPlugin, SinkSettings
+from bridge.sinks.line_file import LineFile
 
 
 class StdoutSettings(SinkSettings):
@@ -24,23 +23,23 @@ class StdoutSettings(SinkSettings):
     format: Literal["json", "text"] = "json"
     """One CloudEvent a line, or one line for a reader."""
     path: Path | None = None
-    """A file to append to, or a named pipe, instead of standard output."""
+    """A file to append to, or a named pipe, instead of standard output. A file that was renamed or deleted is opened
+    anew by its name, and a line counts once the disk has it. Rotate with `create`: `copytruncate` loses what comes
+    between its copy and its cut."""
 
 
 class Stdout:
     """Writes a line for each event and hands it to the system at once; whole lines, in the order of `send`.
 
-    A reader that has gone, a full disk, a path that cannot be opened: all are `Transient`, for each can come back. The
-    file is opened when there is something to write, so that a log rotated away is found again after a failure.
+    A reader that has gone, a full disk, a path that cannot be opened: all are `Transient`, for each can come back. A
+    line in a file counts once it is on the disk and the file has its name; see `LineFile`.
     """
 
     def __init__(self, name: str, settings: StdoutSettings, clock: Clock) -> None:
         del name, clock
-        self._path = settings.path
+        self._path = None if _is_standard_output(settings) else settings.path
         self._text = settings.format == "text"
-        self._file: BinaryIO | None = None
-        self._half = False
-        """Whether the last write ended inside a line."""
+        self._file = LineFile(self._path)
         self._thread = DaemonThreadExecutor(1)
 
     @property
@@ -58,6 +57,8 @@ class Stdout:
 
     async def probe(self) -> str:
         """Say where lines go."""
+        if self._path is not None and self._path.is_dir():
+            raise Permanent(f"{self._where} is a directory; name a file in it")
         if self._path is not None and not os.access(self._path if self._path.exists() else self._path.parent, os.W_OK):
             raise Transient(f"{self._where} cannot be written to; check the path and its permissions")
         return f"writes {'lines of text' if self._text else 'a CloudEvent a line'} to {self._where}"
@@ -65,50 +66,33 @@ class Stdout:
     async def close(self) -> None:
         """Close the file; standard output itself stays open. A write that is stuck is left behind."""
         self._thread.shutdown()
-        self._let_go()
-
-    def _let_go(self) -> None:
-        file, self._file = self._file, None
-        if file is not None and file is not getattr(sys.stdout, "buffer", None):
-            with suppress(OSError):
-                file.close()
+        self._file.close()
 
     def _write(self, line: bytes) -> None:
-        rest = memoryview(b"\n" + line if self._half else line)
         try:
-            file = self._file = self._file or _opened(self._path)
-            while rest:
-                written = file.write(rest) or 0
-                if not written:
-                    raise BlockingIOError(errno.EAGAIN, "it is full")
-                self._half = written < len(rest)
-                rest = rest[written:]
-            file.flush()
+            self._file.append(line)
         except (OSError, ValueError) as error:
-            self._let_go()
             reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is closed"
             raise Transient(f"{self._where} cannot be written to: {reason}") from None
 
 
-def _opened(path: Path | None) -> BinaryIO:
-    """Open without a buffer: what was written is with the system, and nothing is left over after a failure."""
-    if path is not None:
-        return path.open("ab", buffering=0)
-    try:
-        return os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
-    except (OSError, AttributeError):  # redirected inside the process, as test runners do: io says "unsupported"
-        return sys.stdout.buffer
+_STANDARD_OUTPUT = frozenset(map(Path, ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")))
+"""Paths of standard output. It is written to as it is: a service manager's socket cannot be opened by its path."""
+
+
+def _is_standard_output(settings: StdoutSettings) -> bool:
+    return settings.path is None or settings.path in _STANDARD_OUTPUT
 
 
 def _line(event: Event) -> str:
     words = [rfc3339(event.time), event.topic, event.subject]
     words += [str(value) for name in ("phone", "error", "reason") if (value := getattr(event.data, name, None))]
-    return "".join(char if char.isprintable() else " " for char in "  ".join(words))
+    return visible("  ".join(words))
 
 
 plugin = SinkPlugin(
     settings=StdoutSettings,
     build=Stdout,
     summary="writes one event a line to standard output",
-    prints=lambda settings: settings.path is None or settings.path == Path("/dev/stdout"),
+    prints=_is_standard_output,
 )

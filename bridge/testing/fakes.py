@@ -12,17 +12,17 @@ from functools import cached_property
 
 from bridge.domain.clock import Clock
 from bridge.domain.event import JournalEntry
-from bridge.domain.lifecycle import Lifecycle
-from bridge.protocols.ledger import Commit, JournalState, Key, Lease
-from bridge.protocols.sink import Outgoing
-from bridge.protocols.source import Facts, Observation, Page, Probe, ResourceType
-from bridge.sources.govdelivery.events import (
+from bridge.domain.events.govdelivery import (
     RecipientData,
     RecipientFailed,
     RecipientNew,
     RecipientSending,
     RecipientSent,
 )
+from bridge.domain.lifecycle import Lifecycle
+from bridge.protocols.ledger import Commit, JournalState, Key, Lease
+from bridge.protocols.sink import Outgoing
+from bridge.protocols.source import Facts, Observation, Page, Probe, ResourceType
 
 LIFECYCLE = Lifecycle(
     status_by_value={"new": "new", "sending": "sending", "sent": "sent", "failed": "failed"},

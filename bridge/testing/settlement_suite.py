@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from bridge.domain.event import Position, WireEvent
-from bridge.protocols.deliveries import Attempt, Delivery, DeliveryCounts, DeliveryStore, NewDelivery
+from bridge.protocols.deliveries import Attempt, Delivery, DeliveryCounts, DeliveryStore, KeptAnswer, NewDelivery
 from bridge.protocols.store import Store
 from bridge.testing.ledger_suite import Make, StoreFixtures, event
 
@@ -437,6 +437,45 @@ class AccountSuite(StoreFixtures):
         assert list(await store.unaccounted("crm", "city", [9, 1, 2, 3, 4, 5, 6, 7, 8])) == [9, 7, 8]
         assert list(await store.unaccounted("crm", "town", [1, 2])) == [1, 2]
         assert list(await store.unaccounted("crm", "city", [])) == []
+
+    async def test_deliveries_are_listed_page_by_page(self, store: Store, second: Store) -> None:
+        """Behind the last one of a page comes the next, also among many that are due at one time."""
+        await store.enqueue("crm", [*arrivals(*range(1, 25)), *arrivals(1, 2, source="town")], 50.0)
+        await store.enqueue("crm", arrivals(30, 31, 32, partition="a"), 60.0)
+        for seq in (3, 4, 31):
+            await store.dead_letter("crm", at(seq)[0], "permanent", None)
+        whole = list(await store.deliveries("crm", limit=99))
+        assert len(whole) == 29
+        pages: list[Delivery] = []
+        while page := await second.deliveries("crm", limit=4, after=pages[-1].place if pages else None):
+            pages += page
+        assert pages == whole
+        gone = whole[5].place
+        await store.discard("crm", [whole[5].position])
+        rest = list(await second.deliveries("crm", limit=99, after=gone))
+        assert rest == whole[6:]
+        assert list(await store.deliveries("crm", states=("dead",), after=(1e12, at(1)[0]))) == []
+
+    async def test_a_dead_letter_keeps_the_answer_of_its_endpoint(self, store: Store, second: Store) -> None:
+        """Until it is delivered, discarded or redriven; one without an answer has none."""
+        await store.accept("crm", arrivals(1, 2, 3, 4), later())
+        answer = KeptAnswer(422, '{"error": "caf\u00e9"}\n')
+        for seq in (1, 2, 3):
+            await store.dead_letter("crm", at(seq)[0], "permanent", Attempt(1.0, "why", "permanent"), answer)
+        await store.dead_letter("crm", at(4)[0], "exhausted", None)
+        listed = await second.deliveries("crm", states=("dead",))
+        assert [delivery.answer for delivery in sorted(listed, key=lambda item: item.position)] == [*[answer] * 3, None]
+        shown = await second.delivery("crm", at(1)[0])
+        assert shown is not None
+        assert shown.answer == answer
+        await store.discard("crm", at(1))
+        await store.settle("crm", at(2))
+        await store.redrive("crm", at(3), 5.0)
+        assert [delivery.answer for delivery in await second.deliveries("crm")] == [None, None]
+        await store.dead_letter("crm", at(3)[0], "exhausted", None)
+        again = await second.delivery("crm", at(3)[0])
+        assert again is not None
+        assert (again.state, again.answer) == ("dead", None)
 
     async def test_deliveries_are_listed_by_their_due_time(self, store: Store) -> None:
         """Waiting and dead together or apart, no more than asked for."""

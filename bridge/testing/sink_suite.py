@@ -16,8 +16,8 @@ import pytest
 from bridge.domain.catalogue import Catalogue
 from bridge.domain.errors import BridgeError, EndpointGone, Permanent, Transient
 from bridge.domain.event import Event, Transition, WireEvent
+from bridge.domain.events.govdelivery import EVENTS, RecipientData, RecipientFailed
 from bridge.protocols.sink import Outgoing, Sink
-from bridge.sources.govdelivery.events import EVENTS, RecipientData, RecipientFailed
 from bridge.testing.fake_endpoint import (
     FakeEndpoint,
     ReceivedRequest,

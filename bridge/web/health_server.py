@@ -24,6 +24,8 @@ class Health:
     """What `/readyz` says: the names of parts that are not well, with the reason."""
 
     problems: dict[str, str] = field(default_factory=dict)
+    pauses: dict[str, str] = field(default_factory=dict)
+    """The parts that an operator has paused, with the operator's name; the process is ready all the same."""
 
     def set(self, part: str, reason: str | None) -> None:
         """Note that a part is well (None) or why it is not."""
@@ -31,6 +33,13 @@ class Health:
             self.problems.pop(part, None)
         else:
             self.problems[part] = reason
+
+    def set_pause(self, part: str, pause: str | None) -> None:
+        """Note that an operator has paused a part, or (None) that it works."""
+        if pause is None:
+            self.pauses.pop(part, None)
+        else:
+            self.pauses[part] = pause
 
 
 class HealthServer:
@@ -105,10 +114,11 @@ class HealthServer:
 
     async def _readyz(self, _: web.Request) -> web.Response:
         await self._refresh()
-        problems = dict(self._health.problems)
-        return (
-            _json({"status": "not ready", "problems": problems}, 503) if problems else _json({"status": "ready"}, 200)
-        )
+        problems, pauses = dict(self._health.problems), dict(self._health.pauses)
+        paused = {"paused": pauses} if pauses else {}
+        if problems:
+            return _json({"status": "not ready", "problems": problems, **paused}, 503)
+        return _json({"status": "ready", **paused}, 200)
 
     async def _text(self, _: web.Request) -> web.Response:
         return web.Response(body=self._metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -6,12 +6,13 @@ import json
 import os
 import re
 import subprocess
-import sys
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from rigs.forked_commands import ForkedCommands
 
 pytestmark = pytest.mark.acceptance
 ROOT = Path(__file__).parents[2]
@@ -33,28 +34,30 @@ def installed(tmp_path_factory) -> str:
     return os.pathsep.join(map(str, (folder, *PROJECTS)))
 
 
+@pytest.fixture(scope="module")
+def commands(installed) -> Iterator[ForkedCommands]:
+    with ForkedCommands({**plain_environ(), "PYTHONPATH": installed}) as commands:
+        yield commands
+
+
+def plain_environ() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_")}
+
+
 @dataclass
 class Bridge:
     folder: Path
     path: str
+    commands: ForkedCommands
 
     def __call__(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        plain = {name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_")}
-        return subprocess.run(
-            [sys.executable, "-m", "bridge", *arguments],
-            cwd=self.folder,
-            env={**plain, "PYTHONPATH": self.path, "HOME": str(self.folder), "TOKEN": "canary-0123456789", **environ},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=180,
-            check=False,
-        )
+        own = {"PYTHONPATH": self.path, "HOME": str(self.folder), "TOKEN": "canary-0123456789", **environ}
+        return self.commands.run(self.folder, *arguments, environ={**plain_environ(), **own})
 
 
 @pytest.fixture
-def bridge(tmp_path, installed) -> Bridge:
-    return Bridge(tmp_path, installed)
+def bridge(tmp_path, installed, commands) -> Bridge:
+    return Bridge(tmp_path, installed, commands)
 
 
 DROPS = "  drops:\n    type: spacivox\n    url: https://spacivox.example.com\n    token: ${TOKEN}\n"
@@ -91,6 +94,9 @@ CASES = [
     ("text for a flag", f"{SINK}    ordered: maybe\n", 11, "sinks.crm.ordered", "true or false"),
     ("number for a secret", SOURCES.replace("${TOKEN}", "123456"), 5, "sources.drops.token", "put quotes around"),
     ("empty secret", SOURCES.replace("${TOKEN}", "''"), 5, "sources.drops.token", "is empty; give"),
+    ("unseen character in a secret", SOURCES.replace("${TOKEN}", r'"se\u200bcret"'), 5, "sources.drops.token", r"has ZERO WIDTH SPACE \(U\+200B\) in it"),
+    ("control character in the file", SOURCES.replace("${TOKEN}", "se\x1bcret"), 5, "token", r"ESCAPE \(U\+001B\)"),
+    ("line break in a secret", SOURCES.replace("${TOKEN}", '"se\n      cret"'), 5, "sources.drops.token", r"LINE FEED \(U\+000A\)"),
     ("unset variable", SOURCES.replace("${TOKEN}", "${NOPE}"), 5, "sources.drops.token", "NOPE is not set; set it"),
     ("half a variable", SOURCES.replace("${TOKEN}", "'${TOKEN'"), 5, "sources.drops.token", r"write \$\$\{"),
     (
@@ -107,7 +113,7 @@ CASES = [
         "message of a channel that is not read", f"{CITY}    channels: [sms, sms]\n    messages: [/messages/voice/1]\n",
         6, "sources.city.messages[0]", "is not of the channels sms$",
     ),
-    ("no sources", "sinks: {}\n", 1, "sources", "`bridge config new`"),
+    ("no sources", "sinks: {}\n", 1, "sources", "`bridgectl config new`"),
     ("sources left empty", "sources:\n", 1, "sources", "give each source a name"),
     ("a source that is only a name", "sources:\n  drops:\n", 2, "sources.drops", "give the source a `type:`"),
     ("list of sources", "sources:\n  - type: spacivox\n", 1, "sources", "must be a mapping"),
@@ -138,8 +144,8 @@ CASES = [
     ("control character", "sources: \x07\n", 1, "", "control character"),
     ("two documents", f"{SOURCES}---\na: b\n", 6, "", "keep one in a file"),
     ("no mapping", "- sources\n", 1, "", "has to be a mapping"),
-    ("empty file", "", 1, "", "is empty; `bridge config new`"),
-    ("only comments", "# to be done\n", 1, "", "is empty; `bridge config new`"),
+    ("empty file", "", 1, "", "is empty; `bridgectl config new`"),
+    ("only comments", "# to be done\n", 1, "", "is empty; `bridgectl config new`"),
 ]  # fmt: skip
 
 
@@ -153,7 +159,8 @@ def test_problem_is_one_line_with_place_key_and_remedy(bridge, text, line, key, 
     assert done.stdout == ""
     problems = done.stderr.splitlines()
     assert len(problems) == 1, done.stderr
-    assert problems[0].startswith(f"bridge.yaml:{line}: {key}: " if key else f"bridge.yaml:{line}: ")
+    place = f"bridge.yaml:{line}: {key}: " if key else f"bridge.yaml:{line}: "
+    assert problems[0].startswith(f"error: {place}")
     assert re.search(words, problems[0]), problems[0]
     assert "Traceback" not in done.stderr
     assert "canary" not in done.stderr
@@ -195,7 +202,7 @@ def test_all_problems_are_reported_in_file_order(bridge) -> None:
     )
     done = bridge("check", "--offline", "--json", "-c", "bridge.yaml")
     assert done.returncode == 3
-    lines = [int(line.split(":")[1]) for line in done.stderr.splitlines()]
+    lines = [int(line.split(":")[2]) for line in done.stderr.splitlines()]
     assert lines == [1, 7, 8, 9, 11, 11]
     problems = json.loads(done.stdout)
     assert not problems["ok"]
@@ -209,6 +216,16 @@ def test_a_good_file_is_said_to_be_good(bridge) -> None:
     done = bridge("check", "--offline", "-c", "bridge.yaml")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "bridge.yaml: ok: sources drops; sinks crm\n"
+
+
+def test_unseen_characters_of_the_environment_are_dropped_or_named(bridge) -> None:
+    (bridge.folder / "bridge.yaml").write_text(SINK)
+    dropped = bridge("check", "--offline", "-c", "bridge.yaml", TOKEN="\ufeffcanary\r\n")
+    assert (dropped.returncode, dropped.stderr) == (0, "")
+    named = bridge("check", "--offline", "-c", "bridge.yaml", TOKEN="can\u200bary")
+    assert named.returncode == 3
+    assert named.stderr.startswith("error: bridge.yaml:5: sources.drops.token: has ZERO WIDTH SPACE (U+200B) in it")
+    assert "ary" not in named.stderr
 
 
 def test_the_variable_stands_for_the_option(bridge) -> None:

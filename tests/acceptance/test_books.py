@@ -231,7 +231,7 @@ async def run(folder: Path, config: Path, command: str, *arguments: str) -> tupl
 
 
 async def reconciled(folder: Path, config: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
-    """Return the exit code and the report of `bridge reconcile --json`."""
+    """Return the exit code and the report of `bridgectl reconcile --json`."""
     code, said = await run(folder, config, "reconcile", *arguments, "--json")
     return code, json.loads(said)
 

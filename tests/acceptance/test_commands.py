@@ -109,7 +109,8 @@ async def test_the_state_of_each_source_after_a_run_is_shown(story):
     assert {name: source["committed"] for name, source in by_name.items()} == {"city": 8, "drops": 2, "journeys": 1}
     now = datetime.now(UTC)
     for source in by_name.values():
-        assert (source["state"], source["lag"], source["failures"], source["error"]) == ("ok", 0, 0, None)
+        assert (source["state"], source["reported"]) == ("not polled", "ok")  # the run has ended
+        assert (source["lag"], source["failures"], source["error"]) == (0, 0, None)
         assert source["confirmed"] == source["committed"] == source["kept"]
         assert source["holder"] is None
         assert source["last_ok"] == source["last_poll"]
@@ -117,7 +118,7 @@ async def test_the_state_of_each_source_after_a_run_is_shown(story):
         assert now - timedelta(minutes=1) < last <= now
         assert last < following
     table = await story.command("sources")
-    assert re.search(r"^city +govdelivery +ok ", table, re.MULTILINE)
+    assert re.search(r"^city +govdelivery +not polled \(was ok\) ", table, re.MULTILINE)
 
 
 async def test_trace_shows_the_history_of_one_recipient_only(story):
@@ -185,7 +186,7 @@ async def test_replay_reaches_one_sink_with_original_ids(story):
     assert (
         await story.command("replay", "crm", "--since", "1h", "--until", "30m") == "crm: 0 of 0 events are due again\n"
     )
-    waiting = await story.json("deliveries", "list")
+    waiting = (await story.json("deliveries", "list"))["deliveries"]
     assert {delivery["subject"] for delivery in waiting} == {story.failed, story.drop}
     with bridge(story.folder, "run", "-c", str(story.config)) as process:
         await story.crm.arrived(3, within=120)
@@ -199,7 +200,7 @@ async def test_replay_reaches_one_sink_with_original_ids(story):
 
 
 async def _none(story: Story) -> bool:
-    return not await story.json("deliveries", "list")
+    return not (await story.json("deliveries", "list"))["deliveries"]
 
 
 async def test_tail_since_an_hour_prints_the_journal(story):
@@ -215,7 +216,7 @@ async def test_retried_delivery_is_shown_with_every_attempt(story):
     done = json.loads(ran.stdout)
     assert done["sources"]["drops"] == {"observed": 2, "events": 1, "problems": []}
     assert done["published"] == 1
-    (delivery,) = await story.json("deliveries", "list", "crm")
+    (delivery,) = (await story.json("deliveries", "list", "crm"))["deliveries"]
     assert delivery["topic"] == "voicemail.drop.sent"
     (change,) = await story.json("trace", delivery["subject"])
     audit, crm = change["sinks"]
@@ -327,6 +328,10 @@ async def test_catalogue_names_every_event_and_its_fields(story):
 
 NEEDS_STORE = [
     ("sources",),
+    ("sinks",),
+    ("pause", "city"),
+    ("resume", "crm"),
+    ("poll", "city"),
     ("trace", "/messages/voice/1"),
     ("replay", "crm", "--since", "1h"),
     ("watch", "add", "city", "/messages/voice/1"),
@@ -372,7 +377,7 @@ WRONG_USAGE = [
     (("deliveries", "redrive", "-c", "bridge.yaml"), "say which"),
     (("deliveries", "list", "nobody", "-c", "bridge.yaml"), "there is no sink 'nobody'"),
     (("events", "schema", "Nothing"), "Nothing"),
-    (("plugins", "schema", "nothing"), "`bridge plugins` lists them all"),
+    (("plugins", "schema", "nothing"), "`bridgectl plugins` lists them all"),
     (("simulate", "--fault", "nothing"), "--list-faults"),
     (("simulate", "--listen", "here"), "is not HOST:PORT"),
     (("demo", "a.#.b"), "'#' may only be the last"),

@@ -65,7 +65,7 @@ class Setting:
     async def deliveries(self, *arguments: str) -> list[dict[str, Any]]:
         done = await ask(self.folder, "deliveries", "list", *arguments, "--json", "-c", str(self.config))
         assert (done.returncode, done.stderr) == (0, "")
-        return json.loads(done.stdout)
+        return json.loads(done.stdout)["deliveries"]
 
     async def command(self, *arguments: str) -> str:
         done = await ask(self.folder, *arguments, "-c", str(self.config))
@@ -190,8 +190,10 @@ async def test_retry_after_of_429_overrides_a_shorter_schedule(tmp_path):
 
 
 async def test_answer_400_makes_a_dead_letter_that_can_be_redriven(tmp_path):
-    async with FakeEndpoint() as receiver, running(tmp_path, crm=webhook(receiver)) as setting:
-        receiver.answer(reply(400))
+    secret = "Bearer a-token-of-the-receiver"
+    sink = {"privacy": "last4", "headers": {"Authorization": secret}}
+    async with FakeEndpoint() as receiver, running(tmp_path, crm=webhook(receiver, **sink)) as setting:
+        receiver.answer(reply(400, f"nobody has +17165550143; you sent {secret}".encode() + b"." * 4000))
         (path,) = setting.drops()
         await until(setting.deliveries, "a dead letter is listed", within=120)
         (dead,) = await setting.deliveries("crm", "--dead")
@@ -207,6 +209,7 @@ async def test_answer_400_makes_a_dead_letter_that_can_be_redriven(tmp_path):
             "subject": path,
             "state": "dead",
             "reason": "permanent",
+            "code": 400,
             "due": None,
             "attempts": [
                 {
@@ -215,9 +218,14 @@ async def test_answer_400_makes_a_dead_letter_that_can_be_redriven(tmp_path):
                     "error": f"http://127.0.0.1:{receiver.port} answered 400",
                 }
             ],
+            "answer": dead["answer"],
         }
+        assert dead["answer"]["status"] == 400
+        assert dead["answer"]["body"].startswith("nobody has …0143; you sent ********....")
+        assert len(dead["answer"]["body"].encode()) == 2048
         shown = json.loads(await setting.command("deliveries", "show", "crm", event["id"], "--json"))
-        assert shown == {**dead, "event": event}
+        assert {**shown, "event": None} == {**dead, "event": None}
+        assert shown["event"]["id"] == event["id"]
         said = await setting.command("deliveries", "show", "crm", dead["position"])
         assert re.search(r"^state: +dead$", said, re.MULTILINE)
         assert re.search(r"^try 1: .* permanent: .* answered 400$", said, re.MULTILINE)
@@ -265,7 +273,7 @@ async def test_exhausted_attempts_make_a_dead_letter_with_history(tmp_path):
             )
             assert len(receiver.requests) == 3
             (line,) = setting.logged("delivery.dead_letter")
-            assert line["consequence"] == f"kept; see `bridge deliveries show crm {dead['position']}`"
+            assert line["consequence"] == f"kept; see `bridgectl deliveries show crm {dead['position']}`"
             assert await setting.command("deliveries", "discard", "crm", "--dead", "--yes") == "crm: 1 discarded\n"
             assert await setting.deliveries() == []
 

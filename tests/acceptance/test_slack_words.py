@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
 async def deliveries(folder: Path, config: Path, *arguments: str) -> list[dict[str, Any]]:
     done = await ask(folder, "deliveries", "list", *arguments, "--json", "-c", str(config))
     assert (done.returncode, done.stderr) == (0, "")
-    return json.loads(done.stdout)
+    return json.loads(done.stdout)["deliveries"]
 
 
 async def test_unknown_words_of_slack_end_in_a_dead_letter(tmp_path: Path) -> None:
@@ -39,6 +39,7 @@ async def test_unknown_words_of_slack_end_in_a_dead_letter(tmp_path: Path) -> No
     assert len(receiver.requests) == 3
     assert ["some_new_word" in line["reason"] for line in waits] == [True, True]
     assert letter["reason"] == "exhausted"
+    assert letter["answer"] == {"status": 200, "body": "some_new_word"}
     assert ["some_new_word" in attempt["error"] for attempt in letter["attempts"]] == [True] * 3
 
 

@@ -260,7 +260,11 @@ async def test_the_events_of_another_version_are_compared_from_a_file(tape):
     [
         (("run", "--record", "bridge.yaml/tape", "--once"), 4, "cannot be written to (Not a directory); give another"),
         (("run", "--record", "tape2", "--record-max", "much", "--once"), 2, "'much' is not a size"),
-        (("replay-tape", "nowhere"), 1, "nowhere: there is no tape; `bridge run --record nowhere -c FILE` makes one"),
+        (
+            ("replay-tape", "nowhere"),
+            1,
+            "nowhere: there is no tape; `bridgectl run --record nowhere -c FILE` makes one",
+        ),
         (("diff-tape", "tape"), 2, "give two configurations with -c, or one and --against FILE"),
         (("diff-tape", "tape", "--against", "no-events"), 1, "no-events:1: not an event"),
     ],

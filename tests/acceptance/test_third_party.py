@@ -301,7 +301,7 @@ async def test_third_party_source_and_sink_work(setting):
     assert (events[2]["data"]["weight"], events[2]["data"]["phone"]) == (500, "+16515551000")
     # What the sink refused for good is a dead letter like any other.
     assert json.loads(done.stdout)["sinks"] == {"keep": {"taken": 4, "waiting": 0, "dead": 1}}
-    (dead,) = json.loads((await setting.run("deliveries", "list", "--json")).stdout)
+    (dead,) = json.loads((await setting.run("deliveries", "list", "--json")).stdout)["deliveries"]
     assert (dead["topic"], dead["reason"]) == ("post.parcel.lost", "permanent")
     assert dead["attempts"][0]["error"] == "the spool does not keep what was lost"
     traced = json.loads((await setting.run("trace", "1", "--json")).stdout)

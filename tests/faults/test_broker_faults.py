@@ -20,7 +20,8 @@ from bridge.adapters.kombu.broker import KombuBroker
 from bridge.adapters.sqlite.broker import SqliteBroker
 from bridge.domain.clock import Clock
 from bridge.domain.errors import Unavailable
-from bridge.protocols.broker import Inbox
+from bridge.domain.event import Position
+from bridge.protocols.broker import Inbox, PartlyPublished
 from bridge.testing.broker_suite import QUEUE, collect, entry, ids, nothing_more
 from bridge.testing.servers import RabbitMQServer, RedisServer
 from bridge.testing.tcp_proxy import TcpProxy
@@ -324,6 +325,55 @@ async def test_a_full_queue_that_rejects_makes_publish_fail(
         await inbox.ack(await collect(inbox, 3))
     assert await until_it_works(lambda: broker.publish([entry(4), entry(5)])) == 0
     assert await broker.depth(QUEUE) == 2
+
+
+async def test_a_refused_batch_says_what_rabbitmq_holds(rabbitmq_url: str, make: Callable[..., KombuBroker]) -> None:
+    arguments = {"x-max-length": 3, "x-overflow": "reject-publish"}
+    with kombu.Connection(rabbitmq_url) as connection:
+        connection.channel().queue_declare(QUEUE, durable=True, auto_delete=False, arguments=arguments)
+    async with TcpProxy(int(rabbitmq_url.rpartition(":")[2].partition("/")[0])) as relay:
+        broker = make(through(relay, rabbitmq_url))
+        await broker.declare(QUEUE, ["sms.#"])
+        made = relay.connections
+        with pytest.raises(PartlyPublished, match="refused 2 of 6 events") as caught:
+            await broker.publish([entry(seq, topic="sms.x" if seq != 3 else "other") for seq in range(1, 7)])
+        assert caught.value.confirmed == {Position("city", seq) for seq in (1, 2, 3, 4)}
+        assert caught.value.unroutable == 1
+        with pytest.raises(Unavailable, match="refused 1 of 1 events"):
+            await broker.publish([entry(5, topic="sms.x")])
+        assert relay.connections == made + 1  # a refusal ends the connection: a new one may be accepted
+
+
+async def test_a_cut_batch_says_what_rabbitmq_holds(rabbitmq_url: str, make: Callable[..., KombuBroker]) -> None:
+    async with TcpProxy(int(rabbitmq_url.rpartition(":")[2].partition("/")[0])) as relay:
+        broker = make(through(relay, rabbitmq_url))
+        await broker.declare(QUEUE, ["#"])
+        before = relay.upstream
+        await broker.publish([entry(seq) for seq in range(1, 1001)])
+        relay.cut_after(int((relay.upstream - before) * 0.6))
+        with pytest.raises(Unavailable) as caught:
+            await broker.publish([entry(seq) for seq in range(2001, 3001)])
+        confirmed = caught.value.confirmed if isinstance(caught.value, PartlyPublished) else frozenset()
+        left = [entry(seq) for seq in range(2001, 3001) if Position("city", seq) not in confirmed]
+        await until_it_works(lambda: broker.publish(left))
+        async with make(rabbitmq_url).inbox(QUEUE) as inbox:
+            seen = await everything(inbox)
+    assert set(seen) == {f"event-{seq}" for seq in (*range(1, 1001), *range(2001, 3001))}
+
+
+async def test_next_node_is_tried_after_a_failure(rabbitmq_url: str, make: Callable[..., KombuBroker]) -> None:
+    """The first node accepts connections and never answers, as one that is frozen does."""
+    front, _, rest = rabbitmq_url.rpartition(":")
+    port, _, vhost = rest.partition("/")
+    async with TcpProxy(int(port)) as relay:
+        frozen = make(f"{front}:{relay.port},127.0.0.1:{port}/{vhost}", confirm_timeout=1.0, answer_timeout=1.0)
+        await frozen.declare(QUEUE, ["#"])
+        relay.stall()
+        with pytest.raises(Unavailable):
+            await frozen.publish([entry(1)])
+        elapsed = timed()
+        assert await frozen.publish([entry(1)]) == 0
+        assert elapsed() < 3
 
 
 async def test_full_redis_fails_publish_and_recovers(make: Callable[..., KombuBroker]) -> None:

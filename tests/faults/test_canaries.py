@@ -210,6 +210,10 @@ async def trouble(simulator: Simulator, config: Path, witness: CanaryWitness, se
 COMMANDS = (
     ("sources",),
     ("sources", "--json"),
+    ("status",),
+    ("status", "--json"),
+    ("sinks",),
+    ("deliveries", "list"),
     ("config", "show"),
     ("config", "show", "--json"),
     ("check",),

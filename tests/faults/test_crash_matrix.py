@@ -1,6 +1,6 @@
 """Killed by SIGKILL at every point of an event's way: nothing is lost, and only what the table says comes twice.
 
-The table is `bridge.testing.kill_points.POINTS`; every cell of it is a real `bridge run` that dies there, and another one that
+The table is `bridge.testing.kill_points.POINTS`; every cell of it is a real `bridgectl run` that dies there, and another one that
 goes on. `pytest tests/faults/test_crash_matrix.py -q` prints what was measured.
 """
 

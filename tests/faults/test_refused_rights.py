@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from bridge.runtime.service import Service
 from bridge.simulator import Simulator, SimulatorSettings
 from bridge.simulator.config_snippet import sources
 from bridge.testing.fake_endpoint import FakeEndpoint
-from bridge.testing.servers import RedisServer
+from bridge.testing.servers import RabbitMQServer, RedisServer
 
 pytestmark = pytest.mark.faults
 
@@ -85,6 +85,75 @@ async def test_readyz_says_which_right_is_missing(rule: str, tmp_path: Path) -> 
                     return (await readyz(service))[0] == 200
 
                 await until(is_ready, "it is ready again")
+
+
+REDIS_BROKER = {"queues": "-lpush", "claims": "-eval -evalsha", "keys": "resetkeys ~nothing"}
+
+
+@pytest.mark.parametrize("rule", REDIS_BROKER.values(), ids=REDIS_BROKER)
+async def test_readyz_names_the_right_that_redis_broker_lacks(rule: str, tmp_path: Path) -> None:
+    with RedisServer() as server, redis.Redis(port=server.port) as admin:
+        admin.execute_command("ACL", "SETUSER", "bridge", "on", ">pass", "~*", "&*", "+@all")
+        url = f"redis://bridge:pass@127.0.0.1:{server.port}/0"
+
+        def take() -> None:
+            admin.execute_command("ACL", "SETUSER", "bridge", *rule.split())
+
+        def give() -> None:
+            admin.execute_command("ACL", "SETUSER", "bridge", "~*", "+@all")
+
+        await take_and_give(url, take, give, "NOPERM", tmp_path)
+
+
+PERMISSIONS = {"configure": ("", ".*", ".*"), "write": (".*", "", ".*"), "read": (".*", ".*", "")}
+
+
+@pytest.mark.parametrize("permissions", PERMISSIONS.values(), ids=PERMISSIONS)
+async def test_readyz_names_the_right_that_rabbitmq_user_lacks(
+    permissions: tuple[str, ...], tmp_path: Path, rabbitmq_server: RabbitMQServer, rabbitmq_url: str
+) -> None:
+    def permit(*patterns: str) -> None:
+        rabbitmq_server.ctl("set_permissions", "-p", "/", "bridge", *patterns)
+        # What an open channel was allowed once, RabbitMQ does not ask again.
+        rabbitmq_server.ctl("close_all_connections", "permissions have changed")
+
+    rabbitmq_server.ctl("add_user", "bridge", "pass")
+    try:
+        permit(".*", ".*", ".*")
+        url = rabbitmq_url.replace("guest:guest", "bridge:pass")
+        await take_and_give(
+            url, lambda: permit(*permissions), lambda: permit(".*", ".*", ".*"), "refused for user", tmp_path
+        )
+    finally:
+        rabbitmq_server.ctl("delete_user", "bridge")
+
+
+async def take_and_give(
+    broker: str, take: Callable[[], None], give: Callable[[], None], words: str, folder: Path
+) -> None:
+    async with Simulator(SimulatorSettings.still()) as simulator, FakeEndpoint() as receiver:
+        webhook = {"type": "webhook", "topics": ["#"], "url": receiver.url, "allow_private": True}
+        polled: dict[str, Any] = sources(simulator.urls, simulator.settings, interval="200ms")
+        config = {
+            "state": str(folder), "broker": broker, "sources": polled, "sinks": {"crm": webhook},
+            "lease": "3s", "drain_timeout": "5s",
+        }  # fmt: skip
+        path = folder / "bridge.yaml"
+        path.write_text(yaml.safe_dump(config))
+        async with running(path) as service:
+            first = simulator.world.add_drop()
+            await until(lambda: arrived(receiver, first.path), "work goes on")
+            await asyncio.to_thread(take)
+            second = simulator.world.add_drop()
+
+            async def is_said() -> bool:
+                status, problems = await readyz(service)
+                assert "pass" not in str(problems).replace("password", "")
+                return status == 503 and any(words in problem for problem in problems.values())
+
+            await until(is_said, "the missing right is said", within=SAID_WITHIN_SECONDS)
+            await asyncio.to_thread(give)
+            await until(lambda: arrived(receiver, second.path), "work goes on")
 
 
 def arrived(receiver: FakeEndpoint, path: str) -> bool:

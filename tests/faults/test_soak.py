@@ -1,11 +1,11 @@
-"""The soak in its short form: twenty thousand transitions, twenty kills, nothing lost."""
+"""The soak in its short form: ten thousand transitions, twenty kills, nothing lost."""
 
 from __future__ import annotations
 
 import pytest
 from faults.soak import MAX_IN_FLIGHT, PER_MESSAGE, SENDS, VICTIMS, soak
 
-TRANSITIONS, KILLS = 20_000, 20
+TRANSITIONS, KILLS = 10_000, 20
 
 
 @pytest.mark.faults

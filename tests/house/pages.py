@@ -50,8 +50,8 @@ def script(block: Block) -> str:
     return "\n".join(lines)
 
 
-def calls(block: Block, program: str) -> list[list[str]]:
-    """Return the arguments of every call of a program in a block: also in a pipe, and behind `VAR=value`."""
+def calls(block: Block, *programs: str) -> list[list[str]]:
+    """Return the arguments of every call of one of the programs: also in a pipe, and behind `VAR=value`."""
     commands = []
     for line in script(block).replace("\\\n", " ").splitlines():
         lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
@@ -61,7 +61,7 @@ def calls(block: Block, program: str) -> list[list[str]]:
             if set(word) <= set("|&;<>()"):
                 while words and re.fullmatch(r"\w+=.*|\d", words[0]):
                     words.pop(0)
-                if words and words[0].rpartition("/")[2] == program:
+                if words and words[0].rpartition("/")[2] in programs:
                     commands.append(words[1:])
                 # What stands behind > or < is a file, and no program.
                 words = ["file"] if set(word) <= set("<>") else []

@@ -90,7 +90,7 @@ def commands(group: click.Group, path: str) -> Iterator[tuple[str, click.Command
             yield f"{path} {name}", command
 
 
-COMMANDS = dict(commands(cli, "bridge"))
+COMMANDS = dict(commands(cli, "bridgectl"))
 
 
 @pytest.mark.parametrize("path", COMMANDS)
@@ -223,7 +223,7 @@ def test_exit_codes_page_has_every_code() -> None:
 
 
 def test_help_has_every_exit_code() -> None:
-    help_page = cli.get_help(click.Context(cli, info_name="bridge")).partition("Exit codes:")[2]
+    help_page = cli.get_help(click.Context(cli, info_name="bridgectl")).partition("Exit codes:")[2]
     codes = re.findall(r"^ +(\d+) {2,}", help_page, re.MULTILINE)
     assert codes == [str(code.value) for code in Exit]
 
@@ -253,12 +253,27 @@ def tuples_with(word: str, *folders: str) -> set[str]:
 
 
 def test_states_page_has_every_state_of_a_source() -> None:
-    never = "never polled"
-    assert never in literals("cli")
-    assert set(first_cells("reference/states.md", "## States of a source")) == {
-        never,
-        *tuples_with("stalled", "runtime"),
-    }
+    shown = {"never polled", "not polled", "late", "unknown"}  # by commands, and reported by no process
+    assert shown <= literals("runtime")
+    assert set(first_cells("reference/states.md", "## States of a source")) == shown | tuples_with("stalled", "runtime")
+
+
+def test_states_page_has_every_state_of_a_sink() -> None:
+    written = set(first_cells("reference/states.md", "## States of a sink"))
+    assert written == {"ok", "paused", "circuit open", "disabled", "not delivering", "unknown"}
+    assert written <= literals("runtime")
+    assert set(first_cells("reference/states.md", "## States of a process")) == {"ok", "not ready", "gone"}
+
+
+def test_states_page_has_every_problem_of_status() -> None:
+    text = (ROOT / "bridge" / "runtime" / "overview.py").read_text()
+    codes = set(re.findall(r'StatusFinding\(\s*"([a-z-]+)"', text))
+    codes |= {"source-stalled", "source-held"}  # made from the state
+    remarks = {"source-failing", "generations-differ", "earlier-version"}
+    cells = " ".join(row[0] for row in rows("reference/states.md", "## Problems that status finds"))
+    assert set(re.findall(r"`([a-z-]+)`", cells)) == codes - remarks
+    page = (ROOT / "docs" / "reference" / "states.md").read_text()
+    assert all(f"`{remark}`" in page for remark in remarks)
 
 
 def test_states_page_has_every_result_and_transition() -> None:

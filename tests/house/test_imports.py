@@ -22,6 +22,7 @@ SEES = {
     "coordination": {"domain", "protocols"},
     "http": {"concurrency", "domain", "protocols"},
     "adapters": {"concurrency", "domain", "protocols"},
+    "client": {"adapters", "domain", "protocols"},
     "sources": {"concurrency", "domain", "http", "protocols", "providers"},
     "sinks": {"concurrency", "domain", "http", "protocols"},
     "simulator": {"domain", "http", "providers"},

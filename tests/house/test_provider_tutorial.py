@@ -17,7 +17,7 @@ from house.pages import ROOT, blocks, calls
 PAGE = "your-provider.md"
 TITLED = re.compile(r'^```\w+ title="(?P<file>[^"]+)"\n(?P<text>.*?)^```', re.MULTILINE | re.DOTALL)
 FILES = {block["file"]: block["text"] for block in TITLED.finditer((ROOT / "docs" / "tutorial" / PAGE).read_text())}
-COMMANDS = [words for block in blocks("sh") if block.page.name == PAGE for words in calls(block, "bridge")]
+COMMANDS = [words for block in blocks("sh") if block.page.name == PAGE for words in calls(block, "bridgectl")]
 
 
 def bridge(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:

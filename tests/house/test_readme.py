@@ -15,6 +15,7 @@ from catalogue import CATALOGUE
 from house.pages import FENCE, PAGES, ROOT, SHELLS, Block, blocks, calls, script
 
 from bridge.cli import cli
+from bridge.cli.support.program import NAME, NAMES
 from bridge.domain.catalogue import Catalogue
 
 LINK = re.compile(r"\]\((?!\w+:)(?P<page>[^)#\s]*)(?:#(?P<anchor>[^)\s]+))?\)")
@@ -52,9 +53,9 @@ def parse(words: list[str]) -> None:
         words, command = rest[1:], subcommand
 
 
-@pytest.mark.parametrize("block", [block for block in SHELL_BLOCKS if calls(block, "bridge")], ids=str)
+@pytest.mark.parametrize("block", [block for block in SHELL_BLOCKS if calls(block, *NAMES)], ids=str)
 def test_commands_of_the_bridge_are_spelled_right(block: Block) -> None:
-    for words in calls(block, "bridge"):
+    for words in calls(block, *NAMES):
         try:
             parse(words)
         except click.ClickException as error:
@@ -70,8 +71,16 @@ def test_a_wrong_command_would_be_found(words: list[str]) -> None:
 
 
 def test_calls_are_found_wherever_they_stand() -> None:
-    text = "A=1 bridge tail 'a.#' | jq . > bridge\nmake run && .venv/bin/bridge demo \\\n  --json  # bridge not this\n"
-    assert calls(Block(ROOT, 1, "sh", text), "bridge") == [["tail", "a.#"], ["demo", "--json"]]
+    text = (
+        "A=1 bridgectl tail 'a.#' | jq . > bridge\nmake run && .venv/bin/bridge demo \\\n  --json  # bridge not this\n"
+    )
+    assert calls(Block(ROOT, 1, "sh", text), *NAMES) == [["tail", "a.#"], ["demo", "--json"]]
+
+
+@pytest.mark.parametrize("block", SHELL_BLOCKS, ids=str)
+def test_program_is_called_by_the_name_that_no_other_has(block: Block) -> None:
+    by_path = [line for line in script(block).splitlines() if re.search(r"[\w.]/bridge\b", line)]
+    assert by_path or calls(block, *NAMES) == calls(block, NAME), "iproute2 has a `bridge`: write `bridgectl`"
 
 
 @pytest.mark.parametrize("block", [block for block in SHELL_BLOCKS if calls(block, "make")], ids=str)

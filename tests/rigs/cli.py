@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from bridge.domain.event import Event, Position, Transition, event_id
-from bridge.sources.govdelivery.events import RecipientData, RecipientFailed, RecipientSending, RecipientSent
+from bridge.domain.events.govdelivery import RecipientData, RecipientFailed, RecipientSending, RecipientSent
 
 PLUGINS = '''
 from pydantic import Field, model_validator
@@ -17,7 +17,7 @@ from bridge.protocols.sink import SinkPlugin, SinkSettings
 from bridge.protocols.source import Probe, SourcePlugin, SourceSettings
 
 ERRORS = {"away": Transient("lamp.example is away"), "wrong": Unauthorized("the token was refused"),
-          "never": Permanent("no such account"), "defect": KeyError("secret"), "": None}
+          "never": Permanent("no such account"), "defect": KeyError("secret"), "dear": "dear", "": None}
 
 
 class LampSettings(SourceSettings):
@@ -47,6 +47,8 @@ class Lamp:
         raise ValueError(f"{text!r} is no message; write an id or a path")
 
     async def probe(self):
+        if self.fault == "dear":
+            return Probe("shines", 17280.0, "an idle year costs 315% of the allowance: make interval longer")
         if self.fault:
             raise self.fault
         return Probe("shines", 2880.0)

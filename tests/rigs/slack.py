@@ -10,7 +10,7 @@ from itertools import count
 
 from bridge.domain.clock import Clock
 from bridge.domain.event import Data, Event, Transition
-from bridge.sources.govdelivery.events import RecipientData, RecipientFailed
+from bridge.domain.events.govdelivery import RecipientData, RecipientFailed
 
 AT = datetime(2013, 3, 15, 21, 11, 2, tzinfo=UTC)
 

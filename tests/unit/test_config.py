@@ -270,6 +270,12 @@ def test_plugin_section_problem_is_reported_with_its_line(tmp_path) -> None:
     assert unknown == "7: sources.a.login.passwort: is not a known key; did you mean 'password'?"
 
 
+def test_unreadable_secret_file_within_a_mapping_has_its_own_key(tmp_path) -> None:
+    text = "sources:\n  a:\n    type: lamp\n    token: t\n    login:\n      user: u\n      password_file: /nowhere\n"
+    said = refused(write(tmp_path, text))
+    assert said == ["7: sources.a.login.password_file: cannot read /nowhere: No such file or directory"]
+
+
 def test_unreadable_secret_file_hides_no_other_problem(tmp_path) -> None:
     text = "sources:\n  a:\n    type: lamp\n    token_file: /nowhere\n    rate: fast\n"
     first, second = refused(write(tmp_path, text))
@@ -298,9 +304,9 @@ def test_a_problem_that_shows_itself_later_still_knows_its_line(tmp_path) -> Non
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "1: the file is empty; `bridge config new`"),
+        ("", "1: the file is empty; `bridgectl config new`"),
         ("[a]", "1: the file has to be a mapping"),
-        ("sources: \x07", "1: a control character, which YAML does not allow; remove it"),
+        ("sources: \x07", "1: sources: a control character, CONTROL CHARACTER (U+0007), which YAML does not allow; remove it"),
         ("sources:\n\ta: {}", "2: not valid YAML: a tab is used for indentation; use spaces"),
         ("{}", "1: sources: there is no source to poll"),
         ("sources: ", "1: sources: is empty; give each source a name"),

@@ -15,9 +15,9 @@ from pydantic import Field, TypeAdapter, ValidationError, field_serializer, fiel
 from bridge.domain.catalogue import unknown_status
 from bridge.domain.encoding import EventEncoder, ObservationTimes
 from bridge.domain.event import Data, Event, Transition
-from bridge.sources.govdelivery.events import MessageCompleted, MessageData, RecipientData, RecipientFailed
-from bridge.sources.marketingcloud.events import SendData, SMSNotSent
-from bridge.sources.spacivox.events import DropData, VoicemailRejected
+from bridge.domain.events.govdelivery import MessageCompleted, MessageData, RecipientData, RecipientFailed
+from bridge.domain.events.marketingcloud import SendData, SMSNotSent
+from bridge.domain.events.spacivox import DropData, VoicemailRejected
 
 NOW = datetime(2013, 3, 15, 21, 11, 20, 114_567, UTC)
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from bridge.domain.catalogue import Catalogue, UnknownData, UnknownStatus, unknown_status
 from bridge.domain.errors import Permanent
 from bridge.domain.event import CONTENT_TYPE, Data, Event, Observed, Position, event_id, kebab
+from bridge.domain.events.govdelivery import RecipientData, RecipientFailed
 from bridge.domain.times import rfc3339, rfc3339_millis, truncate_to_millis
-from bridge.sources.govdelivery.events import RecipientData, RecipientFailed
 
 NOW = datetime(2013, 3, 15, 21, 11, 20, 114_567, UTC)
 

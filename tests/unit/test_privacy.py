@@ -16,9 +16,9 @@ from bridge.delivery import masking
 from bridge.domain.catalogue import Catalogue, UnknownData, UnknownStatus
 from bridge.domain.errors import Permanent
 from bridge.domain.event import Event, Transition, WireEvent
-from bridge.sources.govdelivery.events import MessageCompleted, MessageData, RecipientData, RecipientFailed
-from bridge.sources.marketingcloud.events import SendData, SMSNotSent
-from bridge.sources.spacivox.events import DropData, VoicemailRejected
+from bridge.domain.events.govdelivery import MessageCompleted, MessageData, RecipientData, RecipientFailed
+from bridge.domain.events.marketingcloud import SendData, SMSNotSent
+from bridge.domain.events.spacivox import DropData, VoicemailRejected
 
 KEY = b"a key of this installation"
 AT = datetime(2013, 3, 15, 21, 11, 2, tzinfo=UTC)

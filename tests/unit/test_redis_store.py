@@ -65,10 +65,10 @@ def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
         ("postgres://app:canary@localhost", "not a Redis URL"),
         ("redis://:can/ary@localhost/0", "percent-encode"),
         ("redis://localhost:port/0", "cannot be read"),
-        ("redis+sentinel://:canary@localhost:26379", "cannot be read"),
+        ("redis+sentinel://:canary@localhost:26379", "names no primary"),
         ("redis+sentinel://localhost:26379/main/nine", "cannot be read"),
-        ("redis+sentinel://,localhost/main", "cannot be read"),
-        ("redis+cluster://:canary@localhost/3", "cannot be read"),
+        ("redis+sentinel://,localhost/main", "lacks a host"),
+        ("redis+cluster://:canary@localhost/3", "only database 0"),
     ],
 )
 def test_unusable_store_url_is_refused_before_connecting(url: str, reason: str) -> None:
@@ -236,7 +236,7 @@ async def test_a_server_that_is_too_old_is_named(store: RedisStore, monkeypatch:
 
 async def test_an_unknown_answer_is_told_by_its_first_word_only(store: RedisStore) -> None:
     with pytest.raises(Unavailable, match=r"answered with an error \(\w+\)"):
-        await store._link.command("CANARY", "secret")
+        await store._link.command("EVAL", "canary secret", 0)
 
 
 async def test_redis_store_drops_foreign_events_after_a_month(redis_url: str) -> None:

@@ -13,6 +13,7 @@ from bridge.adapters.sqlite.store import SqliteStore
 from bridge.domain.clock import Clock
 from bridge.domain.errors import Unavailable
 from bridge.domain.event import JournalEntry, WireEvent
+from bridge.protocols.broker import PartlyPublished
 from bridge.protocols.ledger import Commit, Lease
 from bridge.relay.recent_entries import RecentEntries
 from bridge.relay.relay import Relay
@@ -40,10 +41,16 @@ class Broker:
     def __init__(self) -> None:
         self.held: list[JournalEntry] = []
         self.away = False
+        self.confirms: int | None = None
+        """How many entries of the next call are confirmed before it fails; None confirms all."""
 
     async def publish(self, entries: Sequence[JournalEntry]) -> int:
         if self.away:
             raise Unavailable("the broker is away")
+        if self.confirms is not None:
+            confirmed, self.confirms = entries[: self.confirms], None
+            self.held += confirmed
+            raise PartlyPublished("a queue refused the rest", (entry.position for entry in confirmed), 1)
         self.held += entries
         return 0
 
@@ -120,6 +127,35 @@ async def test_a_store_that_takes_no_mark_has_nothing_published_twice(store: Rea
     assert (await relay.drain(lease, "city")).published == 4
     assert [entry.event.id for entry in broker.held] == ["1", "2", "3", "4"]
     assert (await store.journal("city")).backlog == 0
+
+
+async def test_confirmed_part_of_a_failed_batch_is_not_repeated(store: Reader) -> None:
+    broker = Broker()
+    await commit(store, *range(8))
+    relay, lease = Relay(store, broker, Clock()), await lease_of(store)
+    for confirms in (3, 2):
+        broker.confirms = confirms
+        with pytest.raises(PartlyPublished):
+            await relay.drain(lease, "city")
+        assert (await store.journal("city")).backlog == 8
+    await commit(store, 8)
+    result = await relay.drain(lease, "city")
+    assert [entry.event.id for entry in broker.held] == [str(number) for number in range(9)]
+    assert (result.published, result.unroutable) == (9, 2)
+    assert (await store.journal("city")).backlog == 0
+
+
+async def test_another_event_at_a_confirmed_position_is_published(store: Reader) -> None:
+    """The store was restored from a backup while the broker held a part of a batch."""
+    broker, lease = Broker(), await lease_of(store)
+    await commit(store, 1, 2, 3)
+    relay = Relay(store, broker, Clock())
+    broker.confirms = 2
+    with pytest.raises(PartlyPublished):
+        await relay.drain(lease, "city")
+    await store._file.writer.do(lambda db: db.execute("UPDATE journal SET id = '9' WHERE id = '2'"))
+    await relay.drain(lease, "city")
+    assert [entry.event.id for entry in broker.held] == ["1", "2", "9", "3"]
 
 
 async def test_entry_recommitted_by_a_restored_store_is_published(store: Reader) -> None:

@@ -1,4 +1,4 @@
-"""`bridge simulate` says where it listens, what opens it, and ends with Ctrl-C."""
+"""`bridgectl simulate` says where it listens, what opens it, and ends with Ctrl-C."""
 
 from __future__ import annotations
 
@@ -83,11 +83,11 @@ def test_occupied_port_is_one_line_and_a_failure():
         command = [sys.executable, "-m", "bridge", "simulate", "--listen", url.removeprefix("http://")]
         second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert second.returncode == 1
-    assert second.stderr.startswith("bridge: cannot listen on 127.0.0.1:")
+    assert second.stderr.startswith("error: cannot listen on 127.0.0.1:")
     assert second.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("text", ["store: redis://localhost\n", "# Written by `bridge simulate`; run with …\n"])
+@pytest.mark.parametrize("text", ["store: redis://localhost\n", "# Written by `bridgectl simulate`; run with …\n"])
 def test_only_a_file_of_its_own_is_written_over(tmp_path, text):
     file = tmp_path / "bridge.yaml"
     file.write_text(text)

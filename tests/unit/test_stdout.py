@@ -53,7 +53,7 @@ async def test_many_events_at_once_never_mix_their_lines(tmp_path):
     assert {json.loads(line)["id"] for line in path.read_text().splitlines()} == {sample(n).id for n in range(1, 51)}
 
 
-async def test_text_line_shows_main_fields_without_control_characters(tmp_path):
+async def test_text_line_shows_main_fields_with_control_characters_escaped(tmp_path):
     path = tmp_path / "events.txt"
     event = sample(1)
     event = event.model_copy(update={"data": event.data.model_copy(update={"error": "\x1b[2Jgone\nsecond"})})
@@ -62,7 +62,7 @@ async def test_text_line_shows_main_fields_without_control_characters(tmp_path):
     await sink.close()
     assert path.read_text() == (
         "2013-03-15T21:11:02Z  voice.recipient.failed.busy  /messages/voice/10001/recipients/1  "
-        "+16515551000   [2Jgone second\n"
+        "+16515551000  \\x1b[2Jgone\\nsecond\n"
     )
 
 
@@ -154,7 +154,7 @@ async def test_full_pipe_is_transient_and_half_line_ends_first(tmp_path):
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     sink = sink_of(path=str(path))
     await sink.send(outgoing(sample(1)))
-    os.set_blocking(sink._file.fileno(), False)
+    os.set_blocking(sink._file._file.fileno(), False)
     more, error = await sent_until_full(sink)
     written = 1 + more
     assert error.endswith(("it is full", "Resource temporarily unavailable"))

@@ -19,9 +19,11 @@ from amqp.method_framing import frame_handler
 
 from bridge.adapters import message, taps
 from bridge.adapters.kombu.amqp_codec import DeliverDecoder
+from bridge.adapters.kombu.amqp_exchange import exists, use_exchange
 from bridge.adapters.kombu.amqp_publisher import AmqpPublisher
 from bridge.adapters.kombu.amqp_read_ahead import ReadAheadBuffer
-from bridge.adapters.kombu.connection import next_serial
+from bridge.adapters.kombu.amqp_rights import check_rights
+from bridge.adapters.kombu.connection import PublishProgress, next_serial
 from bridge.adapters.kombu.url import BrokerAddress
 from bridge.concurrency.thread_worker import wait_readable
 from bridge.domain.clock import Clock
@@ -30,8 +32,8 @@ from bridge.protocols.broker import Received
 
 log = structlog.get_logger()
 
-HEARTBEAT_SECONDS = 30.0
-"""Seconds; a connection that was silent for twice as long is given up."""
+HEARTBEAT_SECONDS = 6.0
+"""A connection that was silent for twice as long is given up: a frozen node costs seconds, and another one is tried."""
 
 _MAX_TICK_SECONDS = 5.0
 _PARTIAL_FRAME_SECONDS = 0.05
@@ -44,7 +46,7 @@ _NO_PROPERTIES = b"\0\0"
 class AmqpConnection:
     """`KombuConnection` to RabbitMQ.
 
-    `differing_queues` are the queues that are known to be of another type; the connection adds to it.
+    `differing` names the queues and the exchange that are known to be made in another way; the connection adds to it.
     """
 
     def __init__(
@@ -55,12 +57,14 @@ class AmqpConnection:
         *,
         confirm_within: float,
         answer_within: float,
-        differing_queues: set[str],
+        differing: set[str],
     ) -> None:
         self._exchange = exchange
         self._clock = clock
         self._confirm_within = confirm_within
-        self._differing_queues = differing_queues
+        self._differing = differing
+        self._label = address.label
+        self._exchange_was_missing = False
         self._publisher: AmqpPublisher | None = None
         self._decoder: DeliverDecoder | None = None
         self._blocked = False
@@ -84,10 +88,18 @@ class AmqpConnection:
             self._tls = isinstance(self._socket, ssl.SSLSocket)
             self._ahead = ReadAheadBuffer(self._transport)
             self._channel = self._open_channel()
-            self._channel.exchange_declare(exchange=exchange, type="topic", durable=True, auto_delete=False)
         except BaseException:
             self._connection.collect()
             raise
+
+    def prepare(self) -> None:
+        """Make the exchange, or use the one that is there."""
+        self._exchange_was_missing = not exists(self._channel, self._exchange)
+        use_exchange(self._channel, self._exchange, self._differing)
+
+    def check_rights(self, queues: Sequence[str]) -> None:
+        """Try each right without any effect."""
+        check_rights(self._channel, self._label, self._exchange, queues, self._differing)
 
     # queues
 
@@ -99,11 +111,27 @@ class AmqpConnection:
             )
         except amqp.exceptions.PreconditionFailed:  # RabbitMQ closed the channel; py-amqp has opened it again
             self._channel.queue_declare(queue=queue, passive=True)
-            if queue not in self._differing_queues:
-                self._differing_queues.add(queue)
+            if queue not in self._differing:
+                self._differing.add(queue)
                 log.info("broker.queue_differs", queue=queue, consequence="used as it was made, not as a quorum queue")
         for topic in topics:
             self._channel.queue_bind(queue=queue, exchange=self._exchange, routing_key=topic)
+
+    def restore(self, queue: str, topics: Sequence[str]) -> None:
+        """Declare a queue again if it, or the exchange with its bindings, was missing.
+
+        A look does not wait for the whole cluster; a binding does, and stands still for as long as RabbitMQ takes to
+        notice that a node is frozen (its `net_ticktime`, by default a minute).
+        """
+        if self._exchange_was_missing or not self._has_queue(queue):
+            self.declare(queue, topics)
+
+    def _has_queue(self, queue: str) -> bool:
+        try:
+            self._channel.queue_declare(queue=queue, passive=True)
+        except amqp.exceptions.NotFound:
+            return False
+        return True
 
     def depth(self, queue: str) -> int:
         """Return how many messages are ready in a queue; 0 for one that does not exist."""
@@ -116,7 +144,7 @@ class AmqpConnection:
         """Ask for something that RabbitMQ has to look up."""
         self._channel.exchange_declare(exchange=self._exchange, type="topic", durable=True, passive=True)
 
-    def publish(self, entries: Sequence[JournalEntry], queue: str | None = None) -> int:
+    def publish(self, entries: Sequence[JournalEntry], progress: PublishProgress, queue: str | None = None) -> int:
         """Send all entries, then wait for all confirms; return how many no queue wanted."""
         if self._publisher is None:
             self._publisher = AmqpPublisher(
@@ -128,7 +156,7 @@ class AmqpConnection:
                 tick_seconds=self._tick_seconds,
                 is_blocked=lambda: self._blocked,
             )
-        return self._publisher.publish(entries, queue)
+        return self._publisher.publish(entries, progress, queue)
 
     def _on_blocked(self, _reason: str) -> None:
         self._blocked = True

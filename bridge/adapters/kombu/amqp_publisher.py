@@ -11,12 +11,14 @@ from typing import Any
 import amqp
 
 from bridge.adapters.kombu.amqp_codec import PublishEncoder
+from bridge.adapters.kombu.connection import PublishProgress
 from bridge.domain.clock import Clock
-from bridge.domain.errors import Unavailable
 from bridge.domain.event import JournalEntry, Position
 from bridge.protocols.broker import Unpublishable
 
 _WRITTEN_AT_ONCE_ENTRIES = 64
+_AFTER_REFUSAL_SECONDS = 0.5
+"""The time in which the other confirms of a batch may come after RabbitMQ refused an event of it."""
 _MAX_MESSAGE = re.compile(r"larger than (?:the )?(?:configured )?max(?:imum)? size '?(\d+)")
 """RabbitMQ's words for a message over `max_message_size`, which name the size and not the message."""
 _TOO_LONG = "its topic, type or id has more than 255 bytes, which is all that AMQP can carry"
@@ -53,18 +55,22 @@ class AmqpPublisher:
         self._unconfirmed: set[int] = set()
         self._sent: list[JournalEntry] = []
         """The entries of the last batch, in the order of their tags."""
-        self._refused = 0
+        self._first_tag = 1
+        """The tag of the first entry of the last batch."""
+        self._refused: set[int] = set()
         self._returned = 0
         channel.confirm_select()
         channel.events["basic_ack"].add(self._on_ack)
         channel.events["basic_nack"].add(self._on_nack)
         channel.events["basic_return"].add(self._on_return)
 
-    def publish(self, entries: Sequence[JournalEntry], queue: str | None = None) -> int:
+    def publish(self, entries: Sequence[JournalEntry], progress: PublishProgress, queue: str | None = None) -> int:
         """Send all entries, then wait once for all confirms; return how many no queue wanted.
 
         For a message that it does not accept, RabbitMQ closes the channel. Then the entries that it has not confirmed
-        are sent again, without those that it will never accept.
+        are sent again, without those that it will never accept. After any other error, `progress` has what RabbitMQ
+        confirmed, and the connection has to be dropped: a channel that saw a queue lose its leader may be refused for
+        as long as that node is away, while a new connection is confirmed at once.
         """
         encoder = self._encoder if queue is None else self._encoder.to_queue(queue)
         unpublishable: dict[Position, str] = {}
@@ -74,7 +80,11 @@ class AmqpPublisher:
             try:
                 self._send(batches.popleft(), encoder, unpublishable)
             except amqp.exceptions.PreconditionFailed as error:
+                progress.add(self._confirmed(), self._returned)
                 batches.extendleft(reversed(self._after_rejection(str(error.reply_text), unpublishable)))
+            except BaseException:
+                progress.add(self._confirmed(), self._returned)
+                raise
             unroutable += self._returned
         if unpublishable:
             raise Unpublishable(unpublishable, unroutable)
@@ -83,18 +93,20 @@ class AmqpPublisher:
     def _send(
         self, entries: Sequence[JournalEntry], encoder: PublishEncoder, unpublishable: dict[Position, str]
     ) -> None:
+        self._sent = []
+        self._refused = set()
+        self._returned = 0
         self._wait_while(self._is_blocked)
-        self._refused = self._returned = 0
         self._lowest_unconfirmed = self._published + 1
         self._unconfirmed = set()
-        self._sent = []
+        self._first_tag = self._published + 1
         for start in range(0, len(entries), _WRITTEN_AT_ONCE_ENTRIES):
             # RabbitMQ works on these while we encode the next ones.
             self._write(entries[start : start + _WRITTEN_AT_ONCE_ENTRIES], encoder, unpublishable)
         self._wait_while(lambda: bool(self._unconfirmed))
         if self._refused:
-            raise Unavailable(
-                f"a queue refused {self._refused} of {len(entries)} events: it is full, or has lost its majority; "
+            raise PublishBlocked(
+                f"a queue refused {len(self._refused)} of {len(entries)} events: it is full, or has lost its majority; "
                 "they have to be published again"
             )
 
@@ -119,8 +131,7 @@ class AmqpPublisher:
 
         RabbitMQ names the size and not the message. For another reason, halves are sent until the message is alone.
         """
-        first = self._published - len(self._sent) + 1
-        unconfirmed = [entry for tag, entry in enumerate(self._sent, first) if tag in self._unconfirmed]
+        unconfirmed = [entry for tag, entry in enumerate(self._sent, self._first_tag) if tag in self._unconfirmed]
         self._channel.confirm_select()  # py-amqp has opened the channel again
         self._published = 0
         limit = _MAX_MESSAGE.search(reason)
@@ -135,11 +146,24 @@ class AmqpPublisher:
         middle = len(unconfirmed) // 2
         return [half for half in (unconfirmed[:middle], unconfirmed[middle:]) if half]
 
+    def _confirmed(self) -> list[JournalEntry]:
+        """Return the entries of the last batch that RabbitMQ holds."""
+        open_tags = self._unconfirmed | self._refused
+        return [entry for tag, entry in enumerate(self._sent, self._first_tag) if tag not in open_tags]
+
     def _wait_while(self, condition: Callable[[], bool]) -> None:
+        """Wait until `condition` is over; raises `PublishBlocked` when RabbitMQ takes too long.
+
+        After a refusal there is little to wait for: a queue without a leader refuses one event every few seconds.
+        """
         deadline = self._clock.monotonic() + self._confirm_within
         while condition():
+            if self._refused:
+                deadline = min(deadline, self._clock.monotonic() + _AFTER_REFUSAL_SECONDS)
             left = deadline - self._clock.monotonic()
             if left <= 0:
+                if self._refused:
+                    return
                 raise self._publish_blocked()
             with contextlib.suppress(TimeoutError):
                 self._connection.drain_events(timeout=min(left, self._tick_seconds))
@@ -161,9 +185,9 @@ class AmqpPublisher:
             self._unconfirmed.discard(tag)
 
     def _on_nack(self, tag: int, multiple: bool) -> None:  # noqa: FBT001 - py-amqp's signature
-        before = len(self._unconfirmed)
+        before = set(self._unconfirmed)
         self._on_ack(tag, multiple)
-        self._refused += before - len(self._unconfirmed)
+        self._refused |= before - self._unconfirmed
 
     def _on_return(self, *_: object) -> None:
         self._returned += 1

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
+import redis
+
 from bridge.adapters import taps
 from bridge.adapters.kombu.amqp import AmqpConnection
-from bridge.adapters.kombu.connection import KombuConnection
+from bridge.adapters.kombu.connection import KombuConnection, PublishProgress
 from bridge.adapters.kombu.connection_thread import ConnectionThread
 from bridge.adapters.kombu.redis import RedisConnection
-from bridge.adapters.kombu.subscription import Subscription
+from bridge.adapters.kombu.subscription import KombuSubscription
 from bridge.adapters.kombu.url import BrokerAddress, parse_broker_url
 from bridge.adapters.kombu.virtual import VirtualConnection
+from bridge.adapters.redis_greeting import greeting
 from bridge.domain.clock import Clock
 from bridge.domain.errors import Unavailable
 from bridge.domain.event import JournalEntry
-from bridge.protocols.broker import Inbox
+from bridge.protocols.broker import Inbox, PartlyPublished
 
+CONFIRM_SECONDS = 10.0
+"""Time in which RabbitMQ confirms a batch; what it has not confirmed then is published by another connection."""
 _EXTRA_SECONDS = 10.0
 """A call that takes this much longer than its own time limits is ended from outside."""
 
@@ -27,11 +33,12 @@ _EXTRA_SECONDS = 10.0
 class KombuBroker:
     """A broker at a kombu URL: RabbitMQ with confirms and quorum queues, Redis with a transaction per batch, or others.
 
-    A URL may name several addresses with `;` between them; the first one that answers is used. Construction has no side
-    effects. `publish` waits up to `confirm_timeout` seconds for RabbitMQ's confirms, and up to `answer_timeout` for any
-    other answer. On Redis, the messages of a consumer that died come back after `lease` seconds. Queues declared here
-    are declared again after a reconnect, so that a broker that forgot or deleted them gets them back. Raises
-    `ValueError` for a URL that no broker can have.
+    A URL may name several addresses; the first one that answers is used. The nodes of a RabbitMQ cluster are tried in
+    turn: after a failure, the next connection is made to the next node. Construction has no side effects. `publish`
+    fails when RabbitMQ has not confirmed all within `confirm_timeout` seconds, other calls after `answer_timeout`. On
+    Redis, the messages of a consumer that died come back after `lease` seconds. Queues declared here are declared again
+    after a reconnect, so that a broker that forgot or deleted them gets them back. Raises `ValueError` for a URL that
+    no broker can have.
     """
 
     def __init__(
@@ -40,7 +47,7 @@ class KombuBroker:
         *,
         exchange: str,
         clock: Clock,
-        confirm_timeout: float = 30.0,
+        confirm_timeout: float = CONFIRM_SECONDS,
         answer_timeout: float = 10.0,
         lease: float = 15.0,
     ) -> None:
@@ -51,11 +58,11 @@ class KombuBroker:
         self._answer_timeout = answer_timeout
         self._lease = lease
         self._declared: dict[str, tuple[str, ...]] = {}
-        self._differing_queues: set[str] = set()
+        self._differing: set[str] = set()
         self._free_consumers: dict[str, list[str]] = {}
         self._within = confirm_timeout + answer_timeout + _EXTRA_SECONDS
-        self._label = self._addresses[0].label
-        self._publisher = ConnectionThread("bridge-broker", self._label, self._connect)
+        self._label = ", ".join(address.label for address in self._addresses)
+        self._publisher = ConnectionThread("bridge-broker", self._label, self._connector())
         self._threads: set[ConnectionThread] = {self._publisher}
 
     async def open(self) -> None:
@@ -74,7 +81,16 @@ class KombuBroker:
         """Return when the broker holds all entries in every queue bound to them; the number that no queue wanted."""
         if not entries:
             return 0
-        return await self._publisher.call(lambda connection: connection.publish(entries, queue), within=self._within)
+        progress = PublishProgress()
+        try:
+            return await self._publisher.call(
+                lambda connection: connection.publish(entries, progress, queue), within=self._within
+            )
+        except Unavailable as error:
+            confirmed = tuple(progress.confirmed)
+            if not confirmed:
+                raise
+            raise PartlyPublished(str(error), (entry.position for entry in confirmed), progress.unroutable) from error
 
     @asynccontextmanager
     async def inbox(self, queue: str, *, prefetch: int = 256) -> AsyncIterator[Inbox]:
@@ -110,12 +126,16 @@ class KombuBroker:
         """Return if the broker answers."""
         await self._publisher.call(lambda connection: connection.ping(), within=self._within)
 
+    async def reach(self) -> None:
+        """Return if the broker answers; of what is there, only the exchange is made."""
+        await self.ping()
+
     @asynccontextmanager
     async def _subscription(
         self, name: str, begin: Callable[[KombuConnection], None], *, acks_itself: bool
-    ) -> AsyncIterator[Subscription]:
-        thread = ConnectionThread(name, self._label, self._connect)
-        subscription = Subscription(thread, begin, acks_itself=acks_itself, within=self._within)
+    ) -> AsyncIterator[KombuSubscription]:
+        thread = ConnectionThread(name, self._label, self._connector())
+        subscription = KombuSubscription(thread, begin, acks_itself=acks_itself, within=self._within)
         self._threads.add(thread)
         try:
             await subscription.connect()
@@ -126,23 +146,49 @@ class KombuBroker:
             finally:
                 self._threads.discard(thread)
 
-    def _connect(self) -> KombuConnection:
-        """Connect to the first address that answers, and declare again what was declared; called in a thread."""
-        failure: Exception | None = None
-        for address in self._addresses:
+    async def check_rights(self, queues: Sequence[str]) -> None:
+        """Try each right on a connection of its own, which makes neither the exchange nor a queue."""
+        thread = ConnectionThread("bridge-check", self._label, self._connector(lambda _: None))
+        self._threads.add(thread)
+        try:
+            await thread.call(lambda connection: connection.check_rights(queues), within=self._within)
+        finally:
             try:
-                connection = self._connection_to(address)
-            except Exception as error:  # noqa: BLE001 - the next address may answer, after any error
-                failure = error
-                continue
-            try:
-                for queue, topics in tuple(self._declared.items()):
-                    connection.declare(queue, topics)
-            except BaseException:
-                connection.drop()
-                raise
-            return connection
-        raise failure or Unavailable("the broker's URL is empty")
+                await thread.worker.close()
+            finally:
+                self._threads.discard(thread)
+
+    def _connector(self, begin: Callable[[KombuConnection], None] | None = None) -> Callable[[], KombuConnection]:
+        """Return what connects one thread: to the first address that answers, and after a failure to the next node."""
+        addresses = deque(self._addresses)
+
+        def connect() -> KombuConnection:
+            failure: Exception | None = None
+            for address in tuple(addresses):
+                if address.family == "amqp":
+                    addresses.rotate(-1)  # a node that is frozen accepts connections: the next one is another's turn
+                try:
+                    return self._begun(self._connection_to(address), begin or self._prepare)
+                except Exception as error:  # noqa: BLE001 - the next address may answer, after any error
+                    failure = error
+            raise failure or Unavailable("the broker's URL is empty")
+
+        return connect
+
+    def _prepare(self, connection: KombuConnection) -> None:
+        """Make the exchange, and what this process declared before, for a broker that forgot it; called in a thread."""
+        connection.prepare()
+        for queue, topics in tuple(self._declared.items()):
+            connection.restore(queue, topics)
+
+    @staticmethod
+    def _begun(connection: KombuConnection, begin: Callable[[KombuConnection], None]) -> KombuConnection:
+        try:
+            begin(connection)
+        except BaseException:
+            connection.drop()
+            raise
+        return connection
 
     def _connection_to(self, address: BrokerAddress) -> KombuConnection:
         match address.family:
@@ -153,10 +199,19 @@ class KombuBroker:
                     self._clock,
                     confirm_within=self._confirm_timeout,
                     answer_within=self._answer_timeout,
-                    differing_queues=self._differing_queues,
+                    differing=self._differing,
                 )
             case "redis":
-                return RedisConnection(
-                    address, self._exchange, self._clock, lease=self._lease, answer_within=self._answer_timeout
-                )
+                return self._redis_connection_to(address)
         return VirtualConnection(address, self._exchange)
+
+    def _redis_connection_to(self, address: BrokerAddress) -> RedisConnection:
+        try:
+            return RedisConnection(
+                address, self._exchange, self._clock, lease=self._lease, answer_within=self._answer_timeout
+            )
+        except redis.ConnectionError as error:
+            said = greeting(*address.place) if address.place else None
+            if said is None:
+                raise
+            raise redis.ConnectionError(said) from error

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from bridge.domain.event import JournalEntry
@@ -17,14 +18,38 @@ def next_serial() -> int:
     return next(_serials)
 
 
+@dataclass(slots=True)
+class PublishProgress:
+    """What the broker holds of a publication that failed; a connection writes it before its error comes out."""
+
+    confirmed: list[JournalEntry] = field(default_factory=list)
+    unroutable: int = 0
+    """How many of the confirmed entries no queue wanted."""
+
+    def add(self, entries: Iterable[JournalEntry], unroutable: int) -> None:
+        """Note entries that the broker confirmed."""
+        self.confirmed += entries
+        self.unroutable += unroutable
+
+
 class KombuConnection(Protocol):
     """One connection, used by one thread.
 
     Construction connects. Library errors come out as they are; after any of them the connection has to be dropped.
     """
 
+    def prepare(self) -> None: ...  # noqa: D102 - makes the exchange, which a check of rights must not
+    def check_rights(self, queues: Sequence[str]) -> None: ...  # noqa: D102 - as Broker says
     def declare(self, queue: str, topics: Sequence[str]) -> None: ...  # noqa: D102 - as Broker says
-    def publish(self, entries: Sequence[JournalEntry], queue: str | None = None) -> int: ...  # noqa: D102 - as Broker says
+
+    def restore(self, queue: str, topics: Sequence[str]) -> None:
+        """Declare again what this process declared on an earlier connection, if the broker has forgotten it."""
+        ...
+
+    def publish(self, entries: Sequence[JournalEntry], progress: PublishProgress, queue: str | None = None) -> int:
+        """Publish as `Broker` says; where it fails, `progress` has what the broker confirmed before."""
+        ...
+
     def depth(self, queue: str) -> int: ...  # noqa: D102 - as Broker says
     def ping(self) -> None: ...  # noqa: D102 - as Broker says
     def consume(self, queue: str, prefetch: int, consumer: str) -> None: ...  # noqa: D102 - as Broker.inbox says

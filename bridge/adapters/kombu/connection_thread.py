@@ -12,16 +12,19 @@ import redis
 import structlog
 
 from bridge.adapters.kombu.amqp_publisher import PublishBlocked
+from bridge.adapters.kombu.amqp_words import amqp_reason, amqp_refusal
 from bridge.adapters.kombu.connection import KombuConnection
 from bridge.adapters.os_errors import os_error_reason
+from bridge.adapters.redis_words import redis_code, redis_reason, redis_refusal
 from bridge.concurrency.thread_worker import ThreadWorker, wait_readable
-from bridge.domain.errors import AccessRefused, BridgeError, Unavailable
+from bridge.domain.errors import BridgeError, Unavailable
 from bridge.protocols.broker import Received
 
 T = TypeVar("T")
 log = structlog.get_logger()
 
-_REFUSED = (amqp.exceptions.AccessRefused, redis.AuthenticationError)
+_CONNECTIONS = frozenset({"CONNECTION", "TIMEOUT"})
+"""Codes for what no server said: the system's own words tell more."""
 _IDLE_SECONDS = 60.0
 
 
@@ -60,8 +63,7 @@ class ConnectionThread:
             raise
         except Exception as error:
             self._drop()
-            kind = AccessRefused if isinstance(error, _REFUSED) else Unavailable
-            raise kind(f"{self._label}: {failure_reason(error)}") from error
+            raise refusal(error)(f"{self._label}: {failure_reason(error)}") from error
 
     def _on_idle(self, wake: int) -> None:
         if self._connection is None:
@@ -93,6 +95,16 @@ class ConnectionThread:
             self._drop()
 
 
+def refusal(error: Exception) -> type[Unavailable]:
+    """Return the class that says what the caller does next."""
+    match error:
+        case amqp.exceptions.AMQPError():
+            return amqp_refusal(error)
+        case redis.RedisError():
+            return redis_refusal(error)
+    return Unavailable
+
+
 def failure_reason(error: Exception) -> str:
     """Say in one line why the broker is not available; the text quotes no message and no URL."""
     match error:
@@ -100,15 +112,12 @@ def failure_reason(error: Exception) -> str:
             text = str(error)
         case ModuleNotFoundError() if error.name:
             text = f"the Python module {error.name} is not installed; kombu's extra for it brings it, as in kombu[sqs]"
-        case _ if isinstance(error, _REFUSED):
-            text = "the credentials were refused; see user and password in the broker's URL"
         case amqp.exceptions.ConsumerCancelled():
             text = "the queue was deleted while it was being consumed; it has to be declared again"
-        case amqp.exceptions.AMQPError() if error.reply_text:
-            text = str(error.reply_text)
-        case redis.ResponseError():  # its text may quote a command; its first word, if in capitals, is an error code
-            code = str(error).partition(" ")[0]
-            text = f"Redis refused a command ({code if code.isupper() else type(error).__name__})"
+        case amqp.exceptions.AMQPError() if (reason := amqp_reason(error)) is not None:
+            text = reason
+        case redis.RedisError() if redis_code(error) not in _CONNECTIONS:
+            text = f"Redis {redis_reason(error, 0)}"
         case TimeoutError() | redis.TimeoutError():
             text = "no answer in time"
         case _:

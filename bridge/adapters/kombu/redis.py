@@ -10,16 +10,18 @@ from __future__ import annotations
 import contextlib
 import itertools
 import uuid
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import redis
 import structlog
 
 from bridge.adapters import lua, taps
-from bridge.adapters.kombu.connection import next_serial
+from bridge.adapters.kombu.connection import PublishProgress, next_serial
 from bridge.adapters.kombu.redis_layout import Routes, envelope, queue_of, received_from, text_of
 from bridge.adapters.kombu.redis_limits import over_limit, parts
+from bridge.adapters.kombu.redis_rights import check_rights
+from bridge.adapters.kombu.redis_scripts import add_missing, run_script
 from bridge.adapters.kombu.redis_wait import RedisWait
 from bridge.adapters.kombu.url import CONNECT_SECONDS, BrokerAddress
 from bridge.concurrency.thread_worker import wait_readable
@@ -48,6 +50,7 @@ class RedisConnection:
         self._exchange = exchange
         self._clock = clock
         self._lease = lease
+        self._label = address.label
         self._serial = next_serial()
         self._owner = ""
         self._queue: str | None = None
@@ -65,13 +68,10 @@ class RedisConnection:
         try:
             self._transport.establish_connection()
             self._channel = self._transport.create_channel(self._transport)
-            self._channel.exchange_declare(exchange=exchange, type="topic", durable=True)
             self._redis = redis.Redis(connection_pool=self._channel.pool)
             self._prefix = self._channel.global_keyprefix
             self._bindings = self._key(self._channel.keyprefix_queue % exchange)
             self._permanent = self._key(self._channel.keyprefix_binding_permanent % exchange)
-            self._claim = self._redis.register_script(_CLAIM.text)
-            self._leave = self._redis.register_script(_LEAVE.text)
             self._next_message = RedisWait(
                 self._redis, clock, retry_seconds=self._retry_seconds, answer_within=answer_within
             )
@@ -79,28 +79,26 @@ class RedisConnection:
             self.drop()
             raise
 
+    def prepare(self) -> None:
+        """Make the exchange, which kombu keeps in memory alone."""
+        self._channel.exchange_declare(exchange=self._exchange, type="topic", durable=True)
+
+    def check_rights(self, queues: Sequence[str]) -> None:
+        """Have what is needed queued and thrown away."""
+        consumed = [key for queue in queues for key in (*self._lists(queue), *self._consumer_keys(queue, "check"))]
+        check_rights(self._redis, self._label, [self._bindings, self._permanent], consumed)
+
     # queues
 
     def declare(self, queue: str, topics: Sequence[str]) -> None:
         """Bind a queue; Redis itself makes it with its first message."""
         members = self._members(queue, topics)
         self._declared.update(dict.fromkeys(members))
-        self._bind(members, self._bindings, self._permanent)
+        add_missing(self._redis, members, self._bindings, self._permanent)
 
-    def _bind(self, members: Collection[str], *sets: str) -> None:
-        """Add what is missing. Looked for first: a server without memory refuses to add even what is there.
-
-        It refuses transactions, too; if only one of the sets was added to, the next call adds to the other.
-        """
-        if not members:
-            return
-        with self._redis.pipeline(transaction=False) as pipe:
-            for key in sets:
-                pipe.smismember(key, list(members))
-            for key, present in zip(sets, pipe.execute(), strict=True):
-                if not all(present):
-                    pipe.sadd(key, *members)
-            pipe.execute()
+    def restore(self, queue: str, topics: Sequence[str]) -> None:
+        """Declare the queue again; repeating it changes nothing."""
+        self.declare(queue, topics)
 
     def depth(self, queue: str) -> int:
         """Return how many messages wait in a queue; 0 for one that does not exist."""
@@ -129,7 +127,7 @@ class RedisConnection:
 
     # publishing
 
-    def publish(self, entries: Sequence[JournalEntry], queue: str | None = None) -> int:
+    def publish(self, entries: Sequence[JournalEntry], progress: PublishProgress, queue: str | None = None) -> int:
         """Push all into all their queues, or into `queue`; return how many no queue wanted.
 
         A batch is one transaction, unless its bytes are too many for Redis to read at once.
@@ -137,10 +135,11 @@ class RedisConnection:
         self._remove_dead_taps()
         unpublishable = over_limit(self._redis, self._exchange, entries)
         fitting = [entry for entry in entries if entry.position not in unpublishable] if unpublishable else entries
-        unroutable = sum(self._publish_part(part, queue) for part in parts(fitting))
+        for part in parts(fitting):
+            progress.add(part, self._publish_part(part, queue))
         if unpublishable:
-            raise Unpublishable(unpublishable, unroutable)
-        return unroutable
+            raise Unpublishable(unpublishable, progress.unroutable)
+        return progress.unroutable
 
     def _publish_part(self, entries: Sequence[JournalEntry], queue: str | None) -> int:
         """Push these in one transaction.
@@ -222,7 +221,7 @@ class RedisConnection:
 
     def _requeue(self, queue: str) -> None:
         keys = self._consumer_keys(queue, self._owner)
-        self._leave(keys=[*keys, self._key(queue)], args=[self._owner])
+        run_script(self._redis, _LEAVE, [*keys, self._key(queue)], [self._owner])
 
     def tap(self, topics: Sequence[str], prefetch: int) -> None:
         """Claim what is published from now on, by a queue that lives as long as this consumer keeps it alive."""
@@ -271,9 +270,11 @@ class RedisConnection:
         consumers, unacked, arriving = self._consumer_keys(queue, self._owner)
         lists = self._lists(queue)
         self._renew_tap(queue)
-        returned, payloads = self._claim(
-            keys=[consumers, unacked, arriving, *lists],
-            args=[
+        returned, payloads = run_script(
+            self._redis,
+            _CLAIM,
+            [consumers, unacked, arriving, *lists],
+            [
                 self._owner,
                 self._lease_ms,
                 self._prefetch - len(self._unacked),
@@ -300,7 +301,7 @@ class RedisConnection:
         ]
         if self._tapped:
             self._redis.set(self._alive(queue), 1, px=self._lease_ms)
-        self._bind(bindings, self._bindings)
+        add_missing(self._redis, bindings, self._bindings)
 
     def ack(self, tags: Sequence[tuple[int, int]]) -> None:
         """Forget those tags that this consumer gave out."""

@@ -14,7 +14,7 @@ from bridge.domain.errors import Unavailable
 from bridge.protocols.broker import Received
 
 
-class Subscription:
+class KombuSubscription:
     """An inbox. When its connection breaks, the next `get` raises, and the one after that connects anew."""
 
     def __init__(

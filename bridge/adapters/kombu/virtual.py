@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bridge.adapters import message, taps
-from bridge.adapters.kombu.connection import next_serial
+from bridge.adapters.kombu.connection import PublishProgress, next_serial
 from bridge.adapters.kombu.url import BrokerAddress
 from bridge.concurrency.thread_worker import wait_readable
 from bridge.domain import topics as topic_patterns
@@ -35,13 +35,23 @@ class VirtualConnection:
         self._transport = address.connection().transport
         self._transport.establish_connection()
         self._channel = self._transport.create_channel(self._transport)
-        self._channel.exchange_declare(exchange=exchange, type="topic", durable=True)
+
+    def prepare(self) -> None:
+        """Make the exchange."""
+        self._channel.exchange_declare(exchange=self._exchange, type="topic", durable=True)
+
+    def check_rights(self, _queues: Sequence[str]) -> None:
+        """Return; these transports cannot be asked without leaving something behind."""
 
     def declare(self, queue: str, topics: Sequence[str]) -> None:
         """Make a queue and bind it."""
         self._channel.queue_declare(queue=queue, durable=True, auto_delete=False)
         for key in topic_patterns.bindings(topics):
             self._channel.queue_bind(queue=queue, exchange=self._exchange, routing_key=key)
+
+    def restore(self, queue: str, topics: Sequence[str]) -> None:
+        """Declare the queue again; repeating it changes nothing."""
+        self.declare(queue, topics)
 
     def depth(self, queue: str) -> int:
         """Return how many messages wait in a queue; 0 for one that does not exist."""
@@ -50,20 +60,19 @@ class VirtualConnection:
     def ping(self) -> None:
         """Return; a connection that stands is all that can be asked of these transports."""
 
-    def publish(self, entries: Sequence[JournalEntry], queue: str | None = None) -> int:
+    def publish(self, entries: Sequence[JournalEntry], progress: PublishProgress, queue: str | None = None) -> int:
         """Put all into their queues, one after the other; return how many no queue wanted."""
-        unroutable = 0
         unpublishable: dict[Position, str] = {}
         for entry in entries:
             try:
-                unroutable += not self._publish_one(entry, queue)
+                progress.add([entry], int(not self._publish_one(entry, queue)))
             except Exception as error:
                 if (word := _too_large(error)) is None:
                     raise
                 unpublishable[entry.position] = f"the broker does not accept {len(entry.event.body):,} bytes ({word})"
         if unpublishable:
-            raise Unpublishable(unpublishable, unroutable)
-        return unroutable
+            raise Unpublishable(unpublishable, progress.unroutable)
+        return progress.unroutable
 
     def _publish_one(self, entry: JournalEntry, queue: str | None) -> bool:
         """Put one entry into its queues; return whether any queue wants it."""

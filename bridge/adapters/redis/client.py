@@ -7,59 +7,16 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
-from hiredis import pack_command
 from redis import exceptions as failures
-from redis.asyncio import BlockingConnectionPool, Connection, Redis, RedisCluster
+from redis.asyncio import RedisCluster
 from redis.asyncio.cluster import ClusterNode
-from redis.asyncio.connection import parse_url
-from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
-from redis.backoff import NoBackoff
 
 from bridge.adapters.lua import Script
-from bridge.adapters.os_errors import os_error_reason
-from bridge.domain.errors import AccessRefused, Unavailable
-
-Client = Redis | RedisCluster
-_SCHEMES = re.compile(r"(rediss?)(\+sentinel|\+cluster)?://(.*)|(unix)://(.*)", re.DOTALL)
-_CODE = re.compile(
-    r"-?\b(OOM|READONLY|LOADING|CLUSTERDOWN|MASTERDOWN|MISCONF|NOREPLICAS|BUSY|NOPERM|NOAUTH|WRONGTYPE)\b"
-)
-_MEANING = {
-    "OOM": "is out of memory and takes no writes; raise its maxmemory",
-    "READONLY": "is a read-only replica; nothing is written until a primary answers",
-    "LOADING": "is still loading its data",
-    "CLUSTERDOWN": "is a cluster with hash slots that no node serves",
-    "MASTERDOWN": "is a replica that has lost its primary",
-    "MISCONF": "cannot persist its data and takes no writes; look at its disk",
-    "NOREPLICAS": "has too few replicas and takes no writes",
-    "BUSY": "is busy with a script of somebody else",
-    "NOPERM": "refuses the command to this user; look at its ACL",
-    "NOAUTH": "wants a password",
-    "WRONGTYPE": "holds another program's data under our keys; use a database or a prefix of its own",
-    "WRONGPASS": "refuses the credentials; look at the user and the password in its URL",
-    "NONODE": "has no node that serves the whole cluster",
-    "TIMEOUT": "did not answer within {timeout:g} s",
-    "CONNECTION": "cannot be reached",
-}
-_KINDS: tuple[tuple[type[Exception], str], ...] = (
-    (failures.OutOfMemoryError, "OOM"),
-    (failures.ReadOnlyError, "READONLY"),
-    (failures.BusyLoadingError, "LOADING"),
-    (failures.NoPermissionError, "NOPERM"),
-    (failures.AuthenticationError, "WRONGPASS"),
-    (failures.ClusterDownError, "CLUSTERDOWN"),
-    (failures.ClusterError, "NONODE"),
-    (failures.RedisClusterException, "NONODE"),
-    (failures.TimeoutError, "TIMEOUT"),
-    (TimeoutError, "TIMEOUT"),
-    (failures.ConnectionError, "CONNECTION"),
-    (OSError, "CONNECTION"),
-)
-"""The library takes the code off the text of the errors that it knows; the first that fits counts."""
-_REFUSED = frozenset({"NOPERM", "NOAUTH", "WRONGPASS"})
+from bridge.adapters.redis.connect import Client, connector
+from bridge.adapters.redis_rights import Command, queued
+from bridge.adapters.redis_url import parse_redis_url
+from bridge.adapters.redis_words import redis_reason, redis_refusal
 
 
 def describe(url: str) -> str:
@@ -83,7 +40,11 @@ class RedisClient:
     def __init__(self, url: str, *, timeout: float, connections: int) -> None:
         self.place = describe(url)
         self._timeout = timeout
-        self._connect = _connector(url, self.place, timeout, connections)
+        try:
+            address = parse_redis_url(url)
+        except ValueError as error:
+            raise ValueError(f"the store's URL {error}") from None
+        self._connect = connector(address, timeout, connections)
         self._client: Client | None = None
         self._close: Callable[[], Awaitable[None]] | None = None
 
@@ -126,6 +87,27 @@ class RedisClient:
                 return
             yield name.decode()
 
+    async def queue_and_discard(self, key: str, commands: Sequence[Command]) -> list[BaseException | None]:
+        """Have commands queued where `key` lies, and thrown away; return what the server said, None if allowed.
+
+        There is an answer to each of `queued(commands)`, or only that to the first of them if it is refused.
+        """
+        with self.translated():
+            client = self.client
+            await client.initialize()
+            owner: Any = client.get_node_from_key(key) if isinstance(client, RedisCluster) else client.connection_pool
+            if owner is None:
+                raise failures.ClusterDownError("no node has the key's slot")
+            connection = owner.acquire_connection() if isinstance(owner, ClusterNode) else await owner.get_connection()
+            try:
+                return await _answers(connection, queued(commands))
+            finally:
+                await connection.disconnect()  # whatever was queued goes with it
+                if isinstance(owner, ClusterNode):
+                    owner.release(connection)
+                else:
+                    await owner.release(connection)
+
     async def server_info(self) -> dict[str, str]:
         """Return what the server says of itself (`INFO`); of a cluster, one node's answer."""
         answer = await self.command("INFO")
@@ -156,146 +138,27 @@ class RedisClient:
         except (failures.RedisError, failures.RedisClusterException, OSError, TimeoutError) as error:
             if task is not None and task.cancelling() > before:
                 raise asyncio.CancelledError from error
-            code = _code(error)
-            kind = AccessRefused if code in _REFUSED else Unavailable
-            raise kind(f"{self.place} {self._reason(code, error)}") from error
+            raise redis_refusal(error)(f"{self.place} {redis_reason(error, self._timeout)}") from error
         if task is not None and task.cancelling() > before:
             raise asyncio.CancelledError
 
-    def _reason(self, code: str, error: Exception) -> str:
-        if not code:
-            return f"answered with an error ({str(error).partition(' ')[0]})"
-        meaning = _MEANING[code].format(timeout=self._timeout)
-        why = os_error_reason(error) if code == "CONNECTION" else None
-        return f"{meaning}: {why}" if why else meaning
+
+async def _answers(connection: Any, commands: Sequence[Command]) -> list[BaseException | None]:
+    """Send the first command, and the others only if it is allowed."""
+    await connection.connect()
+    answers: list[BaseException | None] = []
+    for part in (commands[:1], commands[1:]):
+        for command in part:
+            await connection.send_command(*command)
+        answers += [await _refusal(connection) for _ in part]
+        if answers[0] is not None:
+            break
+    return answers
 
 
-def _code(error: Exception) -> str:
-    match = _CODE.search(str(error))
-    return match[1] if match is not None else next((name for kind, name in _KINDS if isinstance(error, kind)), "")
-
-
-class _Packing:
-    """A connection whose commands are packed by hiredis, as those of the library's synchronous connections are.
-
-    The asynchronous ones do it in Python, word by word: a commit of 50 events has some 400 words.
-    """
-
-    def pack_command(self, *args: Any) -> list[bytes]:
-        """Return a command as it travels; its name may have two words."""
-        name, *words = args
-        return [pack_command((*name.split(), *words))]
-
-
-def _packing(base: type[Connection]) -> type[Connection]:
-    return type(f"Packing{base.__name__}", (_Packing, base), {})
-
-
-Connector = Callable[[], tuple[Client, Callable[[], Awaitable[None]]]]
-
-
-def _connector(url: str, place: str, timeout: float, connections: int) -> Connector:
-    match = _SCHEMES.fullmatch(url)
-    if match is None:
-        raise ValueError(
-            f"{place}: not a Redis URL; it starts with redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://"
-        )
-    options: dict[str, Any] = {
-        "socket_timeout": timeout, "socket_connect_timeout": timeout, "protocol": 2, "retry": Retry(NoBackoff(), 0),
-    }  # fmt: skip
+async def _refusal(connection: Any) -> BaseException | None:
     try:
-        match match[2]:
-            case "+sentinel":
-                return _sentinel(match[1], match[3], options, connections)
-            case "+cluster":
-                return _cluster(match[1], match[3], options, connections)
-            case _:
-                return _single(url, options, connections)
-    except ValueError:
-        # The library's text may quote a piece of a password that holds a reserved character.
-        raise ValueError(f"{place}: cannot be read as a URL; percent-encode special characters of a password") from None
-
-
-def _single(url: str, options: dict[str, Any], connections: int) -> Connector:
-    arguments = {**options, **parse_url(url)}
-    kind = arguments.pop("connection_class", Connection)
-    if "path" in arguments:
-        del arguments["socket_connect_timeout"]
-
-    def connect() -> tuple[Client, Callable[[], Awaitable[None]]]:
-        pool = BlockingConnectionPool(
-            connections, options["socket_timeout"], connection_class=_packing(kind), **arguments
-        )
-        client = Redis.from_pool(pool)
-        return client, client.aclose
-
-    return connect
-
-
-def _hosts(text: str, port: int) -> tuple[str, list[tuple[str, int]]]:
-    credentials, at, hosts = text.rpartition("@")
-    pairs = []
-    for host in hosts.split(","):
-        parts = urlsplit(f"//{host}")
-        if not parts.hostname:
-            raise ValueError("a host is missing")
-        pairs.append((parts.hostname, parts.port or port))
-    return credentials + at, pairs
-
-
-def _split(rest: str) -> tuple[str, str, str]:
-    plain, _, query = rest.partition("?")
-    netloc, _, path = plain.partition("/")
-    return netloc, path, query
-
-
-def _server_options(scheme: str, credentials: str, query: str) -> dict[str, Any]:
-    arguments = dict(parse_url(f"{scheme}://{credentials}localhost?{query}"))
-    for name in ("host", "port", "connection_class"):
-        arguments.pop(name, None)
-    return arguments
-
-
-def _sentinel(scheme: str, rest: str, options: dict[str, Any], connections: int) -> Connector:
-    netloc, path, query = _split(rest)
-    credentials, hosts = _hosts(netloc, 26379)
-    service, _, database = path.partition("/")
-    if not service:
-        raise ValueError("the name of the primary is missing")
-    arguments = _server_options(scheme, credentials, query) | {"db": int(database or 0)}
-    own = {
-        name: arguments.pop(f"sentinel_{name}") for name in ("username", "password") if f"sentinel_{name}" in arguments
-    }
-
-    def connect() -> tuple[Client, Callable[[], Awaitable[None]]]:
-        server: dict[str, Any] = {**options, **arguments, "max_connections": connections}
-        sentinel: dict[str, Any] = {**options, **own}
-        if scheme == "rediss":
-            server["ssl"] = sentinel["ssl"] = True
-        manager = Sentinel(hosts, sentinel_kwargs=sentinel)  # type: ignore[no-untyped-call]  # the library has no types here
-        client = manager.master_for(unquote(service), **server)
-
-        async def close() -> None:
-            await client.aclose()
-            await manager.aclose()
-
-        return client, close
-
-    return connect
-
-
-def _cluster(scheme: str, rest: str, options: dict[str, Any], connections: int) -> Connector:
-    netloc, path, query = _split(rest)
-    credentials, hosts = _hosts(netloc, 6379)
-    if path not in {"", "0"}:
-        raise ValueError("a cluster has only database 0")
-    arguments = _server_options(scheme, credentials, query)
-
-    def connect() -> tuple[Client, Callable[[], Awaitable[None]]]:
-        nodes = [ClusterNode(host, port) for host, port in hosts]
-        client = RedisCluster(
-            startup_nodes=nodes, max_connections=connections, ssl=scheme == "rediss", **options, **arguments
-        )
-        return client, client.aclose
-
-    return connect
+        await connection.read_response()
+    except failures.ResponseError as error:
+        return error
+    return None

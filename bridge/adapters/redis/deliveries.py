@@ -14,7 +14,7 @@ from bridge.adapters.redis.keys import Keys
 from bridge.adapters.redis.ledger import pack
 from bridge.domain.clock import Clock
 from bridge.domain.event import Position, WireEvent
-from bridge.protocols.deliveries import Attempt, Delivery, DeliveryCounts, NewDelivery
+from bridge.protocols.deliveries import Attempt, Delivery, DeliveryCounts, KeptAnswer, NewDelivery, Place
 
 
 def _script(name: str) -> Script:
@@ -106,10 +106,13 @@ class RedisDeliveries:
         """Wait until `due`; `attempt` is added to the history (None for a claim handed back unused)."""
         await self._run(_POSTPONE, sink, str(position), repr(due), _written(attempt))
 
-    async def dead_letter(self, sink: str, position: Position, reason: str, attempt: Attempt | None) -> int:
-        """Make a dead letter of it, with its history; return how many in its partition became due, as `settle`."""
-        now = repr(self._clock.epoch())
-        return int(await self._run(_DEAD_LETTER, sink, now, position.source, position.seq, reason, _written(attempt)))
+    async def dead_letter(
+        self, sink: str, position: Position, reason: str, attempt: Attempt | None, answer: KeptAnswer | None = None
+    ) -> int:
+        """Make a dead letter of it, with its history and the endpoint's answer."""
+        kept = "" if answer is None else json.dumps([answer.status, answer.body])
+        words = (repr(self._clock.epoch()), *position, reason, _written(attempt), kept)
+        return int(await self._run(_DEAD_LETTER, sink, *words))
 
     async def unaccounted(self, sink: str, source: str, seqs: Sequence[int]) -> Sequence[int]:
         """Return those of `seqs` that are unknown: neither waiting, dead nor settled."""
@@ -146,26 +149,50 @@ class RedisDeliveries:
         return float(_scored(result)[0][0]) if result else None
 
     async def deliveries(
-        self, sink: str, *, states: Collection[str] = ("waiting", "dead"), limit: int = 100
+        self,
+        sink: str,
+        *,
+        states: Collection[str] = ("waiting", "dead"),
+        limit: int = 100,
+        after: Place | None = None,
     ) -> Sequence[Delivery]:
-        """Return waiting and dead deliveries, those due first at the front."""
+        """Return waiting and dead deliveries, those due first at the front, from behind `after` on."""
         sets = [key for key in ("due", "held", "dead") if ("dead" if key == "dead" else "waiting") in states]
         if not sets or limit <= 0:
             return []
         base = self._keys.sink(sink)
-        answers = await self._link.commands([("ZRANGE", f"{base}:{key}", 0, limit - 1, "WITHSCORES") for key in sets])
-        scored = list(islice(merge(*map(_scored, answers)), limit))
+        heads = [await self._head(f"{base}:{key}", limit, after) for key in sets]
+        scored = list(islice(merge(*heads), limit))
         return await self._described(sink, scored) if scored else []
+
+    async def _head(self, key: str, limit: int, after: Place | None) -> list[tuple[float, bytes]]:
+        """Return the first `limit` of a set that stand behind a place."""
+        if after is None:
+            return _scored(await self._link.command("ZRANGE", key, 0, limit - 1, "WITHSCORES"))
+        due, place = after[0], str(after[1]).encode()
+        rank, score = await self._link.commands([("ZRANK", key, place), ("ZSCORE", key, place)])
+        if rank is not None and float(score) == due:
+            return _scored(await self._link.command("ZRANGE", key, rank + 1, rank + limit, "WITHSCORES"))
+        head: list[tuple[float, bytes]] = []
+        skipped = 0
+        while len(head) < limit:  # of many that are due at one time, some stand before the place
+            words = ("BYSCORE", "LIMIT", skipped, limit, "WITHSCORES")
+            batch = _scored(await self._link.command("ZRANGE", key, repr(due), "+inf", *words))
+            head += [item for item in batch if item > (due, place)]
+            skipped += len(batch)
+            if len(batch) < limit:
+                break
+        return head[:limit]
 
     async def _described(self, sink: str, scored: Sequence[tuple[float, bytes]]) -> list[Delivery]:
         places = [place for _, place in scored]
         base = self._keys.sink(sink)
-        tries, reasons = await self._link.commands(
-            [("HMGET", f"{base}:tries", *places), ("HMGET", f"{base}:why", *places)]
+        tries, reasons, answers = await self._link.commands(
+            [("HMGET", f"{base}:{key}", *places) for key in ("tries", "why", "answers")]
         )
         return [
-            _delivery(sink, place, due, tried, reason)
-            for (due, place), tried, reason in zip(scored, tries, reasons, strict=True)
+            _delivery(sink, place, due, tried, reason, answer)
+            for (due, place), tried, reason, answer in zip(scored, tries, reasons, answers, strict=True)
         ]
 
     async def delivery(self, sink: str, position: Position) -> Delivery | None:
@@ -256,7 +283,10 @@ def _written(attempt: Attempt | None) -> str:
     return "" if attempt is None else json.dumps([attempt.at, attempt.error, attempt.kind])
 
 
-def _delivery(sink: str, place: bytes, due: float, tried: bytes | None, reason: bytes | None = None) -> Delivery:
+def _delivery(
+    sink: str, place: bytes, due: float, tried: bytes | None, reason: bytes | None = None, answer: bytes | None = None
+) -> Delivery:
     attempts = tuple(Attempt(*json.loads(line)) for line in tried.split(b"\n")) if tried else ()
     state = "waiting" if reason is None else "dead"
-    return Delivery(sink, Position.parse(place.decode()), due, attempts, state, (reason or b"").decode())
+    kept = KeptAnswer(*json.loads(answer)) if answer and state == "dead" else None
+    return Delivery(sink, Position.parse(place.decode()), due, attempts, state, (reason or b"").decode(), kept)

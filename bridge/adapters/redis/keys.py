@@ -39,6 +39,11 @@ class Keys:
             return f"{self.source(source)}:l:{kind}"
         return f"{{{self.prefix}:lease:{name}}}"
 
+    @property
+    def roster(self) -> str:
+        """What the keys of processes and orders start with; both are in one slot."""
+        return f"{{{self.prefix}:roster}}"
+
     def common(self, name: str) -> str:
         """Return the key of what belongs to no single source or sink."""
         return f"{self.prefix}:{name}"

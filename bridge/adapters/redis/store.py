@@ -1,6 +1,8 @@
-"""One Redis as the bridge's whole memory: ledger and settlements over one connection pool."""
+"""One Redis as the bridge's whole memory: ledger, deliveries and roster over one connection pool."""
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 import structlog
 
@@ -8,6 +10,8 @@ from bridge.adapters.redis.client import RedisClient, describe
 from bridge.adapters.redis.deliveries import RedisDeliveries
 from bridge.adapters.redis.keys import Keys
 from bridge.adapters.redis.ledger import RedisLedger
+from bridge.adapters.redis.rights import check_rights
+from bridge.adapters.redis.roster import RedisRoster
 from bridge.domain.clock import Clock
 from bridge.domain.errors import Unavailable
 
@@ -17,15 +21,15 @@ log = structlog.get_logger()
 _OLDEST = (6, 2)
 
 
-class RedisStore(RedisLedger, RedisDeliveries):
-    """`Ledger` and `Settlements` in one Redis (6.2 or later), a Sentinel's primary, or a Redis Cluster.
+class RedisStore(RedisLedger, RedisDeliveries, RedisRoster):
+    """`Ledger`, `DeliveryStore` and `Roster` in one Redis (6.2 or later), a Sentinel's primary, or a Redis Cluster.
 
     `url` is `redis://`, `rediss://`, `unix://`, `redis+sentinel://HOST:PORT,HOST:PORT/PRIMARY/DB` or
     `redis+cluster://HOST:PORT,HOST:PORT` (both also with `rediss`); raises `ValueError`, without the password, for
     another one. Nothing is connected before the first call, and after a failure the next call connects again.
     All keys start with `prefix`. A new journal's numbers follow `begin`; by default they go by the clock, so that a
     server that was emptied never gives a number twice. A call fails with `Unavailable` when no answer came within
-    `timeout` seconds.
+    `timeout` seconds. One that is `read_only` does not ask how the server is set up.
     """
 
     def __init__(
@@ -37,14 +41,19 @@ class RedisStore(RedisLedger, RedisDeliveries):
         timeout: float = 5.0,
         connections: int = 32,
         begin: int | None = None,
+        read_only: bool = False,
     ) -> None:
+        self._read_only = read_only
         link = RedisClient(url, timeout=timeout, connections=connections)
         RedisLedger.__init__(self, link, Keys(prefix), clock, begin=begin)
         RedisDeliveries.__init__(self, link, Keys(prefix), clock)
+        RedisRoster.__init__(self, link, Keys(prefix))
 
     async def open(self) -> None:
         """Connect, and say in the log what would let the server forget; raises `Unavailable` if it cannot be used."""
         await self._link.command("PING")  # one without memory can be used: what ends deliveries gives it back
+        if self._read_only:
+            return
         try:
             facts = await self._link.server_info()
         except Unavailable as error:
@@ -60,6 +69,10 @@ class RedisStore(RedisLedger, RedisDeliveries):
         if facts.get("aof_enabled") == "0":
             risk = "a crash of the server loses what it has not saved; set appendonly yes"
             log.warning("store.not_appendonly", store=self._link.place, consequence=risk)
+
+    async def check_rights(self, sources: Collection[str], sinks: Collection[str]) -> None:
+        """Try what the service does with these; nothing is executed, nothing is left behind."""
+        await check_rights(self._link, self._keys, sources, sinks)
 
     async def close(self) -> None:
         """Give back connections."""

@@ -15,6 +15,7 @@ import structlog
 from bridge.adapters import taps
 from bridge.adapters.sqlite.broker_file import (
     BrokerFile,
+    check_readable,
     check_writable,
     declare,
     depth_of,
@@ -94,6 +95,17 @@ class SqliteBroker:
     async def ping(self) -> None:
         """Return if the file can be written to."""
         await self.call(lambda file: check_writable(file.lax))
+
+    async def check_rights(self, _queues: Sequence[str]) -> None:
+        """Try whether the file can be written to: there are no other rights."""
+        await self.ping()
+
+    async def reach(self) -> None:
+        """Return if the file can be read, or is not there yet; nothing is made or written."""
+        try:
+            await asyncio.to_thread(check_readable, self._path)
+        except (sqlite3.Error, OSError) as error:
+            raise Unavailable(f"{self._path}: {error}") from error
 
     # shared with subscriptions
 

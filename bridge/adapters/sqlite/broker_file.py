@@ -127,6 +127,17 @@ def writing(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
         raise
 
 
+def check_readable(path: Path) -> None:
+    """Read from the file without writing to it; one that is not there yet has nothing to read."""
+    if path.exists():
+        db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        try:
+            db.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+            db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        finally:
+            db.close()
+
+
 def declare(db: sqlite3.Connection, queue: str, topics: Sequence[str]) -> None:
     """Make a queue bound to `topics`; repeating it changes nothing."""
     with writing(db):

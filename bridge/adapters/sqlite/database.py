@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from bridge.adapters.sqlite.schema import ForeignFileError, NewerFileError, prepare
+from bridge.adapters.sqlite.schema import ADDED, ForeignFileError, NewerFileError, is_empty, lacks_answers, prepare
 from bridge.domain.errors import Unavailable
 
 T = TypeVar("T")
@@ -174,10 +174,14 @@ class _Reader(_Worker):
 
 
 class SqliteDatabase:
-    """A database file in WAL mode, shared with other processes; `Unavailable` names it when it cannot be used."""
+    """A database file in WAL mode, shared with other processes; `Unavailable` names it when it cannot be used.
 
-    def __init__(self, path: Path, busy_timeout: float) -> None:
+    With `read_only`, nothing is written or made: a file that is not there yet is read as an empty one.
+    """
+
+    def __init__(self, path: Path, busy_timeout: float, *, read_only: bool = False) -> None:
         self.path = path
+        self._read_only = read_only
         self._busy_timeout = busy_timeout
         self.writer = _Writer(self, "writer")
         self.reader = _Reader(self, "reader")
@@ -186,6 +190,8 @@ class SqliteDatabase:
         """Open the file, making it and its folder if need be; nobody else may read it, for it holds phone numbers."""
         if self.path.is_dir():
             raise IsADirectoryError
+        if self._read_only:
+            return self._reading()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # Only a file that is not there yet is opened by us: closing it would end this process's locks on it (fcntl).
         with suppress(FileExistsError):
@@ -201,6 +207,34 @@ class SqliteDatabase:
         except BaseException:
             connection.close()
             raise
+        return connection
+
+    def _reading(self) -> sqlite3.Connection:
+        if not self.path.exists():
+            return _empty()
+        try:
+            return self._opened_for_reading("mode=ro")
+        except sqlite3.OperationalError:
+            # To read a file in WAL mode, SQLite has to write next to it, unless nobody has it open.
+            if self.path.with_name(f"{self.path.name}-wal").exists():
+                raise
+            return self._opened_for_reading("mode=ro&immutable=1")
+
+    def _opened_for_reading(self, mode: str) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            f"{self.path.absolute().as_uri()}?{mode}", uri=True, timeout=self._busy_timeout, isolation_level=None,
+            check_same_thread=False,
+        )  # fmt: skip
+        try:
+            nothing_there = is_empty(connection)
+        except BaseException:
+            connection.close()
+            raise
+        if nothing_there:
+            connection.close()
+            return _empty()
+        if lacks_answers(connection):
+            connection.execute(ADDED.format(temporary="TEMP"))  # in memory: the file is not ours to change
         return connection
 
     def refusal(self, error: Exception) -> Exception:
@@ -223,3 +257,11 @@ class SqliteDatabase:
         """Finish what was queued and close the file."""
         await self.writer.close()
         await self.reader.close()
+
+
+def _empty() -> sqlite3.Connection:
+    """Return what a file is read as that is not there yet."""
+    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    prepare(connection)
+    connection.execute("PRAGMA query_only = 1")
+    return connection

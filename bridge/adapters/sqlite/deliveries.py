@@ -22,17 +22,23 @@ from bridge.adapters.sqlite.delivery_rows import (
     delete_rows,
     delivery_of,
     find_book,
+    forget_answers,
     insert_delivery,
     release_partitions,
     rows_of,
     waiting_rows,
+    write_answer,
     write_attempt,
 )
 from bridge.domain.clock import Clock
 from bridge.domain.event import Position, WireEvent
-from bridge.protocols.deliveries import Attempt, Delivery, DeliveryCounts, NewDelivery
+from bridge.protocols.deliveries import Attempt, Delivery, DeliveryCounts, KeptAnswer, NewDelivery, Place
 
 _COLUMNS = "b.source, d.seq, d.due, d.state, d.reason, d.tries FROM delivery d JOIN book b ON b.id = d.book"
+_WITH_ANSWER = (
+    "b.source, d.seq, d.due, d.state, d.reason, d.tries, a.status, a.body FROM delivery d "
+    "JOIN book b ON b.id = d.book LEFT JOIN answer a ON a.book = d.book AND a.seq = d.seq AND d.state = 2"
+)
 
 
 class SqliteDeliveries:
@@ -91,6 +97,8 @@ class SqliteDeliveries:
                 rows = rows_of(db, book, unknown)
                 delete_rows(db, book, rows)
                 dead = sum(1 for state, _ in rows.values() if state == DEAD)
+                if dead:
+                    forget_answers(db, book, rows)
                 count(db, book, delivered=len(unknown), waiting=dead - len(rows), dead=-dead)
                 partitions += [partition for partition in waiting_rows(rows).values() if partition]
             return release_partitions(db, sink, partitions, now)
@@ -109,8 +117,10 @@ class SqliteDeliveries:
 
         await self._file.writer.do(work)
 
-    async def dead_letter(self, sink: str, position: Position, reason: str, attempt: Attempt | None) -> int:
-        """Make a dead letter of it, with its history; return how many in its partition became due, as `settle`."""
+    async def dead_letter(
+        self, sink: str, position: Position, reason: str, attempt: Attempt | None, answer: KeptAnswer | None = None
+    ) -> int:
+        """Make a dead letter of it, with its history and the endpoint's answer."""
         now = self._clock.epoch()
 
         def work(db: Connection) -> int:
@@ -121,6 +131,7 @@ class SqliteDeliveries:
             values = (DEAD, now, reason, book, position.seq)
             db.execute("UPDATE delivery SET state = ?, due = ?, reason = ? WHERE book = ? AND seq = ?", values)
             write_attempt(db, book, position.seq, attempt)
+            write_answer(db, book, position.seq, answer)
             count(db, book, waiting=-1, dead=1)
             return release_partitions(db, sink, [partition for partition in rows.values() if partition], now)
 
@@ -162,21 +173,31 @@ class SqliteDeliveries:
         return None if row[0] is None else float(row[0])
 
     async def deliveries(
-        self, sink: str, *, states: Collection[str] = ("waiting", "dead"), limit: int = 100
+        self,
+        sink: str,
+        *,
+        states: Collection[str] = ("waiting", "dead"),
+        limit: int = 100,
+        after: Place | None = None,
     ) -> Sequence[Delivery]:
-        """Return waiting and dead deliveries, those due first at the front."""
+        """Return waiting and dead deliveries, those due first at the front, from behind `after` on."""
         wanted = [state for state in (DUE, HELD, DEAD) if ("dead" if state == DEAD else "waiting") in states]
-        query = f"SELECT {_COLUMNS} WHERE d.sink = ? AND d.state = ? ORDER BY d.due LIMIT ?"
+        due, position = after or (float("-inf"), Position("", 0))
+        query = (
+            f"SELECT {_WITH_ANSWER} WHERE d.sink = ? AND d.state = ? AND d.due >= ? "
+            "AND (d.due, b.source, d.seq) > (?, ?, ?) ORDER BY d.due, b.source, d.seq LIMIT ?"
+        )
+        behind = (due, due, *position, max(limit, 0))
 
         def work(db: Connection) -> list[Any]:
-            return [row for state in wanted for row in db.execute(query, (sink, state, max(limit, 0)))]
+            return [row for state in wanted for row in db.execute(query, (sink, state, *behind))]
 
-        rows = sorted(await self._file.reader.do(work), key=lambda row: row[2])
+        rows = sorted(await self._file.reader.do(work), key=lambda row: (row[2], *row[:2]))
         return [delivery_of(sink, row) for row in rows[: max(limit, 0)]]
 
     async def delivery(self, sink: str, position: Position) -> Delivery | None:
         """Return one waiting or dead delivery."""
-        query, values = f"SELECT {_COLUMNS} WHERE b.sink = ? AND b.source = ? AND d.seq = ?", (sink, *position)
+        query, values = f"SELECT {_WITH_ANSWER} WHERE b.sink = ? AND b.source = ? AND d.seq = ?", (sink, *position)
         row = await self._file.reader.do(lambda db: db.execute(query, values).fetchone())
         return None if row is None else delivery_of(sink, row)
 
@@ -208,6 +229,7 @@ class SqliteDeliveries:
                 for state, partition in rows.values():
                     if state == DEAD:
                         delete_rows(db, book, rows)
+                        forget_answers(db, book, rows)
                         insert_delivery(db, sink, book, seq, partition, due, due)
                         count(db, book, dead=-1, waiting=1)
                     number += db.execute(statement, (due, due + hold, due, book, seq)).rowcount
@@ -225,6 +247,7 @@ class SqliteDeliveries:
                 book = book_of(db, sink, source)
                 rows = rows_of(db, book, seqs)
                 delete_rows(db, book, rows)
+                forget_answers(db, book, rows)
                 SettledBitmap(db, book).write(rows, settled=True)
                 db.executemany("INSERT OR IGNORE INTO discarded VALUES (?, ?)", [(book, seq) for seq in rows])
                 dead = sum(1 for state, _ in rows.values() if state == DEAD)

@@ -8,7 +8,7 @@ from sqlite3 import Connection
 from typing import Any
 
 from bridge.domain.event import Position, WireEvent
-from bridge.protocols.deliveries import Attempt, Delivery, NewDelivery
+from bridge.protocols.deliveries import Attempt, Delivery, KeptAnswer, NewDelivery
 
 DUE, HELD, DEAD = 0, 1, 2
 """The states of a row: due at its time, behind another delivery of its partition, or a dead letter."""
@@ -178,6 +178,21 @@ def write_attempt(db: Connection, book: int, seq: int, attempt: Attempt | None) 
         )
 
 
+def write_answer(db: Connection, book: int, seq: int, answer: KeptAnswer | None) -> None:
+    """Keep what the endpoint answered, in the place of what it may have answered before."""
+    if answer is None:
+        db.execute("DELETE FROM answer WHERE book = ? AND seq = ?", (book, seq))
+    else:
+        db.execute("INSERT OR REPLACE INTO answer VALUES (?, ?, ?, ?)", (book, seq, answer.status, answer.body))
+
+
+def forget_answers(db: Connection, book: int, rows: Mapping[int, tuple[int, str | None]]) -> None:
+    """Forget the answers to those that were dead letters."""
+    dead = [(book, seq) for seq, (state, _) in rows.items() if state == DEAD]
+    if dead:
+        db.executemany("DELETE FROM answer WHERE book = ? AND seq = ?", dead)
+
+
 def accept_foreign_event(db: Connection, sink: str, event: WireEvent, now: float) -> int:
     """Keep an event of another publisher, and return its number."""
     row = db.execute("SELECT seq FROM adopted WHERE sink = ? AND id = ?", (sink, event.id)).fetchone()
@@ -200,6 +215,8 @@ def accept_foreign_event(db: Connection, sink: str, event: WireEvent, now: float
 
 def delivery_of(sink: str, row: Sequence[Any]) -> Delivery:
     """Return a row as a delivery."""
-    source, seq, due, state, reason, tries = row
+    source, seq, due, state, reason, tries, *answer = row
     attempts = tuple(Attempt(*json.loads(line)) for line in tries.split("\n")) if tries else ()
-    return Delivery(sink, Position(source, seq), due, attempts, "dead" if state == DEAD else "waiting", reason or "")
+    kept = KeptAnswer(*answer) if answer and answer[0] is not None else None
+    state = "dead" if state == DEAD else "waiting"
+    return Delivery(sink, Position(source, seq), due, attempts, state, reason or "", kept)

@@ -98,21 +98,42 @@ class ForeignFileError(Exception):
     """The file is another program's database."""
 
 
+ADDED = """
+CREATE {temporary} TABLE IF NOT EXISTS answer (
+  book INTEGER NOT NULL, seq INTEGER NOT NULL, status INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY (book, seq)
+) WITHOUT ROWID
+"""
+"""What files of the first releases lack: the answers of endpoints. Older versions do not look at it."""
+
+
 def prepare(connection: sqlite3.Connection) -> None:
     """Make the tables in an empty file, or see that the file is one of ours; several processes may do so at once."""
     if _is_ours(connection):
+        if lacks_answers(connection):
+            connection.execute(ADDED.format(temporary=""))
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
         if not _is_ours(connection):
             for statement in _statements():
                 connection.execute(statement)
+            connection.execute(ADDED.format(temporary=""))
             connection.execute(f"PRAGMA application_id = {APPLICATION}")
             connection.execute(f"PRAGMA user_version = {VERSION}")
         connection.execute("COMMIT")
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
+
+
+def lacks_answers(connection: sqlite3.Connection) -> bool:
+    """Say whether the file is of a release that kept no answers."""
+    return connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'answer'").fetchone() is None
+
+
+def is_empty(connection: sqlite3.Connection) -> bool:
+    """Say whether the file has no tables yet; raises as `prepare` does if it is not one of ours."""
+    return not _is_ours(connection)
 
 
 def _is_ours(connection: sqlite3.Connection) -> bool:

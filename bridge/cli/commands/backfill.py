@@ -1,4 +1,4 @@
-"""`bridge backfill`: a past range of one source, apart from the live cursor."""
+"""`bridgectl backfill`: a past range of one source, apart from the live cursor."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from typing import Any
 
 import click
 
+from bridge.cli.support.names import complete_sources
+from bridge.cli.support.notes import print_error, print_note
 from bridge.cli.support.options import MOMENT, Command, Exit, config_option, json_option
-from bridge.cli.support.output import print_json
+from bridge.cli.support.output import print_json, print_line, progress_console
 from bridge.cli.support.provider_access import quota_limited_source
 from bridge.cli.support.running import load_assembly, run
+from bridge.cli.support.suggestions import no_such
 from bridge.domain.times import rfc3339, truncate_to_millis
+from bridge.domain.visible_text import visible
 from bridge.ingest.backfill import Backfill, BackfillProgress
 from bridge.ingest.intake import Intake
 from bridge.protocols.store import Store
@@ -31,16 +35,17 @@ _FIRST = datetime(1970, 1, 1, tzinfo=UTC)
 
 @click.command(
     cls=Command,
+    former={"--start": "--since", "--end": "--until"},
     examples="""
-    bridge backfill drops --start 2026-03-01T00:00:00Z --end 2026-03-15T00:00:00Z -c bridge.yaml
-    bridge backfill city-voice --start 48h -c bridge.yaml             the last two days
-    bridge backfill city-voice --start 48h --rate 1/s -c bridge.yaml  gently
+    bridgectl backfill drops --since 2026-03-01T00:00:00Z --until 2026-03-15T00:00:00Z -c bridge.yaml
+    bridgectl backfill city-voice --since 48h -c bridge.yaml             the last two days
+    bridgectl backfill city-voice --since 48h --rate 1/s -c bridge.yaml  gently
     """,
 )
-@click.argument("source")
+@click.argument("source", shell_complete=complete_sources)
 @config_option
-@click.option("--start", type=MOMENT, required=True, help="From this time on: RFC 3339, or such as 48h.")
-@click.option("--end", type=MOMENT, help="Until this time; now, where it is left out.")
+@click.option("--since", "start", type=MOMENT, required=True, help="From this time on: RFC 3339, or such as 48h.")
+@click.option("--until", "end", type=MOMENT, help="Until this time; now, where it is left out.")
 @click.option(
     "--rate",
     metavar="RATE",
@@ -70,19 +75,18 @@ def backfill(
     """
     parts = load_assembly(config_file)
     if source not in parts.config.sources:
-        known = ", ".join(parts.config.sources)
-        raise click.UsageError(f"there is no source {source!r} in the configuration; there is {known}")
+        raise no_such("source", source, parts.config.sources)
     if start < _FIRST:
-        raise click.UsageError(f"--start {rfc3339(start)} is before any provider; begin at {rfc3339(_FIRST)} or later")
+        raise click.UsageError(f"--since {rfc3339(start)} is before any provider; begin at {rfc3339(_FIRST)} or later")
     now = parts.clock.now()
     span = start, min(end or now, now)
     if span[0] >= span[1]:
-        raise click.UsageError(f"--start {rfc3339(start)} is not before --end {rfc3339(span[1])}")
+        raise click.UsageError(f"--since {rfc3339(start)} is not before --until {rfc3339(span[1])}")
     wanted = None if rate is None else _rate(rate)
     try:
         filled, published = run(_backfill(parts, source, span, wanted, restart=restart))
     except KeyboardInterrupt:
-        click.echo("bridge: what was read is kept; the same command goes on from there within a day", err=True)
+        print_note("what was read is kept; the same command goes on from there within a day")
         raise
     _print(source, filled, as_json=as_json, published=published)
     return Exit.FAILED if filled.problems else Exit.DONE
@@ -113,15 +117,15 @@ def _print(source: str, filled: BackfillProgress, *, as_json: bool, published: b
         })  # fmt: skip
     else:
         events = f"{filled.events:,} new {'event' if filled.events == 1 else 'events'}"
-        click.echo(f"{source}: {filled.observed:,} looked at, {events}")
+        print_line(f"{source}: {filled.observed:,} looked at, {events}")
         if filled.yielded:
-            click.echo(f"{filled.yielded:,} changes were left to the service, which has seen the same resources move")
+            print_line(f"{filled.yielded:,} changes were left to the service, which has seen the same resources move")
     for problem in filled.problems[:_PROBLEMS_SHOWN]:
-        click.echo(f"bridge: {problem}", err=True)
+        print_error(problem)
     if len(filled.problems) > _PROBLEMS_SHOWN:
-        click.echo(f"bridge: and {len(filled.problems) - _PROBLEMS_SHOWN} more such problems", err=True)
+        print_error(f"and {len(filled.problems) - _PROBLEMS_SHOWN} more such problems")
     if filled.events and not published:
-        click.echo("bridge: no service relays now; the events wait in the journal until `bridge run`", err=True)
+        print_note("no service relays now; the events wait in the journal until `bridgectl run`")
 
 
 async def _backfill(
@@ -161,16 +165,15 @@ def _progress(monotonic: Callable[[], float]) -> Iterator[Callable[[BackfillProg
     if not sys.stderr.isatty():
         yield _Lines(monotonic).print_progress
         return
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=progress_console(), transient=True) as progress:
         task = progress.add_task("", total=1.0)
 
         def print_progress(state: BackfillProgress) -> None:
             total = (state.end - state.start).total_seconds()
-            progress.update(task, total=total, completed=state.covered, description=_said(state))
+            progress.update(task, total=total, completed=state.covered, description=visible(_said(state)))
 
         yield print_progress
 
@@ -189,7 +192,7 @@ class _Lines:
         now = self._monotonic()
         news = state.step != self._step or state.waits != self._waits
         if news or now - self._reporter >= _LINE_EVERY_SECONDS:
-            click.echo(_said(state), err=True)
+            print_line(_said(state), err=True)
             self._reporter, self._step, self._waits = now, state.step, state.waits
 
 

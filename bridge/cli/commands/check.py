@@ -1,4 +1,4 @@
-"""`bridge check`: the file, then every part it names, without sending anything."""
+"""`bridgectl check`: the file, then every part it names, without sending anything."""
 
 from __future__ import annotations
 
@@ -7,21 +7,29 @@ from collections.abc import Awaitable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
+from bridge.cli.support.known_topics import check_topics, topic_notes
+from bridge.cli.support.notes import print_note
 from bridge.cli.support.options import Command, Exit, config_option, json_option
-from bridge.cli.support.output import print_json, print_table
+from bridge.cli.support.output import print_json, print_line, print_table
 from bridge.cli.support.running import load_assembly, run
-from bridge.domain.errors import AccessRefused, BridgeError, ConfigError, Transient, Unauthorized
+from bridge.domain.errors import AccessRefused, BridgeError, ConfigError, MissingRight, Transient, Unauthorized
 from bridge.ingest.account import check_account
+from bridge.protocols.broker import QUEUE_PREFIX
+from bridge.protocols.deliveries import RELAY_SINK
 from bridge.protocols.sink import Sink
 from bridge.protocols.source import Source
 from bridge.runtime.assembly import Assembly
+from bridge.runtime.sink_runner import INTERNAL_JOURNAL
 
 _TIMEOUT_SECONDS = 20.0
 _YEAR_SECONDS = 365
+LACKS = "lacks a right"
+"""The state of a store or broker that knows us and does not let us do all that the service does."""
+_GIVE_WAY = ("requests/day", "requests/year")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,32 +38,45 @@ class Finding:
 
     part: str
     state: str
-    """`ok`, `unreachable` or `refused`."""
+    """`ok`, `warning`, `unreachable`, `lacks a right` or `refused`."""
     said: str
     requests_per_day: float | None = None
+
+
+class _Answer(NamedTuple):
+    """What a part said when it was asked."""
+
+    summary: str
+    requests_per_day: float | None = None
+    warning: str | None = None
 
 
 @click.command(
     cls=Command,
     examples="""
-    bridge check -c bridge.yaml              the file, the store, the broker, each source and each sink
-    bridge check -c bridge.yaml --offline    the file alone; no connection is made
-    bridge check -c bridge.yaml --json       for a script; the exit code says it too
+    bridgectl check -c bridge.yaml              the file, the store, the broker, each source and each sink
+    bridgectl check -c bridge.yaml --offline    the file alone; no connection is made
+    bridgectl check -c bridge.yaml --json       for a script; the exit code says it too
     """,
 )
 @config_option
 @click.option("--offline", is_flag=True, help="Check the file alone.")
+@click.option("--strict", is_flag=True, help="Exit with 1 if there is a warning.")
 @json_option
-def check(config_file: Path, *, offline: bool, as_json: bool) -> Exit:
+def check(config_file: Path, *, offline: bool, strict: bool, as_json: bool) -> Exit:
     """Check a configuration, then everything it names, without sending any event.
 
-    Problems of the file are printed on stderr with file, line and key (exit code 3). Then the store and the broker are
-    asked for an answer, each source for one cheap question and whether the store's cursor is of its account, and each
-    sink whether it can be reached. The exit code is 4 if any of them is unreachable, 1 if any refuses us.
+    Problems of the file are printed on stderr with file, line and key (exit code 3), and a sink's topic that no event
+    can have is such a problem. Then each right that the service needs is tried at the store and the broker, which
+    leaves nothing behind. Each source is asked one cheap question, and whether the store's cursor is of its account.
+    Each sink is asked whether it can be reached. The exit code is 4 if any of them is unreachable or does not give a
+    right, 1 if any refuses us. A yearly allowance that is too small is a warning: with --strict the exit code is 1.
     """
     try:
         parts = load_assembly(config_file)
+        parts.check_addresses()
         sources, sinks = parts.sources(), parts.sinks()
+        check_topics(parts.config)
     except ConfigError as error:
         if as_json:
             print_json(
@@ -63,12 +84,14 @@ def check(config_file: Path, *, offline: bool, as_json: bool) -> Exit:
             )
         raise
     findings = [] if offline else run(_ask(parts, sources, sinks))
-    worst = _exit(findings)
+    worst, notes = _exit(findings, strict=strict), topic_notes(parts.config)
     if as_json:
         rows = [_plain(finding) for finding in findings]
-        print_json({"file": str(config_file), "ok": worst is Exit.DONE, "problems": [], "parts": rows})
+        print_json({"file": str(config_file), "ok": worst is Exit.DONE, "problems": [], "notes": notes, "parts": rows})
     else:
         _print(config_file, parts, findings)
+        for note in notes:
+            print_note(note)
     return worst
 
 
@@ -86,13 +109,13 @@ def _plain(finding: Finding) -> dict[str, Any]:
 
 def _print(file: Path, parts: Assembly, findings: list[Finding]) -> None:
     config = parts.config
-    click.echo(f"{file}: ok: sources {_names(config.sources)}; sinks {_names(config.sinks)}")
+    print_line(f"{file}: ok: sources {_names(config.sources)}; sinks {_names(config.sinks)}")
     if findings:
         rows = [
             (finding.part, finding.state, _count(finding, 1), _count(finding, _YEAR_SECONDS), finding.said)
             for finding in findings
         ]
-        print_table(["part", "state", "requests/day", "requests/year", "said"], rows)
+        print_table(["part", "state", "requests/day", "requests/year", "said"], rows, give_way=_GIVE_WAY, prose="said")
 
 
 def _names(parts: dict[str, Any]) -> str:
@@ -103,11 +126,11 @@ def _count(finding: Finding, days: int) -> str | None:
     return None if finding.requests_per_day is None else f"{round(finding.requests_per_day * days):,}"
 
 
-def _exit(findings: list[Finding]) -> Exit:
+def _exit(findings: list[Finding], *, strict: bool) -> Exit:
     states = {finding.state for finding in findings}
-    if "unreachable" in states:
+    if states & {"unreachable", LACKS}:
         return Exit.UNREACHABLE
-    return Exit.FAILED if "refused" in states else Exit.DONE
+    return Exit.FAILED if "refused" in states or (strict and "warning" in states) else Exit.DONE
 
 
 async def _ask(parts: Assembly, sources: dict[str, Source], sinks: dict[str, Sink]) -> list[Finding]:
@@ -120,29 +143,34 @@ async def _ask(parts: Assembly, sources: dict[str, Source], sinks: dict[str, Sin
     )
 
 
-async def _finding(part: str, asked: Awaitable[tuple[str, float | None]]) -> Finding:
+async def _finding(part: str, asked: Awaitable[_Answer]) -> Finding:
     try:
-        said, requests = await asyncio.wait_for(asked, _TIMEOUT_SECONDS)
+        probe = await asyncio.wait_for(asked, _TIMEOUT_SECONDS)
     except TimeoutError:
         return Finding(part, "unreachable", f"no answer within {_TIMEOUT_SECONDS:g} s")
+    except MissingRight as error:
+        return Finding(part, LACKS, str(error))
     except BridgeError as error:
         unreachable = isinstance(error, Transient) and not isinstance(error, Unauthorized | AccessRefused)
         return Finding(part, "unreachable" if unreachable else "refused", str(error))
     except Exception as error:  # noqa: BLE001 - a plugin's defect is a finding like any other; its text may quote secrets
         return Finding(part, "refused", f"a defect: unexpected {type(error).__name__}")
-    return Finding(part, "ok", said, requests)
+    if probe.warning is not None:
+        return Finding(part, "warning", probe.warning, probe.requests_per_day)
+    return Finding(part, "ok", probe.summary, probe.requests_per_day)
 
 
-async def _store(parts: Assembly) -> tuple[str, None]:
+async def _store(parts: Assembly) -> _Answer:
     async with parts.opened_store() as store:
-        await store.ping()
-    return str(parts.config.show()["store"]), None
+        sources = [*parts.config.sources, INTERNAL_JOURNAL]
+        await store.check_rights(sources, [*parts.config.sinks, RELAY_SINK])
+    return _Answer(str(parts.config.show()["store"]))
 
 
-async def _broker(parts: Assembly) -> tuple[str, None]:
+async def _broker(parts: Assembly) -> _Answer:
     async with parts.opened_broker() as broker:
-        await broker.ping()
-    return str(parts.config.show()["broker"]), None
+        await broker.check_rights([QUEUE_PREFIX + name for name in parts.config.sinks])
+    return _Answer(str(parts.config.show()["broker"]))
 
 
 async def _cursors(parts: Assembly, names: Iterable[str]) -> Mapping[str, Mapping[str, str]]:
@@ -153,20 +181,18 @@ async def _cursors(parts: Assembly, names: Iterable[str]) -> Mapping[str, Mappin
     return {}
 
 
-async def _source(
-    parts: Assembly, name: str, source: Source, cursors: Mapping[str, Mapping[str, str]]
-) -> tuple[str, float]:
+async def _source(parts: Assembly, name: str, source: Source, cursors: Mapping[str, Mapping[str, str]]) -> _Answer:
     try:
         probe = await source.probe()
         await check_account(name, source, parts.config.sources[name].account_label, cursors.get(name, {}))
     finally:
         await source.close()
-    return probe.summary, probe.requests_per_day
+    return _Answer(probe.summary, probe.requests_per_day, probe.warning)
 
 
-async def _sink(sink: Sink) -> tuple[str, None]:
+async def _sink(sink: Sink) -> _Answer:
     try:
         await sink.open()
-        return await sink.probe(), None
+        return _Answer(await sink.probe())
     finally:
         await sink.close()

@@ -1,4 +1,4 @@
-"""`bridge config`: the schema for editors, the effective configuration, and a file to start from."""
+"""`bridgectl config`: the schema for editors, the effective configuration, and a file to start from."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import click
 import yaml
 
 from bridge.cli.support.config_template import starter
+from bridge.cli.support.names import complete_plugins
+from bridge.cli.support.notes import print_note
 from bridge.cli.support.options import Group, config_option, json_option
-from bridge.cli.support.output import print_json
+from bridge.cli.support.output import print_json, print_text
 from bridge.cli.support.schemas import config_schema
+from bridge.cli.support.suggestions import no_such
 from bridge.config import registry
 from bridge.config.loading import load
 
@@ -18,9 +21,9 @@ from bridge.config.loading import load
 @click.group(
     cls=Group,
     examples="""
-    bridge config new --source govdelivery --sink webhook > bridge.yaml
-    bridge config show -c bridge.yaml
-    bridge config schema > bridge.schema.json
+    bridgectl config new --source govdelivery --sink webhook > bridge.yaml
+    bridgectl config show -c bridge.yaml
+    bridgectl config schema > bridge.schema.json
     """,
 )
 def config() -> None:
@@ -29,7 +32,7 @@ def config() -> None:
 
 @config.command(
     examples="""
-    bridge config schema > bridge.schema.json
+    bridgectl config schema > bridge.schema.json
     sed -i '1i # yaml-language-server: $schema=bridge.schema.json' bridge.yaml
     """
 )
@@ -37,14 +40,14 @@ def schema() -> None:
     """Print the JSON Schema of the file, with the settings of all installed plugins."""
     document, left_out = config_schema()
     for reason in left_out:
-        click.echo(f"left out: {reason}", err=True)
+        print_note(f"left out: {reason}")
     print_json(document)
 
 
 @config.command(
     examples="""
-    bridge config show -c bridge.yaml
-    bridge config show -c bridge.yaml --json | jq .sinks
+    bridgectl config show -c bridge.yaml
+    bridgectl config show -c bridge.yaml --json | jq .sinks
     """
 )
 @config_option
@@ -55,17 +58,31 @@ def show(config_file: Path, *, as_json: bool) -> None:
     if as_json:
         print_json(shown)
     else:
-        click.echo(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=120), nl=False)
+        print_text(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=120))
 
 
 @config.command(
     examples="""
-    bridge config new > bridge.yaml                               with everything that is installed
-    bridge config new --source spacivox --sink slack > bridge.yaml
+    bridgectl config new > bridge.yaml                               with everything that is installed
+    bridgectl config new --source spacivox --sink slack > bridge.yaml
     """
 )
-@click.option("--source", "sources", multiple=True, metavar="NAME", help="An installed source; may be repeated.")
-@click.option("--sink", "sinks", multiple=True, metavar="NAME", help="An installed sink; may be repeated.")
+@click.option(
+    "--source",
+    "sources",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=complete_plugins,
+    help="An installed source; may be repeated.",
+)
+@click.option(
+    "--sink",
+    "sinks",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=complete_plugins,
+    help="An installed sink; may be repeated.",
+)
 def new(sources: tuple[str, ...], sinks: tuple[str, ...]) -> None:
     """Write a commented file to start from; it is valid as soon as the variables it names are set.
 
@@ -78,13 +95,13 @@ def new(sources: tuple[str, ...], sinks: tuple[str, ...]) -> None:
     if not sinks and not sources:
         sinks = _usable("sink")
     sources = sources or _usable("source")
-    click.echo(starter(list(dict.fromkeys(sources)), list(dict.fromkeys(sinks))), nl=False)
+    print_text(starter(list(dict.fromkeys(sources)), list(dict.fromkeys(sinks))))
 
 
 def _known(kind: registry.Kind, name: str) -> None:
     known = registry.installed(kind)
     if name not in known:
-        raise click.UsageError(f"no {kind} {name!r} is installed; installed: {', '.join(known) or 'none'}")
+        raise no_such(kind, name, known, "installed")
 
 
 def _usable(kind: registry.Kind) -> tuple[str, ...]:
@@ -94,7 +111,7 @@ def _usable(kind: registry.Kind) -> tuple[str, ...]:
         try:
             plugin = registry.load(kind, name)
         except registry.PluginError as error:
-            click.echo(f"left out: {error}", err=True)
+            print_note(f"left out: {error}")
         else:
             if getattr(plugin, "settings_for", None) is None:  # the settings of others depend on a definition
                 lines.append(name)

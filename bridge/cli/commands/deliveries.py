@@ -1,38 +1,47 @@
-"""`bridge deliveries`: what waits for another try, and dead letters."""
+"""`bridgectl deliveries`: what waits for another try, and dead letters."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import click
 
+from bridge.cli.support.answers import shown_answer
+from bridge.cli.support.delivery_filter import (
+    STATES,
+    DeliveryFilter,
+    PageMark,
+    Selected,
+    filter_of,
+    filter_options,
+    select,
+    sinks_from,
+)
+from bridge.cli.support.delivery_rows import delivery_row, masked_event, plain_delivery
 from bridge.cli.support.disabled_sinks import Disabled, disabled
 from bridge.cli.support.journal import find
+from bridge.cli.support.names import complete_sinks
+from bridge.cli.support.notes import print_error
 from bridge.cli.support.options import Exit, Group, config_option, json_option
-from bridge.cli.support.output import ago, print_json, print_table
+from bridge.cli.support.output import print_json, print_line, print_table, print_text
 from bridge.cli.support.running import load_assembly, run
-from bridge.delivery.masking import apply
-from bridge.domain.errors import Permanent
+from bridge.cli.support.suggestions import no_such
 from bridge.domain.event import JournalEntry, Position
 from bridge.domain.event_view import EventView
-from bridge.domain.times import rfc3339, truncate_to_millis
-from bridge.protocols.deliveries import RELAY_SINK, Attempt, Delivery
+from bridge.protocols.deliveries import RELAY_SINK, Delivery
 from bridge.protocols.store import Store
 from bridge.runtime.assembly import Assembly
-
-_MAX_DELIVERIES = 1_000_000
 
 
 @click.group(
     cls=Group,
     examples="""
-    bridge deliveries list -c bridge.yaml
-    bridge deliveries show crm city-voice:1042 -c bridge.yaml
-    bridge deliveries redrive crm --dead -c bridge.yaml
+    bridgectl deliveries list -c bridge.yaml
+    bridgectl deliveries show crm city-voice:1042 -c bridge.yaml
+    bridgectl deliveries redrive crm --dead -c bridge.yaml
     """,
 )
 def deliveries() -> None:
@@ -45,38 +54,67 @@ def deliveries() -> None:
 @deliveries.command(
     name="list",
     examples="""
-    bridge deliveries list -c bridge.yaml                  all sinks, those due first at the top
-    bridge deliveries list crm --dead -c bridge.yaml       dead letters of one sink
-    bridge deliveries list --json -c bridge.yaml | jq -r '.[].id'
+    bridgectl deliveries list -c bridge.yaml                          all sinks, those due first at the top
+    bridgectl deliveries list crm --dead -c bridge.yaml               dead letters of one sink
+    bridgectl deliveries list crm --code 422 --since 2h -c bridge.yaml
+    bridgectl deliveries list --json -c bridge.yaml | jq -r '.deliveries[].id'
     """,
 )
-@click.argument("sink", required=False)
+@click.argument("sink", required=False, shell_complete=complete_sinks)
 @config_option
-@click.option("--dead", is_flag=True, help="Dead letters only.")
-@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many of a sink.")
+@filter_options
+@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many.")
+@click.option("--after", metavar="MARK", help="The next page: what the page before ended with.")
 @json_option
-def list_(sink: str | None, config_file: Path, limit: int, *, dead: bool, as_json: bool) -> Exit:
-    """List what waits, and dead letters: of one sink, or of all; and say which of these sinks are disabled."""
-    parts = load_assembly(config_file)
-    rows, gone = run(_list(parts, sink, _states(dead=dead), limit))
+def list_(sink: str | None, config_file: Path, limit: int, after: str | None, *, as_json: bool, **options: Any) -> Exit:
+    """List what waits, and dead letters: of one sink, or of all; then the totals, and which sinks are disabled.
+
+    The totals count what waits and what is dead in all, and how many of these match the filter.
+    """
+    wanted, mark = filter_of(options), None if after is None else PageMark.parse(after)
+    parts = load_assembly(config_file, with_secrets=False)
+    page = run(_list(parts, sink, wanted, mark, limit))
     if as_json:
-        print_json(rows)
+        print_json({"deliveries": page.rows, "totals": page.totals, "next": page.following})
         return Exit.DONE
     now = parts.clock.now()
-    headers = ["sink", "position", "topic", "subject", "state", "tries", "due", "last error"]
-    print_table(headers, [_row(row, now) for row in rows])
-    for position in gone:
-        click.echo(f"{position.sink}: {position}")
+    if page.rows:
+        headers = ["sink", "position", "topic", "subject", "state", "tries", "due", "last error"]
+        rows = [delivery_row(row, now) for row in page.rows]
+        print_table(headers, rows, give_way=("tries", "due", "topic", "subject"), prose="last error")
+    for sink_off in page.disabled:
+        print_line(f"{sink_off.sink}: {sink_off}")
+    print_line(_totals(page))
     return Exit.DONE
+
+
+@dataclass(slots=True)
+class _Page:
+    """One page of a list."""
+
+    totals: dict[str, int]
+    disabled: list[Disabled]
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    following: str | None = None
+    """The mark of the next page; None if there is none."""
+
+
+def _totals(page: _Page) -> str:
+    totals = page.totals
+    books = f"{totals['waiting']} waiting, {totals['dead']} dead"
+    if not page.rows:
+        return f"nothing to list; in all: {books}"
+    more = f"; the next page: --after {page.following}" if page.following else ""
+    return f"{len(page.rows)} of {totals['matched']} shown; in all: {books}{more}"
 
 
 @deliveries.command(
     examples="""
-    bridge deliveries show crm city-voice:1042 -c bridge.yaml
-    bridge deliveries show crm 5f0c6d1be2a94d2c8f6a3f0e9d8c7b6a -c bridge.yaml --json
+    bridgectl deliveries show crm city-voice:1042 -c bridge.yaml
+    bridgectl deliveries show crm 5f0c6d1be2a94d2c8f6a3f0e9d8c7b6a -c bridge.yaml --json
     """
 )
-@click.argument("sink")
+@click.argument("sink", shell_complete=complete_sinks)
 @click.argument("event", metavar="POSITION|EVENT-ID")
 @config_option
 @json_option
@@ -85,90 +123,121 @@ def show(sink: str, event: str, config_file: Path, *, as_json: bool) -> Exit:
 
     Of phones, addresses and keys in the event the last four characters are shown; --json has them in full.
     """
-    parts = load_assembly(config_file)
+    parts = load_assembly(config_file, with_secrets=False)
     described, entry, gone = run(_show(parts, sink, event))
     if as_json:
         print_json(described)
         return Exit.DONE
     for key in ("sink", "position", "id", "topic", "subject", "state", "reason", "due"):
         if described[key]:
-            click.echo(f"{key + ':':<10} {described[key]}")
+            print_line(f"{key + ':':<10} {described[key]}")
     if gone is not None:
-        click.echo(f"{'note:':<10} {gone}")
+        print_line(f"{'note:':<10} {gone}")
     for number, attempt in enumerate(described["attempts"], 1):
-        click.echo(f"try {number}:     {attempt['at']}  {attempt['kind']}: {attempt['error']}")
-    click.echo(f"event:     {_masked(entry)}")
+        print_line(f"try {number}:     {attempt['at']}  {attempt['kind']}: {attempt['error']}")
+    if described["answer"] is not None:
+        print_line(f"answer:    {shown_answer(described['answer'])}")
+    print_text(f"event:     {masked_event(entry)}")
     return Exit.DONE
 
 
-def _masked(entry: JournalEntry | None) -> str:
-    if entry is None:
-        return "the journal has it no more"
-    try:
-        body = apply("last4", entry.event, b"").body
-    except Permanent:
-        return "cannot be read"
-    return json.dumps(json.loads(body), ensure_ascii=False, indent=2)
-
-
 @deliveries.command(
     examples="""
-    bridge deliveries redrive crm city-voice:1042 -c bridge.yaml    one
-    bridge deliveries redrive crm --dead -c bridge.yaml             all dead letters of a sink
-    bridge deliveries redrive @relay --dead -c bridge.yaml          what the broker did not accept, to the broker
-    bridge deliveries redrive --all -c bridge.yaml                  whatever waits or is dead, of all sinks
+    bridgectl deliveries redrive crm city-voice:1042 -c bridge.yaml    one
+    bridgectl deliveries redrive crm --dead -c bridge.yaml             all dead letters of a sink
+    bridgectl deliveries redrive crm --code 503 --yes -c bridge.yaml   those that were answered with 503
+    bridgectl deliveries redrive @relay --dead -c bridge.yaml          what the broker did not accept, to the broker
+    bridgectl deliveries redrive --all -c bridge.yaml                  whatever waits or is dead, of all sinks
     """
 )
-@click.argument("sink", required=False)
+@click.argument("sink", required=False, shell_complete=complete_sinks)
 @click.argument("events", nargs=-1, metavar="[POSITION|EVENT-ID]...")
 @config_option
-@click.option("--dead", is_flag=True, help="All dead letters.")
+@filter_options
 @click.option("--all", "everything", is_flag=True, help="All dead letters, and all that waits.")
-def redrive(sink: str | None, events: tuple[str, ...], config_file: Path, *, dead: bool, everything: bool) -> Exit:
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@json_option
+def redrive(
+    sink: str | None, events: tuple[str, ...], config_file: Path, *, everything: bool, yes: bool, as_json: bool,
+    **options: Any,
+) -> Exit:  # fmt: skip
     """Make deliveries due now, with the count of tries starting again.
 
     What is due within seconds by itself, or is being sent at this moment, keeps its time. A sink that was disabled,
-    because its endpoint said that it is gone, is enabled again by this. Exits with 1 if an event that is named neither
-    waits nor is a dead letter.
+    because its endpoint said that it is gone, is enabled again by this. If a filter chooses more than by --dead, it is
+    asked whether that is meant. Exits with 1 if an event that is named neither waits nor is a dead letter.
     """
-    _selects(sink, events, dead=dead, everything=everything)
-    parts = load_assembly(config_file)
-    return run(_redrive(parts, sink, events, _states(dead=dead)))
+    wanted = _selects(sink, events, options, everything=everything)
+    parts = load_assembly(config_file, with_secrets=False)
+    done = run(_redrive(parts, sink, events, wanted, ask=wanted.is_narrow and not yes))
+    return _report(done, as_json=as_json)
 
 
 @deliveries.command(
     examples="""
-    bridge deliveries discard crm city-voice:1042 -c bridge.yaml
-    bridge deliveries discard crm --dead --yes -c bridge.yaml
+    bridgectl deliveries discard crm city-voice:1042 -c bridge.yaml
+    bridgectl deliveries discard crm --dead --yes -c bridge.yaml
+    bridgectl deliveries discard crm --topic 'sms.#' --until 7d -c bridge.yaml
     """
 )
-@click.argument("sink", required=False)
+@click.argument("sink", required=False, shell_complete=complete_sinks)
 @click.argument("events", nargs=-1, metavar="[POSITION|EVENT-ID]...")
 @config_option
-@click.option("--dead", is_flag=True, help="All dead letters.")
+@filter_options
 @click.option("--all", "everything", is_flag=True, help="All dead letters, and all that waits.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@json_option
 def discard(
-    sink: str | None, events: tuple[str, ...], config_file: Path, *, dead: bool, everything: bool, yes: bool
-) -> Exit:
-    """End deliveries without sending them. The events stay in the journal: `bridge replay` brings them back.
+    sink: str | None, events: tuple[str, ...], config_file: Path, *, everything: bool, yes: bool, as_json: bool,
+    **options: Any,
+) -> Exit:  # fmt: skip
+    """End deliveries without sending them. The events stay in the journal: `bridgectl replay` brings them back.
 
     Exits with 1 if an event that is named neither waits nor is a dead letter.
     """
-    _selects(sink, events, dead=dead, everything=everything)
-    parts = load_assembly(config_file)
-    return run(_discard(parts, sink, events, _states(dead=dead), ask=not yes))
+    wanted = _selects(sink, events, options, everything=everything)
+    parts = load_assembly(config_file, with_secrets=False)
+    return _report(run(_discard(parts, sink, events, wanted, ask=not yes)), as_json=as_json)
 
 
-def _states(*, dead: bool) -> tuple[str, ...]:
-    return ("dead",) if dead else ("waiting", "dead")
+@dataclass(slots=True)
+class _Done:
+    """What became of the deliveries that were chosen, by sink."""
+
+    word: str
+    counts: dict[str, int] = field(default_factory=dict)
+    enabled: list[str] = field(default_factory=list)
+    """The sinks that were disabled and are not any more."""
+    missing: list[str] = field(default_factory=list)
+    """What was named and neither waits nor is dead."""
+    refused: bool = False
+    """Whether the operator did not confirm, so that nothing was done."""
 
 
-def _selects(sink: str | None, events: tuple[str, ...], *, dead: bool, everything: bool) -> None:
-    if (bool(events) + dead + everything) != 1:
-        raise click.UsageError("say which: POSITION or EVENT-ID of a sink, or --dead, or --all")
+def _report(done: _Done, *, as_json: bool) -> Exit:
+    if as_json:
+        rows = [
+            {"sink": name, done.word.replace(" ", "_"): count, "enabled": name in done.enabled}
+            for name, count in done.counts.items()
+        ]
+        print_json({"sinks": rows, "missing": done.missing})
+    elif done.refused:
+        print_line(f"nothing was {'discarded' if done.word == 'discarded' else 'redriven'}")
+    else:
+        for name, count in done.counts.items():
+            enabled = "; the sink is enabled again" if name in done.enabled else ""
+            print_line(f"{name}: {count} {done.word}{enabled}")
+    return Exit.FAILED if done.missing or done.refused else Exit.DONE
+
+
+def _selects(sink: str | None, events: tuple[str, ...], options: dict[str, Any], *, everything: bool) -> DeliveryFilter:
+    wanted = filter_of(options)
+    filtered = wanted.is_narrow or wanted.states != STATES or options["status"] is not None
+    if (bool(events) + filtered + everything) != 1:
+        raise click.UsageError("say which: POSITION or EVENT-ID of a sink, or a filter such as --dead, or --all")
     if events and sink is None:
         raise click.UsageError("name the sink")
+    return wanted
 
 
 async def _sinks(parts: Assembly, store: Store, sink: str | None) -> list[str]:
@@ -178,61 +247,33 @@ async def _sinks(parts: Assembly, store: Store, sink: str | None) -> list[str]:
         return [sink]
     # A sink that is no longer configured may have left deliveries behind.
     if sink not in parts.config.sinks and not await store.counts(sink):
-        known = ", ".join(parts.config.sinks) or "none"
-        raise click.UsageError(f"there is no sink {sink!r} in the configuration, nor in the store; there is {known}")
+        raise no_such("sink", sink, parts.config.sinks, "in the configuration, nor in the store")
     return [sink]
 
 
-async def _list(
-    parts: Assembly, sink: str | None, states: Collection[str], limit: int
-) -> tuple[list[dict[str, Any]], list[Disabled]]:
-    described: list[dict[str, Any]] = []
-    async with parts.opened_store() as store:
-        gone = await disabled(store)
+async def _list(parts: Assembly, sink: str | None, wanted: DeliveryFilter, mark: PageMark | None, limit: int) -> _Page:
+    async with parts.opened_store(read_only=True) as store:
+        off = await disabled(store)
         names = await _sinks(parts, store, sink)
-        for name in names:
-            described += await _described(store, await store.deliveries(name, states=states, limit=limit), gone)
-    return described, [gone[name] for name in names if name in gone]
+        page = _Page(await _count(store, names, wanted), [off[name] for name in names if name in off])
+        for name in sinks_from(names, mark):
+            after = mark.place if mark is not None and mark.sink == name else None
+            async for selected in select(store, name, wanted, after):
+                if len(page.rows) == limit:
+                    return page
+                page.rows.append(plain_delivery(selected, off))
+                page.following = str(PageMark(name, selected.delivery.place))
+        page.following = None
+    return page
 
 
-async def _described(store: Store, waiting: Sequence[Delivery], gone: Mapping[str, Disabled]) -> list[dict[str, Any]]:
-    entries = await store.entries([delivery.position for delivery in waiting]) if waiting else ()
-    described = []
-    for delivery, entry in zip(waiting, entries, strict=True):
-        line = None if entry is None else EventView.of(entry)
-        described.append({
-            "sink": delivery.sink,
-            "disabled": gone[delivery.sink].plain() if delivery.sink in gone else None,
-            "position": str(delivery.position),
-            "id": line and line.event.id,
-            "topic": line and line.event.topic,
-            "subject": line and line.subject,
-            "state": delivery.state,
-            "reason": delivery.reason or None,
-            "due": None if delivery.state == "dead" else _time(delivery.due),
-            "attempts": [_attempt(attempt) for attempt in delivery.attempts],
-        })  # fmt: skip
-    return described
-
-
-def _attempt(attempt: Attempt) -> dict[str, str]:
-    return {"at": _time(attempt.at), "kind": attempt.kind, "error": attempt.error}
-
-
-def _time(seconds: float) -> str:
-    return rfc3339(truncate_to_millis(datetime.fromtimestamp(seconds, UTC)))
-
-
-def _row(described: dict[str, Any], now: datetime) -> list[Any]:
-    state = f"dead: {described['reason']}" if described["state"] == "dead" else described["state"]
-    due = described["due"] and ago(datetime.fromisoformat(described["due"]), now)
-    if due and described["disabled"]:
-        due = "when enabled"
-    tries = described["attempts"]
-    return [
-        described["sink"], described["position"], described["topic"], described["subject"], state, len(tries), due,
-        tries[-1]["error"] if tries else None,
-    ]  # fmt: skip
+async def _count(store: Store, names: Sequence[str], wanted: DeliveryFilter) -> dict[str, int]:
+    """Return what waits and is dead in all, and how many of these match; by the books if the state alone is asked."""
+    books = [count for name in names for count in (await store.counts(name)).values()]
+    totals = {"waiting": sum(book.waiting for book in books), "dead": sum(book.dead for book in books)}
+    if not wanted.is_narrow:
+        return totals | {"matched": sum(totals[state] for state in wanted.states)}
+    return totals | {"matched": sum([1 for name in names async for _ in select(store, name, wanted)])}
 
 
 async def _position(store: Store, text: str) -> Position:
@@ -250,69 +291,78 @@ def _absent(event: str) -> str:
 
 
 async def _show(parts: Assembly, sink: str, event: str) -> tuple[dict[str, Any], JournalEntry | None, Disabled | None]:
-    async with parts.opened_store() as store:
+    async with parts.opened_store(read_only=True) as store:
         await _sinks(parts, store, sink)
         position = await _position(store, event)
         delivery = await store.delivery(sink, position)
         entry = (await store.entries([position]))[0]
-        gone = await disabled(store)
+        off = await disabled(store)
         if delivery is None:
             settled = await store.settled(sink, position)
             if not settled and entry is None:
                 raise click.ClickException(_absent(event))
             state = "delivered, or discarded" if settled else "never offered to this sink"
             delivery = Delivery(sink, position, due=0.0, state=state)
-        described = (await _described(store, [delivery], gone))[0]
+        described = plain_delivery(Selected(delivery, None if entry is None else EventView.of(entry)), off)
         if delivery.state not in ("waiting", "dead"):
             described["due"] = None
         described["event"] = entry and EventView.of(entry).body
-        return described, entry, gone.get(sink)
+        return described, entry, off.get(sink)
 
 
 async def _chosen(
-    parts: Assembly, store: Store, sink: str | None, events: tuple[str, ...], states: Collection[str]
-) -> tuple[dict[str, list[Position]], Exit]:
-    """Return what to work on, by sink; `FAILED` with it if an event that was named is no delivery."""
+    parts: Assembly, store: Store, sink: str | None, events: tuple[str, ...], wanted: DeliveryFilter
+) -> tuple[dict[str, list[Position]], list[str]]:
+    """Return what to work on, by sink, and what was named and is no delivery."""
     if events and sink is not None:
         await _sinks(parts, store, sink)
         named = [await _position(store, text) for text in events]
         present = [position for position in named if await store.delivery(sink, position) is not None]
-        for position in named:
-            if position not in present:
-                click.echo(f"bridge: {sink}: {position} neither waits nor is a dead letter", err=True)
-        return {sink: present}, Exit.DONE if present == named else Exit.FAILED
-    positions = {
-        name: [delivery.position for delivery in await store.deliveries(name, states=states, limit=_MAX_DELIVERIES)]
+        missing = [str(position) for position in named if position not in present]
+        for position in missing:
+            print_error(f"{sink}: {position} neither waits nor is a dead letter")
+        return {sink: present}, missing
+    return {
+        name: [selected.delivery.position async for selected in select(store, name, wanted)]
         for name in await _sinks(parts, store, sink)
-    }
-    return positions, Exit.DONE
+    }, []
 
 
-async def _redrive(parts: Assembly, sink: str | None, events: tuple[str, ...], states: Collection[str]) -> Exit:
+def _is_refused(chosen: Mapping[str, Sequence[Position]], question: str, *, ask: bool) -> bool:
+    """Ask whether that is meant, if there is anything to do."""
+    count = sum(map(len, chosen.values()))
+    return ask and count > 0 and not click.confirm(question.format(count), err=True)
+
+
+async def _redrive(
+    parts: Assembly, sink: str | None, events: tuple[str, ...], wanted: DeliveryFilter, *, ask: bool
+) -> _Done:
+    done = _Done("due again")
     async with parts.opened_store() as store:
-        chosen, code = await _chosen(parts, store, sink, events, states)
+        chosen, done.missing = await _chosen(parts, store, sink, events, wanted)
+        if _is_refused(chosen, "Make {} deliveries due now?", ask=ask):
+            done.refused = True
+            return done
         for name, positions in chosen.items():
             # Twice the time of a claim: the clocks of two machines differ.
             now, hold = parts.clock.epoch(), 2 * parts.config.claim
-            again = await store.redrive(name, positions, now, hold) if positions else 0
-            enabled = name in await disabled(store)
+            done.counts[name] = await store.redrive(name, positions, now, hold) if positions else 0
+            done.enabled += [name] if name in await disabled(store) else []
             # Deliveries first: a crash in between leaves a disabled sink, which the same command repairs.
             if name != RELAY_SINK:
                 await store.set_status(f"sink/{name}", {"disabled": ""})
-            click.echo(f"{name}: {again} due again{'; the sink is enabled again' if enabled else ''}")
-    return code
+    return done
 
 
 async def _discard(
-    parts: Assembly, sink: str | None, events: tuple[str, ...], states: Collection[str], *, ask: bool
-) -> Exit:
+    parts: Assembly, sink: str | None, events: tuple[str, ...], wanted: DeliveryFilter, *, ask: bool
+) -> _Done:
+    done = _Done("discarded")
     async with parts.opened_store() as store:
-        chosen, code = await _chosen(parts, store, sink, events, states)
-        count = sum(map(len, chosen.values()))
-        if ask and count and not click.confirm(f"Discard {count} deliveries without sending them?", err=True):
-            click.echo("nothing was discarded")
-            return Exit.FAILED
+        chosen, done.missing = await _chosen(parts, store, sink, events, wanted)
+        if _is_refused(chosen, "Discard {} deliveries without sending them?", ask=ask):
+            done.refused = True
+            return done
         for name, positions in chosen.items():
-            gone = await store.discard(name, positions) if positions else 0
-            click.echo(f"{name}: {gone} discarded")
-    return code
+            done.counts[name] = await store.discard(name, positions) if positions else 0
+    return done

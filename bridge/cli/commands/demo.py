@@ -1,4 +1,4 @@
-"""`bridge demo`: the main job with nothing to set up."""
+"""`bridgectl demo`: the main job with nothing to set up."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING
 
 import click
 
 from bridge.cli.commands.run import stop_on_signals
+from bridge.cli.support.names import complete_topics
 from bridge.cli.support.options import Command, Exit, FiniteFloat
-from bridge.cli.support.output import print_table
+from bridge.cli.support.output import Coloured, print_json_line, print_line, print_table, print_text
+from bridge.cli.support.program import in_typed_name
 from bridge.cli.support.running import run as run_to_end
 
 if TYPE_CHECKING:
@@ -24,6 +27,12 @@ if TYPE_CHECKING:
 
 _POLL = "1s"
 _BATCH_EVENTS = 256
+_WIDE_COLUMNS = 110
+_NEXT = """
+The same as a service, with a configuration of your own:
+  bridgectl simulate --seed 7 &
+  bridgectl init trial.yaml --provider simulated --no-check
+  bridgectl run -c trial.yaml"""
 _COLOURS = {
     "failed": "red", "rejected": "red", "not_sent": "red", "blacklisted": "magenta", "canceled": "magenta",
     "unknown": "yellow", "inconclusive": "yellow", "sent": "green", "delivered": "green", "completed": "green",
@@ -33,13 +42,13 @@ _COLOURS = {
 @click.command(
     cls=Command,
     examples="""
-    bridge demo                          simulated providers, events as they happen, until Ctrl-C
-    bridge demo --seconds 20             end by itself
-    bridge demo --json | jq .data        one CloudEvent a line
-    bridge demo 'voice.#' --seed 7       calls only; the same seed gives the same world
+    bridgectl demo                          simulated providers, events as they happen, until Ctrl-C
+    bridgectl demo --seconds 20             end by itself
+    bridgectl demo --json | jq .data        one CloudEvent a line
+    bridgectl demo 'voice.#' --seed 7       calls only; the same seed gives the same world
     """,
 )
-@click.argument("topics", nargs=-1, metavar="[TOPIC]...")
+@click.argument("topics", nargs=-1, metavar="[TOPIC]...", shell_complete=complete_topics)
 @click.option("--seconds", type=FiniteFloat(min=0, min_open=True), help="End after so long.")
 @click.option("--json", "as_json", is_flag=True, help="Print one CloudEvent a line.")
 @click.option("--seed", type=int, help="Which simulated world; by default another one each time.")
@@ -75,10 +84,10 @@ async def _demo(folder: Path, topics: list[str], seconds: float | None, seed: in
         service = Service(build(assembly), assembly.clock)
         if not as_json:
             origin = simulator.urls["govdelivery"]
-            click.echo(
-                f"Simulated providers at {origin}, asked every {_POLL}; embedded store and broker. Ctrl-C ends it.\n"
+            print_text(
+                f"Simulated providers at {origin}, asked every {_POLL}; embedded store and broker. Ctrl-C ends it.\n\n"
             )
-        # As `bridge tail` in another process would: the subscription stands before anything is published.
+        # As `bridgectl tail` in another process would: the subscription stands before anything is published.
         async with assembly.opened_broker() as broker, broker.tap(topics) as inbox:
             printing = asyncio.ensure_future(_print(inbox, counts, as_json=as_json))
             if seconds is not None:
@@ -107,7 +116,7 @@ def _assembly(folder: Path, urls: Mapping[str, str], settings: SimulatorSettings
     from bridge.simulator.config_snippet import configuration
 
     values = configuration(urls, settings, state=folder / "state", interval=_POLL)
-    # What `bridge tail` sees is printed here; a sink of its own would print everything twice.
+    # What `bridgectl tail` sees is printed here; a sink of its own would print everything twice.
     del values["sinks"]
     file = folder / "bridge.yaml"
     file.write_text(yaml.safe_dump(values), encoding="utf-8")
@@ -119,11 +128,16 @@ async def _print(inbox: Inbox, counts: Counter[str], *, as_json: bool) -> None:
         received = await inbox.get(_BATCH_EVENTS, 1.0)
         for message in received:
             counts[message.event.topic] += 1
-            click.echo(message.event.body.decode() if as_json else _line(message.event.body, message.event.topic))
+            if as_json:
+                print_json_line(message.event.body)
+            else:
+                for pieces in _lines(message.event.body, message.event.topic):
+                    print_line(*pieces)
         await inbox.ack(received)
 
 
-def _line(body: bytes, topic: str) -> str:
+def _lines(body: bytes, topic: str) -> list[tuple[str | Coloured, ...]]:
+    """Return the line of an event; on a narrow terminal, the resource has a line of its own."""
     from datetime import datetime
 
     from pydantic_core import from_json
@@ -141,11 +155,17 @@ def _line(body: bytes, topic: str) -> str:
         last4(data["phone"]) if data.get("phone") else "",
         data.get("error") or data.get("reason") or "",
     ]
-    colour = _COLOURS.get(data["status"])
-    return f"{at}  {click.style(f'{topic:<42}', fg=colour)} {event['subject']:<44} {'  '.join(filter(None, parts))}"
+    outcome = "  ".join(filter(None, parts))
+    if get_terminal_size((_WIDE_COLUMNS, 1)).columns < _WIDE_COLUMNS:
+        return [
+            (f"{at}  ", Coloured(topic, _COLOURS.get(data["status"])), f"  {outcome}"),
+            (f"{'':10}{event['subject']}",),
+        ]
+    coloured = Coloured(f"{topic:<42}", _COLOURS.get(data["status"]))
+    return [(f"{at}  ", coloured, f" {event['subject']:<44} {outcome}")]
 
 
 def _sum_up(counts: Counter[str]) -> None:
-    click.echo(f"\n{counts.total()} events:")
+    print_text(f"\n{counts.total()} events:")
     print_table(["topic", "events"], [[topic, count] for topic, count in sorted(counts.items())])
-    click.echo("\nNext: bridge config new > bridge.yaml   bridge check -c bridge.yaml   bridge run -c bridge.yaml")
+    print_text(in_typed_name(_NEXT))

@@ -1,4 +1,4 @@
-"""`bridge diff-tape`: which events two configurations, or two versions, make differently of recorded answers."""
+"""`bridgectl diff-tape`: which events two configurations, or two versions, make differently of recorded answers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import click
 
 from bridge.cli.commands.replay_tape import print_progress
 from bridge.cli.support.options import Command, Exit
+from bridge.cli.support.output import print_json_line, print_line
 from bridge.cli.support.running import logs_to_stderr, run
 from bridge.domain.event_view import EventView
 
@@ -25,9 +26,9 @@ _SIGNS = {"first": "-", "second": "+", "both": "~"}
     "diff-tape",
     cls=Command,
     examples="""
-    bridge diff-tape tape -c bridge.yaml -c changed.yaml            what a change of the configuration changes
-    bridge replay-tape tape -c bridge.yaml --json > before.jsonl    with the version in use, then with the new one:
-    bridge diff-tape tape -c bridge.yaml --against before.jsonl     what the new version changes
+    bridgectl diff-tape tape -c bridge.yaml -c changed.yaml            what a change of the configuration changes
+    bridgectl replay-tape tape -c bridge.yaml --json > before.jsonl    with the version in use, then with the new one:
+    bridgectl diff-tape tape -c bridge.yaml --against before.jsonl     what the new version changes
     """,
 )
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), metavar="DIR")
@@ -44,8 +45,8 @@ def diff_tape(folder: Path, config_files: tuple[Path, ...], against: Path | None
     """Play a tape twice, and print the events that differ: `-` only the first has, `+` only the second, `~` both.
 
     Events are compared by id and by all that they say, apart from when they were recorded. Nothing is asked, published
-    or sent; see `bridge replay-tape`. Exits with 1 if anything differs, or if requests were made that the tape does not
-    have.
+    or sent; see `bridgectl replay-tape`. Exits with 1 if anything differs, or if requests were made that the tape does
+    not have.
     """
     from bridge.recording import Replay, offline
 
@@ -56,7 +57,7 @@ def diff_tape(folder: Path, config_files: tuple[Path, ...], against: Path | None
     result = run(_print(replays, against, as_json=as_json))
     for replay, file in zip(replays, config_files, strict=True):
         print_progress(replay.summary, str(file))
-    click.echo(f"{result} events differ" if result else "no event differs", err=True)
+    print_line(f"{result} events differ" if result else "no event differs", err=True)
     return Exit.FAILED if result or any(replay.summary.missing for replay in replays) else Exit.DONE
 
 
@@ -67,7 +68,11 @@ async def _print(replays: list[Replay], against: Path | None, *, as_json: bool) 
     differences = 0
     async for difference in compare(*sides):
         differences += 1
-        click.echo(json.dumps(difference.plain(), ensure_ascii=False) if as_json else readable(difference))
+        if as_json:
+            print_json_line(difference.plain())
+        else:
+            for line in readable(difference):
+                print_line(line)
     return differences
 
 
@@ -84,13 +89,13 @@ async def _written(path: Path) -> AsyncIterator[dict[str, Any]]:
                 _ = event["id"], event["data"], event["type"]
             except (ValueError, KeyError, TypeError):
                 raise click.ClickException(
-                    f"{path}:{number}: not an event; `bridge replay-tape --json` prints such lines"
+                    f"{path}:{number}: not an event; `bridgectl replay-tape --json` prints such lines"
                 ) from None
             yield event
 
 
-def readable(difference: EventDifference) -> str:
-    """Return a difference for a person: which side, the event as `bridge tail` prints it, and what changes in it."""
+def readable(difference: EventDifference) -> list[str]:
+    """Return the lines of a difference: which side, the event as `bridgectl tail` prints it, and what changes in it."""
     from bridge.cli.commands import tail
     from bridge.domain.event import Position, WireEvent
 
@@ -99,8 +104,7 @@ def readable(difference: EventDifference) -> str:
     topic = event["type"].removeprefix("bridge.") + (f".{detail}" if detail else "")
     wire = WireEvent(event["id"], topic, 0, json.dumps(event).encode())
     lines = [f"{_SIGNS[difference.side]} {tail.readable(EventView(Position('-', 0), wire))}"]
-    lines += [f"    {name}: {_shown(change)} -> {_shown(other)}" for name, change, other in difference.changes]
-    return "\n".join(lines)
+    return lines + [f"    {name}: {_shown(change)} -> {_shown(other)}" for name, change, other in difference.changes]
 
 
 def _shown(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""`bridge events`: the catalogue, and the JSON Schemas of the data."""
+"""`bridgectl events`: the catalogue, and the JSON Schemas of the data."""
 
 from __future__ import annotations
 
@@ -6,37 +6,52 @@ from pathlib import Path
 from typing import Any
 
 import click
+import yaml
 
-from bridge.cli.support.options import Group, json_option, optional_config_option
-from bridge.cli.support.output import print_json, print_table
+from bridge.cli.support.asyncapi import Published
+from bridge.cli.support.asyncapi import asyncapi as asyncapi_document
+from bridge.cli.support.known_topics import installed_events, source_events
+from bridge.cli.support.names import complete_events
+from bridge.cli.support.notes import print_note
+from bridge.cli.support.options import Group, json_option
+from bridge.cli.support.output import print_json, print_table, print_text
 from bridge.cli.support.schemas import event_schema, event_topics
+from bridge.cli.support.suggestions import no_such
 from bridge.config import registry
 from bridge.config.loading import load
+from bridge.config.model import Config
+from bridge.config.types import EMBEDDED
 from bridge.domain.catalogue import INTERNAL_EVENTS
-from bridge.domain.errors import ConfigError
 from bridge.domain.event import Event
 
 
 @click.group(
     cls=Group,
     examples="""
-    bridge events list                       every event: class, topic, provider, meaning
-    bridge events schema RecipientFailed     the JSON Schema of its data
+    bridgectl events list                       every event: class, topic, provider, meaning
+    bridgectl events schema RecipientFailed     the JSON Schema of its data
+    bridgectl events asyncapi --yaml            all of it as one AsyncAPI document
     """,
 )
 def events() -> None:
     """List the events, and print the JSON Schemas of their data."""
 
 
+_with_definitions = click.option(
+    "-c", "--config", "config_file", type=click.Path(path_type=Path), metavar="FILE",
+    help="Also the events of the definitions that this configuration uses.",
+)  # fmt: skip
+
+
 @events.command(
     name="list",
     examples="""
-    bridge events list
-    bridge events list -c bridge.yaml        with those of the definitions that the file uses
-    bridge events list --json | jq -r '.[].topics[]'
+    bridgectl events list
+    bridgectl events list -c bridge.yaml        with those of the definitions that the file uses
+    bridgectl events list --json | jq -r '.[].topics[]'
     """,
 )
-@optional_config_option
+@_with_definitions
 @json_option
 def list_(config_file: Path | None, *, as_json: bool) -> None:
     """List every event: class, topic, provider, meaning; with those that installed sources bring along."""
@@ -45,18 +60,18 @@ def list_(config_file: Path | None, *, as_json: bool) -> None:
         print_json([_plain(cls) for cls in classes])
     else:
         rows = [(cls.__name__, _topic(cls), cls.provider or "any", _meaning(cls)) for cls in classes]
-        print_table(["class", "topic", "provider", "meaning"], rows)
+        print_table(["class", "topic", "provider", "meaning"], rows, give_way=("provider",), prose="meaning")
 
 
 @events.command(
     examples="""
-    bridge events schema RecipientFailed     by class
-    bridge events schema recipient-failed    by the name in `dataschema`
-    bridge events schema all                 an object with all of them
+    bridgectl events schema RecipientFailed     by class
+    bridgectl events schema recipient-failed    by the name in `dataschema`
+    bridgectl events schema all                 an object with all of them
     """
 )
-@optional_config_option
-@click.argument("name", default="all")
+@_with_definitions
+@click.argument("name", default="all", shell_complete=complete_events)
 def schema(config_file: Path | None, name: str) -> None:
     """Print the JSON Schema of an event's data; `$id` is what its `dataschema` says."""
     classes = catalogue(config_file)
@@ -65,8 +80,51 @@ def schema(config_file: Path | None, name: str) -> None:
         return
     known = {key: cls for cls in classes for key in (cls.__name__, cls.schema_name())}
     if name not in known:
-        raise click.UsageError(f"there is no event {name!r}; `bridge events list` names them all")
+        raise no_such("event", name, known, "in the catalogue")
     print_json(event_schema(known[name]))
+
+
+@events.command(
+    examples="""
+    bridgectl events asyncapi                          the whole catalogue
+    bridgectl events asyncapi -c bridge.yaml --yaml    what this configuration can publish
+    """
+)
+@click.option(
+    "-c", "--config", "config_file", type=click.Path(path_type=Path), metavar="FILE",
+    help="Only what this configuration can publish.",
+)  # fmt: skip
+@click.option("--yaml", "as_yaml", is_flag=True, help="Print YAML instead of JSON.")
+def asyncapi(*, config_file: Path | None, as_yaml: bool) -> None:
+    """Print an AsyncAPI 3 document: a channel for each topic, messages, bindings, and the whole envelope.
+
+    Without a configuration, it has every event of the bridge and of the installed sources.
+    """
+    document = _whole_catalogue() if config_file is None else _configured(load(config_file))
+    if as_yaml:
+        print_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120))
+    else:
+        print_json(document)
+
+
+def _whole_catalogue() -> dict[str, Any]:
+    exchange = Config.model_fields["exchange"].get_default()
+    return asyncapi_document([Published(cls, cls.channels) for cls in catalogue()], exchange=exchange)
+
+
+def _configured(config: Config) -> dict[str, Any]:
+    """Return the document of what the sources of a configuration can publish, and of the bridge's own events."""
+    channels: dict[type[Event], dict[str, None]] = {cls: dict.fromkeys(cls.channels) for cls in INTERNAL_EVENTS}
+    for settings in config.sources.values():
+        plugin = registry.load_source(settings.type)
+        for cls in source_events(settings):
+            own = cls.channels if plugin.channels is None else plugin.channels(settings)
+            wanted = [channel for channel in cls.channels if channel in own]
+            if wanted:
+                channels.setdefault(cls, {}).update(dict.fromkeys(wanted))
+    published = [Published(cls, tuple(names)) for cls, names in channels.items()]
+    broker = "" if config.broker_url == EMBEDDED else config.broker_url
+    return asyncapi_document(published, exchange=config.exchange, broker=broker)
 
 
 def catalogue(config_file: Path | None = None) -> list[type[Event]]:
@@ -74,16 +132,11 @@ def catalogue(config_file: Path | None = None) -> list[type[Event]]:
 
     With a configuration, those of its definitions are among them; raises `ConfigError`.
     """
-    classes: dict[type[Event], None] = {}
-    for name in registry.installed("source"):
-        try:
-            classes |= dict.fromkeys(registry.load_source(name).events)
-        except ConfigError as error:
-            click.echo(f"left out: {error}", err=True)
-    if config_file is not None:
-        for source in load(config_file).sources.values():
-            classes |= dict.fromkeys(type(source).own_events)
-    return list(classes | dict.fromkeys(INTERNAL_EVENTS))
+    config = None if config_file is None else load(config_file, with_secrets=False)
+    classes, left_out = installed_events(config)
+    for reason in left_out:
+        print_note(f"left out: {reason}")
+    return classes
 
 
 def _plain(event: type[Event]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`bridge providers`: the definitions of providers, and what helps to write one."""
+"""`bridgectl providers`: the definitions of providers, and what helps to write one."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from typing import Any
 
 import click
 
+from bridge.cli.support.names import complete_sources
+from bridge.cli.support.notes import print_error, print_note
 from bridge.cli.support.options import Exit, Group, config_option, json_option
-from bridge.cli.support.output import print_json, print_table
+from bridge.cli.support.output import print_json, print_line, print_table, print_text
+from bridge.cli.support.suggestions import no_such
 from bridge.domain.errors import ConfigError
 from bridge.providers import loading
 from bridge.providers.events import event_classes, lifecycle
@@ -18,11 +21,11 @@ from bridge.providers.models import Definition
 @click.group(
     cls=Group,
     examples="""
-    bridge providers list                          the definitions that are installed
-    bridge providers show twilio-messages          its settings, statuses and events
-    bridge providers new answer.json > mine.yaml   begin one from an answer of the provider
-    bridge providers check mine.yaml               check it, and run its samples
-    bridge providers try texts -c bridge.yaml      ask the provider once, and store nothing
+    bridgectl providers list                          the definitions that are installed
+    bridgectl providers show twilio-messages          its settings, statuses and events
+    bridgectl providers new answer.json > mine.yaml   begin one from an answer of the provider
+    bridgectl providers check mine.yaml               check it, and run its samples
+    bridgectl providers try texts -c bridge.yaml      ask the provider once, and store nothing
     """,
 )
 def providers() -> None:
@@ -32,8 +35,8 @@ def providers() -> None:
 @providers.command(
     name="list",
     examples="""
-    bridge providers list
-    bridge providers list --json | jq -r '.[].name'
+    bridgectl providers list
+    bridgectl providers list --json | jq -r '.[].name'
     """,
 )
 @json_option
@@ -44,7 +47,7 @@ def list_(*, as_json: bool) -> Exit:
         try:
             definition = read(name)
         except ConfigError as error:
-            click.echo(f"left out: {error}", err=True)
+            print_note(f"left out: {error}")
             continue
         rows.append((name, definition.title, shapes(definition), distribution))
     if as_json:
@@ -70,8 +73,8 @@ def read(provider: str) -> Definition:
 
 @providers.command(
     examples="""
-    bridge providers show twilio-messages
-    bridge providers show ./mine.yaml --json
+    bridgectl providers show twilio-messages
+    bridgectl providers show ./mine.yaml --json
     """
 )
 @click.argument("provider")
@@ -82,12 +85,13 @@ def show(provider: str, *, as_json: bool) -> Exit:
     if as_json:
         print_json(_plain(definition))
         return Exit.DONE
-    click.echo(f"{definition.title}; polled by {shapes(definition)}\n")
+    print_line(f"{definition.title}; polled by {shapes(definition)}")
+    print_line("")
     print_table(["setting", "type", "default", "meaning"], [
         (name, spec.type, "required" if spec.default is None else spec.default, spec.about)
         for name, spec in definition.settings.items()
     ])  # fmt: skip
-    click.echo("")
+    print_line("")
     table = lifecycle(definition)
     print_table(["status", "event", "topic", "then", "final"], [
         (word, cls.__name__, f"{cls.channels[0]}.{cls.entity}.{word}", ", ".join(table.follows.get(word, ())),
@@ -95,7 +99,8 @@ def show(provider: str, *, as_json: bool) -> Exit:
         for word, cls in event_classes(definition).items()
     ])  # fmt: skip
     for heading, lines in (("unsure:", definition.unsure), ("from:", definition.docs)):
-        click.echo("\n".join(["", heading, *(f"  {line}" for line in lines)]) if lines else "")
+        if lines:
+            print_text("\n".join(["", heading, *(f"  {line}" for line in lines)]))
     return Exit.DONE
 
 
@@ -119,8 +124,8 @@ def _plain(definition: Definition) -> dict[str, Any]:
 
 @providers.command(
     examples="""
-    bridge providers check ./mine.yaml
-    bridge providers check ./mine.yaml --against ./mine-of-last-year.yaml
+    bridgectl providers check ./mine.yaml
+    bridgectl providers check ./mine.yaml --against ./mine-of-last-year.yaml
     """
 )
 @click.argument("provider")
@@ -139,18 +144,18 @@ def check(provider: str, against: str | None) -> Exit:
     if against is not None:
         failures += breaking(read(against), definition)
     for line in failures:
-        click.echo(f"{provider}: {line}", err=True)
+        print_error(f"{provider}: {line}")
     if failures:
         return Exit.FAILED
     events = len(event_classes(definition))
-    click.echo(f"{provider}: ok: {events} events, {len(definition.samples)} samples as expected")
+    print_line(f"{provider}: ok: {events} events, {len(definition.samples)} samples as expected")
     return Exit.DONE
 
 
 @providers.command(
     examples="""
-    bridge providers new answer.json > mine.yaml
-    bridge providers new answer.json --path /v1/messages --channel sms --provider acme > mine.yaml
+    bridgectl providers new answer.json > mine.yaml
+    bridgectl providers new answer.json --path /v1/messages --channel sms --provider acme > mine.yaml
     """
 )
 @click.argument("answer", type=click.Path(path_type=Path, dir_okay=False))
@@ -173,19 +178,19 @@ def new(answer: Path, path: str, name: str, channel: str) -> Exit:
         text = draft(body, path=path, provider=name, channel=channel)
     except ValueError as error:
         raise click.UsageError(f"{answer}: {error}") from None
-    click.echo(text, nl=False)
+    print_text(text)
     return Exit.DONE
 
 
 @providers.command(
     name="try",
     examples="""
-    bridge providers try texts -c bridge.yaml
-    bridge providers try texts -c bridge.yaml --json | jq -r .topic
+    bridgectl providers try texts -c bridge.yaml
+    bridgectl providers try texts -c bridge.yaml --json | jq -r .topic
     """,
 )
 @config_option
-@click.argument("source")
+@click.argument("source", shell_complete=complete_sources)
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(min=1), help="How many items are shown.")
 @json_option
 def try_(config_file: Path, source: str, limit: int, *, as_json: bool) -> Exit:
@@ -195,12 +200,12 @@ def try_(config_file: Path, source: str, limit: int, *, as_json: bool) -> Exit:
 
     parts = load_assembly(config_file)
     if source not in parts.config.sources:
-        raise click.UsageError(f"there is no source {source!r}; the file has {', '.join(parts.config.sources)}")
+        raise no_such("source", source, parts.config.sources)
     seen, problems = run(first_events(parts.source(source), limit))
     if as_json:
         print_json(seen)
     else:
         print_table(["topic", "subject", "time"], [(event["topic"], event["subject"], event["time"]) for event in seen])
     for problem in problems:
-        click.echo(f"{source}: {problem}", err=True)
+        print_error(f"{source}: {problem}")
     return Exit.FAILED if problems else Exit.DONE

@@ -1,4 +1,4 @@
-"""`bridge reconcile`: a provider's own account against what the bridge knows, published and delivered."""
+"""`bridgectl reconcile`: a provider's own account against what the bridge knows, published and delivered."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from typing import Any
 
 import click
 
+from bridge.cli.support.names import complete_sources
 from bridge.cli.support.options import Command, Exit, config_option, json_option
-from bridge.cli.support.output import print_json, print_table
+from bridge.cli.support.output import Coloured, print_json, print_line, print_progress_line, print_table
 from bridge.cli.support.provider_access import is_polled, quota_limited_source
 from bridge.cli.support.running import load_assembly, run
+from bridge.cli.support.suggestions import no_such
 from bridge.delivery.masking import last4
 from bridge.domain.settings import parse_duration
 from bridge.domain.times import rfc3339, truncate_to_millis
@@ -41,19 +43,20 @@ _SAID = {
 
 @click.command(
     cls=Command,
+    former={"--patience": "--wait"},
     examples="""
-    bridge reconcile city-voice -c bridge.yaml
-    bridge reconcile city-voice --resource /messages/voice/10507 -c bridge.yaml
-    bridge reconcile drops -c bridge.yaml --json | jq -r '.differences[].resource'
+    bridgectl reconcile city-voice -c bridge.yaml
+    bridgectl reconcile city-voice --resource /messages/voice/10507 -c bridge.yaml
+    bridgectl reconcile drops -c bridge.yaml --json | jq -r '.differences[].resource'
     """,
 )
-@click.argument("source")
+@click.argument("source", shell_complete=complete_sources)
 @config_option
 @click.option("--resource", help="Compare this message or recipient only: its path, or its id if that is clear.")
 @click.option("--deep", is_flag=True, help="Read every resource, also where the counts agree or there are none.")
 @click.option("--all", "everything", is_flag=True, help="Take in messages that are followed no longer.")
 @click.option(
-    "--patience",
+    "--wait",
     "max_wait",
     metavar="DURATION",
     help="How long what is under way may take to arrive; by default two polls while a service runs, else nothing.",
@@ -84,8 +87,7 @@ def reconcile(
     """  # noqa: D205, D301 - click wraps the paragraphs, and its mark for lines to be kept is the control character
     parts = load_assembly(config_file)
     if source not in parts.config.sources:
-        known = ", ".join(parts.config.sources)
-        raise click.UsageError(f"there is no source {source!r} in the configuration; there is {known}")
+        raise no_such("source", source, parts.config.sources)
     waits = None if max_wait is None else _duration(max_wait)
     report = run(_reconcile(parts, source, resource, waits, deep=deep, everything=everything))
     if as_json:
@@ -99,7 +101,7 @@ def _duration(text: str) -> float:
     try:
         return parse_duration(text)
     except ValueError as error:
-        raise click.UsageError(f"--patience: {error}") from None
+        raise click.UsageError(f"--wait: {error}") from None
 
 
 async def _reconcile(
@@ -137,7 +139,7 @@ def _reporter() -> Callable[[str], None]:
     """Return what says on a terminal which group is being read; elsewhere nothing is said."""
     if not sys.stderr.isatty():
         return lambda _: None
-    return lambda group: click.echo(f"\r\x1b[K{mask_path(group)} …\r", err=True, nl=False)
+    return lambda group: print_progress_line(f"{mask_path(group)} …")
 
 
 _PERSONAL = re.compile(r"(?<=/)(?:[^/]*(?:@|%40)[^/]*|(?:\+|%2B)[^/]*|(?<=/messages/)\d{7,})(?=/|$)")
@@ -230,23 +232,28 @@ def _print(report: Report) -> None:
             ]
             for difference in report.differences[:_MAX_ROWS]
         ]
-        click.echo()
-        print_table(["resource", "provider", "ledger", "last event", "sink", "what"], rows)
+        print_line()
+        print_table(
+            ["resource", "provider", "ledger", "last event", "sink", "what"],
+            rows,
+            give_way=("last event", "sink"),
+            prose="what",
+        )
         if len(report.differences) > _MAX_ROWS:
-            click.echo(f"… and {len(report.differences) - _MAX_ROWS:,} more; --json names them all")
+            print_line(f"… and {len(report.differences) - _MAX_ROWS:,} more; --json names them all")
     if report.sinks:
-        click.echo()
+        print_line()
         _print_sinks(report)
-    click.echo()
+    print_line()
     for line in report.contradictions:
-        click.echo(f"the provider contradicts itself: {line}")
+        print_line(f"the provider contradicts itself: {line}")
     for statistic in report.statistics:
-        click.echo(_statistics_line(statistic))
+        print_line(_statistics_line(statistic))
     for line in report.remarks:
-        click.echo(f"not compared: {line}")
+        print_line(f"not compared: {line}")
     for group, reason in report.failures.items():
-        click.echo(f"failed: {mask_path(group)}: {reason}")
-    click.echo(_verdict(report))
+        print_line(f"failed: {mask_path(group)}: {reason}")
+    print_line(Coloured(_verdict(report), "green" if report.balanced else "red"))
 
 
 def _statistics_line(statistics: Statistics) -> str:
@@ -255,7 +262,7 @@ def _statistics_line(statistics: Statistics) -> str:
     return (
         text
         if statistics.total == statistics.known
-        else f"{text}; is there one that no list shows? `bridge watch` takes it in"
+        else f"{text}; is there one that no list shows? `bridgectl watch` takes it in"
     )
 
 
@@ -284,7 +291,7 @@ def _rows(label: str, provider: Any, ledger: Any, events: Any) -> list[list[Any]
 
 def _print_sinks(report: Report) -> None:
     journal = report.journal
-    click.echo(f"{journal.events:,} events made, {journal.events - journal.backlog:,} confirmed by the broker")
+    print_line(f"{journal.events:,} events made, {journal.events - journal.backlog:,} confirmed by the broker")
     rows = [
         [name, book.counts.delivered, book.counts.waiting, book.counts.dead, book.counts.discarded, book.unaccounted]
         for name, book in report.sinks.items()

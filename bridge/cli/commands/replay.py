@@ -1,4 +1,4 @@
-"""`bridge replay`: journalled events to one sink again."""
+"""`bridgectl replay`: journalled events to one sink again."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from pathlib import Path
 import click
 
 from bridge.cli.support.journal import event_views
+from bridge.cli.support.names import complete_sinks, complete_topics
 from bridge.cli.support.options import MOMENT, Command, Exit, config_option, json_option
-from bridge.cli.support.output import print_json
+from bridge.cli.support.output import print_json, print_line
 from bridge.cli.support.running import load_assembly, run
+from bridge.cli.support.suggestions import no_such
 from bridge.domain import topics as patterns
 from bridge.domain.times import rfc3339
 from bridge.protocols.deliveries import NewDelivery
@@ -23,16 +25,18 @@ _BATCH_DELIVERIES = 1000
 @click.command(
     cls=Command,
     examples="""
-    bridge replay crm --since 2h -c bridge.yaml
-    bridge replay crm --since 2026-03-15T21:00:00Z --until 2026-03-15T22:00:00Z -c bridge.yaml
-    bridge replay crm --since 24h --topic '*.recipient.failed.#' -c bridge.yaml
+    bridgectl replay crm --since 2h -c bridge.yaml
+    bridgectl replay crm --since 2026-03-15T21:00:00Z --until 2026-03-15T22:00:00Z -c bridge.yaml
+    bridgectl replay crm --since 24h --topic '*.recipient.failed.#' -c bridge.yaml
     """,
 )
-@click.argument("sink")
+@click.argument("sink", shell_complete=complete_sinks)
 @config_option
 @click.option("--since", type=MOMENT, required=True, help="Recorded at this time or later: RFC 3339, or such as 2h.")
 @click.option("--until", type=MOMENT, help="Recorded before this time.")
-@click.option("--topic", "topics", multiple=True, help="Only such events; may be repeated.")
+@click.option(
+    "--topic", "topics", multiple=True, shell_complete=complete_topics, help="Only such events; may be repeated."
+)
 @json_option
 def replay(
     sink: str, config_file: Path, since: datetime, until: datetime | None, topics: tuple[str, ...], *, as_json: bool
@@ -40,12 +44,11 @@ def replay(
     """Send journalled events to one sink again, those that its own topics select.
 
     They get the ids that they had. Events that still wait for this sink, and its dead letters, are left alone: those
-    are for `bridge deliveries redrive`. The running service sends what this command puts among the deliveries.
+    are for `bridgectl deliveries redrive`. The running service sends what this command puts among the deliveries.
     """
-    parts = load_assembly(config_file)
+    parts = load_assembly(config_file, with_secrets=False)
     if sink not in parts.config.sinks:
-        known = ", ".join(parts.config.sinks) or "none"
-        raise click.UsageError(f"there is no sink {sink!r} in the configuration; there is {known}")
+        raise no_such("sink", sink, parts.config.sinks)
     for topic in topics:
         try:
             patterns.check(topic)
@@ -58,7 +61,7 @@ def replay(
         print_json({"sink": sink, "selected": selected, "replayed": again})
     else:
         rest = f"; {selected - again} still wait or are dead letters, and were left alone" if again < selected else ""
-        click.echo(f"{sink}: {again} of {selected} events are due again{rest}")
+        print_line(f"{sink}: {again} of {selected} events are due again{rest}")
     return Exit.DONE
 
 

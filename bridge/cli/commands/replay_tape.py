@@ -1,4 +1,4 @@
-"""`bridge replay-tape`: what a configuration makes of recorded answers, offline."""
+"""`bridgectl replay-tape`: what a configuration makes of recorded answers, offline."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bridge.cli.support.options import Command, Exit, config_option
+from bridge.cli.support.output import print_json_line, print_line
 from bridge.cli.support.running import logs_to_stderr, run
 
 if TYPE_CHECKING:
@@ -20,16 +21,16 @@ _MAX_ROWS = 20
     "replay-tape",
     cls=Command,
     examples="""
-    bridge run -c bridge.yaml --record tape                              record
-    bridge replay-tape tape -c bridge.yaml                               the same events, offline
-    bridge replay-tape tape -c bridge.yaml --json > events.jsonl         for another version's diff-tape --against
+    bridgectl run -c bridge.yaml --record tape                              record
+    bridgectl replay-tape tape -c bridge.yaml                               the same events, offline
+    bridgectl replay-tape tape -c bridge.yaml --json > events.jsonl         for another version's diff-tape --against
     """,
 )
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), metavar="DIR")
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="Print one CloudEvent a line.")
 def replay_tape(folder: Path, config_file: Path, *, as_json: bool) -> Exit:
-    """Play a tape of `bridge run --record` to a configuration's sources, and print the events that they make.
+    """Play a tape of `bridgectl run --record` to a configuration's sources, and print the events that they make.
 
     Nothing is asked, published or sent, and no store or broker is needed: the answers and the time come from the tape,
     and what is remembered is thrown away at the end. Variables that only hold secrets need not be set. Phones, keys and
@@ -52,7 +53,10 @@ async def _print(replay: Replay, *, as_json: bool) -> None:
     from bridge.domain.event_view import EventView
 
     async for entry in replay.events():
-        click.echo(entry.event.body.decode() if as_json else readable(EventView.of(entry)))
+        if as_json:
+            print_json_line(entry.event.body)
+        else:
+            print_line(readable(EventView.of(entry)))
 
 
 def print_progress(summary: Summary, name: str = "") -> None:
@@ -60,16 +64,16 @@ def print_progress(summary: Summary, name: str = "") -> None:
     of = f"{name}: " if name else ""
     _list([f"{of}{reason}" for reason in summary.failures])
     for reason in summary.passed_over:
-        click.echo(f"{of}{reason}: passed over", err=True)
+        print_line(f"{of}{reason}: passed over", err=True)
     if summary.missing:
-        click.echo(f"{of}{summary.missing.total()} requests were made that the tape does not have:", err=True)
+        print_line(f"{of}{summary.missing.total()} requests were made that the tape does not have:", err=True)
         _list([f"  {request}  ({times} times)" for request, times in sorted(summary.missing.items())])
     unasked = f", {summary.unasked} answers that nobody asked for" if summary.unasked else ""
-    click.echo(f"{of}{summary.polls} polls, {summary.events} events{unasked}", err=True)
+    print_line(f"{of}{summary.polls} polls, {summary.events} events{unasked}", err=True)
 
 
 def _list(lines: list[str]) -> None:
     for line in lines[:_MAX_ROWS]:
-        click.echo(line, err=True)
+        print_line(line, err=True)
     if len(lines) > _MAX_ROWS:
-        click.echo(f"  and {len(lines) - _MAX_ROWS} more", err=True)
+        print_line(f"  and {len(lines) - _MAX_ROWS} more", err=True)

@@ -1,8 +1,7 @@
-"""`bridge run`: the long-lived service, or one round of it."""
+"""`bridgectl run`: the long-lived service, or one round of it."""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from bridge.cli.support.options import Command, Exit, config_option, json_option
-from bridge.cli.support.output import print_table
+from bridge.cli.support.options import Command, Exit, SuggestingChoice, config_option, json_option
+from bridge.cli.support.output import print_json, print_table
 from bridge.cli.support.running import run as run_to_end
 
 if TYPE_CHECKING:
@@ -39,11 +38,11 @@ def _size(context: click.Context, parameter: click.Parameter, value: str) -> int
 @click.command(
     cls=Command,
     examples="""
-    bridge run -c bridge.yaml                      poll, relay and deliver until SIGTERM or Ctrl-C
-    bridge run -c bridge.yaml --once               one round of everything, then exit
-    bridge run -c bridge.yaml --role poll          only ask the providers; others relay and deliver
-    bridge run -c bridge.yaml --role relay --role sink
-    bridge run -c bridge.yaml --record tape        keep what the providers answer, for replay-tape and diff-tape
+    bridgectl run -c bridge.yaml                      poll, relay and deliver until SIGTERM or Ctrl-C
+    bridgectl run -c bridge.yaml --once               one round of everything, then exit
+    bridgectl run -c bridge.yaml --role poll          only ask the providers; others relay and deliver
+    bridgectl run -c bridge.yaml --role relay --role sink
+    bridgectl run -c bridge.yaml --record tape        keep what the providers answer, for replay-tape and diff-tape
     """,
 )
 @config_option
@@ -52,7 +51,7 @@ def _size(context: click.Context, parameter: click.Parameter, value: str) -> int
     "--role",
     "roles",
     multiple=True,
-    type=click.Choice(["poll", "relay", "sink"]),
+    type=SuggestingChoice(["poll", "relay", "sink"]),
     help="Do only this part of the work; repeatable. By default all of it.",
 )
 @click.option(
@@ -95,8 +94,8 @@ def run(
     130; what is in flight is finished or released.
 
     With --record, the answers from which the events are made are kept as well: ids, statuses, counts and times as they
-    are; of phones, keys, names and texts, stand-ins that nobody can trace back; of tokens nothing. `bridge replay-tape`
-    and `bridge diff-tape` play them again.
+    are; of phones, keys, names and texts, stand-ins that nobody can trace back; of tokens nothing. The commands
+    `replay-tape` and `diff-tape` play them again.
     """
     from bridge.config import registry
     from bridge.config.loading import load
@@ -190,19 +189,20 @@ def _log_signal(number: int) -> None:
 
 def _show(report: OnceReport, *, as_json: bool, to: TextIO) -> None:
     if as_json:
-        click.echo(json.dumps(_plain(report), ensure_ascii=False, indent=2), file=to)
+        print_json(_plain(report), to=to)
         return
     rows: list[list[Any]] = [
         ["source", name, f"{result.observed} looked at, {result.events} events", "; ".join(result.problems[:1])]
         for name, result in sorted(report.polls.items())
     ]
     rows += [["source", name, "failed", reason] for name, reason in sorted(report.failures.items())]
+    rows += [["source", name, "not polled", reason] for name, reason in sorted(report.paused.items())]
     rows.append(["relay", "", f"{report.published} published, {report.unroutable} that no queue wanted", ""])
     rows += [
         ["sink", name, f"{counts['taken']} delivered, {counts['waiting']} waiting, {counts['dead']} dead", ""]
         for name, counts in sorted(report.deliveries.items())
     ]
-    print_table(["part", "name", "outcome", "problem"], rows, to=to)
+    print_table(["part", "name", "outcome", "problem"], rows, to=to, prose="problem")
 
 
 def _plain(report: OnceReport) -> dict[str, Any]:
@@ -212,6 +212,7 @@ def _plain(report: OnceReport) -> dict[str, Any]:
             for name, result in sorted(report.polls.items())
         },
         "failures": report.failures,
+        "paused": report.paused,
         "published": report.published,
         "unroutable": report.unroutable,
         "sinks": report.deliveries,

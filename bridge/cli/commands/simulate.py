@@ -1,4 +1,4 @@
-"""`bridge simulate`: the three providers on this machine, with faults on demand."""
+"""`bridgectl simulate`: the three providers on this machine, with faults on demand."""
 
 from __future__ import annotations
 
@@ -9,26 +9,28 @@ import click
 
 from bridge.cli.commands.run import stop_on_signals
 from bridge.cli.support.options import Command, FiniteFloat
-from bridge.cli.support.output import print_json, print_table
+from bridge.cli.support.output import print_json, print_json_line, print_line, print_table, print_text
+from bridge.cli.support.program import NAME, NAMES, in_typed_name
 from bridge.cli.support.running import run as run_to_end
 
 if TYPE_CHECKING:
     from bridge.providers.models import Definition
     from bridge.simulator import Simulator, SimulatorSettings
 
-_MARK = "# Written by `bridge simulate`;"
+_MARK = f"# Written by `{NAME} simulate`;"
+_MARKS = tuple(f"# Written by `{name} simulate`;" for name in NAMES)
 
 
 @click.command(
     cls=Command,
     examples="""
-    bridge simulate                                        three lively providers on 127.0.0.1:8025
-    bridge simulate --write-config demo.yaml               and a configuration for `bridge run -c demo.yaml`
-    bridge simulate --speed 600 --messages-per-minute 10   much happens, and fast
-    bridge simulate --fault torn_body --fault http_503:share=0.3,limit=20
-    bridge simulate --fault 'too_many:path=^/j/,value=30'  only Spacivox, Retry-After: 30
-    bridge simulate --provider ./mine.yaml                 the provider that a definition describes
-    bridge simulate --list-faults                          all that can go wrong
+    bridgectl simulate                                        three lively providers on 127.0.0.1:8025
+    bridgectl simulate --write-config demo.yaml               and a configuration for `bridgectl run -c demo.yaml`
+    bridgectl simulate --speed 600 --messages-per-minute 10   much happens, and fast
+    bridgectl simulate --fault torn_body --fault http_503:share=0.3,limit=20
+    bridgectl simulate --fault 'too_many:path=^/j/,value=30'  only Spacivox, Retry-After: 30
+    bridgectl simulate --provider ./mine.yaml                 the provider that a definition describes
+    bridgectl simulate --list-faults                          all that can go wrong
     curl -s http://127.0.0.1:8025/_simulator/books         what the providers count
     """,
 )
@@ -183,17 +185,15 @@ def _write(file: Path, sources: dict[str, Any], settings: SimulatorSettings) -> 
     from bridge.domain.errors import BridgeError
     from bridge.simulator.config_snippet import complete
 
-    if file.exists() and not file.read_text(encoding="utf-8", errors="replace").startswith(_MARK):
+    if file.exists() and not file.read_text(encoding="utf-8", errors="replace").startswith(_MARKS):
         raise BridgeError(f"{file} is another file; it was left as it is. --write-config FILE names a new one")
     # A world of another seed has other resources; its own state keeps the ledger from mistaking one for the other.
     state = file.resolve().parent / f"{file.stem}-state-{settings.seed}"
     text = yaml.safe_dump(complete(sources, state=state), sort_keys=False)
-    file.write_text(f"{_MARK} run with: bridge run -c {file}\n{text}", encoding="utf-8")
+    file.write_text(f"{_MARK} run with: bridgectl run -c {file}\n{text}", encoding="utf-8")
 
 
 def _print_json(sim: Simulator, sources: dict[str, Any], write_config: Path | None) -> None:
-    import json
-
     said = {
         "url": sim.url,
         "urls": sim.urls,
@@ -201,30 +201,30 @@ def _print_json(sim: Simulator, sources: dict[str, Any], write_config: Path | No
         "sources": sources,
         "config": None if write_config is None else str(write_config),
     }
-    click.echo(json.dumps(said))
+    print_json_line(said)
 
 
 def _print(urls: dict[str, str], settings: SimulatorSettings, write_config: Path | None) -> None:
     from bridge.simulator.config_snippet import sources
 
     for provider, url in urls.items():
-        click.echo(f"{provider:<15} {url}")
-    click.echo(f"{'GovDelivery':<15} X-AUTH-TOKEN: {settings.govdelivery_token}")
-    click.echo(f"{'Spacivox':<15} Authorization: Bearer {settings.spacivox_token}")
-    click.echo(f"{'Marketing Cloud':<15} client {settings.client_id}, secret {settings.client_secret}")
-    click.echo(f"{'seed':<15} {settings.seed}")
-    click.echo(f"{'behind':<15} {urls['govdelivery']}/_simulator/books\n")
+        print_line(f"{provider:<15} {url}")
+    print_line(f"{'GovDelivery':<15} X-AUTH-TOKEN: {settings.govdelivery_token}")
+    print_line(f"{'Spacivox':<15} Authorization: Bearer {settings.spacivox_token}")
+    print_line(f"{'Marketing Cloud':<15} client {settings.client_id}, secret {settings.client_secret}")
+    print_line(f"{'seed':<15} {settings.seed}")
+    print_text(f"{'behind':<15} {urls['govdelivery']}/_simulator/books\n\n")
     _print_sources(sources(urls, settings), write_config)
 
 
 def _print_sources(sources: dict[str, Any], write_config: Path | None) -> None:
     import yaml
 
-    click.echo("# for a configuration of the bridge:")
-    click.echo(yaml.safe_dump({"sources": sources}, sort_keys=False))
+    print_line("# for a configuration of the bridge:")
+    print_text(yaml.safe_dump({"sources": sources}, sort_keys=False) + "\n")
     if write_config is not None:
-        click.echo(f"# written to {write_config}; now: bridge run -c {write_config}\n")
-    click.echo("Ctrl-C ends it.")
+        print_text(in_typed_name(f"# written to {write_config}; now: bridgectl run -c {write_config}\n\n"))
+    print_line("Ctrl-C ends it.")
 
 
 def _list_faults(*, as_json: bool) -> None:

@@ -1,38 +1,42 @@
-"""`bridge sources`: how each source is doing, by what the running service has told the store."""
+"""`bridgectl sources`: how each source is doing, by what the running service has told the store."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
+from bridge.cli.support.names import complete_sources
 from bridge.cli.support.options import (
     Exit,
     Group,
+    config_of,
     config_option,
-    config_parameter,
     json_option,
     optional_config_option,
 )
-from bridge.cli.support.output import ago, print_json, print_table
+from bridge.cli.support.output import print_json, print_line, print_table
+from bridge.cli.support.overview_rows import age, next_poll, plain_source, state_of_source
 from bridge.cli.support.running import load_assembly, run
+from bridge.cli.support.suggestions import no_such
 from bridge.coordination.leases import hold_lease, new_owner
 from bridge.domain.errors import BridgeError
 from bridge.runtime.assembly import Assembly
+from bridge.runtime.overview import SourceView
+from bridge.runtime.overview_reader import read_sources
 
 _LEASE_SECONDS = 15.0
-_OWN = "~"  # cursor entries of the bridge's own making
+_GIVE_WAY = ("cursor", "type", "held by", "events", "next poll")
 
 
 @click.group(
     cls=Group,
     invoke_without_command=True,
     examples="""
-    bridge sources -c bridge.yaml
-    bridge sources -c bridge.yaml --json | jq '.[] | select(.state != "ok")'
+    bridgectl sources -c bridge.yaml
+    bridgectl sources -c bridge.yaml --json | jq '.[] | select(.state != "ok")'
     """,
 )
 @optional_config_option
@@ -42,39 +46,42 @@ def sources(context: click.Context, config_file: Path | None, *, as_json: bool) 
     """Show each source: state, last poll, next poll, cursor, lag, errors.
 
     The lag is the number of events that are committed and not yet confirmed by the broker. A source that was never
-    polled says so.
+    polled says so, and so does one that no process polls now.
     """
     if context.invoked_subcommand is not None:
         return Exit.DONE
-    if config_file is None:
-        raise click.MissingParameter(ctx=context, param=config_parameter(context))
-    parts = load_assembly(config_file)
+    parts = load_assembly(config_of(context, config_file), with_secrets=False)
     result = run(_sources(parts))
     if as_json:
-        print_json(result)
+        print_json([plain_source(source) for source in result])
         return Exit.DONE
     now = parts.clock.now()
     headers = ["source", "type", "state", "last poll", "next poll", "cursor", "events", "lag", "held by", "error"]
-    print_table(headers, [_row(row, now) for row in result])
+    rows = [_row(source, now) for source in result]
+    print_table(headers, rows, give_way=_GIVE_WAY, prose="error", empty="there is no source in the configuration")
     return Exit.DONE
 
 
 @sources.command(
     examples="""
-    bridge sources reset city -c bridge.yaml
+    bridgectl sources reset city -c bridge.yaml
     """
 )
-@click.argument("source")
+@click.argument("source", shell_complete=complete_sources)
 @config_option
-def reset(source: str, config_file: Path) -> Exit:
+@json_option
+def reset(source: str, config_file: Path, *, as_json: bool) -> Exit:
     """Forget a source's cursor, statuses and watched resources: its next poll is a first start.
 
     It is for a source that is pointed at another account. The journal stays, and its events are still published and
     delivered. For the same account, what is published again has the same ids. No process may poll the source.
     """
-    parts = load_assembly(config_file)
+    parts = load_assembly(config_file, with_secrets=False)
     run(_reset(parts, source))
-    click.echo(f"{source}: forgotten; its next poll is a first start")
+    if as_json:
+        print_json({"source": source, "reset": True})
+    else:
+        print_line(f"{source}: forgotten; its next poll is a first start")
     return Exit.DONE
 
 
@@ -82,7 +89,7 @@ async def _reset(parts: Assembly, name: str) -> None:
     async with parts.opened_store() as store:
         known = sorted({*parts.config.sources, *await store.sources()})
         if name not in known:
-            raise click.UsageError(f"there is no source {name!r}; there is {', '.join(known) or 'none'}")
+            raise no_such("source", name, known, "in the configuration, nor in the store")
         if (holder := await store.holder(f"source/{name}")) is not None:
             raise BridgeError(f"source {name} is polled by {holder}: stop that process first; nothing was forgotten")
         async with hold_lease(
@@ -91,48 +98,13 @@ async def _reset(parts: Assembly, name: str) -> None:
             await store.reset_source(lease, name)
 
 
-def _row(source: Mapping[str, Any], now: datetime) -> list[Any]:
-    last, following = (
-        datetime.fromisoformat(source[key]) if source[key] else None for key in ("last_poll", "next_poll")
-    )
-    polled = [ago(last, now) if last else None, _due(following, now) if following else None]
-    failures = f" ({source['failures']})" if source["failures"] else ""
+def _row(source: SourceView, now: datetime) -> list[Any]:
     return [
-        source["name"], source["type"], source["state"] + failures, *polled, source["cursor"], source["committed"],
-        source["lag"], source["holder"], source["error"],
+        source.name, source.type, state_of_source(source), age(source.last_poll, now), next_poll(source, now),
+        source.cursor, source.committed, source.lag, source.holder, source.error,
     ]  # fmt: skip
 
 
-def _due(moment: datetime, now: datetime) -> str:
-    """Return in how long a poll is due; one whose time has come begins now, unless nobody runs the service."""
-    return ago(moment, now) if moment > now else "due"
-
-
-async def _sources(parts: Assembly) -> list[dict[str, Any]]:
-    async with parts.opened_store() as store:
-        notes = await store.statuses("source/")
-        rows = []
-        for name, settings in parts.config.sources.items():
-            said = notes.get(f"source/{name}", {})
-            journal = await store.journal(name)
-            cursor = await store.cursor(name)
-            rows.append({
-                "name": name,
-                "type": settings.type,
-                "state": said.get("state") or "never polled",
-                "last_poll": said.get("last_poll") or None,
-                "last_ok": said.get("last_ok") or None,
-                "next_poll": said.get("next_poll") or None,
-                "failures": int(said.get("failures") or 0),
-                "failing_since": said.get("failing_since") or None,
-                "error": said.get("error") or None,
-                "cursor": sum(not key.startswith(_OWN) for key in cursor),
-                "watched": len(await store.watched(name)),
-                "committed": journal.events,
-                "confirmed": journal.events - journal.backlog,
-                "lag": journal.backlog,
-                "kept": max(journal.committed - journal.first + 1, 0),
-                "unroutable": journal.unroutable,
-                "holder": await store.holder(f"source/{name}"),
-            })  # fmt: skip
-    return rows
+async def _sources(parts: Assembly) -> list[SourceView]:
+    async with parts.opened_store(read_only=True) as store:
+        return await read_sources(parts, store, await store.orders())

@@ -1,4 +1,4 @@
-"""`bridge tail`: subscribes, and prints events as they are published."""
+"""`bridgectl tail`: subscribes, and prints events as they are published."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ from pathlib import Path
 import click
 
 from bridge.cli.support.journal import event_views
+from bridge.cli.support.names import complete_topics
+from bridge.cli.support.notes import print_note
 from bridge.cli.support.options import MOMENT, Command, Exit, config_option
+from bridge.cli.support.output import print_json_line, print_line
 from bridge.cli.support.running import load_assembly, run
+from bridge.config.model import Config
 from bridge.delivery.masking import last4
 from bridge.domain import personal_data
 from bridge.domain import topics as patterns
@@ -32,17 +36,18 @@ _NOWHERE = Position("-", 0)
 
 @click.command(
     cls=Command,
+    former={"--count": "--limit"},
     examples="""
-    bridge tail -c bridge.yaml                                       everything, from now on
-    bridge tail '*.recipient.failed.#' voicemail.drop.rejected -c bridge.yaml
-    bridge tail --json -c bridge.yaml | jq .data.error               one CloudEvent a line, phones in full
-    bridge tail --since 1h --count 20 -c bridge.yaml                 the journal's last hour first
+    bridgectl tail -c bridge.yaml                                       everything, from now on
+    bridgectl tail '*.recipient.failed.#' voicemail.drop.rejected -c bridge.yaml
+    bridgectl tail --json -c bridge.yaml | jq .data.error               one CloudEvent a line, phones in full
+    bridgectl tail --since 1h --limit 20 -c bridge.yaml                 the journal's last hour first
     """,
 )
-@click.argument("topics", nargs=-1, metavar="[TOPIC]...")
+@click.argument("topics", nargs=-1, metavar="[TOPIC]...", shell_complete=complete_topics)
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="Print one CloudEvent a line, as it travels.")
-@click.option("-n", "--count", type=click.IntRange(min=1), help="End after so many events.")
+@click.option("-n", "--limit", "count", type=click.IntRange(min=1), help="End after so many events.")
 @click.option("--since", type=MOMENT, help="Begin with what the journal keeps since then: RFC 3339, or such as 2h.")
 def tail(
     topics: tuple[str, ...], config_file: Path, count: int | None, since: datetime | None, *, as_json: bool
@@ -58,15 +63,31 @@ def tail(
             patterns.check(topic)
         except ValueError as error:
             raise click.UsageError(str(error)) from None
-    tailing = _Tail(load_assembly(config_file), topics or ("#",), _json_line if as_json else readable, count)
+    parts = load_assembly(config_file, with_secrets=False)
+    _note_unknown(topics, parts.config)
+    tailing = _Tail(
+        parts,
+        topics or ("#",),
+        _print_json if as_json else _print_readable,
+        count,
+    )
     with suppress(KeyboardInterrupt):  # the way in which this command ends
         run(tailing.follow(since))
     return Exit.DONE
 
 
+def _note_unknown(topics: tuple[str, ...], config: Config) -> None:
+    from bridge.cli.support.known_topics import known_topics, unknown_topic
+
+    known = known_topics(config) if topics else []
+    for topic in topics:
+        if (wrong := unknown_topic(topic, known)) is not None:
+            print_note(wrong)
+
+
 class _Tail:
     def __init__(
-        self, parts: Assembly, topics: tuple[str, ...], show: Callable[[EventView], str], count: int | None
+        self, parts: Assembly, topics: tuple[str, ...], show: Callable[[EventView], None], count: int | None
     ) -> None:
         self._parts = parts
         self._topics = topics
@@ -83,7 +104,7 @@ class _Tail:
             try:
                 async with self._parts.opened_broker() as broker, broker.tap(self._topics) as inbox:
                     if was_behind:
-                        click.echo("bridge tail: the broker is back", err=True)
+                        print_note("the broker is back")
                     connected, was_behind = True, False
                     # The subscription stands before the journal is read: nothing falls in between.
                     if since is not None:
@@ -94,12 +115,12 @@ class _Tail:
                     raise
                 if not was_behind:
                     lost = "" if since else "; what is published until then is not shown (the journal keeps it)"
-                    click.echo(f"bridge tail: {error}{lost}; trying again", err=True)
+                    print_note(f"{error}{lost}; trying again")
                 was_behind = True
                 await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _past(self, since: datetime) -> None:
-        async with self._parts.opened_store() as store:
+        async with self._parts.opened_store(read_only=True) as store:
             views = [
                 line async for line in event_views(store)
                 if line.within(since, None) and patterns.matches(self._topics, line.event.topic)
@@ -119,7 +140,7 @@ class _Tail:
         if self._left == 0 or line.event.id in self._seen:
             return
         self._remember(line.event.id)
-        click.echo(self._show(line))
+        self._show(line)
         if self._left is not None:
             self._left -= 1
 
@@ -130,8 +151,12 @@ class _Tail:
             self._seen.discard(self._order.popleft())
 
 
-def _json_line(line: EventView) -> str:
-    return line.event.body.decode("utf-8", "replace")
+def _print_json(line: EventView) -> None:
+    print_json_line(line.event.body)
+
+
+def _print_readable(line: EventView) -> None:
+    print_line(readable(line))
 
 
 def readable(line: EventView) -> str:
@@ -145,7 +170,7 @@ def readable(line: EventView) -> str:
     parts += [
         mask_phones(str(data[key])) for key in ("error", "reason", "provider_status") if data.get(key) is not None
     ]
-    return "  ".join(" ".join(part.split()) for part in parts if part)
+    return "  ".join(part for part in parts if part)
 
 
 def mask_phones(text: str) -> str:

@@ -1,4 +1,4 @@
-"""`bridge trace`: one resource's life, from the poll that saw a change to each sink's answer."""
+"""`bridgectl trace`: one resource's life, from the poll that saw a change to each sink's answer."""
 
 from __future__ import annotations
 
@@ -11,27 +11,31 @@ from typing import Any
 import click
 
 from bridge.cli.commands.tail import mask_phones
+from bridge.cli.support.answers import shown_answer
 from bridge.cli.support.disabled_sinks import disabled
 from bridge.cli.support.journal import event_views, find
 from bridge.cli.support.known_statuses import Recorded, baselines, recorded
 from bridge.cli.support.options import Command, config_option, json_option
-from bridge.cli.support.output import print_json
+from bridge.cli.support.output import Coloured, print_json, print_line
+from bridge.cli.support.program import in_typed_name
 from bridge.cli.support.running import load_assembly, run
 from bridge.domain import topics
 from bridge.domain.event_view import EventView
 from bridge.domain.settings import format_duration
 from bridge.domain.times import rfc3339, truncate_to_millis
-from bridge.protocols.deliveries import RELAY_SINK, Attempt, Delivery, DeliveryCounts
+from bridge.protocols.deliveries import RELAY_SINK, Attempt, Delivery, DeliveryCounts, KeptAnswer
 from bridge.protocols.store import Store
 from bridge.runtime.assembly import Assembly
+
+_COLOURS = {"dead": "red", "set_aside": "red", "waiting": "yellow", "taken": "green"}
 
 
 @click.command(
     cls=Command,
     examples="""
-    bridge trace /messages/voice/10507/recipients/364898 -c bridge.yaml
-    bridge trace 10507 -c bridge.yaml                                by an id: all resources that have it
-    bridge trace 5f0c6d1be2a94d2c8f6a3f0e9d8c7b6a -c bridge.yaml     all of the resource of one event
+    bridgectl trace /messages/voice/10507/recipients/364898 -c bridge.yaml
+    bridgectl trace 10507 -c bridge.yaml                                by an id: all resources that have it
+    bridgectl trace 5f0c6d1be2a94d2c8f6a3f0e9d8c7b6a -c bridge.yaml     all of the resource of one event
     """,
 )
 @click.argument("resource", metavar="RESOURCE|EVENT-ID")
@@ -43,7 +47,7 @@ def trace(resource: str, config_file: Path, *, as_json: bool) -> None:
     RESOURCE is a path as in an event's `subject`, or its last part; EVENT-ID is an event's id. Of a resource without
     any event, the last known status is told where the bridge has one.
     """
-    parts = load_assembly(config_file)
+    parts = load_assembly(config_file, with_secrets=False)
     traced, known = run(_trace(parts, resource))
     if not traced and not known:
         raise click.ClickException(_nothing(parts, resource))
@@ -51,7 +55,7 @@ def trace(resource: str, config_file: Path, *, as_json: bool) -> None:
         print_json(traced or [status.plain() for status in known])
         return
     for status in known:
-        click.echo(f"{status.subject}: {status}")
+        print_line(f"{status.subject}: {status}")
     for change in traced:
         _print(change)
 
@@ -68,21 +72,23 @@ def _nothing(parts: Assembly, resource: str) -> str:
 
 def _print(change: dict[str, Any]) -> None:
     before = f" (was {change['previous']})" if change["previous"] else ""
-    click.echo(f"{change['time']}  {change['topic']}{before}  {change['transition']}")
-    click.echo(f"    subject    {change['subject']}")
-    click.echo(f"    event      {change['id']}  at {change['position']}")
+    print_line(f"{change['time']}  {change['topic']}{before}  {change['transition']}")
+    print_line(f"    subject    {change['subject']}")
+    print_line(f"    event      {change['id']}  at {change['position']}")
     after, by = (change["observed"] or {}).get("after"), (change["observed"] or {}).get("by")
     if by:
-        click.echo(f"    observed   {f'between {after} and {by}' if after else f'by {by}'}")
-    click.echo(f"    committed  {change['recorded']}")
-    click.echo(f"    broker     {_broker(change)}")
+        print_line(f"    observed   {f'between {after} and {by}' if after else f'by {by}'}")
+    print_line(f"    committed  {change['recorded']}")
+    print_line(f"    broker     {_broker(change)}")
     for key in ("error", "reason"):
         if change[key]:
-            click.echo(f"    {key:<10} {mask_phones(change[key])}")
+            print_line(f"    {key:<10} {mask_phones(change[key])}")
     for sink in change["sinks"]:
-        click.echo(f"    -> {sink['sink']}: {sink['said']}")
+        print_line(f"    -> {sink['sink']}: ", Coloured(in_typed_name(sink["said"]), _COLOURS.get(sink["state"])))
         for attempt in sink["attempts"]:
-            click.echo(f"         {attempt['at']}  {attempt['kind']}: {attempt['error']}")
+            print_line(f"         {attempt['at']}  {attempt['kind']}: {attempt['error']}")
+        if sink["answer"] is not None:
+            print_line(f"         answered {shown_answer(sink['answer'])}")
 
 
 def _broker(change: dict[str, Any]) -> str:
@@ -99,16 +105,18 @@ class _Outcome:
     state: str
     said: str
     attempts: tuple[Attempt, ...] = ()
+    answer: KeptAnswer | None = None
 
     def plain(self) -> dict[str, Any]:
         attempts = [
             {"at": _time(attempt.at), "kind": attempt.kind, "error": attempt.error} for attempt in self.attempts
         ]
-        return {"sink": self.sink, "state": self.state, "said": self.said, "attempts": attempts}
+        answer = None if self.answer is None else {"status": self.answer.status, "body": self.answer.body}
+        return {"sink": self.sink, "state": self.state, "said": self.said, "attempts": attempts, "answer": answer}
 
 
 async def _trace(parts: Assembly, resource: str) -> tuple[list[dict[str, Any]], list[Recorded]]:
-    async with parts.opened_store() as store:
+    async with parts.opened_store(read_only=True) as store:
         rows: list[EventView] = []
         for subject in await _subjects(parts, store, resource):
             needle = subject.encode()
@@ -121,7 +129,7 @@ async def _trace(parts: Assembly, resource: str) -> tuple[list[dict[str, Any]], 
 
 async def _subjects(parts: Assembly, store: Store, resource: str) -> list[str]:
     names = dict.fromkeys([resource])
-    for source in parts.sources().values():
+    for source in parts.complete_sources().values():
         with suppress(ValueError):
             names[source.resource(resource)] = None
         await source.close()
@@ -178,7 +186,9 @@ async def _outcome(parts: Assembly, store: Store, sink: str, line: EventView, *,
     tries = len(delivery.attempts)
     count = f"after {tries} {'try' if tries == 1 else 'tries'}"
     if delivery.state == "dead":
-        return _Outcome(sink, "dead", f"dead letter, {delivery.reason}, {count}", delivery.attempts)
+        return _Outcome(
+            sink, "dead", f"dead letter, {delivery.reason}, {count}", delivery.attempts, delivery.answer
+        )  # fmt: skip
     gone = (await disabled(store)).get(sink)
     due = f"due {_time(delivery.due)}" if gone is None else str(gone)
     return _Outcome(sink, "waiting", f"waits {count}; {due}", delivery.attempts)
@@ -199,12 +209,12 @@ async def _undelivered(parts: Assembly, store: Store, sink: str, line: EventView
 
 async def _unoffered(store: Store, sink: str, line: EventView, *, confirmed: bool) -> _Outcome:
     if await store.delivery(RELAY_SINK, line.position) is not None:
-        see = f"`bridge deliveries show {RELAY_SINK} {line.position}`"
+        see = f"`bridgectl deliveries show {RELAY_SINK} {line.position}`"
         return _Outcome(sink, "set_aside", f"not sent: the broker did not accept it; see {see}")
     if await store.settled(RELAY_SINK, line.position):
         return _Outcome(sink, "queued", "not yet offered: the relay published it late, or an operator discarded it")
     if line.position.seq <= await store.low_watermark(sink, line.position.source):
-        return _Outcome(sink, "before", "not sent: the sink was new later than that; `bridge replay` sends it")
+        return _Outcome(sink, "before", "not sent: the sink was new later than that; `bridgectl replay` sends it")
     if not confirmed:
         return _Outcome(sink, "unpublished", "not yet: the broker has not confirmed it")
     return _Outcome(sink, "queued", "not yet offered: it is in the sink's queue, or the service is not running")

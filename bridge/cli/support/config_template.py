@@ -30,7 +30,7 @@ class _Starter:
 
     def part(self, kind: registry.Kind, name: str) -> Iterator[str]:
         model = registry.load(kind, name).settings
-        chosen = _secrets_needed(model)
+        chosen = secrets_needed(model)
         yield f"  {name}:"
         for key in sorted(model.model_fields, key=lambda item: _rank(item, model, chosen)):
             yield from (f"    {line}".rstrip() for line in self._field(name, key, model, given=key in chosen))
@@ -41,7 +41,7 @@ class _Starter:
             yield f"type: {name}"
             return
         secret = key in model.secret_fields()
-        yield from _comment(info.description, f"or {key}_file: PATH" if secret else "")
+        yield from comment_lines(info.description, f"or {key}_file: PATH" if secret else "")
         if key == "topics":
             yield 'topics: ["#"]'
         elif secret or info.is_required():
@@ -51,11 +51,11 @@ class _Starter:
                 self.variables.append(variable)
                 yield f"{key}: ${{{variable}}}"
             elif value is not None:
-                yield f"{key}: {_flow(value)}"
+                yield f"{key}: {flow(value)}"
             else:
                 yield f"#{key}: ${{{re.sub(r'[^A-Za-z0-9_]', '_', f'{name}_{key}').upper()}}}"
         else:
-            yield f"#{key}: {_flow(plain_default(model, key))}"
+            yield f"#{key}: {flow(plain_default(model, key))}"
 
 
 def starter(sources: Sequence[str], sinks: Sequence[str]) -> str:
@@ -68,7 +68,7 @@ def starter(sources: Sequence[str], sinks: Sequence[str]) -> str:
     for name in sinks:
         body += made.part("sink", name)
     head = [
-        "# Configuration of the bridge. `bridge check -c FILE` says what is wrong with it, file, line and key.",
+        "# Configuration of the bridge. `bridgectl check -c FILE` says what is wrong with it, file, line and key.",
         "# Lines that begin with #key: are optional, and most show the default; take the # away to change it.",
         "# ${NAME} and ${NAME:-default} are filled in from the environment.",
     ]
@@ -81,12 +81,12 @@ def _sections() -> Iterator[str]:
     for key, info in Config.model_fields.items():
         if key in ("sources", "sinks"):
             continue
-        yield from _comment(info.description, "")
-        value = "${PRIVACY_KEY}" if key == "privacy_key" else _SHOWN.get(key) or _flow(plain_default(Config, key))
+        yield from comment_lines(info.description, "")
+        value = "${PRIVACY_KEY}" if key == "privacy_key" else SHOWN.get(key) or flow(plain_default(Config, key))
         yield f"#{key}: {value}"
 
 
-_SHOWN = {
+SHOWN = {
     "store": "redis://localhost:6379/0",
     "broker": "amqp://guest:guest@localhost:5672//",
     "state": "/var/lib/bridge",
@@ -100,7 +100,8 @@ def _rank(key: str, model: type[Settings], chosen: set[str]) -> tuple[int, int]:
     return (1, 0) if given else (3, 0) if key in _SHARED else (2, 0)
 
 
-def _comment(text: str | None, more: str) -> Iterator[str]:
+def comment_lines(text: str | None, more: str = "") -> Iterator[str]:
+    """Yield a setting's description as lines of a comment."""
     said = " ".join((text or "").split())
     said = "; ".join(part for part in (said.rstrip("."), more) if part)
     for line in textwrap.wrap(said, _WIDTH_CHARACTERS):
@@ -111,13 +112,14 @@ def _example(info: FieldInfo) -> Any:
     return info.examples[0] if info.examples else None
 
 
-def _flow(value: Any) -> str:
+def flow(value: Any) -> str:
+    """Return a value as YAML in one line."""
     text = yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False, allow_unicode=True)
     return text.removesuffix("...\n").strip()
 
 
-def _secrets_needed(model: type[Settings]) -> set[str]:
-    """Find which optional secrets a first configuration has to have: none, or the first that makes it valid."""
+def secrets_needed(model: type[Settings]) -> set[str]:
+    """Return which optional secrets a first configuration has to have: none, or the first that makes it valid."""
     values: dict[str, Any] = {"type": "x"}
     for key, info in model.model_fields.items():
         if key == "topics":

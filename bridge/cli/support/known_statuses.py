@@ -39,7 +39,7 @@ class Recorded:
 async def recorded(parts: Assembly, store: Store, resource: str) -> list[Recorded]:
     """Return what the ledger knows of a resource, named by path or id, as far as its source keeps books by groups."""
     statuses: list[Recorded] = []
-    for name, source in parts.sources().items():
+    for name, source in parts.complete_sources().items():
         try:
             if isinstance(source, Reconcilable):
                 known = await _known(store, name, source, resource)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-import click
-
+from bridge.cli.support.notes import print_note
 from bridge.coordination.leases import hold_lease, new_owner
 from bridge.coordination.quota import SharedQuota, accounts, command_lease, cooldown
 from bridge.protocols.ledger import Ledger
@@ -54,4 +53,4 @@ def _account(parts: Assembly, name: str) -> Sequence[str]:
 
 
 def _report_other_holder() -> None:
-    click.echo("bridge: waits for another command that asks by the same account", err=True)
+    print_note("waits for another command that asks by the same account")

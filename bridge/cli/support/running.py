@@ -6,37 +6,31 @@ import os
 import sys
 from collections.abc import Coroutine
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import click
+from bridge.cli.support.notes import print_note
 
 if TYPE_CHECKING:
     from bridge.runtime.assembly import Assembly
 
-    _TimeType = click.ParamType[datetime]
-else:
-    _TimeType = click.ParamType  # generic from click 8.4 on
-from bridge.cli.support.options import Group
-
 T = TypeVar("T")
-
-
-Group.group_class = Group
 
 
 # --- running ------------------------------------------------------------------------------------------------------
 
 
-def load_assembly(config_file: Path) -> Assembly:
-    """Read the configuration; raises `ConfigError`. Log lines go to stderr from here on."""
+def load_assembly(config_file: Path, *, with_secrets: bool = True) -> Assembly:
+    """Read the configuration; raises `ConfigError`. Log lines go to stderr from here on.
+
+    Commands that neither ask a provider nor send anything read it without secrets: see `bridge.config.loading.load`.
+    """
     from bridge.config.loading import load
     from bridge.runtime.assembly import Assembly
 
     logs_to_stderr()
-    return Assembly(load(config_file))
+    return Assembly(load(config_file, with_secrets=with_secrets))
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
@@ -86,14 +80,13 @@ def logs_to_stderr() -> None:
 
     import structlog
 
-    from bridge.observability.log_writer import is_terminal
-    from bridge.observability.logging import logger_factory
+    from bridge.observability.logging import console_renderers, logger_factory
 
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
-            structlog.dev.ConsoleRenderer(colors=is_terminal(sys.stderr)),
+            *console_renderers(sys.stderr),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         logger_factory=logger_factory(sys.stderr),
@@ -151,5 +144,4 @@ def _report_warning(said: str, kind: type[BaseException], trace: TracebackType |
     if structlog.is_configured():
         structlog.get_logger().warning("library.warns", library="python", said=f"{said}{place}", error=kind.__name__)
     else:
-        with suppress(OSError):
-            click.echo(f"bridge: {said}: {kind.__name__}{place}", err=True)
+        print_note(f"{said}: {kind.__name__}{place}")

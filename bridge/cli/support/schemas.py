@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel
@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from bridge.config import registry
 from bridge.config.model import Config
 from bridge.domain.errors import ConfigError
-from bridge.domain.event import Event
+from bridge.domain.event import SCHEMAS, Event
 from bridge.domain.settings import Settings
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -26,20 +26,30 @@ def event_schema(event: type[Event]) -> dict[str, Any]:
     model = event.model_fields["data"].annotation
     if not isinstance(model, type) or not issubclass(model, BaseModel):
         raise TypeError(f"{event.__name__}.data is no model")
-    schema = model.model_json_schema()
-    schema["properties"]["status"] = {"const": event.status, "title": "Status"}
-    if event.channels and event.entity:
-        schema["properties"]["channel"] = {"enum": list(event.channels), "title": "Channel"}
-    if event.details:
-        # Examples and no `enum`: a provider may have a new word tomorrow.
-        schema["properties"]["detail"]["examples"] = sorted(
-            {word for detail in event.details.values() for word in detail}
-        )
+    schema = narrow_data(model.model_json_schema(), event, event.channels)
     description = " ".join((event.__doc__ or "").split())
     return {
         "$schema": DIALECT, "$id": event.schema_uri(),
         **schema, "title": event.__name__, "description": description,
     }  # fmt: skip
+
+
+def envelope_schema() -> dict[str, Any]:
+    """Return the JSON Schema of the attributes that every event has, around data of any class."""
+    schema = Event.model_json_schema(mode="serialization")
+    return {"$schema": DIALECT, "$id": f"{SCHEMAS}event/{Event.version}", **schema}
+
+
+def narrow_data(schema: dict[str, Any], event: type[Event], channels: Sequence[str]) -> dict[str, Any]:
+    """Return the schema of an event's data with what its class says of status, channel and detail."""
+    properties = {**schema["properties"], "status": {"const": event.status, "title": "Status"}}
+    if channels and event.entity:
+        properties["channel"] = {"enum": list(channels), "title": "Channel"}
+    if event.details:
+        # Examples and no `enum`: a provider may have a new word tomorrow.
+        words = sorted({word for detail in event.details.values() for word in detail})
+        properties["detail"] = {**properties["detail"], "examples": words}
+    return {**schema, "properties": properties}
 
 
 def event_topics(event: type[Event]) -> list[str]:

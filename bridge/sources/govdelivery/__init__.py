@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from bridge.domain.events.govdelivery import EVENTS
 from bridge.protocols.source import SourcePlugin
-from bridge.sources.govdelivery.events import EVENTS
 from bridge.sources.govdelivery.settings import GovDeliverySettings
 from bridge.sources.govdelivery.source import GovDelivery
 
@@ -13,5 +13,6 @@ plugin = SourcePlugin(
     settings=GovDeliverySettings,
     build=GovDelivery,
     events=EVENTS,
+    channels=lambda settings: settings.channels,
     summary="GovDelivery TMS: the status of SMS and voice messages and of each of their recipients",
 )

@@ -21,7 +21,7 @@ class AccountToken:
         self._settings = settings
 
     def token(self) -> str:
-        """Return the token; raises `Unauthorized` if its file cannot be read."""
+        """Return the token; raises `Unauthorized` if its file cannot be read or used."""
         try:
             return self._settings.token.reveal()
         except OSError as error:
@@ -37,7 +37,7 @@ class AccountToken:
         return account_key(self._settings.url, self.token())
 
     def account(self) -> str:
-        """Return the fingerprint; while the token's file cannot be read, a name of that file."""
+        """Return the fingerprint; while the token's file cannot be used, a name of that file."""
         try:
             return self.fingerprint()
         except Unauthorized:

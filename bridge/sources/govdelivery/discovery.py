@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncGenerator, Callable, Mapping, MutableMapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from bridge.domain.errors import BridgeError, NotReady
 from bridge.domain.lifecycle import Lifecycle
@@ -96,12 +96,21 @@ class MessageList:
         return path if path is not None and path.startswith(f"{self.path}/") else None
 
 
-async def created_between(messages: MessageList, start: float, end: float) -> AsyncGenerator[list[str], None]:
-    """Yield the paths of the messages created in a range of time, both ends included, one page's at once."""
+class CreatedMessages(NamedTuple):
+    """The messages of one page of a list that were created in a range of time; later pages have older ones."""
+
+    paths: list[str]
+    oldest: float
+    """When the oldest of them was created, in epoch seconds."""
+
+
+async def created_between(messages: MessageList, start: float, end: float) -> AsyncGenerator[CreatedMessages, None]:
+    """Yield the messages created in a range of time, both ends included, one page's at once."""
     beyond = 0
     async with aclosing(messages.pages()) as pages:
         async for listing, older in pages:
             items = []
+            oldest = end
             last = True
             for raw in listing.items:
                 item = parsing.mapping(raw)
@@ -109,11 +118,43 @@ async def created_between(messages: MessageList, start: float, end: float) -> As
                 last = last and created is not None and created < start
                 if path is not None and created is not None and start <= created <= end:
                     items.append(path)
+                    oldest = min(oldest, created)
             if items:
-                yield items
+                yield CreatedMessages(items, oldest)
             beyond = beyond + 1 if last and older else 0
             if beyond >= _SETTLED_PAGES:
                 return
+
+
+class BackfillWalk:
+    """How far a backfill is: its lists go from the newest message to the oldest, one channel after the other."""
+
+    def __init__(self, start: float, end: float, channels: int) -> None:
+        """Take the range in epoch seconds."""
+        self._start, self._end = start, end
+        self._channels = channels
+        self._number = -1
+        self._from = self._to = 0.0
+        self._messages = 1
+        self._scopes: set[str] = set()
+
+    def begin_channel(self) -> None:
+        """Begin the next channel's list."""
+        self._number += 1
+        self._to = 0.0
+
+    def begin_page(self, messages: CreatedMessages) -> None:
+        """Begin to read the messages of one page of the list."""
+        whole = self._end - self._start
+        self._from, self._to = self._to, (self._end - messages.oldest) / whole if whole > 0 else 1.0
+        self._messages = len(messages.paths)
+        self._scopes = set()
+
+    def progress(self, page: Page) -> float:
+        """Return how much is read by a page of these messages, from 0 to 1."""
+        self._scopes.update(observation.scope for observation in page.observations)
+        share = min(1.0, len(self._scopes) / self._messages)
+        return (self._number + self._from + (self._to - self._from) * share) / self._channels
 
 
 class ListWalk:

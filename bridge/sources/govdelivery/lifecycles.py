@@ -6,10 +6,10 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from bridge.domain.event import Event
+from bridge.domain.events import govdelivery as events
 from bridge.domain.lifecycle import Lifecycle
 from bridge.http import parsing
 from bridge.protocols.source import Facts, Observation, ResourceType
-from bridge.sources.govdelivery import events
 
 _COUNT_AT_MOST = 10**12
 MESSAGE_KEY = "@"

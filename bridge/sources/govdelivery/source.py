@@ -24,7 +24,7 @@ from bridge.sources.govdelivery.account_token import AccountToken, knows_newest_
 from bridge.sources.govdelivery.api import Api, ProviderHealth, channel_of, message_path
 from bridge.sources.govdelivery.change_rate import ChangeRate, rate_key
 from bridge.sources.govdelivery.details import Details
-from bridge.sources.govdelivery.discovery import Discovery, MessageList, created_between
+from bridge.sources.govdelivery.discovery import BackfillWalk, Discovery, MessageList, created_between
 from bridge.sources.govdelivery.lifecycles import kinds
 from bridge.sources.govdelivery.page_cache import PageCache
 from bridge.sources.govdelivery.plan import PollPlan, due_messages, take_up
@@ -130,14 +130,17 @@ class GovDelivery:
         plan = replace(
             self._plan(now, frozenset(), self._change_rates({}, now), first=True), once=True, page_cache=PageCache()
         )
+        walked = BackfillWalk(start.timestamp(), end.timestamp(), len(self.settings.channels))
         for channel in self.settings.channels:
             created = created_between(self._list(api, channel), start.timestamp(), end.timestamp())
+            walked.begin_channel()
             async with aclosing(created) as lists:
-                async for paths in lists:
-                    named_states = {path: MessageState(due=now, discovered=now) for path in paths}
-                    async with aclosing(self._sweep(api, named_states, paths, plan)) as swept:
+                async for messages in lists:
+                    walked.begin_page(messages)
+                    named_states = {path: MessageState(due=now, discovered=now) for path in messages.paths}
+                    async with aclosing(self._sweep(api, named_states, messages.paths, plan)) as swept:
                         async for page in swept:
-                            yield replace(page, cursor={})
+                            yield replace(page, cursor={}, progress=walked.progress(page))
         health.check()
 
     async def groups(
@@ -158,8 +161,8 @@ class GovDelivery:
         for channel in self.settings.channels:
             created = created_between(self._list(api, channel), now - self.settings.follow_for, now)
             async with aclosing(created) as lists:
-                async for paths in lists:
-                    for path in paths:
+                async for messages in lists:
+                    for path in messages.paths:
                         if path not in followed:
                             yield path
 

@@ -1,4 +1,4 @@
-"""The events of Marketing Cloud, its feeds, a row each, and how one TransactionalSendEvent is read."""
+"""Marketing Cloud's feeds, a row each, and how one TransactionalSendEvent is read."""
 
 from __future__ import annotations
 
@@ -10,61 +10,19 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, TypeGuard
 from urllib.parse import quote
 
-from pydantic import Field
-
-from bridge.domain.event import Data, Event, UnmappedFields
+from bridge.domain.event import Event
+from bridge.domain.events.marketingcloud import (
+    EmailNotSent,
+    EmailQueued,
+    EmailSent,
+    SendData,
+    SMSNotSent,
+    SMSQueued,
+    SMSSent,
+)
 from bridge.domain.lifecycle import Lifecycle
 from bridge.http import parsing
 from bridge.protocols.source import Facts, Observation, ResourceType
-
-
-class SendData(Data):
-    """One TransactionalSendEvent of Marketing Cloud."""
-
-    event_id: int | str | None = None
-    code: int | str | None = None
-    """The provider's `statusCode`."""
-    reason: str | None = None
-    """The provider's `statusMessage`."""
-    definition: str | None = None
-    message_key: str | None = None
-    contact_key: str | None = None
-    phone: str | None = None
-    provider_time: str | None = None
-    """The provider's `timestamp` as it stood: Central Standard Time, always UTC-06:00."""
-    provider: UnmappedFields = Field(default_factory=dict)
-    """Fields of the answer that no model knows."""
-
-
-# --- Salesforce Marketing Cloud: TransactionalSendEvents --------------------------------------------------------------
-
-
-class SMSSendEvent(Event):
-    """One TransactionalSendEvent of an SMS."""
-
-    channels = ("sms",)
-    entity = "message"
-    provider = "marketingcloud"
-    data: SendData
-
-
-class SMSNotSent(SMSSendEvent):
-    """The message was not sent; the reason is in the data."""
-
-    status = "not_sent"
-
-
-class SMSSent(SMSSendEvent):
-    """The message was sent for delivery."""
-
-    status = "sent"
-
-
-class SMSQueued(SMSSendEvent):
-    """The SMS has not yet been processed for sending."""
-
-    status = "queued"
-
 
 CENTRAL_STANDARD_TIME = timezone(timedelta(hours=-6))
 """The zone of every `timestamp`, also in summer: named zones have daylight saving time, this feed does not."""
@@ -93,33 +51,6 @@ REASONS: Mapping[int, str] = {
     139: "TimedoutInQueue",
 }
 """The vendor's names of `statusCode`; there are more. The vendor sends 25 again later, so `not_sent` is not final."""
-
-
-class EmailSendEvent(Event):
-    """One TransactionalSendEvent of an e-mail."""
-
-    channels = ("email",)
-    entity = "message"
-    provider = "marketingcloud"
-    data: SendData
-
-
-class EmailNotSent(EmailSendEvent):
-    """The e-mail was not sent; the reason is in the data."""
-
-    status = "not_sent"
-
-
-class EmailSent(EmailSendEvent):
-    """The e-mail was sent for delivery."""
-
-    status = "sent"
-
-
-class EmailQueued(EmailSendEvent):
-    """The e-mail has not yet been processed for sending."""
-
-    status = "queued"
 
 
 @dataclass(frozen=True, slots=True)

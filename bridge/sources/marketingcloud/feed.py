@@ -84,6 +84,25 @@ class FeedListing:
         ]
 
 
+class FeedProgress:
+    """How far a walk from the oldest event to `end` is, by the times of its events."""
+
+    def __init__(self, end: datetime) -> None:
+        self._end = end
+        self._first: datetime | None = None
+        self._read = 0.0
+
+    def progress(self, page: FeedPage) -> float:
+        """Return how much is read by this page, from 0 to 1."""
+        times = [when for item in page.events if isinstance(item, Mapping) and (when := happened(item)) is not None]
+        if times:
+            self._first = self._first or min(times)
+            whole = (self._end - self._first).total_seconds()
+            share = (max(times) - self._first).total_seconds() / whole if whole > 0 else 1.0
+            self._read = max(self._read, min(1.0, share))
+        return self._read
+
+
 @dataclass(slots=True)
 class InitialSkip:
     """What `start: latest` skips: everything, until a walk has reached the end of the feed once.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
+from bridge.domain.secret_text import secret_text
 from bridge.domain.settings import Duration, Secret
 from bridge.http.client import Origin
 from bridge.protocols.source import SourceSettings
@@ -17,7 +18,7 @@ class MarketingCloudSettings(SourceSettings):
 
     auth_url: Origin
     """The authentication host: https://SUBDOMAIN.auth.marketingcloudapis.com."""
-    client_id: str = Field(min_length=1)
+    client_id: Annotated[str, AfterValidator(secret_text)] = Field(min_length=1)
     """The installed package's client id."""
     client_secret: Secret
     """The installed package's client secret."""
@@ -35,6 +36,9 @@ class MarketingCloudSettings(SourceSettings):
     """How often the feeds are read; each time costs a call of the account's yearly allowance."""
     idle_slowdown: float = Field(default=5.0, ge=1, le=1000)
     """How many times longer the interval becomes, step by step, while nothing happens; 1 is never."""
+    yearly_calls: int = Field(default=2_000_000, ge=1)
+    """The calls that the account may make in a year: 2,000,000, 6,000,000 or 200,000,000 by edition. `bridgectl check`
+    warns if an idle year costs more."""
 
     @field_validator("statuses")
     @classmethod

@@ -15,13 +15,12 @@ from bridge.http.errors import ProviderError, Throttled
 from bridge.protocols.source import GroupCounts, Observation, Page, Probe
 from bridge.sources.marketingcloud.client import RestClient
 from bridge.sources.marketingcloud.events import FEEDS, Feed
-from bridge.sources.marketingcloud.feed import FeedListing, FeedPage, InitialSkip
+from bridge.sources.marketingcloud.feed import FeedListing, FeedPage, FeedProgress, InitialSkip
 from bridge.sources.marketingcloud.settings import MarketingCloudSettings
 from bridge.sources.shapes.feed_cursor import FeedCursor
 
 _DAY_SECONDS = 86400.0
 _YEAR_DAYS = 365
-_ALLOWANCE_CALLS = 2_000_000
 _RETENTION_SECONDS = 45 * _DAY_SECONDS
 _MAX_PAGES = 10_000
 
@@ -93,10 +92,11 @@ class MarketingCloud:
     async def backfill(self, start: datetime, end: datetime) -> AsyncIterator[Page]:
         """Read what the provider still has of the time from `start` to `end`, and leave the cursor alone."""
         self.problems = []
-        for listing in self._listings:
-            position = FeedCursor()
+        for number, listing in enumerate(self._listings):
+            position, walk = FeedCursor(), FeedProgress(end)
             async for page in self._feed_pages(listing, position):
-                yield Page(listing.observe_between(page, start, end), page.at)
+                progress = (number + walk.progress(page)) / len(self._listings)
+                yield Page(listing.observe_between(page, start, end), page.at, progress=progress)
             if position.has_more:
                 self.problems.append(f"{listing.name}: {self._cut_short()}")
 
@@ -192,9 +192,18 @@ class MarketingCloud:
         names = ", ".join(listing.name for listing in self._listings)
         summary = (
             f"{self._rest.host} answers for {names}; an idle year costs about {year:,.0f} calls, "
-            f"{year / _ALLOWANCE_CALLS:.0%} of the smallest yearly allowance (2 M; 6 M or 200 M by edition)"
+            f"{year / self._settings.yearly_calls:.0%} of the yearly allowance of {self._settings.yearly_calls:,}"
         )
-        return Probe(summary, requests)
+        return Probe(summary, requests, self._over_allowance(year))
+
+    def _over_allowance(self, year: float) -> str | None:
+        share = year / self._settings.yearly_calls
+        if share <= 1:
+            return None
+        return (
+            f"an idle year costs about {year:,.0f} calls, {share:.0%} of the allowance (yearly_calls: "
+            f"{self._settings.yearly_calls:,}): make interval or idle_slowdown longer, or give the edition's allowance"
+        )
 
     def fingerprint(self) -> str:
         """Return a name of the business unit; without `account_id`, of the client that belongs to one."""

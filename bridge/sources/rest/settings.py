@@ -26,7 +26,7 @@ class RestSettings(SourceSettings):
     definition: ClassVar[Definition]
 
     provider: str
-    """The definition: the name of an installed one (`bridge providers list`), or the path of a file, from this one."""
+    """The definition: an installed one's name (`bridgectl providers list`), or the path of a file, from this one."""
     url: Origin | None = None
     """Where the API is; the definition may know it."""
     ca_file: str | None = None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from bridge.protocols.source import SourcePlugin
-from bridge.sources.spacivox.events import (
+from bridge.domain.events.spacivox import (
     EmailRecordDelivered,
     EmailRecordEvent,
     EmailRecordFailed,
@@ -15,6 +14,7 @@ from bridge.sources.spacivox.events import (
     TextRecordRejected,
     TextRecordSent,
 )
+from bridge.protocols.source import SourcePlugin
 from bridge.sources.spacivox.records import RECORDS
 from bridge.sources.spacivox.settings import SpacivoxSettings
 from bridge.sources.spacivox.source import Spacivox
@@ -39,5 +39,6 @@ plugin = SourcePlugin(
     settings=SpacivoxSettings,
     build=Spacivox,
     events=tuple(event for record in RECORDS.values() for event in record.events),
+    channels=lambda settings: [RECORDS[record].channel for record in settings.records],
     summary="voicemail drops (and texts and e-mails) of a Spacivox account",
 )

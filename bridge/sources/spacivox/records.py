@@ -10,10 +10,7 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from bridge.domain.event import Event
-from bridge.domain.lifecycle import Lifecycle
-from bridge.http import parsing
-from bridge.protocols.source import Facts, Observation, ResourceType
-from bridge.sources.spacivox.events import (
+from bridge.domain.events.spacivox import (
     DropData,
     EmailRecordDelivered,
     EmailRecordFailed,
@@ -28,6 +25,9 @@ from bridge.sources.spacivox.events import (
     VoicemailRejected,
     VoicemailSent,
 )
+from bridge.domain.lifecycle import Lifecycle
+from bridge.http import parsing
+from bridge.protocols.source import Facts, Observation, ResourceType
 
 LIFECYCLE = Lifecycle(
     status_by_value={"0": "sent", "1": "delivered", "2": "failed", "3": "rejected"},

@@ -95,11 +95,13 @@ class Spacivox(BaseSource[SpacivoxSettings]):
     async def backfill(self, start: datetime, end: datetime) -> AsyncIterator[Page]:
         """Read all records of a past range once, the oldest first, and leave the cursor alone."""
         sweep = self._begin_sweep()
-        for listing in self._listings:
+        whole = (end - start) * len(self._listings)
+        for number, listing in enumerate(self._listings):
             for part in slices(start, end, self._size):
+                progress = ((end - start) * number + (part.start - start)) / whole
                 try:
                     async for page in self._pages(listing, part, None, sweep):
-                        yield page
+                        yield replace(page, progress=progress)
                 except LeaseLost:
                     raise
                 except BridgeError as error:

@@ -125,7 +125,7 @@ def classify_error(answer: EndpointResponse, word: str) -> BridgeError:
             error = Permanent(text)
         case None:
             error = _unknown(answer, word)
-    return error
+    return answer.attached_to(error)
 
 
 def _unknown(answer: EndpointResponse, word: str) -> BridgeError:

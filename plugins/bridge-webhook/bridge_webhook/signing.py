@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import binascii
 import hmac
+import os
 from base64 import b64decode, b64encode
 from collections.abc import Iterable
 
 PREFIX = "whsec_"
 LENGTHS = range(24, 65)
 """How many bytes a key may have; what Standard Webhooks asks for."""
+
+
+def new_secret() -> str:
+    """Return a new random secret, as it is written in a configuration."""
+    return PREFIX + b64encode(os.urandom(LENGTHS[0])).decode()
 
 
 def keys_of(secrets: Iterable[str]) -> tuple[bytes, ...]:

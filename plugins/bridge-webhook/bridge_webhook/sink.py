@@ -20,6 +20,7 @@ from bridge.plugin import (
     SinkSettings,
     Tls,
     Transient,
+    Unauthorized,
 )
 from bridge_webhook.signing import keys_of, signatures
 
@@ -30,7 +31,9 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, str | Secret) else value
+    if isinstance(value, str):
+        return [line for line in value.split("\n") if line.strip()] or [value]
+    return [value] if isinstance(value, Secret) else value
 
 
 _SECRET_SCHEMA = {"type": "string", "format": "password", "writeOnly": True}
@@ -160,12 +163,13 @@ class Webhook:
             texts = tuple(secret.reveal() for secret in self._secrets)
             if texts != self._texts:
                 self._keys, self._texts = _some_keys(texts), texts
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, Unauthorized) as error:
             if not self._keys:
                 raise Transient(f"sink {self._name} has no usable secret to sign with; nothing is sent") from None
             if not self._warned:
+                reason = error.strerror if isinstance(error, OSError) else str(error)
                 log.warning(
-                    "webhook.secret_unusable", sink=self._name, reason=type(error).__name__,
+                    "webhook.secret_unusable", sink=self._name, reason=reason,
                     consequence="signs with the secrets that the file held before",
                 )  # fmt: skip
             self._warned = True

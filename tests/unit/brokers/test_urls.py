@@ -26,7 +26,7 @@ EXCHANGE = "bridge.events"
         ("amqps://user:pass-word@mq.example/vhost", "amqps://mq.example", "amqp"),
         ("redis://:pass-word@cache.example:6379/3", "redis://cache.example:6379", "redis"),
         ("rediss://:pass-word@cache.example:6379/3", "rediss://cache.example:6379", "redis"),
-        ("sentinel://:pass-word@one:26379;sentinel://two:26379?x=1", "sentinel://one:26379", "redis"),
+        ("sentinel://:pass-word@one:26379;sentinel://two:26379?master_name=main", "sentinel://one:26379", "redis"),
         ("redis+socket:///run/redis.sock", "redis+socket://", "redis"),
         ("memory://", "memory://", "other"),
     ],
@@ -52,11 +52,22 @@ def test_failover_nodes_are_separate_addresses() -> None:
     assert [address.tls is not None for address in addresses] == [False, True, False]
 
 
+def test_a_url_names_the_nodes_of_a_rabbitmq_cluster() -> None:
+    addresses = parse_broker_url("amqp://user:pass%2Cword@a,b:5673,[::1]:99/vhost?heartbeat=7")
+    assert [address.url for address in addresses] == [
+        "pyamqp://user:pass%2Cword@a/vhost",
+        "pyamqp://user:pass%2Cword@b:5673/vhost",
+        "pyamqp://user:pass%2Cword@[::1]:99/vhost",
+    ]
+    assert {address.options["heartbeat"] for address in addresses} == {7}
+    assert [address.url for address in parse_broker_url("amqp://")] == ["pyamqp://"]
+
+
 def test_options_follow_a_question_mark() -> None:
-    (address,) = parse_broker_url(
-        "sentinel://s:26379/0?master_name=main&visibility_timeout=60&ssl_ca_certs=/ca.pem&x=true"
-    )
-    assert address.options == {"master_name": "main", "visibility_timeout": 60, "x": True}
+    (address,) = parse_broker_url("sentinel://s:26379/0?master_name=main&visibility_timeout=60&socket_keepalive=true")
+    assert address.options == {
+        "master_name": "main", "visibility_timeout": 60, "socket_keepalive": True, "sentinel_kwargs": {},
+    }  # fmt: skip
     assert address.connection(lease=1).transport_options == {"lease": 1, **address.options}
     assert parse_broker_url("amqp://h?heartbeat=7")[0].connection(heartbeat=30).heartbeat == 7
 

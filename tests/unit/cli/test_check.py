@@ -1,4 +1,4 @@
-"""`bridge check`: every part is asked, and nothing is sent."""
+"""`bridgectl check`: every part is asked, and nothing is sent."""
 
 from __future__ import annotations
 
@@ -17,6 +17,17 @@ def test_a_check_asks_every_part_and_tells_what_polling_costs(bridge, file) -> N
     assert re.search(r"^broker +ok +- +- +embedded$", done.out, re.MULTILINE)
     assert re.search(r"^source lamps +ok +2,880 +1,051,200 +shines$", done.out, re.MULTILINE)
     assert re.search(r"^sink crm +ok +- +- +rings$", done.out, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("strict", "code"), [((), Exit.DONE), (("--strict",), Exit.FAILED)])
+def test_allowance_that_is_too_small_is_a_warning(bridge, file, strict, code) -> None:
+    file.write_text(file.read_text().replace("lamps: {type: lamp", "lamps: {type: lamp, fault: dear"))
+    done = bridge("check", "-c", file, "--json", *strict)
+    assert (done.code, done.json["ok"]) == (code, code is Exit.DONE)
+    (row,) = [row for row in done.json["parts"] if row["part"] == "source lamps"]
+    assert row["state"] == "warning"
+    assert "315% of the allowance" in row["said"]
+    assert re.search(r"^source lamps +warning .* 315% of", bridge("check", "-c", file).out, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +72,7 @@ def test_refused_password_is_not_reported_as_unreachable(bridge, file) -> None:
         done = bridge("check", "-c", file)
     assert done.code == Exit.FAILED
     assert re.search(r"^store +refused .* refuses the credentials", done.out, re.MULTILINE)
-    assert re.search(r"^broker +refused .* credentials were refused", done.out, re.MULTILINE)
+    assert re.search(r"^broker +refused .* refuses the credentials", done.out, re.MULTILINE)
     assert "canary" not in done.out + done.err
 
 

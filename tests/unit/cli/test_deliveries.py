@@ -13,13 +13,13 @@ from rigs.cli import EVENTS, ONE, TWO, at, event, minutes_ago
 
 from bridge.cli.support.options import Exit
 from bridge.config.loading import load
+from bridge.domain.events.govdelivery import RecipientSent
 from bridge.protocols.ledger import Commit
 from bridge.runtime.assembly import Assembly
-from bridge.sources.govdelivery.events import RecipientSent
 
 
 def test_deliveries_are_listed_with_their_event_and_last_error(bridge, seeded) -> None:
-    rows = {row["position"]: row for row in bridge("deliveries", "list", "-c", seeded, "--json").json}
+    rows = {row["position"]: row for row in bridge("deliveries", "list", "-c", seeded, "--json").json["deliveries"]}
     assert set(rows) == {"lamps:2", "lamps:3"}
     assert rows["lamps:2"]["state"] == "waiting"
     assert rows["lamps:3"]["reason"] == "permanent"
@@ -30,6 +30,7 @@ def test_deliveries_are_listed_with_their_event_and_last_error(bridge, seeded) -
         rf"^crm +lamps:3 +voice.recipient.failed.busy +{ONE} +dead: permanent +1 +- +HTTP 400$", out, re.MULTILINE
     )
     assert "lamps:2" not in out
+    assert out.endswith("1 of 1 shown; in all: 1 waiting, 1 dead\n")
     assert "gone" in bridge("deliveries", "list", "gone", "-c", seeded).out
 
 
@@ -57,7 +58,7 @@ def test_missing_delivery_is_reported_and_changes_nothing(bridge, seeded, comman
 def test_of_several_deliveries_those_that_are_there_are_redriven(bridge, seeded) -> None:
     done = bridge("deliveries", "redrive", "crm", "lamps:1", "lamps:3", "-c", seeded)
     assert (done.code, done.out) == (Exit.FAILED, "crm: 1 due again\n")
-    assert done.err == "bridge: crm: lamps:1 neither waits nor is a dead letter\n"
+    assert done.err == "error: crm: lamps:1 neither waits nor is a dead letter\n"
 
 
 @pytest.mark.parametrize(("name", "state"), [("lamps:1", "delivered, or discarded"), ("lamps:5", "never offered")])
@@ -91,13 +92,12 @@ def test_deliveries_of_disabled_sink_show_reason_and_remedy(bridge, seeded, argu
             )
 
     asyncio.run(disable())
-    said = "the sink is disabled since 2026-03-15T21:00:00Z: https://crm.example: 410; `bridge deliveries redrive crm --all`"
+    said = "the sink is disabled since 2026-03-15T21:00:00Z: https://crm.example: 410; `bridgectl deliveries redrive crm --all`"
     assert said in bridge(*arguments, "-c", seeded).out
     if arguments[0] == "deliveries":
         shown = bridge(*arguments, "-c", seeded, "--json").json
-        delivery = (
-            shown if isinstance(shown, dict) else next(entry for entry in shown if entry["position"] == "lamps:2")
-        )
+        rows = shown.get("deliveries", [shown])
+        delivery = next(entry for entry in rows if entry["position"] == "lamps:2")
         assert delivery["disabled"] == {"answered": "https://crm.example: 410", "since": "2026-03-15T21:00:00Z"}
     bridge("deliveries", "redrive", "crm", "--all", "-c", seeded)
     assert "disabled" not in bridge(*arguments, "-c", seeded).out
@@ -129,7 +129,9 @@ def test_discarding_asks_first(bridge, seeded, monkeypatch) -> None:
     assert bridge("deliveries", "discard", "crm", "--dead", "-c", seeded).code == Exit.FAILED
     assert bridge("deliveries", "discard", "crm", "--dead", "--yes", "-c", seeded).out == "crm: 1 discarded\n"
     assert bridge("deliveries", "discard", "crm", "lamps:2", "-y", "-c", seeded).out == "crm: 1 discarded\n"
-    assert bridge("deliveries", "list", "crm", "-c", seeded, "--json").json == []
+    assert bridge("deliveries", "list", "crm", "-c", seeded, "--json").json == {
+        "deliveries": [], "totals": {"waiting": 0, "dead": 0, "matched": 0}, "next": None,
+    }  # fmt: skip
     assert bridge("deliveries", "discard", "--all", "-c", seeded).out == "crm: 0 discarded\nops: 0 discarded\n"
 
 

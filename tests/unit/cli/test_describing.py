@@ -7,7 +7,6 @@ import re
 import sys
 from importlib.metadata import entry_points
 
-import pytest
 import yaml
 from catalogue import CATALOGUE
 from rigs.cli import POINTS
@@ -93,13 +92,14 @@ def test_broken_source_does_not_hide_other_events(bridge, site) -> None:
     assert "source.lamp" not in done.json["$defs"]
 
 
-@pytest.mark.parametrize("event", CATALOGUE, ids=lambda event: event.__name__)
-def test_the_schema_of_an_event_is_named_by_its_dataschema(bridge, event) -> None:
+def test_the_schema_of_an_event_is_named_by_its_dataschema(bridge) -> None:
     schemas = bridge("events", "schema").json
-    schema = schemas[event.schema_name()]
-    assert schema["$id"] == f"urn:bridge:schemas/{event.schema_name()}/1"
-    assert schema["properties"]["status"]["const"] == event.status
-    assert bridge("events", "schema", event.__name__).json == schema
+    assert schemas.keys() == {event.schema_name() for event in CATALOGUE}
+    for event in CATALOGUE:
+        schema = schemas[event.schema_name()]
+        assert schema["$id"] == f"urn:bridge:schemas/{event.schema_name()}/1"
+        assert schema["properties"]["status"]["const"] == event.status
+        assert bridge("events", "schema", event.__name__).json == schema
 
 
 def test_the_schema_of_the_file_knows_the_installed_plugins(bridge, site) -> None:
@@ -141,7 +141,7 @@ def test_a_starter_file_loads_once_its_variables_are_set(bridge, site, tmp_path)
     assert "sinks: {}" in bridge("config", "new", "--source", "lamp").out
     done = bridge("config", "new", "--source", "nope")
     assert done.code == Exit.USAGE  # nothing is wrong with a configuration: there is none yet
-    assert "no source 'nope' is installed; installed: " in done.err
+    assert "there is no source 'nope' installed; there is govdelivery" in done.err
 
 
 def test_starter_file_omits_broken_and_conflicting_plugins(bridge, site) -> None:

@@ -37,7 +37,7 @@ def test_every_help_page_ends_with_examples_of_its_own() -> None:
     help_pages = dict(pages(cli))
     assert {path[0] for path in help_pages if path} == set(COMMANDS)
     for path, command in help_pages.items():
-        name = " ".join(("bridge", *path))
+        name = " ".join(("bridgectl", *path))
         page = command.get_help(click.Context(command, info_name=name))
         examples = page.rpartition("\nExamples:\n")[2]
         assert examples != page, f"{name} --help has no examples"
@@ -68,25 +68,21 @@ def test_the_version_is_the_packages(bridge) -> None:
 def test_the_shell_completes_commands_without_importing_them() -> None:
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-c", "from bridge.cli import main; main([])"],
-        env={**os.environ, "_BRIDGE_COMPLETE": "bash_complete", "COMP_WORDS": "bridge re", "COMP_CWORD": "1"},
+        env={**os.environ, "_BRIDGECTL_COMPLETE": "bash_complete", "COMP_WORDS": "bridgectl re", "COMP_CWORD": "1"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert done.stdout.split() == ["plain,reconcile", "plain,replay", "plain,replay-tape"]
+    assert done.stdout.split() == ["plain,resume", "plain,reconcile", "plain,replay", "plain,replay-tape"]
     assert "pydantic" not in done.stderr
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [("nothing",), ("check",), ("check", "--nope"), ("replay", "crm", "-c", "x"), ("tail", "a.#.b", "-c", "x"),
-     ("tail", "Voice.x", "-c", "x"),
-     ("demo", "--seconds", "nan"), ("demo", "--seconds", "inf"), ("simulate", "--speed", "nan"), ("demo", "--seconds", "0"),
-     ("events", "schema", "Nope"), ("plugins", "schema", "nope")],
+    [("demo", "--seconds", "nan"), ("demo", "--seconds", "inf"), ("simulate", "--speed", "nan"), ("demo", "--seconds", "0")],
 )  # fmt: skip
-def test_wrong_usage_is_told_and_ends_with_2(bridge, arguments) -> None:
+def test_number_that_cannot_be_counted_with_is_refused(bridge, arguments) -> None:
     done = bridge(*arguments)
-    assert done.code == Exit.USAGE
-    assert done.out == ""
-    assert "Error: " in done.err
+    assert (done.code, done.out) == (Exit.USAGE, "")
+    assert done.err.startswith("error: invalid value for '--")
 
 
 # --- errors -------------------------------------------------------------------------------------------------------
@@ -97,12 +93,12 @@ PROBLEM = ConfigError([ConfigProblem("f", 1, "a", "no"), ConfigProblem("f", 2, "
 @pytest.mark.parametrize(
     ("error", "code", "lines"),
     [
-        (PROBLEM, Exit.CONFIG, ["f:1: a: no", "f:2: b: neither"]),
-        (Unavailable("redis is\naway"), Exit.UNREACHABLE, ["bridge: redis is away"]),
-        (Permanent("no"), Exit.FAILED, ["bridge: no"]),
-        (PermissionError(13, "Permission denied", "/x"), Exit.FAILED, ["bridge: Permission denied: /x"]),
-        (KeyError("canary"), Exit.FAILED, ["bridge: sorry, .* unexpected KeyError; BRIDGE_DEBUG=1 .*"]),
-        (ExceptionGroup("", [Permanent("a"), ExceptionGroup("", [Unavailable("b")])]), Exit.UNREACHABLE, ["bridge: a", "bridge: b"]),
+        (PROBLEM, Exit.CONFIG, ["error: f:1: a: no", "error: f:2: b: neither"]),
+        (Unavailable("redis is\naway"), Exit.UNREACHABLE, ["error: redis is away"]),
+        (Permanent("no"), Exit.FAILED, ["error: no"]),
+        (PermissionError(13, "Permission denied", "/x"), Exit.FAILED, ["error: Permission denied: /x"]),
+        (KeyError("canary"), Exit.FAILED, ["error: sorry, .* unexpected KeyError; BRIDGE_DEBUG=1 .*"]),
+        (ExceptionGroup("", [Permanent("a"), ExceptionGroup("", [Unavailable("b")])]), Exit.UNREACHABLE, ["error: a", "error: b"]),
     ],
 )  # fmt: skip
 def test_every_error_is_a_line_and_an_exit_code(capsys, error, code, lines) -> None:
@@ -127,7 +123,7 @@ def test_an_interrupt_before_the_end_has_its_own_exit_code(bridge, monkeypatch) 
     monkeypatch.setattr("bridge.cli.commands.plugins.plugins.callback", interrupted)
     done = bridge("plugins")
     assert (done.code, done.out) == (Exit.INTERRUPTED, "")
-    assert "bridge: interrupted" in done.err
+    assert "error: interrupted" in done.err
 
 
 def test_a_reader_that_has_seen_enough_gets_no_complaint() -> None:
@@ -144,7 +140,7 @@ def test_a_reader_that_has_seen_enough_gets_no_complaint() -> None:
 
 def test_a_table_for_a_pipe_is_aligned_text(capsys) -> None:
     print_table(["name", "n"], [("a", 1), ("long", None), ("x\ny", "")])
-    assert capsys.readouterr().out == "NAME  N\na     1\nlong  -\nx y   -\n"
+    assert capsys.readouterr().out == "NAME  N\na     1\nlong  -\nx\\ny  -\n"
 
 
 @pytest.mark.parametrize("color", [True, False])

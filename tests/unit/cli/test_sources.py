@@ -54,7 +54,8 @@ def test_watched_message_is_removed_by_id_over_several_channels(bridge, channels
     done = bridge("watch", "remove", "lamps", "7", "-c", channels)
     assert done.code == Exit.USAGE
     assert "'7' may be /messages/sms/7 or /messages/voice/7; give the path" in done.err
-    assert bridge("watch", "remove", "lamps", "99999", "-c", channels).code == Exit.USAGE
+    done = bridge("watch", "remove", "lamps", "99999", "-c", channels)
+    assert (done.code, done.out) == (Exit.FAILED, "99999: was not followed\n")
 
 
 def test_ambiguous_id_is_traced_to_every_resource(bridge, seeded) -> None:

@@ -1,4 +1,4 @@
-"""`bridge tail`: what is published, as it happens."""
+"""`bridgectl tail`: what is published, as it happens."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from bridge.cli.support.options import Exit
 from bridge.config.loading import load
 from bridge.domain.event import JournalEntry, Transition, WireEvent
 from bridge.domain.event_view import EventView
+from bridge.domain.events.govdelivery import RecipientSending
 from bridge.runtime.assembly import Assembly
-from bridge.sources.govdelivery.events import RecipientSending
 from bridge.testing.servers import RedisServer, wait_for
 
 

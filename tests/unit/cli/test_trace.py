@@ -1,4 +1,4 @@
-"""`bridge trace`: one resource's life."""
+"""`bridgectl trace`: one resource's life."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -385,9 +386,20 @@ async def test_the_check_says_what_a_year_of_it_costs(vendor, bridge) -> None:
     probe = await bridge(kinds=["sms", "email"], interval="60s", idle_slowdown=1).source.probe()
     renewals = 86400 / (17 * 60)
     assert probe.requests_per_day == pytest.approx(2 * 1440 + renewals)
-    assert "an idle year costs about 1,082,118 calls, 54% of the smallest yearly allowance" in probe.summary
+    assert "an idle year costs about 1,082,118 calls, 54% of the yearly allowance of 2,000,000" in probe.summary
+    assert probe.warning is None
     assert [request.query["$pageSize"] for request in vendor.requests] == ["1", "1"]
     assert "token-" not in probe.summary
+
+
+async def test_year_beyond_the_allowance_is_a_warning(vendor, bridge) -> None:
+    vendor.events = [sent(1)]
+    probe = await bridge(interval="5s", idle_slowdown=1).source.probe()
+    assert probe.warning is not None
+    assert re.match(r"an idle year costs about 6,3\d\d,\d\d\d calls, 31[5-9]% of the allowance", probe.warning)
+    assert "make interval or idle_slowdown longer" in probe.warning
+    larger = await bridge(interval="5s", idle_slowdown=1, yearly_calls=200_000_000).source.probe()
+    assert larger.warning is None
 
 
 async def test_the_check_needs_no_more_tokens_than_polls(vendor, bridge) -> None:

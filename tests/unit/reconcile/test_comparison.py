@@ -208,7 +208,7 @@ async def test_provider_totals_are_shown_with_known_totals(books, capsys, total)
     _print(report)
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "statistics" in line]
     assert f"{total:,} sms recipients, 1,204 in 31 known messages" in line
-    assert ("bridge watch" in line) is (total != 1204)
+    assert ("bridgectl watch" in line) is (total != 1204)
     assert (await books.compare(resource=GROUP)).statistics == []
     assert (await books.compare(use_cached_counts=True)).statistics == []
 

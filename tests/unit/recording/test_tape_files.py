@@ -126,7 +126,7 @@ def test_recording_of_another_format_names_the_version_for_it(tmp_path):
 
 
 def test_a_directory_without_a_tape_says_how_one_is_made(tmp_path):
-    with pytest.raises(TapeError, match="there is no tape; `bridge run --record"):
+    with pytest.raises(TapeError, match="there is no tape; `bridgectl run --record"):
         tapes(tmp_path)
 
 

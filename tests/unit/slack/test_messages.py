@@ -13,9 +13,9 @@ from rigs.slack import failed, made
 
 from bridge.domain.catalogue import SourceData, SourceStalled
 from bridge.domain.event import Data, Event
-from bridge.sources.govdelivery.events import MessageCompleted, MessageData, RecipientData, RecipientFailed
-from bridge.sources.marketingcloud.events import SendData, SMSNotSent
-from bridge.sources.spacivox.events import DropData, VoicemailRejected
+from bridge.domain.events.govdelivery import MessageCompleted, MessageData, RecipientData, RecipientFailed
+from bridge.domain.events.marketingcloud import SendData, SMSNotSent
+from bridge.domain.events.spacivox import DropData, VoicemailRejected
 from bridge_slack.blocks import digest, escape, fit, group_of, single
 
 

@@ -14,7 +14,7 @@ from rigs.slack import failed, made
 from bridge.domain.clock import Clock
 from bridge.domain.errors import Permanent, Transient
 from bridge.domain.event import Event
-from bridge.sources.govdelivery.events import MessageCompleted, MessageData
+from bridge.domain.events.govdelivery import MessageCompleted, MessageData
 from bridge.testing.fake_endpoint import FakeEndpoint, reply
 from bridge.testing.sink_suite import outgoing
 from bridge_slack import SlackSettings, plugin

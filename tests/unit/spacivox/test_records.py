@@ -18,9 +18,9 @@ from yarl import URL
 
 from bridge.domain import errors
 from bridge.domain.catalogue import UnknownStatus
+from bridge.domain.events.spacivox import DropData
 from bridge.protocols.source import Page
 from bridge.sources.spacivox import SpacivoxSettings
-from bridge.sources.spacivox.events import DropData
 from bridge.sources.spacivox.records import RECORDS, RecordType, Unreadable, describe, kind_of, observe
 
 SEED = (Path(__file__).parents[2] / "seeds" / "spacivox-voicemail-drop-records.txt").read_text(encoding="utf-8")

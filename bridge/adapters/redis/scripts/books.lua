@@ -6,6 +6,7 @@
 local base = KEYS[1]
 local DUE, HELD, DEAD = base .. ':due', base .. ':held', base .. ':dead'
 local WHY, PARTITION, TRIES, BOOKS = base .. ':why', base .. ':lane', base .. ':tries', base .. ':books'
+local ANSWERS = base .. ':answers'
 
 local lowest = {}
 local function bit_of(source, seq)

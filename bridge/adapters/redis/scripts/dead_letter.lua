@@ -1,4 +1,4 @@
--- Give up on one. ARGV: now, source, number, reason, attempt or ''. Answers how many behind it became due.
+-- Give up on one. ARGV: now, source, number, reason, attempt or '', answer or ''. Answers how many behind it became due.
 -- It keeps its partition's name, to join its end again should it be redriven.
 local place = ARGV[2] .. ':' .. ARGV[3]
 local from = where(place)
@@ -7,6 +7,7 @@ redis.call('ZREM', from, place)
 redis.call('ZADD', DEAD, ARGV[1], place)
 redis.call('HSET', WHY, place, ARGV[4])
 tried(place, ARGV[5])
+if ARGV[6] == '' then redis.call('HDEL', ANSWERS, place) else redis.call('HSET', ANSWERS, place, ARGV[6]) end
 count(ARGV[2], 'w', -1)
 count(ARGV[2], 'd', 1)
 local behind = leave(place, ARGV[1])

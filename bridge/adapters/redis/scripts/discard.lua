@@ -11,6 +11,7 @@ for i = 2, #ARGV, 2 do
     redis.call('SADD', base .. ':x:' .. source, ARGV[i + 1])
     if from == DEAD then
       redis.call('HDEL', WHY, place)
+      redis.call('HDEL', ANSWERS, place)
       count(source, 'd', -1)
     else
       leave(place, ARGV[1])

@@ -9,6 +9,7 @@ for i = 3, #ARGV, 2 do
     enter(place, redis.call('HGET', PARTITION, place) or '', ARGV[1], ARGV[1])
     redis.call('ZREM', DEAD, place)
     redis.call('HDEL', WHY, place)
+    redis.call('HDEL', ANSWERS, place)
     count(source, 'd', -1)
     count(source, 'w', 1)
   elseif from then

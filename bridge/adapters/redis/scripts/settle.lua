@@ -14,7 +14,10 @@ for n, place in ipairs(places) do
     count(source, 't', 1)
     if from then count(source, from == DEAD and 'd' or 'w', -1) end
     if from and not due[n] then redis.call('ZREM', from, place) end
-    if from == DEAD then redis.call('HDEL', WHY, place) end
+    if from == DEAD then
+      redis.call('HDEL', WHY, place)
+      redis.call('HDEL', ANSWERS, place)
+    end
     if freed[place] then number = number - 1 end
     if partitioned then
       local behind = from ~= DEAD and leave(place, ARGV[1])

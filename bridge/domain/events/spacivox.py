@@ -121,3 +121,11 @@ class EmailRecordRejected(EmailRecordEvent):
     """State 3: rejected."""
 
     status = "rejected"
+
+
+EVENTS: tuple[type[Event], ...] = (
+    VoicemailSent, VoicemailDelivered, VoicemailFailed, VoicemailRejected,
+    TextRecordSent, TextRecordDelivered, TextRecordFailed, TextRecordRejected,
+    EmailRecordSent, EmailRecordDelivered, EmailRecordFailed, EmailRecordRejected,
+)  # fmt: skip
+"""Every event of Spacivox, in the order in which a reader wants them."""

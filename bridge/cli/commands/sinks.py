@@ -1,0 +1,52 @@
+"""`bridgectl sinks`: how each sink is doing, with its books."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from bridge.cli.support.options import Command, Exit, config_option, json_option
+from bridge.cli.support.output import print_json, print_line, print_table
+from bridge.cli.support.overview_rows import SINK_HEADERS, SINKS_GIVE_WAY, plain_sink, sink_row, sink_totals
+from bridge.cli.support.running import load_assembly, run
+from bridge.runtime.assembly import Assembly
+from bridge.runtime.overview import SinkView, is_served
+from bridge.runtime.overview_reader import read_sinks, read_sources
+
+
+@click.command(
+    cls=Command,
+    examples="""
+    bridgectl sinks -c bridge.yaml
+    bridgectl sinks -c bridge.yaml --json | jq '.sinks[] | select(.state != "ok")'
+    """,
+)
+@config_option
+@json_option
+def sinks(config_file: Path, *, as_json: bool) -> Exit:
+    """Show each sink: state, books, the oldest event that waits, the last delivery and the last error; then the totals.
+
+    The state is `ok`, `paused` (by an operator), `circuit open` (its endpoint fails, and is probed now and then),
+    `disabled` (its endpoint said that it is gone), or `not delivering` (no process has the role sink).
+    """
+    parts = load_assembly(config_file, with_secrets=False)
+    views = run(_sinks(parts))
+    totals = sink_totals(views)
+    if as_json:
+        print_json({"sinks": [plain_sink(view) for view in views], "totals": totals})
+        return Exit.DONE
+    if not views:
+        print_line("there is no sink in the configuration")
+        return Exit.DONE
+    now = parts.clock.now()
+    print_table(SINK_HEADERS, [sink_row(view, now) for view in views], give_way=SINKS_GIVE_WAY, prose="last error")
+    print_line(f"in all: {', '.join(f'{count} {name}' for name, count in totals.items())}")
+    return Exit.DONE
+
+
+async def _sinks(parts: Assembly) -> list[SinkView]:
+    async with parts.opened_store(read_only=True) as store:
+        orders, presences = await store.orders(), list(await store.presences())
+        served = is_served(presences, await read_sources(parts, store, orders))
+        return await read_sinks(parts, store, orders, presences, served=served)

@@ -1,0 +1,68 @@
+"""Deliveries as plain values for JSON, and as rows of tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from bridge.cli.support.delivery_filter import Selected, code_of
+from bridge.cli.support.disabled_sinks import Disabled
+from bridge.cli.support.output import ago
+from bridge.delivery.masking import apply
+from bridge.domain.errors import Permanent
+from bridge.domain.event import JournalEntry
+from bridge.domain.times import rfc3339, truncate_to_millis
+from bridge.protocols.deliveries import Attempt
+
+
+def plain_delivery(selected: Selected, off: Mapping[str, Disabled]) -> dict[str, Any]:
+    """Return a delivery for JSON; `off` are the sinks that are disabled."""
+    delivery, event, answer = selected.delivery, selected.event, selected.delivery.answer
+    return {
+        "sink": delivery.sink,
+        "disabled": off[delivery.sink].plain() if delivery.sink in off else None,
+        "position": str(delivery.position),
+        "id": event and event.event.id,
+        "topic": event and event.event.topic,
+        "subject": event and event.subject,
+        "state": delivery.state,
+        "reason": delivery.reason or None,
+        "code": code_of(delivery),
+        "due": None if delivery.state == "dead" else _time(delivery.due),
+        "attempts": [_attempt(attempt) for attempt in delivery.attempts],
+        "answer": None if answer is None else {"status": answer.status, "body": answer.body},
+    }
+
+
+def _attempt(attempt: Attempt) -> dict[str, str]:
+    return {"at": _time(attempt.at), "kind": attempt.kind, "error": attempt.error}
+
+
+def _time(seconds: float) -> str:
+    return rfc3339(truncate_to_millis(datetime.fromtimestamp(seconds, UTC)))
+
+
+def delivery_row(described: Mapping[str, Any], now: datetime) -> list[Any]:
+    """Return the row of a delivery as `plain_delivery` describes it."""
+    state = f"dead: {described['reason']}" if described["state"] == "dead" else described["state"]
+    due = described["due"] and ago(datetime.fromisoformat(described["due"]), now)
+    if due and described["disabled"]:
+        due = "when enabled"
+    tries = described["attempts"]
+    return [
+        described["sink"], described["position"], described["topic"], described["subject"], state, len(tries), due,
+        tries[-1]["error"] if tries else None,
+    ]  # fmt: skip
+
+
+def masked_event(entry: JournalEntry | None) -> str:
+    """Return an event as text for a person, of whose phones, addresses and keys the last four characters stay."""
+    if entry is None:
+        return "the journal has it no more"
+    try:
+        body = apply("last4", entry.event, b"").body
+    except Permanent:
+        return "cannot be read"
+    return json.dumps(json.loads(body), ensure_ascii=False, indent=2)
