@@ -10,6 +10,9 @@ from bridge.providers.models import Definition
 from bridge.simulator.defined_vendor import simulated_values
 from bridge.simulator.settings import SimulatorSettings
 
+_YEARLY_CALLS = 200_000_000
+"""Calls that a simulated account may make in a year: it is asked every few seconds, which no real one allows."""
+
 
 def sources(urls: Mapping[str, str], settings: SimulatorSettings, *, interval: str = "2s") -> dict[str, Any]:
     """Return the `sources` of a configuration that polls all three providers at `urls`, each by its provider's name."""
@@ -34,6 +37,7 @@ def sources(urls: Mapping[str, str], settings: SimulatorSettings, *, interval: s
             "client_id": settings.client_id,
             "client_secret": settings.client_secret,
             "account_id": settings.account_id,
+            "yearly_calls": _YEARLY_CALLS,
             **shared,
         },
     }

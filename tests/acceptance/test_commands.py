@@ -364,7 +364,6 @@ async def test_unreachable_redis_is_exit_code_4_without_password(tmp_path):
 
 
 WRONG_USAGE = [
-    (("run",), "Missing option '-c'"),
     (("run", "--role", "cook", "-c", "bridge.yaml"), "'cook' is not one of 'poll', 'relay', 'sink'"),
     (("fly",), "No such command 'fly'"),
     (("tail", "a.#.b", "-c", "bridge.yaml"), "'#' may only be the last"),

@@ -221,7 +221,7 @@ async def test_answer_400_makes_a_dead_letter_that_can_be_redriven(tmp_path):
             "answer": dead["answer"],
         }
         assert dead["answer"]["status"] == 400
-        assert dead["answer"]["body"].startswith("nobody has …0143; you sent ********....")
+        assert re.match(r"nobody has …0143; you sent \*{8}(?: \*{8})?\.{4}", dead["answer"]["body"])
         assert len(dead["answer"]["body"].encode()) == 2048
         shown = json.loads(await setting.command("deliveries", "show", "crm", event["id"], "--json"))
         assert {**shown, "event": None} == {**dead, "event": None}

@@ -341,7 +341,7 @@ async def test_third_party_privacy_order_and_settings_are_kept(setting):
     setting.configure(wrong={"type": "spool", "topics": ["#"], "mark": "four"})
     done = await setting.run("check", "--offline")
     assert done.returncode == 3
-    assert [line.split(": ")[1] for line in done.stderr.splitlines()] == ["sinks.wrong.file", "sinks.wrong.mark"]
+    assert [line.split(": ")[2] for line in done.stderr.splitlines()] == ["sinks.wrong.file", "sinks.wrong.mark"]
 
 
 async def test_only_the_plugins_that_are_named_are_imported(setting):
@@ -362,7 +362,7 @@ async def test_broken_plugin_is_named_with_its_distribution(setting):
         done = await setting.run(*command)
         assert (done.returncode, done.stdout) == (3, "")
         assert done.stderr == (
-            f"bridge.yaml:{setting.line('    type: noisy')}: sinks.loud.type: the sink 'noisy' of noisy 1.2.3 "
+            f"error: bridge.yaml:{setting.line('    type: noisy')}: sinks.loud.type: the sink 'noisy' of noisy 1.2.3 "
             "cannot be imported from noisy:plugin: ImportError: libnoise.so.3 is missing; reinstall or upgrade noisy\n"
         )
 
@@ -376,7 +376,7 @@ async def test_duplicate_plugin_distributions_are_both_named(setting, tmp_path_f
     done = await setting.run("run", "--once", path=both)
     assert (done.returncode, done.stdout) == (3, "")
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"bridge.yaml:{setting.line('    type: spool')}: sinks.keep.type: ")
+    assert line.startswith(f"error: bridge.yaml:{setting.line('    type: spool')}: sinks.keep.type: ")
     assert "bridge-spool 1.2.3 and spool-too 1.2.3" in line
     assert "uninstall all but one of them" in line
     assert not setting.spool.exists()

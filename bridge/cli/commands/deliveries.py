@@ -20,7 +20,7 @@ from bridge.cli.support.delivery_filter import (
     select,
     sinks_from,
 )
-from bridge.cli.support.delivery_rows import delivery_row, masked_event, plain_delivery
+from bridge.cli.support.delivery_rows import delivery_row, masked_event, masked_subject, plain_delivery
 from bridge.cli.support.disabled_sinks import Disabled, disabled
 from bridge.cli.support.journal import find
 from bridge.cli.support.names import complete_sinks
@@ -80,7 +80,7 @@ def list_(sink: str | None, config_file: Path, limit: int, after: str | None, *,
     now = parts.clock.now()
     if page.rows:
         headers = ["sink", "position", "topic", "subject", "state", "tries", "due", "last error"]
-        rows = [delivery_row(row, now) for row in page.rows]
+        rows = [delivery_row(row, subject, now) for row, subject in zip(page.rows, page.subjects, strict=True)]
         print_table(headers, rows, give_way=("tries", "due", "topic", "subject"), prose="last error")
     for sink_off in page.disabled:
         print_line(f"{sink_off.sink}: {sink_off}")
@@ -95,6 +95,8 @@ class _Page:
     totals: dict[str, int]
     disabled: list[Disabled]
     rows: list[dict[str, Any]] = field(default_factory=list)
+    subjects: list[str | None] = field(default_factory=list)
+    """Those of the rows, as a person may see them."""
     following: str | None = None
     """The mark of the next page; None if there is none."""
 
@@ -262,6 +264,7 @@ async def _list(parts: Assembly, sink: str | None, wanted: DeliveryFilter, mark:
                 if len(page.rows) == limit:
                     return page
                 page.rows.append(plain_delivery(selected, off))
+                page.subjects.append(masked_subject(selected))
                 page.following = str(PageMark(name, selected.delivery.place))
         page.following = None
     return page

@@ -13,6 +13,7 @@ from bridge.cli.support.output import ago
 from bridge.delivery.masking import apply
 from bridge.domain.errors import Permanent
 from bridge.domain.event import JournalEntry
+from bridge.domain.event_view import EventView
 from bridge.domain.times import rfc3339, truncate_to_millis
 from bridge.protocols.deliveries import Attempt
 
@@ -44,17 +45,28 @@ def _time(seconds: float) -> str:
     return rfc3339(truncate_to_millis(datetime.fromtimestamp(seconds, UTC)))
 
 
-def delivery_row(described: Mapping[str, Any], now: datetime) -> list[Any]:
-    """Return the row of a delivery as `plain_delivery` describes it."""
+def delivery_row(described: Mapping[str, Any], subject: str | None, now: datetime) -> list[Any]:
+    """Return the row of a delivery as `plain_delivery` describes it, with its subject as a person may see it."""
     state = f"dead: {described['reason']}" if described["state"] == "dead" else described["state"]
     due = described["due"] and ago(datetime.fromisoformat(described["due"]), now)
     if due and described["disabled"]:
         due = "when enabled"
     tries = described["attempts"]
     return [
-        described["sink"], described["position"], described["topic"], described["subject"], state, len(tries), due,
+        described["sink"], described["position"], described["topic"], subject, state, len(tries), due,
         tries[-1]["error"] if tries else None,
     ]  # fmt: skip
+
+
+def masked_subject(selected: Selected) -> str | None:
+    """Return the subject of a delivery's event, with a token for each phone or key in it; None without the event."""
+    if selected.event is None:
+        return None
+    view = selected.event
+    try:
+        return EventView(view.position, apply("last4", view.event, b"")).subject
+    except Permanent:
+        return None
 
 
 def masked_event(entry: JournalEntry | None) -> str:
