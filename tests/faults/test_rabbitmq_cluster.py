@@ -204,7 +204,7 @@ async def test_publishing_goes_on_when_the_majority_returns(
         await asyncio.to_thread(cluster.wait_until_whole)
 
 
-async def test_publishing_goes_on_beside_a_partition(cluster: RabbitMQCluster, leader: int, tmp_path: Path) -> None:
+async def test_publishing_goes_on_during_a_partition(cluster: RabbitMQCluster, leader: int, tmp_path: Path) -> None:
     """The node that leads and is connected is cut off from the other two."""
     async with traffic_to(cluster, tmp_path, leader, *others(leader)) as traffic:
         await asyncio.to_thread(cluster.isolate, leader)

@@ -70,7 +70,7 @@ class AmqpPublisher:
         For a message that it does not accept, RabbitMQ closes the channel. Then the entries that it has not confirmed
         are sent again, without those that it will never accept. After any other error, `progress` has what RabbitMQ
         confirmed, and the connection has to be dropped: a channel that saw a queue lose its leader may be refused for
-        as long as that node is away, while a new connection is confirmed at once.
+        as long as that node is down, while a new connection is confirmed at once.
         """
         encoder = self._encoder if queue is None else self._encoder.to_queue(queue)
         unpublishable: dict[Position, str] = {}

@@ -76,7 +76,7 @@ def test_command_whose_reader_has_gone_ends_well(arguments) -> None:
 
 
 def test_head_ends_a_command_without_a_word() -> None:
-    line = f"set -o pipefail; {shlex.quote(sys.executable)} -m bridgectl events schema | head -1"
+    line = f"set -o pipefail; {shlex.quote(sys.executable)} -m bridge events schema | head -1"
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "{\n", "")
 

@@ -127,7 +127,7 @@ CASES = [
     Case("{limit: 50}", "{since: x}", "listing.params.since", "`window.start` sets this parameter"),
     Case("{link: $.next}", "{}", "listing.pages", "give one of link, header"),
     Case("{link: $.next}", "{link: $.next, header: next}", "listing.pages", "give one of link, header"),
-    Case("{link: $.next}", "{link: $.next, end: short}", "listing.pages", "needs the size of a page"),
+    Case("{link: $.next}", "{link: $.next, end: short}", "listing.pages.end", "needs the size of a page"),
     Case("{link: $.next}", "{offset: {size: 0}}", "listing.pages.offset.size", "at least 1"),
     Case("{link: $.next}", "{number: {size: 50, size_param: limit}}", "listing.params.limit", "sets this parameter"),
     # window
@@ -148,7 +148,7 @@ CASES = [
     Case(WINDOW, FEED.replace("number", "number, settle: 5s"), "feed.settle", "belongs to positions that are times"),
     Case(WINDOW, FEED.replace("number", "iso, settle: 5s"), "feed.retention", "how long the provider keeps events"),
     Case(WINDOW, FEED.replace("number", "iso, settle: 5s, retention: 3d"), "listing.order", "a feed goes forward"),
-    Case("identity:", f"{FOLLOW.replace('{id}', '')}identity:", "follow.lookup", "either for {id} in its path"),
+    Case("identity:", f"{FOLLOW.replace('{id}', '')}identity:", "follow.lookup.path", "either for {id} in its path"),
     Case("identity: {", f"{FOLLOW}identity: {{within: $.to, ", "identity.within", "which `follow` cannot look at"),
     Case("identity: {", f"{FOLLOW}identity: {{mark: $.m, ", "follow", "tells occurrences"),
     Case("identity:", "drain: {ack: {path: /a}}\nidentity:", "drain", "has no definition"),
@@ -205,7 +205,9 @@ def test_broken_definition_names_file_line_key_and_remedy(tmp_path, capsys, case
     file, code, err = checked(tmp_path, text, capsys)
     assert code == Exit.CONFIG, err
     assert "Traceback" not in err
-    said = [re.fullmatch(rf"{re.escape(str(file))}:(\d+): (?:([^ ]+): )?(.+)", line) for line in err.splitlines()]
+    said = [
+        re.fullmatch(rf"error: {re.escape(str(file))}:(\d+): (?:([^ ]+): )?(.+)", line) for line in err.splitlines()
+    ]
     assert all(said), err
     ours = [line for line in said if line[2] == case.key]
     assert [line[3] for line in ours if re.search(case.words, line[3])], err
