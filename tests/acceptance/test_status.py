@@ -60,6 +60,9 @@ class Site:
         assert overview["well"] == (not overview["problems"])
         return overview
 
+    def has_logged(self, event: str) -> bool:
+        return any(line["event"] == event for replica in self.replicas for line in replica.log)
+
     async def text(self) -> str:
         return (await ask(self.folder, "status", "-c", str(self.config))).stdout
 
@@ -137,10 +140,12 @@ async def test_status_tells_apart_what_is_wrong(tmp_path: Path) -> None:
         )
         for _ in range(15):
             here.simulator.world.add_drop()
-        overview = await here.becomes(
+        await here.becomes(
             source_stalled="source city", source_paused="source journeys", sink_paused="sink held",
-            sink_circuit_open="sink broken", sink_disabled="sink gone",
+            sink_disabled="sink gone",
         )  # fmt: skip
+        await until(lambda: here.has_logged("sink.circuit_opened"), "a circuit opens", within=60)
+        overview = await here.becomes(sink_circuit_open="sink broken")
         assert {sink["name"]: sink["state"] for sink in overview["sinks"]} == {
             "crm": "ok", "broken": "circuit open", "gone": "disabled", "held": "paused",
         }  # fmt: skip

@@ -381,7 +381,7 @@ async def test_full_redis_fails_publish_and_recovers(make: Callable[..., KombuBr
         broker = make(server.url)
         await broker.declare(QUEUE, ["#"])
         client.config_set("maxmemory", "1")
-        with pytest.raises(Unavailable, match=r"refused a command \(OutOfMemoryError\)"):
+        with pytest.raises(Unavailable, match="out of memory"):
             await broker.publish([entry(1)])
         client.config_set("maxmemory", "0")
         assert await broker.publish([entry(1)]) == 0

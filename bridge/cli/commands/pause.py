@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from bridge.cli.support.following import wait_until_followed
 from bridge.cli.support.named_parts import named_part, parts_of
 from bridge.cli.support.names import complete_parts
 from bridge.cli.support.options import Command, Exit, config_option, json_option
@@ -36,9 +37,9 @@ _MAX_REASON_CHARACTERS = 200
 def pause(part: str, config_file: Path, reason: str, *, as_json: bool) -> Exit:
     """Have a source or a sink rest until `bridgectl resume`; no process has to be restarted.
 
-    All processes follow within 5 s, and those that start later, too. A paused source asks its provider nothing, and
-    what was seen before is still published and delivered. A paused sink gets nothing: its events wait, and are sent
-    when it is resumed. Commands such as backfill ask the provider all the same.
+    All processes follow within 5 s, for which the command waits, and those that start later, too. A paused source asks
+    its provider nothing, and what was seen before is still published and delivered. A paused sink gets nothing: its
+    events wait, and are sent when it is resumed. Commands such as backfill ask the provider all the same.
     """
     parts = load_assembly(config_file, with_secrets=False)
     name = named_part(part, parts_of(parts.config))
@@ -47,7 +48,8 @@ def pause(part: str, config_file: Path, reason: str, *, as_json: bool) -> Exit:
     if as_json:
         print_json(outcome)
     elif outcome["changed"]:
-        print_line(f"{name}: paused until `bridgectl resume {part}`")
+        late = "" if outcome["followed"] else "; not every process has heard it yet"
+        print_line(f"{name}: paused until `bridgectl resume {part}`{late}")
     else:
         print_line(f"{name}: it is paused already, by {outcome['paused']['by']} since {outcome['paused']['since']}")
     return Exit.DONE
@@ -64,5 +66,7 @@ def _operator() -> str:
 async def _pause(parts: Assembly, name: str, pause: Pause) -> dict[str, Any]:
     async with parts.opened_store() as store:
         changed = await store.pause(name, pause)
+        followed = not changed or await wait_until_followed(store, parts.clock)
         pauses = (await store.orders()).pauses
-        return {"part": name, "changed": changed, "paused": plain_pause(pauses.get(name, pause))}
+        paused = plain_pause(pauses.get(name, pause))
+        return {"part": name, "changed": changed, "paused": paused, "followed": followed}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from bridge.cli.support.following import wait_until_followed
 from bridge.cli.support.named_parts import named_part, parts_of
 from bridge.cli.support.names import complete_parts
 from bridge.cli.support.options import Command, Exit, config_option, json_option
@@ -25,7 +26,10 @@ from bridge.runtime.assembly import Assembly
 @config_option
 @json_option
 def resume(part: str, config_file: Path, *, as_json: bool) -> Exit:
-    """Have a source or a sink work again that `bridgectl pause` paused. All processes follow within 5 s."""
+    """Have a source or a sink work again that `bridgectl pause` paused.
+
+    All processes follow within 5 s, for which the command waits.
+    """
     parts = load_assembly(config_file, with_secrets=False)
     name, changed = run(_resume(parts, part))
     if as_json:
@@ -40,4 +44,7 @@ async def _resume(parts: Assembly, part: str) -> tuple[str, bool]:
         # A part that has left the configuration may still be paused.
         paused = (await store.orders()).pauses
         name = named_part(part, [*parts_of(parts.config), *paused])
-        return name, await store.resume(name)
+        changed = await store.resume(name)
+        if changed:
+            await wait_until_followed(store, parts.clock)
+        return name, changed
