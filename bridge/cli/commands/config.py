@@ -109,10 +109,9 @@ def _usable(kind: registry.Kind) -> tuple[str, ...]:
     lines = []
     for name in registry.installed(kind):
         try:
-            plugin = registry.load(kind, name)
+            registry.load(kind, name)
         except registry.PluginError as error:
             print_note(f"left out: {error}")
         else:
-            if getattr(plugin, "settings_for", None) is None:  # the settings of others depend on a definition
-                lines.append(name)
+            lines.append(name)
     return tuple(lines)
