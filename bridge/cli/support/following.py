@@ -8,7 +8,7 @@ from bridge.domain.clock import Clock
 from bridge.protocols.roster import Roster
 
 _MAX_WAIT_SECONDS = 8.0
-_LOOK_EVERY_SECONDS = 0.25
+_CHECK_EVERY_SECONDS = 0.25
 
 
 async def wait_until_followed(roster: Roster, clock: Clock) -> bool:
@@ -17,5 +17,5 @@ async def wait_until_followed(roster: Roster, clock: Clock) -> bool:
     while (waited := clock.monotonic() - began) < _MAX_WAIT_SECONDS:
         if all(presence.gone or presence.age < waited for presence in await roster.presences()):
             return True
-        await asyncio.sleep(_LOOK_EVERY_SECONDS)
+        await asyncio.sleep(_CHECK_EVERY_SECONDS)
     return False
