@@ -14,6 +14,7 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
 import click
+import provider_pages
 from pydantic import BaseModel
 
 from bridge import plugin
@@ -303,7 +304,14 @@ def _type(annotation: Any) -> str:
     return _TYPES.get(getattr(annotation, "__name__", ""), "object")
 
 
-_TYPES = {"str": "text", "int": "number", "Annotated": "time", "datetime": "time", "Transition": "text"}
+_TYPES = {
+    "str": "text",
+    "int": "number",
+    "Annotated": "time",
+    "datetime": "time",
+    "Transition": "text",
+    "float": "number",
+}
 
 
 # --- names for plugins ------------------------------------------------------------------------------------------------
@@ -374,6 +382,10 @@ PAGES = {
     "configuration.md": configuration,
     "events.md": events,
     "plugin-names.md": plugin_names,
+    "provider-definitions.md": lambda: provider_pages.vocabulary(MADE, _settings),
+    "shipped-providers.md": lambda: provider_pages.shipped(
+        MADE, _cell, lambda model: _fields(model, Data.model_fields)
+    ),
 }
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ COMMANDS = {
     "deliveries": "Work on what waits, and on dead letters.",
     "takeover": "Say that store and broker are this installation's.",
     "plugins": "List the installed sources and sinks.",
+    "providers": "List, write and try definitions of providers.",
     "config": "Write, show and describe configurations.",
     "events": "List the events, and their schemas.",
     "simulate": "Serve the simulated providers.",

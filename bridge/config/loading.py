@@ -17,8 +17,8 @@ from bridge.config.without_secrets import environment, note_unset, reduced, unfi
 from bridge.config.yaml_document import Document, Place
 from bridge.domain.errors import ConfigError, ConfigProblem
 from bridge.domain.settings import Settings
-from bridge.protocols.sink import SinkSettings
-from bridge.protocols.source import SourceSettings
+from bridge.protocols.sink import SinkPlugin, SinkSettings
+from bridge.protocols.source import SourcePlugin, SourceSettings
 
 S = TypeVar("S", bound=Settings)
 
@@ -126,9 +126,19 @@ def _settings(kind: registry.Kind, place: Place, values: dict[str, Any], text: D
     named = values.get("type")
     try:
         if isinstance(named, str) and named:
-            return registry.load(kind, named).settings
+            return _model(registry.load(kind, named), values, text)
     except registry.PluginError as error:
         raise ConfigError([text.problem(at, error.reason)]) from error
+    except ValueError as error:
+        key, _, reason = str(error).partition(": ")
+        raise ConfigError([text.problem((*place, key), reason)]) from None
     known = ", ".join(registry.installed(kind)) or "none"
     what = "must be the name of a plugin" if "type" in values else "is missing"
     raise ConfigError([text.problem(at, f"{what}; installed {kind}s: {known}")])
+
+
+def _model(plugin: SourcePlugin | SinkPlugin, values: dict[str, Any], text: Document) -> type[Settings]:
+    """Return the model of a part's settings; raises as `SourcePlugin.settings_for` does."""
+    if isinstance(plugin, SourcePlugin) and plugin.settings_for is not None:
+        return plugin.settings_for(values, Path(text.file).parent)
+    return plugin.settings

@@ -8,10 +8,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import create_model
+
 from bridge.config.validation import validate
 from bridge.config.yaml_document import Document, Place, format_path
 from bridge.domain.errors import ConfigProblem
 from bridge.domain.settings import Settings
+from bridge.protocols.source import SourceSettings
 
 S = TypeVar("S", bound=Settings)
 
@@ -64,7 +67,16 @@ def reduced(
     if not unset or not all(problem.key == own or _is_below(problem.key, left_open) for problem in problems):
         return problems
     given = {key: value for key, value in values.items() if key in base.model_fields and key not in unset}
-    return validate(base, _defaults(base, model) | given, place, document)
+    return validate(_common(base, model), _defaults(base, model) | given, place, document)
+
+
+def _common(base: type[S], model: type[Settings]) -> type[S]:
+    """Return the model of what every part has in common; a source keeps the events that its own `model` names."""
+    if not issubclass(base, SourceSettings) or not issubclass(model, SourceSettings) or not model.own_events:
+        return base
+    common = create_model(base.__name__, __base__=base, __doc__=base.__doc__)
+    common.own_events = model.own_events
+    return common
 
 
 def _defaults(base: type[Settings], model: type[Settings]) -> dict[str, Any]:

@@ -84,15 +84,16 @@ def format_path(place: Place) -> str:
     return text
 
 
-def read(path: Path, environ: Mapping[str, str] | None = None) -> Document:
-    """Read a file; raises `ConfigError` when it is no mapping in YAML at all."""
+def read(path: Path, environ: Mapping[str, str] | None = None, starter: str = "bridgectl config new") -> Document:
+    """Read a file; raises `ConfigError` when it is no mapping in YAML at all.
+
+    `starter` is the command that writes such a file.
+    """
     file = str(path)
-    text = _text(path)
+    text = _text(path, starter)
     node = _compose(file, text)
     if node is None:
-        raise ConfigError(
-            [ConfigProblem(file, 1, "", "the file is empty; `bridgectl config new` writes one to start from")]
-        )
+        raise ConfigError([ConfigProblem(file, 1, "", f"the file is empty; `{starter}` writes one to start from")])
     if not isinstance(node, yaml.MappingNode):
         raise ConfigError([
             ConfigProblem(file, _line(node), "", "the file has to be a mapping, with keys like `sources:` and `sinks:`")
@@ -102,13 +103,13 @@ def read(path: Path, environ: Mapping[str, str] | None = None) -> Document:
     return builder.document
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, starter: str) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
     except IsADirectoryError:
         text = "is a directory; name the configuration file itself"
     except FileNotFoundError:
-        text = "there is no such file; name another one, or let `bridgectl config new` write one"
+        text = f"there is no such file; name another one, or let `{starter}` write one"
     except UnicodeDecodeError as error:
         text = f"is not UTF-8 text (byte {error.start + 1}); save it as UTF-8"
     except (OSError, ValueError) as error:

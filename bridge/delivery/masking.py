@@ -30,22 +30,14 @@ from urllib.parse import quote
 
 from bridge.domain.errors import Permanent
 from bridge.domain.event import WireEvent
-from bridge.domain.personal_data import EMAIL, NOT_PERSONAL, PHONE
+from bridge.domain.personal_data import EMAIL, NOT_PERSONAL, PERSONAL_FIELDS, PHONE, names_person
 from bridge.protocols.sink import Privacy
 
 _WHOLE_PHONE = re.compile(PHONE)
 _MAY_BE_PERSONAL = re.compile(rf"{EMAIL}|{PHONE}|\d{{5,}}")
 _PERSONAL = re.compile(rf"(?P<email>{EMAIL})|(?P<kept>{NOT_PERSONAL})|(?P<phone>{PHONE})|(?P<digits>\d{{5,}})")
 _NUMBER = re.compile(r"\d{5,}")
-_PERSONAL_NAME = re.compile(
-    r"phone|msisdn|mobile|email|contact|subscriber|recipient|address|caller|reference|messagekey|"
-    r"(first|last|full|display|user)name"
-)
-_PERSONAL_NAMES = frozenset({"to", "from", "number", "fromnumber", "tonumber", "sender", "cc", "bcc", "name"})
 _PHONE_NUMBERS = range(10**9, 10**16)  # a bare number of ten to sixteen digits may be a phone
-
-PERSONAL = ("phone", "contact_key", "message_key", "reference")
-"""Fields of the data that name a person, or are the customer's own key for a person."""
 
 _KEPT_ATTRIBUTES = frozenset(
     {"specversion", "id", "source", "type", "time", "recordedtime", "datacontenttype", "dataschema"}
@@ -149,7 +141,9 @@ class _View:
 
     @classmethod
     def of(cls, data: Any, token: _Mask, mask: _Mask) -> _View:
-        personal = {name: str(data[name]) for name in PERSONAL if data.get(name)} if isinstance(data, dict) else {}
+        personal = (
+            {name: str(data[name]) for name in PERSONAL_FIELDS if data.get(name)} if isinstance(data, dict) else {}
+        )
         values = {value for value in personal.values() if len(value) > _SHOWN_CHARACTERS}
         in_paths = [value for name, value in personal.items() if name != "reference"]
         return cls(
@@ -202,7 +196,7 @@ class _View:
     def _field(self, name: str, value: Any) -> Any:
         if name in _KEPT_DATA:
             return value
-        return self._whole(value) if name in PERSONAL or _is_personal(name) else self._mixed(value)
+        return self._whole(value) if name in PERSONAL_FIELDS or names_person(name) else self._mixed(value)
 
     def _whole(self, value: Any) -> Any:
         """Mask a value that is personal as a whole; in a structure, mask each value."""
@@ -223,7 +217,7 @@ class _View:
                 return self._text(value)
             case dict():
                 return {
-                    self._text(name): self._whole(content) if _is_personal(name) else self._mixed(content)
+                    self._text(name): self._whole(content) if names_person(name) else self._mixed(content)
                     for name, content in value.items()
                 }
             case list():
@@ -259,8 +253,3 @@ class _View:
 
 def _is_part(segment: str, spelling: str) -> bool:
     return len(spelling) > _SHOWN_CHARACTERS and not spelling.isdecimal() and spelling in segment
-
-
-def _is_personal(name: str) -> bool:
-    plain = name.lower().replace("_", "").replace("-", "").replace(" ", "")
-    return plain in _PERSONAL_NAMES or (_PERSONAL_NAME.search(plain) is not None and not plain.endswith("counts"))

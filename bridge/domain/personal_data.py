@@ -31,6 +31,21 @@ they may be phones.
 
 _PHONES = re.compile(rf"(?P<kept>{NOT_PERSONAL})|{PHONE}")
 
+_PERSONAL_NAME = re.compile(
+    r"phone|msisdn|mobile|email|contact|subscriber|recipient|address|caller|reference|messagekey|"
+    r"(first|last|full|display|user)name"
+)
+_PERSONAL_NAMES = frozenset({"to", "from", "number", "fromnumber", "tonumber", "sender", "cc", "bcc", "name"})
+
+PERSONAL_FIELDS = ("phone", "contact_key", "message_key", "reference")
+"""Fields of an event's data that name a person, or are the customer's own key for a person."""
+
+
+def names_person(name: str) -> bool:
+    """Say whether a field of this name holds a phone, an address, a person or a key of a person."""
+    plain = name.lower().replace("_", "").replace("-", "").replace(" ", "")
+    return plain in _PERSONAL_NAMES or (_PERSONAL_NAME.search(plain) is not None and not plain.endswith("counts"))
+
 
 def mask_phones(text: str, mask: Callable[[str], str]) -> str:
     """Return `text` with `mask` applied to each phone number in it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -15,7 +14,7 @@ from yarl import URL
 
 from bridge import __version__
 from bridge.domain.clock import Clock
-from bridge.domain.errors import BridgeError, NotReady, Permanent, Unauthorized
+from bridge.domain.errors import BridgeError, NotReady, Transient, Unauthorized
 from bridge.http import parsing
 from bridge.http.conditional import ConditionalCache, confirmed, validators
 from bridge.http.connector import ReportingConnector
@@ -26,7 +25,8 @@ from bridge.http.lenient import head_limits
 from bridge.http.limiter import Limiter
 from bridge.http.response import MAX_CACHED_URLS, RequestFailure, Response
 from bridge.http.status import NOT_MODIFIED_STATUS, OK_STATUS, is_client_error, is_redirect, is_success
-from bridge.http.tls import NO_TLS, ReloadingContext, Tls, tls_reason
+from bridge.http.tls import NO_TLS, ReloadingContext, Tls
+from bridge.http.transport_errors import translated
 from bridge.protocols.request_context import bind_slot, current
 
 _MIB = 1024 * 1024
@@ -36,6 +36,8 @@ _SCHEMES = frozenset({"http", "https"})
 
 Headers = Callable[[], Awaitable[Mapping[str, str]]]
 Params = Mapping[str, str | int | None]
+Refusal = Callable[[Response, float | None], BridgeError | None]
+"""Says what an answer means that is no success, given the seconds that it asks to wait; None is HTTP's own meaning."""
 
 
 def origin(value: str) -> str:
@@ -127,6 +129,7 @@ class HttpClient:
         limits: HttpLimits = _DEFAULT_LIMITS,
         tls: Tls = NO_TLS,
         user_agent: str = f"bridge/{__version__}",
+        refusal: Refusal | None = None,
     ) -> None:
         self.origin = exact_url(origin.rstrip("/") + "/")
         self.limiter = limiter
@@ -135,6 +138,7 @@ class HttpClient:
         self._limits = limits
         self._certificates = ReloadingContext(tls, clock)
         self._user_agent = user_agent
+        self._refusal = refusal
         self._session: aiohttp.ClientSession | None = None
         self._memory = ConditionalCache(limits.memory)
 
@@ -153,6 +157,10 @@ class HttpClient:
     async def post_json(self, target: str, value: Any, *, ready_only: bool = True) -> Response:
         """Send `value` as JSON; use it only for requests that do no harm when they arrive twice."""
         return await self._request(hdrs.METH_POST, _url(self.origin, target), value, ready_only=ready_only)
+
+    async def post_form(self, target: str, fields: Mapping[str, str]) -> Response:
+        """Send a form; use it only for requests that do no harm when they arrive twice."""
+        return await self._request(hdrs.METH_POST, _url(self.origin, target), Form(fields), ready_only=True)
 
     async def close(self) -> None:
         """Close all connections; a later request opens new ones."""
@@ -203,12 +211,12 @@ class HttpClient:
             self._check_lease()
             bind_slot(slot)
             async with session.request(
-                request.method, request.url, headers=headers, json=value, allow_redirects=False, ssl=secure
+                request.method, request.url, headers=headers, allow_redirects=False, ssl=secure, **_body(value)
             ) as response:
                 slot.answered()
                 body = await self._read(response)
-        except Exception as error:  # noqa: BLE001 - `_translate` raises what it does not know
-            return _translate(request.what, error)
+        except Exception as error:  # noqa: BLE001 - `translated` raises what it does not know
+            return translated(request.what, error)
         finally:
             slot.release()
         if body is None:
@@ -226,7 +234,12 @@ class HttpClient:
             return None
         after = requested_wait(answer.headers, answer.status, self._clock.now())
         after = after if after is None else min(after, _RETRY_AFTER_CAP_SECONDS)
-        failure = _check_status(answer, after, ready_only=ready_only)
+        own = None if self._refusal is None or is_success(answer.status) else self._refusal(answer, after)
+        if own is None:
+            failure = _check_status(answer, after, ready_only=ready_only)
+        else:
+            failure = RequestFailure(own)
+            after = own.retry_after if isinstance(own, Transient) else None
         if failure is not None and isinstance(failure.error, ProviderError) and after is not None:
             self.limiter.pause(after)
         return failure
@@ -277,6 +290,17 @@ class HttpClient:
             # aiohttp would repeat a request on a connection that died while idle, without asking the budget.
             self._session._retry_connection = False  # noqa: SLF001 - it offers no public switch; its own TestClient does this
         return self._session
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """Fields that are sent as a form instead of as JSON."""
+
+    fields: Mapping[str, str] = field(repr=False)
+
+
+def _body(value: Any) -> dict[str, Any]:
+    return {"data": dict(value.fields)} if isinstance(value, Form) else {"json": value}
 
 
 @lru_cache(maxsize=MAX_CACHED_URLS)
@@ -343,51 +367,3 @@ def _error_for(what: str, status: int, code: str | None, after: float | None) ->
         case _:
             error = ProviderError(f"{outcome}, the provider failed", retry_after=after, status=status, code=code)
     return RequestFailure(error, again=status in {502, 503, 504} and after is None)
-
-
-@dataclass(frozen=True, slots=True)
-class _TransportError:
-    """What an exception of the library means; the first row whose types match counts."""
-
-    types: tuple[type[Exception], ...]
-    text: str
-    again: bool = False
-    timed_out: bool = False
-    advice: str = ""
-
-
-_TRANSPORT_ERRORS = (
-    _TransportError((aiohttp.ConnectionTimeoutError,), "no connection within the time allowed", timed_out=True),
-    _TransportError((TimeoutError,), "no complete answer within the time allowed", timed_out=True),
-    _TransportError(
-        (aiohttp.ClientConnectorCertificateError,), "no encrypted connection", advice="; check url and ca_file"
-    ),
-    _TransportError((aiohttp.ClientSSLError,), "no encrypted connection came about"),
-    _TransportError((aiohttp.ClientConnectorDNSError,), "the provider's host name cannot be resolved"),
-    _TransportError((aiohttp.ClientConnectorError,), "cannot connect to the provider"),
-    _TransportError((aiohttp.InvalidURL,), "the address cannot be asked"),
-    _TransportError(
-        (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError, aiohttp.ClientConnectionError, OSError),
-        "the connection broke before the answer was complete",
-        again=True,
-    ),
-    _TransportError((aiohttp.ClientError,), "the provider answered something that is not HTTP"),
-)
-
-
-def _tls_text(error: Exception) -> str:
-    """Return the reason that TLS gives for an error; empty if it has nothing to do with TLS."""
-    cause = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
-    is_tls = isinstance(cause, ssl.SSLError) or (isinstance(cause, OSError) and "[SSL" in str(cause))
-    return f": {tls_reason(cause)}" if is_tls else ""
-
-
-def _translate(what: str, error: Exception) -> RequestFailure:
-    """Translate what the library raised; its own texts may quote addresses and are not repeated."""
-    for row in _TRANSPORT_ERRORS:
-        if isinstance(error, row.types):
-            text = f"{what}: {row.text}{_tls_text(error)}{row.advice}"
-            return RequestFailure(ProviderError(text, timed_out=row.timed_out), again=row.again)
-    if isinstance(error, ValueError):
-        return RequestFailure(Permanent(f"{what}: the request cannot be written; is there a line break in the token?"))
-    raise error

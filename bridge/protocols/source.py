@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Literal, Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from pydantic import Field
 
@@ -337,6 +338,9 @@ class Reconcilable(Protocol):
 class SourceSettings(Settings):
     """What every source can be told; a plugin's own settings extend this."""
 
+    own_events: ClassVar[tuple[type[Event], ...]] = ()
+    """Events that sources with these very settings make, in addition to those of the plugin."""
+
     type: str
     """The name of the installed source."""
     interval: Duration = Field(default=30.0, gt=0)
@@ -367,3 +371,7 @@ class SourcePlugin:
     summary: str = ""
     channels: Callable[[Any], Collection[str]] | None = None
     """Which of its events' channels a source with these settings has; without it, all of them."""
+    settings_for: Callable[[Mapping[str, Any], Path], type[SourceSettings]] | None = None
+    """For a plugin whose settings depend on what a source is told: the model for the values of one source, in a
+    configuration that lies in a folder. Raises `ValueError` that begins with the key, a colon and a blank, and
+    `ConfigError` with what is wrong with another file."""

@@ -16,6 +16,7 @@ from bridge.config.types import EMBEDDED, sqlite_path
 from bridge.domain.catalogue import INTERNAL_EVENTS, Catalogue
 from bridge.domain.clock import Clock
 from bridge.domain.errors import ConfigError, OtherInstallation, Permanent, Unavailable
+from bridge.domain.event import Event
 from bridge.protocols.broker import OpenBroker
 from bridge.protocols.ledger import Ledger
 from bridge.protocols.sink import Sink
@@ -112,8 +113,9 @@ class Assembly:
 
     def catalogue(self) -> Catalogue:
         """Return the events that may occur: the bridge's own, and those of the configured sources."""
-        types = [settings.type for settings in self.config.sources.values()]
-        own = [event for name in dict.fromkeys(types) for event in registry.load_source(name).events]
+        sources = self.config.sources.values()
+        own = [event for name in dict.fromkeys(source.type for source in sources) for event in _events(name)]
+        own += [event for source in sources for event in type(source).own_events]
         return Catalogue(dict.fromkeys((*own, *INTERNAL_EVENTS)))
 
     def make_state(self) -> None:
@@ -196,3 +198,7 @@ def _refusal(error: Exception) -> str:
     if isinstance(error, ValidationError):
         return f"the plugin's own settings do not fit: {error.errors(include_input=False)[0]['msg']}"
     return " ".join(str(error).split())
+
+
+def _events(name: str) -> tuple[type[Event], ...]:
+    return registry.load_source(name).events

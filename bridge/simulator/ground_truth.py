@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -92,8 +92,10 @@ class GroundTruth:
     not read, such as the list of messages, and still give the exact sequence of the others.
     """
 
-    def __init__(self, provider: str) -> None:
+    def __init__(self, provider: str, word: Callable[[str], str] | None = None) -> None:
+        """Begin; `word` says what the topics call a value, of a provider that is not built in."""
         self.provider = provider
+        self._word = word
         self._log: list[_Line] = []
         self._last: dict[str, str] = {}
         self._last_in: defaultdict[str, dict[str, str]] = defaultdict(dict)
@@ -143,7 +145,9 @@ class GroundTruth:
             now = ShownTransition(
                 provider=self.provider,
                 subject=line.subject,
-                status=status_word(self.provider, line.subject, line.raw),
+                status=status_word(self.provider, line.subject, line.raw)
+                if self._word is None
+                else self._word(line.raw),
                 raw=line.raw,
                 previous=before.status if before else None,
                 detail=line.detail,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from email.utils import format_datetime
@@ -13,8 +14,11 @@ import structlog
 from aiohttp import web
 
 from bridge.domain.clock import Clock
+from bridge.providers.models import Definition
 from bridge.simulator.clock import WorldClock
 from bridge.simulator.control import control
+from bridge.simulator.defined_vendor import DefinedVendor, simulated_values
+from bridge.simulator.defined_world import DefinedWorld
 from bridge.simulator.fault_catalogue import FAULTS
 from bridge.simulator.fault_injection import Active, Fault, FaultContext, FaultRegistry, Stage
 from bridge.simulator.govdelivery import SimulatedGovDelivery, detail_counts, recipient_counts
@@ -88,7 +92,13 @@ class Simulator:
     and moves resources; `sim.switch_on` brings a fault; `sim.ground_truth()` returns what a poll could see.
     """
 
-    def __init__(self, settings: SimulatorSettings | None = None, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        settings: SimulatorSettings | None = None,
+        clock: Clock | None = None,
+        definition: Definition | None = None,
+    ) -> None:
+        """Begin a world; with a `definition`, that of the one provider which it describes."""
         self.settings = settings or SimulatorSettings()
         self.clock = clock or Clock()
         self.time = WorldClock(self.clock, begins_ago=self.settings.begins_ago, manual=self.settings.manual_clock)
@@ -99,8 +109,16 @@ class Simulator:
             SimulatedSpacivox(self.world),
             self._cloud,
         )
-        self._ground_truths = {name: GroundTruth(name) for name in PROVIDERS}
-        self.traffic = {name: RequestLog() for name in PROVIDERS}
+        self.defined: DefinedVendor | None = None
+        """The provider that the definition describes."""
+        self.providers: tuple[str, ...] = PROVIDERS
+        if definition is not None:
+            resources = DefinedWorld(definition, self.settings, self.time)
+            self.defined = DefinedVendor(definition, resources, self.clock, simulated_values(definition))
+            self._apis, self.providers = (self.defined,), (self.defined.provider,)
+        word = None if self.defined is None else self.defined.word
+        self._ground_truths = {name: GroundTruth(name, word) for name in self.providers}
+        self.traffic = {name: RequestLog() for name in self.providers}
         self.board = FaultRegistry(FAULTS, self.settings.seed)
         for rule in self.settings.faults:
             self.board.switch_on(rule)
@@ -119,7 +137,8 @@ class Simulator:
         in use.
         """
         self._stopped.clear()
-        groups = [(name,) for name in PROVIDERS] if self.settings.separate_ports else [PROVIDERS]
+        names = self.providers
+        groups = [(name,) for name in names] if self.settings.separate_ports else [names]
         for number, group in enumerate(groups):
             listener = _Listener(self._handler(group), host, port + number if port else 0, self.settings.idle_close)
             for name in group:
@@ -154,12 +173,12 @@ class Simulator:
     @property
     def url(self) -> str:
         """Return the base URL."""
-        return self.urls[PROVIDERS[0]]
+        return self.urls[self.providers[0]]
 
     async def _tick(self) -> None:
         """Let the world go on while nobody asks, so that the next question need not create all arrivals since."""
         while True:
-            self.world.now()
+            (self.world if self.defined is None else self.defined.world).now()
             await self.clock.sleep(_TICK_SECONDS)
 
     # --- what a test asks -----------------------------------------------------------------------------------------
@@ -177,12 +196,15 @@ class Simulator:
 
         `without` names kinds of answers to leave out, for a client that does not read statuses from them.
         """
-        names = PROVIDERS if provider is None else (provider,)
+        names = self.providers if provider is None else (provider,)
         shown = [transition for name in names for transition in self._ground_truths[name].transitions(without=without)]
         return sorted(shown, key=lambda transition: transition.at)
 
     def unseen(self) -> list[str]:
         """Return the resources whose present status was in no answer yet: empty once everything was shown."""
+        if self.defined is not None:
+            shown = self._ground_truths[self.defined.provider]
+            return [path for path, raw in self.defined.present_statuses().items() if shown.last(path) != raw]
         now = self.world.now()
         gov, drops, cloud = (self._ground_truths[name] for name in PROVIDERS)
         missing = []
@@ -204,6 +226,8 @@ class Simulator:
 
     def books(self) -> dict[str, Any]:
         """Return what the providers count now: of each message, each kind of record and each feed."""
+        if self.defined is not None:
+            return {self.defined.provider: dict(Counter(self.defined.present_statuses().values()))}
         now = self.world.now()
         messages = []
         totals = dict.fromkeys(RECIPIENT_STATUSES, 0)
@@ -343,6 +367,6 @@ class Simulator:
             random=active.random,
             world=self.world,
             memory=active.memory,
-            expire_tokens=self._cloud.expire,
+            expire_tokens=self._cloud.expire if self.defined is None else self.defined.expire,
             refuse=lambda seconds: self._listeners[api.provider].shut(seconds, self.clock.sleep),
         )

@@ -20,8 +20,8 @@ from house.pages import SHELLS, blocks, calls
 from bridge.cli.support.program import NAMES
 from bridge.testing.fake_endpoint import FakeEndpoint, reply
 
-# The plugin tutorial has a test of its own, which installs its plugins first.
-OTHERS = ("first-sink.md", "first-source.md")
+# These tutorials have tests of their own, which make the plugins and files of the page first.
+OTHERS = ("first-sink.md", "first-source.md", "your-provider.md")
 COMMANDS = sorted(
     {
         # The tutorials' file stands for the same configuration here.

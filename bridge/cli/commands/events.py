@@ -10,7 +10,7 @@ import yaml
 
 from bridge.cli.support.asyncapi import Published
 from bridge.cli.support.asyncapi import asyncapi as asyncapi_document
-from bridge.cli.support.known_topics import installed_events
+from bridge.cli.support.known_topics import installed_events, source_events
 from bridge.cli.support.names import complete_events
 from bridge.cli.support.notes import print_note
 from bridge.cli.support.options import Group, json_option
@@ -37,17 +37,25 @@ def events() -> None:
     """List the events, and print the JSON Schemas of their data."""
 
 
+_with_definitions = click.option(
+    "-c", "--config", "config_file", type=click.Path(path_type=Path), metavar="FILE",
+    help="Also the events of the definitions that this configuration uses.",
+)  # fmt: skip
+
+
 @events.command(
     name="list",
     examples="""
     bridgectl events list
+    bridgectl events list -c bridge.yaml        with those of the definitions that the file uses
     bridgectl events list --json | jq -r '.[].topics[]'
     """,
 )
+@_with_definitions
 @json_option
-def list_(*, as_json: bool) -> None:
+def list_(config_file: Path | None, *, as_json: bool) -> None:
     """List every event: class, topic, provider, meaning; with those that installed sources bring along."""
-    classes = catalogue()
+    classes = catalogue(config_file)
     if as_json:
         print_json([_plain(cls) for cls in classes])
     else:
@@ -62,10 +70,11 @@ def list_(*, as_json: bool) -> None:
     bridgectl events schema all                 an object with all of them
     """
 )
+@_with_definitions
 @click.argument("name", default="all", shell_complete=complete_events)
-def schema(name: str) -> None:
+def schema(config_file: Path | None, name: str) -> None:
     """Print the JSON Schema of an event's data; `$id` is what its `dataschema` says."""
-    classes = catalogue()
+    classes = catalogue(config_file)
     if name == "all":
         print_json({cls.schema_name(): event_schema(cls) for cls in classes})
         return
@@ -108,7 +117,7 @@ def _configured(config: Config) -> dict[str, Any]:
     channels: dict[type[Event], dict[str, None]] = {cls: dict.fromkeys(cls.channels) for cls in INTERNAL_EVENTS}
     for settings in config.sources.values():
         plugin = registry.load_source(settings.type)
-        for cls in plugin.events:
+        for cls in source_events(settings):
             own = cls.channels if plugin.channels is None else plugin.channels(settings)
             wanted = [channel for channel in cls.channels if channel in own]
             if wanted:
@@ -118,9 +127,13 @@ def _configured(config: Config) -> dict[str, Any]:
     return asyncapi_document(published, exchange=config.exchange, broker=broker)
 
 
-def catalogue() -> list[type[Event]]:
-    """Return the bridge's own events and those of all installed sources; says on stderr which could not be asked."""
-    classes, left_out = installed_events()
+def catalogue(config_file: Path | None = None) -> list[type[Event]]:
+    """Return the bridge's own events and those of all installed sources; says on stderr which could not be asked.
+
+    With a configuration, those of its definitions are among them; raises `ConfigError`.
+    """
+    config = None if config_file is None else load(config_file, with_secrets=False)
+    classes, left_out = installed_events(config)
     for reason in left_out:
         print_note(f"left out: {reason}")
     return classes

@@ -186,7 +186,11 @@ def _simulated(url: str) -> list[Part]:
 
 
 def _source(questions: _Questions, plugin: str, given: Mapping[str, Any]) -> Part:
-    part = Part("source", given["name"] or plugin, plugin)
+    part = Part("source", given["name"] or plugin, plugin, given["settings"])
+    try:
+        _ = part.model
+    except ValueError as error:
+        raise click.UsageError(f"--set {error}") from None
     flags = _Flags("--url", "--secret-env", "--secret-file", "--set")
     values = _given(part, given["url"], given["secret_env"], given["secret_file"], given["settings"], flags)
     return _asked(questions, replace(part, values=values), flags)

@@ -10,14 +10,15 @@ import click
 from bridge.cli.commands.run import stop_on_signals
 from bridge.cli.support.options import Command, FiniteFloat
 from bridge.cli.support.output import print_json, print_json_line, print_line, print_table, print_text
-from bridge.cli.support.program import in_typed_name
+from bridge.cli.support.program import NAME, NAMES, in_typed_name
 from bridge.cli.support.running import run as run_to_end
 
 if TYPE_CHECKING:
-    from bridge.simulator import SimulatorSettings
+    from bridge.providers.models import Definition
+    from bridge.simulator import Simulator, SimulatorSettings
 
-_MARK = "# Written by `bridgectl simulate`;"
-_MARKS = (_MARK, "# Written by `bridgectl simulate`;")
+_MARK = f"# Written by `{NAME} simulate`;"
+_MARKS = tuple(f"# Written by `{name} simulate`;" for name in NAMES)
 
 
 @click.command(
@@ -28,6 +29,7 @@ _MARKS = (_MARK, "# Written by `bridgectl simulate`;")
     bridgectl simulate --speed 600 --messages-per-minute 10   much happens, and fast
     bridgectl simulate --fault torn_body --fault http_503:share=0.3,limit=20
     bridgectl simulate --fault 'too_many:path=^/j/,value=30'  only Spacivox, Retry-After: 30
+    bridgectl simulate --provider ./mine.yaml                 the provider that a definition describes
     bridgectl simulate --list-faults                          all that can go wrong
     curl -s http://127.0.0.1:8025/_simulator/books         what the providers count
     """,
@@ -56,6 +58,9 @@ _MARKS = (_MARK, "# Written by `bridgectl simulate`;")
     metavar="NAME[:KEY=VALUE,…]",
     help="Switch a fault on; repeatable. Keys: share (default 0.1), limit, path (a regular expression), value.",
 )
+@click.option(
+    "--provider", metavar="NAME", help="Serve one provider instead: an installed definition, or the path of a file."
+)
 @click.option("--list-faults", is_flag=True, help="Print all faults and exit.")
 @click.option(
     "--write-config",
@@ -72,6 +77,7 @@ def simulate(
     seed: int | None,
     messages_per_minute: float,
     faults: tuple[str, ...],
+    provider: str | None,
     list_faults: bool,
     write_config: Path | None,
     as_json: bool,
@@ -86,7 +92,17 @@ def simulate(
         return
     host, port = _address(listen)
     settings = _settings(speed, seed, messages_per_minute, faults, separate_ports=separate_ports)
-    run_to_end(_serve(settings, host, port, write_config, as_json=as_json))
+    definition = None if provider is None else _definition(provider)
+    run_to_end(_serve(settings, host, port, write_config, definition, as_json=as_json))
+
+
+def _definition(provider: str) -> tuple[str, Definition]:
+    """Return a definition, and the text by which a configuration elsewhere names it."""
+    from bridge.cli.commands.providers import read
+    from bridge.providers import loading
+
+    definition = read(provider)
+    return (provider if provider in loading.installed() else str(Path(provider).resolve())), definition
 
 
 def _address(listen: str) -> tuple[str, int]:
@@ -127,13 +143,21 @@ def _settings(
 
 
 async def _serve(
-    settings: SimulatorSettings, host: str, port: int, write_config: Path | None, *, as_json: bool
+    settings: SimulatorSettings,
+    host: str,
+    port: int,
+    write_config: Path | None,
+    provider: tuple[str, Definition] | None,
+    *,
+    as_json: bool,
 ) -> None:
     from bridge.domain.errors import BridgeError
     from bridge.simulator import Simulator
+    from bridge.simulator.config_snippet import defined_source
+    from bridge.simulator.config_snippet import sources as snippet
 
     stop = stop_on_signals()
-    sim = Simulator(settings)
+    sim = Simulator(settings, definition=None if provider is None else provider[1])
     try:
         await sim.start(host, port)
     except OSError as error:
@@ -141,45 +165,46 @@ async def _serve(
             f"cannot listen on {host}:{port}: {error.strerror}; --listen HOST:PORT names another"
         ) from None
     try:
+        sources = snippet(sim.urls, settings) if provider is None else defined_source(*provider, sim.url)
         if write_config is not None:
-            _write(write_config, sim.urls, settings)
-        (_print_json if as_json else _print)(sim.urls, settings, write_config)
+            _write(write_config, sources, settings)
+        if as_json:
+            _print_json(sim, sources, write_config)
+        elif provider is None:
+            _print(sim.urls, settings, write_config)
+        else:
+            _print_sources(sources, write_config)
         await stop.wait()
     finally:
         await sim.stop()
 
 
-def _write(file: Path, urls: dict[str, str], settings: SimulatorSettings) -> None:
+def _write(file: Path, sources: dict[str, Any], settings: SimulatorSettings) -> None:
     import yaml
 
     from bridge.domain.errors import BridgeError
-    from bridge.simulator.config_snippet import configuration
+    from bridge.simulator.config_snippet import complete
 
     if file.exists() and not file.read_text(encoding="utf-8", errors="replace").startswith(_MARKS):
         raise BridgeError(f"{file} is another file; it was left as it is. --write-config FILE names a new one")
     # A world of another seed has other resources; its own state keeps the ledger from mistaking one for the other.
     state = file.resolve().parent / f"{file.stem}-state-{settings.seed}"
-    text = yaml.safe_dump(configuration(urls, settings, state=state), sort_keys=False)
+    text = yaml.safe_dump(complete(sources, state=state), sort_keys=False)
     file.write_text(f"{_MARK} run with: bridgectl run -c {file}\n{text}", encoding="utf-8")
 
 
-def _print_json(urls: dict[str, str], settings: SimulatorSettings, write_config: Path | None) -> None:
-
-    from bridge.simulator.config_snippet import sources
-
+def _print_json(sim: Simulator, sources: dict[str, Any], write_config: Path | None) -> None:
     said = {
-        "url": urls["govdelivery"],
-        "urls": urls,
-        "seed": settings.seed,
-        "sources": sources(urls, settings),
+        "url": sim.url,
+        "urls": sim.urls,
+        "seed": sim.settings.seed,
+        "sources": sources,
         "config": None if write_config is None else str(write_config),
     }
     print_json_line(said)
 
 
 def _print(urls: dict[str, str], settings: SimulatorSettings, write_config: Path | None) -> None:
-    import yaml
-
     from bridge.simulator.config_snippet import sources
 
     for provider, url in urls.items():
@@ -189,8 +214,14 @@ def _print(urls: dict[str, str], settings: SimulatorSettings, write_config: Path
     print_line(f"{'Marketing Cloud':<15} client {settings.client_id}, secret {settings.client_secret}")
     print_line(f"{'seed':<15} {settings.seed}")
     print_text(f"{'behind':<15} {urls['govdelivery']}/_simulator/books\n\n")
+    _print_sources(sources(urls, settings), write_config)
+
+
+def _print_sources(sources: dict[str, Any], write_config: Path | None) -> None:
+    import yaml
+
     print_line("# for a configuration of the bridge:")
-    print_text(yaml.safe_dump({"sources": sources(urls, settings)}, sort_keys=False) + "\n")
+    print_text(yaml.safe_dump({"sources": sources}, sort_keys=False) + "\n")
     if write_config is not None:
         print_text(in_typed_name(f"# written to {write_config}; now: bridgectl run -c {write_config}\n\n"))
     print_line("Ctrl-C ends it.")

@@ -17,6 +17,7 @@ from bridge.cli.support.notes import print_note
 from bridge.cli.support.options import MOMENT, Command, Exit, config_option
 from bridge.cli.support.output import print_json_line, print_line
 from bridge.cli.support.running import load_assembly, run
+from bridge.config.model import Config
 from bridge.delivery.masking import last4
 from bridge.domain import personal_data
 from bridge.domain import topics as patterns
@@ -62,9 +63,10 @@ def tail(
             patterns.check(topic)
         except ValueError as error:
             raise click.UsageError(str(error)) from None
-    _note_unknown(topics)
+    parts = load_assembly(config_file, with_secrets=False)
+    _note_unknown(topics, parts.config)
     tailing = _Tail(
-        load_assembly(config_file, with_secrets=False),
+        parts,
         topics or ("#",),
         _print_json if as_json else _print_readable,
         count,
@@ -74,10 +76,10 @@ def tail(
     return Exit.DONE
 
 
-def _note_unknown(topics: tuple[str, ...]) -> None:
+def _note_unknown(topics: tuple[str, ...], config: Config) -> None:
     from bridge.cli.support.known_topics import known_topics, unknown_topic
 
-    known = known_topics() if topics else []
+    known = known_topics(config) if topics else []
     for topic in topics:
         if (wrong := unknown_topic(topic, known)) is not None:
             print_note(wrong)

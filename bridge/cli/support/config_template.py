@@ -29,7 +29,11 @@ class _Starter:
     variables: list[str] = field(default_factory=list)
 
     def part(self, kind: registry.Kind, name: str) -> Iterator[str]:
-        model = registry.load(kind, name).settings
+        plugin = registry.load(kind, name)
+        if getattr(plugin, "settings_for", None) is not None:
+            yield from (f"  # {line}" for line in _defined(name))
+            return
+        model = plugin.settings
         chosen = secrets_needed(model)
         yield f"  {name}:"
         for key in sorted(model.model_fields, key=lambda item: _rank(item, model, chosen)):
@@ -56,6 +60,15 @@ class _Starter:
                 yield f"#{key}: ${{{re.sub(r'[^A-Za-z0-9_]', '_', f'{name}_{key}').upper()}}}"
         else:
             yield f"#{key}: {flow(plain_default(model, key))}"
+
+
+def _defined(name: str) -> tuple[str, ...]:
+    """Return the lines of a part whose settings depend on a definition: a person has to choose that first."""
+    return (
+        f"{name}: any provider that a definition describes; `bridgectl providers show NAME` lists its settings",
+        f"type: {name}",
+        "provider: NAME, one of those that `bridgectl providers list` shows",
+    )
 
 
 def starter(sources: Sequence[str], sinks: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from bridge.cli.support.config_template import SHOWN, comment_lines, flow, secre
 from bridge.config import registry
 from bridge.config.model import Config
 from bridge.domain.settings import Settings
+from bridge.protocols.source import SourcePlugin
 
 _SHARED = ("store", "broker", "http", "log")
 _ADDRESSES = ("url", "auth_url")
@@ -33,8 +34,14 @@ class Part:
 
     @property
     def model(self) -> type[Settings]:
-        """The plugin's settings; raises `PluginError` where it cannot be imported."""
-        return registry.load(self.kind, self.plugin).settings
+        """The settings of the plugin, or of the definition that the values name.
+
+        Raises `ConfigError` where one cannot be used, and `ValueError` that begins with the key that names none.
+        """
+        plugin = registry.load(self.kind, self.plugin)
+        if isinstance(plugin, SourcePlugin) and plugin.settings_for is not None:
+            return plugin.settings_for(self.values, Path())
+        return plugin.settings
 
     def lines(self) -> Iterator[str]:
         """Yield the part as it stands in the file."""

@@ -10,10 +10,14 @@ from bridge.domain.catalogue import INTERNAL_EVENTS
 from bridge.domain.errors import ConfigError, ConfigProblem
 from bridge.domain.event import Event
 from bridge.domain.topic_reach import event_topics, meant, selects_any
+from bridge.protocols.source import SourceSettings
 
 
-def installed_events() -> tuple[list[type[Event]], list[str]]:
-    """Return the bridge's own events and those of all installed sources, and why a source could not be asked."""
+def installed_events(config: Config | None = None) -> tuple[list[type[Event]], list[str]]:
+    """Return the bridge's own events and those of all installed sources, and why a source could not be asked.
+
+    With a configuration, the events that its sources' own settings bring along are among them.
+    """
     classes: dict[type[Event], None] = {}
     left_out = []
     for name in registry.installed("source"):
@@ -21,12 +25,19 @@ def installed_events() -> tuple[list[type[Event]], list[str]]:
             classes |= dict.fromkeys(registry.load_source(name).events)
         except ConfigError as error:
             left_out.append(str(error))
+    for settings in () if config is None else config.sources.values():
+        classes |= dict.fromkeys(settings.own_events)
     return list(classes | dict.fromkeys(INTERNAL_EVENTS)), left_out
 
 
-def known_topics() -> list[str]:
-    """Return every topic that an event of an installed source, or of the bridge itself, may have."""
-    return event_topics(installed_events()[0])
+def known_topics(config: Config | None = None) -> list[str]:
+    """Return every topic that an event of an installed or configured source, or of the bridge itself, may have."""
+    return event_topics(installed_events(config)[0])
+
+
+def source_events(settings: SourceSettings) -> tuple[type[Event], ...]:
+    """Return the events of a configured source: those of its plugin, and those that its own settings bring along."""
+    return (*registry.load_source(settings.type).events, *settings.own_events)
 
 
 def unknown_topic(pattern: str, known: list[str]) -> str | None:
@@ -43,9 +54,9 @@ def check_topics(config: Config) -> None:
 
     Nothing is wrong if a configured source does not say which events it has.
     """
-    if not all(registry.load_source(settings.type).events for settings in config.sources.values()):
+    if not all(map(source_events, config.sources.values())):
         return
-    known = known_topics()
+    known = known_topics(config)
     problems: list[ConfigProblem] = [
         problem
         for place, pattern in _patterns(config)
@@ -58,10 +69,10 @@ def check_topics(config: Config) -> None:
 
 def topic_notes(config: Config) -> list[str]:
     """Return a line for each of the sinks' topics that is possible, and that no configured source has events of."""
-    plugins = [registry.load_source(settings.type) for settings in config.sources.values()]
-    if not all(plugin.events for plugin in plugins):
+    of_sources = [source_events(settings) for settings in config.sources.values()]
+    if not all(of_sources):
         return []
-    events = {event: None for plugin in plugins for event in plugin.events}
+    events = dict.fromkeys(event for own in of_sources for event in own)
     own = event_topics([*events, *INTERNAL_EVENTS])
     return [
         f"{config.file}: sinks.{place[1]}: no source of this file has events of the topic {pattern!r}"

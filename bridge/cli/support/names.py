@@ -16,6 +16,8 @@ import click
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+    from bridge.config.model import Config
+
 
 def complete_sources(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete the names of the configuration's sources."""
@@ -32,11 +34,11 @@ def complete_parts(context: click.Context, _: click.Parameter, incomplete: str) 
     return _items(dict.fromkeys([*_configured(context, "sources"), *_configured(context, "sinks")]), incomplete)
 
 
-def complete_topics(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_topics(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete topics: of every event that an installed source, or the bridge itself, can publish."""
     from bridge.cli.support.known_topics import known_topics
 
-    topics = known_topics()
+    topics = known_topics(_configuration(context))
     stems = sorted({f"{topic.rpartition('.')[0]}.#" for topic in topics if topic.count(".") > 2})  # noqa: PLR2004 - a topic has three words, and some a detail
     return _items([*topics, *stems], incomplete)
 
@@ -50,13 +52,12 @@ def complete_plugins(context: click.Context, parameter: click.Parameter, incompl
     return _items([name for kind in kinds for name in registry.installed(kind)], incomplete)
 
 
-def complete_events(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_events(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete the names of events: by class, and as `dataschema` has them."""
     from bridge.cli.support.known_topics import installed_events
 
-    return _items(
-        ["all", *(name for cls in installed_events()[0] for name in (cls.__name__, cls.schema_name()))], incomplete
-    )
+    classes, _left_out = installed_events(_configuration(context))
+    return _items(["all", *(name for cls in classes for name in (cls.__name__, cls.schema_name()))], incomplete)
 
 
 def _items(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
@@ -67,11 +68,27 @@ def _items(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
 
 def _configured(context: click.Context, section: str) -> list[str]:
     from bridge.config import yaml_document
-    from bridge.config.places import choose
     from bridge.domain.errors import ConfigError
 
-    named = context.params.get("config_file") or (context.parent and context.parent.params.get("config_file"))
     with suppress(ConfigError):
-        values = yaml_document.read(Path(named) if named else choose(os.environ)).values.get(section)
+        values = yaml_document.read(_file(context)).values.get(section)
         return list(values) if isinstance(values, dict) else []
     return []
+
+
+def _configuration(context: click.Context) -> Config | None:
+    """Return the configuration, whose definitions have events of their own; None if there is none, or a wrong one."""
+    from bridge.config.loading import load
+    from bridge.domain.errors import ConfigError
+
+    with suppress(ConfigError):
+        return load(_file(context), with_secrets=False)
+    return None
+
+
+def _file(context: click.Context) -> Path:
+    """Return the configuration that the command line means so far; raises `ConfigError` if there is none."""
+    from bridge.config.places import choose
+
+    named = context.params.get("config_file") or (context.parent and context.parent.params.get("config_file"))
+    return Path(named) if named else choose(os.environ)

@@ -111,11 +111,13 @@ def config_schema() -> tuple[dict[str, Any], list[str]]:
         parts = []
         for name in registry.installed(kind):
             try:
-                settings = registry.load(kind, name).settings
+                plugin = registry.load(kind, name)
             except ConfigError as error:
                 left_out.append(str(error))
                 continue
-            own = settings_schema(settings, prefix=f"{kind}.{name}.")
+            own = settings_schema(plugin.settings, prefix=f"{kind}.{name}.")
+            if getattr(plugin, "settings_for", None) is not None:
+                own["additionalProperties"] = True  # there are more, and they depend on what is given
             shared |= own.pop("$defs", {})
             own["properties"]["type"] = {"const": name}
             shared[f"{kind}.{name}"] = own

@@ -16,8 +16,8 @@ from bridge.protocols.source import GroupCounts, Observation, Page, Probe
 from bridge.sources.marketingcloud.client import RestClient
 from bridge.sources.marketingcloud.events import FEEDS, Feed
 from bridge.sources.marketingcloud.feed import FeedListing, FeedPage, FeedProgress, InitialSkip
-from bridge.sources.marketingcloud.feed_cursor import FeedCursor
 from bridge.sources.marketingcloud.settings import MarketingCloudSettings
+from bridge.sources.shapes.feed_cursor import FeedCursor
 
 _DAY_SECONDS = 86400.0
 _YEAR_DAYS = 365

@@ -15,9 +15,9 @@ from bridge.http.errors import ProviderError, Throttled
 from bridge.http.response import Response
 from bridge.http.status import NO_CONTENT_STATUS
 from bridge.protocols.source import Observation, ResourceType
+from bridge.sources.shapes.window import CursorKeys
 from bridge.sources.spacivox.records import RECORDS, RecordType, Unreadable, kind_of, observe
 from bridge.sources.spacivox.settings import SpacivoxSettings
-from bridge.sources.spacivox.window import CursorKeys
 
 _DOWN_AFTER_REQUESTS = 2
 

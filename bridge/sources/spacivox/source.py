@@ -22,11 +22,11 @@ from bridge.http.headers import http_date
 from bridge.http.response import Response
 from bridge.protocols.source import GroupCounts, Page, Probe
 from bridge.sources.base import BaseSource
+from bridge.sources.shapes.span import SMALLEST_SPAN, AdaptiveSpan, final_error, smaller_span
+from bridge.sources.shapes.window import Progress, Slice, due, period, slices, vendor_time
 from bridge.sources.spacivox.listings import RecordListing, RecordSweep, listings, records_of, split_backlog
 from bridge.sources.spacivox.records import scope_of
 from bridge.sources.spacivox.settings import SpacivoxSettings
-from bridge.sources.spacivox.span import SMALLEST_SPAN, AdaptiveSpan, final_error, smaller_span
-from bridge.sources.spacivox.window import Progress, Slice, due, period, slices, vendor_time
 
 log = structlog.get_logger()
 

@@ -105,6 +105,14 @@ def test_check_ends_it_and_decides_the_exit_code(bridge) -> None:
     assert "the environment variable GOV_TOKEN is not set" in done.err
 
 
+def test_file_for_a_definition_has_its_settings(bridge, folder) -> None:
+    given = ("--provider", "rest", "--set", "provider=mailgun-events", "--set", "domain=mg.example.com")
+    done = bridge("init", *given, "--secret-env", "MAILGUN_KEY", "--sink", "none", "--no-check")
+    assert done.code == Exit.DONE, done.err
+    source = load("bridge.yaml", environ={"MAILGUN_KEY": "canary"}).sources["rest"]
+    assert (source.provider, source.domain, source.key.reveal()) == ("mailgun-events", "mg.example.com", "canary")
+
+
 def test_script_gets_the_files_as_json(bridge, folder) -> None:
     done = bridge("init", *GOVDELIVERY, *WEBHOOK, "--json")
     assert json.loads(done.out) == {"file": "bridge.yaml", "secret_files": [str(folder / "bridge-webhook-secret")]}
@@ -116,6 +124,11 @@ def test_script_gets_the_files_as_json(bridge, folder) -> None:
         ((*GOVDELIVERY, "--sink", "webhook"), "without a terminal nothing is asked; say it with --sink-url"),
         (("--provider", "marketingcloud"), "say it with --url"),
         (("--provider", "marketingcloud", "--url", "https://x.example"), "say it with --set client_id=…"),
+        (("--provider", "rest"), "--set provider: must name a definition; installed: "),
+        (
+            ("--provider", "rest", "--set", "provider=mailgun-events", "--set", "key=canary"),
+            "no secret is written down; say key='${NAME}'",
+        ),
         (("--provider", "spacivox", "--set", "token=canary"), "no secret is written down; say token='${NAME}'"),
         ((*GOVDELIVERY, "--set", "channels"), "'channels' is not KEY=VALUE"),
         ((*GOVDELIVERY, "--sink", "slack", "--sink-url", "https://canary"), "slack has no such address"),

@@ -21,7 +21,7 @@ from bridge.protocols.source import Page
 from bridge.sources.marketingcloud import (
     MarketingCloudSettings,
 )
-from bridge.sources.marketingcloud.feed_cursor import FeedCursor
+from bridge.sources.shapes.feed_cursor import FeedCursor
 
 
 @pytest.mark.parametrize("empty", ["list", "null", "absent", "none", "zero"])

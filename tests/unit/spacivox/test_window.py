@@ -17,8 +17,8 @@ from structlog.testing import capture_logs
 from bridge.domain import errors
 from bridge.ingest.intake import Intake
 from bridge.protocols.ledger import Lease
+from bridge.sources.shapes.window import CursorKeys, Progress, Slice, due, period, slices
 from bridge.sources.spacivox import Spacivox
-from bridge.sources.spacivox.window import CursorKeys, Progress, Slice, due, period, slices
 from bridge.testing.fakes import ManualTime
 
 

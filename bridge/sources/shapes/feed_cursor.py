@@ -1,4 +1,4 @@
-"""How far a walk along a Marketing Cloud feed is, and where its cursor moves; pure."""
+"""How far a walk along a feed of numbered events is, and where its cursor moves; pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""For how much time one Spacivox request asks: the largest span that the provider answers, found by trying."""
+"""For how much time one request asks: the largest span that the provider answers, found by trying."""
 
 from __future__ import annotations
 

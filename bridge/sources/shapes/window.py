@@ -1,4 +1,4 @@
-"""The trailing window of Spacivox: its slices, which of them are due, and how far they are done; all of it pure."""
+"""The trailing window of a listing: its slices, which of them are due, and how far they are done; all of it pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _AGE_PER_INTERVAL_RATIO = 60.0
 
 
 def vendor_time(when: datetime) -> str:
-    """Return a time in UTC as the vendor writes it, to the millisecond: `2015-01-06T10:21:14.243Z`."""
+    """Return a time in UTC to the millisecond: `2015-01-06T10:21:14.243Z`."""
     return f"{when:%Y-%m-%dT%H:%M:%S}.{when.microsecond // 1000:03d}Z"
 
 

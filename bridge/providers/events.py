@@ -1,0 +1,92 @@
+"""A definition's events: a class for each status, and the model of their data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, create_model
+
+from bridge.domain.event import Data, Event, UnmappedFields
+from bridge.domain.lifecycle import Lifecycle
+from bridge.domain.times import Time
+from bridge.providers.memo import OncePerDefinition
+from bridge.providers.models import Definition, FieldSpec
+
+_TYPES: dict[str, Any] = {"text": str | None, "number": int | float | None, "time": Time | None}
+
+
+def lifecycle(definition: Definition) -> Lifecycle:
+    """Return the statuses of a definition and their order."""
+    status = definition.status
+    values = dict(status.map) or {str(status.always): str(status.always)}
+    if status.ignore_case:
+        values = {value.lower(): word for value, word in values.items()}
+    return Lifecycle(values, status.follows, frozenset(status.finals))
+
+
+def class_prefix(definition: Definition) -> str:
+    """Return what the names of the events' classes begin with: `TwilioMessage`."""
+    return f"{_camel(definition.events.provider)}{_camel(definition.events.entity)}"
+
+
+def _camel(text: str) -> str:
+    return "".join(part[:1].upper() + part[1:] for part in text.split("_"))
+
+
+def _event(definition: Definition, word: str, model: type[Data], about: str | None) -> type[Event]:
+    events = definition.events
+    return type(
+        f"{class_prefix(definition)}{_camel(word)}",
+        (Event,),
+        {
+            "__module__": __name__,
+            "__doc__": about or f"{definition.title}: the status is `{word}`.",
+            "__annotations__": {"data": model},
+            "channels": (events.channel,),
+            "entity": events.entity,
+            "status": word,
+            "provider": events.provider,
+            "version": events.version,
+        },
+    )
+
+
+def _data_model(definition: Definition) -> type[Data]:
+    facts, times = definition.facts, definition.times
+    fields: dict[str, Any] = {}
+    if facts.phone is not None:
+        fields["phone"] = _field("text", "The recipient's phone or address.")
+    if facts.error_code is not None:
+        fields["error_code"] = _field("text", "The provider's code of what went wrong.")
+    if facts.error is not None:
+        fields["error"] = _field("text", "What the provider says went wrong.")
+    for name, time in (("created_at", times.created), ("changed_at", times.changed)):
+        if time is not None:
+            fields[name] = _field("time", "By the provider's clock.")
+    fields |= {name: _own_field(spec) for name, spec in facts.fields.items()}
+    fields["provider"] = (UnmappedFields, Field(default_factory=dict, description="Fields that no other has read."))
+    return create_model(
+        f"{class_prefix(definition)}Data", __base__=Data, __module__=__name__, __doc__=f"{definition.title}.", **fields
+    )
+
+
+data_model = OncePerDefinition(_data_model, "title", "events", "facts", "times")
+"""Return the model of what all events of a definition say."""
+
+
+def _classes(definition: Definition) -> dict[str, type[Event]]:
+    model = data_model(definition)
+    about = definition.status.about
+    return {word: _event(definition, word, model, about.get(word)) for word in lifecycle(definition).statuses}
+
+
+event_classes = OncePerDefinition(_classes, "title", "events", "status", "facts", "times")
+"""Return the class of each status of a definition."""
+
+
+def _field(kind: str, about: str) -> Any:
+    return (_TYPES[kind], Field(default=None, description=about))
+
+
+def _own_field(spec: FieldSpec) -> Any:
+    return _field(spec.type, spec.about)

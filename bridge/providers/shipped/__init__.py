@@ -1,0 +1,1 @@
+"""The definitions that come with the bridge, a YAML file for each."""
