@@ -80,7 +80,7 @@ async def test_foreign_exchange_is_used_without_the_right_to_change_it(
     broker: KombuBroker, rabbitmq_server: RabbitMQServer, rabbitmq_url: str
 ) -> None:
     make_exchange(rabbitmq_server, **TOPIC)
-    queues = r"^bridge\.sink\..*$"
+    queues = r"^bridge\.(sink\..*|installation)$"
     rabbitmq_server.ctl("add_user", "guest2", "pw")
     rabbitmq_server.ctl("set_permissions", "-p", "/", "guest2", queues, ".*", ".*")
     other = KombuBroker(rabbitmq_url.replace("guest:guest", "guest2:pw"), exchange=EXCHANGE, clock=Clock())

@@ -121,8 +121,10 @@ async def test_texts_that_may_quote_the_message_are_not_repeated(receiver, body:
     for answer in (body, json.dumps({"ok": False, "error": body.decode()}).encode()):
         for error in (await webhook_error(receiver, 200, answer), await bot_error(receiver, 200, answer)):
             assert type(error) is Transient
-            assert "canary" not in str(error).lower()
-            assert "555" not in str(error)
+            said = str(error).partition(" answered ")[2]  # the receiver's port may have these digits
+            assert said
+            assert "canary" not in said.lower()
+            assert "555" not in said
 
 
 def test_every_known_word_may_be_logged() -> None:
