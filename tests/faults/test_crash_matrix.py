@@ -29,6 +29,7 @@ from bridge.adapters.redis.store import RedisStore
 from bridge.adapters.sqlite.broker import SqliteBroker
 from bridge.adapters.sqlite.store import SqliteStore
 from bridge.domain.clock import Clock
+from bridge.domain.namespace import Namespace
 from bridge.protocols.deliveries import DeliveryCounts
 from bridge.simulator import Simulator, SimulatorSettings
 from bridge.simulator.config_snippet import sources
@@ -59,6 +60,11 @@ class Cell:
 
     def __str__(self) -> str:
         return f"{self.point.name} / {self.store} / {self.broker}"
+
+    @property
+    def namespace(self) -> Namespace:
+        """All cells share one RabbitMQ."""
+        return Namespace(f"cell-{self.number}")
 
     @property
     def sink(self) -> str:
@@ -172,6 +178,7 @@ class Run:
                     "state": str(self.folder),
                     "store": self.store_url,
                     "broker": self.broker_url,
+                    "namespace": self.cell.namespace.name,
                     "exchange": self.cell.exchange,
                     "http": {"listen": None},
                     "lease": "1s",
@@ -206,7 +213,7 @@ class Run:
         clock = Clock()
         store: RedisStore | SqliteStore
         if self.cell.store == "redis":
-            store = RedisStore(self.store_url, clock=clock)
+            store = RedisStore(self.store_url, clock=clock, namespace=self.cell.namespace)
         else:
             store = SqliteStore(self.folder / "bridge.db", clock=clock)
         await store.open()
@@ -225,12 +232,12 @@ class Run:
                 async with consuming_kombu(self.broker_url, self.cell.exchange) as consumer:
                     yield consumer
             case _:
-                async with consuming_embedded(self.folder / "broker.db") as consumer:
+                async with consuming_embedded(self.folder / f"broker-{self.cell.namespace.name}.db") as consumer:
                     yield consumer
 
     async def purge(self) -> None:
         """Throw away what the sink's queue holds, behind everybody's back."""
-        queue = f"bridge.sink.{self.cell.sink}"
+        queue = self.cell.namespace.sink_queue(self.cell.sink)
         match self.cell.broker:
             case "rabbitmq":
                 connection = await aio_pika.connect(self.broker_url)
@@ -241,7 +248,7 @@ class Run:
                     purged = client.llen(queue)
                     client.delete(queue)
             case _:
-                with sqlite3.connect(self.folder / "broker.db") as db:
+                with sqlite3.connect(self.folder / f"broker-{self.cell.namespace.name}.db") as db:
                     purged = db.execute(
                         "DELETE FROM items WHERE queue IN (SELECT id FROM queues WHERE name = ?)", (queue,)
                     ).rowcount
