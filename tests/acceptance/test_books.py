@@ -295,7 +295,7 @@ async def test_the_table_names_what_differs_and_what_was_not_delivered(tmp_path)
     ("arguments", "says"),
     [
         (["reconcile", "nobody"], "there is no source 'nobody'"),
-        (["reconcile", "drops", "--patience", "long"], "--patience: 'long' is not a duration"),
+        (["reconcile", "drops", "--patience", "long"], "--wait: 'long' is not a duration"),
     ],
 )
 def test_reconcile_refuses_a_wrong_call_with_the_reason(arguments, says, tmp_path, capsys) -> None:

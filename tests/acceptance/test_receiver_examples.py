@@ -87,10 +87,10 @@ def running(names: tuple[str, ...], folder: Path, environ: dict[str, str]) -> It
 
 
 def environment(folder: Path, rabbitmq_url: str, node_modules: Path) -> dict[str, str]:
-    """Return what the programs are told; a `bridge` is on the PATH of those that call it."""
+    """Return what the programs are told; a `bridgectl` is on the PATH of those that call it."""
     programs = folder / "programs"
     programs.mkdir()
-    call = programs / "bridge"
+    call = programs / "bridgectl"
     call.write_text(f'#!/bin/sh\nexec {sys.executable} -m bridge "$@"\n')
     call.chmod(0o755)
     return {

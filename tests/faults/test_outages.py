@@ -17,7 +17,7 @@ import pytest
 import redis
 import redis.asyncio
 from faults.witness import Witness
-from harness import EXCHANGE, Process, bridge, expected, until, write_config
+from harness import EXCHANGE, Process, ask, bridge, expected, until, write_config
 
 from bridge.adapters.redis.store import RedisStore
 from bridge.domain.clock import Clock
@@ -420,6 +420,9 @@ async def test_reset_store_republishes_everything_under_the_same_ids(living, tmp
                 await asyncio.to_thread(forgetful.start)
                 with redis.Redis.from_url(forgetful.url) as client:
                     assert client.dbsize() < 20
+                if not living:  # the broker has the mark of the lost store
+                    taken = await ask(tmp_path, "takeover", "--yes", "-c", str(play.config))
+                    assert (taken.returncode, "taken over" in taken.stdout) == (0, True)
                 again = bridge(tmp_path, "run", "-c", str(play.config), name="again")
                 with nullcontext(running) if living else again as process:
                     await received_all_again(play, before, still=still)

@@ -23,6 +23,7 @@ from bridge.config.model import Config
 from bridge.config.types import EMBEDDED
 from bridge.domain.catalogue import INTERNAL_EVENTS
 from bridge.domain.event import Event
+from bridge.domain.namespace import DEFAULT
 
 
 @click.group(
@@ -108,8 +109,7 @@ def asyncapi(*, config_file: Path | None, as_yaml: bool) -> None:
 
 
 def _whole_catalogue() -> dict[str, Any]:
-    exchange = Config.model_fields["exchange"].get_default()
-    return asyncapi_document([Published(cls, cls.channels) for cls in catalogue()], exchange=exchange)
+    return asyncapi_document([Published(cls, cls.channels) for cls in catalogue()], exchange=DEFAULT.exchange)
 
 
 def _configured(config: Config) -> dict[str, Any]:
