@@ -127,7 +127,7 @@ async def test_replica_stopped_past_its_lease_writes_nothing_stale(tmp_path, kee
         with play.replica("first") as first:
             await play.goes_on()
             with play.replica("second") as second:
-                for _ in range(3):
+                for _ in range(2):
                     before = lost(first), lost(second)
                     await until(lambda: play.holds_all(first), "the first polls everything", within=120)
                     await play.goes_on(20)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from faults.resource_soak import FAULTS, soak
 
-LONGEST_SECONDS = 16.0
+LONGEST_SECONDS = 12.0
 
 
 @pytest.mark.faults
