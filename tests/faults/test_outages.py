@@ -421,8 +421,8 @@ async def test_reset_store_republishes_everything_under_the_same_ids(living, tmp
                 with redis.Redis.from_url(forgetful.url) as client:
                     assert client.dbsize() < 20
                 if not living:  # the broker has the mark of the lost store
-                    taken = await ask(tmp_path, "takeover", "--yes", "-c", str(play.config))
-                    assert (taken.returncode, "taken over" in taken.stdout) == (0, True)
+                    command = await ask(tmp_path, "takeover", "--yes", "-c", str(play.config))
+                    assert (command.returncode, "taken over" in command.stdout) == (0, True)
                 again = bridge(tmp_path, "run", "-c", str(play.config), name="again")
                 with nullcontext(running) if living else again as process:
                     await received_all_again(play, before, still=still)

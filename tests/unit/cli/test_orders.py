@@ -80,8 +80,8 @@ def test_takeover_of_a_foreign_broker_needs_an_answer(bridge, file: Path) -> Non
     assert asked.code == 2
     assert f"installation {foreign.id}" in asked.out
     assert "--yes" in asked.err
-    taken = bridge("takeover", "--yes", "-c", file)
-    assert taken.code == 0
-    assert "taken over: installation " in taken.out
-    assert foreign.id not in taken.out.splitlines()[-1]
+    accepted = bridge("takeover", "--yes", "-c", file)
+    assert accepted.code == 0
+    assert "taken over: installation " in accepted.out
+    assert foreign.id not in accepted.out.splitlines()[-1]
     assert "there is nothing to take over" in bridge("takeover", "-c", file).out
