@@ -76,7 +76,7 @@ class Rest:
         return False
 
     def _begin(self) -> PollSweep:
-        sweep = PollSweep(self._reader)
+        sweep = PollSweep(reader=self._reader)
         self.problems = sweep.problems
         return sweep
 

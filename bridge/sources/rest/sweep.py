@@ -2,50 +2,25 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
 from typing import Any
 
-from bridge.domain.errors import BridgeError
-from bridge.http.errors import ProviderError, Throttled
 from bridge.protocols.source import Observation
 from bridge.sources.rest.records import ItemReader, ReadMoment, UnreadableItem
+from bridge.sources.shapes.sweep import Sweep
 
-_DOWN_AFTER_REQUESTS = 2
 PAGE_OBSERVATIONS = 500
 """Observations of one page at most: a page is committed in one write."""
 
 
 @dataclass(slots=True)
-class PollSweep:
-    """What happened so far in one poll."""
+class PollSweep(Sweep):
+    """What happened so far in one poll of a definition."""
 
-    reader: ItemReader
-    problems: list[str] = field(default_factory=list)
-    answered: bool = False
-    """Whether any question was answered whole."""
-    _unreadable: Counter[str] = field(default_factory=Counter)
-    _error: BridgeError | None = None
-    _unanswered: int = 0
-    """Requests that got no answer."""
-
-    @property
-    def looks_down(self) -> bool:
-        """Whether the server may be down: several requests got no answer, and none was answered."""
-        return self._unanswered >= _DOWN_AFTER_REQUESTS and not self.answered
-
-    def on_failure(self, what: str, error: BridgeError) -> None:
-        """Note a failure; raises it if further requests would only wait for a server that is down."""
-        looked_down = self.looks_down
-        self.problems.append(f"{what}: {error}; read again at the next poll")
-        self._error = error
-        no_answer = isinstance(error, ProviderError) and error.status is None
-        self._unanswered += no_answer
-        if isinstance(error, Throttled) or (looked_down and no_answer):
-            raise error
+    reader: ItemReader = field(kw_only=True)
 
     def observe(self, items: Sequence[Any]) -> list[Observation]:
         """Return what the items show; those that cannot be read are counted."""
@@ -54,16 +29,10 @@ class PollSweep:
         for item in items:
             observation = observe(item)
             if isinstance(observation, UnreadableItem):
-                self._unreadable[f"items {observation.reason}"] += 1
+                self.unreadable[f"items {observation.reason}"] += 1
             else:
                 observations.append(observation)
         return observations
-
-    def end(self) -> None:
-        """Report what could not be read; raises if nothing could."""
-        self.problems += [f"{count} {what}: passed over" for what, count in self._unreadable.items()]
-        if self._error is not None and not self.answered:
-            raise self._error
 
 
 def backlog_runs(

@@ -11,7 +11,6 @@ import structlog
 
 from bridge.domain.clock import Clock
 from bridge.domain.errors import BridgeError, LeaseLost, Unauthorized
-from bridge.http import parsing
 from bridge.http.errors import NotFound, ProviderError, Throttled
 from bridge.http.headers import http_date
 from bridge.http.response import Response
@@ -23,7 +22,7 @@ from bridge.sources.rest.records import ItemReader
 from bridge.sources.rest.requests import ApiClient, ItemPage
 from bridge.sources.rest.sweep import PollSweep, backlog_runs
 from bridge.sources.shapes.span import AdaptiveSpan, final_error, smaller_span
-from bridge.sources.shapes.window import CursorKeys, Progress, Slice, due, slices, vendor_time
+from bridge.sources.shapes.window import CursorKeys, Progress, Slice, due_slices, vendor_time
 
 log = structlog.get_logger()
 
@@ -82,7 +81,8 @@ class TrailingWindow:
     async def _poll(self, cursor: Mapping[str, str], sweep: PollSweep) -> AsyncIterator[Page]:
         now = self._clock.now()
         progress, changes = self._resume(cursor, now)
-        first_polled = self._first_polled(cursor, progress, changes, now)
+        first_polled, first_changes = self._keys.first_poll(cursor, progress, now)
+        changes |= first_changes
         self._span.begin()
         parts = self._due(progress, now)
         while parts:
@@ -103,7 +103,9 @@ class TrailingWindow:
                 sweep.on_failure(f"records from {vendor_time(part.start)}", error)
             else:
                 progress.read[part.grid] = started
-                yield replace(last or Page((), by=started), cursor=changes | self._moved(progress, part))
+                yield replace(
+                    last or Page((), by=started), cursor=changes | self._keys.moved(progress, part, self.times.lookback)
+                )
                 changes = {}
 
     def _resume(self, cursor: Mapping[str, str], now: datetime) -> tuple[Progress, dict[str, str | None]]:
@@ -121,34 +123,10 @@ class TrailingWindow:
             stale += [self._keys.read(grid) for grid in progress.cut(oldest, own.size)]
         return progress, dict.fromkeys(stale)
 
-    def _first_polled(
-        self, cursor: Mapping[str, str], progress: Progress, changes: dict[str, str | None], now: datetime
-    ) -> datetime | None:
-        """Return when the list was first polled; None once everything older than that has been read."""
-        keys = self._keys
-        if keys.low_watermark not in cursor:
-            changes[keys.first_polled] = vendor_time(now)
-            return now
-        first_polled = parsing.time(cursor.get(keys.first_polled))
-        if keys.first_polled in cursor and (first_polled is None or progress.low_watermark >= first_polled):
-            changes[keys.first_polled] = None
-            return None
-        return first_polled
-
     def _due(self, progress: Progress, now: datetime) -> list[tuple[Slice, datetime | None]]:
         own = self.times
         until = now + max(_READ_AHEAD, own.grain) + self._clock_lead
-        return [
-            (part, progress.before(part, own.size))
-            for part in slices(progress.low_watermark, until, own.size)
-            if due(part, progress.read.get(part.grid), now, own.interval, own.reread_every)
-        ]
-
-    def _moved(self, progress: Progress, part: Slice) -> dict[str, str | None]:
-        keys, own = self._keys, self.times
-        changes: dict[str, str | None] = {keys.read(part.grid): vendor_time(progress.read[part.grid])}
-        changes |= {keys.read(grid): None for grid in progress.advance(own.size, own.lookback)}
-        return changes | {keys.low_watermark: vendor_time(progress.low_watermark)}
+        return due_slices(progress, until, own.size, now, own.interval, own.reread_every)
 
     async def slice_pages(
         self, part: Slice, after: datetime | None, sweep: PollSweep, backlog_until: datetime | None = None

@@ -99,6 +99,17 @@ class Progress:
         return removed
 
 
+def due_slices(
+    progress: Progress, until: datetime, size: timedelta, now: datetime, interval: float, reread_every: float
+) -> list[tuple[Slice, datetime | None]]:
+    """Return the slices to read now, each with a time at which its records had been read or did not exist."""
+    return [
+        (part, progress.before(part, size))
+        for part in slices(progress.low_watermark, until, size)
+        if due(part, progress.read.get(part.grid), now, interval, reread_every)
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class CursorKeys:
     """The names of one listing's entries in the cursor."""
@@ -139,3 +150,23 @@ class CursorKeys:
             else:
                 progress.read[grid] = when
         return progress, stale
+
+    def first_poll(
+        self, cursor: Mapping[str, str], progress: Progress, now: datetime
+    ) -> tuple[datetime | None, dict[str, str | None]]:
+        """Return when the listing was first polled, and what that changes in the cursor.
+
+        None once everything older than the first poll has been read.
+        """
+        if self.low_watermark not in cursor:
+            return now, {self.first_polled: vendor_time(now)}
+        first_polled = parsing.time(cursor.get(self.first_polled))
+        if self.first_polled in cursor and (first_polled is None or progress.low_watermark >= first_polled):
+            return None, {self.first_polled: None}
+        return first_polled, {}
+
+    def moved(self, progress: Progress, part: Slice, lookback: timedelta) -> dict[str, str | None]:
+        """Return what changes in the cursor once a slice was read whole; moves the low watermark of `progress`."""
+        changes: dict[str, str | None] = {self.read(part.grid): vendor_time(progress.read[part.grid])}
+        changes |= {self.read(grid): None for grid in progress.advance(self.size, lookback)}
+        return changes | {self.low_watermark: vendor_time(progress.low_watermark)}

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any
 
-from bridge.domain.errors import BridgeError
 from bridge.http import parsing
-from bridge.http.errors import ProviderError, Throttled
 from bridge.http.response import Response
 from bridge.http.status import NO_CONTENT_STATUS
 from bridge.protocols.source import Observation, ResourceType
+from bridge.sources.shapes.sweep import Sweep
 from bridge.sources.shapes.window import CursorKeys
 from bridge.sources.spacivox.records import RECORDS, RecordType, Unreadable, kind_of, observe
 from bridge.sources.spacivox.settings import SpacivoxSettings
-
-_DOWN_AFTER_REQUESTS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,37 +43,15 @@ def listings(settings: SpacivoxSettings) -> Iterator[RecordListing]:
 
 
 @dataclass(slots=True)
-class RecordSweep:
-    """What happened so far in one poll."""
+class RecordSweep(Sweep):
+    """What happened so far in one poll of all listings."""
 
-    problems: list[str] = field(default_factory=list)
-    answered: bool = False
-    """Whether any slice was read whole."""
-    _unreadable: Counter[str] = field(default_factory=Counter)
-    _error: BridgeError | None = None
-    _unanswered: int = 0
-    """Requests that got no answer."""
     _last_states: dict[str, str] = field(default_factory=dict)
     """The states in the answer before, by id: neighbouring answers overlap."""
-
-    @property
-    def looks_down(self) -> bool:
-        """Whether the server may be down: several requests got no answer, and none was answered."""
-        return self._unanswered >= _DOWN_AFTER_REQUESTS and not self.answered
 
     def begin(self) -> None:
         """Begin another listing, whose first answer overlaps with none."""
         self._last_states = {}
-
-    def on_failure(self, what: str, error: BridgeError) -> None:
-        """Note a failure; raises it if further requests would only wait for a server that is down."""
-        looked_down = self.looks_down
-        self.problems.append(f"{what}: {error}; read again at the next poll")
-        self._error = error
-        no_answer = isinstance(error, ProviderError) and error.status is None
-        self._unanswered += no_answer
-        if isinstance(error, Throttled) or (looked_down and no_answer):
-            raise error
 
     def news(self, listing: RecordListing, records: Sequence[Any]) -> Iterator[Observation]:
         """Yield what each record shows, except what the answer before has shown already.
@@ -89,17 +63,11 @@ class RecordSweep:
         for item in records:
             record = observe(listing.sort, listing.record, listing.kind, item)
             if isinstance(record, Unreadable):
-                self._unreadable[f"records of {listing.name} {record.reason}"] += 1
+                self.unreadable[f"records of {listing.name} {record.reason}"] += 1
             else:
                 shown[record.key] = record
         self._last_states = {key: observation.status for key, observation in shown.items()}
         yield from (observation for key, observation in shown.items() if before.get(key) != observation.status)
-
-    def end(self) -> None:
-        """Report what could not be read; raises if nothing could."""
-        self.problems += [f"{count} {what}: passed over" for what, count in self._unreadable.items()]
-        if self._error is not None and not self.answered:
-            raise self._error
 
 
 def split_backlog(

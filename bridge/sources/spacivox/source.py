@@ -23,7 +23,7 @@ from bridge.http.response import Response
 from bridge.protocols.source import GroupCounts, Page, Probe
 from bridge.sources.base import BaseSource
 from bridge.sources.shapes.span import SMALLEST_SPAN, AdaptiveSpan, final_error, smaller_span
-from bridge.sources.shapes.window import Progress, Slice, due, period, slices, vendor_time
+from bridge.sources.shapes.window import Progress, Slice, due_slices, period, slices, vendor_time
 from bridge.sources.spacivox.listings import RecordListing, RecordSweep, listings, records_of, split_backlog
 from bridge.sources.spacivox.records import scope_of
 from bridge.sources.spacivox.settings import SpacivoxSettings
@@ -116,7 +116,8 @@ class Spacivox(BaseSource[SpacivoxSettings]):
     async def _poll(self, listing: RecordListing, cursor: Mapping[str, str], sweep: RecordSweep) -> AsyncIterator[Page]:
         now = self.clock.now()
         progress, changes = self._resume(listing, cursor, now)
-        first_polled = self._first_polled(listing, cursor, progress, changes, now)
+        first_polled, first_changes = listing.keys.first_poll(cursor, progress, now)
+        changes |= first_changes
         self._spans[listing.name].begin()
         sweep.begin()
         parts = self._due(progress, now)
@@ -138,36 +139,14 @@ class Spacivox(BaseSource[SpacivoxSettings]):
                 sweep.on_failure(f"{listing.name} from {vendor_time(part.start)}", error)
             else:
                 progress.read[part.grid] = started
-                yield replace(last or Page((), by=started), cursor=changes | self._moved(listing, progress, part))
+                yield replace(
+                    last or Page((), by=started), cursor=changes | listing.keys.moved(progress, part, self._lookback)
+                )
                 changes = {}
 
-    @staticmethod
-    def _first_polled(
-        listing: RecordListing,
-        cursor: Mapping[str, str],
-        progress: Progress,
-        changes: dict[str, str | None],
-        now: datetime,
-    ) -> datetime | None:
-        """Return when the listing was first polled; None once everything older than that has been read."""
-        keys = listing.keys
-        if keys.low_watermark not in cursor:
-            changes[keys.first_polled] = vendor_time(now)
-            return now
-        first_polled = parsing.time(cursor.get(keys.first_polled))
-        if keys.first_polled in cursor and (first_polled is None or progress.low_watermark >= first_polled):
-            changes[keys.first_polled] = None
-            return None
-        return first_polled
-
     def _due(self, progress: Progress, now: datetime) -> list[tuple[Slice, datetime | None]]:
-        """Return the slices to read now, each with a time at which its records had been read or did not exist."""
-        interval, at_least = self.settings.interval, self.settings.reread_every
-        return [
-            (part, progress.before(part, self._size))
-            for part in slices(progress.low_watermark, now + _READ_AHEAD + self._clock_lead, self._size)
-            if due(part, progress.read.get(part.grid), now, interval, at_least)
-        ]
+        until = now + _READ_AHEAD + self._clock_lead
+        return due_slices(progress, until, self._size, now, self.settings.interval, self.settings.reread_every)
 
     def _resume(
         self, listing: RecordListing, cursor: Mapping[str, str], now: datetime
@@ -184,12 +163,6 @@ class Spacivox(BaseSource[SpacivoxSettings]):
             )
             stale += [listing.keys.read(grid) for grid in progress.cut(oldest, self._size)]
         return progress, dict.fromkeys(stale)
-
-    def _moved(self, listing: RecordListing, progress: Progress, part: Slice) -> dict[str, str | None]:
-        keys = listing.keys
-        changes: dict[str, str | None] = {keys.read(part.grid): vendor_time(progress.read[part.grid])}
-        changes |= {keys.read(grid): None for grid in progress.advance(self._size, self._lookback)}
-        return changes | {keys.low_watermark: vendor_time(progress.low_watermark)}
 
     async def _pages(
         self,
