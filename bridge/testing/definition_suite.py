@@ -6,27 +6,22 @@ from __future__ import annotations
 
 from typing import Any
 
-import aiohttp
-from aiohttp import web
-
 from bridge.domain.clock import Clock
 from bridge.providers.models import Definition
 from bridge.simulator import Simulator, SimulatorSettings
 from bridge.simulator.defined_vendor import simulated_values
 from bridge.sources.rest import plugin_of
+from bridge.testing.simulated_account import SimulatedAccount
 from bridge.testing.source_suite import PHONE, Account, SourceSuite
 
-_OF_A_CONNECTION = frozenset({"Host", "Connection", "Content-Length", "Transfer-Encoding", "Server"})
 
-
-class DefinedAccount(Account):
+class DefinedAccount(SimulatedAccount):
     """An account of the provider that a definition describes."""
 
     def __init__(self, definition: Definition, clock: Clock) -> None:
-        super().__init__(clock)
         world_clock = Clock(now=clock.now, monotonic=clock.monotonic)
-        self._simulator = Simulator(SimulatorSettings.still(), world_clock, definition)
-        vendor = self._simulator.defined
+        super().__init__(clock, Simulator(SimulatorSettings.still(), world_clock, definition))
+        vendor = self.simulator.defined
         assert vendor is not None
         self._vendor = vendor
         self._keys: dict[str, str] = {}
@@ -39,23 +34,6 @@ class DefinedAccount(Account):
 
     def move(self, subject: str) -> None:
         self._vendor.world.move(self._keys[subject])
-
-    async def open(self) -> None:
-        await self._simulator.start()
-        self._session = aiohttp.ClientSession(self._simulator.url, auto_decompress=False)
-
-    async def close(self) -> None:
-        await self._session.close()
-        await self._simulator.stop()
-
-    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        headers = {name: value for name, value in request.headers.items() if name not in _OF_A_CONNECTION}
-        asked = self._session.request(
-            request.method, request.path_qs, data=await request.read(), headers=headers, allow_redirects=False
-        )
-        async with asked as answer:
-            kept = {name: value for name, value in answer.headers.items() if name not in _OF_A_CONNECTION}
-            return web.Response(status=answer.status, body=await answer.read(), headers=kept)
 
 
 class DefinitionSuite(SourceSuite):

@@ -4,44 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
-import aiohttp
-from aiohttp import web
-
 from bridge.config import registry
 from bridge.domain.clock import Clock
 from bridge.simulator import Simulator, SimulatorSettings
 from bridge.simulator.config_snippet import sources
+from bridge.testing.simulated_account import SimulatedAccount
 from bridge.testing.source_suite import PHONE, Account, SourceSuite
 
 SETTINGS = SimulatorSettings.still()
-_OF_A_CONNECTION = {"Host", "Connection", "Content-Length", "Transfer-Encoding", "Server"}
 
 
-class Simulated(Account):
+class Simulated(SimulatedAccount):
     """An account of a simulated provider."""
 
     provider = ""
 
     def __init__(self, clock: Clock) -> None:
-        super().__init__(clock)
-        self.simulator = Simulator(SETTINGS, Clock(now=clock.now, monotonic=clock.monotonic))
+        super().__init__(clock, Simulator(SETTINGS, Clock(now=clock.now, monotonic=clock.monotonic)))
 
-    async def open(self) -> None:
-        await self.simulator.start()
-        self._session = aiohttp.ClientSession(self.simulator.urls[self.provider], auto_decompress=False)
-
-    async def close(self) -> None:
-        await self._session.close()
-        await self.simulator.stop()
-
-    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        headers = {name: value for name, value in request.headers.items() if name not in _OF_A_CONNECTION}
-        asked = self._session.request(
-            request.method, request.path_qs, data=await request.read(), headers=headers, allow_redirects=False
-        )
-        async with asked as answer:
-            kept = {name: value for name, value in answer.headers.items() if name not in _OF_A_CONNECTION}
-            return web.Response(status=answer.status, body=await answer.read(), headers=kept)
+    @property
+    def url(self) -> str:
+        return self.simulator.urls[self.provider]
 
 
 class SimulatedSuite(SourceSuite):
