@@ -49,6 +49,19 @@ async def readyz(service: Service) -> tuple[int, dict[str, str]]:
         return answer.status, (await answer.json()).get("problems", {})
 
 
+def write_site(folder: Path, simulator: Simulator, receiver: FakeEndpoint, **servers: str) -> Path:
+    """Write a configuration that polls a simulator and sends everything to a receiver."""
+    polled: dict[str, Any] = sources(simulator.urls, simulator.settings, interval="200ms")
+    webhook = {"type": "webhook", "topics": ["#"], "url": receiver.url, "allow_private": True}
+    config = {
+        "state": str(folder), **servers, "sources": polled, "sinks": {"crm": webhook},
+        "lease": "3s", "drain_timeout": "5s",
+    }  # fmt: skip
+    path = folder / "bridge.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
 REFUSED = {"scripts": "-eval -evalsha", "keys": "resetkeys ~nothing", "writes": "-@write"}
 
 
@@ -58,14 +71,7 @@ async def test_readyz_says_which_right_is_missing(rule: str, tmp_path: Path) -> 
         admin.execute_command("ACL", "SETUSER", "bridge", "on", ">pass", "~*", "&*", "+@all")
         url = f"redis://bridge:pass@127.0.0.1:{server.port}/0"
         async with Simulator(SimulatorSettings.still()) as simulator, FakeEndpoint() as receiver:
-            webhook = {"type": "webhook", "topics": ["#"], "url": receiver.url, "allow_private": True}
-            polled: dict[str, Any] = sources(simulator.urls, simulator.settings, interval="200ms")
-            config = {
-                "state": str(tmp_path), "store": url, "sources": polled, "sinks": {"crm": webhook},
-                "lease": "3s", "drain_timeout": "5s",
-            }  # fmt: skip
-            path = tmp_path / "bridge.yaml"
-            path.write_text(yaml.safe_dump(config))
+            path = write_site(tmp_path, simulator, receiver, store=url)
             async with running(path) as service:
                 first = simulator.world.add_drop()
                 await until(lambda: arrived(receiver, first.path), "work goes on")
@@ -132,14 +138,7 @@ async def take_and_give(
     broker: str, take: Callable[[], None], give: Callable[[], None], words: str, folder: Path
 ) -> None:
     async with Simulator(SimulatorSettings.still()) as simulator, FakeEndpoint() as receiver:
-        webhook = {"type": "webhook", "topics": ["#"], "url": receiver.url, "allow_private": True}
-        polled: dict[str, Any] = sources(simulator.urls, simulator.settings, interval="200ms")
-        config = {
-            "state": str(folder), "broker": broker, "sources": polled, "sinks": {"crm": webhook},
-            "lease": "3s", "drain_timeout": "5s",
-        }  # fmt: skip
-        path = folder / "bridge.yaml"
-        path.write_text(yaml.safe_dump(config))
+        path = write_site(folder, simulator, receiver, broker=broker)
         async with running(path) as service:
             first = simulator.world.add_drop()
             await until(lambda: arrived(receiver, first.path), "work goes on")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from bridge.adapters.sqlite.store import SqliteStore
 from bridge.delivery.claims import CLAIM
 from bridge.domain.catalogue import Catalogue
 from bridge.domain.clock import Clock
+from bridge.domain.errors import Unavailable
 from bridge.protocols.sink import SinkSettings
 from bridge.protocols.source import SourceSettings
 from bridge.runtime.parts import ConfiguredSink, ConfiguredSource, Limits, ServiceParts
@@ -30,7 +31,6 @@ LIMITS = Limits(
     journal_bytes=1024**3,
     audit_every=10.0,
     reconcile_every=None,
-    gauges_every=0.1,
 )
 
 
@@ -43,33 +43,39 @@ class EmbeddedService:
         self.sink = KeepingSink()
         self.settings = SourceSettings(type="scripted", interval="20ms", stall_after="100ms")
         self.sink_settings = SinkSettings(type="keeping", topics=["#"])
+        self.more_sources: dict[str, ConfiguredSource] = {}
+        self.store_fails = False
         self.limits = LIMITS
         self.store = SqliteStore(folder / "bridge.db", clock=Clock())
 
-    def service(self, **limits: Any) -> Service:
+    def service(self, roles: Collection[str] = ("poll", "relay", "sink"), **limits: Any) -> Service:
         clock = Clock()
         store = SqliteStore(self.folder / "bridge.db", clock=clock)
         broker = SqliteBroker(self.folder / "broker.db", clock=clock)
 
         async def opening() -> None:
+            if self.store_fails:
+                raise Unavailable("the store is away")
             await store.open()
             await broker.open()
 
         parts = ServiceParts(
             store=store,
             broker=broker,
-            sources={"city": ConfiguredSource("scripted", self.settings, self.source)},
+            sources={"city": ConfiguredSource("scripted", self.settings, self.source), **self.more_sources},
             sinks={"crm": ConfiguredSink(self.sink_settings, self.sink, lambda wire: wire)},
             read=Catalogue(CATALOGUE).read,
             open=opening,
             limits=replace(self.limits, **limits),
             generation="0badcafe",
         )
-        return Service(parts, clock)
+        return Service(parts, clock, roles=roles)
 
     @asynccontextmanager
-    async def running(self, listen: tuple[str, int] | None = None) -> AsyncIterator[Service]:
-        service, stop = self.service(), asyncio.Event()
+    async def running(
+        self, *, roles: Collection[str] = ("poll", "relay", "sink"), listen: tuple[str, int] | None = None
+    ) -> AsyncIterator[Service]:
+        service, stop = self.service(roles), asyncio.Event()
         task = asyncio.ensure_future(service.run(stop, listen=listen))
         try:
             yield service

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import aiohttp
 import pytest
 from harness import until
-from rigs.embedded_service import EmbeddedService
+from rigs.embedded_service import LIMITS, EmbeddedService
 from structlog.testing import capture_logs
 
 from bridge.coordination.gates import Gate, Gates
@@ -26,6 +27,7 @@ PAUSE = Pause(1_700_000_000.0, "ann@desk", "the provider asked for it")
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[EmbeddedService]:
     world = EmbeddedService(tmp_path)
+    world.limits = replace(LIMITS, gauges_every=0.1)
     yield world
     await world.store.close()
 

@@ -4,85 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import aiohttp
 import pytest
-from catalogue import CATALOGUE
+from rigs.embedded_service import LIMITS, EmbeddedService
 from structlog.testing import capture_logs
 
-from bridge.adapters.sqlite.broker import SqliteBroker
 from bridge.adapters.sqlite.store import SqliteStore
-from bridge.delivery.claims import CLAIM
-from bridge.domain.catalogue import Catalogue
 from bridge.domain.clock import Clock
 from bridge.domain.errors import EndpointGone, Transient, Unauthorized, Unavailable
 from bridge.protocols.sink import Outgoing, SinkSettings
-from bridge.protocols.source import Page, SourceSettings
-from bridge.runtime.parts import ConfiguredSink, ConfiguredSource, Limits, ServiceParts
+from bridge.protocols.source import Page
+from bridge.runtime.parts import ConfiguredSource
 from bridge.runtime.service import Service
-from bridge.testing.fakes import KeepingSink, ScriptedSource, observe
+from bridge.testing.fakes import ScriptedSource, observe
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
-LIMITS = Limits(
-    lease=2.0,
-    claim=CLAIM,
-    drain=3.0,
-    journal_keep=168 * 3600.0,
-    journal_bytes=1024**3,
-    audit_every=10.0,
-    reconcile_every=None,
-)
 
 
-class World:
+class World(EmbeddedService):
     """The parts of a service on a folder; several services may share them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.source = ScriptedSource()
-        self.sink = KeepingSink()
-        self.settings = SourceSettings(type="scripted", interval="20ms", stall_after="100ms")
-        self.sink_settings = SinkSettings(type="keeping", topics=["#"])
-        self.more_sources: dict[str, ConfiguredSource] = {}
-        self.store_fails = False
-        self.limits = LIMITS
-
-    def service(self, roles=("poll", "relay", "sink")) -> Service:
-        clock = Clock()
-        store = SqliteStore(self.folder / "bridge.db", clock=clock)
-        broker = SqliteBroker(self.folder / "broker.db", clock=clock)
-
-        async def opening() -> None:
-            if self.store_fails:
-                raise Unavailable("the store is away")
-            await store.open()
-            await broker.open()
-
-        parts = ServiceParts(
-            store=store,
-            broker=broker,
-            sources={"city": ConfiguredSource("scripted", self.settings, self.source), **self.more_sources},
-            sinks={"crm": ConfiguredSink(self.sink_settings, self.sink, lambda wire: wire)},
-            read=Catalogue(CATALOGUE).read,
-            open=opening,
-            limits=self.limits,
-        )
-        return Service(parts, clock, roles=roles)
-
-    @asynccontextmanager
-    async def running(self, *, roles=("poll", "relay", "sink"), listen=None) -> AsyncIterator[Service]:
-        service, stop = self.service(roles), asyncio.Event()
-        task = asyncio.ensure_future(service.run(stop, listen=listen))
-        try:
-            yield service
-        finally:
-            stop.set()
-            await task
 
     def says(self, *statuses: str, key: str = "1") -> None:
         self.source.polls += [[Page([observe(key, status)], AT)] for status in statuses]
