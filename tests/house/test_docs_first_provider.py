@@ -43,7 +43,19 @@ def bridge(folder: Path, *words: str, **environ: str) -> subprocess.CompletedPro
 @pytest.fixture(scope="module")
 def environ() -> Iterator[Mapping[str, str]]:
     """Serve the simulator, and give the variables of the page with its address."""
-    command = [sys.executable, "-m", "bridge", "simulate", "--speed", "10", "--listen", "127.0.0.1:0", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "bridge",
+        "simulate",
+        "--speed",
+        "10",
+        "--seed",
+        "7",
+        "--listen",
+        "127.0.0.1:0",
+        "--json",
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as simulator:
         assert simulator.stdout
         url = json.loads(simulator.stdout.readline())["url"]

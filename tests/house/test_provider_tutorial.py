@@ -49,6 +49,8 @@ def simulated(folder: Path) -> Iterator[dict[str, object]]:
         "--json",
         "--speed",
         "600",
+        "--seed",
+        "8",  # two messages are there before the provider answers
         "--messages-per-minute",
         "0.02",
     ]
