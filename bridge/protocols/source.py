@@ -145,6 +145,8 @@ class Probe:
     """How many requests the configured interval costs when nothing happens."""
     warning: str | None = None
     """What works, and will not for long: one line with the remedy, without secrets."""
+    requests_per_year: int | None = None
+    """How many requests the account allows in a year; None if nothing says so."""
 
 
 class Source(Protocol):

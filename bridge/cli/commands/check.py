@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from bridge.cli.support.notes import print_note
 from bridge.cli.support.options import Command, Exit, config_option, json_option
 from bridge.cli.support.output import print_json, print_line, print_table
 from bridge.cli.support.running import load_assembly, run
+from bridge.cli.support.shared_allowance import AccountCost, overdrawn
 from bridge.domain.errors import (
     AccessRefused,
     BridgeError,
@@ -28,7 +29,7 @@ from bridge.domain.errors import (
 from bridge.ingest.account import check_account
 from bridge.protocols.deliveries import RELAY_SINK
 from bridge.protocols.sink import Sink
-from bridge.protocols.source import Source
+from bridge.protocols.source import HasAccount, Source
 from bridge.runtime.assembly import Assembly
 from bridge.runtime.installation import KeptInstallation
 from bridge.runtime.sink_runner import INTERNAL_JOURNAL
@@ -49,6 +50,7 @@ class Finding:
     """`ok`, `warning`, `unreachable`, `lacks a right`, `refused`, or `foreign`: it is another installation's."""
     said: str
     requests_per_day: float | None = None
+    cost: AccountCost | None = None
 
 
 class _Answer(NamedTuple):
@@ -57,6 +59,7 @@ class _Answer(NamedTuple):
     summary: str
     requests_per_day: float | None = None
     warning: str | None = None
+    cost: AccountCost | None = None
 
 
 @click.command(
@@ -79,7 +82,8 @@ def check(config_file: Path, *, offline: bool, strict: bool, as_json: bool) -> E
     leaves nothing behind. Each source is asked one cheap question, and whether the store's cursor is of its account.
     Each sink is asked whether it can be reached. The exit code is 3 if the store or the broker belongs to another
     installation, 4 if any of them is unreachable or does not give a
-    right, 1 if any refuses us. A yearly allowance that is too small is a warning: with --strict the exit code is 1.
+    right, 1 if any refuses us. A yearly allowance that is too small, for one source or for all that share an account,
+    is a warning: with --strict the exit code is 1.
     """
     try:
         parts = load_assembly(config_file)
@@ -92,7 +96,7 @@ def check(config_file: Path, *, offline: bool, strict: bool, as_json: bool) -> E
                 {"file": str(config_file), "ok": False, "problems": [_problem(problem) for problem in error.problems]}
             )
         raise
-    findings = [] if offline else run(_ask(parts, sources, sinks))
+    findings = [] if offline else _add_up(run(_ask(parts, sources, sinks)))
     worst, notes = _exit(findings, strict=strict), topic_notes(parts.config)
     if as_json:
         rows = [_plain(finding) for finding in findings]
@@ -154,6 +158,17 @@ async def _ask(parts: Assembly, sources: dict[str, Source], sinks: dict[str, Sin
     )
 
 
+def _add_up(findings: list[Finding]) -> list[Finding]:
+    """Turn each source into a warning that keeps to its account's yearly allowance only without the others."""
+    warnings = overdrawn([finding.cost for finding in findings if finding.cost is not None])
+    return [
+        replace(finding, state="warning", said=warnings[finding.cost.source])
+        if finding.state == "ok" and finding.cost is not None and finding.cost.source in warnings
+        else finding
+        for finding in findings
+    ]
+
+
 async def _finding(part: str, asked: Awaitable[_Answer]) -> Finding:
     try:
         probe = await asyncio.wait_for(asked, _TIMEOUT_SECONDS)
@@ -164,8 +179,8 @@ async def _finding(part: str, asked: Awaitable[_Answer]) -> Finding:
     except Exception as error:  # noqa: BLE001 - a plugin's defect is a finding like any other; its text may quote secrets
         return Finding(part, "refused", f"a defect: unexpected {type(error).__name__}")
     if probe.warning is not None:
-        return Finding(part, "warning", probe.warning, probe.requests_per_day)
-    return Finding(part, "ok", probe.summary, probe.requests_per_day)
+        return Finding(part, "warning", probe.warning, probe.requests_per_day, probe.cost)
+    return Finding(part, "ok", probe.summary, probe.requests_per_day, probe.cost)
 
 
 def _state(error: BridgeError) -> str:
@@ -218,7 +233,10 @@ async def _source(parts: Assembly, name: str, source: Source, kept: _Kept | None
         await check_account(name, source, label, cursor)
     finally:
         await source.close()
-    return _Answer(probe.summary, probe.requests_per_day, probe.warning)
+    cost = None
+    if isinstance(source, HasAccount) and probe.requests_per_year is not None:
+        cost = AccountCost(name, source.account, probe.requests_per_day, probe.requests_per_year)
+    return _Answer(probe.summary, probe.requests_per_day, probe.warning, cost)
 
 
 async def _sink(sink: Sink) -> _Answer:

@@ -194,7 +194,7 @@ class MarketingCloud:
             f"{self._rest.host} answers for {names}; an idle year costs about {year:,.0f} calls, "
             f"{year / self._settings.yearly_calls:.0%} of the yearly allowance of {self._settings.yearly_calls:,}"
         )
-        return Probe(summary, requests, self._over_allowance(year))
+        return Probe(summary, requests, self._over_allowance(year), self._settings.yearly_calls)
 
     def _over_allowance(self, year: float) -> str | None:
         share = year / self._settings.yearly_calls
