@@ -14,6 +14,7 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
 import click
+import metrics_page
 import provider_pages
 from pydantic import BaseModel
 
@@ -362,6 +363,7 @@ def _summary(name: str) -> str:
 _VALUES = {
     "CONTENT_TYPE": "The media type of an event.",
     "Duration": "A setting in seconds, written as `30s`, `5m` or `72h`.",
+    "Network": "A setting: a network of IP addresses, written as `10.2.0.0/16`.",
     "Origin": "A setting: the scheme, host and port of an API.",
     "Privacy": "A setting: `full`, `last4` or `token`.",
     "RETRY_AFTER_CAP": "The longest `Retry-After` of an endpoint that is honoured, in seconds.",
@@ -381,6 +383,7 @@ PAGES = {
     "commands.md": commands,
     "configuration.md": configuration,
     "events.md": events,
+    "metrics.md": lambda: metrics_page.metrics(MADE),
     "plugin-names.md": plugin_names,
     "provider-definitions.md": lambda: provider_pages.vocabulary(MADE, _settings),
     "shipped-providers.md": lambda: provider_pages.shipped(

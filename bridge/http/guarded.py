@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
@@ -23,6 +23,7 @@ from bridge.http.addresses import RefusedAddressError, is_public
 from bridge.http.exact_url import exact_url
 from bridge.http.headers import requested_wait
 from bridge.http.lenient import LenientConnector, head_limits
+from bridge.http.networks import is_within
 from bridge.http.parsing import error_code
 from bridge.http.status import (
     CREDENTIALS_REFUSED_STATUSES,
@@ -131,9 +132,9 @@ class EndpointResponse:
 class GuardedClient:
     """Posts bytes to URLs on behalf of one sink.
 
-    Without `allow_private`, it connects only to public addresses. The checked address is the one that it connects to:
-    the check stands where the socket is made, after every resolution. It never uses proxies of the environment, cookies
-    or redirects. Construction has no side effects; `open` comes before `post`.
+    Without `allow_private`, it connects only to public addresses, and to those in `allow_networks`. The checked address
+    is the one that it connects to: the check stands where the socket is made, after every resolution. It never uses
+    proxies of the environment, cookies or redirects. Construction has no side effects; `open` comes before `post`.
 
     A private address is `Permanent`: the configuration refuses it, not the network, and the events can be redriven
     once the configuration is fixed. Every other reason for which no answer comes is `Transient`.
@@ -143,6 +144,7 @@ class GuardedClient:
         self,
         *,
         allow_private: bool,
+        allow_networks: Sequence[str] = (),
         clock: Clock,
         timeout: float = 30.0,
         connections: int = 16,
@@ -156,7 +158,7 @@ class GuardedClient:
         self._connections = connections
         self._certificates = ReloadingContext(tls, clock)
         self._resolver = resolver
-        self._is_allowed = (lambda _: True) if allow_private else public
+        self._is_allowed = _permission(allow_private=allow_private, public=public, own=is_within(allow_networks))
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
@@ -242,6 +244,17 @@ class GuardedClient:
         return socket.socket(family=family, type=kind, proto=protocol)
 
 
+def _permission(
+    *, allow_private: bool, public: Callable[[str], bool], own: Callable[[str], bool]
+) -> Callable[[str], bool]:
+    """Return the check whether an address may be connected to."""
+
+    def is_allowed(address: str) -> bool:
+        return allow_private or public(address) or own(address)
+
+    return is_allowed
+
+
 async def _connect_any(addresses: list[Any], context: ssl.SSLContext | None, host: str | None) -> None:
     for position, address in enumerate(addresses, 1):
         try:
@@ -282,7 +295,7 @@ def _translate(name: str, error: BaseException) -> BridgeError:
         case RefusedAddressError() | aiohttp.ClientConnectorError(os_error=RefusedAddressError()):
             return Permanent(
                 f"{name} leads to a private, loopback, link-local or reserved address, so nothing was sent; "
-                "set allow_private: true if that is intended"
+                "set allow_private: true, or allow_networks to its network, if that is intended"
             )
         case aiohttp.ClientConnectorError():
             text = f"{name} cannot be reached: {tls_reason(error.os_error)}"
