@@ -93,6 +93,8 @@ class DeliveryWorker:
             keep_answer=keep_answer,
         )  # fmt: skip
         self._report = report
+        self.grace = 0.0
+        """Seconds that what is being sent has to end, once the worker is told to stop."""
 
     @property
     def paused(self) -> bool:
@@ -147,6 +149,7 @@ class DeliveryWorker:
 
         What could not be finished goes back to the store: due at once, with no attempt counted.
         """
+        self.grace = grace
         receiving = [asyncio.ensure_future(self._receive()), asyncio.ensure_future(self._claim_due())]
         keeping = [
             asyncio.ensure_future(self._claims.renew(self._sender.drop_expired)),
@@ -160,7 +163,7 @@ class DeliveryWorker:
                 if task.done():
                     task.result()  # only a defect ends a loop: the supervisor reports it and starts us again
             await _end(receiving)
-            await self._sender.drain(grace)
+            await self._sender.drain(self.grace)
         finally:
             await _end([stopped, *watched, *self._sender.tasks])
             await self._release_all()

@@ -92,6 +92,9 @@ class Poller:
         self._state = ""
         self._state_since = ""
         self._noted_state = ""
+        self._due = clock.monotonic()
+        self._token = 0
+        self._goes_on = False
         self._before: tuple[str, str] | None = None
         """The state that the process before us noted, and since when it was in it."""
 
@@ -99,14 +102,31 @@ class Poller:
         """Poll until `stop` is set."""
 
         async def work(lease: Lease) -> None:
-            await self._remember()
-            await wait_for_stop(stop, self._clock, await self._enter(lease))
+            if not self._goes_on:
+                await self._remember()
+            await wait_for_stop(stop, self._clock, await self._wait_at_start(lease))
             while not stop.is_set():
                 wait = await self.step(lease)
+                self._due = self._clock.monotonic() + wait
                 await self._check_books(lease)
                 await wait_for_stop(stop, self._clock, wait, self._gate.changed)
 
         await holder.run(f"source/{self.name}", work, stop, standby=lambda: self._move("standby"))
+
+    def go_on(self, share: SharedQuota) -> None:
+        """Have the next `run` go on where the last one was stopped, with the budget of another group of sources.
+
+        The source keeps its interval and its back-off. If no other process had its lease in between, the budget was
+        this process's own all the time.
+        """
+        self._share, self._goes_on = share, True
+
+    async def _wait_at_start(self, lease: Lease) -> float:
+        wait, goes_on = await self._enter(lease), self._goes_on
+        was_ours = goes_on and lease.token == self._token + 1
+        self._token, self._goes_on = lease.token, False
+        until_due = self._due - self._clock.monotonic()
+        return until_due if was_ours else max(wait, until_due) if goes_on else wait
 
     async def _enter(self, lease: Lease) -> float:
         """Ask by the share from now on; return for how many seconds a new lease holder sends no request.

@@ -9,6 +9,8 @@ from bridge.observability.logging import lost_lines
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _AGES = (0.1, 0.5, 1, 5, 15, 30, 60, 120, 300, 900, 3600, 4 * 3600, 24 * 3600)
+SOURCE_STATES = ("ok", "failing", "stalled", "held", "paused", "standby")
+"""What a process reports of a source."""
 
 
 class Metrics:
@@ -19,6 +21,17 @@ class Metrics:
         registry = self.registry
         self.info = Gauge("bridge_build_info", "The version that runs.", ["version"], registry=registry)
         self.info.labels(__version__).set(1)
+        self.config = Gauge(
+            "bridge_config_info", "The generation of the configuration that runs.", ["generation"], registry=registry
+        )
+        self.reload_successful = Gauge(
+            "bridge_config_last_reload_successful", "1 if the file was good when it was last read.", registry=registry
+        )
+        self.reloaded_at = Gauge(
+            "bridge_config_last_reload_success_timestamp_seconds",
+            "When the configuration that runs was read, in seconds since 1970.",
+            registry=registry,
+        )
         self.polls = Counter(
             "bridge_polls", "Polls of a source by result: ok, failed, partial.", ["source", "result"], registry=registry
         )
@@ -76,6 +89,19 @@ class Metrics:
             "bridge_log_lines_lost", "Log lines that could not be written to stderr.", registry=registry
         )
         self._lost_before = lost_lines()
+
+    def set_generation(self, generation: str) -> None:
+        """Show the generation of the configuration that runs, and no other one."""
+        self.config.clear()
+        self.config.labels(generation).set(1)
+
+    def forget(self, kind: str, name: str) -> None:
+        """Show the gauges of a source or a sink no more that has left the configuration; its counters stay."""
+        self.paused.remove(kind, name)
+        for gauge in (self.waiting, self.dead) if kind == "sink" else ():
+            gauge.remove(name)
+        for state in SOURCE_STATES if kind == "source" else ():
+            self.source_state.remove(name, state)
 
     def text(self) -> bytes:
         """Return all figures in Prometheus' text form."""

@@ -37,6 +37,10 @@ class Member:
     """What its `/readyz` names, with the reasons."""
     circuits: Mapping[str, OpenCircuit] = field(default_factory=dict)
     """The sinks whose circuit is open in this process."""
+    reload_problem: str = ""
+    """Why its configuration file is not in effect; empty if it is."""
+    reload_problem_since: float = 0.0
+    """Seconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,4 +91,6 @@ class Attendance:
             since=self._since,
             problems=dict(list(process.health.problems.items())[:_MAX_PROBLEMS]),
             circuits=self._circuits(),
+            reload_problem=process.reload.problem or "",
+            reload_problem_since=process.reload.at,
         )

@@ -10,6 +10,7 @@ from bridge.coordination.leases import wait_for_stop
 from bridge.domain.errors import Unavailable
 from bridge.protocols.deliveries import RELAY_SINK
 from bridge.protocols.ledger import JournalState
+from bridge.runtime.parts import ServiceParts
 from bridge.runtime.process import Process
 from bridge.runtime.sink_runner import SinkRunner
 
@@ -28,9 +29,12 @@ class Retention:
 
     def __init__(self, process: Process, sinks: SinkRunner) -> None:
         self._process = process
-        self._parts = process.parts
         self._clock = process.clock
         self._sinks = sinks
+
+    @property
+    def _parts(self) -> ServiceParts:
+        return self._process.parts
 
     async def run(self) -> None:
         """Work until the process stops."""
@@ -48,7 +52,7 @@ class Retention:
                 trimmed = self._clock.monotonic() if due else trimmed
 
     async def _run_once(self, *, due: bool) -> None:
-        for name, worker in self._sinks.workers.items():
+        for name, worker in list(self._sinks.workers.items()):
             await self._sinks.sync_disabled(name, worker)
             await self._sinks.note_activity(name)
             await self._sinks.show(name)

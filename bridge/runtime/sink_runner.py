@@ -18,11 +18,12 @@ from bridge.delivery.worker import DeliveryBackends, DeliveryWorker
 from bridge.domain.catalogue import SinkData, SinkDisabled, SinkEvent, SinkRecovered, internal_event
 from bridge.domain.errors import Unavailable
 from bridge.domain.times import rfc3339, truncate_to_millis
+from bridge.protocols.deliveries import RELAY_SINK
 from bridge.protocols.ledger import Commit
 from bridge.protocols.roster import OpenCircuit
 from bridge.protocols.sink import Outgoing, SinkSettings
+from bridge.runtime.parts import ConfiguredSink, ServiceParts
 from bridge.runtime.process import Process
-from bridge.runtime.supervisor import Supervisor
 
 log = structlog.get_logger()
 
@@ -39,7 +40,6 @@ class SinkRunner:
 
     def __init__(self, process: Process) -> None:
         self._process = process
-        self._parts = process.parts
         self._clock = process.clock
         self._store = process.parts.store
         self.audit = Audit(self._store, self._store, self._parts.broker, self._clock)
@@ -48,22 +48,35 @@ class SinkRunner:
         self.workers: dict[str, DeliveryWorker] = {}
         """The delivery workers of this process, by sink."""
 
-    def start(self, supervisor: Supervisor) -> None:
-        """Start delivering and auditing, a part of each for each sink."""
-        for name in self._parts.sinks:
-            supervisor.start(f"sink/{name}", self._deliver(name))
-            supervisor.start(f"audit/{name}", self._audit_often(name))
+    @property
+    def _parts(self) -> ServiceParts:
+        return self._process.parts
+
+    def parts_of(self, name: str, stop: asyncio.Event) -> Mapping[str, Callable[[], Awaitable[None]]]:
+        """Return what a sink is made of at work, until `stop` is set: its deliveries and its audit."""
+        part = self._parts.sinks[name]
+        return {f"sink/{name}": self._deliver(name, part, stop), f"audit/{name}": self._audit_often(name, part, stop)}
+
+    def forget(self, name: str) -> None:
+        """Forget a sink that has left the configuration and has ended; the store keeps its books."""
+        self.workers.pop(name, None)
+        self._activity.pop(name, None)
 
     # registering
 
-    async def register(self) -> None:
+    async def register(self, sinks: Mapping[str, ConfiguredSink] | None = None) -> None:
         """Open the books of each sink and declare its queue, before anything is polled.
 
         Every event that is published from then on is expected at every sink. Raises `Unavailable` for the store; a
-        broker that is unavailable is only said in the log.
+        broker that is unavailable is only said in the log. Of `sinks`, which are to replace those that work, only what
+        differs is new.
         """
         known = await self._store.statuses("sink/")
-        for name, part in self._parts.sinks.items():
+        working = {} if sinks is None else self._parts.sinks
+        sinks = self._parts.sinks if sinks is None else sinks
+        for name, part in sinks.items():
+            if working.get(name) is part:
+                continue
             topics = json.dumps(part.settings.topics)
             if f"sink/{name}" not in known:
                 await self.audit.register_sink(name)
@@ -77,7 +90,7 @@ class SinkRunner:
                     "sink.queue_cannot_be_declared", sink=name, reason=str(error),
                     consequence="tried again; what is published until then is offered from the journal",
                 )  # fmt: skip
-        for name in sorted(known.keys() - {f"sink/{name}" for name in self._parts.sinks}):
+        for name in sorted(known.keys() - {f"sink/{name}" for name in sinks}):
             await self._warn_orphaned_queue(name.removeprefix("sink/"))
 
     async def _warn_orphaned_queue(self, sink: str) -> None:
@@ -94,11 +107,11 @@ class SinkRunner:
 
     # delivering
 
-    def _deliver(self, name: str) -> Callable[[], Awaitable[None]]:
+    def _deliver(self, name: str, part: ConfiguredSink, stop: asyncio.Event) -> Callable[[], Awaitable[None]]:
         async def run() -> None:
-            worker = await self.open_worker(name)
+            worker = await self.open_worker(name, part)
             try:
-                await worker.run(self._process.stop, grace=self._parts.limits.drain * _GRACE_SHARE)
+                await worker.run(stop, grace=self._parts.limits.drain * _GRACE_SHARE)
             finally:
                 with suppress(Unavailable, TimeoutError):  # the next process notes what it sees
                     async with asyncio.timeout(_LAST_NOTE_SECONDS):
@@ -108,15 +121,15 @@ class SinkRunner:
 
         return run
 
-    async def open_worker(self, name: str) -> DeliveryWorker:
+    async def open_worker(self, name: str, part: ConfiguredSink | None = None) -> DeliveryWorker:
         """Open a sink, and return its delivery worker, which knows whether the sink is disabled."""
-        await self._parts.sinks[name].sink.open()
-        worker = self.workers[name] = self._worker(name)
+        part = part or self._parts.sinks[name]
+        await part.sink.open()
+        worker = self.workers[name] = self._worker(name, part)
         await self.sync_disabled(name, worker)
         return worker
 
-    def _worker(self, name: str) -> DeliveryWorker:
-        part = self._parts.sinks[name]
+    def _worker(self, name: str, part: ConfiguredSink) -> DeliveryWorker:
         metrics = self._process.metrics
         activity = self._activity.setdefault(name, {})
         seconds = metrics.delivery_seconds.labels(name)  # finding a series costs more than counting in it
@@ -184,6 +197,9 @@ class SinkRunner:
 
     async def sync_disabled(self, name: str, worker: DeliveryWorker) -> None:
         """Disable or enable a worker as the store says; write again what a store that was reset has forgotten."""
+        if name not in self._parts.sinks:
+            return  # it has left the configuration, and ends
+        topics = json.dumps(self._parts.sinks[name].settings.topics)
         noted = worker.noted  # before the store is read: an HTTP 410 may come in between
         status = (await self._store.statuses(f"sink/{name}")).get(f"sink/{name}", {})
         if "since" not in status:
@@ -193,7 +209,6 @@ class SinkRunner:
                 consequence="what the providers show is published again, with the same ids",
             )  # fmt: skip
             await self._store.ping()  # it gets back the installation's mark
-            topics = json.dumps(self._parts.sinks[name].settings.topics)
             await self._store.set_status(f"sink/{name}", {"since": self._now(), "topics": topics})
         if status.get("disabled"):
             worker.disable()
@@ -204,11 +219,11 @@ class SinkRunner:
 
     # auditing
 
-    def _audit_often(self, name: str) -> Callable[[], Awaitable[None]]:
+    def _audit_often(self, name: str, part: ConfiguredSink, stop: asyncio.Event) -> Callable[[], Awaitable[None]]:
         async def run() -> None:
-            while not await wait_for_stop(self._process.stop, self._clock, self._parts.limits.audit_every):
+            while not await wait_for_stop(stop, self._clock, self._parts.limits.audit_every):
                 try:
-                    await self._audit_once(name)
+                    await self._audit_once(name, part)
                 except Unavailable as error:
                     self._process.health.set(f"audit/{name}", str(error))
                     log.debug("audit.waits", sink=name, reason=str(error))
@@ -217,8 +232,8 @@ class SinkRunner:
 
         return run
 
-    async def _audit_once(self, name: str) -> None:
-        result = await self.audit.run(name, await self._audited_settings(name))
+    async def _audit_once(self, name: str, part: ConfiguredSink) -> None:
+        result = await self.audit.run(name, await self._audited_settings(name, part.settings))
         if result.offered:
             self._process.metrics.offered.labels(name).inc(result.offered)
             log.warning(
@@ -228,13 +243,12 @@ class SinkRunner:
             if name in self.workers:
                 self.workers[name].wake()
 
-    async def _audited_settings(self, name: str) -> SinkSettings:
+    async def _audited_settings(self, name: str, settings: SinkSettings) -> SinkSettings:
         """Return the sink's settings with the union of our topics and those of the newest process.
 
         During a rolling update, processes on the old configuration drop events that only the new one selects. An audit
         by the old topics would count them as delivered.
         """
-        settings = self._parts.sinks[name].settings
         status = (await self._store.statuses(f"sink/{name}")).get(f"sink/{name}", {})
         topics = dict.fromkeys([*settings.topics, *json.loads(status.get("topics", "[]"))])
         return settings.model_copy(update={"topics": list(topics)})
@@ -242,6 +256,8 @@ class SinkRunner:
     async def show(self, name: str) -> None:
         """Set the gauges of one sink."""
         counts = (await self._store.counts(name)).values()
+        if name not in self._parts.sinks and name != RELAY_SINK:
+            return  # it has left the configuration in between
         self._process.metrics.waiting.labels(name).set(sum(count.waiting for count in counts))
         self._process.metrics.dead.labels(name).set(sum(count.dead for count in counts))
 

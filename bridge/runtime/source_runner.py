@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
+from bridge.concurrency.stop_event import StopEvent
 from bridge.coordination.leases import wait_for_stop
-from bridge.coordination.quota import SharedQuota, accounts, polling_lease, takeover_cooldown
+from bridge.coordination.quota import SharedQuota, accounts, takeover_cooldown
 from bridge.domain.event import WireEvent
 from bridge.ingest.intake import Intake, PollResult
 from bridge.ingest.poller import Poller, PollListener
+from bridge.observability.metrics import SOURCE_STATES
 from bridge.protocols.ledger import Lease
 from bridge.protocols.source import Reconcilable
 from bridge.reconciliation.monitor import ReconciliationMonitor
 from bridge.reconciliation.reconciler import Reconciler
+from bridge.runtime.parts import ServiceParts
+from bridge.runtime.polled_accounts import PolledAccount
 from bridge.runtime.process import Process
-from bridge.runtime.supervisor import Supervisor
 
 _MAX_BACKLOG_EVENTS = 50_000
 """Events that wait for the broker; with more, their source is not polled."""
@@ -27,16 +31,16 @@ class SourceRunner(PollListener):
 
     def __init__(self, process: Process) -> None:
         self._process = process
-        self._parts = process.parts
         self._clock = process.clock
         self._metrics = process.metrics
         self.states: dict[str, str] = {}
         """The state of each source that this process polls: ok, failing, stalled, held, paused or standby."""
+        self.pollers: dict[str, Poller] = {}
+        """The pollers that work, and those that are to go on under another lease, by source."""
 
-    def start(self, supervisor: Supervisor) -> None:
-        """Start polling, one part for each account."""
-        for names in self.accounts():
-            supervisor.start(polling_lease(names), self._account(names))
+    @property
+    def _parts(self) -> ServiceParts:
+        return self._process.parts
 
     def accounts(self) -> Sequence[tuple[str, ...]]:
         """Return the names of the sources, those of one account together."""
@@ -65,36 +69,43 @@ class SourceRunner(PollListener):
             gate=self._process.gates.of(f"source/{name}"),
         )  # fmt: skip
 
-    def _account(self, names: Sequence[str]) -> Callable[[], Awaitable[None]]:
+    def account(self, polled: PolledAccount) -> Callable[[], Awaitable[None]]:
         """Return the work of one account: one process polls all its sources, because it keeps the account's quota."""
-        quota = self.quota(names)
-        polls = {f"source/{name}": self._poll(name, quota) for name in names}
-        if len(names) == 1:
-            return polls[polling_lease(names)]
+        if len(polled.sources) == 1:
+            return next(self.poll(name, polled, polled.stop) for name in polled.sources)
 
         async def poll_all(lease: Lease) -> None:
-            await wait_for_stop(self._process.stop_polling, self._clock, takeover_cooldown(lease, self.rate(names)))
-            supervisor = self._process.supervisor(self._process.stop_polling)
+            cooldown = takeover_cooldown(lease, self.rate(tuple(polled.sources)))
+            await wait_for_stop(polled.stop, self._clock, cooldown)
+            supervisor = self._process.supervisor(polled.stop)
             try:
-                for name, poll in polls.items():
-                    supervisor.start(name, poll)
+                polled.enter(supervisor, self.poll)
+                await polled.stop.wait()
                 await supervisor.join()
             finally:
+                polled.supervisor = None
                 await supervisor.close()
 
         def standby() -> None:
-            for name in names:
+            for name in polled.sources:
                 self.state(name, "standby", None)
 
         async def run() -> None:
-            leases = self._process.leases
-            await leases.run(polling_lease(names), poll_all, self._process.stop_polling, standby=standby)
+            await self._process.leases.run(polled.lease, poll_all, polled.stop, standby=standby)
 
         return run
 
-    def _poll(self, name: str, quota: SharedQuota) -> Callable[[], Awaitable[None]]:
+    def poll(self, name: str, polled: PolledAccount, stop: StopEvent) -> Callable[[], Awaitable[None]]:
+        """Return the work of one source of an account."""
+
         async def run() -> None:
-            await self.poller(name, quota).run(self._process.leases, self._process.stop_polling)
+            goes_on = name in polled.going_on
+            polled.going_on.discard(name)
+            poller = self.pollers[name] if goes_on else self.poller(name, polled.quota)
+            if goes_on:
+                poller.go_on(polled.quota)
+            self.pollers[name] = poller
+            await poller.run(self._process.leases, stop)
 
         return run
 
@@ -116,13 +127,21 @@ class SourceRunner(PollListener):
         return lagged
 
     def _monitor(self, name: str, intake: Intake, wake: asyncio.Event) -> Callable[[Lease], Awaitable[None]] | None:
-        part, every = self._parts.sources[name], self._parts.limits.reconcile_every
-        if every is None or not isinstance(part.source, Reconcilable):
+        source = self._parts.sources[name].source
+        if not isinstance(source, Reconcilable):
             return None
-        reconciler = Reconciler(name, part.source, self._parts.store, self._clock)
-        return ReconciliationMonitor(
-            name, intake.uri, reconciler, self._parts.store, self._clock, every=every, committed=lambda _: wake.set()
-        ).check
+        reconciler = Reconciler(name, source, self._parts.store, self._clock)
+        monitor = ReconciliationMonitor(
+            name, intake.uri, reconciler, self._parts.store, self._clock, every=math.inf,
+            committed=lambda _: wake.set(),
+        )  # fmt: skip
+
+        async def check(lease: Lease) -> None:
+            if (every := self._parts.limits.reconcile_every) is not None:
+                monitor.change_interval(every)
+                await monitor.check(lease)
+
+        return check
 
     async def _backpressure(self, source: str) -> str | None:
         """Say why a source must not be polled now, if so: a slow broker slows polling instead of filling the store."""
@@ -151,7 +170,7 @@ class SourceRunner(PollListener):
     def state(self, source: str, state: str, reason: str | None) -> None:
         """Show the state of a source; a stalled source makes the process not ready."""
         self.states[source] = state
-        for name in ("ok", "failing", "stalled", "held", "paused", "standby"):
+        for name in SOURCE_STATES:
             self._metrics.source_state.labels(source, name).set(name == state)
         self._process.health.set(f"source/{source}", f"{state}: {reason}" if state in ("stalled", "held") else None)
         if state == "standby":

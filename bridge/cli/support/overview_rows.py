@@ -48,6 +48,8 @@ def plain_process(presence: Presence) -> dict[str, Any]:
         "state": _process_state(presence),
         "announced_seconds_ago": round(presence.age, 1),
         "problems": dict(member.problems),
+        "reload_problem": member.reload_problem or None,
+        "reload_problem_since": time_text(from_epoch(member.reload_problem_since)) if member.reload_problem else None,
     }
 
 
