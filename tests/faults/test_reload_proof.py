@@ -16,7 +16,7 @@ NOISE_SECONDS = 2.0
 async def test_reloads_under_load_lose_and_repeat_nothing(tmp_path: Path) -> None:
     reloads = len(CHANGES) + len(BROKEN)
     result = await prove(
-        "sqlite", "embedded", reloads=reloads, broken=len(BROKEN), transitions=2_000, quiet=1.0, folder=tmp_path
+        "sqlite", "embedded", reloads=reloads, broken=len(BROKEN), transitions=1_500, quiet=1.0, folder=tmp_path
     )
     assert result.is_good, result.table()
     assert result.outcomes.total() == reloads
