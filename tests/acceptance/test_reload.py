@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +20,18 @@ import aiohttp
 import pytest
 import yaml
 from harness import Process, ask, bridge, until, write_config
+from rigs.hangups import heard_hangups
 
 from bridge.simulator import Simulator, SimulatorSettings
 from bridge.testing.fake_endpoint import FakeEndpoint
 
 pytestmark = pytest.mark.acceptance
+
+
+@pytest.fixture(autouse=True)
+def hangups() -> Iterator[None]:
+    with heard_hangups():
+        yield
 
 
 def logged(process: Process, event: str) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 from harness import ask, bridge, taps, until, write_config
+from rigs.hangups import heard_hangups
 
 from bridge.simulator import Simulator, SimulatorSettings
 
@@ -26,10 +27,8 @@ FIRST_MOMENTS_SECONDS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6)
 
 @pytest.fixture
 def hangup_ends() -> Iterator[None]:
-    """Let what a test starts hear SIGHUP, even if the tests themselves were started by `nohup`."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
+    with heard_hangups():
+        yield
 
 
 def logged(events: list[dict[str, object]], name: str) -> bool:

@@ -28,6 +28,7 @@ import aiohttp
 import yaml
 from faults.soak import Provider, SoakEndpoint
 from harness import Process, bridge, until
+from rigs.hangups import heard_hangups
 
 from bridge.simulator import Simulator, SimulatorSettings
 from bridge.simulator.config_snippet import sources
@@ -168,6 +169,7 @@ class Stage:
 async def stage(folder: Path, store: str, broker: str, transitions: int, seed: int) -> AsyncIterator[Stage]:
     """Give all that takes part; it ends with the block."""
     async with AsyncExitStack() as stack:
+        stack.enter_context(heard_hangups())
         settings = SimulatorSettings.still(seed=seed, keep_messages=10**6, keep_records=10**7)
         simulator = await stack.enter_async_context(Simulator(settings))
         endpoints = {name: SoakEndpoint(random.Random(seed)) for name in ("crm", "ops", "extra")}
