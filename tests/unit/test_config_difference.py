@@ -8,7 +8,7 @@ import pytest
 
 from bridge.config.difference import LIVE, PARTS, RESTART, ReadConfig, leaves
 from bridge.config.file_identity import file_identity
-from bridge.config.loading import load
+from bridge.config.loading import load, load_servers
 from bridge.config.model import Config
 from bridge.domain.errors import ConfigError
 
@@ -112,6 +112,16 @@ def test_each_setting_of_a_part_makes_it_differ(tmp_path: Path) -> None:
                 parts = {**getattr(before.config, section), name: other}
                 after = ReadConfig.of(before.config.model_copy(update={section: parts}))
                 assert getattr(before.difference(after), section).changed == [name], key
+
+
+def test_place_of_the_store_is_read_from_a_file_that_is_wrong_elsewhere(tmp_path: Path) -> None:
+    path = tmp_path / "bridge.yaml"
+    path.write_text("state: here\nnamespace: blue\nunknown: 1\nsinks: {crm: {}}\n")
+    config = load_servers(path, environ={"HOME": str(tmp_path)})
+    assert (config.state, config.namespace) == (Path("here"), "blue")
+    path.write_text("namespace: NO SUCH\n")
+    with pytest.raises(ConfigError, match="namespace"):
+        load_servers(path, environ={"HOME": str(tmp_path)})
 
 
 def test_exchanged_link_is_another_file(tmp_path: Path) -> None:
