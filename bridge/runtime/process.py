@@ -65,9 +65,9 @@ class Process:
             self.parts.store, self.clock, self.owner, self.parts.limits.lease, report=self.health.set
         )
         self.gates = Gates(self.owner, self.clock.epoch, self._on_pause)
-        self._admit(self.parts)
+        self._show_parts(self.parts)
 
-    def adopt(self, parts: ServiceParts, orders: Orders) -> None:
+    def exchange_parts(self, parts: ServiceParts, orders: Orders) -> None:
         """Have the parts of another configuration from now on; they follow the orders from the first moment."""
         gone = {*self.parts.names} - {*parts.names}
         self.leaving |= self.parts.closers_without(parts)
@@ -75,7 +75,7 @@ class Process:
         for part in gone:
             self.gates.forget(part)
             self.health.set_pause(part, None)
-        self._admit(parts)
+        self._show_parts(parts)
         self.gates.apply(orders)
         self.reloaded.set()
 
@@ -103,7 +103,7 @@ class Process:
         self.health.forget(part)
         self.metrics.forget(*part.split("/", 1))
 
-    def _admit(self, parts: ServiceParts) -> None:
+    def _show_parts(self, parts: ServiceParts) -> None:
         for part in parts.names:
             gate = self.gates.of(part)
             self.metrics.paused.labels(*part.split("/", 1)).set(gate.pause is not None)

@@ -30,7 +30,7 @@ _AGAIN_SECONDS = 30.0
 """Seconds after which a watched file that was refused is read again: a secret's file may have come later."""
 _ANSWER_SECONDS = 8.0
 """Seconds that a request for a reload waits for the outcome, which is less than its connection has."""
-_MAX_REASONS_SHOWN = 3
+_MAX_PROBLEMS_SHOWN = 3
 
 Settle = Callable[[], Awaitable[None]]
 """Waits until the parts that differ have ended and started."""
@@ -87,7 +87,7 @@ class Reloader:
         return reload_route(lambda: self._file.config.http.reload, reload)
 
     def request(self, trigger: str) -> None:
-        """Ask for a reload, as soon as the process works; what is asked meanwhile is one reload."""
+        """Ask for a reload, as soon as the process works; what is asked until then is one reload."""
         if trigger not in self._triggers:
             self._triggers.append(trigger)
         self._asked.set()
@@ -108,7 +108,7 @@ class Reloader:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._seconds_to_wait()):
                     await self._asked.wait()
-            await self._look()
+            await self._check_time_and_file()
             if self._asked.is_set():
                 await self._serve()
 
@@ -122,7 +122,7 @@ class Reloader:
         again = max(0.0, self._again_at - self._clock.monotonic())
         return again if watched is None else min(watched, again)
 
-    async def _look(self) -> None:
+    async def _check_time_and_file(self) -> None:
         """Ask for a reload if it is time to try again, or if the watched file is another one, and rests."""
         if self._again_at is not None and self._clock.monotonic() >= self._again_at:
             self._again_at = None
@@ -217,5 +217,5 @@ def _reason(error: BridgeError) -> str:
     if not isinstance(error, ConfigError):
         return str(error)
     problems = [str(problem) for problem in error.problems]
-    more = len(problems) - _MAX_REASONS_SHOWN
-    return "; ".join(problems[:_MAX_REASONS_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+    more = len(problems) - _MAX_PROBLEMS_SHOWN
+    return "; ".join(problems[:_MAX_PROBLEMS_SHOWN]) + (f"; and {more} more" if more > 0 else "")

@@ -130,7 +130,7 @@ class Service:
             await parts.privacy.fetch_for(part.settings for part in parts.sinks.values())
             # Before anything else is polled, as at a start: what is published from now on is expected at each sink.
             await self.sinks.register(parts.sinks)
-            self.process.adopt(parts, await parts.store.orders())
+            self.process.exchange_parts(parts, await parts.store.orders())
         finally:
             self._polling.apply_rates()  # what was built may have lowered them
 

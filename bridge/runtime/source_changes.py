@@ -20,7 +20,7 @@ class SourceChanges:
     """The accounts that a process polls, by their leases.
 
     A source that did not change is polled on by the same poller. A new lease for it, because its account has more or
-    fewer sources, is taken between two polls. No source is started before its former self has ended.
+    fewer sources, is acquired between two polls. No source is started before its former self has ended.
     """
 
     def __init__(self, process: Process, sources: SourceRunner) -> None:

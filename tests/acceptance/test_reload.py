@@ -20,7 +20,7 @@ import aiohttp
 import pytest
 import yaml
 from harness import Process, ask, bridge, until, write_config
-from rigs.hangups import heard_hangups
+from rigs.hangups import default_hangups
 
 from bridge.simulator import Simulator, SimulatorSettings
 from bridge.testing.fake_endpoint import FakeEndpoint
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.acceptance
 
 @pytest.fixture(autouse=True)
 def hangups() -> Iterator[None]:
-    with heard_hangups():
+    with default_hangups():
         yield
 
 
@@ -58,11 +58,11 @@ class Mounted:
     def write(self, text: str) -> None:
         self._number += 1
         version, data = self._folder / f"..{self._number}", self._folder / "..data"
+        following = self._folder / "..data_tmp"
         version.mkdir()
         (version / "bridge.yaml").write_text(text)
-        beside = self._folder / "..data_tmp"
-        beside.symlink_to(version.name)
-        beside.replace(data)
+        following.symlink_to(version.name)
+        following.replace(data)
 
 
 @dataclass
@@ -181,25 +181,32 @@ async def test_replicas_reload_alone_and_do_not_disturb_each_other(tmp_path: Pat
         sinks = {"crm": hook(crm)}
         file = write_config(tmp_path, simulator, http={"listen": "127.0.0.1:0"}, lease="2s", audit="1s", sinks=sinks)
         run = ("run", "-c", str(file))
-        with bridge(tmp_path, *run, name="one") as one, bridge(tmp_path, *run, name="two") as two:
-            await until(lambda: logged(one, "http.listens") and logged(two, "http.listens"), "both run")
+        with bridge(tmp_path, *run, name="first") as first, bridge(tmp_path, *run, name="second") as second:
+            await until(lambda: logged(first, "http.listens") and logged(second, "http.listens"), "both run")
             simulator.world.add_drop(state=1)
             await until(lambda: crm.requests, "the first event")
             values = yaml.safe_load(file.read_text())
             values["sinks"] |= {"crm": hook(crm, "#", "voicemail.#"), "more": hook(more)}
             file.write_text(yaml.safe_dump(values))
-            for number, replica in enumerate((one, two), 2):
-                replica.process.send_signal(signal.SIGHUP)
-                await until(lambda: logged(replica, "config.in_effect"), "one more follows")  # noqa: B023
-                drops = [simulator.world.add_drop(state=1) for _ in range(10)]
-                count = 1 + (number - 1) * len(drops)
-                await until(lambda: len(received(crm)) == count, "all events are delivered")  # noqa: B023
-                await until(lambda: len(received(more)) == count - 1, "the new sink has its own")  # noqa: B023
-            assert await asyncio.to_thread(one.stop) == 0
+            await _follow(first, simulator, crm, more, 11)
+            await _follow(second, simulator, crm, more, 21)
+            assert await asyncio.to_thread(first.stop) == 0
             simulator.world.add_drop(state=1)
             await until(lambda: len(received(more)) == 21, "the other replica goes on")
-            assert await asyncio.to_thread(two.stop) == 0
+            assert await asyncio.to_thread(second.stop) == 0
         assert set(received(crm).values()) == set(received(more).values()) == {1}
+
+
+async def _follow(
+    replica: Process, simulator: Simulator, crm: FakeEndpoint, more: FakeEndpoint, events: int
+) -> None:  # fmt: skip
+    """Have one replica follow the file, and wait until both sinks have all events of ten more resources."""
+    replica.process.send_signal(signal.SIGHUP)
+    await until(lambda: logged(replica, "config.in_effect"), "it follows the file")
+    for _ in range(10):
+        simulator.world.add_drop(state=1)
+    await until(lambda: len(received(crm)) == events, "all events are delivered")
+    await until(lambda: len(received(more)) == events - 1, "the new sink has its own")
 
 
 async def test_closed_terminal_ends_the_process_in_good_order(tmp_path: Path) -> None:

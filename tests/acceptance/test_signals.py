@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 from harness import ask, bridge, taps, until, write_config
-from rigs.hangups import heard_hangups
+from rigs.hangups import default_hangups
 
 from bridge.simulator import Simulator, SimulatorSettings
 
@@ -27,7 +27,7 @@ FIRST_MOMENTS_SECONDS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6)
 
 @pytest.fixture
 def hangup_ends() -> Iterator[None]:
-    with heard_hangups():
+    with default_hangups():
         yield
 
 

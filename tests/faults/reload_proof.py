@@ -28,7 +28,7 @@ import aiohttp
 import yaml
 from faults.soak import Provider, SoakEndpoint
 from harness import Process, bridge, until
-from rigs.hangups import heard_hangups
+from rigs.hangups import default_hangups
 
 from bridge.simulator import Simulator, SimulatorSettings
 from bridge.simulator.config_snippet import sources
@@ -132,7 +132,7 @@ class Stage:
     endpoints: dict[str, SoakEndpoint]
     file: Path
     values: Values
-    process: Process
+    process: Process = field(init=False)
 
     @property
     def polls(self) -> list[float]:
@@ -145,12 +145,15 @@ class Stage:
         await until(lambda: self.count("http.listens"), "it listens")
         return next(str(line["address"]) for line in self.process.log if line["event"] == "http.listens")
 
+    async def delivers(self, count: float) -> None:
+        await until(lambda: len(self.endpoints["crm"].delivered) >= count, f"{count} are delivered", within=600)
+
     def write(self, text: str | None = None) -> None:
         """Put another file into its place, whole."""
         own = {key: value for key, value in self.values.items() if key not in ("spare", "extra")}
-        beside = self.file.with_suffix(".new")
-        beside.write_text(yaml.safe_dump(own, sort_keys=False) if text is None else text)
-        beside.replace(self.file)
+        following = self.file.with_suffix(".new")
+        following.write_text(yaml.safe_dump(own, sort_keys=False) if text is None else text)
+        following.replace(self.file)
 
     async def reload(self, *, by_http: bool) -> str:
         """Have the file read, and return what came of it."""
@@ -169,7 +172,7 @@ class Stage:
 async def stage(folder: Path, store: str, broker: str, transitions: int, seed: int) -> AsyncIterator[Stage]:
     """Give all that takes part; it ends with the block."""
     async with AsyncExitStack() as stack:
-        stack.enter_context(heard_hangups())
+        stack.enter_context(default_hangups())
         settings = SimulatorSettings.still(seed=seed, keep_messages=10**6, keep_records=10**7)
         simulator = await stack.enter_async_context(Simulator(settings))
         endpoints = {name: SoakEndpoint(random.Random(seed)) for name in ("crm", "ops", "extra")}
@@ -194,7 +197,7 @@ async def stage(folder: Path, store: str, broker: str, transitions: int, seed: i
             values["broker"] = stack.enter_context(server).url
         file = folder / "bridge.yaml"
         provider = Provider(simulator, endpoints["crm"], transitions)
-        made = Stage(provider, simulator, endpoints, file, values, None)  # type: ignore[arg-type]
+        made = Stage(provider, simulator, endpoints, file, values)
         made.write()
         made.process = stack.enter_context(bridge(folder, "run", "-c", str(file)))
         yield made
@@ -225,9 +228,7 @@ async def prove(
             result.longest_before = _longest(scene.polls[first:])
             first = len(scene.polls)
             for number, step in enumerate(plan):
-                goal = transitions * 0.8 * number / reloads
-                delivered = scene.endpoints["crm"].delivered
-                await until(lambda: len(delivered) >= goal, "some more of the work", within=600)  # noqa: B023
+                await scene.delivers(transitions * 0.8 * number / reloads)
                 result.expected["config.refused" if step in BROKEN else "config.reloaded"] += 1
                 result.outcomes[await _step(scene, step, number)] += 1
             last = len(scene.polls)
@@ -303,7 +304,7 @@ def main() -> None:
                 store, broker, reloads=options.reloads, broken=options.broken, transitions=options.transitions,
                 quiet=10.0, folder=folder, seed=options.seed,
             ))  # fmt: skip
-            print(f"{result.table()}\n{json.dumps({'good': result.is_good, 'logs': str(folder)})}\n", flush=True)  # noqa: T201
+            print(f"{result.table()}\n{json.dumps({'good': result.is_good, 'logs': str(folder)})}\n", flush=True)  # noqa: T201 - a script for a person
             good = good and result.is_good
     sys.exit(0 if good else 1)
 

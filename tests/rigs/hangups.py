@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def heard_hangups() -> Iterator[None]:
+def default_hangups() -> Iterator[None]:
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:
         yield

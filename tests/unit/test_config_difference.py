@@ -114,7 +114,7 @@ def test_each_setting_of_a_part_makes_it_differ(tmp_path: Path) -> None:
                 assert getattr(before.difference(after), section).changed == [name], key
 
 
-def test_place_of_the_store_is_read_from_a_file_that_is_wrong_elsewhere(tmp_path: Path) -> None:
+def test_place_of_the_store_is_read_from_a_bad_file(tmp_path: Path) -> None:
     path = tmp_path / "bridge.yaml"
     path.write_text("state: here\nnamespace: blue\nunknown: 1\nsinks: {crm: {}}\n")
     config = load_servers(path, environ={"HOME": str(tmp_path)})

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from rigs.hangups import heard_hangups
+from rigs.hangups import default_hangups
 
 from bridge.cli.support import running, signals
 from bridge.cli.support.signals import Hangups
@@ -15,11 +15,11 @@ from bridge.cli.support.signals import Hangups
 
 @pytest.fixture(autouse=True)
 def hangups() -> Iterator[None]:
-    with heard_hangups():
+    with default_hangups():
         yield
 
 
-async def heard(hangups: Hangups, *, after: bool = True) -> list[str]:
+async def calls_of(hangups: Hangups, *, after: bool = True) -> list[str]:
     calls: list[str] = []
     came = asyncio.Event()
 
@@ -36,19 +36,19 @@ async def heard(hangups: Hangups, *, after: bool = True) -> list[str]:
 
 
 async def test_each_hangup_asks_for_a_reload() -> None:
-    assert await heard(Hangups()) == ["reload"]
+    assert await calls_of(Hangups()) == ["reload"]
 
 
 async def test_hangup_before_the_loop_is_heard_in_it() -> None:
     hangups = Hangups()
     signal.raise_signal(signal.SIGHUP)
-    assert await heard(hangups, after=False) == ["reload"]
+    assert await calls_of(hangups, after=False) == ["reload"]
 
 
 async def test_hangup_of_a_closed_terminal_ends_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter([True, False])
     monkeypatch.setattr(signals, "_has_terminal", lambda: next(answers))
-    assert await heard(Hangups()) == ["end"]
+    assert await calls_of(Hangups()) == ["end"]
 
 
 async def test_ignored_hangup_asks_for_nothing() -> None:

@@ -247,7 +247,7 @@ async def test_part_that_cannot_be_built_refuses_the_file(world: Reloadable, mon
         assert "1555" not in str(outcome.reason)
 
 
-async def test_reload_waits_for_a_store_that_is_away(world: Reloadable, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_reload_waits_for_an_unavailable_store(world: Reloadable, monkeypatch: pytest.MonkeyPatch) -> None:
     away = [True]
     orders = SqliteStore.orders
 
