@@ -11,6 +11,7 @@ import structlog
 from bridge import __version__
 from bridge.config.difference import ConfigDifference
 from bridge.coordination.leases import wait_for_stop
+from bridge.coordination.quota import accounts
 from bridge.domain.clock import Clock
 from bridge.domain.errors import Unavailable
 from bridge.domain.retry import RECONNECT, Backoff
@@ -127,15 +128,21 @@ class Service:
         former = self._parts
         try:
             parts = rebuild(assembly, former, difference)
+            accounts({name: part.source for name, part in parts.sources.items()})  # a plugin's defect shows here
             await parts.privacy.fetch_for(part.settings for part in parts.sinks.values())
             # Before anything else is polled, as at a start: what is published from now on is expected at each sink.
             await self.sinks.register(parts.sinks)
-            self.process.exchange_parts(parts, await parts.store.orders())
-        finally:
+            orders = await parts.store.orders()
+        except BaseException:
             self._polling.apply_rates()  # what was built may have lowered them
+            raise
+        self.process.exchange_parts(parts, orders)
 
         async def settle() -> None:
-            await asyncio.gather(self._polling.follow(former.sources), self._delivering.follow(former.sinks))
+            follows = (self._polling.follow(former.sources), self._delivering.follow(former.sinks))
+            for outcome in await asyncio.gather(*follows, return_exceptions=True):
+                if isinstance(outcome, BaseException):
+                    raise outcome
 
         return settle
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from rigs.reloadable import AccountSource, Reloadable, keeping, scripted, shows, until
+from rigs.reloadable import AccountSource, HeldSource, Reloadable, keeping, scripted, shows, until
 from structlog.testing import capture_logs
 
 from bridge.adapters.sqlite.store import SqliteStore
@@ -233,18 +233,32 @@ async def test_setting_that_needs_a_restart_refuses_the_file(world: Reloadable) 
         assert list(service.process.parts.sources) == ["city"]
 
 
-async def test_part_that_cannot_be_built_refuses_the_file(world: Reloadable, monkeypatch: pytest.MonkeyPatch) -> None:
+class SourceOfNobody(HeldSource):
+    """A source that has a defect where it names its account."""
+
+    @property
+    def account(self) -> str:
+        raise RuntimeError("+15551234567")
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_part_with_a_defect_refuses_the_file(
+    world: Reloadable, monkeypatch: pytest.MonkeyPatch, *, at_once: bool
+) -> None:
     async with world.running() as service:
 
-        def fail(_: str) -> None:
-            raise RuntimeError("+15551234567")
+        def make(name: str) -> HeldSource:
+            if at_once:
+                raise RuntimeError("+15551234567")
+            return SourceOfNobody(name=name)
 
-        monkeypatch.setattr(world, "make_source", fail)
+        monkeypatch.setattr(world, "make_source", make)
         world.sources["town"] = scripted()
         outcome = await world.reload(service)
         assert outcome.status == "refused"
         assert "RuntimeError at " in str(outcome.reason)
         assert "1555" not in str(outcome.reason)
+        assert list(service.process.parts.sources) == ["city"]
 
 
 async def test_reload_waits_for_an_unavailable_store(world: Reloadable, monkeypatch: pytest.MonkeyPatch) -> None:
