@@ -94,6 +94,10 @@ class Facts:
                 self._kept[name] = (self.clock.monotonic(), value)
             return value  # type: ignore[no-any-return]  # what `read` returned
 
+    def forget(self) -> None:
+        """Have the next page read anew: something was changed."""
+        self._kept.clear()
+
     # counters
 
     async def run(self, ended: asyncio.Event) -> None:

@@ -20,6 +20,7 @@ from bridge import __version__
 from bridge.config.model import HttpSettings
 from bridge.console import words
 from bridge.console.access import COOKIE, HEADERS, Access
+from bridge.console.acting import Done, Orders, Question
 from bridge.console.facts import Facts
 from bridge.console.life_picture import status_tone
 from bridge.console.reading import BadQuery, Missing, Shown
@@ -62,6 +63,7 @@ class Console:
         self._access = Access(settings, assembly.clock)
         self._facts = Facts(assembly, parts, settings)
         self._reading = ReadPages(self._facts)
+        self._orders = Orders(self._facts)
         self._templates = _environment(self._clock.now)
         self._name = assembly.config.namespace or "bridge"
         self._rendered: dict[str, _Rendered] = {}
@@ -78,6 +80,10 @@ class Console:
             router.add_get(f"/live{path}", self._guarded(partial(self._stream, page)))
         for path, answer in self._reading.answers().items():
             router.add_get(path, self._guarded(partial(self._answer, answer)))
+        if self._settings.console == "act":
+            for verb, (ask, do) in self._orders.verbs().items():
+                router.add_get(f"/act/{verb}", self._guarded(partial(self._ask, verb, ask)))
+                router.add_post(f"/act/{verb}", self._guarded(partial(self._do, verb, do)))
         router.add_post("/session", self._secured(self._sign_in))
         router.add_post("/session/end", self._guarded(self._sign_out))
         router.add_get("/static/{name}", self._secured(_static))
@@ -168,6 +174,22 @@ class Console:
         }  # fmt: skip
         html = self._templates.get_template(template).render(shared | dict(context))
         return web.Response(text=html, status=status, content_type="text/html")
+
+    # orders
+
+    async def _ask(self, verb: str, ask: Callable[..., Awaitable[Question]], request: web.Request) -> web.Response:
+        question = await ask(request.query)
+        fields = [(name, value) for name, value in request.query.items() if name != "form_key"]
+        context = {"title": question.title, "question": question, "done": None, "verb": verb, "fields": fields}
+        return self._html("act.html", context, request)
+
+    async def _do(self, verb: str, do: Callable[..., Awaitable[Done]], request: web.Request) -> web.Response:
+        form = {name: str(value) for name, value in (await request.post()).items()}
+        if not self._access.trusts_form(request, form.get("form_key", "")):
+            return _refusal(403, "the form was not sent by a page of this console; nothing was done")
+        done = await do(form, f"console@{request.remote or 'unknown'}")
+        self._facts.forget()
+        return self._html("act.html", {"title": "Done", "question": None, "done": done, "verb": verb}, request)
 
     # streams
 

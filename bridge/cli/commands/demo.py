@@ -124,7 +124,7 @@ def _assembly(folder: Path, urls: Mapping[str, str], settings: SimulatorSettings
     values = configuration(urls, settings, state=folder / "state", interval=_POLL)
     # What `bridgectl tail` sees is printed here; a sink that prints would print everything twice.
     values["sinks"] = {"archive": {"type": "stdout", "path": str(folder / "events.jsonl"), "topics": ["#"]}}
-    values["http"] = {"listen": _free_address(), "console": "read"}
+    values["http"] = {"listen": _free_address(), "console": "act"}
     file = folder / "bridge.yaml"
     file.write_text(yaml.safe_dump(values), encoding="utf-8")
     return Assembly(load(file))
