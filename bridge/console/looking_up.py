@@ -14,12 +14,14 @@ from bridge.operations.deliveries import known_sinks, plain_delivery
 from bridge.operations.delivery_filter import Selected, select
 from bridge.operations.disabled_sinks import disabled
 from bridge.operations.known_statuses import recorded
+from bridge.operations.message_books import message_books, message_of
 from bridge.operations.trace import resource_views, timeline
 from bridge.protocols.store import Store
 
 PAGE_DELIVERIES = 50
 _MAX_READ_DELIVERIES = 20_000
 """Deliveries that are read for one page; a filter that finds too few goes on from there on the next page."""
+_BOOKS_KEPT_SECONDS = 5.0
 _MAX_CHANGES = 200
 """Changes of one resource that are shown."""
 
@@ -81,6 +83,21 @@ class Lookup:
             "left_out": max(0, len(views) - _MAX_CHANGES),
             "known": [{"status": status.status, "source": status.source, "said": str(status)} for status in known],
         }
+
+    async def books(self, of: str) -> dict[str, Any]:
+        """Return the books of the message of the event at a position; raises `Missing`."""
+        store, masks = await self._facts.store(), await self._facts.masks()
+        entry = (await store.entries([position(of)]))[0]
+        if entry is None:
+            raise Missing(f"the journal has no event {of} (any more)")
+        view = EventView.of(entry)
+
+        async def read() -> dict[str, Any]:
+            async with self._searching:
+                return (await message_books(self._facts.assembly, store, view)).plain()
+
+        books = await self._facts.shared(f"books/{message_of(view)}", read, _BOOKS_KEPT_SECONDS)
+        return books | {"message": message_of(masks.view(view))}
 
     # deliveries
 

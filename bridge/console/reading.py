@@ -46,6 +46,7 @@ class Pages:
             "/events": self._events,
             "/events/{position}": self._event,
             "/resources": self._resource,
+            "/books": self._books,
         }
 
     def answers(self) -> dict[str, Callable[[Names, Query], Awaitable[Any]]]:
@@ -58,6 +59,7 @@ class Pages:
             "/api/events": self._api_events,
             "/api/events/{position}": self._api_event,
             "/api/resources": self._api_resource,
+            "/api/books": self._api_books,
         }
 
     # pages
@@ -109,6 +111,12 @@ class Pages:
         context = {"life": life, "picture": life_picture.of(life["changes"]) if life["changes"] else None}
         return Shown("resource.html", "A resource's life", "resources", context, is_live=bool(of))
 
+    async def _books(self, _names: Names, query: Query) -> Shown:
+        books = await self._lookup.books(query.get("of", ""))
+        sides = (books["provider"] or {}, books["seen"] or {}, books["last_events"])
+        context = {"books": books, "statuses": list(dict.fromkeys(status for side in sides for status in side))}
+        return Shown("books.html", "A message's books", "resources", context)
+
     # the read API
 
     async def _api_overview(self, _names: Names, _query: Query) -> Any:
@@ -134,3 +142,6 @@ class Pages:
         if not of and not name:
             raise BadQuery("say which: of=POSITION of one of its events, or name=PATH")
         return await self._lookup.life(of, name)
+
+    async def _api_books(self, _names: Names, query: Query) -> Any:
+        return await self._lookup.books(query.get("of", ""))

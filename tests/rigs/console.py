@@ -63,7 +63,7 @@ def event(number: int) -> WireEvent:
         "data": {
             "channel": "sms", "status": status, "previous": previous, "detail": None, "transition": "advance",
             "observed": {"after": rfc3339(recorded - timedelta(seconds=9)), "by": rfc3339(recorded)},
-            "phone": PHONE, "contact_key": KEY, "error": f"number {PHONE} of {EMAIL} is <unknown>",
+            "message": "/messages/sms/1", "phone": PHONE, "contact_key": KEY, "error": f"number {PHONE} of {EMAIL} is <unknown>",
         },
     }  # fmt: skip
     return WireEvent(f"{number:032x}", f"sms.recipient.{status}", int(recorded.timestamp()), json.dumps(body).encode())

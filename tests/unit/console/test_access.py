@@ -11,7 +11,7 @@ from bridge.config.loading import load
 from bridge.domain.errors import ConfigError
 
 PATHS = (
-    "/", "/events", "/events/city:1", "/resources?of=city:1", "/sinks", "/sinks/crm", "/sources", "/live/",
+    "/", "/events", "/events/city:1", "/resources?of=city:1", "/books?of=city:1", "/sinks", "/sinks/crm", "/sources", "/live/",
     "/api/overview", "/api/sources", "/api/sinks", "/api/sinks/crm/deliveries", "/api/events", "/api/events/city:1",
     "/api/resources?of=city:1", "/live/events", "/live/sinks/crm",
 )  # fmt: skip

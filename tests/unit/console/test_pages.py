@@ -18,9 +18,10 @@ PAGES = (
     "/", "/sources", "/sinks", "/sinks/crm", "/sinks/crm?state=dead", "/sinks/crm?code=422", "/sinks/ops",
     "/sinks/@relay", "/events", "/events?status=failed&topic=sms.%23&source=city", "/events?text=unknown",
     "/events/city:1", "/events/city:2", "/events/city:5", "/events/city:7", "/resources", "/resources?of=city:2",
-    "/resources?of=city:5", "/resources?name=/messages/sms/1/recipients/2", "/resources?name=nothing",
+    "/books?of=city:2", "/books?of=city:5", "/resources?of=city:5", "/resources?name=/messages/sms/1/recipients/2", "/resources?name=nothing",
     "/api/overview", "/api/sources", "/api/sinks", "/api/sinks/crm/deliveries", "/api/events", "/api/events/city:2",
-    "/api/events/city:5", "/api/resources?of=city:2", "/api/resources?name=/messages/sms/1/recipients/2",
+    "/api/events/city:5", "/api/books?of=city:5", "/api/resources?of=city:2",
+    "/api/resources?name=/messages/sms/1/recipients/2",
 )  # fmt: skip
 
 
@@ -141,6 +142,7 @@ async def test_event_and_resource_tell_what_each_sink_did(tmp_path: Path) -> Non
     [
         ("/events/city:99", 404, "the journal has no event"),
         ("/events/nonsense", 400, "an event is named by its position"),
+        ("/books?of=city:99", 404, "the journal has no event"),
         ("/resources?of=city:99", 404, "the journal has no event"),
         ("/api/resources", 400, "say which"),
         ("/sinks/nobody", 404, "there is no sink"),
