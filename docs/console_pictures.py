@@ -102,7 +102,8 @@ async def take(origin: str, folder: Path) -> None:
     position = events["events"][-1]["position"]
     paths = {
         "now": "/", "sources": "/sources", "sinks": "/sinks", "sink": "/sinks/crm?state=dead", "events": "/events",
-        "event": f"/events/{position}", "life": f"/resources?of={position}", "books": f"/books?of={position}", "act": "/act/discard?sink=crm&state=dead",
+        "event": f"/events/{position}", "life": f"/resources?of={position}", "books": f"/books?of={position}",
+        "act": "/act/discard?sink=crm&state=dead",
     }  # fmt: skip
     async with async_playwright() as playwright:
         chromium = await playwright.chromium.launch(

@@ -15,6 +15,7 @@ import jinja2
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
+from markupsafe import Markup, escape
 
 from bridge import __version__
 from bridge.config.model import HttpSettings
@@ -256,10 +257,18 @@ def _environment(now: Callable[[], datetime]) -> jinja2.Environment:
     environment.filters |= {
         "number": words.number, "rate": words.rate, "span": words.span, "short": words.short,
         "ago": lambda text: words.ago(text, now()), "clock_time": words.clock_time, "full_time": words.full_time,
-        "cut": words.cut, "pretty": lambda value: json.dumps(value, ensure_ascii=False, indent=2),
+        "cut": words.cut, "commands": _commands,
+        "pretty": lambda value: json.dumps(value, ensure_ascii=False, indent=2),
     }  # fmt: skip
     environment.globals |= {"counted": words.counted, "status_tone": status_tone}
     return environment
+
+
+def _commands(text: str) -> Markup:
+    """Return a text in which what stands between back ticks is code."""
+    pieces = str(text).split("`")
+    return Markup("").join(Markup("<code>{}</code>").format(piece) if number % 2 else escape(piece)
+                           for number, piece in enumerate(pieces))  # fmt: skip
 
 
 async def _static(request: web.Request) -> web.StreamResponse:
