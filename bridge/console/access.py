@@ -54,7 +54,7 @@ class Access:
         """
         return self.needs_token or _is_loopback(request.host)
 
-    def admits(self, request: web.Request) -> bool:
+    def is_allowed(self, request: web.Request) -> bool:
         """Return whether a request has shown the token, by itself or by its session."""
         if self._settings.token is None:
             return True

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from bridge.console.facts import Facts
+from bridge.console.facts import ConsoleFacts
 from bridge.console.looking_up import has_text, shown_delivery
 from bridge.console.queries import BadQuery, DeliveriesQuery, Missing, deliveries_query, position
 from bridge.domain.event import Position
@@ -47,10 +47,10 @@ class Done:
     back: str
 
 
-class Orders:
+class OperatorOrders:
     """Asks for, and carries out, what an operator orders in a browser."""
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: ConsoleFacts) -> None:
         self._facts = facts
         self._config = facts.assembly.config
 
@@ -109,11 +109,11 @@ class Orders:
 
     def _part(self, form: Form, kind: str = "") -> tuple[str, str]:
         part = form.get("part", "")
-        found, _, name = part.partition("/")
+        present, _, name = part.partition("/")
         names = {"source": list(self._config.sources), "sink": list(self._config.sinks)}
-        if (kind and found != kind) or found not in names or name not in names[found]:
+        if (kind and present != kind) or present not in names or name not in names[present]:
             raise Missing(f"there is no {kind or 'source or sink'} of that name in the configuration")
-        return part, "/sources" if found == "source" else f"/sinks/{name}"
+        return part, "/sources" if present == "source" else f"/sinks/{name}"
 
     # deliveries
 

@@ -36,7 +36,7 @@ _DAY_SECONDS = 86400.0
 _INTERNAL_JOURNAL = "_bridge"
 
 
-class Facts:
+class ConsoleFacts:
     """Reads for the console, by a connection of its own that writes nothing: nothing else waits for it."""
 
     def __init__(self, assembly: Assembly, parts: ServiceParts, settings: HttpSettings) -> None:

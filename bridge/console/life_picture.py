@@ -9,11 +9,11 @@ from typing import Any
 
 from bridge.console.words import cut, moment
 
-WIDTH = 1120
+WIDTH = 1120  # in the units of the picture, as all lengths here
 _LEFT, _RIGHT = 210, 24
 _TOP, _ROW = 34, 58
-_MIN_BAR = 4.0
-_TICKS = 5
+_MIN_BAR = 4.0  # the width of an interval too short to be seen
+_TICKS = 5  # times that the axis names
 _TONES = {
     "failed": "bad", "rejected": "bad", "not_sent": "bad", "blacklisted": "warn", "canceled": "warn",
     "unknown": "warn", "inconclusive": "warn", "sent": "well", "delivered": "well", "completed": "well",

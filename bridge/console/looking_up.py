@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from bridge.console.facts import Facts
+from bridge.console.facts import ConsoleFacts
 from bridge.console.feed import newest_events
 from bridge.console.masks import Masks
 from bridge.console.queries import BadQuery, DeliveriesQuery, EventsQuery, Missing, position
@@ -29,7 +29,7 @@ _MAX_CHANGES = 200
 class Lookup:
     """Finds what one page is about."""
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: ConsoleFacts) -> None:
         self._facts = facts
         self._searching = asyncio.Lock()
         """Reading whole journals is for one at a time."""

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 SAMPLE_SECONDS = 5.0
 """Seconds between two samples."""
-_KEPT_SAMPLES = 121
+_KEPT_SAMPLES = 121  # ten minutes of them
 _RATE_SECONDS = 30.0
 """Seconds over which a rate is measured, where there are samples that old."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bridge.console import life_picture, road
-from bridge.console.facts import Facts
+from bridge.console.facts import ConsoleFacts
 from bridge.console.looking_up import Lookup
 from bridge.console.queries import BadQuery, Missing, deliveries_query, events_query
 
@@ -32,7 +32,7 @@ class Shown:
 class Pages:
     """Each page by its path, and each answer of the read API by its path."""
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: ConsoleFacts) -> None:
         self._facts = facts
         self._lookup = Lookup(facts)
 

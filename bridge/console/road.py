@@ -10,16 +10,16 @@ from bridge.console.words import cut, rate, short
 
 _MAX_PARTS = 12
 """Sources, or sinks, that the picture shows; of more, those that are not well come first."""
-_GAP = 14
-_BOX_HEIGHT = 74
-_NARROW_HEIGHT = 68
-_WIDE = 1120
-_NARROW = 358
+_GAP = 14  # between two boxes; in the units of the picture, as all lengths here
+_BOX_HEIGHT = 74  # of the wide picture
+_NARROW_HEIGHT = 68  # of a box of the narrow picture
+_WIDE = 1120  # the width of the wide picture
+_NARROW = 358  # the width of the narrow picture: that of a phone
 _SIDE_WIDTH, _MIDDLE_WIDTH = 268, 190
 _JOURNAL_X, _BROKER_X = 352, 578
 _NAME_CHARACTERS = 26
 _LINE_CHARACTERS = 38
-_MAX_STROKE = 7.0
+_MAX_STROKE = 7.0  # the width of the busiest line
 _RANKS = {"bad": 0, "warn": 1, "rest": 2, "well": 3}
 
 

@@ -21,8 +21,8 @@ from bridge import __version__
 from bridge.config.model import HttpSettings
 from bridge.console import words
 from bridge.console.access import COOKIE, HEADERS, Access
-from bridge.console.acting import Done, Orders, Question
-from bridge.console.facts import Facts
+from bridge.console.acting import Done, OperatorOrders, Question
+from bridge.console.facts import ConsoleFacts
 from bridge.console.life_picture import status_tone
 from bridge.console.reading import BadQuery, Missing, Shown
 from bridge.console.reading import Pages as ReadPages
@@ -62,9 +62,9 @@ class Console:
         self._settings = settings
         self._clock = assembly.clock
         self._access = Access(settings, assembly.clock)
-        self._facts = Facts(assembly, parts, settings)
+        self._facts = ConsoleFacts(assembly, parts, settings)
         self._reading = ReadPages(self._facts)
-        self._orders = Orders(self._facts)
+        self._orders = OperatorOrders(self._facts)
         self._templates = _environment(self._clock.now)
         self._name = assembly.config.namespace or "bridge"
         self._rendered: dict[str, _Rendered] = {}
@@ -117,7 +117,7 @@ class Console:
 
     def _guarded(self, handler: Handler) -> Handler:
         async def guarded(request: web.Request) -> web.StreamResponse:
-            if self._access.admits(request):
+            if self._access.is_allowed(request):
                 return await handler(request)
             if request.path.startswith(("/api/", "/live/")) or request.path == "/live":
                 return _json({"error": "a token is needed: Authorization: Bearer TOKEN"}, 401)
@@ -226,7 +226,7 @@ class Console:
             sent = html
             await response.write(text.encode())
             self._note_progress(request)
-            if await wait_for_stop(self._ended, self._clock, LIVE_SECONDS) or not self._access.admits(request):
+            if await wait_for_stop(self._ended, self._clock, LIVE_SECONDS) or not self._access.is_allowed(request):
                 return
 
     async def _contents(self, name: str, page: Page, request: web.Request) -> str:

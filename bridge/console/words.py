@@ -8,8 +8,8 @@ from bridge.domain.times import rfc3339, truncate_to_millis
 
 NONE = "–"  # noqa: RUF001 - a dash is what a table shows for none
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
-_WHOLE_FROM = 10
-_SHORT_FROM = 100_000
+_WHOLE_FROM = 10  # a rate from which fractions say nothing
+_SHORT_FROM = 100_000  # a count that is too long for a picture
 
 
 def number(value: float | None) -> str:

@@ -137,8 +137,8 @@ async def _seen(ledger: Ledger, name: str, counted: GroupCounts, own: set[str]) 
 async def _events(ledger: Ledger, name: str, message: str) -> list[EventView]:
     needle, views = message.encode(), list[EventView]()
     async for entries in journal_batches(ledger, name):
-        found = (EventView.of(entry) for entry in entries if needle in entry.event.body)
-        views += [view for view in found if message in (view.subject, message_of(view))]
+        matches = (EventView.of(entry) for entry in entries if needle in entry.event.body)
+        views += [view for view in matches if message in (view.subject, message_of(view))]
     return views
 
 

@@ -18,7 +18,7 @@ from rigs.console import CANARIES, KEY, PHONE, TOKEN, console
 pytestmark = pytest.mark.acceptance
 
 CHROMIUM = shutil.which("chromium") or "/Applications/Chromium.app/Contents/MacOS/Chromium"
-PHONE_SIZE, DESK_SIZE = {"width": 390, "height": 844}, {"width": 1280, "height": 800}
+PHONE_SIZE, SCREEN_SIZE = {"width": 390, "height": 844}, {"width": 1280, "height": 800}
 AXE = "async () => (await axe.run()).violations.map(({id, nodes}) => [id, nodes.slice(0, 3).map((node) => node.html)])"
 
 
@@ -69,7 +69,7 @@ async def test_a_normal_day_of_the_demo(axe: str) -> None:
         assert first.startswith("Console at http://127.0.0.1:"), first
         origin = first.split()[2].rstrip("/")
         drained = asyncio.ensure_future(demo.stdout.read())
-        async with browser() as chromium, page_of(chromium, origin, DESK_SIZE, "light") as page:
+        async with browser() as chromium, page_of(chromium, origin, SCREEN_SIZE, "light") as page:
             for _ in range(200):
                 if await asyncio.to_thread(_answers, origin):
                     break
@@ -123,7 +123,7 @@ def _answers(origin: str) -> bool:
         return False
 
 
-async def test_a_bad_day_behind_a_token_on_a_phone_and_in_the_dark(axe: str, tmp_path: Path) -> None:
+async def test_a_bad_day_on_a_phone_behind_a_token(axe: str, tmp_path: Path) -> None:
     async with console(tmp_path, console="act", token=TOKEN) as site, browser() as chromium:
         context = await chromium.new_context(viewport=PHONE_SIZE, color_scheme="dark")
         page = await context.new_page()

@@ -131,7 +131,7 @@ def _assembly(folder: Path, urls: Mapping[str, str], settings: SimulatorSettings
 
 
 def _free_address() -> str:
-    """Return the console's usual address, or one with another port where that is taken."""
+    """Return the console's usual address, or one with another port where that one is in use."""
     for port in (_PORT, 0):
         with socket.socket() as trial:
             try:

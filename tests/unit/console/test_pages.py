@@ -33,7 +33,7 @@ async def first_message(browser: Browser, path: str) -> str:
         return json.loads(line.removeprefix(b"data: "))
 
 
-async def test_no_page_answer_or_stream_shows_a_phone_key_or_secret(tmp_path: Path) -> None:
+async def test_no_page_or_stream_shows_a_phone_or_secret(tmp_path: Path) -> None:
     async with console(tmp_path) as browser:
         for path in PAGES:
             status, text = await browser.get(path)
@@ -72,13 +72,13 @@ async def test_deliveries_are_searched_and_paged(tmp_path: Path, monkeypatch: py
     async with console(tmp_path) as browser:
 
         async def positions(query: str) -> list[str]:
-            found: list[str] = []
+            listed: list[str] = []
             path = f"/api/sinks/crm/deliveries?{query}"
             while path:
                 page = await browser.json(path)
-                found += [row["position"] for row in page["deliveries"]]
+                listed += [row["position"] for row in page["deliveries"]]
                 path = page["next"] and f"/api/sinks/crm/deliveries?{query}&after={page['next']}"
-            return sorted(found)
+            return sorted(listed)
 
         assert await positions("") == [f"city:{number}" for number in (2, 3, 4, 5)]
         assert await positions("state=dead") == ["city:2", "city:3"]
@@ -99,13 +99,13 @@ async def test_events_are_filtered_and_paged(tmp_path: Path, monkeypatch: pytest
     async with console(tmp_path) as browser:
 
         async def numbers(query: str) -> list[int]:
-            found: list[int] = []
+            listed: list[int] = []
             path = f"/api/events?{query}"
             while path:
                 page = await browser.json(path)
-                found += [int(row["position"].partition(":")[2]) for row in page["events"]]
+                listed += [int(row["position"].partition(":")[2]) for row in page["events"]]
                 path = page["next"] and f"/api/events?{query}&before={page['next']}"
-            return found
+            return listed
 
         assert await numbers("") == [7, 6, 5, 4, 3, 2, 1]
         assert await numbers("status=failed") == [7, 5, 3, 1]
