@@ -21,7 +21,7 @@ import yaml
 from playwright.async_api import async_playwright
 
 from bridge.config.loading import load
-from bridge.console.site import Console
+from bridge.console.site import ConsoleSite
 from bridge.domain.clock import Clock
 from bridge.domain.event import Position, WireEvent
 from bridge.domain.times import rfc3339
@@ -135,7 +135,7 @@ async def main() -> None:
         parts = build(assembly)
         await parts.open()
         await seed(parts.store, total, waiting, dead)
-        site, ended = Console(assembly, parts, assembly.config.http), asyncio.Event()
+        site, ended = ConsoleSite(assembly, parts, assembly.config.http), asyncio.Event()
 
         async def refresh() -> None:
             pass

@@ -77,7 +77,7 @@ def some_fail() -> Any:
 
 async def main(folder: Path) -> None:
     """Run a service for a while, then take the pictures."""
-    configure_logging("error", "json")
+    configure_logging("error", "console")
     with tempfile.TemporaryDirectory(prefix="bridge-") as state:
         async with Simulator(demo_settings(seed=7)) as simulator, FakeEndpoint(default=some_fail()) as endpoint:
             port = free_port()

@@ -11,7 +11,7 @@ from bridge.console.masks import Masks
 from bridge.console.queries import BadQuery, DeliveriesQuery, EventsQuery, Missing, position
 from bridge.domain.event_view import EventView
 from bridge.operations.deliveries import known_sinks, plain_delivery
-from bridge.operations.delivery_filter import Selected, select
+from bridge.operations.delivery_filter import DeliveryFilter, Selected, select
 from bridge.operations.disabled_sinks import disabled
 from bridge.operations.known_statuses import recorded
 from bridge.operations.message_books import message_books, message_of
@@ -19,7 +19,7 @@ from bridge.operations.trace import resource_views, timeline
 from bridge.protocols.store import Store
 
 PAGE_DELIVERIES = 50
-_MAX_READ_DELIVERIES = 20_000
+_MAX_READ_DELIVERIES = 5_000
 """Deliveries that are read for one page; a filter that finds too few goes on from there on the next page."""
 _BOOKS_KEPT_SECONDS = 5.0
 _MAX_CHANGES = 200
@@ -111,12 +111,12 @@ class Lookup:
         off, rows, read = await disabled(store), list[dict[str, Any]](), 0
         following = None
         counts = (await store.counts(sink)).values()
-        async for selected in select(store, sink, wanted.filter, wanted.after.place if wanted.after else None):
+        whole = DeliveryFilter(states=wanted.filter.states)
+        async for selected in select(store, sink, whole, wanted.after.place if wanted.after else None):
             read += 1
             if len(rows) == PAGE_DELIVERIES or read > _MAX_READ_DELIVERIES:
                 break
-            row = shown_delivery(selected, masks, off)
-            if has_text(row, wanted.text):
+            if wanted.filter.selects(selected) and has_text(row := shown_delivery(selected, masks, off), wanted.text):
                 rows.append(row)
             following = f"{sink}/{selected.delivery.place[0]!r}/{selected.delivery.position}"
         else:

@@ -55,7 +55,7 @@ class _Rendered:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
-class Console:
+class ConsoleSite:
     """Serves the pages and the read API on the address of the health pages."""
 
     def __init__(self, assembly: Assembly, parts: ServiceParts, settings: HttpSettings) -> None:

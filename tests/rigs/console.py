@@ -15,7 +15,7 @@ import aiohttp
 import yaml
 
 from bridge.config.loading import load
-from bridge.console.site import Console
+from bridge.console.site import ConsoleSite
 from bridge.domain.clock import Clock
 from bridge.domain.event import Position, WireEvent
 from bridge.domain.times import rfc3339
@@ -96,7 +96,7 @@ async def seed(parts: ServiceParts) -> None:
 class Browser:
     """Asks a console as a browser does."""
 
-    def __init__(self, console: Console, parts: ServiceParts, port: int, session: aiohttp.ClientSession) -> None:
+    def __init__(self, console: ConsoleSite, parts: ServiceParts, port: int, session: aiohttp.ClientSession) -> None:
         self.console = console
         self.parts = parts
         self.origin = f"http://127.0.0.1:{port}"
@@ -128,7 +128,7 @@ async def console(folder: Path, *, full: bool = True, **http: Any) -> AsyncItera
     await parts.open()
     if full:
         await seed(parts)
-    site = Console(assembly, parts, assembly.config.http)
+    site = ConsoleSite(assembly, parts, assembly.config.http)
 
     async def refresh() -> None:
         pass

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from bridge.config.model import Config
-    from bridge.console.site import Console
+    from bridge.console.site import ConsoleSite
     from bridge.domain.clock import Clock
     from bridge.runtime.assembly import Assembly
     from bridge.runtime.once import OnceReport
@@ -123,14 +123,14 @@ def run(
     return Exit.FAILED if report.failures else Exit.DONE
 
 
-def console_of(config: Config, parts: ServiceParts, clock: Clock) -> Console | None:
+def console_of(config: Config, parts: ServiceParts, clock: Clock) -> ConsoleSite | None:
     """Return the console of a configuration; None where it is off."""
     if config.http.console == "off" or config.http.listen is None:
         return None
-    from bridge.console.site import Console
+    from bridge.console.site import ConsoleSite
     from bridge.runtime.assembly import Assembly
 
-    return Console(Assembly(config, clock), parts, config.http)
+    return ConsoleSite(Assembly(config, clock), parts, config.http)
 
 
 @contextmanager
