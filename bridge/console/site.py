@@ -256,7 +256,8 @@ def _environment(now: Callable[[], datetime]) -> jinja2.Environment:
     )  # fmt: skip
     environment.filters |= {
         "number": words.number, "rate": words.rate, "span": words.span, "short": words.short,
-        "ago": lambda text: words.ago(text, now()), "clock_time": words.clock_time, "full_time": words.full_time,
+        "ago": lambda text: words.ago(text, now()), "due": lambda text: words.due(text, now()),
+        "clock_time": words.clock_time, "full_time": words.full_time,
         "cut": words.cut, "commands": _commands,
         "pretty": lambda value: json.dumps(value, ensure_ascii=False, indent=2),
     }  # fmt: skip

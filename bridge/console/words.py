@@ -62,6 +62,12 @@ def ago(text: str | datetime | None, now: datetime) -> str:
     return f"{span(seconds)} ago" if seconds > 0 else f"in {span(-seconds)}"
 
 
+def due(text: str | datetime | None, now: datetime) -> str:
+    """Return in how long a time will be; `due` if it has come."""
+    at = moment(text)
+    return "due" if at is not None and at <= now else ago(at, now)
+
+
 def clock_time(text: str | datetime | None) -> str:
     """Return the time of day in UTC, to the second."""
     at = moment(text)

@@ -51,6 +51,10 @@ def test_times_read_well(seconds: float, expected: str) -> None:
     assert words.ago((NOW - timedelta(seconds=seconds)).isoformat(), NOW) == expected
 
 
+def test_next_poll_is_due_once_its_time_has_come() -> None:
+    assert [words.due((NOW + timedelta(seconds=span)).isoformat(), NOW) for span in (-3, 9)] == ["due", "in 9 s"]
+
+
 def test_unknown_times_are_a_dash() -> None:
     assert (words.ago(None, NOW), words.ago("soon", NOW), words.clock_time(None), words.full_time("")) == (
         words.NONE, words.NONE, words.NONE, ""
