@@ -26,6 +26,8 @@ class AuditResult:
     """Events that the sink should have and its books do not know: still in its queue, or lost there."""
     offered: int = 0
     """How many of them count as lost and were given to the delivery store, due at once."""
+    filtered: int = 0
+    """How many that count as lost the sink's filter did not select: they were noted as such."""
     arrived: int = 0
     """The highest number among the audited events that the sink's books know."""
 
@@ -74,6 +76,7 @@ class Audit:
             now.arrived[source] = result.arrived
             total.missing += result.missing
             total.offered += result.offered
+            total.filtered += result.filtered
         self._snapshots[sink] = now
         return total
 
@@ -97,7 +100,10 @@ class Audit:
             missing = await self._missing(sink, source, selected)
             lost = [entry for entry in selected if entry.position.seq in missing and entry.position.seq < overdue]
             result.missing += len(missing)
-            result.offered += await self._offer(sink, settings, lost)
+            wanted = [entry for entry in lost if settings.filter_selects(entry.event)]
+            result.offered += await self._offer(sink, settings, wanted)
+            kept = {entry.position for entry in wanted}
+            result.filtered += await self._filter_out(sink, [entry for entry in lost if entry.position not in kept])
             arrived = (entry.position.seq for entry in selected if entry.position.seq not in missing)
             result.arrived = max(arrived, default=result.arrived)
             complete = complete and len(lost) == len(missing)
@@ -112,6 +118,9 @@ class Audit:
             NewDelivery(entry.position, EventView.of(entry).partition if settings.ordered else None) for entry in lost
         ]
         return await self._deliveries.enqueue(sink, arrivals, self._clock.epoch())
+
+    async def _filter_out(self, sink: str, lost: Sequence[JournalEntry]) -> int:
+        return await self._deliveries.filter_out(sink, [entry.position for entry in lost]) if lost else 0
 
     async def _missing(self, sink: str, source: str, selected: Sequence[JournalEntry]) -> set[int]:
         if not selected:

@@ -121,6 +121,7 @@ class SinkRunner:
         activity = self._activity.setdefault(name, {})
         seconds = metrics.delivery_seconds.labels(name)  # finding a series costs more than counting in it
         results = {result: metrics.deliveries.labels(name, result) for result in RESULTS}
+        filtered = metrics.filtered.labels(name)
 
         async def send(claimed: ClaimedDelivery) -> None:
             await part.sink.send(Outgoing(part.mask(claimed.event), claimed.attempts + 1, self._parts.read))
@@ -144,6 +145,7 @@ class SinkRunner:
             send=send, outcome=on_outcome, changed=changed, claim=self._parts.limits.claim,
             report=lambda activity, reason: self._process.health.set(f"sink/{name}/{activity}", reason),
             gate=self._process.gates.of(f"sink/{name}"), keep_answer=part.keep_answer,
+            filtered=filtered.inc,
         )  # fmt: skip
 
     async def _publish_sink_event(self, name: str, cls: type[SinkEvent], reason: str, at: datetime) -> None:
@@ -219,6 +221,7 @@ class SinkRunner:
 
     async def _audit_once(self, name: str) -> None:
         result = await self.audit.run(name, await self._audited_settings(name))
+        self._process.metrics.filtered.labels(name).inc(result.filtered)
         if result.offered:
             self._process.metrics.offered.labels(name).inc(result.offered)
             log.warning(
