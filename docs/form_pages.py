@@ -38,7 +38,7 @@ def forms(made: str, table: Callable[[type[Settings]], str]) -> str:
     parts += [_HEAD]
     for name in loading.shipped():
         form = loading.load(loading.find(name, Path()))
-        pace = form.model_dump(mode="json")["throttle"]
+        rate = form.model_dump(mode="json")["throttle"]
         own = ", ".join(f"`{key}`" for key in form.settings) or "none"
-        parts.append(f"| `{name}` | [{form.title}]({form.docs}) | {pace} | `{form.escape}` | {own} |\n")
+        parts.append(f"| `{name}` | [{form.title}]({form.docs}) | {rate} | `{form.escape}` | {own} |\n")
     return "".join(parts).rstrip() + "\n"

@@ -32,7 +32,7 @@ class Scope:
     """What the expressions of one request can see."""
 
     event: Mapping[str, Any]
-    """The event's plain values, with `topic` and `sink` beside its attributes."""
+    """The event's plain values, with `topic` and `sink` next to its attributes."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     escape: Table = field(default_factory=dict)
 
@@ -72,7 +72,7 @@ def settings_in(text: str) -> Iterator[str]:
 
 
 def as_text(value: Any) -> str:
-    """Return a value as it stands in a text: JSON's words for truth values, and compact JSON for groups of fields."""
+    """Return a value as it stands in a text: JSON's words for booleans, and compact JSON for groups of fields."""
     if value is None:
         return ""
     if isinstance(value, str):
@@ -153,8 +153,8 @@ def _computed(path: tuple[str, ...], calls: list[Callable[[_Value], None]]) -> C
         raise PlacedError((), "names no setting; write such as {setting.channel}")
 
     def compute(scope: Scope) -> Any:
-        found = scope.settings.get(path[1]) if is_setting else _lookup(scope.event, path)
-        value = _Value(found, trusted=is_setting)
+        read = scope.settings.get(path[1]) if is_setting else _lookup(scope.event, path)
+        value = _Value(read, trusted=is_setting)
         for call in calls:
             call(value)
         if not isinstance(value.value, str):

@@ -119,7 +119,7 @@ def _mapping(raw: Mapping[Any, Any], place: tuple[str | int, ...], level: int) -
 
 def _when(raw: Mapping[Any, Any], place: tuple[str | int, ...], level: int) -> Build:
     if unknown := [key for key in raw if key not in (_WHEN, "then", "else")]:
-        raise PlacedError((*place, str(unknown[0])), f"stands beside {_WHEN!r}, which takes then and else; remove it")
+        raise PlacedError((*place, str(unknown[0])), f"stands next to {_WHEN!r}, which takes then and else; remove it")
     if "then" not in raw:
         raise PlacedError(place, f"has {_WHEN!r} without then; add `then:` and its value")
     try:

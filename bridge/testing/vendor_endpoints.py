@@ -46,7 +46,7 @@ class Vendor:
 
     preset: str
     settings: Mapping[str, str]
-    """Settings that its form needs beside the URL."""
+    """Settings that its form needs in addition to the URL."""
     accepted: DocumentedAnswer
     check: Callable[[ReceivedRequest], Problems]
     window: tuple[int, float]
@@ -64,7 +64,7 @@ class VendorEndpoint:
         self.server = FakeEndpoint(default=self._answer)
         self.problems: list[str] = []
         self.excess = 0
-        self.taken: list[Any] = []
+        self.accepted: list[Any] = []
         """The bodies that were accepted."""
         self._clock = clock
         self._recent: deque[float] = deque()
@@ -76,7 +76,7 @@ class VendorEndpoint:
             answer = self.vendor.limited
         else:
             self.problems += self.vendor.check(received)
-            self.taken.append(json.loads(received.body))
+            self.accepted.append(json.loads(received.body))
             answer = self.vendor.accepted
         return await reply(answer.status, answer.text, answer.headers)(request)
 
@@ -182,7 +182,7 @@ def _opsgenie(request: ReceivedRequest) -> Problems:
     tags, details = body.get("tags", []), body.get("details", {})
     if len(tags) > 20 or any(len(tag) > 50 for tag in tags):  # noqa: PLR2004 - the vendor's limits
         yield "there are too many tags, or one is too long"
-    if sum(len(key) + len(str(value)) for key, value in details.items()) > 8000:  # noqa: PLR2004
+    if sum(len(key) + len(str(value)) for key, value in details.items()) > 8000:  # noqa: PLR2004 - the vendor's limit
         yield "the details are too long"
     if not all(isinstance(value, str) for value in details.values()):
         yield "a detail is no text"
@@ -210,9 +210,9 @@ def _discord(request: ReceivedRequest) -> Problems:
             yield from _text(text, name, most, least=0 if name == "description" else 1)
             yield from _no_markdown(text, name)
             total += len(text)
-        if not 0 <= embed.get("color", 0) <= 0xFFFFFF:  # noqa: PLR2004
+        if not 0 <= embed.get("color", 0) <= 0xFFFFFF:  # noqa: PLR2004 - the vendor's limit
             yield "the colour is none"
-    if total > 6000:  # noqa: PLR2004
+    if total > 6000:  # noqa: PLR2004 - the vendor's limit
         yield f"all embeds together have {total} characters"
 
 

@@ -18,14 +18,14 @@ FIELDS = (
 EXPRESSIONS = ("fail", "^line", "busy$", "[0-9]+", "a|ü|ï", "^$", "s.n")
 
 
-def value(dice: Random) -> Any:
-    return dice.choice([*TEXTS, *NUMBERS, *TIMES, True, False, None, ["list"], {"a": 1}])
+def value(rng: Random) -> Any:
+    return rng.choice([*TEXTS, *NUMBERS, *TIMES, True, False, None, ["list"], {"a": 1}])
 
 
-def event(dice: Random) -> dict[str, Any]:
+def event(rng: Random) -> dict[str, Any]:
     made: dict[str, Any] = {"id": "e", "specversion": "1.0"}
     for path in FIELDS[:-2]:
-        if dice.random() < 0.1:
+        if rng.random() < 0.1:
             continue
         *stem, name = path.split(".")
         inner = made
@@ -34,39 +34,39 @@ def event(dice: Random) -> dict[str, Any]:
             if not isinstance(inner, dict):
                 break
         else:
-            inner[name] = value(dice)
+            inner[name] = value(rng)
     return made
 
 
-def filter_of(dice: Random, depth: int = 0) -> Any:
-    if depth == 0 and dice.random() < 0.1:
-        return [filter_of(dice, 1) for _ in range(dice.randint(1, 3))]
+def filter_of(rng: Random, depth: int = 0) -> Any:
+    if depth == 0 and rng.random() < 0.1:
+        return [filter_of(rng, 1) for _ in range(rng.randint(1, 3))]
     kinds = ["exact", "prefix", "suffix", "in", "exists", "gt", "gte", "lt", "lte", "matches"]
     kinds += ["all", "any", "not", "not", "any"] if depth < 4 else []
-    return {kind: _operand(dice, kind, depth) for kind in dice.sample(kinds, dice.choice([1, 1, 2]))}
+    return {kind: _operand(rng, kind, depth) for kind in rng.sample(kinds, rng.choice([1, 1, 2]))}
 
 
-def _operand(dice: Random, kind: str, depth: int) -> Any:
+def _operand(rng: Random, kind: str, depth: int) -> Any:
     if kind == "not":
-        return filter_of(dice, depth + 1)
+        return filter_of(rng, depth + 1)
     if kind in ("all", "any"):
-        return [filter_of(dice, depth + 1) for _ in range(dice.randint(1, 4))]
-    return {path: _wanted(dice, kind) for path in dice.sample(FIELDS, dice.choice([1, 1, 2]))}
+        return [filter_of(rng, depth + 1) for _ in range(rng.randint(1, 4))]
+    return {path: _wanted(rng, kind) for path in rng.sample(FIELDS, rng.choice([1, 1, 2]))}
 
 
-def _wanted(dice: Random, kind: str) -> Any:
+def _wanted(rng: Random, kind: str) -> Any:
     match kind:
         case "exact":
-            return dice.choice([*TEXTS, *NUMBERS, *TIMES, True, False])
+            return rng.choice([*TEXTS, *NUMBERS, *TIMES, True, False])
         case "in":
-            return [dice.choice([*TEXTS, *NUMBERS, True, False]) for _ in range(dice.randint(1, 4))]
+            return [rng.choice([*TEXTS, *NUMBERS, True, False]) for _ in range(rng.randint(1, 4))]
         case "exists":
-            return dice.random() < 0.7
+            return rng.random() < 0.7
         case "matches":
-            return dice.choice(EXPRESSIONS)
+            return rng.choice(EXPRESSIONS)
         case "prefix" | "suffix":
-            text = dice.choice(TEXTS[:-1])
-            cut = dice.randint(1, len(text))
+            text = rng.choice(TEXTS[:-1])
+            cut = rng.randint(1, len(text))
             return text[:cut] if kind == "prefix" else text[-cut:]
         case _:
-            return dice.choice([*NUMBERS, *TIMES])
+            return rng.choice([*NUMBERS, *TIMES])

@@ -85,14 +85,13 @@ def _events(parts: Assembly, sink: str, event: str | None, topic: str | None, li
 
 async def _journalled(parts: Assembly, event: str) -> WireEvent:
     async with parts.opened_store(read_only=True) as store:
-        found = await find(store, event)
-        if found is None and "/" in event:
-            found = next(
-                iter([view async for view in event_views(store, event.encode()) if view.subject == event]), None
-            )
-    if found is None:
+        view = await find(store, event)
+        if view is None and "/" in event:
+            views = [item async for item in event_views(store, event.encode()) if item.subject == event]
+            view = views[0] if views else None
+    if view is None:
         raise click.ClickException(f"the journal has no event {event!r}")
-    return found.event
+    return view.event
 
 
 def _samples(parts: Assembly) -> Iterator[WireEvent]:

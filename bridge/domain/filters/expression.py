@@ -47,7 +47,7 @@ class Condition:
     dialect: str
     field: FieldPath
     operand: Any
-    """A text, number or truth value; for `in` a tuple of them, for a time a `datetime`, for `matches` an expression."""
+    """A text, number or boolean; for `in` a tuple of them, for a time a `datetime`, for `matches` an expression."""
     place: Place
 
     def __str__(self) -> str:
@@ -198,7 +198,7 @@ def _values(dialect: str, name: Any, value: Any, place: Place) -> tuple[Any, ...
     return tuple(_scalar(dialect, name, item, (*place, index)) for index, item in enumerate(value))
 
 
-def _truth(dialect: str, name: Any, value: Any, place: Place) -> bool:
+def _boolean(dialect: str, name: Any, value: Any, place: Place) -> bool:
     if not isinstance(value, bool):
         raise FilterError(place, f"takes true or false; did you mean {dialect}: {{{name}: true}}?")
     return value
@@ -239,7 +239,7 @@ def _expression(dialect: str, name: Any, value: Any, place: Place) -> RegularExp
 
 
 _OPERANDS: dict[str, Callable[[str, Any, Any, Place], Any]] = {
-    "exact": _scalar, "prefix": _text, "suffix": _text, "in": _values, "exists": _truth, "matches": _expression,
+    "exact": _scalar, "prefix": _text, "suffix": _text, "in": _values, "exists": _boolean, "matches": _expression,
     **dict.fromkeys(ORDERS, _ordered),
 }  # fmt: skip
 

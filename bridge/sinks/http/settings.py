@@ -76,7 +76,7 @@ class HttpSinkSettings(SinkSettings):
         if self.form is None and self.request is None:
             raise PlacedError(("request",), "is missing; write a request, or name a preset")
         if self.form is not None and self.request is not None:
-            raise PlacedError(("request",), "is given beside a preset, which has its own; keep one")
+            raise PlacedError(("request",), "is given in addition to a preset, which has its own; keep one")
         return self
 
     @model_validator(mode="after")

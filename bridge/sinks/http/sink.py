@@ -16,12 +16,12 @@ from bridge.forms.rendering import RenderedRequest, Renderer
 from bridge.http.guarded import Endpoint, GuardedClient
 from bridge.http.tls import Tls
 from bridge.protocols.sink import Outgoing
-from bridge.sinks.http.pace import SendPace
 from bridge.sinks.http.settings import HttpSinkSettings
+from bridge.sinks.http.throttle import SendThrottle
 
 
 class HttpSink:
-    """Renders each event by its form, keeps to the pace of the endpoint, and reads the answer by the form's rules."""
+    """Renders each event by its form, keeps to the throttle, and reads the answer by the form's rules."""
 
     def __init__(self, name: str, settings: HttpSinkSettings, clock: Clock) -> None:
         self._name = name
@@ -29,7 +29,7 @@ class HttpSink:
         self._endpoint = Endpoint.of(settings.url)
         self._headers = {header: value.reveal() for header, value in settings.headers.items()}
         self._permanent_statuses = frozenset(settings.permanent_statuses)
-        self._pace = SendPace(settings.throttle, clock, sha256(settings.url.encode()).digest())
+        self._throttle = SendThrottle(settings.throttle, clock, sha256(settings.url.encode()).digest())
         self._outbound = GuardedClient(
             allow_private=settings.allow_private,
             clock=clock,
@@ -46,11 +46,11 @@ class HttpSink:
         """Send one event; returns when the answer says that it was accepted."""
         request = self._render(outgoing)
         endpoint = Endpoint.of(request.url)
-        await self._pace.wait()
+        await self._throttle.wait()
         answer = await self._outbound.request(request.method, endpoint, request.body, request.headers)
         if error := error_of(answer, self._answers, self._permanent_statuses):
             if isinstance(error, Transient) and error.retry_after:
-                self._pace.pause(error.retry_after)
+                self._throttle.pause(error.retry_after)
             raise error
 
     def preview(self, outgoing: Outgoing) -> Mapping[str, Any]:

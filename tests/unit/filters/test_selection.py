@@ -17,11 +17,11 @@ EVENTS = 5000 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 150
 
 
 def test_generated_filters_choose_as_the_reference_does() -> None:
-    dice = Random(15)
-    events = [event(dice) for _ in range(EVENTS)]
+    rng = Random(15)
+    events = [event(rng) for _ in range(EVENTS)]
     selected = 0
     for _ in range(FILTERS):
-        raw = filter_of(dice)
+        raw = filter_of(rng)
         compiled = EventFilter(json.loads(json.dumps(raw)))
         expected = [selects(raw, item) for item in events]
         assert [compiled.matches(item) for item in events] == expected, raw

@@ -1,9 +1,10 @@
-"""Each preset against its vendor: what it sends fits, what it is answered is understood, and its pace is kept."""
+"""Each preset against its vendor: what it sends fits, what it is answered is understood, and its throttle is kept."""
 
 from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 from rigs.http_sink import deliver, event, vendor_and_sink
@@ -20,14 +21,14 @@ INJECTED = (
     "\\" * 3, "*&@\n" * 250_000,
 )  # fmt: skip
 
-EACH = pytest.mark.parametrize("vendor", VENDORS, ids=lambda vendor: vendor.preset)
+EVERY_VENDOR = pytest.mark.parametrize("vendor", VENDORS, ids=lambda vendor: vendor.preset)
 
 
 def test_every_form_that_ships_has_a_vendor_that_checks_it() -> None:
     assert sorted(vendor.preset for vendor in VENDORS) == loading.shipped()
 
 
-@EACH
+@EVERY_VENDOR
 async def test_injected_texts_stay_texts(vendor: Vendor) -> None:
     async with vendor_and_sink(vendor) as (endpoint, sink, time):
         hostile = [event(n, error=text) for n, text in enumerate(INJECTED)]
@@ -35,8 +36,8 @@ async def test_injected_texts_stay_texts(vendor: Vendor) -> None:
         hostile += [event(200, sent=True), event(201, sent=True, subject="/r/" + "x" * 5000)]
         assert await deliver(sink, time, hostile) == 0
     assert endpoint.problems == []
-    assert len(endpoint.taken) == len(hostile)
-    keys = {"/".join(sorted(_keys(body))) for body in endpoint.taken}
+    assert len(endpoint.accepted) == len(hostile)
+    keys = {"/".join(sorted(_keys(body))) for body in endpoint.accepted}
     assert len(keys) <= 2  # the problem's request, and perhaps another one for its end
 
 
@@ -46,16 +47,16 @@ def _keys(value: object, stem: str = "") -> set[str]:
     return {key for inner in value for key in _keys(inner, stem)} if isinstance(value, list) else set()
 
 
-@EACH
+@EVERY_VENDOR
 async def test_a_flood_keeps_to_the_vendors_limit(vendor: Vendor) -> None:
     async with vendor_and_sink(vendor) as (endpoint, sink, time):
         assert await deliver(sink, time, map(event, range(FLOOD))) == 0
     assert (endpoint.problems, endpoint.excess) == ([], 0)
-    bodies = {json.dumps(body, sort_keys=True) for body in endpoint.taken}
-    assert (len(endpoint.taken), len(bodies)) == (FLOOD, FLOOD)
+    bodies = {json.dumps(body, sort_keys=True) for body in endpoint.accepted}
+    assert (len(endpoint.accepted), len(bodies)) == (FLOOD, FLOOD)
 
 
-@EACH
+@EVERY_VENDOR
 async def test_each_documented_answer_is_understood(vendor: Vendor) -> None:
     async with vendor_and_sink(vendor) as (endpoint, sink, time):
         for number, answer in enumerate((*vendor.refusals, vendor.limited)):
@@ -75,10 +76,20 @@ async def test_a_problem_and_its_end_have_one_key(preset: str) -> None:
     vendor = next(vendor for vendor in VENDORS if vendor.preset == preset)
     async with vendor_and_sink(vendor) as (endpoint, sink, time):
         await deliver(sink, time, [event(7), event(7, sent=True)])
-    problem, end = endpoint.taken
+    problem, end = endpoint.accepted
     if preset == "pagerduty":
         assert (problem["event_action"], end["event_action"]) == ("trigger", "resolve")
         assert problem["dedup_key"] == end["dedup_key"]
     else:
         assert "alias" in problem
         assert end["note"] == "voice sent at 2026-03-15T21:11:02Z"
+
+
+@pytest.mark.parametrize("preset", ["discord", "googlechat", "mattermost", "teams", "telegram"])
+async def test_a_form_that_escapes_nothing_is_caught(preset: str, monkeypatch) -> None:
+    vendor = next(vendor for vendor in VENDORS if vendor.preset == preset)
+    careless = loading.load(loading.find(preset, Path())).model_copy(update={"escape": "none"})
+    monkeypatch.setattr(loading, "load", lambda _: careless)
+    async with vendor_and_sink(vendor) as (endpoint, sink, time):
+        await deliver(sink, time, [event(n, error=text) for n, text in enumerate(INJECTED)])
+    assert endpoint.problems != []

@@ -54,7 +54,7 @@ def refusal(folder: Path, sink: str, form: str = FORM) -> str:
         ("preset: discrod\n    url: https://x.example", "sinks.out.preset: no form 'discrod' ships; did you mean 'discord'?"),
         ("preset: discord", "sinks.out.url: is missing"),
         ("preset: pagerduty", "sinks.out.routing_key: is missing; add `routing_key: ${VARIABLE}` or `routing_key_file: PATH`"),
-        ("preset: discord\n    url: https://x.example\n    request: {}", "sinks.out.request: is given beside a preset"),
+        ("preset: discord\n    url: https://x.example\n    request: {}", "sinks.out.request: is given in addition to a preset"),
         (OWN + "{body: {a: '{data.status|uper}'}}", "sinks.out.request.body.a: has no function 'uper'; did you mean 'upper'?"),
         (OWN + "{headers: {Host: x}}", "sinks.out.request.headers.Host: Host is set by the sink itself"),
         (OWN + "{headers: {'a b': x}}", "sinks.out.request.headers.a b: 'a b' is not the name of a header"),

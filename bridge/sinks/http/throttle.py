@@ -29,7 +29,7 @@ class SendTurns:
 _TURNS: WeakValueDictionary[Hashable, SendTurns] = WeakValueDictionary()
 
 
-class SendPace:
+class SendThrottle:
     """Lets requests leave one by one, `rate` a second; all sinks of this process with one key share the turns."""
 
     def __init__(self, rate: float | None, clock: Clock, key: Hashable) -> None:
