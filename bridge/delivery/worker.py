@@ -257,15 +257,7 @@ class DeliveryWorker:
 
         A crash behind that line costs nothing: brought again, the same events are known as filtered.
         """
-        selected: list[Received] = []
-        dropped: list[Received] = []
-        for message in batch:
-            if message.problem is not None:
-                selected.append(message)
-            elif not topics.matches(self._settings.topics, message.event.topic):
-                continue  # a binding of a former configuration
-            else:
-                (selected if self._settings.filter_selects(message.event) else dropped).append(message)
+        selected, dropped = _divided(batch, self._settings)
         if dropped:
             positions = [message.position for message in dropped if message.position is not None]
             foreign = len(dropped) - len(positions)  # another publisher's events have no place in the books
@@ -367,3 +359,17 @@ async def _end(tasks: Sequence[asyncio.Future[Any]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _divided(batch: Sequence[Received], settings: SinkSettings) -> tuple[list[Received], list[Received]]:
+    """Return what a sink wants of a batch, and what its filter does not select."""
+    selected: list[Received] = []
+    dropped: list[Received] = []
+    for message in batch:
+        if message.problem is not None:
+            selected.append(message)
+        elif not topics.matches(settings.topics, message.event.topic):
+            continue  # a binding of a former configuration
+        else:
+            (selected if settings.filter_selects(message.event) else dropped).append(message)
+    return selected, dropped

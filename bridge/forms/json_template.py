@@ -14,6 +14,7 @@ from bridge.domain.filters.event_filter import EventFilter
 from bridge.forms.expressions import Scope, as_text, compile_text
 
 _MAX_LEVELS = 32
+"""Levels of mappings and lists in one another."""
 _MAP, _WHEN = "$map", "$when"
 _MISSING = object()
 """The value of a leaf that the event does not have: its key or item is left out."""

@@ -127,8 +127,8 @@ _MENTION = re.compile(r"@(all|here|channel|everyone|[a-z])")
 
 
 def _no_markdown(value: str, name: str) -> Problems:
-    if found := _UNESCAPED.search(value):
-        yield f"{name} has markup: {found[1]}"
+    if mark := _UNESCAPED.search(value):
+        yield f"{name} has markup: {mark[1]}"
     if _MENTION.search(value) or "\n" in value:
         yield f"{name} has a mention or a line break"
 

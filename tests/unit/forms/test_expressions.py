@@ -49,7 +49,7 @@ def test_an_expression_has_the_value_of_its_path(text, wanted) -> None:
     assert type(value(text)) is type(wanted)
 
 
-def test_texts_of_events_are_escaped_and_those_of_the_file_are_not() -> None:
+def test_texts_of_events_alone_are_escaped() -> None:
     assert value("<b> {data.error}", "html") == "<b> a &lt;b&gt; *c* @all new"
     assert value("{data.error}", "lines") == "a <b> *c* @all new"
     assert value("{data.error}", "mentions") == "a <b> *c* @\u200ball new"

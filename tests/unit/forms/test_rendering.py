@@ -56,7 +56,7 @@ def test_a_form_body_has_the_fields_of_a_web_page() -> None:
     assert rendered({"encoding": "form", "body": "{data.error}"}, "x").body == b""
 
 
-def test_a_request_without_parts_is_the_url_as_it_is_written() -> None:
+def test_a_request_without_parts_keeps_the_url() -> None:
     request = rendered({"headers": {"content-type": "text/x"}, "body": ["{data.n}"]}, "")
     assert request.url == "https://api.example.com/base/?key=k"
     assert (dict(request.headers), request.body) == ({"content-type": "text/x"}, b"[4]")
