@@ -40,14 +40,15 @@ class Stdout:
         self._path = None if _is_standard_output(settings) else settings.path
         self._text = settings.format == "text"
         self._file = LineFile(self._path)
-        self._thread = DaemonThreadExecutor(1)
+        self._thread: DaemonThreadExecutor | None = None
 
     @property
     def _where(self) -> str:
         return "standard output" if self._path is None else str(self._path)
 
     async def open(self) -> None:
-        """Do nothing: the file is opened with the first event."""
+        """Start a thread; the file is opened with the first event."""
+        self._thread = DaemonThreadExecutor(1)
 
     async def send(self, outgoing: Outgoing) -> None:
         """Write one event."""
@@ -65,7 +66,9 @@ class Stdout:
 
     async def close(self) -> None:
         """Close the file; standard output itself stays open. A write that is stuck is left behind."""
-        self._thread.shutdown()
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.shutdown()
         self._file.close()
 
     def _write(self, line: bytes) -> None:

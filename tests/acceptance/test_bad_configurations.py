@@ -16,7 +16,7 @@ from rigs.forked_commands import ForkedCommands
 
 pytestmark = pytest.mark.acceptance
 ROOT = Path(__file__).parents[2]
-PROJECTS = (ROOT, ROOT / "plugins/bridge-slack", ROOT / "plugins/bridge-webhook")
+PROJECTS = (ROOT, *sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml")))
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,8 @@ PRELOADED = (
     "bridge.sources.govdelivery",
     "bridge.sources.marketingcloud",
     "bridge.sources.spacivox",
+    "bridge_archive",
+    "bridge_email",
     "bridge_slack",
     "bridge_webhook",
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import secrets
 from collections.abc import Mapping
@@ -15,18 +14,15 @@ from yarl import URL
 from bridge.domain.clock import Clock
 from bridge.domain.errors import Permanent, Unauthorized
 from bridge.domain.settings import Secret
-from bridge.http import parsing
 from bridge.http.client import HttpClient, HttpLimits
 from bridge.http.errors import NotFound, RequestRejected
 from bridge.http.limiter import Limiter
+from bridge.http.oauth2 import AccessToken, AccessTokens, TokenRequest
 from bridge.http.response import Response
 from bridge.http.tls import Tls
 from bridge.providers.requests import AuthSpec, JwtAuth, OAuth2, SettingRef
 
-_ASSUMED_LIFETIME_SECONDS = 600.0
-_MAX_LIFETIME_SECONDS = 86400.0
-_RENEW_EARLY_SECONDS = 60.0
-_RENEW_EARLY_MAX_RATIO = 0.2
+_RENEW_EARLY_RATIO = 0.2
 _LIMITS = HttpLimits(memory=0)
 
 
@@ -87,13 +83,6 @@ class SentCredentials:
         return plain(getattr(self.settings, name))
 
 
-@dataclass(slots=True)
-class _Held:
-    text: str = field(default="", repr=False)
-    until: float = 0.0
-    """When it is renewed, by the monotonic clock."""
-
-
 class TokenCredentials:
     """Tokens of OAuth 2: one request for all callers, renewed a little early, dropped when refused."""
 
@@ -105,15 +94,11 @@ class TokenCredentials:
             settings.token_url, limiter=limiter, clock=clock, limits=_LIMITS, tls=tls, headers=self._own_headers
         )
         self._path = URL(settings.token_url).raw_path
-        self._held = _Held()
-        self._fetching = asyncio.Lock()
+        self._tokens = AccessTokens(self._fetch, clock)
 
     async def headers(self) -> Mapping[str, str]:
         """Return the header with a token that stays valid for a while."""
-        async with self._fetching:
-            if self._clock.monotonic() >= self._held.until:
-                self._held = await self._fetch()
-            return {"Authorization": f"Bearer {self._held.text}"}
+        return await self._tokens.headers()
 
     def params(self) -> Mapping[str, str]:
         """Return nothing: a token is a header."""
@@ -121,35 +106,28 @@ class TokenCredentials:
 
     def drop(self) -> bool:
         """Forget the token: it may have ended before its time."""
-        self._held = _Held()
+        self._tokens.drop()
         return True
 
     async def close(self) -> None:
         """Close all connections."""
         await self._client.close()
 
-    def _pair(self) -> tuple[str, str]:
-        return plain(getattr(self._settings, self._spec.client_id)), plain(
-            getattr(self._settings, self._spec.client_secret)
+    def _request(self) -> TokenRequest:
+        spec = self._spec
+        client_id, client_secret = (
+            plain(getattr(self._settings, name)) for name in (spec.client_id, spec.client_secret)
         )
+        return TokenRequest(client_id, client_secret, spec.scope, spec.style)
 
     async def _own_headers(self) -> Mapping[str, str]:
-        if self._spec.style != "basic":
-            return {}
-        pair = ":".join(self._pair())
-        return {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
+        return self._request().headers()
 
     async def _ask(self) -> Response:
-        fields = {"grant_type": "client_credentials"}
-        if self._spec.scope is not None:
-            fields["scope"] = self._spec.scope
-        if self._spec.style != "basic":
-            fields["client_id"], fields["client_secret"] = self._pair()
         send = self._client.post_json if self._spec.style == "json" else self._client.post_form
-        return await send(self._path, fields)
+        return await send(self._path, self._request().fields())
 
-    async def _fetch(self) -> _Held:
-        asked = self._clock.monotonic()
+    async def _fetch(self) -> AccessToken:
         try:
             answer = await self._ask()
         except NotFound as error:
@@ -160,18 +138,17 @@ class TokenCredentials:
                 f"the token request was refused: check {self._spec.client_id} and {self._spec.client_secret}",
                 retry_after=wait,
             ) from None
-        value = parsing.mapping(answer.json())
-        text = parsing.text(value.get("access_token"))
-        if text is None:
+        token = AccessToken.read(answer.json())
+        if token is None:
             raise answer.refused("the answer has no access_token")
-        return _Held(text, asked + _lifetime(value.get("expires_in")))
+        return token
 
 
-def _lifetime(expires_in: Any) -> float:
-    """Return for how many seconds to use a token."""
-    seconds: float = parsing.integer(expires_in) or 0
-    seconds = seconds if 0 < seconds <= _MAX_LIFETIME_SECONDS else _ASSUMED_LIFETIME_SECONDS
-    return seconds - min(_RENEW_EARLY_SECONDS, seconds * _RENEW_EARLY_MAX_RATIO)
+@dataclass(slots=True)
+class _Held:
+    text: str = field(default="", repr=False)
+    until: float = 0.0
+    """When it is renewed, by the monotonic clock."""
 
 
 class SignedCredentials:
@@ -217,7 +194,7 @@ class SignedCredentials:
             text = self._jwt.encode(claims, key, algorithm=self._spec.algorithm)
         except (ValueError, TypeError, self._jwt.PyJWTError):  # its text could quote the key
             raise Unauthorized(f"the key cannot sign with {self._spec.algorithm}: check {self._spec.key}") from None
-        return _Held(str(text), self._clock.monotonic() + ttl * (1 - _RENEW_EARLY_MAX_RATIO))
+        return _Held(str(text), self._clock.monotonic() + ttl * (1 - _RENEW_EARLY_RATIO))
 
 
 def credentials(spec: AuthSpec, settings: Any, clock: Clock, limiter: Limiter, tls: Tls) -> RequestCredentials:

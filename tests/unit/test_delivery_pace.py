@@ -1,0 +1,149 @@
+"""The pace of a sink, against simulated endpoints that allow 50 requests a second and answer 429 beyond."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import deque
+from itertools import count, pairwise
+
+import pytest
+
+from bridge.domain.pace import Pace
+
+LIMIT = 50
+LATENCY_SECONDS = 0.02
+CONCURRENCY = 16
+
+
+class FixedWindow:
+    def __init__(self) -> None:
+        self.window, self.count = -1, 0
+
+    def accepts(self, now: float) -> bool:
+        if int(now) != self.window:
+            self.window, self.count = int(now), 0
+        self.count += 1
+        return self.count <= LIMIT
+
+
+class SlidingWindow:
+    def __init__(self) -> None:
+        self.accepted: deque[float] = deque()
+
+    def accepts(self, now: float) -> bool:
+        while self.accepted and self.accepted[0] <= now - 1:
+            self.accepted.popleft()
+        if len(self.accepted) >= LIMIT:
+            return False
+        self.accepted.append(now)
+        return True
+
+
+class TokenBucket:
+    """A bucket of five."""
+
+    def __init__(self, limit: float = LIMIT) -> None:
+        self.limit, self.tokens, self.at = limit, 5.0, 0.0
+
+    def accepts(self, now: float) -> bool:
+        self.tokens, self.at = min(5.0, self.tokens + (now - self.at) * self.limit), now
+        if self.tokens < 1:
+            return False
+        self.tokens -= 1
+        return True
+
+
+def run(endpoint, paces: list[Pace], seconds: float) -> tuple[list[float], list[float]]:
+    """Send for so long, each pace in a process of its own that never runs dry; return when what was answered how.
+
+    Every 429 stops its process for a second, as `Retry-After: 1` asks.
+    """
+    accepted, refused, order = [], [], count()
+    events = [(0.0, next(order), pace, False) for pace in paces for _ in range(CONCURRENCY)]
+    rests = dict.fromkeys(map(id, paces), 0.0)
+    heapq.heapify(events)
+    while events and events[0][0] < seconds:
+        now, _, pace, answered = heapq.heappop(events)
+        if not answered:
+            wait = max(pace.delay(now), rests[id(pace)] - now)
+            if wait > 0:
+                heapq.heappush(events, (now + max(wait, 0.001), next(order), pace, False))
+                continue
+            pace.take(now)
+            heapq.heappush(events, (now + LATENCY_SECONDS, next(order), pace, True))
+            continue
+        if endpoint.accepts(now):
+            accepted.append(now)
+            pace.on_accepted(now)
+        else:
+            refused.append(now)
+            pace.on_throttled(now, 1.0)
+            rests[id(pace)] = max(rests[id(pace)], now + 1.0)
+        heapq.heappush(events, (now, next(order), pace, False))
+    return accepted, refused
+
+
+def rate(moments: list[float], start: float, end: float) -> float:
+    return sum(start <= moment < end for moment in moments) / (end - start)
+
+
+@pytest.mark.parametrize("replicas", [1, 3])
+@pytest.mark.parametrize("endpoint", [FixedWindow, SlidingWindow, TokenBucket])
+def test_limit_of_an_endpoint_is_found_and_held(endpoint, replicas):
+    accepted, refused = run(endpoint(), [Pace() for _ in range(replicas)], 120.0)
+    print(endpoint.__name__, replicas, [round(rate(accepted, s, s + 20)) for s in range(0, 120, 20)], len(refused))
+    assert rate(accepted, 15, 120) >= 0.85 * LIMIT
+    assert all(rate(accepted, start, start + 20) >= 0.8 * LIMIT for start in range(20, 120, 20))
+    assert rate(refused, 20, 120) < 1
+
+
+def test_higher_limit_is_found_later():
+    endpoint, pace = TokenBucket(), Pace()
+    run(endpoint, [pace], 60.0)
+    endpoint.limit = 4 * LIMIT
+    accepted, _ = run(endpoint, [pace], 600.0)
+    assert rate(accepted, 500, 600) > 2 * LIMIT
+
+
+def test_throttle_is_never_exceeded_and_is_reached():
+    accepted, refused = run(TokenBucket(1000), [Pace(ceiling=20.0)], 30.0)
+    assert refused == []
+    assert rate(accepted, 0, 30) == pytest.approx(20.0, rel=0.03)
+    for start in range(29):
+        assert sum(start <= moment < start + 1 for moment in accepted) <= 21
+
+
+def test_slow_throttle_has_even_distances():
+    accepted, _ = run(TokenBucket(1000), [Pace(ceiling=0.5)], 21.0)
+    assert [round(later - earlier, 2) for earlier, later in pairwise(accepted)][1:] == [2.0] * (len(accepted) - 2)
+
+
+def test_endpoint_without_limit_is_not_slowed_down():
+    pace = Pace()
+    assert all(pace.delay(1.0) == 0 for _ in range(1000) if pace.take(1.0) is None)
+    assert pace.rate == math.inf
+
+
+def test_further_refusals_of_the_same_excess_change_nothing():
+    pace = Pace()
+    for number in range(50):
+        pace.on_accepted(number / 50)
+    assert pace.on_throttled(1.0, 2.0)
+    learned = pace.learned
+    assert learned == pytest.approx(45.0, rel=0.05)
+    assert not pace.on_throttled(1.1, 2.0)
+    assert pace.learned == learned
+    assert pace.delay(1.1) == pytest.approx(1.9)
+
+
+def test_refusal_without_any_acceptance_keeps_a_trickle():
+    pace = Pace()
+    pace.on_throttled(0.0, 1.0)
+    assert pace.rate == pytest.approx(0.2)
+
+
+def test_held_pace_begins_nothing_before():
+    pace = Pace()
+    pace.hold_until(5.0)
+    assert (pace.delay(4.0), pace.delay(5.0)) == (1.0, 0.0)
