@@ -1,4 +1,4 @@
-"""How fast an endpoint is sent to: a rate that the configuration sets, and one that the endpoint's 429 teach."""
+"""How fast an endpoint is sent to: at the rate that it accepts, which its 429 teach."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _GROWTH = 0.003
 _DOUBLED_AFTER_SECONDS = 30.0
 """After each such time without a 429, growth is twice as fast: the endpoint may allow more than it did."""
 _MAX_DOUBLINGS_COUNT = 6
-_MIN_RATE = 0.2
+_MIN_RATE = 1.0
 """Requests a second, at the least."""
 _WINDOW_SECONDS = 1.0
 _MIN_SAMPLE_SECONDS = 0.2
@@ -27,15 +27,13 @@ _SLACK_SECONDS = 0.005
 class Pace:
     """Says when the next request may be begun. All times are monotonic seconds, handed in.
 
-    Without a ceiling, and before the first 429, at once. A 429 sets the rate to a little less than what the endpoint
+    Before the first 429, at once. A 429 sets the rate to a little less than what the endpoint
     accepted in the second before. From there the rate grows, quickly until it was too high again, then slowly. So an
     endpoint's limit is found in a few seconds, and asked for a little more only now and then.
     """
 
-    ceiling: float = math.inf
-    """The highest rate, in requests a second."""
-    learned: float = math.inf
-    """The rate that the endpoint is thought to accept, in requests a second."""
+    rate: float = math.inf
+    """What the endpoint is thought to accept, in requests a second."""
     _next: float = -math.inf
     _discovering: bool = True
     _is_limiting: bool = False
@@ -49,13 +47,9 @@ class Pace:
     """When the requests of the last second were accepted."""
 
     @property
-    def rate(self) -> float:
-        """The rate now, in requests a second."""
-        return min(self.ceiling, self.learned)
-
-    def hold_until(self, moment: float) -> None:
-        """Begin nothing before."""
-        self._next = max(self._next, moment)
+    def is_free(self) -> bool:
+        """Whether nothing limits the rate."""
+        return self.rate == math.inf
 
     def delay(self, now: float) -> float:
         """Return in how many seconds the next request may be begun."""
@@ -66,9 +60,10 @@ class Pace:
 
     def take(self, now: float) -> None:
         """Note that a request is begun."""
-        if self.learned < math.inf:
-            self._grow(now)
-        interval = 1.0 / self.rate  # 0 for an infinite rate
+        if self.is_free:
+            return
+        self._grow(now)
+        interval = 1.0 / self.rate
         self._next = max(self._next, now - max(interval, _SLACK_SECONDS)) + interval
 
     def on_accepted(self, now: float) -> None:
@@ -79,21 +74,20 @@ class Pace:
             accepted.popleft()
 
     def on_throttled(self, now: float, wait: float) -> bool:
-        """Note a 429 that asks for a wait; say whether it is the first of an excess, which lowers the rate."""
+        """Note a 429 after which nothing is sent for `wait` seconds; say whether it lowers the rate."""
         if now < self._asks_until:
             return False
         accepted = self._accepted_rate(now)
-        self._discovering = self.learned == math.inf
-        self.learned = max(_MIN_RATE, _DECREASE_RATIO * min(self.learned, accepted))
+        self._discovering = self.is_free
+        self.rate = max(_MIN_RATE, _DECREASE_RATIO * min(self.rate, accepted))
         self._throttled_at = now
         self._asks_until = self._active_since = self._grown_at = now + wait
-        self._next = max(self._next, now + wait)
         self._accepted.clear()
         return True
 
     def _accepted_rate(self, now: float) -> float:
         recent = sum(moment > now - _WINDOW_SECONDS for moment in self._accepted)
-        if self.learned == math.inf:  # what came in a burst says nothing of the rate
+        if self.is_free:  # what came in a burst says nothing of the rate
             return recent / _WINDOW_SECONDS
         seconds = min(_WINDOW_SECONDS, max(now - self._active_since, _MIN_SAMPLE_SECONDS))
         return recent / seconds
@@ -106,4 +100,4 @@ class Pace:
         self._is_limiting = False
         doublings = min(int((now - self._throttled_at) / _DOUBLED_AFTER_SECONDS), _MAX_DOUBLINGS_COUNT)
         growth = _DISCOVERY_GROWTH if self._discovering else _GROWTH * 2**doublings
-        self.learned *= math.exp(growth * passed)
+        self.rate *= math.exp(growth * passed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
-from itertools import count, pairwise
+from itertools import count
 
 import pytest
 
@@ -92,7 +92,6 @@ def rate(moments: list[float], start: float, end: float) -> float:
 @pytest.mark.parametrize("endpoint", [FixedWindow, SlidingWindow, TokenBucket])
 def test_limit_of_an_endpoint_is_found_and_held(endpoint, replicas):
     accepted, refused = run(endpoint(), [Pace() for _ in range(replicas)], 120.0)
-    print(endpoint.__name__, replicas, [round(rate(accepted, s, s + 20)) for s in range(0, 120, 20)], len(refused))
     assert rate(accepted, 15, 120) >= 0.85 * LIMIT
     assert all(rate(accepted, start, start + 20) >= 0.8 * LIMIT for start in range(20, 120, 20))
     assert rate(refused, 20, 120) < 1
@@ -100,23 +99,10 @@ def test_limit_of_an_endpoint_is_found_and_held(endpoint, replicas):
 
 def test_higher_limit_is_found_later():
     endpoint, pace = TokenBucket(), Pace()
-    run(endpoint, [pace], 60.0)
+    run(endpoint, [pace], 20.0)
     endpoint.limit = 4 * LIMIT
-    accepted, _ = run(endpoint, [pace], 600.0)
-    assert rate(accepted, 500, 600) > 2 * LIMIT
-
-
-def test_throttle_is_never_exceeded_and_is_reached():
-    accepted, refused = run(TokenBucket(1000), [Pace(ceiling=20.0)], 30.0)
-    assert refused == []
-    assert rate(accepted, 0, 30) == pytest.approx(20.0, rel=0.03)
-    for start in range(29):
-        assert sum(start <= moment < start + 1 for moment in accepted) <= 21
-
-
-def test_slow_throttle_has_even_distances():
-    accepted, _ = run(TokenBucket(1000), [Pace(ceiling=0.5)], 21.0)
-    assert [round(later - earlier, 2) for earlier, later in pairwise(accepted)][1:] == [2.0] * (len(accepted) - 2)
+    accepted, _ = run(endpoint, [pace], 150.0)
+    assert rate(accepted, 130, 150) > 2 * LIMIT
 
 
 def test_endpoint_without_limit_is_not_slowed_down():
@@ -130,20 +116,13 @@ def test_further_refusals_of_the_same_excess_change_nothing():
     for number in range(50):
         pace.on_accepted(number / 50)
     assert pace.on_throttled(1.0, 2.0)
-    learned = pace.learned
-    assert learned == pytest.approx(45.0, rel=0.05)
+    rate_before = pace.rate
+    assert rate_before == pytest.approx(45.0, rel=0.05)
     assert not pace.on_throttled(1.1, 2.0)
-    assert pace.learned == learned
-    assert pace.delay(1.1) == pytest.approx(1.9)
+    assert pace.rate == rate_before
 
 
 def test_refusal_without_any_acceptance_keeps_a_trickle():
     pace = Pace()
     pace.on_throttled(0.0, 1.0)
-    assert pace.rate == pytest.approx(0.2)
-
-
-def test_held_pace_begins_nothing_before():
-    pace = Pace()
-    pace.hold_until(5.0)
-    assert (pace.delay(4.0), pace.delay(5.0)) == (1.0, 0.0)
+    assert pace.rate == pytest.approx(1.0)
