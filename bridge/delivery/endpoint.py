@@ -10,10 +10,10 @@ import structlog
 
 from bridge.coordination.gates import Gate
 from bridge.delivery.claims import write_with_retry
+from bridge.domain.adaptive_rate import AdaptiveRate
 from bridge.domain.circuit_breaker import CircuitBreaker
 from bridge.domain.clock import Clock
 from bridge.domain.errors import BridgeError, Permanent, Transient
-from bridge.domain.pace import Pace
 from bridge.protocols.roster import OpenCircuit
 
 log = structlog.get_logger()
@@ -55,7 +55,7 @@ class EndpointState:
         """Whether the disabled flag has been written. Until then its absence in the store is not a re-enable."""
         self.open_circuit: OpenCircuit | None = None
         """Since when its circuit is open, and why; None while it is closed."""
-        self.pace = Pace()
+        self.rate = AdaptiveRate()
         """How fast it is sent to."""
         self._gate = gate
         self._sink = sink
@@ -105,7 +105,7 @@ class EndpointState:
             return False
         if _asks_for_less(error):
             wait = (error.retry_after if isinstance(error, Transient) else None) or _USUAL_REST_SECONDS
-            self.pace.on_throttled(self._clock.monotonic(), min(wait, _MAX_REST_SECONDS))
+            self.rate.on_throttled(self._clock.monotonic(), min(wait, _MAX_REST_SECONDS))
         if isinstance(error, Transient) and error.retry_after:
             self._on_retry_after(error.retry_after, text)
             return False  # the endpoint answers

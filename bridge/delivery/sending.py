@@ -164,7 +164,7 @@ class Sender:
                 # A crash repeats what is sent and not settled: no more than twice `concurrency` in all.
                 await self._claims.wait_for_release()
                 continue
-            if not self._endpoint.pace.is_free and not await self._wait_for_turn():
+            if not self._endpoint.rate.is_free and not await self._wait_for_turn():
                 return
             claimed = self._ready.popleft()
             now = self._clock.monotonic()
@@ -176,13 +176,13 @@ class Sender:
                 await self._attempt(claimed, now)
 
     async def _wait_for_turn(self) -> bool:
-        """Wait until the endpoint's pace allows one more; return whether there is still something to send."""
+        """Wait until the endpoint's rate allows one more; return whether there is still something to send."""
         async with self._turn:  # the others wait behind the first
-            pace = self._endpoint.pace
-            while self._ready and (wait := pace.delay(self._clock.monotonic())) > 0:
+            rate = self._endpoint.rate
+            while self._ready and (wait := rate.delay(self._clock.monotonic())) > 0:
                 await self._clock.sleep(min(wait, _MAX_TURN_SECONDS))
             if self._ready:
-                pace.take(self._clock.monotonic())
+                rate.take(self._clock.monotonic())
             return bool(self._ready)
 
     async def _requeue(self, claimed: ClaimedDelivery) -> None:
@@ -203,7 +203,7 @@ class Sender:
         else:
             self.unsettled.append(claimed.position)
             self._has_unsettled.set()
-            self._endpoint.pace.on_accepted(self._clock.monotonic())
+            self._endpoint.rate.on_accepted(self._clock.monotonic())
             await self._endpoint.on_success()
             self._outcome(Outcome("taken", self._clock.monotonic() - started, claimed.event))
             return

@@ -30,7 +30,7 @@ class TokenRequest:
     style: TokenStyle = "basic"
 
     def headers(self) -> dict[str, str]:
-        """Return the headers beside the media type."""
+        """Return the headers without the media type."""
         if self.style != "basic":
             return {}
         pair = f"{self.client_id}:{self.client_secret}"

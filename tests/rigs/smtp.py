@@ -56,19 +56,19 @@ class Postmaster:
         session.host_name = hostname
         return responses
 
-    async def handle_MAIL(self, server, session, envelope, address, mail_options):  # noqa: N802
+    async def handle_MAIL(self, server, session, envelope, address, mail_options):  # noqa: N802 - as above
         status = self.next("MAIL", "250 OK")
         if status.startswith("250"):
             envelope.mail_from = address
         return status
 
-    async def handle_RCPT(self, server, session, envelope, address, rcpt_options):  # noqa: N802
+    async def handle_RCPT(self, server, session, envelope, address, rcpt_options):  # noqa: N802 - as above
         status = self.refused.get(address, "250 OK")
         if status.startswith("250"):
             envelope.rcpt_tos.append(address)
         return status
 
-    async def handle_DATA(self, server, session, envelope):  # noqa: N802
+    async def handle_DATA(self, server, session, envelope):  # noqa: N802 - as above
         self.on_data(server)
         status = self.next("DATA", "250 2.0.0 queued")
         if status.startswith("250"):

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 FILE_MODE = 0o600
+"""Permissions of files: their owner's alone."""
 FOLDER_MODE = 0o700
+"""Permissions of a folder that is made here."""
 _COMPRESSION_FACTOR = 12
 """About how much smaller events get."""
 _NAME = re.compile(r"(\d{4}-\d\d-\d\d)\.(\d{4,9})\.jsonl(?:\.gz)?", re.ASCII)

@@ -132,7 +132,7 @@ class ArchiveWriter:
 
     def _is_in_place(self) -> bool:
         try:
-            named = os.stat(self._folder / str(self._name))  # noqa: PTH116 - beside `fstat`
+            named = os.stat(self._folder / str(self._name))  # noqa: PTH116 - next to `fstat`
         except FileNotFoundError:
             return False
         return os.path.samestat(named, os.fstat(self._descriptor))

@@ -95,9 +95,9 @@ class MailServer:
             raise
         if self._waiting <= 1:
             await self._quit()
-        self._judge_refused(key, rest, {address: answer.code for address, answer in refused.items()})
+        self._check_refused(key, rest, {address: answer.code for address, answer in refused.items()})
 
-    def _judge_refused(self, key: str, recipients: Sequence[str], refused: dict[str, int]) -> None:
+    def _check_refused(self, key: str, recipients: Sequence[str], refused: dict[str, int]) -> None:
         """Note who has the message; raise `Transient` if somebody is to get it later."""
         later = [code for code in refused.values() if _passes(code)]
         for_good = [code for code in refused.values() if not _passes(code)]

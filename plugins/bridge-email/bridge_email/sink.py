@@ -16,7 +16,7 @@ _DIGEST = "digest"
 class Email:
     """Sends each event as a message; with a window, the first one at once and those that follow in digests.
 
-    An event is delivered when the mail server has taken the message with it. The same event has the same `Message-ID`.
+    An event is delivered when the mail server has accepted the message with it. An event keeps its `Message-ID`.
     """
 
     def __init__(self, name: str, settings: EmailSettings, clock: Clock) -> None:
@@ -35,7 +35,7 @@ class Email:
             self._digests = Digests(self._clock, self._settings.window, post=self._send, acquire=_at_once)
 
     async def send(self, outgoing: Outgoing) -> None:
-        """Return when the mail server has taken a message with this event, alone or in a digest."""
+        """Return when the mail server has accepted a message with this event, alone or in a digest."""
         if self._digests is None:
             await self._send([outgoing.event])
         else:

@@ -1,4 +1,4 @@
-"""A CloudEvent in the forms of its HTTP binding beside the structured one: binary, and a batch."""
+"""A CloudEvent in the forms of its HTTP binding that are not structured: binary, and a batch."""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ class WebhookSettings(SinkSettings):
         if any(given) and not all(given):
             raise ValueError("give token_url, client_id and client_secret, or none of them")
         if self.token_url is not None and any(name.lower() == "authorization" for name in self.headers):
-            raise ValueError("headers has Authorization beside token_url; keep one")
+            raise ValueError("headers has Authorization, and token_url is given; keep one")
         return self
 
     @model_validator(mode="after")

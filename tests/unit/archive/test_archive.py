@@ -213,23 +213,23 @@ def killed_at(monkeypatch, step: int) -> None:
 
 def died(path: Path, day: date, monkeypatch, step: int) -> tuple[bool, int]:
     """Do the work in a process that is killed at a step; return whether it was, and how many events counted."""
-    reading, telling = os.pipe()
+    reading, writing = os.pipe()
     child = os.fork()
     if not child:
         code = 1
         try:
             real = os.write
             killed_at(monkeypatch, step)
-            told = os.dup(telling)
+            report = os.dup(writing)
             writer = writer_of(path, day, max_bytes=4 * LINE_BYTES)
             for upto in range(3, 13, 3):
                 writer.append(BODIES[upto - 3 : upto])
-                real(told, bytes([upto]))
+                real(report, bytes([upto]))
                 compress_finished(path)
             code = 0
         finally:
             os._exit(code)
-    os.close(telling)
+    os.close(writing)
     _, status = os.waitpid(child, 0)
     counted = os.read(reading, 100)
     os.close(reading)

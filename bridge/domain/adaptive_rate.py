@@ -24,7 +24,7 @@ _SLACK_SECONDS = 0.005
 
 
 @dataclass(slots=True)
-class Pace:
+class AdaptiveRate:
     """Says when the next request may be begun. All times are monotonic seconds, handed in.
 
     Before the first 429, at once. A 429 sets the rate to a little less than what the endpoint

@@ -53,7 +53,7 @@ async def test_rate_of_an_endpoint_is_found_with_few_refusals(world: World) -> N
     assert endpoint.refused <= 15
 
 
-async def test_pace_that_waits_does_not_delay_the_stop(world: World) -> None:
+async def test_event_that_waits_its_turn_delays_no_stop(world: World) -> None:
     endpoint = Endpoint()
     world.clock = Clock(monotonic=now, sleep=lambda seconds: asyncio.sleep(seconds / HURRY))
     world.set(concurrency=4)
@@ -61,7 +61,7 @@ async def test_pace_that_waits_does_not_delay_the_stop(world: World) -> None:
     await world.publish(*(event(number, partition=f"/r/{number}") for number in range(50)))
     async with asyncio.timeout(60), world.running(grace=60.0) as delivery:
         await world.until(lambda: endpoint.refused)
-        delivery._endpoint.pace.rate = 0.001
+        delivery._endpoint.rate.rate = 0.001
         await world.until(delivery._sender._turn.locked)
     waiting = await world.store.deliveries("crm")
     assert len(waiting) + len(world.sink.delivered) == 50
