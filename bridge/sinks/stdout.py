@@ -40,15 +40,14 @@ class Stdout:
         self._path = None if _is_standard_output(settings) else settings.path
         self._text = settings.format == "text"
         self._file = LineFile(self._path)
-        self._thread: DaemonThreadExecutor | None = None
+        self._thread = DaemonThreadExecutor(1)
 
     @property
     def _where(self) -> str:
         return "standard output" if self._path is None else str(self._path)
 
     async def open(self) -> None:
-        """Start a thread; the file is opened with the first event."""
-        self._thread = DaemonThreadExecutor(1)
+        """Do nothing: the file is opened with the first event."""
 
     async def send(self, outgoing: Outgoing) -> None:
         """Write one event."""
@@ -66,9 +65,8 @@ class Stdout:
 
     async def close(self) -> None:
         """Close the file; standard output itself stays open. A write that is stuck is left behind."""
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            thread.shutdown()
+        self._thread.shutdown()
+        self._thread = DaemonThreadExecutor(1)  # which has no thread before it is opened and used again
         self._file.close()
 
     def _write(self, line: bytes) -> None:
