@@ -36,7 +36,7 @@ Mailbox = Annotated[str, AfterValidator(_checked)]
 class EmailSettings(SinkSettings):
     """How to reach a mail server, whom to write to, and what to say."""
 
-    host: str = Field(min_length=1, pattern=r"^[A-Za-z0-9.:_-]+$")
+    host: str = Field(min_length=1, pattern=r"^[A-Za-z0-9.:_-]+$", examples=["smtp.example.com"])
     """The mail server that accepts the messages; its certificate has to have this name."""
     security: Literal["starttls", "tls", "none"] = "starttls"
     """How the connection is encrypted: by STARTTLS, which the server has to offer, or from the start. `none` is for a
@@ -49,9 +49,9 @@ class EmailSettings(SinkSettings):
     """The name to log in with; without it, there is no login."""
     password: Secret | None = None
     """The password to log in with."""
-    sender: Mailbox
+    sender: Mailbox = Field(examples=["Bridge <bridge@example.com>"])
     """The address that messages come from: `USER@HOST`, or `NAME <USER@HOST>`."""
-    to: list[Mailbox] = Field(min_length=1, max_length=100)
+    to: list[Mailbox] = Field(min_length=1, max_length=100, examples=[["ops@example.com"]])
     """Whom to write to."""
     subject: str = SUBJECT
     """A Jinja template of the subject. It has `title`, `count`, `event` (the first) and `events`."""
