@@ -41,6 +41,13 @@ class QuotaShare(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class Tally:
+    """Counts the requests of a task and of those that it starts."""
+
+    requests: int = 0
+
+
 class Slot(Protocol):
     """The slot of one request in the budget of its account."""
 
@@ -61,6 +68,8 @@ class RequestContext:
     """The `bridge.http.client.Transport` between the clients and the network; None is the network alone."""
     slot: Slot | None = None
     """The slot of the request that the task makes now; None before its first request."""
+    tally: Tally | None = None
+    """What counts the task's requests; None counts nothing."""
 
 
 _CONTEXT: ContextVar[RequestContext] = ContextVar("_CONTEXT", default=RequestContext())  # noqa: B039 - it is frozen
@@ -79,7 +88,9 @@ def bind(**changes: Any) -> Token[RequestContext]:
 def bind_slot(slot: Slot) -> None:
     """Set the slot of the request that the task makes now. It is set for each request, so it is done the fast way."""
     context = _CONTEXT.get()
-    _CONTEXT.set(RequestContext(context.lease, context.share, context.transport, slot))
+    if context.tally is not None:
+        context.tally.requests += 1
+    _CONTEXT.set(RequestContext(context.lease, context.share, context.transport, slot, context.tally))
 
 
 def reset(token: Token[RequestContext]) -> None:

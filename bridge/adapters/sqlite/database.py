@@ -14,7 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from bridge.adapters.sqlite.schema import ADDED, ForeignFileError, NewerFileError, is_empty, lacks_answers, prepare
+from bridge.adapters.sqlite.schema import (
+    ADDED,
+    HINTS,
+    ForeignFileError,
+    NewerFileError,
+    is_empty,
+    lacks_answers,
+    lacks_hints,
+    prepare,
+)
 from bridge.domain.errors import Unavailable
 
 T = TypeVar("T")
@@ -238,6 +247,8 @@ class SqliteDatabase:
             return _empty()
         if lacks_answers(connection):
             connection.execute(ADDED.format(temporary="TEMP"))  # in memory: the file is not ours to change
+        if lacks_hints(connection):
+            connection.execute(HINTS.format(temporary="TEMP"))
         return connection
 
     def refusal(self, error: Exception) -> Exception:

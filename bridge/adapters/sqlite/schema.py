@@ -104,6 +104,12 @@ CREATE {temporary} TABLE IF NOT EXISTS answer (
 ) WITHOUT ROWID
 """
 """What files of the first releases lack: the answers of endpoints. Older versions do not look at it."""
+HINTS = """
+CREATE {temporary} TABLE IF NOT EXISTS hint (
+  source TEXT NOT NULL, thing TEXT NOT NULL, since REAL NOT NULL, version INTEGER NOT NULL, PRIMARY KEY (source, thing)
+) WITHOUT ROWID
+"""
+"""What files of earlier releases lack as well: the hints of pushes. Older versions do not look at it."""
 
 
 def prepare(connection: sqlite3.Connection) -> None:
@@ -111,6 +117,8 @@ def prepare(connection: sqlite3.Connection) -> None:
     if _is_ours(connection):
         if lacks_answers(connection):
             connection.execute(ADDED.format(temporary=""))
+        if lacks_hints(connection):
+            connection.execute(HINTS.format(temporary=""))
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -118,6 +126,7 @@ def prepare(connection: sqlite3.Connection) -> None:
             for statement in _statements():
                 connection.execute(statement)
             connection.execute(ADDED.format(temporary=""))
+            connection.execute(HINTS.format(temporary=""))
             connection.execute(f"PRAGMA application_id = {APPLICATION}")
             connection.execute(f"PRAGMA user_version = {VERSION}")
         connection.execute("COMMIT")
@@ -129,6 +138,11 @@ def prepare(connection: sqlite3.Connection) -> None:
 def lacks_answers(connection: sqlite3.Connection) -> bool:
     """Say whether the file is of a release that kept no answers."""
     return connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'answer'").fetchone() is None
+
+
+def lacks_hints(connection: sqlite3.Connection) -> bool:
+    """Say whether the file is of a release that knew no pushes."""
+    return connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'hint'").fetchone() is None
 
 
 def is_empty(connection: sqlite3.Connection) -> bool:

@@ -85,6 +85,7 @@ def check(config_file: Path, *, offline: bool, strict: bool, as_json: bool) -> E
         parts = load_assembly(config_file)
         parts.check_addresses()
         sources, sinks = parts.sources(), parts.sinks()
+        parts.check_pushes(sources)
         check_topics(parts.config)
     except ConfigError as error:
         if as_json:

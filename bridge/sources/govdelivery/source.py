@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -28,6 +28,7 @@ from bridge.sources.govdelivery.discovery import BackfillWalk, Discovery, Messag
 from bridge.sources.govdelivery.lifecycles import kinds
 from bridge.sources.govdelivery.page_cache import PageCache
 from bridge.sources.govdelivery.plan import PollPlan, due_messages, take_up
+from bridge.sources.govdelivery.pushes import GovDeliveryPushes
 from bridge.sources.govdelivery.scheduling import (
     ABANDON_AFTER_SECONDS,
     MAX_WAIT_RUNNING_SECONDS,
@@ -36,6 +37,7 @@ from bridge.sources.govdelivery.settings import GovDeliverySettings, resource
 from bridge.sources.govdelivery.state import MessageState
 from bridge.sources.govdelivery.sweep import MessageSweep
 from bridge.sources.govdelivery.sweeps import ConcurrentSweeps
+from bridge.sources.shapes.pushed import PushedThings
 
 _DAY_SECONDS = 86400.0
 _SLICE_SECONDS = 60.0
@@ -70,6 +72,11 @@ class GovDelivery:
         self._account_token = AccountToken(settings)
         self._details = Details(clock)
         self._page_cache = PageCache()
+        self._pushed = PushedThings()
+        self.pushes = (
+            None if settings.push is None else GovDeliveryPushes(settings.push, settings.url, settings.channels)
+        )
+        """See `bridge.protocols.hints.TakesPushes`."""
         self._discovery = Discovery(settings, self._kinds)
         self._opened: HttpClient | None = None
         # From the start, so that no other source of the account goes faster until this one polls.
@@ -98,17 +105,21 @@ class GovDelivery:
             changes |= {path: entry.dump() for path, entry in followed.items()}
         if changes:
             yield Page((), by=self._clock.now(), cursor=changes)
-        if self.settings.discover:
+        pushed, early = self._pushed.take()
+        if self.settings.discover and not (early and followed.keys() >= pushed.keys()):
             walks = self._discovery.pages(api, cursor, followed, now, self.problems.append)
             async with aclosing(walks) as pages:
                 async for page in pages:
                     yield page
-        plan = self._plan(now, named, self._change_rates(cursor, now), first=first)
+        plan = replace(self._plan(now, named, self._change_rates(cursor, now), first=first), pushed=pushed)
         due, self.behind = due_messages(followed, plan, discover=self.settings.discover, retry_failed=self._first_poll)
         self._first_poll = False
-        async with aclosing(self._sweep(api, followed, due, plan)) as swept:
+        sweeps = self._sweeps(api, followed, plan)
+        async with aclosing(sweeps.pages(due)) as swept:
             async for page in swept:
                 yield page
+        self.behind |= sweeps.behind
+        self._pushed.left = [path for path in due if path in pushed and path not in sweeps.begun]
         learned = {
             rate_key(channel): change_rate.dump(now)
             for channel, change_rate in plan.change_rates.items()
@@ -138,9 +149,11 @@ class GovDelivery:
                 async for messages in lists:
                     walked.begin_page(messages)
                     named_states = {path: MessageState(due=now, discovered=now) for path in messages.paths}
-                    async with aclosing(self._sweep(api, named_states, messages.paths, plan)) as swept:
+                    sweeps = self._sweeps(api, named_states, plan)
+                    async with aclosing(sweeps.pages(messages.paths)) as swept:
                         async for page in swept:
                             yield replace(page, cursor={}, progress=walked.progress(page))
+                    self.behind |= sweeps.behind
         health.check()
 
     async def groups(
@@ -206,6 +219,15 @@ class GovDelivery:
         ) as pages:
             async for page in pages:
                 yield page
+
+    def look_at(self, things: Mapping[str, datetime], *, early: bool) -> None:
+        """Look at these messages in the next poll; see `bridge.protocols.hints.TakesPushes`."""
+        self._pushed.put(things, early=early)
+
+    @property
+    def not_looked_at(self) -> Collection[str]:
+        """The messages that were pushed, and that the last poll had no time for."""
+        return self._pushed.left
 
     async def complete(self, observations: Sequence[Observation]) -> Sequence[Observation]:
         """Look up the details of calls; see `bridge.source.Source.complete`."""
@@ -330,17 +352,11 @@ class GovDelivery:
     def _list(self, api: Api, channel: str) -> MessageList:
         return MessageList(api, channel, self.settings.page_size, self.problems.append)
 
-    async def _sweep(
-        self, api: Api, followed: Mapping[str, MessageState], due: Sequence[str], plan: PollPlan
-    ) -> AsyncGenerator[Page, None]:
+    def _sweeps(self, api: Api, followed: Mapping[str, MessageState], plan: PollPlan) -> ConcurrentSweeps:
         def start(path: str) -> MessageSweep:
             return MessageSweep(api, self._kinds, self._clock, plan, path, followed[path])
 
-        sweeps = ConcurrentSweeps(start, plan, self.settings.concurrency)
-        async with aclosing(sweeps.pages(due)) as pages:
-            async for page in pages:
-                yield page
-        self.behind |= sweeps.behind
+        return ConcurrentSweeps(start, plan, self.settings.concurrency)
 
 
 def _offered(links: Any) -> set[str]:
