@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,12 +13,14 @@ from bridge.domain.errors import BridgeError, LeaseLost, Unauthorized
 from bridge.protocols.source import Observation, Page, Probe
 from bridge.sources.rest.feed import NumberedFeed, TimedFeed
 from bridge.sources.rest.follow import Follower
+from bridge.sources.rest.pushed import PushedLooks, RestPushes
 from bridge.sources.rest.records import ItemReader
 from bridge.sources.rest.requests import ApiClient
 from bridge.sources.rest.settings import RestSettings
 from bridge.sources.rest.sweep import PollSweep
 from bridge.sources.rest.undated import UndatedWalk
 from bridge.sources.rest.window import TrailingWindow
+from bridge.sources.shapes.pushed import PushedThings
 from bridge.sources.shapes.span import SMALLEST_SPAN
 from bridge.sources.shapes.window import period, slices, vendor_time
 
@@ -49,6 +51,12 @@ class Rest:
         undated = None if window is None else window.undated
         self._undated = None if undated is None else UndatedWalk(undated, client, reader, clock)
         self._follow = None if follow is None else Follower(follow, client, reader, clock, settings)
+        self._pushed = PushedThings()
+        push, told = definition.push, getattr(settings, "push", None)
+        self.pushes = None if push is None or told is None else RestPushes(push, told)
+        """See `bridge.protocols.hints.TakesPushes`."""
+        lookup = definition.lookup if push is not None and push.then == "look" else None
+        self._looks = None if lookup is None else PushedLooks(lookup, client, reader, clock, settings)
         self._feed: TimedFeed | NumberedFeed | None = None
         if feed is not None:
             latest = getattr(settings, "start", "earliest") == "latest"
@@ -85,7 +93,7 @@ class Rest:
         del watched
         sweep = self._begin()
         self.behind = False
-        for what, pages in self._parts(cursor, sweep):
+        for what, pages in self._due_parts(cursor, sweep):
             try:
                 async for page in pages:
                     yield page if self._follow is None or what == "look" else self._follow.with_discovered(page, cursor)
@@ -95,6 +103,22 @@ class Rest:
                 sweep.on_failure(what, error)
         self.behind = self._follow is not None and self._follow.behind
         sweep.end()
+
+    def _due_parts(self, cursor: Mapping[str, str], sweep: PollSweep) -> list[tuple[str, AsyncIterator[Page]]]:
+        """Return the parts of this poll: what was pushed first, and in an early poll nothing else."""
+        pushed, early = self._pushed.take()
+        if self._looks is None or not pushed:
+            return self._parts(cursor, sweep)
+        return [("push", self._looks.pages(pushed, sweep)), *([] if early else self._parts(cursor, sweep))]
+
+    def look_at(self, things: Mapping[str, datetime], *, early: bool) -> None:
+        """Look at these resources in the next poll; see `bridge.protocols.hints.TakesPushes`."""
+        self._pushed.put(things, early=early)
+
+    @property
+    def not_looked_at(self) -> Collection[str]:
+        """Nothing: a poll looks at all that it is told."""
+        return self._pushed.left
 
     def _parts(self, cursor: Mapping[str, str], sweep: PollSweep) -> list[tuple[str, AsyncIterator[Page]]]:
         shapes = (("list", self._window), ("undated", self._undated), ("feed", self._feed), ("look", self._follow))
