@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -43,6 +44,38 @@ class HintStore(Protocol):
 
     async def drop_hints(self, source: str, hints: Sequence[Hint]) -> None:
         """Forget hints, apart from those that had a further push since they were read: they stay, as of that push."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """What the provider calls, and when, as the provider has it."""
+
+    id: str
+    """Its path at the provider."""
+    event: str
+    """The provider's word for what it pushes."""
+    url: str = field(repr=False)
+    """The address that is called; it may end with a secret."""
+
+
+@runtime_checkable
+class RegistersPushes(Protocol):
+    """A source whose provider can be told by requests where to push. All methods raise as `Source.pages` does."""
+
+    push_events: Sequence[str]
+    """The provider's words for what it should push; each needs a subscription."""
+
+    async def subscriptions(self) -> Sequence[Subscription]:
+        """Return all that the account has, whoever made them."""
+        ...
+
+    async def subscribe(self, event: str, url: str) -> None:
+        """Have the provider call `url`."""
+        ...
+
+    async def unsubscribe(self, subscription: Subscription) -> None:
+        """Remove one; nothing happens if it is gone."""
         ...
 
 

@@ -23,7 +23,7 @@ SEES = {
     "http": {"concurrency", "domain", "protocols"},
     "adapters": {"concurrency", "domain", "protocols"},
     "client": {"adapters", "domain", "protocols"},
-    "hooks": {"domain"},
+    "hooks": {"domain", "protocols"},
     "sources": {"concurrency", "domain", "hooks", "http", "protocols", "providers"},
     "sinks": {"concurrency", "domain", "http", "protocols"},
     "simulator": {"domain", "http", "providers"},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -28,7 +28,7 @@ from bridge.sources.govdelivery.discovery import BackfillWalk, Discovery, Messag
 from bridge.sources.govdelivery.lifecycles import kinds
 from bridge.sources.govdelivery.page_cache import PageCache
 from bridge.sources.govdelivery.plan import PollPlan, due_messages, take_up
-from bridge.sources.govdelivery.pushes import GovDeliveryPushes
+from bridge.sources.govdelivery.pushes import PushedMessages
 from bridge.sources.govdelivery.scheduling import (
     ABANDON_AFTER_SECONDS,
     MAX_WAIT_RUNNING_SECONDS,
@@ -37,7 +37,6 @@ from bridge.sources.govdelivery.settings import GovDeliverySettings, resource
 from bridge.sources.govdelivery.state import MessageState
 from bridge.sources.govdelivery.sweep import MessageSweep
 from bridge.sources.govdelivery.sweeps import ConcurrentSweeps
-from bridge.sources.shapes.pushed import PushedThings
 
 _DAY_SECONDS = 86400.0
 _SLICE_SECONDS = 60.0
@@ -46,7 +45,7 @@ _UNSEEN = 30 * _DAY_SECONDS
 _RETENTION_BEYOND = ABANDON_AFTER_SECONDS + 7 * _DAY_SECONDS
 
 
-class GovDelivery:
+class GovDelivery(PushedMessages):
     """Follows the messages of one account; see `bridge.source.Source`.
 
     A message costs one request a look; its recipients are read when its counts moved, and every so often. The cursor
@@ -60,6 +59,7 @@ class GovDelivery:
     """Each step walks through the list of messages from its newest on."""
 
     def __init__(self, name: str, settings: GovDeliverySettings, clock: Clock) -> None:
+        super().__init__(settings, self._client)
         self.name = name
         self.settings = settings
         self.retention = settings.follow_for + _RETENTION_BEYOND
@@ -72,11 +72,6 @@ class GovDelivery:
         self._account_token = AccountToken(settings)
         self._details = Details(clock)
         self._page_cache = PageCache()
-        self._pushed = PushedThings()
-        self.pushes = (
-            None if settings.push is None else GovDeliveryPushes(settings.push, settings.url, settings.channels)
-        )
-        """See `bridge.protocols.hints.TakesPushes`."""
         self._discovery = Discovery(settings, self._kinds)
         self._opened: HttpClient | None = None
         # From the start, so that no other source of the account goes faster until this one polls.
@@ -219,15 +214,6 @@ class GovDelivery:
         ) as pages:
             async for page in pages:
                 yield page
-
-    def look_at(self, things: Mapping[str, datetime], *, early: bool) -> None:
-        """Look at these messages in the next poll; see `bridge.protocols.hints.TakesPushes`."""
-        self._pushed.put(things, early=early)
-
-    @property
-    def not_looked_at(self) -> Collection[str]:
-        """The messages that were pushed, and that the last poll had no time for."""
-        return self._pushed.left
 
     async def complete(self, observations: Sequence[Observation]) -> Sequence[Observation]:
         """Look up the details of calls; see `bridge.source.Source.complete`."""
