@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import click
 
@@ -12,12 +12,12 @@ from bridge.cli.support.names import complete_sources
 from bridge.cli.support.options import Exit, Group, config_option, json_option
 from bridge.cli.support.output import print_json, print_line, print_table
 from bridge.cli.support.provider_access import quota_limited_source
+from bridge.cli.support.push_addresses import compared
 from bridge.cli.support.running import load_assembly, run
 from bridge.cli.support.suggestions import no_such
 from bridge.domain.settings import MASK
-from bridge.hooks.registration import Comparison, compare
-from bridge.protocols.hints import RegistersPushes, TakesPushes
-from bridge.protocols.source import Source
+from bridge.hooks.registration import Comparison
+from bridge.protocols.hints import RegistersPushes
 from bridge.runtime.assembly import Assembly
 
 Step = Callable[[RegistersPushes, Comparison, str], Awaitable[Comparison]]
@@ -94,23 +94,11 @@ async def _work(parts: Assembly, source: str, step: Step) -> Comparison:
     """Return what the provider has after a step."""
     if source not in parts.config.sources:
         raise no_such("source", source, parts.config.sources)
-    if parts.config.hooks is None:
-        raise parts.config.problem(("hooks",), "is missing; say where providers push, with `url:`")
     async with parts.opened_store() as store, quota_limited_source(parts, store, source) as opened:
         if not isinstance(opened, RegistersPushes):
             raise click.UsageError(f"{source}: its provider cannot be told by requests; set the address in its console")
-        base = f"{parts.config.hooks.url}/{source}"
-        url = _address(parts, source, opened, base)
-        before = compare(await opened.subscriptions(), opened.push_events, base, url)
-        await step(opened, before, url)
-        return compare(await opened.subscriptions(), opened.push_events, base, url)
-
-
-def _address(parts: Assembly, name: str, source: Source, base: str) -> str:
-    settings = getattr(parts.config.sources[name], "push", None)
-    if settings is None or not isinstance(source, TakesPushes) or source.pushes is None:
-        raise parts.config.problem(("sources", name, "push"), "is missing; add `push:` with a `secret:`")
-    return f"{base}/{quote(settings.keys()[0], safe='')}" if source.pushes.secret_in_path else base
+        await step(opened, *await compared(parts, source, opened))
+        return (await compared(parts, source, opened))[0]
 
 
 async def _look(_source: RegistersPushes, comparison: Comparison, _url: str) -> Comparison:

@@ -160,3 +160,31 @@ async def test_commands_show_no_secret(simulator: Simulator, tmp_path: Path) -> 
     assert "push" in str((await ask("list", "city"))[0])
     del config["hooks"]
     assert "hooks" in str((await ask("list", "city"))[0])
+
+
+@pytest.mark.parametrize(
+    ("hooks_url", "push", "words"),
+    [
+        ("https://hooks.example.com", True, "it lacks sending, inconclusive, blacklisted, sent, canceled, failed; run"),
+        ("http://hooks.example.com", True, "is not https"),
+        ("https://hooks.example.com", False, "no source has `push:`"),
+    ],
+)
+async def test_check_says_what_pushes_lack(
+    simulator: Simulator, tmp_path: Path, hooks_url: str, push: bool, words: str
+) -> None:
+    source = {
+        "type": "govdelivery", "url": simulator.urls["govdelivery"], "token": simulator.settings.govdelivery_token,
+        **({"push": {"secret": "canary"}} if push else {}),
+    }  # fmt: skip
+    config = {
+        "state": str(tmp_path), "http": {"listen": None}, "hooks": {"url": hooks_url}, "sources": {"city": source},
+    }  # fmt: skip
+    file = tmp_path / "bridge.yaml"
+    file.write_text(yaml.safe_dump(config))
+    words_given = ["check", "--json", "--strict", "-c", str(file)]
+    result = await asyncio.to_thread(CliRunner().invoke, cli, words_given, standalone_mode=False)
+    assert result.return_value is Exit.FAILED
+    said = " ".join(part["said"] for part in json.loads(result.stdout)["parts"] if part["state"] == "warning")
+    assert words in said
+    assert "canary" not in result.output
