@@ -61,7 +61,7 @@ class HooksSettings(Settings):
     """The server to which providers push, for the sources that have `push`; without it, there is none."""
 
     listen: Address = Listen("127.0.0.1", 8081)
-    """HOST:PORT; a port of its own, for it is the one that strangers reach."""
+    """HOST:PORT; a port of its own, for it is the one that is open to the outside."""
     url: Annotated[str, AfterValidator(check_hooks_url)]
     """What its address begins with for the providers, such as https://hooks.example.com; a path in it stays in the
     requests. Each source's address is this, / and its name."""

@@ -22,12 +22,12 @@ _BUDGET_SHARE = 0.5
 """The part of an account's requests that hints may spend."""
 _BURST_SECONDS = 2.0
 """Seconds whose share may be spent at once."""
-_LOOK_EVERY_SECONDS = 0.5
+_STORE_CHECK_SECONDS = 0.5
 """Seconds between two questions to the store, for hints that another process has stored."""
 
 
 class HintBudget:
-    """What the hints of one account may spend: half of its requests, whoever pushes, and however much.
+    """What the hints of one account may spend: half of its requests, however much is pushed.
 
     It runs into debt by the cost of the last poll, which is known only afterwards; then the next one waits.
     """
@@ -53,7 +53,7 @@ class HintBudget:
 
 
 @dataclass(slots=True)
-class TakenHints:
+class PollHints:
     """The hints that one poll looks at."""
 
     hints: Sequence[Hint] = ()
@@ -86,7 +86,7 @@ class HintQueue:
             if await self._is_due():
                 self._is_early = True
                 return
-            await self._pause(stop, min(left, _LOOK_EVERY_SECONDS), changed)
+            await self._pause(stop, min(left, _STORE_CHECK_SECONDS), changed)
         changed.clear()
 
     async def _pause(self, stop: asyncio.Event, seconds: float, changed: asyncio.Event) -> None:
@@ -123,21 +123,21 @@ class HintQueue:
             consequence="pushes spend half of the account's requests at most: the others wait; the polls go on",
         )  # fmt: skip
 
-    async def take(self) -> TakenHints:
+    async def take(self) -> PollHints:
         """Return the hints for the poll that begins now; raises `Unavailable`."""
         early, self._is_early = self._is_early, False
         room = int(self._budget.credit())
         hints = await self._store.hints(self._source, room) if room >= 1 else ()
         things = {hint.thing: datetime.fromtimestamp(hint.since, UTC) for hint in hints}
-        return TakenHints(hints, early, things)
+        return PollHints(hints, early, things)
 
-    def spend(self, taken: TakenHints, requests: int) -> None:
+    def spend(self, chosen: PollHints, requests: int) -> None:
         """Charge the requests of a poll: all of an early one, and of a regular one a request for each hint."""
-        if taken.early:
+        if chosen.early:
             self._budget.spend(max(1, requests))
-        elif taken.hints:
-            self._budget.spend(len(taken.hints))
+        elif chosen.hints:
+            self._budget.spend(len(chosen.hints))
 
-    async def looked_at(self, taken: TakenHints, left: Collection[str]) -> None:
+    async def settle(self, chosen: PollHints, left: Collection[str]) -> None:
         """Drop the hints of a poll that was committed, without those that it had no time for; raises `Unavailable`."""
-        await self._store.drop_hints(self._source, [hint for hint in taken.hints if hint.thing not in left])
+        await self._store.drop_hints(self._source, [hint for hint in chosen.hints if hint.thing not in left])

@@ -120,15 +120,15 @@ class Intake:
         """Whether the last poll left something for the next one, which should follow at once."""
         return self._source.behind
 
-    def look_at(self, things: Mapping[str, datetime], *, early: bool) -> None:
+    def expect_news(self, things: Mapping[str, datetime], *, early: bool) -> None:
         """Have the next poll look at things that were pushed; see `bridge.protocols.hints.TakesPushes`."""
         if isinstance(self._source, TakesPushes):
-            self._source.look_at(things, early=early)
+            self._source.expect_news(things, early=early)
 
     @property
-    def not_looked_at(self) -> Collection[str]:
+    def postponed(self) -> Collection[str]:
         """The things that were pushed, and that the last poll had no time for."""
-        return self._source.not_looked_at if isinstance(self._source, TakesPushes) else ()
+        return self._source.postponed if isinstance(self._source, TakesPushes) else ()
 
     async def poll(self, lease: Lease) -> PollResult:
         """Ask the source once and commit what it shows.

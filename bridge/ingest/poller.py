@@ -17,10 +17,10 @@ from bridge.domain.errors import BridgeError, LeaseLost, Transient, Unavailable
 from bridge.domain.retry import RECONNECT, backoff, idle_interval
 from bridge.domain.times import rfc3339, truncate_to_millis
 from bridge.ingest.account import OtherAccount
-from bridge.ingest.hints import HintQueue, TakenHints
+from bridge.ingest.hints import HintQueue, PollHints
 from bridge.ingest.intake import Intake, PollResult
 from bridge.protocols.ledger import Lease, Ledger
-from bridge.protocols.request_context import Tally, bind
+from bridge.protocols.request_context import RequestCounter, bind
 from bridge.protocols.source import SourceSettings
 
 log = structlog.get_logger()
@@ -56,7 +56,7 @@ class PollListener:
     def state(self, source: str, state: str, reason: str | None) -> None:
         """Note the source's state: ok, failing, stalled, held, paused or standby."""
 
-    def looked_at(self, source: str, seconds: Sequence[float]) -> None:
+    def hints_done(self, source: str, seconds: Sequence[float]) -> None:
         """Note for how long pushes had waited, each in seconds, when their things had been looked at."""
 
     def waits_for_store(self, source: str, reason: str | None) -> None:
@@ -160,46 +160,46 @@ class Poller:
                 await self._note(error=reason)
             return 1.0
         started = self._clock.monotonic()
-        taken = await self._take_hints()
-        if not taken.early:
+        chosen = await self._take_hints()
+        if not chosen.early:
             self._gate.begin_poll()
         try:
-            outcome = await self._gate.run_until_paused(self._poll(lease, taken))
+            outcome = await self._gate.run_until_paused(self._poll(lease, chosen))
         except (LeaseLost, Unavailable):
             raise
         except Exception as error:  # noqa: BLE001 - a source's defect is its own: the others go on
             return await self._failed(lease, error)
         if outcome is None:
             return 0.0  # paused in the middle: what was not committed comes again
-        wait = await self._well(lease, outcome, self._clock.monotonic() - started, early=taken.early)
-        await self._drop_hints(taken)
+        wait = await self._well(lease, outcome, self._clock.monotonic() - started, early=chosen.early)
+        await self._drop_hints(chosen)
         return wait
 
-    async def _take_hints(self) -> TakenHints:
+    async def _take_hints(self) -> PollHints:
         if self._hints is None:
-            return TakenHints()
-        taken = await self._hints.take()
-        if taken.hints:
-            self._intake.look_at(taken.things, early=taken.early)
-        return taken
+            return PollHints()
+        chosen = await self._hints.take()
+        if chosen.hints:
+            self._intake.expect_news(chosen.things, early=chosen.early)
+        return chosen
 
-    async def _poll(self, lease: Lease, taken: TakenHints) -> PollResult:
+    async def _poll(self, lease: Lease, chosen: PollHints) -> PollResult:
         if self._hints is None:
             return await self._intake.poll(lease)
-        tally = Tally()
-        bind(tally=tally)
+        counter = RequestCounter()
+        bind(counter=counter)
         try:
             return await self._intake.poll(lease)
         finally:
-            self._hints.spend(taken, tally.requests)
+            self._hints.spend(chosen, counter.requests)
 
-    async def _drop_hints(self, taken: TakenHints) -> None:
-        if self._hints is None or not taken.hints:
+    async def _drop_hints(self, chosen: PollHints) -> None:
+        if self._hints is None or not chosen.hints:
             return
-        left = self._intake.not_looked_at
-        await self._hints.looked_at(taken, left)
+        left = self._intake.postponed
+        await self._hints.settle(chosen, left)
         now = self._clock.epoch()
-        self._watcher.looked_at(self.name, [now - hint.since for hint in taken.hints if hint.thing not in left])
+        self._watcher.hints_done(self.name, [now - hint.since for hint in chosen.hints if hint.thing not in left])
 
     async def _rest(self, reason: str) -> float:
         self._failures, self._failing_since = 0, None

@@ -67,7 +67,7 @@ class RegistersPushes(Protocol):
     """The provider's words for what it should push; each needs a subscription."""
 
     async def subscriptions(self) -> Sequence[Subscription]:
-        """Return all that the account has, whoever made them."""
+        """Return all that the account has, ours or not."""
         ...
 
     async def subscribe(self, event: str, url: str) -> None:
@@ -91,7 +91,7 @@ class TakesPushes(Protocol):
         """What verifies and reads the provider's pushes; None if the settings say nothing of pushes."""
         ...
 
-    def look_at(self, things: Mapping[str, datetime], *, early: bool) -> None:
+    def expect_news(self, things: Mapping[str, datetime], *, early: bool) -> None:
         """Have the next `pages` look at these things, each with the time of its push, besides what is due.
 
         An `early` poll comes between two regular ones, and does only what the things need. Things that the source does
@@ -100,6 +100,6 @@ class TakesPushes(Protocol):
         ...
 
     @property
-    def not_looked_at(self) -> Collection[str]:
+    def postponed(self) -> Collection[str]:
         """The things that the last `pages` had no time for."""
         ...

@@ -42,7 +42,7 @@ class QuotaShare(Protocol):
 
 
 @dataclass(slots=True)
-class Tally:
+class RequestCounter:
     """Counts the requests of a task and of those that it starts."""
 
     requests: int = 0
@@ -68,7 +68,7 @@ class RequestContext:
     """The `bridge.http.client.Transport` between the clients and the network; None is the network alone."""
     slot: Slot | None = None
     """The slot of the request that the task makes now; None before its first request."""
-    tally: Tally | None = None
+    counter: RequestCounter | None = None
     """What counts the task's requests; None counts nothing."""
 
 
@@ -88,9 +88,9 @@ def bind(**changes: Any) -> Token[RequestContext]:
 def bind_slot(slot: Slot) -> None:
     """Set the slot of the request that the task makes now. It is set for each request, so it is done the fast way."""
     context = _CONTEXT.get()
-    if context.tally is not None:
-        context.tally.requests += 1
-    _CONTEXT.set(RequestContext(context.lease, context.share, context.transport, slot, context.tally))
+    if context.counter is not None:
+        context.counter.requests += 1
+    _CONTEXT.set(RequestContext(context.lease, context.share, context.transport, slot, context.counter))
 
 
 def reset(token: Token[RequestContext]) -> None:

@@ -199,8 +199,8 @@ def _push(definition: Definition) -> Iterator[Finding]:
     if push is None:
         return
     if push.lookup is not None and (definition.follow is not None or push.then == "poll"):
-        beside = "`follow` has the request" if definition.follow is not None else "`then: poll` asks for no resource"
-        yield ("push", "lookup"), f"{beside}; remove it here"
+        reason = "`follow` has the request" if definition.follow is not None else "`then: poll` asks for no resource"
+        yield ("push", "lookup"), f"{reason}; remove it here"
     if push.then == "poll":
         return
     if push.id is None:

@@ -53,7 +53,7 @@ class RecordedSource:
             if not name.startswith("_") and not hasattr(self, name):
                 setattr(self, name, getattr(source, name))
 
-    def look_at(self, things: Mapping[str, datetime], *, early: bool) -> None:
+    def expect_news(self, things: Mapping[str, datetime], *, early: bool) -> None:
         """Look at nothing in particular: a push only makes the next poll come sooner, for it is on no tape."""
 
     async def pages(self, cursor: Mapping[str, str], watched: Sequence[str]) -> AsyncIterator[Page]:

@@ -1,4 +1,4 @@
-"""Serves the address to which providers push, and keeps what they push as hints for whichever process polls."""
+"""Serves the address to which providers push, and keeps what they push as hints for the process that polls."""
 
 from __future__ import annotations
 

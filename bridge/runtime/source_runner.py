@@ -160,7 +160,7 @@ class SourceRunner(PollListener):
         """Count a poll that failed."""
         self._metrics.polls.labels(source, "failed").inc()
 
-    def looked_at(self, source: str, seconds: Sequence[float]) -> None:
+    def hints_done(self, source: str, seconds: Sequence[float]) -> None:
         """Count the things that were looked at because of pushes."""
         metric = self._metrics.push_seconds.labels(source)
         for waited in seconds:

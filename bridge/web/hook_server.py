@@ -23,9 +23,11 @@ KEEP_SECONDS = 0.4
 """Seconds that the store may need to keep a hint; the provider has its answer within half a second."""
 _MAX_HEADER_BYTES = 8190
 _RETRY_AFTER_SECONDS = 10
+_NOT_KEPT = 503
+"""The status of a push that could not be kept."""
 _STATUSES = {"secret": 404, "signature": 401, "time": 401, "content": 400}
 _SILENT = logging.getLogger("bridge.hooks.library")
-"""Writes nothing: the library's own messages quote what strangers send."""
+"""Writes nothing: the library's own messages quote what unknown callers send."""
 _SILENT.setLevel(logging.CRITICAL + 1)
 
 
@@ -114,7 +116,7 @@ class PushServer:
             return web.Response(status=404)
         status, result = await self._answer(source, reader, request)
         self._report(source, result)
-        headers = {hdrs.RETRY_AFTER: str(_RETRY_AFTER_SECONDS)} if status == 503 else None  # noqa: PLR2004
+        headers = {hdrs.RETRY_AFTER: str(_RETRY_AFTER_SECONDS)} if status == _NOT_KEPT else None
         return web.Response(status=status, headers=headers)
 
     async def _answer(self, source: str, reader: PushReader, request: web.Request) -> tuple[int, str]:
@@ -150,11 +152,11 @@ class PushServer:
             return self._failed(source, f"the store needs more than {KEEP_SECONDS:g} s")
         except BridgeError as error:
             return self._failed(source, str(error))
-        return (200, "ok") if kept else (503, "too_many")
+        return (200, "ok") if kept else (_NOT_KEPT, "too_many")
 
     def _failed(self, source: str, reason: str) -> tuple[int, str]:
         log.warning(
             "push.cannot_be_kept", source=source, reason=reason,
             consequence="the provider is told to try again; the polls find what it was about",
         )  # fmt: skip
-        return 503, "failed"
+        return _NOT_KEPT, "failed"

@@ -31,19 +31,19 @@ class PushedSource(ScriptedSource):
     """A source that is pushed to; each poll makes some requests."""
 
     pushes: PushReader | None = None
-    looks: list[tuple[list[str], bool]] = field(default_factory=list)
-    not_looked_at: Collection[str] = ()
+    polled: list[tuple[list[str], bool]] = field(default_factory=list)
+    postponed: Collection[str] = ()
     requests: int = 1
-    _next: tuple[list[str], bool] = ((), False)  # type: ignore[assignment]
+    _next: tuple[list[str], bool] = field(default_factory=lambda: ([], False))
 
-    def look_at(self, things: Mapping[str, datetime], *, early: bool) -> None:
+    def expect_news(self, things: Mapping[str, datetime], *, early: bool) -> None:
         self._next = (sorted(things), early)
 
     async def pages(self, cursor, watched):
-        self.looks.append(self._next)
+        self.polled.append(self._next)
         self._next = ([], False)
-        if (tally := current().tally) is not None:
-            tally.requests += self.requests
+        if (counter := current().counter) is not None:
+            counter.requests += self.requests
         async for page in super().pages(cursor, watched):
             yield page
 
@@ -52,7 +52,7 @@ class Watcher(PollListener):
     def __init__(self) -> None:
         self.waited: list[float] = []
 
-    def looked_at(self, source: str, seconds) -> None:
+    def hints_done(self, source: str, seconds) -> None:
         self.waited += seconds
 
 
@@ -102,7 +102,7 @@ async def rig(tmp_path: Path):
     rig = Rig(tmp_path)
     await rig.store.open()
     await rig.poll()
-    rig.source.looks.clear()
+    rig.source.polled.clear()
     yield rig
     await rig.store.close()
 
@@ -118,7 +118,7 @@ async def test_pushed_things_are_looked_at_and_forgotten(rig: Rig) -> None:
     await rig.push("a", "b")
     await rig.wait()
     await rig.poll()
-    assert rig.source.looks == [(["a", "b"], True)]
+    assert rig.source.polled == [(["a", "b"], True)]
     assert await rig.store.count_hints("city") == 0
     assert len(rig.watcher.waited) == 2
     assert await rig.wait(30) >= 30
@@ -127,7 +127,7 @@ async def test_pushed_things_are_looked_at_and_forgotten(rig: Rig) -> None:
 async def test_regular_poll_takes_what_was_pushed(rig: Rig) -> None:
     await rig.push("a")
     await rig.poll()
-    assert rig.source.looks == [(["a"], False)]
+    assert rig.source.polled == [(["a"], False)]
     assert await rig.store.count_hints("city") == 0
 
 
@@ -172,7 +172,7 @@ async def test_hint_stays_if_its_look_fails(rig: Rig) -> None:
 
 async def test_hint_stays_if_there_was_no_time_for_it(rig: Rig) -> None:
     await rig.push("a", "b")
-    rig.source.not_looked_at = ["b"]
+    rig.source.postponed = ["b"]
     await rig.poll()
     assert [hint.thing for hint in await rig.store.hints("city", LIMIT)] == ["b"]
     assert len(rig.watcher.waited) == 1
@@ -187,8 +187,8 @@ async def test_flood_spends_half_of_the_budget(rig: Rig) -> None:
             await rig.wait(max(0.0, began + 600 - rig.time.seconds))
             rig.source.requests = 7
             await rig.poll()
-            spent += 7 if rig.source.looks[-1][1] else 0
-            early += rig.source.looks[-1][1]
+            spent += 7 if rig.source.polled[-1][1] else 0
+            early += rig.source.polled[-1][1]
             if await rig.store.count_hints("city") > 80:
                 await rig.store.drop_hints("city", await rig.store.hints("city", LIMIT))
     assert early > 50
@@ -201,10 +201,10 @@ async def test_pause_and_requested_poll_go_before_pushes(rig: Rig) -> None:
     rig.gate.request_poll("now")
     assert await rig.wait() == 0
     await rig.poll()
-    assert rig.source.looks == [(["a"], False)]
+    assert rig.source.polled == [(["a"], False)]
 
 
-async def test_store_that_is_away_leaves_the_regular_polls(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_store_outage_leaves_the_regular_polls(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     async def away(_: str) -> int:
         raise Unavailable("away")
 

@@ -30,8 +30,8 @@ class SqliteHints:
         def work(db: Connection) -> bool:
             count = db.execute(_COUNT, (source,)).fetchone()[0]
             known = "SELECT 1 FROM hint WHERE source = ? AND thing = ?"
-            fresh = [thing for thing in set(things) if db.execute(known, (source, thing)).fetchone() is None]
-            if fresh and count + len(fresh) > limit:
+            new = [thing for thing in set(things) if db.execute(known, (source, thing)).fetchone() is None]
+            if new and count + len(new) > limit:
                 return False
             last = db.execute("SELECT max(version) FROM hint WHERE source = ?", (source,)).fetchone()[0]
             version = max((last or 0) + 1, round(now * _MICROSECONDS))

@@ -50,8 +50,8 @@ def hooks() -> None:
 @config_option
 @json_option
 def list_(source: str, config_file: Path, *, as_json: bool) -> Exit:
-    """List what the provider of a source calls, whoever registered it; exits with 1 if something is missing."""
-    comparison = run(_work(load_assembly(config_file), source, _look))
+    """List what the provider of a source calls, ours or not; exits with 1 if something is missing."""
+    comparison = run(_work(load_assembly(config_file), source, _leave_alone))
     if as_json:
         print_json(_plain(comparison))
     else:
@@ -101,7 +101,7 @@ async def _work(parts: Assembly, source: str, step: Step) -> Comparison:
         return (await compared(parts, source, opened))[0]
 
 
-async def _look(_source: RegistersPushes, comparison: Comparison, _url: str) -> Comparison:
+async def _leave_alone(_source: RegistersPushes, comparison: Comparison, _url: str) -> Comparison:
     return comparison
 
 

@@ -63,7 +63,7 @@ class GovDeliveryPushes:
 
 
 class PushedMessages:
-    """What a GovDelivery source does with pushes, beside its polls; see `bridge.protocols.hints`."""
+    """What a GovDelivery source does with pushes, in addition to its polls; see `bridge.protocols.hints`."""
 
     push_events: Sequence[str] = EVENTS
 
@@ -73,12 +73,12 @@ class PushedMessages:
         push = settings.push
         self.pushes = None if push is None else GovDeliveryPushes(push, settings.url, settings.channels)
 
-    def look_at(self, things: Mapping[str, datetime], *, early: bool) -> None:
+    def expect_news(self, things: Mapping[str, datetime], *, early: bool) -> None:
         """Look at these messages in the next poll."""
         self._pushed.put(things, early=early)
 
     @property
-    def not_looked_at(self) -> Collection[str]:
+    def postponed(self) -> Collection[str]:
         """The messages that were pushed, and that the last poll had no time for."""
         return self._pushed.left
 

@@ -68,7 +68,7 @@ def _checked(key: str | None) -> str:
     return key
 
 
-class PushedLooks:
+class PushedLookups:
     """Looks at the resources that were pushed, by the definition's own request for single resources.
 
     What a push shows is only which resource to look at. A resource that no poll would have seen any more, because it is

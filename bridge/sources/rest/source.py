@@ -13,7 +13,7 @@ from bridge.domain.errors import BridgeError, LeaseLost, Unauthorized
 from bridge.protocols.source import Observation, Page, Probe
 from bridge.sources.rest.feed import NumberedFeed, TimedFeed
 from bridge.sources.rest.follow import Follower
-from bridge.sources.rest.pushed import PushedLooks, RestPushes
+from bridge.sources.rest.pushed import PushedLookups, RestPushes
 from bridge.sources.rest.records import ItemReader
 from bridge.sources.rest.requests import ApiClient
 from bridge.sources.rest.settings import RestSettings
@@ -52,11 +52,11 @@ class Rest:
         self._undated = None if undated is None else UndatedWalk(undated, client, reader, clock)
         self._follow = None if follow is None else Follower(follow, client, reader, clock, settings)
         self._pushed = PushedThings()
-        push, told = definition.push, getattr(settings, "push", None)
-        self.pushes = None if push is None or told is None else RestPushes(push, told)
+        push, given = definition.push, getattr(settings, "push", None)
+        self.pushes = None if push is None or given is None else RestPushes(push, given)
         """See `bridge.protocols.hints.TakesPushes`."""
         lookup = definition.lookup if push is not None and push.then == "look" else None
-        self._looks = None if lookup is None else PushedLooks(lookup, client, reader, clock, settings)
+        self._lookups = None if lookup is None else PushedLookups(lookup, client, reader, clock, settings)
         self._feed: TimedFeed | NumberedFeed | None = None
         if feed is not None:
             latest = getattr(settings, "start", "earliest") == "latest"
@@ -107,16 +107,16 @@ class Rest:
     def _due_parts(self, cursor: Mapping[str, str], sweep: PollSweep) -> list[tuple[str, AsyncIterator[Page]]]:
         """Return the parts of this poll: what was pushed first, and in an early poll nothing else."""
         pushed, early = self._pushed.take()
-        if self._looks is None or not pushed:
+        if self._lookups is None or not pushed:
             return self._parts(cursor, sweep)
-        return [("push", self._looks.pages(pushed, sweep)), *([] if early else self._parts(cursor, sweep))]
+        return [("push", self._lookups.pages(pushed, sweep)), *([] if early else self._parts(cursor, sweep))]
 
-    def look_at(self, things: Mapping[str, datetime], *, early: bool) -> None:
+    def expect_news(self, things: Mapping[str, datetime], *, early: bool) -> None:
         """Look at these resources in the next poll; see `bridge.protocols.hints.TakesPushes`."""
         self._pushed.put(things, early=early)
 
     @property
-    def not_looked_at(self) -> Collection[str]:
+    def postponed(self) -> Collection[str]:
         """Nothing: a poll looks at all that it is told."""
         return self._pushed.left
 

@@ -81,10 +81,10 @@ async def test_pushed_message_is_looked_at_before_it_is_due(tms, open_bridge) ->
     tms.people(S1, person(S1, 1, "sent"))
     assert await bridge.poll() == []  # nothing is due yet
     tms.asked.clear()
-    bridge.source.look_at({S1: AT}, early=True)
+    bridge.source.expect_news({S1: AT}, early=True)
     assert await bridge.poll() == [("sms.recipient.sent", f"{S1}/recipients/1")]
     assert tms.asked == [S1, f"{S1}/recipients"]
-    assert bridge.source.not_looked_at == []
+    assert bridge.source.postponed == []
     tms.asked.clear()
     assert await bridge.poll() == []
     assert tms.asked == []
@@ -93,7 +93,7 @@ async def test_pushed_message_is_looked_at_before_it_is_due(tms, open_bridge) ->
 async def test_page_of_a_pushed_message_says_when_it_was_pushed(tms, open_bridge) -> None:
     put(tms, made(1, 60, "sending"), made(2, 60, "sending"))
     source = open_bridge(messages=[S1, S2]).source
-    source.look_at({S1: AT}, early=True)
+    source.expect_news({S1: AT}, early=True)
     seen = {(page.observations[0].scope, page.pushed) async for page in source.pages({}, []) if page.observations}
     assert seen == {(S1, AT), (S2, None)}
 
@@ -106,7 +106,7 @@ async def test_push_that_changed_nothing_costs_one_request(tms, open_bridge) -> 
     tms.asked.clear()
     for _ in range(3):
         bridge.later(1)
-        bridge.source.look_at({S1: AT}, early=True)
+        bridge.source.expect_news({S1: AT}, early=True)
         assert await bridge.poll() == []
     assert tms.asked == [S1] * 3
 
@@ -120,7 +120,7 @@ async def test_pushed_new_message_is_found_by_the_list(tms, open_bridge) -> None
     tms.at[LIST] = [made(2, 0, "sending"), made(1, 60, "sending")]
     put(tms, made(2, 0, "sending"))
     tms.asked.clear()
-    bridge.source.look_at({S2: AT}, early=True)
+    bridge.source.expect_news({S2: AT}, early=True)
     assert await bridge.poll() == [("sms.message.sending", S2)]
     assert tms.count(S1) == 0
     assert tms.count(LIST) == 1
@@ -132,10 +132,10 @@ async def test_push_of_a_followed_message_needs_no_list(tms, open_bridge) -> Non
     bridge = open_bridge(discover=True, channels=["sms"], interval="10m")
     await bridge.poll()
     tms.asked.clear()
-    bridge.source.look_at({S1: AT}, early=True)
+    bridge.source.expect_news({S1: AT}, early=True)
     await bridge.poll()
     assert tms.asked == [S1]
-    bridge.source.look_at({S1: AT}, early=False)
+    bridge.source.expect_news({S1: AT}, early=False)
     await bridge.poll()
     assert tms.count(LIST) == 1
 
@@ -148,11 +148,11 @@ async def test_push_of_an_unknown_message_leaves_nothing_behind(tms, open_bridge
     await bridge.poll()
     before = dict(bridge.cursor)
     bridge.later(1)
-    bridge.source.look_at(dict.fromkeys((S1, S2, "*"), AT), early=True)
+    bridge.source.expect_news(dict.fromkeys((S1, S2, "*"), AT), early=True)
     assert await bridge.poll() == []
     assert {key for key in bridge.cursor if key.startswith("/")} == {key for key in before if key.startswith("/")}
     assert tms.count(S1) == tms.count(S2) == 0
-    assert bridge.source.not_looked_at == []
+    assert bridge.source.postponed == []
 
 
 async def test_pushes_that_a_poll_has_no_time_for_are_left(tms, open_bridge) -> None:
@@ -163,7 +163,7 @@ async def test_pushes_that_a_poll_has_no_time_for_are_left(tms, open_bridge) -> 
     bridge = open_bridge(messages=paths, interval="10m", concurrency=1)
     await bridge.poll()
     tms.takes = dict.fromkeys(paths, 700.0)
-    bridge.source.look_at(dict.fromkeys(reversed(paths), AT), early=True)
+    bridge.source.expect_news(dict.fromkeys(reversed(paths), AT), early=True)
     await bridge.poll()
-    assert list(bridge.source.not_looked_at) == list(reversed(paths))[1:]
+    assert list(bridge.source.postponed) == list(reversed(paths))[1:]
     assert bridge.source.behind

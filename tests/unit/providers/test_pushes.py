@@ -47,8 +47,10 @@ def at_work(tmp_path: Path, name: str, **push: object):
     """Return the work of a shipped definition whose source is pushed to."""
     suite = suite_of("acme", shipped(name))
     values = suite.values
-    suite.values = lambda self, url: values(self, url) | {"push": {"secret": KEY, **push}}  # type: ignore[method-assign]
-    return suite().at_work(tmp_path)
+    pushed = type(
+        "Pushed", (suite,), {"values": lambda self, url: values(self, url) | {"push": {"secret": KEY, **push}}}
+    )
+    return pushed().at_work(tmp_path)
 
 
 def key_of(subject: str) -> str:
@@ -108,7 +110,7 @@ async def test_pushed_resource_is_looked_at_alone(tmp_path: Path, name: str) -> 
         await work.publish_all()
         work.move(first)
         before = len(work.provider.requests)
-        work.source.look_at({key_of(first): work.time.clock.now()}, early=True)
+        work.source.expect_news({key_of(first): work.time.clock.now()}, early=True)
         assert await work.poll() is None
         assert len(work.provider.requests) == before + 1
         events = await _events(work)
@@ -126,7 +128,7 @@ async def test_push_costs_one_look_whatever_it_says(tmp_path: Path) -> None:
         await work.publish_all()
         for key in ("SM404", "../../Accounts", "%2e%2e/x?y=z#", key_of(first)):
             before = len(work.provider.requests)
-            work.source.look_at({key: work.time.clock.now()}, early=True)
+            work.source.expect_news({key: work.time.clock.now()}, early=True)
             assert await work.poll() is None
             assert work.source.problems == []
             assert len(work.provider.requests) == before + 1
@@ -139,7 +141,7 @@ async def test_push_of_what_is_older_than_all_polls_makes_no_event(tmp_path: Pat
         await work.poll()
         subject = work.account.add()
         work.time.ahead += timedelta(hours=80).total_seconds()
-        work.source.look_at({key_of(subject): work.time.clock.now()}, early=True)
+        work.source.expect_news({key_of(subject): work.time.clock.now()}, early=True)
         assert await work.poll() is None
         assert await _events(work) == []
 
@@ -150,7 +152,7 @@ async def test_regular_poll_also_looks_at_what_was_pushed(tmp_path: Path) -> Non
         await work.publish_all()
         work.move(first)
         work.add()
-        work.source.look_at({key_of(first): work.time.clock.now()}, early=False)
+        work.source.expect_news({key_of(first): work.time.clock.now()}, early=False)
         await work.publish_all()
 
 
@@ -159,7 +161,7 @@ async def test_push_about_news_alone_makes_the_poll_come_sooner(tmp_path: Path) 
         (first,) = work.add()
         await work.publish_all()
         work.move(first)
-        work.source.look_at({EVERYTHING: work.time.clock.now()}, early=True)
+        work.source.expect_news({EVERYTHING: work.time.clock.now()}, early=True)
         assert await work.poll() is None
         assert len(await _events(work)) == 2
 
@@ -171,7 +173,7 @@ async def test_look_that_fails_is_a_problem_and_no_loss(tmp_path: Path) -> None:
         work.move(first)
         for answer in (reply(500), reply(200, "[]"), reply(200, '{"message_uuid": null}')):
             work.provider.default = answer
-            work.source.look_at({key_of(first): work.time.clock.now()}, early=True)
+            work.source.expect_news({key_of(first): work.time.clock.now()}, early=True)
             error = await work.poll()
             assert isinstance(error, Transient) or work.source.problems
         work.provider.default = work.account.answer

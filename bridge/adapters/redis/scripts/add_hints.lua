@@ -6,12 +6,12 @@ local key = KEYS[1] .. ':h'
 local head = redis.call('HGET', key, '') or '0 0'
 local count, version = string.match(head, '^(%d+) (%d+)$')
 count, version = tonumber(count), math.max(tonumber(version) + 1, tonumber(ARGV[1]))
-local fresh = {}
+local new = {}
 for i = 3, #ARGV do
-  if not redis.call('HGET', key, ARGV[i]) then fresh[ARGV[i]] = true end
+  if not redis.call('HGET', key, ARGV[i]) then new[ARGV[i]] = true end
 end
-for _ in pairs(fresh) do count = count + 1 end
-if count > tonumber(ARGV[2]) and next(fresh) then return 0 end
+for _ in pairs(new) do count = count + 1 end
+if count > tonumber(ARGV[2]) and next(new) then return 0 end
 local now = string.format('%.0f', version)
 redis.call('HSET', key, '', string.format('%d ', count) .. now)
 for i = 3, #ARGV do
