@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from bridge.protocols.hints import Subscription
+from bridge.protocols.hints import PushSubscription
 
 State = Literal["registered", "outdated", "extra", "other"]
 """`registered` as it should be, `outdated` at an address of ours that is not used any more, `extra` because there is
@@ -15,20 +15,20 @@ another one like it, `other` for what somebody else made."""
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class Registration:
     """What a provider has, and what it lacks."""
 
-    present: Sequence[tuple[Subscription, State]]
+    present: Sequence[tuple[PushSubscription, State]]
     missing: Sequence[str]
     """The events that nothing of ours is registered for."""
 
     @property
-    def surplus(self) -> Sequence[Subscription]:
+    def surplus(self) -> Sequence[PushSubscription]:
         """What we made and need no more."""
         return [subscription for subscription, state in self.present if state in ("outdated", "extra")]
 
     @property
-    def ours(self) -> Sequence[Subscription]:
+    def ours(self) -> Sequence[PushSubscription]:
         """All that we made."""
         return [subscription for subscription, state in self.present if state != "other"]
 
@@ -38,12 +38,12 @@ class Comparison:
         return not self.missing and not self.surplus
 
 
-def compare(present: Sequence[Subscription], events: Sequence[str], base: str, url: str) -> Comparison:
+def compare(present: Sequence[PushSubscription], events: Sequence[str], base: str, url: str) -> Registration:
     """Compare what a provider has with what it should have: a call of `url` for each of `events`.
 
     `base` is what all our addresses for this source begin with: what calls another address is not ours.
     """
-    states: list[tuple[Subscription, State]] = []
+    states: list[tuple[PushSubscription, State]] = []
     registered: set[str] = set()
     for subscription in present:
         state: State = "other"
@@ -53,4 +53,4 @@ def compare(present: Sequence[Subscription], events: Sequence[str], base: str, u
             if is_right:
                 registered.add(subscription.event)
         states.append((subscription, state))
-    return Comparison(states, [event for event in events if event not in registered])
+    return Registration(states, [event for event in events if event not in registered])

@@ -48,7 +48,7 @@ class HintStore(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Subscription:
+class PushSubscription:
     """What the provider calls, and when, as the provider has it."""
 
     id: str
@@ -66,7 +66,7 @@ class RegistersPushes(Protocol):
     push_events: Sequence[str]
     """The provider's words for what it should push; each needs a subscription."""
 
-    async def subscriptions(self) -> Sequence[Subscription]:
+    async def subscriptions(self) -> Sequence[PushSubscription]:
         """Return all that the account has, ours or not."""
         ...
 
@@ -74,7 +74,7 @@ class RegistersPushes(Protocol):
         """Have the provider call `url`."""
         ...
 
-    async def unsubscribe(self, subscription: Subscription) -> None:
+    async def unsubscribe(self, subscription: PushSubscription) -> None:
         """Remove one; nothing happens if it is gone."""
         ...
 

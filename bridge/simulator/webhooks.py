@@ -12,6 +12,7 @@ from bridge.simulator.provider_api import SimRequest, SimResponse, answer_json
 EVENT_TYPES = frozenset({"sending", "inconclusive", "blacklisted", "sent", "canceled", "failed"})
 _PATH = re.compile(r"/webhooks(?:/(\d+))?/?")
 _PAGE_WEBHOOKS = 50
+"""Webhooks in a page of the list."""
 
 
 class SimulatedWebhooks:

@@ -9,6 +9,7 @@ from bridge.protocols.store import Store
 from bridge.testing.ledger_suite import StoreFixtures
 
 LIMIT = 100
+"""Hints of one source at most."""
 
 
 async def things(store: Store, source: str = "city") -> list[str]:

@@ -52,14 +52,14 @@ def statuses(consumer: Consumer, subject: str) -> list[str]:
 
 
 @pytest.mark.acceptance
-async def test_push_to_any_replica_is_found_at_once_and_survives_a_kill(tmp_path: Path) -> None:
+async def test_push_to_any_replica_survives_a_kill(tmp_path: Path) -> None:
     async with Simulator(QUIET) as simulator:
         message = simulator.world.add_message("sms", 3)
         first, second, third = message.recipients
         ports = free_port(), free_port()
         configs = [configure(tmp_path, simulator, f"{port}.yaml", port) for port in ports]
         async with consuming_tail(tmp_path, configs[0]) as consumer:
-            with bridge(tmp_path, "run", "-c", str(configs[0]), name="one") as one:
+            with bridge(tmp_path, "run", "-c", str(configs[0]), name="one") as first_process:
                 await until(lambda: len(consumer.events) == 4, "the first poll")
                 with bridge(tmp_path, "run", "-c", str(configs[1]), name="two") as two:
                     await until(lambda: listening(ports[1]), "the second process listens")
@@ -79,7 +79,7 @@ async def test_push_to_any_replica_is_found_at_once_and_survives_a_kill(tmp_path
                     asked = len(simulator.traffic["govdelivery"].times)
                     assert await push(ports[0], third, simulator, "wrong") == 404
                     assert [await push(ports[0], third, simulator) for _ in range(20)] == [200] * 20
-                    await asyncio.to_thread(one.kill)
+                    await asyncio.to_thread(first_process.kill)
                     simulator.world.move(third, "failed")
                     assert await push(ports[1], third, simulator) == 200
                     await asyncio.to_thread(two.kill)
@@ -91,6 +91,6 @@ async def test_push_to_any_replica_is_found_at_once_and_survives_a_kill(tmp_path
         assert len(simulator.traffic["govdelivery"].times) - asked <= 40
         pushed = ["pushed" in event["data"]["observed"] for event in consumer.events]
         assert pushed == [False] * 4 + [True] * 3
-        logs = "".join(process.err.read_text() for process in (one, two, three))
+        logs = "".join(process.err.read_text() for process in (first_process, two, three))
         assert SECRET not in logs
         assert "push.listens" in logs

@@ -16,11 +16,11 @@ from bridge.cli.support.push_addresses import compared
 from bridge.cli.support.running import load_assembly, run
 from bridge.cli.support.suggestions import no_such
 from bridge.domain.settings import MASK
-from bridge.hooks.registration import Comparison
+from bridge.hooks.registration import Registration
 from bridge.protocols.hints import RegistersPushes
 from bridge.runtime.assembly import Assembly
 
-Step = Callable[[RegistersPushes, Comparison, str], Awaitable[Comparison]]
+Step = Callable[[RegistersPushes, Registration, str], Awaitable[Registration]]
 
 
 @click.group(
@@ -90,7 +90,7 @@ def remove(source: str, config_file: Path, *, as_json: bool) -> Exit:
     return Exit.DONE
 
 
-async def _work(parts: Assembly, source: str, step: Step) -> Comparison:
+async def _work(parts: Assembly, source: str, step: Step) -> Registration:
     """Return what the provider has after a step."""
     if source not in parts.config.sources:
         raise no_such("source", source, parts.config.sources)
@@ -101,11 +101,11 @@ async def _work(parts: Assembly, source: str, step: Step) -> Comparison:
         return (await compared(parts, source, opened))[0]
 
 
-async def _leave_alone(_source: RegistersPushes, comparison: Comparison, _url: str) -> Comparison:
+async def _leave_alone(_source: RegistersPushes, comparison: Registration, _url: str) -> Registration:
     return comparison
 
 
-async def _register(source: RegistersPushes, comparison: Comparison, url: str) -> Comparison:
+async def _register(source: RegistersPushes, comparison: Registration, url: str) -> Registration:
     """Make what is missing, then remove what is too much: a crash in between leaves too many, never too few."""
     for event in comparison.missing:
         await source.subscribe(event, url)
@@ -114,13 +114,13 @@ async def _register(source: RegistersPushes, comparison: Comparison, url: str) -
     return comparison
 
 
-async def _remove(source: RegistersPushes, comparison: Comparison, _url: str) -> Comparison:
+async def _remove(source: RegistersPushes, comparison: Registration, _url: str) -> Registration:
     for subscription in comparison.ours:
         await source.unsubscribe(subscription)
     return comparison
 
 
-def _report(comparison: Comparison, *, as_json: bool) -> None:
+def _report(comparison: Registration, *, as_json: bool) -> None:
     if as_json:
         print_json(_plain(comparison))
         return
@@ -129,7 +129,7 @@ def _report(comparison: Comparison, *, as_json: bool) -> None:
     print_line(f"{count} webhooks call the bridge; {others} of others are as they were")
 
 
-def _plain(comparison: Comparison) -> list[dict[str, str]]:
+def _plain(comparison: Registration) -> list[dict[str, str]]:
     rows = [
         {"event": subscription.event, "state": state, "url": _shown(subscription.url, ours=state != "other")}
         for subscription, state in comparison.present
@@ -137,7 +137,7 @@ def _plain(comparison: Comparison) -> list[dict[str, str]]:
     return [*rows, *({"event": event, "state": "missing", "url": ""} for event in comparison.missing)]
 
 
-def _print(comparison: Comparison) -> None:
+def _print(comparison: Registration) -> None:
     rows = [(row["event"], row["state"], row["url"]) for row in _plain(comparison)]
     print_table(["event", "state", "address"], rows, empty="nothing is pushed; `hooks register` changes that")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-from bridge.hooks.registration import Comparison, compare
+from bridge.hooks.registration import Registration, compare
 from bridge.protocols.hints import RegistersPushes, TakesPushes
 from bridge.protocols.source import Source
 from bridge.runtime.assembly import Assembly
@@ -15,7 +15,7 @@ def takes_pushes(source: Source) -> bool:
     return isinstance(source, TakesPushes) and source.pushes is not None
 
 
-async def compared(parts: Assembly, name: str, source: Source) -> tuple[Comparison, str]:
+async def compared(parts: Assembly, name: str, source: Source) -> tuple[Registration, str]:
     """Return what the provider has compared with what it should have, and the address that it should call.
 
     The source is one that `RegistersPushes`. Raises `ConfigError` if the configuration does not say where and how it is

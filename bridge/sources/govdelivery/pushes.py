@@ -16,7 +16,7 @@ from bridge.hooks.verifiers import form_fields, path_secret
 from bridge.http import parsing
 from bridge.http.client import HttpClient
 from bridge.http.errors import NotFound, ProviderError
-from bridge.protocols.hints import Subscription
+from bridge.protocols.hints import PushSubscription
 from bridge.sources.govdelivery.api import channel_of, message_path
 from bridge.sources.govdelivery.settings import GovDeliverySettings
 from bridge.sources.shapes.pushed import PushedThings
@@ -82,18 +82,18 @@ class PushedMessages:
         """The messages that were pushed, and that the last poll had no time for."""
         return self._pushed.left
 
-    async def subscriptions(self) -> Sequence[Subscription]:
+    async def subscriptions(self) -> Sequence[PushSubscription]:
         """Return the account's webhooks; raises as `pages` does."""
-        found: list[Subscription] = []
+        webhooks: list[PushSubscription] = []
         target: str | None = _WEBHOOKS
         for _ in range(_MAX_PAGES):
             if target is None:
-                return found
+                return webhooks
             answer = await self._asked().get(target)
             items = answer.json()
             if not isinstance(items, list):
                 raise answer.refused("the provider answered no list of webhooks")
-            found += [webhook for item in items if (webhook := _webhook(parsing.mapping(item))) is not None]
+            webhooks += [webhook for item in items if (webhook := _webhook(parsing.mapping(item))) is not None]
             target = answer.link("next")
         raise ProviderError(f"GET {_WEBHOOKS}: the list goes on after {_MAX_PAGES} pages")
 
@@ -101,16 +101,16 @@ class PushedMessages:
         """Make a webhook; raises as `pages` does."""
         await self._asked().post_json(_WEBHOOKS, {"url": url, "event_type": event})
 
-    async def unsubscribe(self, subscription: Subscription) -> None:
+    async def unsubscribe(self, subscription: PushSubscription) -> None:
         """Remove a webhook; nothing happens if it is gone."""
         with suppress(NotFound):
             await self._asked().delete(subscription.id)
 
 
-def _webhook(item: Mapping[str, Any]) -> Subscription | None:
+def _webhook(item: Mapping[str, Any]) -> PushSubscription | None:
     """Read a listed webhook; None if it has no identity."""
     link = parsing.mapping(item.get("_links")).get("self")
     number = parsing.text(item.get("id"))
     path = urlsplit(link).path if isinstance(link, str) else f"{_WEBHOOKS}/{quote(number, safe='')}" if number else ""
     event, url = parsing.text(item.get("event_type")), parsing.text(item.get("url"))
-    return Subscription(path, event, url) if path and event and url else None
+    return PushSubscription(path, event, url) if path and event and url else None

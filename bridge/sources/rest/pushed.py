@@ -114,9 +114,9 @@ class PushedLookups:
         else:
             target, params = self._path, {**self._params, self._ids.param: self._ids.separator.join(keys)}
         answer, value = await self._client.ask(target, params)
-        found = self._read(value)
-        items = found if isinstance(found, list) else [found]
-        if self._ids is None and not isinstance(found, dict):
+        shown = self._read(value)
+        items = shown if isinstance(shown, list) else [shown]
+        if self._ids is None and not isinstance(shown, dict):
             raise answer.refused(f"the answer has no resource at {self._items_at}")
         return items, answer.at
 

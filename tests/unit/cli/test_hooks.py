@@ -16,7 +16,7 @@ from bridge.cli.commands import hooks as command
 from bridge.cli.support.options import Exit
 from bridge.domain.clock import Clock
 from bridge.hooks.registration import compare
-from bridge.protocols.hints import RegistersPushes, Subscription
+from bridge.protocols.hints import PushSubscription, RegistersPushes
 from bridge.simulator import Simulator, SimulatorSettings
 from bridge.simulator.webhooks import EVENT_TYPES
 from bridge.sources.govdelivery import GovDelivery, plugin
@@ -26,8 +26,8 @@ URL = f"{BASE}/new%2Fsecret"
 EVENTS = tuple(sorted(EVENT_TYPES))
 
 
-def webhook(event: str, url: str, number: int = 1) -> Subscription:
-    return Subscription(f"/webhooks/{number}", event, url)
+def webhook(event: str, url: str, number: int = 1) -> PushSubscription:
+    return PushSubscription(f"/webhooks/{number}", event, url)
 
 
 def test_what_a_provider_has_is_compared() -> None:
@@ -75,7 +75,7 @@ class Mortal:
         self._live()
         await self._source.subscribe(event, url)
 
-    async def unsubscribe(self, subscription: Subscription) -> None:
+    async def unsubscribe(self, subscription: PushSubscription) -> None:
         self._live()
         await self._source.unsubscribe(subscription)
 

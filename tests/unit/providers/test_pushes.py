@@ -136,7 +136,7 @@ async def test_push_costs_one_look_whatever_it_says(tmp_path: Path) -> None:
         assert len(await _events(work)) == 1
 
 
-async def test_push_of_what_is_older_than_all_polls_makes_no_event(tmp_path: Path) -> None:
+async def test_push_of_a_forgotten_resource_makes_no_event(tmp_path: Path) -> None:
     async with at_work(tmp_path, "twilio-messages") as work:
         await work.poll()
         subject = work.account.add()
