@@ -50,6 +50,14 @@ class Metrics:
         self.source_state = Gauge(
             "bridge_source_state", "1 for the state a source is in.", ["source", "state"], registry=registry
         )
+        self.accounts = Gauge(
+            "bridge_accounts", "Accounts that this process should poll (`share`), and that it could poll (`all`).",
+            ["kind"], registry=registry,
+        )  # fmt: skip
+        self.account_moves = Counter(
+            "bridge_account_moves", "Accounts that came to this process or went to another: taken, given.",
+            ["direction"], registry=registry,
+        )  # fmt: skip
         self.paused = Gauge(
             "bridge_paused", "1 while an operator has paused a source or a sink.", ["kind", "name"], registry=registry
         )

@@ -1,0 +1,37 @@
+"""How the processes of one store share the accounts: how long an announcement holds, and what is said of changes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import structlog
+
+from bridge.coordination.shares import ShareChange
+from bridge.observability.metrics import Metrics
+
+log = structlog.get_logger()
+
+_MAX_ANNOUNCED_SECONDS = 10.0
+_MAX_LOGGED_ACCOUNTS = 20
+
+
+def announced_for(lease: float) -> float:
+    """Return for how many seconds an announcement holds, with leases of `lease` seconds."""
+    return min(_MAX_ANNOUNCED_SECONDS, lease)
+
+
+def report_change(metrics: Metrics, change: ShareChange) -> None:
+    """Say that the accounts of this process have changed."""
+    for direction, names in (("taken", change.taken), ("given", change.given)):
+        metrics.account_moves.labels(direction).inc(len(names))
+    log.info(
+        "share.changed", accounts=f"{change.share} of {change.all_accounts}", taken=_shown(change.taken) or None,
+        given=_shown(change.given) or None, reason=change.reason,
+        consequence="an account goes over when the poll under way has ended",
+    )  # fmt: skip
+
+
+def _shown(names: Sequence[str]) -> str:
+    """Return the first names of a list."""
+    more = len(names) - _MAX_LOGGED_ACCOUNTS
+    return ", ".join(sorted(names)[:_MAX_LOGGED_ACCOUNTS]) + (f" and {more} more" if more > 0 else "")
