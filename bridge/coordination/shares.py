@@ -189,7 +189,8 @@ class Shares:
                 (taken if is_ours else given).append(account)
         self._apply_journals()
         own, everything, processes = len(self.share), len(pollers), len({*pollers.values()})
-        self.reason = f"{own} of {everything} accounts among {processes} processes" + self._waiting()
+        noun = "process" if processes == 1 else "processes"
+        self.reason = f"{own} of {everything} accounts among {processes} {noun}" + self._waiting()
         if taken or given:
             cause = _cause(before, self._partition)
             self._report(ShareChange(tuple(taken), tuple(given), own, everything, cause))

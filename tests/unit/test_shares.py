@@ -100,7 +100,7 @@ def test_first_process_polls_everything_at_once(town: Town) -> None:
     town.join("b")
     assert town.sizes() == [0, 6]
     assert (
-        town.peers["b"].shares.reason == "0 of 6 accounts among 1 processes; it gets its share when it has run for 15 s"
+        town.peers["b"].shares.reason == "0 of 6 accounts among 1 process; it gets its share when it has run for 15 s"
     )
 
 
