@@ -189,6 +189,7 @@ def plain_overview(overview: Overview) -> dict[str, Any]:
     """Return an overview for JSON."""
     problems = [finding for finding in overview.findings if finding.is_problem]
     remarks = [finding for finding in overview.findings if not finding.is_problem]
+    processes = [plain_process(item, overview.sources) for item in overview.processes]
     return {
         "at": time_text(overview.at),
         "well": overview.is_well,
@@ -196,7 +197,7 @@ def plain_overview(overview: Overview) -> dict[str, Any]:
         "remarks": [plain_finding(finding) for finding in remarks],
         "store": _server(overview.store, overview.store_problem),
         "broker": _server(overview.broker, overview.broker_problem),
-        "processes": None if overview.store_problem else [plain_process(item, overview.sources) for item in overview.processes],
+        "processes": None if overview.store_problem else processes,
         "sources": [plain_source(source) for source in overview.sources],
         "sinks": [plain_sink(sink) for sink in overview.sinks],
     }
