@@ -22,11 +22,11 @@ from bridge.runtime.process import Process
 log = structlog.get_logger()
 
 _NEW_JOURNALS_EVERY_SECONDS = 5.0
-_READ_EVERY_SECONDS = {True: 2.0, False: 0.25}
+_READ_EVERY_SECONDS = {True: 5.0, False: 0.25}
 """Between two reads of a journal; longer if this process writes it, because its own commits wake the relay at once."""
 _FIRST_WAIT_SECONDS = 0.5
 _ROUTING_EVERY_SECONDS = 5.0
-_REDRIVE_EVERY_SECONDS = 2.0
+_REDRIVE_EVERY_SECONDS = 5.0
 """Between two looks for dead letters of the relay that an operator redrove."""
 
 
