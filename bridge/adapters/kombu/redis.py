@@ -120,6 +120,11 @@ class RedisConnection(MarkedConnection):
         """Return how many messages wait in a queue; 0 for one that does not exist."""
         return waiting_in(self._redis, self._lists(queue))
 
+    def has_queue(self, queue: str) -> bool:
+        """Return whether a queue is bound: Redis itself makes a queue with its first message."""
+        members = map(text_of, self._redis.smembers(self._bindings))
+        return any(queue_of(member, self._channel.sep) == queue for member in members)
+
     def ping(self) -> None:
         """Ask for an answer."""
         self._redis.ping()
