@@ -12,12 +12,14 @@ from bridge.observability.metrics import Metrics
 log = structlog.get_logger()
 
 _MAX_ANNOUNCED_SECONDS = 10.0
+_ANNOUNCED_SHARE = 2 / 3
+"""The part of a lease for which an announcement holds: when the leases of a dead process end, others know of it."""
 _MAX_LOGGED_ACCOUNTS = 20
 
 
 def announced_for(lease: float) -> float:
     """Return for how many seconds an announcement holds, with leases of `lease` seconds."""
-    return min(_MAX_ANNOUNCED_SECONDS, lease)
+    return min(_MAX_ANNOUNCED_SECONDS, lease * _ANNOUNCED_SHARE)
 
 
 def report_change(metrics: Metrics, change: ShareChange) -> None:
