@@ -25,8 +25,8 @@ from bridge.protocols.request_context import LeaseDeadline, bind, current, reset
 log = structlog.get_logger()
 _MIN_COOLDOWN_SECONDS = 0.1
 _MAX_RETRY_SECONDS = 0.5
-_LOOK_EVERY_LEASES = 2
-"""Times a lease's length between two looks at the lease of another process's share."""
+_CHECK_EVERY_LEASES = 2
+"""Times a lease's length between two checks of the lease of another process's share."""
 _STAND_IN_LEASES = 20
 """Times a lease's length for which an abandoned lease is held."""
 
@@ -229,7 +229,7 @@ class LeaseRunner:
         """Wait until it is our turn; True if before that nobody holds the lease for longer than one lease."""
         was_free = False
         while not stop.is_set() and not turn.is_ours:
-            seconds = self._ttl if was_free else self._ttl * _LOOK_EVERY_LEASES
+            seconds = self._ttl if was_free else self._ttl * _CHECK_EVERY_LEASES
             await wait_for_any([stop, turn.gained], self._clock, seconds)
             if stop.is_set() or turn.is_ours:
                 return False

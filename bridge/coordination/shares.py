@@ -89,8 +89,8 @@ def _chosen(owners: Sequence[str], members: Mapping[str, Candidate], settled: Co
 class ShareChange:
     """What has changed for this process."""
 
-    taken: tuple[str, ...]
-    given: tuple[str, ...]
+    gained: tuple[str, ...]
+    handed_over: tuple[str, ...]
     share: int
     all_accounts: int
     """All accounts that anybody polls."""
@@ -181,19 +181,19 @@ class Shares:
         if self._partition is None:
             return
         pollers = self._partition.pollers
-        taken: list[str] = []
-        given: list[str] = []
+        gained: list[str] = []
+        handed_over: list[str] = []
         for account, turn in self._accounts.items():
             is_ours = pollers.get(account) == self._owner
             if turn.set(is_ours=is_ours):
-                (taken if is_ours else given).append(account)
+                (gained if is_ours else handed_over).append(account)
         self._apply_journals()
         own, everything, processes = len(self.share), len(pollers), len({*pollers.values()})
         noun = "process" if processes == 1 else "processes"
         self.reason = f"{own} of {everything} accounts among {processes} {noun}" + self._waiting()
-        if taken or given:
+        if gained or handed_over:
             cause = _cause(before, self._partition)
-            self._report(ShareChange(tuple(taken), tuple(given), own, everything, cause))
+            self._report(ShareChange(tuple(gained), tuple(handed_over), own, everything, cause))
 
     def _waiting(self) -> str:
         if self._partition is None or self._owner in self._partition.settled or self.share:

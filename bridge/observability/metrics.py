@@ -55,7 +55,7 @@ class Metrics:
             ["kind"], registry=registry,
         )  # fmt: skip
         self.account_moves = Counter(
-            "bridge_account_moves", "Accounts that came to this process or went to another: taken, given.",
+            "bridge_account_moves", "Accounts that came to this process or went to another: gained, handed_over.",
             ["direction"], registry=registry,
         )  # fmt: skip
         self.paused = Gauge(

@@ -24,11 +24,11 @@ def announced_for(lease: float) -> float:
 
 def report_change(metrics: Metrics, change: ShareChange) -> None:
     """Say that the accounts of this process have changed."""
-    for direction, names in (("taken", change.taken), ("given", change.given)):
+    for direction, names in (("gained", change.gained), ("handed_over", change.handed_over)):
         metrics.account_moves.labels(direction).inc(len(names))
     log.info(
-        "share.changed", accounts=f"{change.share} of {change.all_accounts}", taken=_shown(change.taken) or None,
-        given=_shown(change.given) or None, reason=change.reason,
+        "share.changed", accounts=f"{change.share} of {change.all_accounts}", gained=_shown(change.gained) or None,
+        handed_over=_shown(change.handed_over) or None, reason=change.reason,
         consequence="an account goes over when the poll under way has ended",
     )  # fmt: skip
 

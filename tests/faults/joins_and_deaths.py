@@ -106,7 +106,7 @@ async def run(
             outcome.repeated = sum(count - 1 for count in accounts.times.values())
             outcome.most_in_a_second = accounts.most_in_a_second
     lines = [line for process in everyone for line in process.log if line["event"] == "share.changed"]
-    outcome.moves = sum(len((line["taken"] or "").split(", ")) for line in lines if line["taken"])
+    outcome.moves = sum(len((line["gained"] or "").split(", ")) for line in lines if line["gained"])
     return outcome
 
 

@@ -125,7 +125,7 @@ async def scene(folder: Path, store: RedisServer, broker: str, **values: Any) ->
 
 def lost(process: Process) -> int:
     """Return how often a process has found a lease of its own to be lost, or its share to be others'."""
-    return sum(line["event"] == "lease.lost" or bool(line.get("given")) for line in process.log)
+    return sum(line["event"] == "lease.lost" or bool(line.get("handed_over")) for line in process.log)
 
 
 async def test_replica_stopped_past_its_lease_writes_nothing_stale(tmp_path, keeps, rabbitmq_url):

@@ -40,7 +40,7 @@ class Town:
         self.now = 1000.0
         self.peers: dict[str, Peer] = {}
         self.said: dict[str, tuple[Member, float]] = {}
-        self.store_is_away = False
+        self.store_is_unavailable = False
 
     def join(self, owner: str, roles: Sequence[str] = BOTH, accounts: Collection[str] = SOURCES.keys()) -> Peer:
         reports: list[ShareChange] = []
@@ -76,7 +76,7 @@ class Town:
         until = self.now + seconds
         while self.now < until:
             self.now += BEAT
-            for peer in () if self.store_is_away else tuple(self.peers.values()):
+            for peer in () if self.store_is_unavailable else tuple(self.peers.values()):
                 self.announce(peer)
 
     def turns(self) -> Counter[str]:
@@ -113,7 +113,7 @@ def test_joined_process_has_its_share_within_two_leases(town: Town) -> None:
     town.pass_time(4 * BEAT)
     assert town.is_shared_out()
     report = town.peers["b"].reports[-1]
-    assert (report.share, report.all_accounts, len(report.taken), report.given) == (3, 6, 3, ())
+    assert (report.share, report.all_accounts, len(report.gained), report.handed_over) == (3, 6, 3, ())
     assert report.reason == "box:1 takes part"
     assert town.peers["b"].shares.reason == "3 of 6 accounts among 2 processes"
 
@@ -168,9 +168,9 @@ def test_store_outage_leaves_the_shares_alone(town: Town) -> None:
         town.join(owner)
     town.pass_time(40)
     before = {owner: peer.shares.share for owner, peer in town.peers.items()}
-    town.store_is_away = True
+    town.store_is_unavailable = True
     town.pass_time(60)
-    town.store_is_away = False
+    town.store_is_unavailable = False
     for owner, peer in town.peers.items():
         town.announce(peer)
         assert peer.shares.share == before[owner], "who comes back first does not take everything"
@@ -182,10 +182,10 @@ def test_process_that_died_in_an_outage_is_followed(town: Town) -> None:
     for owner in "ab":
         town.join(owner)
     town.pass_time(40)
-    town.store_is_away = True
+    town.store_is_unavailable = True
     town.die("b")
     town.pass_time(60)
-    town.store_is_away = False
+    town.store_is_unavailable = False
     town.pass_time(TTL + 2 * BEAT)
     assert town.sizes() == [6]
 
@@ -240,7 +240,7 @@ def test_changed_sources_are_shared_out_anew(town: Town) -> None:
     town.pass_time(BEAT)
     assert set(peer.shares.share) == {"source/s0", "account/s1"}
     assert peer.shares.account("source/s0") is kept
-    assert peer.reports[-1].taken == ("account/s1",)
+    assert peer.reports[-1].gained == ("account/s1",)
 
 
 @given(
@@ -255,9 +255,9 @@ def test_shares_are_fair_once_nothing_changes(happenings: list[tuple[str, int]])
             town.join(f"p{number}")
         elif what in ("die", "leave") and len(town.peers) > 1:
             getattr(town, what)(rng.choice(sorted(town.peers)))
-        town.store_is_away = what == "outage"
+        town.store_is_unavailable = what == "outage"
         town.pass_time(seconds)
-    town.store_is_away = False
+    town.store_is_unavailable = False
     town.pass_time(2 * SETTLE)
     assert town.is_shared_out()
     before = {owner: peer.shares.share for owner, peer in town.peers.items()}

@@ -131,5 +131,5 @@ async def test_unavailable_store_makes_the_next_holder_wait() -> None:
             raise Unavailable(name)
 
     lease = Lease("source/a", "us", 2, 15.0)
-    assert await takeover_cooldown(Away(), lease, 4.0) == pytest.approx(cooldown(4.0))  # type: ignore[arg-type]
-    await note_quiet(Away(), lease)  # type: ignore[arg-type]
+    assert await takeover_cooldown(Away(), lease, 4.0) == pytest.approx(cooldown(4.0))  # type: ignore[arg-type] - no more is asked
+    await note_quiet(Away(), lease)  # type: ignore[arg-type] - no more is asked

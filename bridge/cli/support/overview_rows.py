@@ -35,7 +35,7 @@ def plain_pause(pause: Pause | None) -> dict[str, str | None] | None:
 
 
 def plain_process(presence: Presence, sources: Sequence[SourceView]) -> dict[str, Any]:
-    """Return a process for JSON; `sources` are all, held by whichever process."""
+    """Return a process for JSON; `sources` are those of all processes."""
     member = presence.member
     return {
         "name": process_name(presence),

@@ -51,7 +51,7 @@ class QueueReplay:
 async def fill_queue(parts: Assembly, queue: str, selection: Selection) -> QueueReplay:
     """Publish the selected events into one queue that exists, in the order of each source.
 
-    Only what the relay has published already is taken: the rest comes by itself. Raises `BridgeError` if there is no
+    Only what the relay has published already is selected: the rest comes by itself. Raises `BridgeError` if there is no
     such queue, and `Unavailable`; a repeated call then puts some events into the queue twice, with the same ids.
     """
     replay = QueueReplay()
