@@ -14,7 +14,7 @@ from bridge.protocols.roster import Member, Presence
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class ShareMember:
     """A process that takes part in the sharing."""
 
     owner: str
@@ -29,7 +29,7 @@ class Candidate:
     relays: bool
 
     @classmethod
-    def of(cls, member: Member, age: float) -> Candidate | None:
+    def of(cls, member: Member, age: float) -> ShareMember | None:
         """Return the process of an announcement of `age` seconds ago; None if it ends or does not share."""
         if member.accounts is None or member.is_leaving:
             return None
@@ -46,7 +46,7 @@ class Partition:
     and so nothing moves because of it. Work that only new processes can do goes to the first of them.
     """
 
-    members: Mapping[str, Candidate] = field(default_factory=dict)
+    members: Mapping[str, ShareMember] = field(default_factory=dict)
     """Those that take part, or wait for it, by owner."""
     settled: frozenset[str] = frozenset()
     """The owners of those that have been there for long enough."""
@@ -54,7 +54,7 @@ class Partition:
     """The owner of each account that somebody can poll, by the account's lease."""
 
     @classmethod
-    def of(cls, candidates: Collection[Candidate], settle_seconds: float) -> Partition:
+    def of(cls, candidates: Collection[ShareMember], settle_seconds: float) -> Partition:
         """Share the accounts out."""
         members = {candidate.owner: candidate for candidate in candidates}
         settled = frozenset(owner for owner, member in members.items() if member.steady >= settle_seconds)
@@ -79,7 +79,7 @@ class Partition:
         return followed | assign(rest) | {journal: owner for journal, owner in chosen.items() if owner is not None}
 
 
-def _chosen(owners: Sequence[str], members: Mapping[str, Candidate], settled: Collection[str]) -> list[str]:
+def _chosen(owners: Sequence[str], members: Mapping[str, ShareMember], settled: Collection[str]) -> list[str]:
     """Return those of `owners` that have settled, or the first of all."""
     lasting = [owner for owner in owners if owner in settled]
     return lasting or sorted(owners, key=lambda owner: (members[owner].since, owner))[:1]
@@ -117,7 +117,7 @@ class Shares:
         self._journals: dict[str, Turn] = {}
         self._partition: Partition | None = None
         self._shape: Mapping[str, tuple[bool, frozenset[str], bool]] = {}
-        self._known: dict[str, Candidate] = {}
+        self._known: dict[str, ShareMember] = {}
         self._observed_at: float | None = None
         self._grace_until = float("-inf")
 
@@ -160,7 +160,7 @@ class Shares:
             self._partition = Partition.of(candidates.values(), self._settle_seconds)
             self._apply(before or Partition())
 
-    def _candidates(self, presences: Sequence[Presence], now: float) -> dict[str, Candidate]:
+    def _candidates(self, presences: Sequence[Presence], now: float) -> dict[str, ShareMember]:
         """Return who takes part now.
 
         After a time without the store all seem gone until they have announced themselves again. For a while they are
@@ -172,7 +172,7 @@ class Shares:
         candidates = {}
         for presence in presences:
             kept = self._known.get(presence.member.owner) if now < self._grace_until else None
-            candidate = kept if presence.gone else Candidate.of(presence.member, presence.age)
+            candidate = kept if presence.gone else ShareMember.of(presence.member, presence.age)
             if candidate is not None:
                 candidates[candidate.owner] = candidate
         return candidates
@@ -208,7 +208,9 @@ class Shares:
                 turn.set(is_ours=relays.get(name) == self._owner)
 
 
-def _shape(candidates: Mapping[str, Candidate], settle_seconds: float) -> dict[str, tuple[bool, frozenset[str], bool]]:
+def _shape(
+    candidates: Mapping[str, ShareMember], settle_seconds: float
+) -> dict[str, tuple[bool, frozenset[str], bool]]:
     """Return all that matters for the shares."""
     return {owner: (item.steady >= settle_seconds, item.accounts, item.relays) for owner, item in candidates.items()}
 

@@ -10,7 +10,7 @@ from bridge.domain.clock import Clock
 
 
 class Turn:
-    """One lease, as this process sees its share: ours to hold, or another process.s."""
+    """One lease, as this process sees its share: ours to hold, or another process's."""
 
     def __init__(self, *, is_ours: bool = True) -> None:
         self.gained = asyncio.Event()

@@ -145,8 +145,8 @@ class JournalAudit:
             end = len(progress.missing) if overdue > progress.missing[-1] else bisect_left(progress.missing, overdue)
             batch = progress.missing[: min(end, _BATCH_EVENTS)]
             lost = await self._missing(batch)
-            found = await self._ledger.entries([Position(self._source, seq) for seq in lost])
-            offered += await self._offer([entry for entry in found if entry is not None])
+            journalled = await self._ledger.entries([Position(self._source, seq) for seq in lost])
+            offered += await self._offer([entry for entry in journalled if entry is not None])
             # What is neither here nor in the journal any more is nobody's: it cannot be sent.
             progress.note(0, batch, ())
             await self._rest()

@@ -15,6 +15,7 @@ _MAX_ANNOUNCED_SECONDS = 10.0
 _ANNOUNCED_SHARE = 2 / 3
 """The part of a lease for which an announcement holds: when the leases of a dead process end, others know of it."""
 _MAX_LOGGED_ACCOUNTS = 20
+"""Names of accounts in one line of the log."""
 
 
 def announced_for(lease: float) -> float:

@@ -19,6 +19,7 @@ from bridge.adapters.kombu.connection import PublishProgress, next_serial
 from bridge.adapters.kombu.redis_layout import (
     Routes,
     envelopes_by_queue,
+    is_bound,
     queue_of,
     received_from,
     text_of,
@@ -122,8 +123,7 @@ class RedisConnection(MarkedConnection):
 
     def has_queue(self, queue: str) -> bool:
         """Return whether a queue is bound: Redis itself makes a queue with its first message."""
-        members = map(text_of, self._redis.smembers(self._bindings))
-        return any(queue_of(member, self._channel.sep) == queue for member in members)
+        return is_bound(self._redis, self._bindings, queue, self._channel.sep)
 
     def ping(self) -> None:
         """Ask for an answer."""
@@ -338,11 +338,8 @@ class RedisConnection(MarkedConnection):
             elif self._queue is not None:
                 self._requeue(self._queue)
         except (redis.RedisError, OSError) as error:
-            log.warning(
-                "broker.closed_with_unacked",
-                reason=type(error).__name__,
-                consequence=f"returns after {self._lease:.0f} s",
-            )
+            reason, consequence = type(error).__name__, f"returns after {self._lease:.0f} s"
+            log.warning("broker.closed_with_unacked", reason=reason, consequence=consequence)
         self.drop()
 
     def drop(self) -> None:
