@@ -10,9 +10,12 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from bridge.coordination.shares import ShareChange, Shares
+from bridge.observability.metrics import Metrics
 from bridge.protocols.roster import Member, Presence
+from bridge.runtime.sharing import announced_for, report_change
 
 SETTLE, TTL, BEAT = 15.0, 10.0, 1.0
 SOURCES = {f"source/s{number}": [f"s{number}"] for number in range(6)}
@@ -263,3 +266,22 @@ def test_shares_are_fair_once_nothing_changes(happenings: list[tuple[str, int]])
     before = {owner: peer.shares.share for owner, peer in town.peers.items()}
     town.pass_time(60)
     assert {owner: peer.shares.share for owner, peer in town.peers.items()} == before
+
+
+def test_log_names_the_first_accounts_of_many() -> None:
+    metrics, many = Metrics(), tuple(f"source/s{number:02}" for number in range(50))
+    with capture_logs() as logs:
+        report_change(metrics, ShareChange(many, ("account/x",), 50, 60, "box:1 takes part"))
+        report_change(metrics, ShareChange((), many[:1], 49, 60, "box:2 takes part"))
+    assert logs[0]["gained"].startswith("source/s00, source/s01, ")
+    assert logs[0]["gained"].endswith("source/s19 and 30 more")
+    assert (logs[0]["accounts"], logs[0]["handed_over"]) == ("50 of 60", "account/x")
+    assert (logs[1]["gained"], logs[1]["handed_over"]) == (None, "source/s00")
+    text = metrics.text().decode()
+    assert 'bridge_account_moves_total{direction="gained"} 50.0' in text
+    assert 'bridge_account_moves_total{direction="handed_over"} 2.0' in text
+
+
+def test_announcement_ends_before_the_leases() -> None:
+    assert announced_for(15.0) == 10.0
+    assert announced_for(3.0) == 2.0
