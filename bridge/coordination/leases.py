@@ -199,9 +199,10 @@ class LeaseRunner:
         Somebody else has it then, or the store cannot be asked who has. Without a `turn` it is always ours to take.
         """
         turn = turn or Turn()
-        failures = 0
+        failures = refusals = 0
         while not stop.is_set():
             if not turn.is_ours:
+                refusals = 0
                 standby()
                 if not await self._is_abandoned(name, turn, stop):
                     continue
@@ -220,10 +221,17 @@ class LeaseRunner:
             self._report(f"lease/{name}", None)
             if lease is None:
                 standby()
-                await wait_for_stop(stop, self._clock, min(_MAX_RETRY_SECONDS, self._ttl / 5))
+                refusals += 1
+                await wait_for_stop(stop, self._clock, self._retry_seconds(refusals))
                 continue
+            refusals = 0
             lease_deadline = LeaseDeadline(name, asked + self._ttl, current().lease)
             await self._hold(lease, work, lease_deadline, self._until_over(turn, stop))
+
+    def _retry_seconds(self, refusals: int) -> float:
+        """Return the wait for a lease that another process has: short, unless that one keeps it for many leases."""
+        is_soon = refusals * _MAX_RETRY_SECONDS < self._ttl * _CHECK_EVERY_LEASES
+        return min(_MAX_RETRY_SECONDS, self._ttl / 5) if is_soon else self._ttl / 5
 
     async def _is_abandoned(self, name: str, turn: Turn, stop: asyncio.Event) -> bool:
         """Wait until it is our turn; True if before that nobody holds the lease for longer than one lease."""
