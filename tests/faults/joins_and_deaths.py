@@ -52,7 +52,15 @@ class Outcome:
 
 
 async def run(
-    folder: Path, changes: int, *, seed: int, interval: str, rate: str, lease: float, records: int = 4
+    folder: Path,
+    changes: int,
+    *,
+    seed: int,
+    interval: str,
+    rate: str,
+    lease: float,
+    records: int = 4,
+    kills: bool = True,
 ) -> Outcome:
     """Let processes come and go so often, then see what has arrived."""
     rng, outcome, running, everyone = random.Random(seed), Outcome(), [], []
@@ -81,7 +89,9 @@ async def run(
                 for _ in range(changes):
                     await asyncio.sleep(rng.uniform(0.5, 3.5 * lease))
                     outcome.fair += await is_fair()
-                    kinds = ["join"] * (len(running) < MAX_PROCESSES) + ["kill", "stop"] * (len(running) > 1)
+                    kinds = ["join"] * (len(running) < MAX_PROCESSES) + ["kill", "stop"][not kills :] * (
+                        len(running) > 1
+                    )
                     kind = rng.choice(kinds)
                     outcome.changes[kind] += 1
                     if kind == "join":
@@ -118,12 +128,13 @@ def main() -> None:
     parser.add_argument("--rate", default="4/s")
     parser.add_argument("--lease", type=float, default=5.0)
     parser.add_argument("--records", type=int, default=4, help="records of each source that move at once")
+    parser.add_argument("--no-kills", action="store_true", help="every process ends by SIGTERM")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         outcome = asyncio.run(
             run(
                 Path(folder), options.changes, seed=options.seed, interval=options.interval, rate=options.rate,
-                lease=options.lease, records=options.records,
+                lease=options.lease, records=options.records, kills=not options.no_kills,
             )
         )  # fmt: skip
     print(outcome.table(), flush=True)  # noqa: T201 - a script for a person
