@@ -10,6 +10,7 @@ from bridge.domain.event import INTERNAL_CHANNEL
 from bridge.domain.lifecycle import UNKNOWN
 from bridge.domain.personal_data import names_person
 from bridge.domain.settings import format_duration
+from bridge.providers.events import built_in, data_model
 from bridge.providers.models import Definition, ErrorRule, SettingSpec, WindowSpec
 from bridge.providers.paths import JsonPath
 from bridge.providers.requests import Scalar, SettingRef, placeholders
@@ -309,6 +310,19 @@ def _events(definition: Definition) -> Iterator[Finding]:
             yield ("docs", index), "is no address of a page; begin with https://"
 
 
+def _built_in(definition: Definition) -> Iterator[Finding]:
+    known = built_in(definition)
+    if not known:
+        return
+    remedy = "the bridge itself has events of this provider; choose another word for `events.provider`"
+    for word in {*definition.status.map.values(), definition.status.always} - {*known, None}:
+        yield ("status", "map"), f"{word!r} is none of {', '.join(known)}: {remedy}"
+    fields = data_model(definition).model_fields
+    for name in definition.facts.fields:
+        if name not in fields:
+            yield ("facts", "fields", name), f"events do not have this field: {remedy}"
+
+
 _RULES: tuple[Rule, ...] = (
-    _settings, _references, _shape, _window, _feed, _identity, _status, _facts, _errors, _pages, _events,
+    _settings, _references, _shape, _window, _feed, _identity, _status, _facts, _errors, _pages, _events, _built_in,
 )  # fmt: skip

@@ -173,7 +173,7 @@ CASES = [
     # facts, errors, events
     Case("    price: {", "    status: {", "facts.fields.status", "every event has a field of this name"),
     Case("about: The price.", "about: x, privacy: key", "facts.fields.price", "write price_reference"),
-    Case("type: number", "type: money", "facts.fields.price.type", "must be 'text', 'number' or 'time'"),
+    Case("type: number", "type: money", "facts.fields.price.type", "must be 'text', 'number', 'code' or 'time'"),
     Case("status: 429", "status: 42", "errors[0].status", "is no HTTP status"),
     Case("{status: 429, then: retry}", "{then: retry}", "errors[0]", "fits every answer"),
     Case("then: retry", "then: ignore", "errors[0].then", "must be 'retry'"),
