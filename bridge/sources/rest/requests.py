@@ -17,7 +17,7 @@ from bridge.http.response import Response
 from bridge.http.status import NO_CONTENT_STATUS
 from bridge.http.tls import NO_TLS, Tls
 from bridge.providers.models import Definition
-from bridge.providers.requests import ListSpec, PagesSpec, Scalar, SettingRef, filled
+from bridge.providers.requests import ListSpec, PagesSpec, Scalar, SettingRef, expander, filled
 from bridge.sources.rest.auth import credentials
 from bridge.sources.rest.errors import ErrorRules, NothingThere, TooMuch
 
@@ -121,6 +121,7 @@ class ItemList:
         self._next = _NextPage(pages) if pages is not None else None
         self._params = {**client.params_of(listing.params), **(params or {})}
         self._items, self._items_at = listing.items.reader(), listing.items.text
+        self._expanded = None if listing.expand is None else expander(listing.expand)
         self._cap = None if pages is None else pages.cap
 
     async def pages(self, params: Params, known: KnownCount | None = None) -> AsyncGenerator[ItemPage, None]:
@@ -158,7 +159,8 @@ class ItemList:
             value = self.client.value_of(answer)
         except NothingThere:
             return None
-        return ItemPage(items_of(answer, value, self._items, self._items_at), answer, value, count)
+        items = items_of(answer, value, self._items, self._items_at)
+        return ItemPage(items if self._expanded is None else self._expanded(items), answer, value, count)
 
 
 def items_of(answer: Response, value: Any, read: Callable[[Any], Any], at: str) -> list[Any]:
