@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
@@ -39,18 +39,28 @@ class Overlap:
 
     def __init__(self) -> None:
         self._last: dict[str, Observation] = {}
+        self.has_moved = False
+        """Whether a record of the last answer had another status in the one before."""
+
+    @property
+    def last(self) -> Collection[Observation]:
+        """Return what the last answer showed, each record once."""
+        return self._last.values()
 
     def without_known(self, observations: Sequence[Observation]) -> list[Observation]:
         """Return what an answer shows that the answer before did not."""
         before = self._last
         shown = self._last = {observation.key: observation for observation in observations}
+        self.has_moved = False
         if before.keys().isdisjoint(shown):
             return list(shown.values())
-        return [
+        news = [
             observation
             for key, observation in shown.items()
             if (known := before.get(key)) is None or known.status != observation.status
         ]
+        self.has_moved = any(observation.key in before for observation in news)
+        return news
 
 
 def backlog_runs(

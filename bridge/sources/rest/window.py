@@ -168,19 +168,26 @@ class TrailingWindow:
         async for page in self._answers(part, None if reading is None else reading.count):
             self._clock_lead = _clock_lead(page.answer)
             if page.unchanged is not None and reading is not None:
-                reading.note(page.answer, page.unchanged)
+                reading.keep(page.answer)
                 yield Page((), page.answer.at, after, unchanged=page.unchanged)
                 continue
             observations = sweep.observe(self.reader, page.items, self._label)
-            if reading is not None and len(observations) == len(page.items):
-                reading.note(page.answer, len(observations))
+            is_readable = len(observations) == len(page.items)
             if not self._tells_occurrences:
                 observations = overlap.without_known(observations)
+            known = 0
+            if reading is not None:
+                news = reading.news(observations)
+                known, observations = len(observations) - len(news), list(news)
+                reading.is_consistent &= not overlap.has_moved
+                if is_readable:
+                    reading.note(page.answer, overlap.last, len(page.items))
             runs = backlog_runs(
                 observations, self.reader.created, backlog_until, undated_is_old=self.names.undated_is_old
             )
             for backlog, run in runs:
-                yield Page(run, page.answer.at, after, backlog=backlog)
+                yield Page(run, page.answer.at, after, backlog=backlog, unchanged=known)
+                known = 0
         sweep.answered = True
 
     async def _answers(self, part: Slice, known: KnownCount | None = None) -> AsyncIterator[ItemPage]:
