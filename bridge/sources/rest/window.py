@@ -175,10 +175,7 @@ class TrailingWindow:
             is_readable = len(observations) == len(page.items)
             if not self._tells_occurrences:
                 observations = overlap.without_known(observations)
-            known = 0
             if reading is not None:
-                news = reading.news(observations)
-                known, observations = len(observations) - len(news), list(news)
                 reading.is_consistent &= not overlap.has_moved
                 if is_readable:
                     reading.note(page.answer, overlap.last, len(page.items))
@@ -186,8 +183,9 @@ class TrailingWindow:
                 observations, self.reader.created, backlog_until, undated_is_old=self.names.undated_is_old
             )
             for backlog, run in runs:
-                yield Page(run, page.answer.at, after, backlog=backlog, unchanged=known)
-                known = 0
+                # What is known is left out of each portion, so that the portions are always the same.
+                news = run if reading is None else reading.news(run)
+                yield Page(news, page.answer.at, after, backlog=backlog, unchanged=len(run) - len(news))
         sweep.answered = True
 
     async def _answers(self, part: Slice, known: KnownCount | None = None) -> AsyncIterator[ItemPage]:
