@@ -11,6 +11,9 @@ from pydantic import (
     PlainSerializer,
 )
 
+YEAR_DAYS = 365
+"""Days by which a year of requests is reckoned."""
+
 
 def _utc(moment: datetime) -> datetime:
     if moment.tzinfo is UTC:

@@ -26,6 +26,7 @@ from bridge.domain.errors import (
     Transient,
     Unauthorized,
 )
+from bridge.domain.times import YEAR_DAYS
 from bridge.ingest.account import check_account
 from bridge.protocols.deliveries import RELAY_SINK
 from bridge.protocols.sink import Sink
@@ -35,7 +36,6 @@ from bridge.runtime.installation import KeptInstallation
 from bridge.runtime.sink_runner import INTERNAL_JOURNAL
 
 _TIMEOUT_SECONDS = 20.0
-_YEAR_SECONDS = 365
 LACKS = "lacks a right"
 """The state of a store or broker that knows us and does not let us do all that the service does."""
 _GIVE_WAY = ("requests/day", "requests/year")
@@ -116,7 +116,7 @@ def _plain(finding: Finding) -> dict[str, Any]:
     plain: dict[str, Any] = {"part": finding.part, "state": finding.state, "said": finding.said}
     if finding.requests_per_day is not None:
         plain["requests_per_day"] = round(finding.requests_per_day)
-        plain["requests_per_year"] = round(finding.requests_per_day * _YEAR_SECONDS)
+        plain["requests_per_year"] = round(finding.requests_per_day * YEAR_DAYS)
     return plain
 
 
@@ -125,7 +125,7 @@ def _print(file: Path, parts: Assembly, findings: list[Finding]) -> None:
     print_line(f"{file}: ok: sources {_names(config.sources)}; sinks {_names(config.sinks)}")
     if findings:
         rows = [
-            (finding.part, finding.state, _count(finding, 1), _count(finding, _YEAR_SECONDS), finding.said)
+            (finding.part, finding.state, _count(finding, 1), _count(finding, YEAR_DAYS), finding.said)
             for finding in findings
         ]
         print_table(["part", "state", "requests/day", "requests/year", "said"], rows, give_way=_GIVE_WAY, prose="said")
@@ -178,9 +178,8 @@ async def _finding(part: str, asked: Awaitable[_Answer]) -> Finding:
         return Finding(part, _state(error), str(error))
     except Exception as error:  # noqa: BLE001 - a plugin's defect is a finding like any other; its text may quote secrets
         return Finding(part, "refused", f"a defect: unexpected {type(error).__name__}")
-    if probe.warning is not None:
-        return Finding(part, "warning", probe.warning, probe.requests_per_day, probe.cost)
-    return Finding(part, "ok", probe.summary, probe.requests_per_day, probe.cost)
+    state, said = ("ok", probe.summary) if probe.warning is None else ("warning", probe.warning)
+    return Finding(part, state, said, probe.requests_per_day, probe.cost)
 
 
 def _state(error: BridgeError) -> str:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_YEAR_DAYS = 365
+from bridge.domain.times import YEAR_DAYS
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def overdrawn(costs: Sequence[AccountCost]) -> dict[str, str]:
 
 
 def _warning(shared: Sequence[AccountCost]) -> str | None:
-    year = sum(cost.requests_per_day for cost in shared) * _YEAR_DAYS
+    year = sum(cost.requests_per_day for cost in shared) * YEAR_DAYS
     allowed = min(cost.requests_per_year for cost in shared)
     if year <= allowed:
         return None

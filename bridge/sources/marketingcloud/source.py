@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from bridge.domain.clock import Clock
 from bridge.domain.errors import BridgeError, LeaseLost
-from bridge.domain.times import rfc3339
+from bridge.domain.times import YEAR_DAYS, rfc3339
 from bridge.http import parsing
 from bridge.http.errors import ProviderError, Throttled
 from bridge.protocols.source import GroupCounts, Observation, Page, Probe
@@ -20,7 +20,6 @@ from bridge.sources.marketingcloud.settings import MarketingCloudSettings
 from bridge.sources.shapes.feed_cursor import FeedCursor
 
 _DAY_SECONDS = 86400.0
-_YEAR_DAYS = 365
 _RETENTION_SECONDS = 45 * _DAY_SECONDS
 _MAX_PAGES = 10_000
 
@@ -188,7 +187,7 @@ class MarketingCloud:
         interval = self._settings.interval * self._settings.idle_slowdown
         renewals = _DAY_SECONDS / (max(1, math.ceil(token.lifetime / interval)) * interval)
         requests = len(self._listings) * _DAY_SECONDS / interval + renewals
-        year = requests * _YEAR_DAYS
+        year = requests * YEAR_DAYS
         names = ", ".join(listing.name for listing in self._listings)
         summary = (
             f"{self._rest.host} answers for {names}; an idle year costs about {year:,.0f} calls, "
