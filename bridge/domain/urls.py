@@ -1,4 +1,4 @@
-"""What is wrong with a URL before anybody reads it: a password with a character that means something else there."""
+"""A server's URL before a library reads it: a password that ends its host too early, and the nodes of a cluster."""
 
 from __future__ import annotations
 
@@ -25,3 +25,17 @@ def password_problem(url: str) -> str | None:
     return (
         f"has {after[0]!r} where its host should end, as if it were in the password: write {_ENCODED[after[0]]} there"
     )
+
+
+def node_urls(url: str) -> list[str]:
+    """Return a URL for each node of a cluster: of `amqp://user:password@one:5672,two:5672/vhost`, two.
+
+    Python's own reader refuses several hosts where one of them is an IPv6 address, or reads them as one host.
+    """
+    scheme, mark, rest = url.partition("://")
+    authority = _AUTHORITY.match(rest)
+    credentials, at, hosts = (authority[0] if authority else "").rpartition("@")
+    if "," not in hosts:
+        return [url]
+    after = rest[len(credentials + at + hosts) :]
+    return [f"{scheme}{mark}{credentials}{at}{host}{after}" for host in hosts.split(",") if host]

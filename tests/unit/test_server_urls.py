@@ -20,7 +20,7 @@ from bridge.adapters.url_options import AMQP, AMQP_TLS, KOMBU_REDIS, REDIS, REDI
 from bridge.cli import main
 from bridge.domain.clock import Clock
 from bridge.domain.errors import BridgeError
-from bridge.domain.urls import password_problem
+from bridge.domain.urls import node_urls, password_problem
 from bridge.testing.free_port import free_port
 from bridge.testing.servers import RedisServer, wait_for
 
@@ -315,3 +315,19 @@ async def test_a_socket_and_its_database_are_reached(build: Build, tmp_path: Pat
         await part.close()
         with redis.Redis(port=server.port) as client:
             assert client.info("keyspace").keys() == {"db3"}
+
+
+@pytest.mark.parametrize(
+    ("url", "nodes"),
+    [
+        ("amqp://u:p@one,two:5673/v?a=1,2", ["amqp://u:p@one/v?a=1,2", "amqp://u:p@two:5673/v?a=1,2"]),
+        ("amqp://u:p@[::1]:1,[::2]/v", ["amqp://u:p@[::1]:1/v", "amqp://u:p@[::2]/v"]),
+        ("amqp://one,,two,", ["amqp://one", "amqp://two"]),
+        ("amqp://u:p,w@one/v", ["amqp://u:p,w@one/v"]),
+        ("amqp://one/a,b", ["amqp://one/a,b"]),
+        ("amqp://", ["amqp://"]),
+        ("embedded", ["embedded"]),
+    ],
+)
+def test_each_node_of_a_cluster_has_its_own_url(url: str, nodes: list[str]) -> None:
+    assert node_urls(url) == nodes

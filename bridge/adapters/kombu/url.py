@@ -13,7 +13,7 @@ from kombu.transport import TRANSPORT_ALIASES
 
 from bridge.adapters.redis_url import RedisUrl, parse_redis_url
 from bridge.adapters.url_options import AMQP, AMQP_TLS, UrlProblem, read_freely, read_options
-from bridge.domain.urls import PERCENT_ENCODE, password_problem
+from bridge.domain.urls import PERCENT_ENCODE, node_urls, password_problem
 
 CONNECT_SECONDS = 5.0
 """For a connection to one address."""
@@ -89,16 +89,7 @@ def _addresses(url: str, scheme: str) -> list[BrokerAddress]:
     if scheme == "sentinel":  # here the others are more sentinels, not more brokers
         return [_redis(_sentinel_url(parts), scheme)]
     urls = [part if "://" in part else f"{scheme}://{part}" for part in parts]
-    return [_address(node) for url in urls for node in (_nodes(url) if scheme in _AMQP else [url])]
-
-
-def _nodes(url: str) -> list[str]:
-    """Return a URL for each node of a cluster: of amqp://user:password@one:5672,two:5672/vhost, two."""
-    parts = urlsplit(url)
-    credentials, at, hosts = parts.netloc.rpartition("@")
-    if "," not in hosts:
-        return [url]
-    return [parts._replace(netloc=f"{credentials}{at}{host}").geturl() for host in hosts.split(",") if host]
+    return [_address(node) for url in urls for node in (node_urls(url) if scheme in _AMQP else [url])]
 
 
 def _address(url: str) -> BrokerAddress:

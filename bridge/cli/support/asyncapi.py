@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from bridge.cli.support.event_examples import event_example
 from bridge.cli.support.schemas import narrow_data
 from bridge.domain.event import CONTENT_TYPE, Event
+from bridge.domain.urls import node_urls
 
 _BINDING = "0.3.0"
 """The version of the AMQP and HTTP bindings."""
@@ -69,7 +70,7 @@ def asyncapi(published: Sequence[Published], *, exchange: str, broker: str = "")
 
 
 def _servers(broker: str) -> dict[str, Any]:
-    parts = urlsplit(broker.partition(";")[0])
+    parts = urlsplit(node_urls(broker.partition(";")[0])[0])
     if not parts.hostname:
         return {}
     host = parts.hostname + (f":{parts.port}" if parts.port else "")

@@ -60,6 +60,17 @@ def test_asyncapi_document_has_the_events_of_a_definition(bridge, file, monkeypa
     assert not any(topic.startswith("voicemail.") for topic in topics)
 
 
+@pytest.mark.parametrize("nodes", ["one:5672,two:5673", "one:5672,[::1]:5673"])
+def test_asyncapi_document_names_the_first_node_of_a_cluster(bridge, file, nodes):
+    file.write_text(
+        f"broker: amqp://user:hidden@{nodes}/team\n"
+        "sources: {city: {type: govdelivery, url: https://tms.example.com, token: t, channels: [sms]}}\n"
+    )
+    done = bridge("events", "asyncapi", "-c", file)
+    assert done.json["servers"] == {"broker": {"host": "one:5672", "protocol": "amqp"}}
+    assert "hidden" not in done.out + done.err
+
+
 def test_events_of_a_definition_are_completed(file):
     context = SimpleNamespace(params={"config_file": file}, parent=None)
     assert [item.value for item in complete_topics(context, None, "voice.call.no")] == [CALL]
