@@ -21,6 +21,7 @@ import kombu
 import yaml
 from cloudevents.core.bindings.http import HTTPMessage, from_http_event
 from cloudevents.core.formats.json import JSONFormat
+from rigs.forked_commands import fork_server
 
 from bridge.simulator import Simulator
 from bridge.simulator.config_snippet import sources
@@ -29,20 +30,16 @@ EXCHANGE = "bridge.events"
 
 
 class Process:
-    """One `bridge` command in a process of its own; its output goes to files."""
+    """One `bridge` command in a process of its own; its output goes to files.
+
+    It is forked from a process that has imported everything: see `rigs.forked_commands`.
+    """
 
     def __init__(self, folder: Path, *arguments: str, name: str = "bridge") -> None:
         self.out = folder / f"{name}.out"
         self.err = folder / f"{name}.err"
-        with self.out.open("ab") as out, self.err.open("ab") as err:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "bridge", *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                cwd=folder,
-                env={**os.environ, "NO_COLOR": "1"},
-            )
+        environ = {**os.environ, "NO_COLOR": "1"}
+        self.process = fork_server().start(folder, *arguments, environ=environ, out=self.out, err=self.err)
 
     def kill(self) -> None:
         self.process.kill()
@@ -81,18 +78,24 @@ def bridge(folder: Path, *arguments: str, name: str = "bridge") -> Iterator[Proc
 
 
 async def ask(folder: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end, while this process goes on serving what it may ask for."""
+    """Run a command to its end, while this process goes on serving what it may ask for.
+
+    It has a session of its own, of which Linux gives each its share of the processors.
+    """
+    values = {**os.environ, "NO_COLOR": "1", **environ}
+    if not any(name.startswith("PYTHON") for name in environ):
+        return await asyncio.to_thread(fork_server().run, folder, *arguments, environ=values, timeout=180, session=True)
     return await asyncio.to_thread(
         subprocess.run,
         [sys.executable, "-m", "bridge", *arguments],
         cwd=folder,
-        env={**os.environ, "NO_COLOR": "1", **environ},
+        env=values,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=180,
         check=False,
-        start_new_session=True,  # of which Linux gives each its share of the processors
+        start_new_session=True,
     )
 
 
