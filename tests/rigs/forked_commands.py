@@ -107,6 +107,8 @@ class ForkServer:
         """Start a command whose output is appended to two files; with `session` it gets a session of its own."""
         job = [str(folder), str(out), str(err), list(arguments), dict(environ), session]
         assert self._server.stdin
+        for path in (out, err):
+            path.touch(0o600)  # here already, for whoever reads them at once
         with self._lock:
             self._server.stdin.write(json.dumps(job) + "\n")
             self._server.stdin.flush()
@@ -207,6 +209,7 @@ def _fork(job: list[Any], own: tuple[int, ...]) -> None:
         return
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under `nohup`
     for descriptor in own:
         os.close(descriptor)
     _become(*job)
