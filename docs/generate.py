@@ -14,6 +14,7 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
 import click
+import metrics_page
 import provider_pages
 from pydantic import BaseModel
 
@@ -381,6 +382,7 @@ PAGES = {
     "commands.md": commands,
     "configuration.md": configuration,
     "events.md": events,
+    "metrics.md": lambda: metrics_page.metrics(MADE),
     "plugin-names.md": plugin_names,
     "provider-definitions.md": lambda: provider_pages.vocabulary(MADE, _settings),
     "shipped-providers.md": lambda: provider_pages.shipped(

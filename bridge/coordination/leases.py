@@ -166,12 +166,23 @@ class LeaseRunner:
     fencing token in any case, and what it might still ask a provider by its deadline.
     """
 
-    def __init__(self, ledger: Ledger, clock: Clock, owner: str, ttl: float, *, report: Report = unreported) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        clock: Clock,
+        owner: str,
+        ttl: float,
+        *,
+        report: Report = unreported,
+        on_change: Callable[[str, bool], None] = lambda _, __: None,
+    ) -> None:
+        """Prepare; `on_change` hears the name of a lease, and whether this process holds it now."""
         self._ledger = ledger
         self._clock = clock
         self._owner = owner
         self._ttl = ttl
         self._report = report
+        self._on_change = on_change
 
     async def run(
         self,
@@ -186,6 +197,7 @@ class LeaseRunner:
         Somebody else has it then, or the store cannot be asked who has.
         """
         failures = 0
+        self._on_change(name, False)
         while not stop.is_set():
             asked = self._clock.monotonic()
             try:
@@ -210,6 +222,7 @@ class LeaseRunner:
         self, lease: Lease, work: Callable[[Lease], Coroutine[Any, Any, None]], lease_deadline: LeaseDeadline
     ) -> None:
         working = run_until_deadline(lease_deadline, work(lease))
+        self._on_change(lease.name, True)
         renewing = asyncio.ensure_future(_renew(self._ledger, self._clock, lease, lease_deadline))
         try:
             await asyncio.wait([working, renewing], return_when=asyncio.FIRST_COMPLETED)
@@ -221,6 +234,7 @@ class LeaseRunner:
             working.cancel()
             renewing.cancel()
             await asyncio.gather(working, renewing, return_exceptions=True)
+            self._on_change(lease.name, False)
             try:
                 await self._ledger.release(lease)
             except Unavailable as error:

@@ -13,6 +13,7 @@ import structlog
 from bridge.concurrency.shared_timeout import SharedTimeout
 from bridge.delivery.claims import ClaimedDelivery, Claims, write_with_retry
 from bridge.delivery.endpoint import EndpointState
+from bridge.domain.answers import ACCEPTED, failure_class
 from bridge.domain.clock import Clock
 from bridge.domain.errors import BridgeError, EndpointAnswer, EndpointGone, Permanent, Transient
 from bridge.domain.event import Position, WireEvent
@@ -44,6 +45,8 @@ class Outcome:
     event: WireEvent
     error: str = ""
     """Why it was not delivered; fit for a log."""
+    answer: str = ACCEPTED
+    """One of `bridge.domain.answers.SINK_ANSWERS`; empty if the endpoint was not asked."""
 
 
 class Sender:
@@ -193,7 +196,7 @@ class Sender:
         # Only our own errors promise a text that is fit for a log.
         text = str(error) if isinstance(error, BridgeError) else f"the sink failed with {type(error).__name__}"
         result = await self._on_error(claimed, error, text, probe=probe)
-        self._outcome(Outcome(result, self._clock.monotonic() - started, claimed.event, text))
+        self._outcome(Outcome(result, self._clock.monotonic() - started, claimed.event, text, failure_class(error)))
 
     # results
 

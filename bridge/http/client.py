@@ -13,6 +13,7 @@ from pydantic import AfterValidator
 from yarl import URL
 
 from bridge import __version__
+from bridge.domain.answers import NO_ANSWER, answer_class
 from bridge.domain.clock import Clock
 from bridge.domain.errors import BridgeError, NotReady, Transient, Unauthorized
 from bridge.http import parsing
@@ -193,6 +194,8 @@ class HttpClient:
             answer = await self._ask(request, headers, value)
         else:
             answer = await transport.send(request, partial(self._ask, request, headers, value))
+        if (on_answer := current().on_answer) is not None:
+            on_answer(NO_ANSWER if isinstance(answer, RequestFailure) else answer_class(answer.status))
         if isinstance(answer, RequestFailure):
             return answer
         if known is not None and answer.status == NOT_MODIFIED_STATUS:

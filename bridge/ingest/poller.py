@@ -6,6 +6,7 @@ import asyncio
 import traceback
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
+from functools import partial
 
 import structlog
 
@@ -49,8 +50,11 @@ class PollListener:
     def polled(self, source: str, seconds: float, outcome: PollResult) -> None:
         """Note that a poll ended well."""
 
-    def failed(self, source: str) -> None:
+    def failed(self, source: str, error: Exception) -> None:
         """Note that a poll failed."""
+
+    def answered(self, source: str, answer: str) -> None:
+        """Note the class of the provider's answer to one request."""
 
     def state(self, source: str, state: str, reason: str | None) -> None:
         """Note the source's state: ok, failing, stalled, held, paused or standby."""
@@ -113,7 +117,7 @@ class Poller:
 
         The first holder of all need not wait, unless a command sends requests at the same time.
         """
-        bind(share=self._share)
+        bind(share=self._share, on_answer=partial(self._watcher.answered, self.name))
         other_command = await self._share.entry_delay() if self._share is not None else 0.0
         return max(other_command, takeover_cooldown(lease, self._settings.rate))
 
@@ -236,7 +240,7 @@ class Poller:
             "source.backs_off", source=self.name, reason=reason, failures=self._failures, again_in=round(wait, 1),
             consequence="nothing is lost: the next good poll goes on where this one stood",
         )  # fmt: skip
-        self._watcher.failed(self.name)
+        self._watcher.failed(self.name, error)
         if stalled:
             # The ledger remembers that it was said: once for each time of trouble, also across restarts.
             await self._intake.stalled(lease, truncate_to_millis(since), self._failures, reason)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from collections.abc import Mapping
+from contextlib import suppress
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from bridge import __version__
+from bridge.domain.answers import PROVIDER_ANSWERS
 from bridge.observability.logging import lost_lines
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _AGES = (0.1, 0.5, 1, 5, 15, 30, 60, 120, 300, 900, 3600, 4 * 3600, 24 * 3600)
+FAILURE_REASONS = ("credentials", "throttled", "account", "provider", "defect")
+"""Why a poll may fail."""
 
 
 class Metrics:
@@ -19,12 +25,45 @@ class Metrics:
         registry = self.registry
         self.info = Gauge("bridge_build_info", "The version that runs.", ["version"], registry=registry)
         self.info.labels(__version__).set(1)
+        ProcessCollector(registry=registry)
+        self.role = Gauge("bridge_role", "1 if this process has the role.", ["role"], registry=registry)
+        self.problem = Gauge(
+            "bridge_problem", "1 while `/readyz` of this process names the part.", ["part"], registry=registry
+        )
+        for part in ("store", "broker"):
+            self.problem.labels(part).set(0)
+        self.lease_held = Gauge(
+            "bridge_lease_held", "1 if this process holds the lease: it polls, or relays.", ["kind", "name"],
+            registry=registry,
+        )  # fmt: skip
         self.polls = Counter(
             "bridge_polls", "Polls of a source by result: ok, failed, partial.", ["source", "result"], registry=registry
         )
         self.poll_seconds = Histogram(
             "bridge_poll_seconds", "How long a poll took.", ["source"], buckets=_SECONDS, registry=registry
         )
+        self.poll_failures = Counter(
+            "bridge_poll_failures", "Polls that failed, by reason.", ["source", "reason"], registry=registry
+        )
+        self.last_ok = Gauge(
+            "bridge_source_last_ok_timestamp_seconds",
+            "When the last poll that went well ended, in Unix seconds; no series before the first one.",
+            ["source"], registry=registry,
+        )  # fmt: skip
+        self.interval = Gauge(
+            "bridge_source_interval_seconds", "The longest time between two polls: `interval` times `idle_slowdown`.",
+            ["source"], registry=registry,
+        )  # fmt: skip
+        self.rate = Gauge("bridge_source_rate", "Requests a second that `rate` allows.", ["source"], registry=registry)
+        self.provider_answers = Counter(
+            "bridge_provider_answers", "Answers of the provider by class, one for each request.", ["source", "answer"],
+            registry=registry,
+        )  # fmt: skip
+        self.books_differences = Gauge(
+            "bridge_books_differences",
+            "Resources of which the provider's account differed from ours at two comparisons in a row.",
+            ["source"], registry=registry,
+        )  # fmt: skip
         self.observations = Counter("bridge_observations", "Resources looked at.", ["source"], registry=registry)
         self.events = Counter("bridge_events", "Events committed.", ["source", "type"], registry=registry)
         self.observed_lag = Histogram(
@@ -47,6 +86,14 @@ class Metrics:
         self.journal_bytes = Gauge(
             "bridge_journal_bytes", "Roughly what the kept events take.", ["source"], registry=registry
         )
+        self.journal_max_bytes = Gauge(
+            "bridge_journal_max_bytes", "The bound of each journal, `journal.max_bytes`.", registry=registry
+        )
+        self.oldest_unconfirmed = Gauge(
+            "bridge_journal_oldest_unconfirmed_seconds",
+            "For how long the oldest event waits for the broker's confirmation; 0 if none waits.",
+            ["source"], registry=registry,
+        )  # fmt: skip
         self.source_state = Gauge(
             "bridge_source_state", "1 for the state a source is in.", ["source", "state"], registry=registry
         )
@@ -62,6 +109,18 @@ class Metrics:
         self.delivery_seconds = Histogram(
             "bridge_delivery_seconds", "How long the endpoint took.", ["sink"], buckets=_SECONDS, registry=registry
         )
+        self.sink_answers = Counter(
+            "bridge_sink_answers", "Answers of the endpoint by class, one for each try.", ["sink", "answer"],
+            registry=registry,
+        )  # fmt: skip
+        self.sink_state = Gauge(
+            "bridge_sink_state", "1 for the state a sink is in.", ["sink", "state"], registry=registry
+        )
+        self.oldest_waiting = Gauge(
+            "bridge_sink_oldest_waiting_seconds",
+            "For how long the oldest event waits that the sink has accepted and its endpoint has not; 0 if none waits.",
+            ["sink"], registry=registry,
+        )  # fmt: skip
         self.waiting = Gauge("bridge_sink_waiting", "Deliveries waiting.", ["sink"], registry=registry)
         self.dead = Gauge("bridge_sink_dead", "Dead letters.", ["sink"], registry=registry)
         self.offered = Counter(
@@ -76,6 +135,30 @@ class Metrics:
             "bridge_log_lines_lost", "Log lines that could not be written to stderr.", registry=registry
         )
         self._lost_before = lost_lines()
+        self._problems: set[str] = set()
+
+    def show_source(self, source: str, rate: float, interval: float) -> None:
+        """Show the bounds of a source that this process polls: requests a second, and seconds between two polls."""
+        self.rate.labels(source).set(rate)
+        self.interval.labels(source).set(interval)
+        self.books_differences.labels(source).set(0)
+        for answer in PROVIDER_ANSWERS:
+            self.provider_answers.labels(source, answer)
+        for reason in FAILURE_REASONS:
+            self.poll_failures.labels(source, reason)
+
+    def forget_books(self, source: str) -> None:
+        """Show no differences of a source: another process compares its books."""
+        with suppress(KeyError):
+            self.books_differences.remove(source)
+
+    def show_problems(self, problems: Mapping[str, str]) -> None:
+        """Show which parts `/readyz` names."""
+        for part in problems.keys() - self._problems:
+            self.problem.labels(part).set(1)
+        for part in self._problems - problems.keys():
+            self.problem.labels(part).set(0)
+        self._problems = set(problems)
 
     def text(self) -> bytes:
         """Return all figures in Prometheus' text form."""

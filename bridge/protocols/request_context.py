@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, replace
@@ -61,6 +61,8 @@ class RequestContext:
     """The `bridge.http.client.Transport` between the clients and the network; None is the network alone."""
     slot: Slot | None = None
     """The slot of the request that the task makes now; None before its first request."""
+    on_answer: Callable[[str], None] | None = None
+    """Called for each request with the class of its answer, one of `bridge.domain.answers.PROVIDER_ANSWERS`."""
 
 
 _CONTEXT: ContextVar[RequestContext] = ContextVar("_CONTEXT", default=RequestContext())  # noqa: B039 - it is frozen
@@ -79,7 +81,7 @@ def bind(**changes: Any) -> Token[RequestContext]:
 def bind_slot(slot: Slot) -> None:
     """Set the slot of the request that the task makes now. It is set for each request, so it is done the fast way."""
     context = _CONTEXT.get()
-    _CONTEXT.set(RequestContext(context.lease, context.share, context.transport, slot))
+    _CONTEXT.set(RequestContext(context.lease, context.share, context.transport, slot, context.on_answer))
 
 
 def reset(token: Token[RequestContext]) -> None:

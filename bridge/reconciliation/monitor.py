@@ -105,7 +105,9 @@ class ReconciliationMonitor:
         *,
         every: float,
         committed: Callable[[int], None] = lambda _: None,
+        on_differences: Callable[[int], None] = lambda _: None,
     ) -> None:
+        """Prepare; `on_differences` hears how many resources differ at two checks in a row."""
         self._name = name
         self._uri = uri
         self._reconciler = reconciler
@@ -113,6 +115,7 @@ class ReconciliationMonitor:
         self._clock = clock
         self._every = every
         self._committed = committed
+        self._on_differences = on_differences
         self._next = clock.monotonic()
 
     async def check(self, lease: Lease) -> None:
@@ -130,17 +133,14 @@ class ReconciliationMonitor:
         if last is None:
             await self._ledger.commit(lease, Commit(self._name, cursor={_CHECKED: rfc3339(now)}))
         if wait > 0:
+            self._on_differences(_published(_pending(cursor)))
             self._next = self._clock.monotonic() + min(wait, self._every)
             return
         self._next = self._clock.monotonic() + self._every
         await self._check(lease, cursor, now)
 
     async def _check(self, lease: Lease, cursor: Mapping[str, str], now: datetime) -> None:
-        known = {
-            name.removeprefix(_PENDING): PendingMismatch.load(text)
-            for name, text in cursor.items()
-            if name.startswith(_PENDING)
-        }
+        known = _pending(cursor)
         try:
             report = await self._reconciler.compare(CompareOptions(use_cached_counts=True))
         except (LeaseLost, Unavailable):
@@ -166,6 +166,7 @@ class ReconciliationMonitor:
         events = [self._event(resource, mismatch, now).to_wire() for resource, mismatch in decision.news]
         commit = Commit(self._name, events=events, cursor={**changes, _CHECKED: rfc3339(now)})
         self._committed(await self._ledger.commit(lease, commit))
+        self._on_differences(_published({**known, **decision.kept}))
         if events:
             log.error(
                 "books.do_not_balance", source=self._name, resources=len(events),
@@ -188,6 +189,18 @@ class ReconciliationMonitor:
             ledger_says=mismatch.ledger,
             since=since,
         )
+
+
+def _pending(cursor: Mapping[str, str]) -> dict[str, PendingMismatch]:
+    return {
+        name.removeprefix(_PENDING): PendingMismatch.load(text)
+        for name, text in cursor.items()
+        if name.startswith(_PENDING)
+    }
+
+
+def _published(pending: Mapping[str, PendingMismatch | None]) -> int:
+    return sum(mismatch is not None and mismatch.said for mismatch in pending.values())
 
 
 def _within(resource: str, groups: Mapping[str, str]) -> bool:

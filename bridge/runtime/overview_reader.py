@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from bridge.domain.errors import BridgeError
-from bridge.domain.event import Position
-from bridge.domain.event_view import EventView
 from bridge.protocols.deliveries import RELAY_SINK, DeliveryCounts
 from bridge.protocols.ledger import JournalState
 from bridge.protocols.roster import Orders, Presence
+from bridge.runtime.oldest_waiting import oldest_waiting
 from bridge.runtime.overview import (
     Overview,
     SinkView,
@@ -31,8 +29,6 @@ if TYPE_CHECKING:
 _STORE_SECONDS = 6.0
 _BROKER_SECONDS = 6.0
 _LATE_SECONDS = 60.0
-_MAX_SEARCHED = 100_000
-"""Waiting deliveries among which the oldest is searched for; of more, that of the delivery that is due first counts."""
 _OWN = "~"
 """What the cursor entries of the bridge's own making begin with."""
 
@@ -153,7 +149,7 @@ async def read_sinks(
         books = await _books(store, name)
         views.append(SinkView(
             name, settings.type, state, since, reason, books.delivered, books.waiting, books.dead, books.discarded,
-            oldest=await _oldest(store, name) if books.waiting else None,
+            oldest=await oldest_waiting(store, name, await store.counts(name)) if books.waiting else None,
             last_error=note.get("last_error") or None,
             last_error_at=moment(note.get("last_error_at")),
             last_delivered=moment(note.get("last_delivered")),
@@ -173,18 +169,3 @@ async def _books(store: Store, sink: str) -> DeliveryCounts:
         dead=sum(count.dead for count in counts),
         discarded=sum(count.discarded for count in counts),
     )
-
-
-async def _oldest(store: Store, sink: str) -> datetime | None:
-    """Return when the oldest event was recorded that waits for a sink."""
-    positions = []
-    for source, count in (await store.counts(sink)).items():
-        if 0 < count.waiting <= _MAX_SEARCHED:
-            seq = await store.oldest(sink, source)
-            positions += [] if seq is None else [Position(source, seq)]
-        elif count.waiting:
-            first = await store.deliveries(sink, states=("waiting",), limit=1)
-            positions += [delivery.position for delivery in first]
-    entries = await store.entries(positions) if positions else ()
-    recorded = [EventView.of(entry).recorded for entry in entries if entry is not None]
-    return min((time for time in recorded if time is not None), default=None)

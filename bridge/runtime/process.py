@@ -14,6 +14,7 @@ from bridge.domain.clock import Clock
 from bridge.observability.metrics import Metrics
 from bridge.protocols.roster import Pause
 from bridge.relay.recent_entries import RecentEntries
+from bridge.runtime.overview import ROLES
 from bridge.runtime.parts import ServiceParts
 from bridge.runtime.supervisor import Supervisor
 from bridge.web.health_server import Health
@@ -44,13 +45,21 @@ class Process:
 
     def __post_init__(self) -> None:
         self.leases = LeaseRunner(
-            self.parts.store, self.clock, self.owner, self.parts.limits.lease, report=self.health.set
-        )
+            self.parts.store, self.clock, self.owner, self.parts.limits.lease, report=self.health.set,
+            on_change=self._on_lease,
+        )  # fmt: skip
         self.gates = Gates(self.owner, self.clock.epoch, self._on_pause)
         for kind, names in (("source", self.parts.sources), ("sink", self.parts.sinks)):
             for name in names:
                 self.gates.of(f"{kind}/{name}")
                 self.metrics.paused.labels(kind, name).set(0)
+        for role in ROLES:
+            self.metrics.role.labels(role).set(role in self.roles)
+        self.metrics.journal_max_bytes.set(self.parts.limits.journal_bytes)
+
+    def _on_lease(self, lease: str, is_held: bool) -> None:  # noqa: FBT001 - a callback has the arguments of its caller
+        kind, _, name = lease.partition("/")
+        self.metrics.lease_held.labels(kind, name).set(is_held)
 
     def _on_pause(self, part: str, pause: Pause | None) -> None:
         kind, _, name = part.partition("/")

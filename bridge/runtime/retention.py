@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 
 import structlog
 
 from bridge.coordination.leases import wait_for_stop
 from bridge.domain.errors import Unavailable
+from bridge.domain.event_view import EventView
 from bridge.protocols.deliveries import RELAY_SINK
 from bridge.protocols.ledger import JournalState
 from bridge.runtime.process import Process
@@ -54,12 +56,27 @@ class Retention:
             await self._sinks.show(name)
         if "relay" in self._process.roles:
             await self._sinks.show(RELAY_SINK)
+        await self._show_polls()
         for source in await self._parts.store.sources():
             state = await self._parts.store.journal(source)
             self._process.metrics.backlog.labels(source).set(state.backlog)
             self._process.metrics.journal_bytes.labels(source).set(state.bytes)
+            self._process.metrics.oldest_unconfirmed.labels(source).set(await self._oldest_unconfirmed(source, state))
             if "relay" in self._process.roles and (due or self._is_nearly_full(state)):
                 await self._trim(source, state)
+
+    async def _show_polls(self) -> None:
+        """Show when each source was last polled well, by any process."""
+        notes = await self._parts.store.statuses("source/")
+        for source in self._parts.sources:
+            if last_ok := notes.get(f"source/{source}", {}).get("last_ok"):
+                self._process.metrics.last_ok.labels(source).set(datetime.fromisoformat(last_ok).timestamp())
+
+    async def _oldest_unconfirmed(self, source: str, state: JournalState) -> float:
+        """Return for how many seconds the oldest event has waited for the broker's confirmation; 0 if none waits."""
+        entries = await self._parts.store.read(source, state.confirmed, 1) if state.backlog else ()
+        recorded = EventView.of(entries[0]).recorded if entries else None
+        return 0.0 if recorded is None else max(0.0, (self._clock.now() - recorded).total_seconds())
 
     def _is_nearly_full(self, state: JournalState) -> bool:
         return state.bytes > self._parts.limits.journal_bytes * _FULL_SHARE

@@ -15,17 +15,21 @@ from bridge.delivery.audit import Audit
 from bridge.delivery.claims import ClaimedDelivery
 from bridge.delivery.sending import RESULTS, Outcome
 from bridge.delivery.worker import DeliveryBackends, DeliveryWorker
+from bridge.domain.answers import SINK_ANSWERS
 from bridge.domain.catalogue import SinkData, SinkDisabled, SinkEvent, SinkRecovered, internal_event
 from bridge.domain.errors import Unavailable
 from bridge.domain.times import rfc3339, truncate_to_millis
 from bridge.protocols.ledger import Commit
 from bridge.protocols.roster import OpenCircuit
 from bridge.protocols.sink import Outgoing, SinkSettings
+from bridge.runtime.oldest_waiting import OldestWaiting
 from bridge.runtime.process import Process
 from bridge.runtime.supervisor import Supervisor
 
 log = structlog.get_logger()
 
+SINK_STATES = ("ok", "paused", "circuit open", "disabled")
+"""The states of a sink that a process which delivers to it can see."""
 INTERNAL_JOURNAL = "_bridge"
 """The journal of the bridge's own events; no source can have this name."""
 _LAST_NOTE_SECONDS = 1.0
@@ -43,6 +47,7 @@ class SinkRunner:
         self._clock = process.clock
         self._store = process.parts.store
         self.audit = Audit(self._store, self._store, self._parts.broker, self._clock)
+        self._oldest = OldestWaiting(self._store, self._clock)
         self._activity: dict[str, dict[str, str]] = {}
         """What happened at each sink and is not written to the store yet."""
         self.workers: dict[str, DeliveryWorker] = {}
@@ -121,6 +126,8 @@ class SinkRunner:
         activity = self._activity.setdefault(name, {})
         seconds = metrics.delivery_seconds.labels(name)  # finding a series costs more than counting in it
         results = {result: metrics.deliveries.labels(name, result) for result in RESULTS}
+        metrics.offered.labels(name)
+        answers = {answer: metrics.sink_answers.labels(name, answer) for answer in SINK_ANSWERS}
 
         async def send(claimed: ClaimedDelivery) -> None:
             await part.sink.send(Outgoing(part.mask(claimed.event), claimed.attempts + 1, self._parts.read))
@@ -133,6 +140,8 @@ class SinkRunner:
 
         def on_outcome(outcome: Outcome) -> None:
             results[outcome.result].inc()
+            if outcome.answer:
+                answers[outcome.answer].inc()
             seconds.observe(outcome.seconds)
             if outcome.error:
                 activity.update(last_error=outcome.error, last_error_at=self._now())
@@ -241,9 +250,21 @@ class SinkRunner:
 
     async def show(self, name: str) -> None:
         """Set the gauges of one sink."""
-        counts = (await self._store.counts(name)).values()
-        self._process.metrics.waiting.labels(name).set(sum(count.waiting for count in counts))
-        self._process.metrics.dead.labels(name).set(sum(count.dead for count in counts))
+        metrics, books = self._process.metrics, await self._store.counts(name)
+        metrics.waiting.labels(name).set(sum(count.waiting for count in books.values()))
+        metrics.dead.labels(name).set(sum(count.dead for count in books.values()))
+        metrics.oldest_waiting.labels(name).set(await self._oldest.age(name, books))
+        if (worker := self.workers.get(name)) is not None:
+            state = self._state(name, worker)
+            for word in SINK_STATES:
+                metrics.sink_state.labels(name, word).set(word == state)
+
+    def _state(self, name: str, worker: DeliveryWorker) -> str:
+        if worker.disabled:
+            return "disabled"
+        if self._process.gates.of(f"sink/{name}").pause is not None:
+            return "paused"
+        return "ok" if worker.open_circuit is None else "circuit open"
 
     def _now(self) -> str:
         return rfc3339(truncate_to_millis(self._clock.now()))

@@ -8,7 +8,10 @@ from functools import partial
 
 from bridge.coordination.leases import wait_for_stop
 from bridge.coordination.quota import SharedQuota, accounts, polling_lease, takeover_cooldown
+from bridge.domain.errors import BridgeError, Unauthorized
 from bridge.domain.event import WireEvent
+from bridge.http.errors import Throttled
+from bridge.ingest.account import OtherAccount
 from bridge.ingest.intake import Intake, PollResult
 from bridge.ingest.poller import Poller, PollListener
 from bridge.protocols.ledger import Lease
@@ -35,6 +38,8 @@ class SourceRunner(PollListener):
 
     def start(self, supervisor: Supervisor) -> None:
         """Start polling, one part for each account."""
+        for name, part in self._parts.sources.items():
+            self._metrics.show_source(name, part.settings.rate, part.settings.interval * part.settings.idle_slowdown)
         for names in self.accounts():
             supervisor.start(polling_lease(names), self._account(names))
 
@@ -121,8 +126,9 @@ class SourceRunner(PollListener):
             return None
         reconciler = Reconciler(name, part.source, self._parts.store, self._clock)
         return ReconciliationMonitor(
-            name, intake.uri, reconciler, self._parts.store, self._clock, every=every, committed=lambda _: wake.set()
-        ).check
+            name, intake.uri, reconciler, self._parts.store, self._clock, every=every, committed=lambda _: wake.set(),
+            on_differences=self._metrics.books_differences.labels(name).set,
+        ).check  # fmt: skip
 
     async def _backpressure(self, source: str) -> str | None:
         """Say why a source must not be polled now, if so: a slow broker slows polling instead of filling the store."""
@@ -144,9 +150,14 @@ class SourceRunner(PollListener):
         for kind, count in outcome.by_type.items():
             metrics.events.labels(source, kind).inc(count)
 
-    def failed(self, source: str) -> None:
+    def failed(self, source: str, error: Exception) -> None:
         """Count a poll that failed."""
         self._metrics.polls.labels(source, "failed").inc()
+        self._metrics.poll_failures.labels(source, _failure_reason(error)).inc()
+
+    def answered(self, source: str, answer: str) -> None:
+        """Count a provider's answer."""
+        self._metrics.provider_answers.labels(source, answer).inc()
 
     def state(self, source: str, state: str, reason: str | None) -> None:
         """Show the state of a source; a stalled source makes the process not ready."""
@@ -156,7 +167,23 @@ class SourceRunner(PollListener):
         self._process.health.set(f"source/{source}", f"{state}: {reason}" if state in ("stalled", "held") else None)
         if state == "standby":
             self.waits_for_store(source, None)
+            self._metrics.forget_books(source)
 
     def waits_for_store(self, source: str, reason: str | None) -> None:
         """Say on `/readyz` that the store is what a source waits for."""
         self._process.health.set(f"source/{source}/store", reason)
+
+
+def _failure_reason(error: Exception) -> str:
+    """Return in a word why a poll failed: one of `bridge.observability.metrics.FAILURE_REASONS`."""
+    match error:
+        case Unauthorized():
+            return "credentials"
+        case Throttled():
+            return "throttled"
+        case OtherAccount():
+            return "account"
+        case BridgeError():
+            return "provider"
+        case _:
+            return "defect"

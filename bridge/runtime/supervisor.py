@@ -54,6 +54,7 @@ class Supervisor:
     def start(self, name: str, work: Work) -> None:
         """Run a part in a task of its own."""
         self._idle.clear()
+        self._metrics.restarts.labels(name)  # from the beginning: the first restart is an increase, too
         task = self._tasks[name] = asyncio.ensure_future(self._run(name, work))
         task.add_done_callback(partial(self._on_end, name, work))
 

@@ -121,6 +121,8 @@ class HealthServer:
         return _json({"status": "ready", **paused}, 200)
 
     async def _text(self, _: web.Request) -> web.Response:
+        await self._refresh()
+        self._metrics.show_problems(self._health.problems)
         return web.Response(body=self._metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
