@@ -31,6 +31,7 @@ from bridge.http.errors import CrossOriginLink, NotFound, ProviderError, Request
 from bridge.http.guarded import Endpoint, EndpointResponse, GuardedClient, SecretUrl
 from bridge.http.headers import parse_retry_after
 from bridge.http.limiter import Limiter, account_key, shared_limiter
+from bridge.http.networks import Network
 from bridge.http.response import Response
 from bridge.http.status import EVENT_IS_WRONG_STATUSES
 from bridge.http.tls import Tls
@@ -99,6 +100,7 @@ __all__ = [  # noqa: RUF022 - grouped by purpose
     "Endpoint",
     "EndpointResponse",
     "GuardedClient",
+    "Network",
     "SecretUrl",
     # events
     "CONTENT_TYPE",

@@ -363,6 +363,7 @@ def _summary(name: str) -> str:
 _VALUES = {
     "CONTENT_TYPE": "The media type of an event.",
     "Duration": "A setting in seconds, written as `30s`, `5m` or `72h`.",
+    "Network": "A setting: a network of IP addresses, written as `10.2.0.0/16`.",
     "Origin": "A setting: the scheme, host and port of an API.",
     "Privacy": "A setting: `full`, `last4` or `token`.",
     "RETRY_AFTER_CAP": "The longest `Retry-After` of an endpoint that is honoured, in seconds.",

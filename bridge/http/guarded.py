@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
@@ -23,6 +23,7 @@ from bridge.http.addresses import RefusedAddressError, is_public
 from bridge.http.exact_url import exact_url
 from bridge.http.headers import requested_wait
 from bridge.http.lenient import LenientConnector, head_limits
+from bridge.http.networks import is_within
 from bridge.http.parsing import error_code
 from bridge.http.status import (
     CREDENTIALS_REFUSED_STATUSES,
@@ -131,9 +132,9 @@ class EndpointResponse:
 class GuardedClient:
     """Posts bytes to URLs on behalf of one sink.
 
-    Without `allow_private`, it connects only to public addresses. The checked address is the one that it connects to:
-    the check stands where the socket is made, after every resolution. It never uses proxies of the environment, cookies
-    or redirects. Construction has no side effects; `open` comes before `post`.
+    Without `allow_private`, it connects only to public addresses, and to those in `allow_networks`. The checked address
+    is the one that it connects to: the check stands where the socket is made, after every resolution. It never uses
+    proxies of the environment, cookies or redirects. Construction has no side effects; `open` comes before `post`.
 
     A private address is `Permanent`: the configuration refuses it, not the network, and the events can be redriven
     once the configuration is fixed. Every other reason for which no answer comes is `Transient`.
@@ -143,6 +144,7 @@ class GuardedClient:
         self,
         *,
         allow_private: bool,
+        allow_networks: Sequence[str] = (),
         clock: Clock,
         timeout: float = 30.0,
         connections: int = 16,
@@ -156,7 +158,8 @@ class GuardedClient:
         self._connections = connections
         self._certificates = ReloadingContext(tls, clock)
         self._resolver = resolver
-        self._is_allowed = (lambda _: True) if allow_private else public
+        own = is_within(allow_networks)
+        self._is_allowed = lambda address: allow_private or public(address) or own(address)
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
@@ -282,7 +285,7 @@ def _translate(name: str, error: BaseException) -> BridgeError:
         case RefusedAddressError() | aiohttp.ClientConnectorError(os_error=RefusedAddressError()):
             return Permanent(
                 f"{name} leads to a private, loopback, link-local or reserved address, so nothing was sent; "
-                "set allow_private: true if that is intended"
+                "set allow_private: true, or allow_networks to its network, if that is intended"
             )
         case aiohttp.ClientConnectorError():
             text = f"{name} cannot be reached: {tls_reason(error.os_error)}"

@@ -14,7 +14,7 @@ import pytest
 from aiohttp.abc import AbstractResolver
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from bridge.domain.clock import Clock
 from bridge.domain.errors import Permanent, Transient
@@ -27,6 +27,7 @@ from bridge.http.guarded import (
     SecretUrl,
 )
 from bridge.http.headers import parse_retry_after
+from bridge.http.networks import Network, is_within
 from bridge.http.tls import Tls
 from bridge.testing.fake_endpoint import FakeEndpoint, flood, redirect, reply, silence, torn
 
@@ -106,6 +107,40 @@ def test_an_address_inside_another_is_judged_as_itself(address):
     number = int(address)
     for outer in (0xFFFF << 32 | number, 0x64FF9B << 96 | number, 0x2002 << 112 | number << 80):
         assert is_public(str(ipaddress.IPv6Address(outer))) == is_public(str(address))
+
+
+@pytest.mark.parametrize(("networks", "is_sent"), [(["127.0.0.0/8"], True), (["10.0.0.0/8", "fd00::/8"], False)])
+async def test_only_named_networks_are_permitted(receiver, networks, is_sent):
+    outbound = GuardedClient(allow_private=False, allow_networks=networks, clock=Clock())
+    await outbound.open()
+    endpoint = Endpoint.of(receiver.url)
+    if is_sent:
+        assert (await outbound.post(endpoint, b"{}", {})).status == 200
+        await outbound.check_connectivity(endpoint)
+    else:
+        with pytest.raises(Permanent, match=r"allow_networks to its network"):
+            await outbound.post(endpoint, b"{}", {})
+    await outbound.close()
+    assert len(receiver.requests) == is_sent
+
+
+@pytest.mark.parametrize(
+    ("address", "is_in"),
+    [("10.2.3.4", True), ("10.3.0.1", False), ("::ffff:10.2.3.4", True), ("fd00:2::1", True), ("fd00:2::1%eth0", True),
+     ("fd01::1", False), ("localhost", False)],
+)  # fmt: skip
+def test_network_contains_its_addresses_alone(address, is_in):
+    assert is_within(["10.2.0.0/16", "fd00:2::/32"])(address) == is_in
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [("10.2.0.1/16", "write 10.2.0.0/16"), ("intranet", "is not a network"), ("10.2.0.0/40", "is not a network")],
+)
+def test_wrong_network_is_told_how_to_write_it(text, problem):
+    with pytest.raises(ValidationError, match=problem):
+        TypeAdapter(Network).validate_python(text)
+    assert TypeAdapter(Network).validate_python(" 10.2.0.0/16 ") == "10.2.0.0/16"
 
 
 async def test_name_with_private_addresses_is_refused_for_each(receiver):

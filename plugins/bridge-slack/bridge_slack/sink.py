@@ -12,6 +12,7 @@ from bridge.plugin import (
     Endpoint,
     Event,
     GuardedClient,
+    Network,
     Outgoing,
     Privacy,
     Secret,
@@ -48,6 +49,8 @@ class SlackSettings(SinkSettings):
     """How long one event may take, the wait for its digest included; 30 seconds more than `window`, or longer."""
     allow_private: bool = False
     """Whether the URL may lead to a private, loopback or link-local address."""
+    allow_networks: list[Network] = Field(default_factory=list)
+    """Networks such as `10.2.0.0/16`: the URL may lead to them, and to no other private address."""
     api_url: str = "https://slack.com/api"
     """Where the bot's methods are."""
 
@@ -92,6 +95,7 @@ class Slack:
         self._digests = Digests(clock, settings.window, post=self._post, acquire=self._limiter.acquire)
         self._outbound = GuardedClient(
             allow_private=settings.allow_private,
+            allow_networks=settings.allow_networks,
             clock=clock,
             timeout=_POST_TIMEOUT_SECONDS,
             connections=_MAX_CONNECTIONS,

@@ -14,6 +14,7 @@ from bridge.plugin import (
     Clock,
     Endpoint,
     GuardedClient,
+    Network,
     Outgoing,
     Secret,
     SecretUrl,
@@ -54,6 +55,8 @@ class WebhookSettings(SinkSettings):
     Unset, nothing is signed."""
     allow_private: bool = False
     """Whether the URL may lead to a private, loopback or link-local address."""
+    allow_networks: list[Network] = Field(default_factory=list)
+    """Networks such as `10.2.0.0/16`: the URL may lead to them, and to no other private address."""
     headers: dict[str, Secret] = Field(default_factory=dict)
     """Further headers of each request, such as Authorization."""
     permanent_statuses: list[Annotated[int, Field(ge=300, le=599)]] = Field(
@@ -119,6 +122,7 @@ class Webhook:
         self._warned = False
         self._outbound = GuardedClient(
             allow_private=settings.allow_private,
+            allow_networks=settings.allow_networks,
             clock=clock,
             timeout=settings.send_timeout,
             connections=settings.concurrency,
