@@ -34,7 +34,15 @@ LONGEST = (
     *("test_outages", "test_crash_matrix", "test_fault_table", "test_replicas", "test_resource_soak", "test_main_job"),
     *("test_budget", "test_broker_faults", "test_tape", "test_canaries", "test_relay_dead_letters"),
     *("test_rabbitmq_cluster", "test_receivers", "test_process", "test_receiver_examples", "test_large_message"),
-    *("test_smallest_rights", "test_status", "test_books", "test_clock_jumps", "test_accounts", "test_soak"),
+    *(
+        "test_smallest_rights",
+        "test_status",
+        "test_books",
+        "test_clock_jumps",
+        "test_accounts",
+        "test_soak",
+        "test_alerts",
+    ),
 )
 LEVELS = ("faults", "acceptance", "contract", "house", "unit")
 

@@ -24,6 +24,10 @@ SECONDS = {"m": 60, "h": 3600}
 THRESHOLDS = ("> 3600", "> 120", "> 600 +")
 """The bounds of the rules that are times."""
 MIN_WINDOW_SECONDS = 10
+MIN_RESTARTS_SECONDS = 120
+"""A process cannot be started three times in less, if the machine has other work."""
+SHORT = "short"
+"""The label `times` of alerts with shorter times."""
 
 
 def alerts() -> list[dict[str, Any]]:
@@ -37,6 +41,7 @@ def shortened(factor: float, *, longest: float) -> str:
     document = yaml.safe_load(RULES.read_text())
     for group in document["groups"]:
         for rule in group["rules"]:
+            rule["labels"]["times"] = SHORT
             rule["expr"] = _expression(rule["expr"], factor, longest)
             if wait := rule.get("for"):
                 seconds = min(int(wait[:-1]) * SECONDS[wait[-1]] / factor, longest)
@@ -45,8 +50,10 @@ def shortened(factor: float, *, longest: float) -> str:
 
 
 def _expression(text: str, factor: float, longest: float) -> str:
+    shortest = MIN_RESTARTS_SECONDS if text.startswith("changes(") else MIN_WINDOW_SECONDS
+
     def window(match: re.Match[str]) -> str:
-        return f"[{round(max(int(match[1]) * SECONDS[match[2]] / factor, MIN_WINDOW_SECONDS))}s]"
+        return f"[{round(max(int(match[1]) * SECONDS[match[2]] / factor, shortest))}s]"
 
     text = WINDOW.sub(window, text)
     for bound in THRESHOLDS:
@@ -66,7 +73,7 @@ def promtool() -> str:
 
 
 class Prometheus:
-    """Scrapes jobs of targets twice a second, and evaluates rules as often."""
+    """Scrapes jobs of targets every two seconds, and evaluates twice a second short rules, and those that ship."""
 
     def __init__(self, folder: Path, jobs: Mapping[str, Sequence[int]], rules: str) -> None:
         """Prepare; `jobs` has the ports of each job."""
@@ -77,13 +84,13 @@ class Prometheus:
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
         self.port = free_port()
-        (folder / "rules.yaml").write_text(rules)
+        (folder / "short.yaml").write_text(rules)
         configs = [
             {"job_name": job, "static_configs": [{"targets": [f"127.0.0.1:{port}" for port in ports]}]}
             for job, ports in jobs.items()
         ]
-        often = {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"}
-        config = {"global": often, "rule_files": ["rules.yaml"], "scrape_configs": configs}
+        often = {"scrape_interval": "2s", "scrape_timeout": "2s", "evaluation_interval": "500ms"}
+        config = {"global": often, "rule_files": ["short.yaml", str(RULES)], "scrape_configs": configs}
         (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -126,12 +133,9 @@ class Prometheus:
         samples: list[dict[str, Any]] = body["data"]["result"]
         return samples
 
-    async def alerts(self, *, state: str = "firing") -> dict[str, list[dict[str, Any]]]:
-        """Return the alerts that are in a state, by name."""
+    async def alerts(self) -> list[dict[str, Any]]:
+        """Return all alerts, pending and firing."""
         async with self._session.get("/api/v1/alerts") as answer:
             body = await answer.json()
-        by_name: dict[str, list[dict[str, Any]]] = {}
-        for alert in body["data"]["alerts"]:
-            if alert["state"] == state:
-                by_name.setdefault(alert["labels"]["alertname"], []).append(alert)
-        return by_name
+        alerts: list[dict[str, Any]] = body["data"]["alerts"]
+        return alerts
