@@ -163,6 +163,15 @@ def test_relaying_pods_reach_no_provider_and_no_endpoint(made) -> None:
         assert 443 not in {port["port"] for rule in inside["spec"]["egress"] for port in rule["ports"]}
 
 
+def test_scraped_job_is_of_one_release_and_has_alerts(made, kubernetes_tools) -> None:
+    job = re.compile(r"replacement: (\S+)")
+    helm = (sys.executable, ROOT / "tests" / "rigs" / "helm.py", kubernetes_tools, CHART)
+    other = run(*helm, "status-events", CHART / "values-roles.yaml")
+    assert job.findall(other) == ["bridge-status-events"]
+    for monitor in of_kinds(made, "ServiceMonitor"):
+        assert monitor["spec"]["endpoints"][0]["relabelings"] == [{"targetLabel": "job", "replacement": "bridge"}]
+
+
 def test_bridge_accepts_the_configuration_of_the_manifests(made, tmp_path) -> None:
     (config,) = of_kinds({("", ""): made["helm", "roles"]}, "ConfigMap")
     secrets = {
