@@ -158,8 +158,7 @@ class GuardedClient:
         self._connections = connections
         self._certificates = ReloadingContext(tls, clock)
         self._resolver = resolver
-        own = is_within(allow_networks)
-        self._is_allowed = lambda address: allow_private or public(address) or own(address)
+        self._is_allowed = _permission(allow_private=allow_private, public=public, own=is_within(allow_networks))
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
@@ -243,6 +242,17 @@ class GuardedClient:
         if not self._is_allowed(str(address[0])):
             raise RefusedAddressError
         return socket.socket(family=family, type=kind, proto=protocol)
+
+
+def _permission(
+    *, allow_private: bool, public: Callable[[str], bool], own: Callable[[str], bool]
+) -> Callable[[str], bool]:
+    """Return the check whether an address may be connected to."""
+
+    def is_allowed(address: str) -> bool:
+        return allow_private or public(address) or own(address)
+
+    return is_allowed
 
 
 async def _connect_any(addresses: list[Any], context: ssl.SSLContext | None, host: str | None) -> None:
