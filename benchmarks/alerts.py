@@ -49,7 +49,7 @@ async def main(factor: float) -> int:
 
             await asyncio.gather(*map(run, FAULTS))
             try:
-                await watch.until_calm(NORMAL)
+                await watch.until_silent(NORMAL)
             except TimeoutError as error:
                 problems.append(f"on a normal day: {error}")
             for job in site.jobs.values():

@@ -56,7 +56,7 @@ async def test_faults_fire_alerts_and_a_normal_day_fills_panels(tmp_path) -> Non
                 _, happens, names = FAULTS[job]
                 await happens(site, prometheus)
                 await watch.until_fired(job, names, within=120)
-            await watch.until_calm(NORMAL)
+            await watch.until_silent(NORMAL)
             assert {
                 text for texts in watch.annotations.values() for text in texts.values() if "<no value>" in text
             } == set()

@@ -290,15 +290,15 @@ class Watch:
                 self.fired.setdefault(job, {}).setdefault(name, now)
                 self.annotations.setdefault(name, alert["annotations"])
 
-    async def until_calm(self, job: str) -> None:
+    async def until_silent(self, job: str) -> None:
         """Wait until no alert of the rules that ship is firing for a job, and none is about to."""
 
-        async def is_calm() -> bool:
+        async def is_silent() -> bool:
             return not any(
                 alert["labels"].get("job") == job and not is_short(alert) for alert in await self._prometheus.alerts()
             )
 
-        await until(is_calm, f"no alert of {job}")
+        await until(is_silent, f"no alert of {job}")
 
     async def until_fired(self, job: str, names: frozenset[str], within: float) -> None:
         async def all_fired() -> bool:
