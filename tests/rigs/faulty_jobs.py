@@ -129,6 +129,9 @@ async def broken_ends(site: Site, prometheus: Prometheus) -> None:
     done = await ask(job.folder, "pause", "sink/lazy", "-c", str(job.config(job.ports[0])))
     assert done.returncode == 0, done.stderr
     await until(lambda: _has(prometheus, 'bridge_sink_waiting{sink="broken"} > 0'), "the endpoint is down")
+    busy = f'ALERTS{{job="{job.name}", alertname="BridgeSourceBudgetExhausted", alertstate="firing"}}'
+    await until(lambda: _has(prometheus, busy), "the budget is exhausted", within=240)
+    # Last: without descriptors no poll can go on.
     descriptors = len(list(Path(f"/proc/{job.pid()}/fd").iterdir()))
     resource.prlimit(job.pid(), resource.RLIMIT_NOFILE, (round(descriptors * 1.15), descriptors + 100))
 
