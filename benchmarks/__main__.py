@@ -25,6 +25,7 @@ from benchmarks import (
     topics,
     tracked,
     webhooks,
+    windows,
 )
 from benchmarks.report import Goal, Row, as_json, rate, ratio, table
 from benchmarks.rig import Rig, Scale
@@ -67,6 +68,18 @@ def of_scan(rig: Rig) -> Iterator[Row]:
         result.rate("bare"),
         "aiohttp, json.loads",
     )
+
+
+def of_windows(rig: Rig) -> Iterator[Row]:
+    """What a window reads again."""
+    result = windows.measure(rig)
+    for name in ("rest", "spacivox"):
+        yield ratio(
+            f"window read again, {name}", result.rate(name), result.rate("bare"), "aiohttp, json.loads",
+            Goal("≥", 0.6), result.spread(),
+        )  # fmt: skip
+        stirred = result.rate(f"{name}, stirred")
+        yield ratio("the same, one change in each slice", stirred, result.rate("bare"), "aiohttp, json.loads")
 
 
 def of_topics(rig: Rig) -> Iterator[Row]:
@@ -194,6 +207,7 @@ def of_scheduling(rig: Rig) -> Iterator[Row]:
 GROUPS: Mapping[str, Callable[[Rig], Iterator[Row]]] = {
     "ingest": of_ingest,
     "scan": of_scan,
+    "windows": of_windows,
     "topics": of_topics,
     "subscribers": of_subscribers,
     "webhooks": of_webhooks,

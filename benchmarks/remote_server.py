@@ -15,10 +15,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
 from typing import Any, cast
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 PAGE = 50
 """Recipients in a page, as the vendor has it."""
@@ -59,6 +59,8 @@ class Provider:
     def __init__(self) -> None:
         self.answers: dict[bytes, bytes] = {}
         self._restless: dict[bytes, Iterator[bytes]] = {}
+        self._hours: dict[bytes, bytes] = {}
+        """Spacivox records, by the hour in which a question for them ends."""
 
     def make(
         self, *, messages: int, recipients: int, phase: str, first: int = 1000, restless: bool = False, stirred: int = 0
@@ -105,8 +107,29 @@ class Provider:
             name = f"{path}/recipients/page/{page + 1}" if page else f"{path}/recipients"
             self.answers[name.encode()] = answer(body, "200 OK", date, *more)
 
+    def make_records(self, *, hours: int, records: int, stirred: int) -> None:
+        """Show Spacivox records, so many in each of the last hours, of which the first `stirred` were delivered."""
+        self._hours.clear()
+        now = datetime.now(UTC)
+        for hour in range(-1, hours):
+            end = (now - timedelta(hours=hour)).strftime("%Y-%m-%dT%H")
+            born = now - timedelta(hours=hour + 1, minutes=-1)
+            first = int(born.timestamp()) // 3600 * 100_000
+            shown = [
+                {
+                    "campaign": 1, "id": first + number, "job": 7, "number": f"+3361{number:07d}", "reference": "12345",
+                    "state": int(number < stirred), "team": 1,
+                    "timestamp": (born + timedelta(milliseconds=number)).isoformat(timespec="milliseconds"),
+                }
+                for number in range(records)
+            ]  # fmt: skip
+            self._hours[quote(end).encode()] = answer(json.dumps(shown).encode())
+
     def show(self, path: bytes) -> bytes | None:
         """Return the answer at a path."""
+        if path.startswith(b"/j/"):
+            at = path.index(b"end=") + 4
+            return self._hours.get(path[at : at + 13])
         if (ticking := self._restless.get(path)) is not None:
             return next(ticking)
         return self.answers.get(path)
@@ -147,6 +170,8 @@ class RemoteServer:
                     messages=int(values["messages"]), recipients=int(values["recipients"]), phase=values["phase"],
                     restless=values.get("restless") == "True", stirred=int(values.get("stirred", 0)),
                 )  # fmt: skip
+            case "/_/records":
+                self.provider.make_records(**{name: int(value) for name, value in values.items()})
             case "/_/posts":
                 result = self.receiver.posts
             case "/_/time":
@@ -221,6 +246,10 @@ class Remote:
         """Show messages as `Provider.make` does; return their paths."""
         self._command("make", messages=messages, recipients=recipients, phase=phase, restless=restless, stirred=stirred)
         return [f"/messages/sms/{number}" for number in range(1000, 1000 + messages)]
+
+    def make_records(self, *, hours: int, records: int, stirred: int) -> None:
+        """Show records as `Provider.make_records` does."""
+        self._command("records", hours=hours, records=records, stirred=stirred)
 
     def posts(self) -> int:
         """Return how many requests the receiver took so far."""

@@ -10,6 +10,7 @@ from bridge.domain.event import INTERNAL_CHANNEL
 from bridge.domain.lifecycle import UNKNOWN
 from bridge.domain.personal_data import names_person
 from bridge.domain.settings import format_duration
+from bridge.providers.events import built_in, data_model
 from bridge.providers.models import Definition, ErrorRule, SettingSpec, WindowSpec
 from bridge.providers.paths import JsonPath
 from bridge.providers.requests import Scalar, SettingRef, placeholders
@@ -96,6 +97,9 @@ def _used_settings(definition: Definition) -> Iterator[tuple[Place, str]]:
         paths.append((("follow", "lookup", "path"), definition.follow.lookup.path))
     if definition.auth.jwt is not None:
         params.append((("auth", "jwt", "claims"), definition.auth.jwt.claims))
+    if definition.auth.login is not None:
+        params.append((("auth", "login", "body"), definition.auth.login.body))
+        paths.append((("auth", "login", "path"), definition.auth.login.path))
     if definition.identity.subject is not None:
         paths.append((("identity", "subject"), definition.identity.subject))
     for place, values in params:
@@ -309,6 +313,42 @@ def _events(definition: Definition) -> Iterator[Finding]:
             yield ("docs", index), "is no address of a page; begin with https://"
 
 
+def _expand(definition: Definition) -> Iterator[Finding]:
+    expand, identity = definition.listing.expand, definition.identity
+    if expand is None:
+        return
+    if (
+        len(expand.options) != 1
+        or not expand.options[0]
+        or not all(isinstance(step, str) for step in expand.options[0])
+    ):
+        yield ("listing", "expand"), "is not the path of one list; write one such as $.recipients"
+        return
+    steps = expand.options[0]
+    ids = [path for path in (identity.key, identity.within) if path is not None]
+    if not any(option[: len(steps)] == steps for path in ids for option in path.options):
+        yield (
+            ("identity", "within"),
+            f"is missing; all members of {expand.text} would have one id. Give a path below {expand.text}",
+        )
+    if definition.follow is not None:
+        yield ("listing", "expand"), "makes several items of one, which `follow` cannot look at; remove one of the two"
+
+
+def _built_in(definition: Definition) -> Iterator[Finding]:
+    known = built_in(definition)
+    if not known:
+        return
+    remedy = "the bridge itself has events of this provider; choose another word for `events.provider`"
+    for word in {*definition.status.map.values(), definition.status.always} - {*known, None}:
+        yield ("status", "map"), f"{word!r} is none of {', '.join(known)}: {remedy}"
+    fields = data_model(definition).model_fields
+    for name in definition.facts.fields:
+        if name not in fields:
+            yield ("facts", "fields", name), f"events do not have this field: {remedy}"
+
+
 _RULES: tuple[Rule, ...] = (
-    _settings, _references, _shape, _window, _feed, _identity, _status, _facts, _errors, _pages, _events,
+    _settings, _references, _shape, _window, _feed, _identity, _status, _facts, _errors, _pages, _expand, _events,
+    _built_in,
 )  # fmt: skip

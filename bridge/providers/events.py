@@ -7,12 +7,15 @@ from typing import Any
 from pydantic import Field, create_model
 
 from bridge.domain.event import Data, Event, UnmappedFields
+from bridge.domain.events import PROVIDER_EVENTS
 from bridge.domain.lifecycle import Lifecycle
 from bridge.domain.times import Time
 from bridge.providers.memo import OncePerDefinition
 from bridge.providers.models import Definition, FieldSpec
 
-_TYPES: dict[str, Any] = {"text": str | None, "number": int | float | None, "time": Time | None}
+_TYPES: dict[str, Any] = {
+    "text": str | None, "number": int | float | None, "code": int | str | None, "time": Time | None,
+}  # fmt: skip
 
 
 def lifecycle(definition: Definition) -> Lifecycle:
@@ -51,7 +54,19 @@ def _event(definition: Definition, word: str, model: type[Data], about: str | No
     )
 
 
+def built_in(definition: Definition) -> dict[str, type[Event]]:
+    """Return our own classes of a definition's topics, by status: events of one topic have one class."""
+    own = definition.events
+    return {
+        event.status: event
+        for event in PROVIDER_EVENTS
+        if event.provider == own.provider and event.entity == own.entity and own.channel in event.channels
+    }
+
+
 def _data_model(definition: Definition) -> type[Data]:
+    for event in built_in(definition).values():
+        return data_of(event)
     facts, times = definition.facts, definition.times
     fields: dict[str, Any] = {}
     if facts.phone is not None:
@@ -74,10 +89,21 @@ data_model = OncePerDefinition(_data_model, "title", "events", "facts", "times")
 """Return the model of what all events of a definition say."""
 
 
+def data_of(event: type[Event]) -> type[Data]:
+    """Return the model of what events of a class say."""
+    model = event.model_fields["data"].annotation
+    assert isinstance(model, type)  # noqa: S101 - every event's data is a model
+    return model
+
+
 def _classes(definition: Definition) -> dict[str, type[Event]]:
+    known = built_in(definition)
+    words = lifecycle(definition).statuses
+    if known:
+        return {word: known[word] for word in words if word in known}
     model = data_model(definition)
     about = definition.status.about
-    return {word: _event(definition, word, model, about.get(word)) for word in lifecycle(definition).statuses}
+    return {word: _event(definition, word, model, about.get(word)) for word in words}
 
 
 event_classes = OncePerDefinition(_classes, "title", "events", "status", "facts", "times")

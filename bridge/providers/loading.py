@@ -33,7 +33,6 @@ _NOT_SAID: Mapping[tuple[str, ...], str] = {
     ("identity", "id"): "the bridge computes the ids of events itself; remove it, and give `key` and maybe `mark`",
     ("cursor",): "the bridge keeps the cursor itself; remove it",
     ("push",): "pushes are not read here, only lists; remove it",
-    ("auth", "login"): f"a login request is not among the ways to sign in; use oauth2, or {_TUTORIAL}",
     ("auth", "script"): f"no code is run; {_TUTORIAL}",
     ("transform",): f"no code is run; {_TUTORIAL}",
 }

@@ -127,7 +127,7 @@ class IdentitySpec(Settings):
     subject: str | None = None
     """The path in events, with `{id}`; by default the list's path and the id."""
     block: int | None = Field(default=None, ge=100, le=1_000_000)
-    """Instead of a time of creation: ids are numbers given in order, and so many are kept together."""
+    """Ids are numbers given in order, and so many are kept together; an id that is none is kept by its day."""
     mark: JsonPath | None = None
     """The provider's own id of the occurrence: then each mark is an event, whatever the status was before."""
 
@@ -176,8 +176,8 @@ class FieldSpec(Settings):
 
     path: JsonPath
     """Where an item has it."""
-    type: Literal["text", "number", "time"] = "text"
-    """What it is."""
+    type: Literal["text", "number", "code", "time"] = "text"
+    """What it is; a `code` is a whole number if it is one, and else a text."""
     format: TimeFormat | list[TimeFormat] = "iso"
     """Of a time: how it is written."""
     zone: Zone = "UTC"

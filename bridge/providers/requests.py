@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import quote
 
@@ -36,6 +36,21 @@ def subject_parts(subject: str | None, path: str, values: Mapping[str, Any]) -> 
     """Return what stands before and behind the id in the paths of resources; by default the list's `path` is before."""
     before, _, after = filled(subject or f"{path.rstrip('/')}/{{id}}", values).partition("{id}")
     return before, after
+
+
+def expander(path: JsonPath) -> Callable[[list[Any]], list[Any]]:
+    """Return the function that makes an item of each member of the list that an item has at a path."""
+    read = path.reader()
+
+    def expand(items: list[Any]) -> list[Any]:
+        expanded: list[Any] = []
+        for item in items:
+            members = read(item)
+            # An item without such a list is passed on, to be reported as what cannot be read.
+            expanded += [path.write(item, member) for member in members] if isinstance(members, list) else [item]
+        return expanded
+
+    return expand
 
 
 def _path(value: str) -> str:
@@ -114,6 +129,27 @@ class JwtAuth(Settings):
     """How long a token is good."""
 
 
+class LoginAuth(Settings):
+    """A request that signs in: its answer has a token, which is renewed early, and dropped when it is refused."""
+
+    path: RequestPath
+    """Where to sign in, by POST; `{NAME}` stands for a setting."""
+    body: dict[str, Scalar | SettingRef] = Field(min_length=1)
+    """What is sent: a value, or `{setting: NAME}`."""
+    style: Literal["json", "form"] = "json"
+    """How it is sent."""
+    token: JsonPath
+    """Where the answer has the token."""
+    expires: JsonPath | None = None
+    """Where the answer says for how many seconds the token is good, if it does."""
+    ttl: Duration = Field(default=600.0, ge=60, le=86400)
+    """How long a token is used if the answer does not say."""
+    header: str = Field(default="Authorization", pattern=r"^[A-Za-z0-9-]+$")
+    """The header that carries it."""
+    prefix: str = "Bearer "
+    """What stands before it."""
+
+
 class AuthSpec(Settings):
     """How requests prove who asks: one of these."""
 
@@ -129,6 +165,8 @@ class AuthSpec(Settings):
     """OAuth 2 client credentials."""
     jwt: JwtAuth | None = None
     """A signed token."""
+    login: LoginAuth | None = None
+    """A request that signs in."""
 
     @model_validator(mode="after")
     def _single(self) -> Self:
@@ -243,6 +281,9 @@ class ListSpec(Settings):
     """Where an answer has its list of items; `$` if it is one."""
     pages: PagesSpec | None = None
     """How one page leads to the next; without it, an answer is all there is."""
+    expand: JsonPath | None = None
+    """Where an item has a list of which each member is an item of its own, with all else of the item around it: a path
+    to the list is then a path to the member."""
     order: Literal["newest", "oldest"] | None = None
     """Which items come first, by their creation, if the provider promises that."""
 

@@ -14,6 +14,7 @@ from bridge.providers import times
 from bridge.providers.events import lifecycle
 from bridge.providers.models import Definition, TimeSpec
 from bridge.providers.paths import JsonPath
+from bridge.providers.requests import expander
 from bridge.simulator.defined_world import DefinedResource, DefinedStep, DefinedWorld
 
 
@@ -46,6 +47,8 @@ class DefinedItems:
     def _first_sample(self) -> dict[str, Any]:
         for sample in self._definition.samples:
             items = self._definition.listing.items.reader()(sample.answer)
+            if isinstance(items, list) and self._definition.listing.expand is not None:
+                items = expander(self._definition.listing.expand)(items)
             if isinstance(items, list) and items and isinstance(items[0], dict):
                 return dict(items[0])
         return {}
@@ -175,6 +178,11 @@ class DefinedItems:
     def _fine(at: float, written: str) -> Any:
         moment = datetime.fromtimestamp(at, UTC)
         return round(at, 6) if written == "epoch_s" else times.writer(written, "UTC")(moment)
+
+    def listed(self, item: DefinedItem) -> Any:
+        """Return an item's body as the list has it."""
+        expand = self._definition.listing.expand
+        return item.body if expand is None else expand.write(item.body, [expand.reader()(item.body)])
 
     def read(self, item: Any) -> tuple[str | None, str | None, str | None]:
         """Return key, status and mark of an item, also of one that was tampered with."""

@@ -7,12 +7,12 @@ import json
 import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, unquote_plus
 
 from bridge.domain.clock import Clock
 from bridge.http import parsing
 from bridge.providers.models import Definition, SettingSpec
-from bridge.providers.requests import filled, subject_parts
+from bridge.providers.requests import LoginAuth, SettingRef, expander, filled, subject_parts
 from bridge.simulator.defined_items import DefinedItem, DefinedItems
 from bridge.simulator.defined_pages import DefinedPages
 from bridge.simulator.defined_world import DefinedResource, DefinedWorld
@@ -57,6 +57,8 @@ class DefinedVendor:
         before, after = subject_parts(definition.identity.subject, definition.listing.path, values)
         self._before, self._after = before, after
         self._tokens: dict[str, float] = {}
+        login = definition.auth.login
+        self._login_path = None if login is None else filled(login.path, values)
 
     def subject(self, item: DefinedItem) -> str:
         """Return the path that events have of what an item shows."""
@@ -70,7 +72,7 @@ class DefinedVendor:
 
     def view(self, path: str) -> str | None:
         """Return `records`, `record` or `token`."""
-        if path.endswith(_TOKEN_PATH):
+        if path.endswith(_TOKEN_PATH) or path == self._login_path:
             return "token"
         if path == self._list_path:
             return "records"
@@ -97,7 +99,7 @@ class DefinedVendor:
         except ValueError:
             return answer_json({"code": 20001, "message": "Bad Request"}, 400)
         shown, envelope, headers = self._pages.page(ask, items)
-        payload = self._definition.listing.items.write(envelope, [item.body for item in shown])
+        payload = self._definition.listing.items.write(envelope, [self._items.listed(item) for item in shown])
         answer = answer_json(payload, shown_statuses=[self._shown(item) for item in shown])
         answer.headers |= headers
         return answer
@@ -124,6 +126,8 @@ class DefinedVendor:
         follow = self._definition.follow
         path = follow.lookup.items if ask.view == "record" and follow is not None else self._definition.listing.items
         items = path.reader()(payload)
+        if ask.view == "records" and self._definition.listing.expand is not None and isinstance(items, list):
+            items = expander(self._definition.listing.expand)(items)
         return [
             ShownStatus(f"{self._before}{key}{self._after}", raw, None, mark)
             for item in (items if isinstance(items, list) else [items])
@@ -147,6 +151,8 @@ class DefinedVendor:
             return bool(ask.headers.get(auth.header.name) == f"{auth.header.prefix}{self.values[auth.header.value]}")
         if auth.query is not None:
             return bool(ask.query.get(auth.query.name) == self.values[auth.query.value])
+        if auth.login is not None:
+            given = ask.headers.get(auth.login.header, "").removeprefix(auth.login.prefix)
         token = given.removeprefix(_BEARER)
         if auth.jwt is not None:
             return len(token.split(".")) == 3 and given.startswith(_BEARER)  # noqa: PLR2004 - header, claims, signature
@@ -156,6 +162,8 @@ class DefinedVendor:
         return base64.b64encode(f"{self.values[user]}:{self.values[password]}".encode()).decode()
 
     def _token(self, ask: SimRequest) -> SimResponse:
+        if self._definition.auth.login is not None:
+            return self._signed_in(ask, self._definition.auth.login)
         spec = self._definition.auth.oauth2
         if spec is None:
             return answer_json({"error": "not_found"}, 404)
@@ -165,17 +173,33 @@ class DefinedVendor:
             known = self._has_client(ask, str(self.values[spec.client_id]), str(self.values[spec.client_secret]))
         if not known:
             return answer_json({"error": "invalid_client"}, 401)
+        return answer_json({"access_token": self._new_token(), "token_type": "Bearer", "expires_in": _TOKEN_SECONDS})
+
+    def _new_token(self) -> str:
         token = f"simulated-access-{len(self._tokens) + 1}"
         self._tokens[token] = self._clock.monotonic() + _TOKEN_SECONDS
-        return answer_json({"access_token": token, "token_type": "Bearer", "expires_in": _TOKEN_SECONDS})
+        return token
+
+    def _signed_in(self, ask: SimRequest, spec: LoginAuth) -> SimResponse:
+        wanted = {
+            name: str(self.values[value.setting] if isinstance(value, SettingRef) else value)
+            for name, value in spec.body.items()
+        }
+        if {name: str(value) for name, value in self._fields(ask).items()} != wanted:
+            return answer_json({"error": "invalid_login"}, 401)
+        payload = spec.token.write({}, self._new_token())
+        return answer_json(payload if spec.expires is None else spec.expires.write(payload, _TOKEN_SECONDS))
 
     @staticmethod
-    def _has_client(ask: SimRequest, client: str, secret: str) -> bool:
+    def _fields(ask: SimRequest) -> dict[str, Any]:
         try:
-            fields = parsing.mapping(json.loads(ask.body))
+            return parsing.mapping(json.loads(ask.body))
         except ValueError:
             pairs = (part.partition("=") for part in ask.body.decode("utf-8", "replace").split("&"))
-            fields = {unquote(name): unquote(value) for name, _, value in pairs}
+            return {unquote_plus(name): unquote_plus(value) for name, _, value in pairs}
+
+    def _has_client(self, ask: SimRequest, client: str, secret: str) -> bool:
+        fields = self._fields(ask)
         return (fields.get("client_id"), fields.get("client_secret")) == (client, secret)
 
     # --- books --------------------------------------------------------------------------------------------------------

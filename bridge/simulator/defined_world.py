@@ -136,7 +136,10 @@ class DefinedWorld:
     def move(self, key: str, word: str | None = None) -> None:
         """Move a resource into a status, or on to one that follows; raises `KeyError` if there is none."""
         resource = self._by_key[key]
-        later = list(self._table.follows[self._table.status_by_value[resource.steps[-1].raw]])
+        present = self._table.status_by_value[resource.steps[-1].raw]
+        # Where nothing follows, as in a list of what has ended, a record is corrected.
+        others = [status for status in self._table.statuses if status != present]
+        later = list(self._table.follows.get(present, ())) or others
         lasting = [status for status in later if status not in self._table.finals]
         self._enter(resource, word or (lasting or later)[-1], self.now())
 

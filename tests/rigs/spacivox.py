@@ -15,14 +15,71 @@ from bridge.http.response import Response
 from bridge.ingest.intake import Intake
 from bridge.protocols.ledger import Lease
 from bridge.protocols.source import Page
+from bridge.providers.events import event_classes
+from bridge.providers.models import Definition
+from bridge.providers.paths import JsonPath
+from bridge.sources.rest.records import ItemReader, UnreadableItem
 from bridge.sources.spacivox import Spacivox, SpacivoxSettings
-from bridge.sources.spacivox.records import RECORDS
+from bridge.sources.spacivox.settings import SORTS, definition_of
 from bridge.testing.fakes import ManualTime
 
 TOKEN = "0a1b2c3d4e5f"
 NOW = datetime(2015, 1, 6, 12, 0, tzinfo=UTC)
 DAY = timedelta(days=1)
+Unreadable = UnreadableItem
+
+
+@dataclass
+class RecordType:
+    """A sort of records, as its definition has it, with what a test changes of it."""
+
+    path: str
+    events: tuple
+    addresses: tuple[str, ...] = ("number",)
+    state: str = "state"
+
+    @property
+    def channel(self) -> str:
+        return self.events[0].channels[0]
+
+    def definition(self, dated: str) -> Definition:
+        settings = SpacivoxSettings(type="spacivox", url="https://x.example", token=TOKEN, timestamp_is=dated)
+        own = next(sort for sort, record in RECORDS.items() if record.events == self.events)
+        definition = definition_of(own, settings)
+        phone = JsonPath.parse([f"$.{name}" for name in self.addresses])
+        return definition.model_copy(
+            update={
+                "listing": definition.listing.model_copy(update={"path": self.path}),
+                "facts": definition.facts.model_copy(update={"phone": phone}),
+                "status": definition.status.model_copy(update={"path": JsonPath.parse(f"$.{self.state}")}),
+            }
+        )
+
+
+def _record_type(sort: str) -> RecordType:
+    definition = definition_of(sort)
+    return RecordType(
+        definition.listing.path,
+        tuple(event_classes(definition).values()),
+        ("number", "email") if sort == "email" else ("number",),
+    )
+
+
+RECORDS: dict[str, RecordType] = {sort: _record_type(sort) for sort in SORTS}
 VOICEMAIL = RECORDS["voicemail_drop"]
+
+
+def kind_of(record: RecordType, statuses: dict[str, str], dated: str) -> ItemReader:
+    """Return what reads the records of a sort."""
+    return ItemReader(record.definition(dated), {}, statuses, scopes="voicemail_drop/")
+
+
+def observe(_sort: str, _record: RecordType, reader: ItemReader, item):
+    return reader.observe(item)
+
+
+def describe(record: RecordType, dated: str, observation):
+    return kind_of(record, {}, dated).describe(observation)
 
 
 class Memory(ReadableLedger):
@@ -133,14 +190,14 @@ def _source(respond, time: ManualTime | None = None, **options) -> Spacivox:
     time = time or ManualTime(NOW)
     values = {"type": "spacivox", "url": "http://x.example", "token": TOKEN, **options}
 
-    class Direct(Spacivox):
-        async def _ask(self, listing, start, end):
-            body = respond(start, end)
-            what = f"GET {listing.record.path}"
-            if isinstance(body, Exception):
-                raise body
-            return Response(
-                what, 200, body, time.now, time.now, URL("http://x.example"), CIMultiDictProxy(CIMultiDict())
-            )
+    source = Spacivox("drops", SpacivoxSettings.model_validate(values), time.clock)
 
-    return Direct("drops", SpacivoxSettings.model_validate(values), time.clock)
+    async def get(target, params):
+        body = respond(datetime.fromisoformat(params["start"]), datetime.fromisoformat(params["end"]))
+        if isinstance(body, Exception):
+            raise body
+        url = URL("http://x.example")
+        return Response(f"GET {target}", 200, body, time.now, time.now, url, CIMultiDictProxy(CIMultiDict()))
+
+    source.client.http.get = get
+    return source

@@ -10,6 +10,7 @@ from bridge.domain.lifecycle import classify
 from bridge.domain.times import rfc3339
 from bridge.protocols.source import Observation, Page, Source
 from bridge.providers.models import Definition
+from bridge.providers.requests import expander
 from bridge.sources.rest.records import ItemReader, UnreadableItem
 
 
@@ -22,6 +23,8 @@ def differences(definition: Definition) -> Iterator[str]:
         if not isinstance(items, list):
             yield f"samples[{index}].answer: has no list at {definition.listing.items.text}"
             continue
+        if definition.listing.expand is not None:
+            items = expander(definition.listing.expand)(items)
         made = [_event(reader.observe(item)) for item in items]
         wanted = [(expected.topic, expected.key) for expected in sample.expect]
         if made != wanted:

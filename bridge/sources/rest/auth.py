@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import secrets
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -21,7 +22,7 @@ from bridge.http.errors import NotFound, RequestRejected
 from bridge.http.limiter import Limiter
 from bridge.http.response import Response
 from bridge.http.tls import Tls
-from bridge.providers.requests import AuthSpec, JwtAuth, OAuth2, SettingRef
+from bridge.providers.requests import AuthSpec, JwtAuth, LoginAuth, OAuth2, SettingRef, filled, placeholders
 
 _ASSUMED_LIFETIME_SECONDS = 600.0
 _MAX_LIFETIME_SECONDS = 86400.0
@@ -94,17 +95,15 @@ class _Held:
     """When it is renewed, by the monotonic clock."""
 
 
-class TokenCredentials:
-    """Tokens of OAuth 2: one request for all callers, renewed a little early, dropped when refused."""
+class FetchedToken(ABC):
+    """A token that a request fetches: one request for all callers, renewed a little early, dropped when refused."""
 
-    def __init__(self, spec: OAuth2, settings: Any, clock: Clock, limiter: Limiter, tls: Tls) -> None:
-        self._spec = spec
-        self._settings = settings
+    def __init__(
+        self, client: HttpClient, clock: Clock, header: str = "Authorization", prefix: str = "Bearer "
+    ) -> None:
+        self._client = client
         self._clock = clock
-        self._client = HttpClient(
-            settings.token_url, limiter=limiter, clock=clock, limits=_LIMITS, tls=tls, headers=self._own_headers
-        )
-        self._path = URL(settings.token_url).raw_path
+        self._header, self._prefix = header, prefix
         self._held = _Held()
         self._fetching = asyncio.Lock()
 
@@ -113,7 +112,7 @@ class TokenCredentials:
         async with self._fetching:
             if self._clock.monotonic() >= self._held.until:
                 self._held = await self._fetch()
-            return {"Authorization": f"Bearer {self._held.text}"}
+            return {self._header: f"{self._prefix}{self._held.text}"}
 
     def params(self) -> Mapping[str, str]:
         """Return nothing: a token is a header."""
@@ -127,6 +126,27 @@ class TokenCredentials:
     async def close(self) -> None:
         """Close all connections."""
         await self._client.close()
+
+    @abstractmethod
+    async def _ask(self) -> Response:
+        """Ask for a token."""
+
+    @abstractmethod
+    async def _fetch(self) -> _Held:
+        """Return a new token; raises as `bridge.protocols.source.Source.pages` does."""
+
+
+class TokenCredentials(FetchedToken):
+    """Tokens of OAuth 2."""
+
+    def __init__(self, spec: OAuth2, settings: Any, clock: Clock, limiter: Limiter, tls: Tls) -> None:
+        self._spec = spec
+        self._settings = settings
+        client = HttpClient(
+            settings.token_url, limiter=limiter, clock=clock, limits=_LIMITS, tls=tls, headers=self._own_headers
+        )
+        super().__init__(client, clock)
+        self._path = URL(settings.token_url).raw_path
 
     def _pair(self) -> tuple[str, str]:
         return plain(getattr(self._settings, self._spec.client_id)), plain(
@@ -167,11 +187,50 @@ class TokenCredentials:
         return _Held(text, asked + _lifetime(value.get("expires_in")))
 
 
-def _lifetime(expires_in: Any) -> float:
+def _lifetime(expires_in: Any, assumed: float = _ASSUMED_LIFETIME_SECONDS) -> float:
     """Return for how many seconds to use a token."""
     seconds: float = parsing.integer(expires_in) or 0
-    seconds = seconds if 0 < seconds <= _MAX_LIFETIME_SECONDS else _ASSUMED_LIFETIME_SECONDS
+    seconds = seconds if 0 < seconds <= _MAX_LIFETIME_SECONDS else assumed
     return seconds - min(_RENEW_EARLY_SECONDS, seconds * _RENEW_EARLY_MAX_RATIO)
+
+
+class LoginCredentials(FetchedToken):
+    """Tokens of a request that signs in."""
+
+    def __init__(self, spec: LoginAuth, settings: Any, clock: Clock, limiter: Limiter, tls: Tls) -> None:
+        client = HttpClient(settings.url, limiter=limiter, clock=clock, limits=_LIMITS, tls=tls)
+        super().__init__(client, clock, spec.header, spec.prefix)
+        self._spec = spec
+        self._settings = settings
+        self._token, self._expires = spec.token.reader(), None if spec.expires is None else spec.expires.reader()
+
+    async def _ask(self) -> Response:
+        names = {*placeholders(self._spec.path)}
+        path = filled(self._spec.path, {name: getattr(self._settings, name) for name in names})
+        fields = {
+            name: plain(getattr(self._settings, value.setting)) if isinstance(value, SettingRef) else value
+            for name, value in self._spec.body.items()
+        }
+        if self._spec.style == "json":
+            return await self._client.post_json(path, fields)
+        return await self._client.post_form(path, {name: str(value) for name, value in fields.items()})
+
+    async def _fetch(self) -> _Held:
+        asked = self._clock.monotonic()
+        try:
+            answer = await self._ask()
+        except NotFound as error:
+            raise Permanent(f"{error}: check auth.login.path in the definition") from None
+        except (Unauthorized, RequestRejected) as error:
+            names = [value.setting for value in self._spec.body.values() if isinstance(value, SettingRef)]
+            wait = error.retry_after if isinstance(error, Unauthorized) else None
+            raise Unauthorized(f"signing in was refused: check {' and '.join(names)}", retry_after=wait) from None
+        value = answer.json()
+        text = parsing.text(self._token(value))
+        if text is None:
+            raise answer.refused(f"the answer has no token at {self._spec.token.text}")
+        stated = None if self._expires is None else self._expires(value)
+        return _Held(text, asked + _lifetime(stated, self._spec.ttl))
 
 
 class SignedCredentials:
@@ -226,4 +285,6 @@ def credentials(spec: AuthSpec, settings: Any, clock: Clock, limiter: Limiter, t
         return TokenCredentials(spec.oauth2, settings, clock, limiter, tls)
     if spec.jwt is not None:
         return SignedCredentials(spec.jwt, settings, clock)
+    if spec.login is not None:
+        return LoginCredentials(spec.login, settings, clock, limiter, tls)
     return SentCredentials(spec, settings)

@@ -11,7 +11,8 @@ from bridge.http import parsing
 from bridge.protocols.source import Observation, Page
 from bridge.providers import times
 from bridge.providers.models import FeedSpec
-from bridge.sources.rest.requests import ApiClient
+from bridge.sources.rest.records import ItemReader
+from bridge.sources.rest.requests import ItemList
 from bridge.sources.rest.sweep import PAGE_OBSERVATIONS, PollSweep
 from bridge.sources.shapes.feed_cursor import FeedCursor
 from bridge.sources.shapes.window import vendor_time
@@ -26,8 +27,9 @@ _RETENTION_MARGIN = timedelta(minutes=10)
 class TimedFeed:
     """A feed whose positions are times: the last `settle` of it is read again at each poll."""
 
-    def __init__(self, spec: FeedSpec, client: ApiClient, clock: Clock, *, latest: bool) -> None:
-        self._client = client
+    def __init__(self, spec: FeedSpec, items: ItemList, reader: ItemReader, clock: Clock, *, latest: bool) -> None:
+        self._items = items
+        self._reader = reader
         self._clock = clock
         self._param = spec.param
         self._settle = timedelta(seconds=spec.settle)
@@ -49,10 +51,12 @@ class TimedFeed:
         start = max(kept or now - self._retention, now - self._retention)
         begun = parsing.time(cursor.get(_START))
         at = now
-        async for page in self._client.pages(self.question(start)):
+        async for page in self._items.pages(self.question(start)):
             at = page.answer.at
             shown = [
-                seen for seen in sweep.observe(page.items) if begun is None or not self._is_before(sweep, seen, begun)
+                seen
+                for seen in sweep.observe(self._reader, page.items)
+                if begun is None or not self._is_before(seen, begun)
             ]
             for first in range(0, len(shown), PAGE_OBSERVATIONS):
                 yield Page(shown[first : first + PAGE_OBSERVATIONS], at, after, backlog=after is None)
@@ -64,24 +68,24 @@ class TimedFeed:
         """Return the parameters of a walk from `start` on."""
         return {self._param: self._write(start - self._grain)}
 
-    @staticmethod
-    def _is_before(sweep: PollSweep, observation: Observation, begun: datetime) -> bool:
-        when = sweep.reader.changed(observation.item) or sweep.reader.created(observation.item)
+    def _is_before(self, observation: Observation, begun: datetime) -> bool:
+        when = self._reader.changed(observation.item) or self._reader.created(observation.item)
         return when is not None and when < begun
 
     async def between(self, start: datetime, end: datetime, sweep: PollSweep) -> AsyncIterator[Page]:
         """Yield what happened between two times."""
         oldest = self._clock.now() - self._retention
-        async for page in self._client.pages(self.question(max(start, oldest))):
-            yield Page(happened_between(sweep, page.items, start, end), page.answer.at)
+        async for page in self._items.pages(self.question(max(start, oldest))):
+            yield Page(happened_between(sweep, self._reader, page.items, start, end), page.answer.at)
         sweep.answered = True
 
 
 class NumberedFeed:
     """A feed whose positions are numbers."""
 
-    def __init__(self, spec: FeedSpec, client: ApiClient, *, latest: bool) -> None:
-        self._client = client
+    def __init__(self, spec: FeedSpec, items: ItemList, reader: ItemReader, *, latest: bool) -> None:
+        self._items = items
+        self._reader = reader
         self._param = spec.param
         self._position = spec.position.reader()
         self._answer = spec.answer.reader() if spec.answer is not None else None
@@ -100,14 +104,14 @@ class NumberedFeed:
                 changes[_START] = "draining" if walk.has_more else None
             if not walk.has_more:
                 changes[_POLLED] = vendor_time(at)
-            shown = [] if skipping else sweep.observe(page)
+            shown = [] if skipping else sweep.observe(self._reader, page)
             yield Page(shown, at, after, changes, backlog=after is None)
         sweep.answered = True
 
     async def between(self, start: datetime, end: datetime, sweep: PollSweep) -> AsyncIterator[Page]:
         """Yield what happened between two times: the whole feed is read."""
         async for page, at in self._walk(FeedCursor()):
-            yield Page(happened_between(sweep, page, start, end), at)
+            yield Page(happened_between(sweep, self._reader, page, start, end), at)
         sweep.answered = True
 
     async def _walk(self, walk: FeedCursor) -> AsyncIterator[tuple[list[Any], datetime]]:
@@ -116,7 +120,7 @@ class NumberedFeed:
             items: list[Any] = []
             stated: int | None = None
             at: datetime | None = None
-            async for page in self._client.pages(params):
+            async for page in self._items.pages(params):
                 items += page.items
                 at = page.answer.at
                 stated = _position(None if self._answer is None else self._answer(page.value))
@@ -133,12 +137,13 @@ def _position(value: Any) -> int | None:
     return number if number is not None and 0 < number <= _MAX_POSITION else None
 
 
-def happened_between(sweep: PollSweep, items: Sequence[Any], start: datetime, end: datetime) -> list[Observation]:
+def happened_between(
+    sweep: PollSweep, reader: ItemReader, items: Sequence[Any], start: datetime, end: datetime
+) -> list[Observation]:
     """Return what the items show that happened between two times."""
-    reader = sweep.reader
     return [
         observation
-        for observation in sweep.observe(items)
+        for observation in sweep.observe(reader, items)
         if (when := reader.changed(observation.item) or reader.created(observation.item)) is not None
         and start <= when < end
     ]

@@ -20,7 +20,7 @@ from bridge.providers.models import FollowSpec
 from bridge.providers.requests import filled
 from bridge.sources.rest.errors import NothingThere
 from bridge.sources.rest.records import ItemReader
-from bridge.sources.rest.requests import ApiClient
+from bridge.sources.rest.requests import ApiClient, items_of
 from bridge.sources.rest.sweep import PollSweep
 from bridge.sources.shapes.window import period, vendor_time
 
@@ -128,7 +128,7 @@ class Follower:
             sweep.on_failure(f"looking at {len(group)} resources", error)
             return Page((), at)
         sweep.answered = True
-        observations = sweep.observe(items)
+        observations = sweep.observe(self._reader, items)
         final = {observation.key for observation in observations if self._reader.is_final(observation)}
         changes = {
             f"{_PREFIX}{entry.key}": None if entry.key in final else str(replace(entry, asked=at)) for entry in group
@@ -145,7 +145,7 @@ class Follower:
             return [item], answer.at
         ids = self._ids.separator.join(entry.key for entry in group)
         answer, value = await self._client.ask(self._path, {**self._params, self._ids.param: ids})
-        return self._client.items_of(answer, value, self._read), answer.at
+        return items_of(answer, value, self._read, self._items_at), answer.at
 
 
 def _known(entry: tuple[str, str]) -> _Known | None:

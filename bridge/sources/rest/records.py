@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from bridge.http import parsing
 from bridge.protocols.source import Facts, Observation, ResourceType
-from bridge.providers import times
-from bridge.providers.events import data_model, event_classes, lifecycle
-from bridge.providers.models import Definition, FieldSpec, TimeSpec
+from bridge.providers.events import event_classes, lifecycle
+from bridge.providers.models import Definition
 from bridge.providers.paths import JsonPath, Read
 from bridge.providers.requests import subject_parts
+from bridge.sources.rest.facts import FactsReader, moment_reader, nothing
 
 _MAX_STATE_CHARS = 100
 _MAX_KEY_CHARS = 300
@@ -27,45 +27,36 @@ _PLAIN_BELOW = 10**18
 
 @dataclass(frozen=True, slots=True)
 class UnreadableItem:
-    """Why an item cannot be observed, in words that follow "items"."""
+    """Why an item cannot be observed, in words that follow "records"."""
 
     reason: str
 
 
-NO_OBJECT = UnreadableItem("that are no objects")
-NO_KEY = UnreadableItem("without an id that can be read")
-NO_STATUS = UnreadableItem("without a status that can be read")
+NO_KEY = UnreadableItem("without an id")
 NO_MARK = UnreadableItem("without an id of the occurrence")
 
 Observe = Callable[[Any], Observation | UnreadableItem]
-ReadMoment = Callable[[Any], datetime | None]
-
-
-def _nothing(_: Any) -> None:
-    return None
-
-
-def moment_reader(spec: TimeSpec | FieldSpec | None) -> ReadMoment:
-    """Return the function that reads a time of an item."""
-    if spec is None:
-        return _nothing
-    formats = [spec.format] if isinstance(spec.format, str) else spec.format
-    find, read = spec.path.reader(), times.reader(formats, spec.zone)
-    return lambda item: read(find(item))
+ScopeOf = Callable[[Any, str], str]
 
 
 def _value_reader(path: JsonPath | None) -> Read:
-    return _nothing if path is None else path.reader()
+    return nothing if path is None else path.reader()
 
 
 class ItemReader:
-    """Reads the items of a definition for one source, whose settings are `values`."""
+    """Reads the items of a definition for one source, whose settings are `values`.
 
-    def __init__(self, definition: Definition, values: Mapping[str, Any], statuses: Mapping[str, str]) -> None:
+    A source that reads several lists puts the name of each before its scopes.
+    """
+
+    def __init__(
+        self, definition: Definition, values: Mapping[str, Any], statuses: Mapping[str, str], scopes: str = ""
+    ) -> None:
         self._definition = definition
         spec = definition.identity
         table = lifecycle(definition)
         self._lowered = definition.status.ignore_case
+        self._scopes = scopes
         known = {(value.lower() if self._lowered else value): word for value, word in statuses.items()}
         events = event_classes(definition)
         self.kind = ResourceType(
@@ -73,17 +64,39 @@ class ItemReader:
         )
         self.created = moment_reader(definition.times.created)
         self.changed = moment_reader(definition.times.changed)
-        self._key, self._within = spec.key.reader(), _value_reader(spec.within)
         self._before, self._after = subject_parts(spec.subject, definition.listing.path, values)
+        self.scope_of = self._scope_reader()
         self.observe = self._observer()
-        self._model = data_model(definition)
-        self._fields = list(self._field_readers())
-        self._read_keys = self._keys_read()
+        self._facts = FactsReader(definition, self.created, self.changed)
+
+    @property
+    def tells_occurrences(self) -> bool:
+        """Say whether items are occurrences, each an event of its own, and not resources with a status."""
+        return self._definition.identity.mark is not None
+
+    @property
+    def created_path(self) -> JsonPath | None:
+        """Return where items have the time of their creation."""
+        created = self._definition.times.created
+        return None if created is None else created.path
 
     @property
     def path(self) -> str:
         """Return what all subjects begin with."""
         return self._before
+
+    def scope_at(self, key: str, created: datetime | None) -> str:
+        """Return the scope of a resource that was created at a time."""
+        return self._scope_of_number(key) or self._scope_of_day(created)
+
+    def key_of(self, subject: str) -> str | None:
+        """Return the key of a resource by its path in events; None for a path of something else."""
+        inner = subject.removeprefix(self._before).removesuffix(self._after)
+        return unquote(inner) if subject == f"{self._before}{inner}{self._after}" and inner else None
+
+    def field_of(self, path: JsonPath | None) -> str | None:
+        """Return the field of events that holds the value at a path; None if there is none."""
+        return self._facts.field_of(path)
 
     def is_final(self, observation: Observation) -> bool:
         """Say whether nothing is expected after the status."""
@@ -91,37 +104,66 @@ class ItemReader:
         return table.status_by_value.get(observation.status) in table.finals
 
     def _observer(self) -> Observe:
-        definition, kind = self._definition, self.kind
-        key_of, status_of, scope_of = self._key_reader(), self._status_reader(), self._scope_reader()
-        mark_of = _value_reader(definition.identity.mark)
-        has_mark = definition.identity.mark is not None
-        text = parsing.text
+        key, status = self._definition.identity, self._definition.status
+        key_name = None if key.within is not None or key.mark is not None else _plain_key(key.key)
+        state_name = None if self._lowered or status.path is None else _plain_key(status.path)
+        if key_name is None or state_name is None:
+            return self._any_observer()
+        return self._plain_observer(key_name, state_name)
+
+    def _plain_observer(self, key_name: str, state_name: str) -> Observe:
+        """Return the function for items that have id and status at their top, as nearly all have."""
+        kind, scope_of, text, no_status = self.kind, self.scope_of, parsing.text, self._no_status()
 
         def observe(item: Any) -> Observation | UnreadableItem:
             # Most of what a poll reads is no news, so there is no call here that a plain value does not need.
             if not isinstance(item, dict):
-                return NO_OBJECT
-            value = key_of(item)
+                return NO_KEY
+            value = item.get(key_name)
             key = str(value) if type(value) is int and 0 <= value < _PLAIN_BELOW else text(value)
             if key is None:
                 return NO_KEY
-            state = status_of(item)
-            status = state if type(state) is str else str(state) if type(state) is int else _state_text(state)
-            status = status.strip()[:_MAX_STATE_CHARS]
+            state = item.get(state_name)
+            if type(state) is int and -_PLAIN_BELOW < state < _PLAIN_BELOW:
+                return Observation(kind, scope_of(item, key), key[:_MAX_KEY_CHARS], str(state), item)
+            status = (state if type(state) is str else _state_text(state)).strip()[:_MAX_STATE_CHARS]
+            return Observation(kind, scope_of(item, key), key[:_MAX_KEY_CHARS], status, item) if status else no_status
+
+        return observe
+
+    def _any_observer(self) -> Observe:
+        spec, kind, scope_of, no_status = self._definition.identity, self.kind, self.scope_of, self._no_status()
+        key_of, status_of, mark_of = self._key_reader(), self._status_reader(), _value_reader(spec.mark)
+        has_mark = spec.mark is not None
+        text = parsing.text
+
+        def observe(item: Any) -> Observation | UnreadableItem:
+            if not isinstance(item, dict):
+                return NO_KEY
+            key = text(key_of(item))
+            if key is None:
+                return NO_KEY
+            status = _state_text(status_of(item)).strip()[:_MAX_STATE_CHARS]
             if not status:
-                return NO_STATUS
-            if not has_mark:
-                return Observation(kind, scope_of(item, key), key[:_MAX_KEY_CHARS], status, item)
-            mark = text(mark_of(item))
-            if mark is None:
+                return no_status
+            mark = text(mark_of(item)) if has_mark else None
+            if has_mark and mark is None:
                 return NO_MARK
             return Observation(kind, scope_of(item, key), key[:_MAX_KEY_CHARS], status, item, occurrence_id=mark)
 
         return observe
 
+    def _no_status(self) -> UnreadableItem:
+        path = self._definition.status.path
+        last = (
+            None if path is None else next((step for step in reversed(path.options[0]) if isinstance(step, str)), None)
+        )
+        return UnreadableItem(f"without a {last or 'status'} that can be read")
+
     def _key_reader(self) -> Read:
-        read, within, text = self._key, self._within, parsing.text
-        if self._definition.identity.within is None:
+        spec, text = self._definition.identity, parsing.text
+        read, within = spec.key.reader(), _value_reader(spec.within)
+        if spec.within is None:
             return read
 
         def composite_key(item: Any) -> str | None:
@@ -137,60 +179,42 @@ class ItemReader:
         read = spec.path.reader()
         return (lambda item: _state_text(read(item)).lower()) if self._lowered else read
 
-    def _scope_reader(self) -> Callable[[Any, str], str]:
+    def _scope_reader(self) -> ScopeOf:
         """Return what names the ledger's scope of an item: a block of ids, or the day of its creation.
 
         Neither changes while the resource lives, which no other part of an item promises.
         """
+        day_of, of_number = self._day_reader(), self._scope_of_number
+        if self._definition.identity.block is None:
+            return day_of
+        return lambda item, key: of_number(key) or day_of(item, key)
+
+    def _scope_of_number(self, key: str) -> str | None:
         block = self._definition.identity.block
-        created = self._definition.times.created
-        if block is not None:
-            return lambda _, key: str(int(key) // block) if key.isascii() and key.isdecimal() else "unnumbered"
+        if block is None or len(key) > parsing.MAX_NUMBER_DIGITS or not key.isascii() or not key.isdecimal():
+            return None
+        return f"{self._scopes}{int(key) // block}"
+
+    def _scope_of_day(self, created: datetime | None) -> str:
+        return f"{self._scopes}{'undated' if created is None else created.date().isoformat()}"
+
+    def _day_reader(self) -> ScopeOf:
+        created, undated = self._definition.times.created, self._scope_of_day(None)
         if created is None:
-            return lambda _, __: "undated"
-        find, read = created.path.reader(), self.created
+            return lambda _, __: undated
+        find, read, name = created.path.reader(), self.created, self._scope_of_day
         scopes: dict[Any, str] = {}
 
         def scope(item: Any, _: str) -> str:
             value = find(item)
-            known = scopes.get(value) if isinstance(value, _SCALARS) else "undated"
+            known = scopes.get(value) if isinstance(value, _SCALARS) else undated
             if known is None:
                 if len(scopes) >= _SCOPES_KEPT:
                     scopes.clear()
-                moment = read(item)
-                known = scopes[value] = "undated" if moment is None else moment.date().isoformat()
+                known = scopes[value] = name(read(item))
             return known
 
         return scope
-
-    # --- facts --------------------------------------------------------------------------------------------------------
-
-    def _field_readers(self) -> Any:
-        facts, times_ = self._definition.facts, self._definition.times
-        if facts.phone is not None:
-            paths = [JsonPath((steps,), "").reader() for steps in facts.phone.options]
-            yield "phone", lambda item: parsing.phone(*(read(item) for read in paths))
-        for name, path in (("error", facts.error), ("error_code", facts.error_code)):
-            if path is not None:
-                yield name, _text_reader(path)
-        for name, spec, read in (
-            ("created_at", times_.created, self.created),
-            ("changed_at", times_.changed, self.changed),
-        ):
-            if spec is not None:
-                yield name, read
-        for name, field in facts.fields.items():
-            yield name, _field_reader(field)
-
-    def _keys_read(self) -> frozenset[str]:
-        definition = self._definition
-        facts, times_ = definition.facts, definition.times
-        paths = [
-            definition.identity.key, definition.identity.within, definition.identity.mark, definition.status.path,
-            facts.phone, facts.error, facts.error_code, *(field.path for field in facts.fields.values()),
-            *(spec.path for spec in (times_.created, times_.changed) if spec is not None),
-        ]  # fmt: skip
-        return frozenset(facts.leave_out).union(*(path.top_keys for path in paths if path is not None))
 
     def subject(self, key: str) -> str:
         """Return the path of a resource in events."""
@@ -200,15 +224,22 @@ class ItemReader:
     def describe(self, observation: Observation) -> Facts:
         """Read the facts of an item."""
         item: Mapping[str, Any] = observation.item
-        fields: dict[str, Any] = {name: read(item) for name, read in self._fields}
-        fields["provider"] = {name: value for name, value in item.items() if name not in self._read_keys}
+        facts = self._facts
+        fields = facts.fields(item)
         return Facts(
             subject=self.subject(observation.key),
             time=self.changed(item),
             first_time=self.created(item),
             fields=fields,
-            model=self._model,
+            model=facts.model,
+            raw_status=None if facts.status_field is None else fields[facts.status_field],
         )
+
+
+def _plain_key(path: JsonPath) -> str | None:
+    """Return the key that a path reads at the top of an item; None if it reads anything else."""
+    steps = path.options[0]
+    return steps[0] if len(path.options) == len(steps) == 1 and isinstance(steps[0], str) else None
 
 
 def _state_text(value: Any) -> str:
@@ -216,27 +247,3 @@ def _state_text(value: Any) -> str:
     if isinstance(value, str):
         return value
     return "" if value is None else parsing.text(value) or json.dumps(value)
-
-
-def _text_reader(path: JsonPath) -> Read:
-    read = path.reader()
-    return lambda item: parsing.text(read(item))
-
-
-def _field_reader(spec: FieldSpec) -> Read:
-    if spec.type == "time":
-        return moment_reader(spec)
-    if spec.type == "text":
-        return _text_reader(spec.path)
-    read = spec.path.reader()
-    return lambda item: _number(read(item))
-
-
-def _number(value: Any) -> int | float | None:
-    whole = parsing.integer(value)
-    if whole is not None:
-        return whole
-    try:
-        return float(parsing.text(value) or "")
-    except ValueError:
-        return None

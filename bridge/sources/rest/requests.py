@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bridge.domain.clock import Clock
@@ -17,14 +17,16 @@ from bridge.http.response import Response
 from bridge.http.status import NO_CONTENT_STATUS
 from bridge.http.tls import NO_TLS, Tls
 from bridge.providers.models import Definition
-from bridge.providers.requests import PagesSpec, Scalar, SettingRef, filled
+from bridge.providers.requests import ListSpec, PagesSpec, Scalar, SettingRef, expander, filled
 from bridge.sources.rest.auth import credentials
 from bridge.sources.rest.errors import ErrorRules, NothingThere, TooMuch
-from bridge.sources.rest.settings import RestSettings
 
 _MAX_PAGES = 20_000
 
+_LIMITS = HttpLimits(retries=1)
+
 Params = Mapping[str, str | int | None]
+KnownCount = Callable[[Response], int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +36,15 @@ class ItemPage:
     items: list[Any]
     answer: Response
     value: Any
-    """The body; None if there was none."""
+    """The body; None if there was none, or if it was not read."""
+    unchanged: int | None = None
+    """How many items the answer has, if all of them are known to be as they were; then they may be left out."""
 
 
 class ApiClient:
     """Asks a definition's API for one source, within its budget."""
 
-    def __init__(self, definition: Definition, settings: RestSettings, clock: Clock) -> None:
+    def __init__(self, definition: Definition, settings: Any, clock: Clock, memory: int = 0) -> None:
         if settings.url is None:
             raise ValueError("url: is missing; add `url:` and its value")
         self._definition = definition
@@ -51,20 +55,15 @@ class ApiClient:
         self.fingerprint = account_key(settings.url, identifying) if identifying else self.account
         """See `bridge.protocols.source.RecognizesAccount`."""
         limiter = shared_limiter(self.account, settings.rate, clock)
-        tls = NO_TLS if settings.ca_file is None else Tls(settings.ca_file, only_ca_file=True)
+        ca_file = getattr(settings, "ca_file", None)
+        tls = NO_TLS if ca_file is None else Tls(ca_file, only_ca_file=True)
         self._credentials = credentials(definition.auth, settings, clock, limiter, tls)
         self._rules = ErrorRules(definition.errors)
         self.http = HttpClient(
             settings.url, limiter=limiter, clock=clock, headers=self._credentials.headers, tls=tls,
-            limits=HttpLimits(retries=1, connections=max(2, definition.budget.concurrency), memory=0),
+            limits=replace(_LIMITS, connections=max(2, definition.budget.concurrency), memory=memory),
             refusal=self._rules.refusal,
         )  # fmt: skip
-        pages = definition.listing.pages
-        self._next = _NextPage(pages) if pages is not None else None
-        self._path = filled(definition.listing.path, self.values)
-        self._params = self.params_of(definition.listing.params)
-        self._items = definition.listing.items.reader()
-        self._cap = None if pages is None else pages.cap
         self.concurrency = definition.budget.concurrency
 
     def _identity(self, *, plain_secrets: bool) -> str:
@@ -89,27 +88,52 @@ class ApiClient:
 
     async def ask(self, target: str, params: Params) -> tuple[Response, Any]:
         """Return an answer and its body; raises as `HttpClient.get` does, and by the definition's rules."""
+        answer = await self.fetch(target, params)
+        return answer, self.value_of(answer)
+
+    async def fetch(self, target: str, params: Params) -> Response:
+        """Return an answer that is not yet read; raises as `HttpClient.get` does."""
         signed = {**params, **self._credentials.params()}
         try:
-            answer = await self.http.get(target, signed)
+            return await self.http.get(target, signed)
         except Unauthorized:
             if not self._credentials.drop():
                 raise
-            answer = await self.http.get(target, signed)
+            return await self.http.get(target, signed)
+
+    def value_of(self, answer: Response) -> Any:
+        """Return the body of an answer, None if there is none; raises by the definition's rules."""
         if answer.status == NO_CONTENT_STATUS:
-            return answer, None
+            return None
         value = answer.json()
         if self._rules.reads_answers and (error := self._rules.meaning(answer, value)) is not None:
             raise error
-        return answer, value
+        return value
 
-    async def pages(self, params: Params) -> AsyncGenerator[ItemPage, None]:
-        """Yield the pages of a question to their end; raises `TooMuch` if the provider shows only a part."""
-        target, query = self._path, {**self._params, **(self._next.first() if self._next else {}), **params}
+
+class ItemList:
+    """Asks for a list of items, with parameters of its own beside those of the definition."""
+
+    def __init__(self, client: ApiClient, listing: ListSpec, params: Params | None = None) -> None:
+        pages = listing.pages
+        self.client = client
+        self.path = filled(listing.path, client.values)
+        self._next = _NextPage(pages) if pages is not None else None
+        self._params = {**client.params_of(listing.params), **(params or {})}
+        self._items, self._items_at = listing.items.reader(), listing.items.text
+        self._expanded = None if listing.expand is None else expander(listing.expand)
+        self._cap = None if pages is None else pages.cap
+
+    async def pages(self, params: Params, known: KnownCount | None = None) -> AsyncGenerator[ItemPage, None]:
+        """Yield the pages of a question to their end; raises `TooMuch` if the provider shows only a part.
+
+        `known` says of an answer how many items it has if all of them are known as they are.
+        """
+        target, query = self.path, {**self._params, **(self._next.first() if self._next else {}), **params}
         count = 0
         visited: set[str] = set()
         for number in range(_MAX_PAGES):
-            page = await self._page(target, query)
+            page = await self._page(target, query, known)
             if page is None:
                 return
             count += len(page.items)
@@ -124,23 +148,30 @@ class ApiClient:
             if place in visited:
                 raise page.answer.refused("the next page was read before")
             visited.add(place)
-        raise ProviderError(f"GET {self._path}: the list goes on after {_MAX_PAGES} pages")
+        raise ProviderError(f"GET {self.path}: the list goes on after {_MAX_PAGES} pages")
 
-    async def _page(self, target: str, query: Params) -> ItemPage | None:
+    async def _page(self, target: str, query: Params, known: KnownCount | None) -> ItemPage | None:
         try:
-            answer, value = await self.ask(target, query)
+            answer = await self.client.fetch(target, query)
+            count = None if known is None else known(answer)
+            if count is not None and self._next is None:
+                return ItemPage([], answer, None, count)
+            value = self.client.value_of(answer)
         except NothingThere:
             return None
-        return ItemPage(self.items_of(answer, value, self._items), answer, value)
+        items = items_of(answer, value, self._items, self._items_at)
+        return ItemPage(items if self._expanded is None else self._expanded(items), answer, value, count)
 
-    def items_of(self, answer: Response, value: Any, read: Callable[[Any], Any]) -> list[Any]:
-        """Return the items of a body; raises `ProviderError` for anything else than a list, which is not "empty"."""
-        if answer.status == NO_CONTENT_STATUS:
-            return []
-        items = read(value)
-        if not isinstance(items, list):
-            raise answer.refused(f"the answer has no list at {self._definition.listing.items.text}")
-        return items
+
+def items_of(answer: Response, value: Any, read: Callable[[Any], Any], at: str) -> list[Any]:
+    """Return the items of a body; raises `ProviderError` for anything else than a list, which is not "empty"."""
+    if answer.status == NO_CONTENT_STATUS:
+        return []
+    items = read(value)
+    if not isinstance(items, list):
+        where = "something else than a list" if at == "$" else f"no list at {at}"
+        raise answer.refused(f"the provider answered {where}")
+    return items
 
 
 def _written(value: Any) -> str | int | None:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime, timedelta
 from typing import Any
 
 from bridge.domain.clock import Clock
 from bridge.domain.errors import BridgeError, LeaseLost, Unauthorized
-from bridge.protocols.source import Observation, Page, Probe
+from bridge.protocols.source import GroupCounts, Observation, Page, Probe
 from bridge.sources.rest.feed import NumberedFeed, TimedFeed
 from bridge.sources.rest.follow import Follower
 from bridge.sources.rest.records import ItemReader
-from bridge.sources.rest.requests import ApiClient
+from bridge.sources.rest.requests import ApiClient, ItemList
 from bridge.sources.rest.settings import RestSettings
 from bridge.sources.rest.sweep import PollSweep
 from bridge.sources.rest.undated import UndatedWalk
-from bridge.sources.rest.window import TrailingWindow
+from bridge.sources.rest.window import TrailingWindow, WindowNames
+from bridge.sources.rest.windows import WindowSet
 from bridge.sources.shapes.span import SMALLEST_SPAN
-from bridge.sources.shapes.window import period, slices, vendor_time
 
 _DAY_SECONDS = 86400.0
 _WALKED_STEP_SECONDS = 7 * _DAY_SECONDS
@@ -44,17 +43,24 @@ class Rest:
         self.account = self._client.account
         """See `bridge.protocols.source.HasAccount`."""
         client, reader = self._client, self._reader
+        items = self._items = ItemList(client, definition.listing)
         window, feed, follow = definition.window, definition.feed, definition.follow
-        self._window = None if window is None else TrailingWindow(window, client, reader, clock, settings, name)
+        self._windows: WindowSet | None = None
+        if window is not None:
+            # What is followed is kept in the cursor by the pages that show it, so none of them is left out.
+            own = TrailingWindow(window, items, reader, clock, settings, WindowNames(name), remembers=follow is None)
+            self._windows = WindowSet([own], clock)
         undated = None if window is None else window.undated
-        self._undated = None if undated is None else UndatedWalk(undated, client, reader, clock)
+        self._undated = None if undated is None else UndatedWalk(undated, items, reader, clock)
         self._follow = None if follow is None else Follower(follow, client, reader, clock, settings)
         self._feed: TimedFeed | NumberedFeed | None = None
         if feed is not None:
             latest = getattr(settings, "start", "earliest") == "latest"
             numbered = feed.format == "number"
             self._feed = (
-                NumberedFeed(feed, client, latest=latest) if numbered else TimedFeed(feed, client, clock, latest=latest)
+                NumberedFeed(feed, items, reader, latest=latest)
+                if numbered
+                else TimedFeed(feed, items, reader, clock, latest=latest)
             )
         step = float(getattr(settings, "slice", _DAY_SECONDS))
         # Each step of a backfill walks back over all records without a time, so there should be few.
@@ -76,7 +82,7 @@ class Rest:
         return False
 
     def _begin(self) -> PollSweep:
-        sweep = PollSweep(reader=self._reader)
+        sweep = PollSweep()
         self.problems = sweep.problems
         return sweep
 
@@ -97,7 +103,7 @@ class Rest:
         sweep.end()
 
     def _parts(self, cursor: Mapping[str, str], sweep: PollSweep) -> list[tuple[str, AsyncIterator[Page]]]:
-        shapes = (("list", self._window), ("undated", self._undated), ("feed", self._feed), ("look", self._follow))
+        shapes = (("list", self._windows), ("undated", self._undated), ("feed", self._feed), ("look", self._follow))
         return [(what, shape.pages(cursor, sweep)) for what, shape in shapes if shape is not None]
 
     async def backfill(self, start: datetime, end: datetime) -> AsyncIterator[Page]:
@@ -106,28 +112,33 @@ class Rest:
         if self._feed is not None:
             async for page in self._feed.between(start, end, sweep):
                 yield page
-        if self._window is not None:
-            async for page in self._backfill_window(self._window, start, end, sweep):
+        if self._windows is not None:
+            async for page in self._windows.between(start, end, sweep):
                 yield page
         if self._undated is not None:
             async for page in self._undated.between(start, end, sweep):
                 yield page
         sweep.end()
 
-    async def _backfill_window(
-        self, window: TrailingWindow, start: datetime, end: datetime, sweep: PollSweep
-    ) -> AsyncIterator[Page]:
-        oldest = window.oldest(self._clock.now())
-        if start < oldest:
-            self.problems.append(f"records before {vendor_time(oldest)} are not kept by the provider: not read")
-        for part in slices(max(start, oldest), end, window.times.size):
-            try:
-                async for page in window.slice_pages(part, None, sweep):
-                    yield page
-            except LeaseLost:
-                raise
-            except BridgeError as error:
-                sweep.on_failure(f"records from {vendor_time(part.start)}", error)
+    async def groups(
+        self, cursor: Mapping[str, str], watched: Sequence[str], *, everything: bool
+    ) -> AsyncIterator[str]:
+        """Yield the path of the list, if it has a window; see `bridge.protocols.source.Reconcilable`."""
+        del cursor, watched, everything
+        for path in () if self._windows is None else self._windows.groups():
+            yield path
+
+    async def count(self, group: str, cursor: Mapping[str, str], *, ask: bool) -> GroupCounts | None:
+        """Say that the window must be read whole, because the provider counts nothing; costs no request."""
+        del cursor, ask
+        return None if self._windows is None else self._windows.count(group)
+
+    async def members(self, group: str, cursor: Mapping[str, str]) -> AsyncGenerator[Page, None]:
+        """Read all records of the last `lookback`; see `bridge.protocols.source.Reconcilable`."""
+        del cursor
+        if self._windows is not None:
+            async for page in self._windows.members(group):
+                yield page
 
     async def complete(self, observations: Sequence[Observation]) -> Sequence[Observation]:
         """Return the observations as they are: an item is complete as it is listed."""
@@ -141,11 +152,11 @@ class Rest:
         """Ask for the last minute of the list, or for the first page of the feed."""
         now = self._clock.now()
         params: Mapping[str, Any] = {}
-        if self._window is not None:
-            params = self._window.question(now - SMALLEST_SPAN, now)
+        if self._windows is not None:
+            params = self._windows.windows[0].question(now - SMALLEST_SPAN, now)
         elif isinstance(self._feed, TimedFeed):
             params = self._feed.question(now - timedelta(minutes=1))
-        async with aclosing(self._client.pages(params)) as pages:
+        async with aclosing(self._items.pages(params)) as pages:
             page = await anext(pages, None)
         count = 0 if page is None else len(page.items)
         requests = self._requests_per_day()
@@ -160,13 +171,7 @@ class Rest:
         return "" if budget.cost is None else f", and {budget.cost:g} {budget.currency} for 1000 records"
 
     def _requests_per_day(self) -> float:
-        interval = self.settings.interval
-        requests = _DAY_SECONDS / interval
-        if self._window is not None:
-            own = self._window.times
-            count = math.ceil(own.lookback / own.size)
-            ages = ((index + 0.5) * own.size.total_seconds() for index in range(count))
-            requests += sum(_DAY_SECONDS / period(age, interval, own.reread_every) for age in ages)
+        requests = _DAY_SECONDS / self.settings.interval if self._windows is None else self._windows.requests_per_day
         return requests * (1 if self._undated is None else 2)
 
     async def close(self) -> None:

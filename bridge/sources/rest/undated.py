@@ -12,7 +12,7 @@ from bridge.http import parsing
 from bridge.protocols.source import Page
 from bridge.providers.models import UndatedSpec
 from bridge.sources.rest.records import ItemReader
-from bridge.sources.rest.requests import ApiClient
+from bridge.sources.rest.requests import ItemList
 from bridge.sources.rest.sweep import PollSweep, backlog_runs
 from bridge.sources.shapes.window import vendor_time
 
@@ -27,9 +27,9 @@ class UndatedWalk:
     The cursor keeps when it was last read back whole, so that an outage is made up for.
     """
 
-    def __init__(self, spec: UndatedSpec, client: ApiClient, reader: ItemReader, clock: Clock) -> None:
+    def __init__(self, spec: UndatedSpec, items: ItemList, reader: ItemReader, clock: Clock) -> None:
         self._since, self._every = timedelta(seconds=spec.since), timedelta(seconds=spec.every)
-        self._client = client
+        self._items = items
         self._reader = reader
         self._clock = clock
 
@@ -44,10 +44,10 @@ class UndatedWalk:
         if begun is not None and _BEGUN not in cursor:
             yield Page((), now, cursor={_BEGUN: vendor_time(begun)})
         at = now
-        async with aclosing(self._client.pages({})) as pages:
+        async with aclosing(self._items.pages({})) as pages:
             async for page in pages:
                 at = page.answer.at
-                observations = sweep.observe(page.items)
+                observations = sweep.observe(self._reader, page.items)
                 for backlog, run in backlog_runs(observations, self._reader.created, begun):
                     yield Page(run, at, walked, backlog=backlog)
                 if self._is_behind(page.items, bound):
@@ -60,11 +60,11 @@ class UndatedWalk:
 
     async def between(self, start: datetime, end: datetime, sweep: PollSweep) -> AsyncIterator[Page]:
         """Walk back to `start`, and yield what was created between two times."""
-        async with aclosing(self._client.pages({})) as pages:
+        async with aclosing(self._items.pages({})) as pages:
             async for page in pages:
                 shown = [
                     observation
-                    for observation in sweep.observe(page.items)
+                    for observation in sweep.observe(self._reader, page.items)
                     if (when := self._reader.created(observation.item)) is not None and start <= when < end
                 ]
                 yield Page(shown, page.answer.at)

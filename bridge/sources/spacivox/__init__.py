@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bridge.domain.events.spacivox import (
+    EVENTS,
     EmailRecordDelivered,
     EmailRecordEvent,
     EmailRecordFailed,
@@ -15,8 +16,7 @@ from bridge.domain.events.spacivox import (
     TextRecordSent,
 )
 from bridge.protocols.source import SourcePlugin
-from bridge.sources.spacivox.records import RECORDS
-from bridge.sources.spacivox.settings import SpacivoxSettings
+from bridge.sources.spacivox.settings import SpacivoxSettings, definition_of
 from bridge.sources.spacivox.source import Spacivox
 
 __all__ = [
@@ -38,7 +38,7 @@ __all__ = [
 plugin = SourcePlugin(
     settings=SpacivoxSettings,
     build=Spacivox,
-    events=tuple(event for record in RECORDS.values() for event in record.events),
-    channels=lambda settings: [RECORDS[record].channel for record in settings.records],
+    events=EVENTS,
+    channels=lambda settings: [definition_of(sort).events.channel for sort in settings.records],
     summary="voicemail drops (and texts and e-mails) of a Spacivox account",
 )

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator
 
 from bridge.domain.settings import Duration, Secret
 from bridge.http.client import Origin
+from bridge.providers import loading, shipped
+from bridge.providers.events import lifecycle
+from bridge.providers.models import Definition, TimesSpec
 from bridge.sources.base import HttpSourceSettings
-from bridge.sources.spacivox.records import LIFECYCLE
 
+SORTS = ("voicemail_drop", "text", "email")
+"""The sorts of records; each is described by a definition."""
 _DAY_SECONDS = 86400.0
+_DEFINITIONS = Path(shipped.__file__).parent
+_FILES = {"voicemail_drop": "spacivox-voicemails.yaml", "text": "spacivox-texts.yaml", "email": "spacivox-emails.yaml"}
 
 
 class SpacivoxSettings(HttpSourceSettings):
@@ -43,5 +50,18 @@ class SpacivoxSettings(HttpSourceSettings):
     @field_validator("statuses")
     @classmethod
     def _known(cls, value: dict[str, str]) -> dict[str, str]:
-        LIFECYCLE.with_names(value)
+        lifecycle(_loaded(SORTS[0])).with_names(value)
         return value
+
+
+def _loaded(sort: str) -> Definition:
+    return loading.load(_DEFINITIONS / _FILES[sort])
+
+
+def definition_of(sort: str, settings: SpacivoxSettings | None = None) -> Definition:
+    """Return the definition of a sort of records; `timestamp_is` decides what its time means."""
+    definition = _loaded(sort)
+    if settings is None or settings.timestamp_is == "created":
+        return definition
+    times = TimesSpec(created=definition.times.created, changed=definition.times.created)
+    return definition.model_copy(update={"times": times})

@@ -8,7 +8,7 @@ import pytest
 from rigs.provider_faults import SILENCE
 
 from bridge.sources.marketingcloud import client as marketingcloud
-from bridge.sources.spacivox import source as spacivox
+from bridge.sources.rest import requests as spacivox
 
 
 @pytest.fixture(autouse=True)

@@ -164,11 +164,18 @@ async def test_more_than_a_question_shows_is_read_in_parts(tmp_path):
 
 
 CLIENT = {"token_url": "https://acme.example/_token", "client_id": "account", "client_secret": "token"}
+LOGIN = {
+    "path": "/v1/{account}/sessions",
+    "body": {"user": {"setting": "account"}, "password": {"setting": "token"}, "remember": False},
+    "token": "$.session.key",
+}
 AUTH = {
     "basic": {"basic": {"user": "account", "password": "token"}},
     "header": {"header": {"name": "X-Key", "value": "token", "prefix": "App "}},
     "query": {"query": {"name": "key", "value": "token"}},
     **{f"oauth2 {style}": {"oauth2": {**CLIENT, "style": style}} for style in ("basic", "form", "json")},
+    "login json": {"login": {**LOGIN, "expires": "$.seconds"}},
+    "login form": {"login": {**LOGIN, "style": "form", "header": "X-Session", "prefix": ""}},
 }
 
 
@@ -179,8 +186,9 @@ async def test_each_way_to_sign_in_opens_the_account(tmp_path, auth):
         await work.publish_all()
 
 
-async def test_ended_token_is_replaced_at_once(tmp_path):
-    async with at_work(tmp_path, acme(tmp_path, auth=AUTH["oauth2 form"])) as work:
+@pytest.mark.parametrize("auth", ["oauth2 form", "login json"])
+async def test_ended_token_is_replaced_at_once(tmp_path, auth):
+    async with at_work(tmp_path, acme(tmp_path, auth=AUTH[auth])) as work:
         work.add(1)
         await work.publish_all()
         work.account._vendor.expire()
@@ -189,10 +197,56 @@ async def test_ended_token_is_replaced_at_once(tmp_path):
         await work.publish_all()
 
 
-async def test_refused_client_is_an_operators_concern(tmp_path):
-    async with at_work(tmp_path, acme(tmp_path, auth=AUTH["oauth2 form"])) as work:
+@pytest.mark.parametrize("auth", ["oauth2 form", "login json"])
+async def test_refused_client_is_an_operators_concern(tmp_path, auth):
+    async with at_work(tmp_path, acme(tmp_path, auth=AUTH[auth])) as work:
         work.account._vendor.values = {**work.account._vendor.values, "token": "another"}
         assert isinstance(await work.poll(), Unauthorized)
+
+
+@pytest.mark.parametrize(
+    ("step", "error"),
+    [
+        (reply(404), "check auth.login.path"),
+        (reply(200, b'{"key": 1}', {"Content-Type": "application/json"}), "no token"),
+    ],
+)
+async def test_login_without_a_token_says_what_to_check(tmp_path, step, error):
+    async with at_work(tmp_path, acme(tmp_path, auth=AUTH["login json"])) as work:
+        work.provider.default = step
+        assert error in str(await work.poll())
+
+
+async def test_each_member_of_an_expanded_list_is_a_resource(tmp_path):
+    definition = acme(
+        tmp_path,
+        listing={"expand": "$.recipients"},
+        identity={"within": "$.recipients.phone"},
+        status={"path": "$.recipients.state"},
+    )
+    async with at_work(tmp_path, definition) as work:
+        first, _ = work.add(2)
+        await work.publish_all()
+        work.move(first)
+        await work.publish_all()
+        born = work.time.now().isoformat()
+        many = [{"phone": "1", "state": "sent"}, {"phone": "2", "state": "delivered"}]
+        items = [
+            {"id": "x", "created_at": born, "recipients": many},
+            {"id": "y", "created_at": born, "recipients": None},
+        ]
+        body = json.dumps({"data": items}).encode()
+        work.provider.default = reply(200, body, {"Content-Type": "application/json"})
+        await work.poll()
+        (problem,) = work.source.problems
+        assert problem.endswith("records without a state that can be read: passed over")
+        entries = await work.store.read(NAME, (await work.store.journal(NAME)).base, 1000)
+        shown = {
+            entry.event.topic
+            for entry in entries
+            if json.loads(entry.event.body)["subject"].startswith("/v1/simulated-account/texts/x/")
+        }
+        assert shown == {"sms.message.sent", "sms.message.delivered"}
 
 
 async def test_numbered_feed_never_goes_back(tmp_path):

@@ -92,14 +92,14 @@ async def test_answer_over_the_size_limit_is_too_large(vendor, bridge) -> None:
 
 async def hurry(poller: Bridge, **limits) -> None:
     """Give the source a client with less patience."""
-    source = poller.source
-    client = source.client
+    source = poller.source.client
+    client = source.http
     await client.close()
-    source.client = HttpClient(
+    source.http = HttpClient(
         str(client.origin),
         limiter=Limiter(1000.0, poller.time.clock),
         clock=poller.time.clock,
-        headers=source.headers,
+        headers=source._credentials.headers,
         limits=HttpLimits(read=0.3, retries=0, **limits),
     )
 

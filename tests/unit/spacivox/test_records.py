@@ -13,7 +13,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from rigs.spacivox import DAY, NOW, TOKEN, VOICEMAIL, _source, record
+from rigs.spacivox import (
+    DAY,
+    NOW,
+    RECORDS,
+    TOKEN,
+    VOICEMAIL,
+    RecordType,
+    Unreadable,
+    _source,
+    describe,
+    kind_of,
+    observe,
+    record,
+)
 from yarl import URL
 
 from bridge.domain import errors
@@ -21,7 +34,6 @@ from bridge.domain.catalogue import UnknownStatus
 from bridge.domain.events.spacivox import DropData
 from bridge.protocols.source import Page
 from bridge.sources.spacivox import SpacivoxSettings
-from bridge.sources.spacivox.records import RECORDS, RecordType, Unreadable, describe, kind_of, observe
 
 SEED = (Path(__file__).parents[2] / "seeds" / "spacivox-voicemail-drop-records.txt").read_text(encoding="utf-8")
 
