@@ -38,6 +38,8 @@ def unpack_member(text: str) -> Member:
     """Read a process."""
     values = _known(Member, json.loads(text))
     values["roles"] = tuple(values["roles"])
+    for name in {"accounts", "share"} & values.keys():
+        values[name] = None if values[name] is None else tuple(values[name])
     circuits = values.get("circuits", {})
     values["circuits"] = {name: OpenCircuit(**_known(OpenCircuit, value)) for name, value in circuits.items()}
     return Member(**values)

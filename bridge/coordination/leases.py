@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 
+from bridge.coordination.turns import Turn, wait_for_any
 from bridge.domain.clock import Clock
 from bridge.domain.errors import BridgeError, LeaseLost, Unavailable
 from bridge.domain.reporting import Report, unreported
@@ -23,6 +24,14 @@ from bridge.protocols.request_context import LeaseDeadline, bind, current, reset
 
 log = structlog.get_logger()
 _MIN_COOLDOWN_SECONDS = 0.1
+_MAX_RETRY_SECONDS = 0.5
+_CHECK_EVERY_LEASES = 2
+"""Times a lease's length between two checks of the lease of another process's share."""
+_STAND_IN_LEASES = 20
+"""Times a lease's length for which an abandoned lease is held."""
+
+Work = Callable[[Lease, asyncio.Event], Coroutine[Any, Any, None]]
+"""What is done under a lease, until the event says that the lease shall be given back."""
 
 
 def new_owner() -> str:
@@ -162,7 +171,10 @@ async def _renew(ledger: Ledger, clock: Clock, lease: Lease, lease_deadline: Lea
 class LeaseRunner:
     """Runs a piece of work under a lease, again and again, until told to stop.
 
-    The work is cancelled as soon as the lease is known to be lost; what it might still write is refused by the lease's
+    A lease that is not our turn is left to others. If nobody takes it all the same, because the process whose turn it
+    is cannot work or sees other processes than we do, this one stands in for a while.
+
+    The work is cancelled as soon as the lease is known to be lost. What it might still write is refused by the lease's
     fencing token in any case, and what it might still ask a provider by its deadline.
     """
 
@@ -187,18 +199,25 @@ class LeaseRunner:
     async def run(
         self,
         name: str,
-        work: Callable[[Lease], Coroutine[Any, Any, None]],
+        work: Work,
         stop: asyncio.Event,
         *,
         standby: Callable[[], object] = lambda: None,
+        turn: Turn | None = None,
     ) -> None:
         """Do `work` while the lease `name` is ours; `standby` is called whenever it is found not to be.
 
-        Somebody else has it then, or the store cannot be asked who has.
+        Somebody else has it then, or the store cannot be asked who has. Without a `turn` it is always ours to take.
         """
-        failures = 0
         self._on_change(name, False)
+        turn = turn or Turn()
+        failures = refusals = 0
         while not stop.is_set():
+            if not turn.is_ours:
+                refusals = 0
+                standby()
+                if not await self._is_abandoned(name, turn, stop):
+                    continue
             asked = self._clock.monotonic()
             try:
                 lease = await self._ledger.acquire(name, self._owner, self._ttl)
@@ -214,15 +233,51 @@ class LeaseRunner:
             self._report(f"lease/{name}", None)
             if lease is None:
                 standby()
-                await wait_for_stop(stop, self._clock, self._ttl / 5)
+                refusals += 1
+                await wait_for_stop(stop, self._clock, self._retry_seconds(refusals))
                 continue
-            await self._hold(lease, work, LeaseDeadline(name, asked + self._ttl, current().lease))
+            refusals = 0
+            lease_deadline = LeaseDeadline(name, asked + self._ttl, current().lease)
+            await self._hold(lease, work, lease_deadline, self._until_over(turn, stop))
+
+    def _retry_seconds(self, refusals: int) -> float:
+        """Return the wait for a lease that another process has: short, unless that one keeps it for many leases."""
+        is_soon = refusals * _MAX_RETRY_SECONDS < self._ttl * _CHECK_EVERY_LEASES
+        return min(_MAX_RETRY_SECONDS, self._ttl / 5) if is_soon else self._ttl / 5
+
+    async def _is_abandoned(self, name: str, turn: Turn, stop: asyncio.Event) -> bool:
+        """Wait until it is our turn; True if before that nobody holds the lease for longer than one lease."""
+        was_free = False
+        while not stop.is_set() and not turn.is_ours:
+            seconds = self._ttl if was_free else self._ttl * _CHECK_EVERY_LEASES
+            await wait_for_any([stop, turn.gained], self._clock, seconds)
+            if stop.is_set() or turn.is_ours:
+                return False
+            try:
+                is_free = await self._ledger.holder(name) is None
+            except Unavailable:
+                is_free = False
+            if is_free and was_free:
+                log.warning("lease.abandoned", lease=name, consequence="this process stands in for the one that should")
+                return True
+            was_free = is_free
+        return False
+
+    async def _until_over(self, turn: Turn, stop: asyncio.Event) -> None:
+        """Wait until the lease shall be given back."""
+        if turn.is_ours:
+            await wait_for_any([stop, turn.lost], self._clock)
+        else:
+            await wait_for_any([stop], self._clock, self._ttl * _STAND_IN_LEASES)
 
     async def _hold(
-        self, lease: Lease, work: Callable[[Lease], Coroutine[Any, Any, None]], lease_deadline: LeaseDeadline
+        self, lease: Lease, work: Work, lease_deadline: LeaseDeadline, until_over: Coroutine[Any, Any, None]
     ) -> None:
-        working = run_until_deadline(lease_deadline, work(lease))
         self._on_change(lease.name, True)
+        leave = asyncio.Event()
+        leaving = asyncio.ensure_future(until_over)
+        leaving.add_done_callback(lambda _: leave.set())
+        working = run_until_deadline(lease_deadline, work(lease, leave))
         renewing = asyncio.ensure_future(_renew(self._ledger, self._clock, lease, lease_deadline))
         try:
             await asyncio.wait([working, renewing], return_when=asyncio.FIRST_COMPLETED)
@@ -231,9 +286,10 @@ class LeaseRunner:
         except LeaseLost:
             log.warning("lease.lost", lease=lease.name, consequence="nothing more is written under it")
         finally:
-            working.cancel()
-            renewing.cancel()
-            await asyncio.gather(working, renewing, return_exceptions=True)
+            tasks = (working, renewing, leaving)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             self._on_change(lease.name, False)
             try:
                 await self._ledger.release(lease)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from bridge.domain.clock import Clock
 from bridge.domain.errors import Unavailable
@@ -18,6 +19,8 @@ from bridge.protocols.ledger import Lease, Ledger
 from bridge.protocols.source import ASSUMED_ARRIVAL_SECONDS, RATE_WINDOW_SECONDS, HasAccount, Source
 
 _KNOWN_FOR_SECONDS = 1.0
+_QUIET = "quiet"
+"""In the report of a lease's name: the token of the last holder that gave it back with no request under way."""
 
 
 def cooldown(rate: float) -> float:
@@ -25,13 +28,29 @@ def cooldown(rate: float) -> float:
     return RATE_WINDOW_SECONDS * max(1.0, 1.0 / rate) + ASSUMED_ARRIVAL_SECONDS
 
 
-def takeover_cooldown(lease: Lease, rate: float) -> float:
+async def takeover_cooldown(ledger: Ledger, lease: Lease, rate: float) -> float:
     """Return for how many seconds a new lease holder sends no request.
 
     The holder before may have asked until the very end, in another process with a budget of its own: the account's
-    budget is kept over both. The first holder of all need not wait.
+    budget is kept over both. The first holder of all need not wait, nor does one whose predecessor has noted that its
+    requests count no more.
     """
-    return cooldown(rate) if lease.token > 1 else 0.0
+    if lease.token == 1:
+        return 0.0
+    try:
+        note = (await ledger.statuses(lease.name)).get(lease.name, {})
+    except Unavailable:
+        return cooldown(rate)
+    return 0.0 if note.get(_QUIET) == str(lease.token - 1) else cooldown(rate)
+
+
+async def note_quiet(ledger: Ledger, lease: Lease) -> None:
+    """Note for the next holder of a lease that no request of this one counts any more.
+
+    The note names the token: a holder in between makes it worthless, and so does one that ended without a word.
+    """
+    with suppress(Unavailable):  # then the next holder waits
+        await ledger.set_status(lease.name, {_QUIET: str(lease.token)})
 
 
 def accounts(sources: Mapping[str, Source]) -> Sequence[tuple[str, ...]]:

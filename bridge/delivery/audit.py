@@ -6,28 +6,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bridge.domain import topics
+from bridge.delivery.journal_audit import AuditProgress, AuditResult, JournalAudit
 from bridge.domain.clock import Clock
 from bridge.domain.errors import Unavailable
-from bridge.domain.event import JournalEntry
-from bridge.domain.event_view import EventView
 from bridge.protocols.broker import Broker
-from bridge.protocols.deliveries import RELAY_SINK, DeliveryStore, NewDelivery
-from bridge.protocols.journal import journal_batches
+from bridge.protocols.deliveries import DeliveryStore
 from bridge.protocols.ledger import Ledger
 from bridge.protocols.sink import SinkSettings
 
-
-@dataclass(slots=True)
-class AuditResult:
-    """What an audit of one sink's books found, for one source or for all."""
-
-    missing: int = 0
-    """Events that the sink should have and its books do not know: still in its queue, or lost there."""
-    offered: int = 0
-    """How many of them count as lost and were given to the delivery store, due at once."""
-    arrived: int = 0
-    """The highest number among the audited events that the sink's books know."""
+_PAUSE_SECONDS = 0.1
+"""Seconds between two batches of an audit, so that the store has time for other work."""
 
 
 @dataclass(slots=True)
@@ -47,6 +35,10 @@ class Audit:
     reads only what the broker had confirmed at the time of the audit before. Of that it offers again what is overdue:
     at that time later events of the same source had arrived, or the queue was empty, and is empty now. So what had left
     the queue then has had all the time between two audits to reach the store.
+
+    An audit goes on where the one before ended: it reads each event once, and remembers the numbers that were missing.
+    However many wait in the queue of a sink that is down, it asks for a few of them only. A queue keeps the order of a
+    source, so its head tells whether anything has left it. The others are asked for by turns.
     """
 
     def __init__(self, ledger: Ledger, deliveries: DeliveryStore, broker: Broker, clock: Clock) -> None:
@@ -55,6 +47,8 @@ class Audit:
         self._broker = broker
         self._clock = clock
         self._snapshots: dict[str, _Snapshot] = {}
+        self._progress: dict[tuple[str, str], AuditProgress] = {}
+        self._topics: dict[str, Sequence[str]] = {}
 
     async def register_sink(self, sink: str) -> None:
         """Start the books of a sink that is new to the store: it gets the events from now on."""
@@ -65,12 +59,18 @@ class Audit:
         """Audit all sources once; call it at intervals longer than a message needs from the broker to the store."""
         before, now = self._snapshots.get(sink, _Snapshot()), _Snapshot(empty=await self._is_empty(sink))
         total = AuditResult()
+        if self._topics.get(sink) != settings.topics:  # what was not wanted before may be now
+            self._progress = {key: kept for key, kept in self._progress.items() if key[0] != sink}
+            self._topics[sink] = settings.topics
         for source in await self._ledger.sources():
             now.confirmed[source] = (await self._ledger.journal(source)).confirmed
             # A queue keeps the order of one source: what is missing before something that arrived will not arrive.
             overdue = math.inf if before.empty and now.empty else before.arrived.get(source, 0)
-            upto = before.confirmed.get(source, 0)
-            result = await self.account(sink, settings, source, upto, overdue=overdue)
+            progress = await self._progress_of(sink, source, now.confirmed[source])
+            audit = JournalAudit(
+                self._ledger, self._deliveries, self._clock, sink, settings, source, progress, pause=_PAUSE_SECONDS
+            )
+            result = await audit.run(before.confirmed.get(source, 0), overdue)
             now.arrived[source] = result.arrived
             total.missing += result.missing
             total.offered += result.offered
@@ -86,36 +86,18 @@ class Audit:
     async def account(
         self, sink: str, settings: SinkSettings, source: str, upto: int, *, overdue: float = 0
     ) -> AuditResult:
-        """Account for everything of `source` up to `upto`; offer again what is missing below number `overdue`."""
-        result = AuditResult()
-        complete = True
-        after = await self._deliveries.low_watermark(sink, source)
-        if after >= upto:
-            return result
-        async for entries in journal_batches(self._ledger, source, after=after, upto=upto):
-            selected = [entry for entry in entries if topics.matches(settings.topics, entry.event.topic)]
-            missing = await self._missing(sink, source, selected)
-            lost = [entry for entry in selected if entry.position.seq in missing and entry.position.seq < overdue]
-            result.missing += len(missing)
-            result.offered += await self._offer(sink, settings, lost)
-            arrived = (entry.position.seq for entry in selected if entry.position.seq not in missing)
-            result.arrived = max(arrived, default=result.arrived)
-            complete = complete and len(lost) == len(missing)
-            if complete:
-                await self._deliveries.raise_low_watermark(sink, source, entries[-1].position.seq)
-        return result
+        """Account for everything of `source` up to `upto`; offer again what is missing below number `overdue`.
 
-    async def _offer(self, sink: str, settings: SinkSettings, lost: Sequence[JournalEntry]) -> int:
-        if not lost:
-            return 0
-        arrivals = [
-            NewDelivery(entry.position, EventView.of(entry).partition if settings.ordered else None) for entry in lost
-        ]
-        return await self._deliveries.enqueue(sink, arrivals, self._clock.epoch())
+        It begins behind what is complete, whatever was looked at before.
+        """
+        progress = AuditProgress.after(await self._deliveries.low_watermark(sink, source))
+        audit = JournalAudit(self._ledger, self._deliveries, self._clock, sink, settings, source, progress)
+        return await audit.run(upto, overdue)
 
-    async def _missing(self, sink: str, source: str, selected: Sequence[JournalEntry]) -> set[int]:
-        if not selected:
-            return set()
-        missing = await self._deliveries.unaccounted(sink, source, [entry.position.seq for entry in selected])
-        # A dead letter of the relay is not lost: the broker never had it.
-        return set(await self._deliveries.unaccounted(RELAY_SINK, source, missing)) if missing else set()
+    async def _progress_of(self, sink: str, source: str, confirmed: int) -> AuditProgress:
+        """Return how far the audits have come; they begin anew if the store has lost what it knew."""
+        progress = self._progress.get((sink, source))
+        if progress is None or progress.read > confirmed:
+            progress = AuditProgress.after(await self._deliveries.low_watermark(sink, source))
+            self._progress[sink, source] = progress
+        return progress

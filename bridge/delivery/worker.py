@@ -32,6 +32,8 @@ _TICK_SECONDS = 1.0
 """Seconds between two looks for messages and due deliveries: another process may make a delivery due at any time, by a
 redrive, a replay, or a settlement in a partition."""
 _MIN_WAIT_SECONDS = 0.01
+_IDLE_TICK_SECONDS = 2.0
+"""Seconds between two looks for deliveries while none waits: only another process can make one without waking us."""
 _BATCH = 500
 """Deliveries that are accepted or claimed at once."""
 _MIN_IN_FLIGHT_LIMIT = 256
@@ -284,12 +286,15 @@ class DeliveryWorker:
         limit = self._endpoint.capacity(now, min(self._claims.capacity, _BATCH))
         if not limit:
             await self._wait_for_due(_TICK_SECONDS)
-        elif not await self._claim(limit):
-            due = await self._deliveries.next_due(self.name)
-            await self._wait_for_due(_TICK_SECONDS if due is None else due - self._clock.epoch())
+            return
+        due = await self._deliveries.next_due(self.name)
+        if due is None:
+            await self._wait_for_due(_IDLE_TICK_SECONDS)
+        elif due > self._clock.epoch() or not await self._claim(limit):
+            await self._wait_for_due(min(due - self._clock.epoch(), _TICK_SECONDS))
 
     async def _wait_for_due(self, seconds: float) -> None:
-        wait = min(max(seconds, _MIN_WAIT_SECONDS), _TICK_SECONDS)
+        wait = max(seconds, _MIN_WAIT_SECONDS)
         waker = asyncio.ensure_future(self._wake.wait())
         sleeper = asyncio.ensure_future(self._clock.sleep(wait))
         try:

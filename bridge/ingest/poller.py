@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import traceback
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
@@ -12,7 +13,8 @@ import structlog
 
 from bridge.coordination.gates import Gate
 from bridge.coordination.leases import LeaseRunner, wait_for_stop
-from bridge.coordination.quota import SharedQuota, takeover_cooldown
+from bridge.coordination.quota import SharedQuota, cooldown, note_quiet, takeover_cooldown
+from bridge.coordination.turns import Turn
 from bridge.domain.clock import Clock
 from bridge.domain.errors import BridgeError, LeaseLost, Transient, Unavailable
 from bridge.domain.retry import RECONNECT, backoff, idle_interval
@@ -79,7 +81,9 @@ class Poller:
         check: Callable[[Lease], Awaitable[None]] | None = None,
         share: SharedQuota | None = None,
         gate: Gate | None = None,
+        first_request_at: float = -math.inf,
     ) -> None:
+        """Prepare; nothing is asked before `first_request_at`, in monotonic seconds."""
         self.name = name
         self._settings = settings
         self._intake = intake
@@ -90,6 +94,9 @@ class Poller:
         self._check = check
         self._share = share
         self._gate = gate or Gate()
+        self._first_request_at = first_request_at
+        self._quiet_at = -math.inf
+        """From when on no request of this process counts any more, in monotonic seconds."""
         self._failures = 0
         self._quiet = 0
         self._failing_since: datetime | None = None
@@ -99,18 +106,29 @@ class Poller:
         self._before: tuple[str, str] | None = None
         """The state that the process before us noted, and since when it was in it."""
 
-    async def run(self, holder: LeaseRunner, stop: asyncio.Event) -> None:
-        """Poll until `stop` is set."""
+    @property
+    def is_quiet(self) -> bool:
+        """Whether no request of this process counts any more in the account's budget."""
+        return self._clock.monotonic() >= self._quiet_at
 
-        async def work(lease: Lease) -> None:
+    async def run(self, holder: LeaseRunner, stop: asyncio.Event, turn: Turn | None = None) -> None:
+        """Poll until `stop` is set; without a `turn` the source is always ours to poll."""
+
+        async def work(lease: Lease, leave: asyncio.Event) -> None:
             await self._remember()
-            await wait_for_stop(stop, self._clock, await self._enter(lease))
-            while not stop.is_set():
+            entry_seconds = await self._enter(lease)
+            self._quiet_at = self._clock.monotonic() + entry_seconds
+            await wait_for_stop(leave, self._clock, entry_seconds)
+            while not leave.is_set():
                 wait = await self.step(lease)
                 await self._check_books(lease)
-                await wait_for_stop(stop, self._clock, wait, self._gate.changed)
+                self._quiet_at = self._clock.monotonic() + cooldown(self._settings.rate)
+                await wait_for_stop(leave, self._clock, wait, self._gate.changed)
+            if self.is_quiet:
+                await note_quiet(self._ledger, lease)
 
-        await holder.run(f"source/{self.name}", work, stop, standby=lambda: self._move("standby"))
+        standby = partial(self._move, "standby")
+        await holder.run(f"source/{self.name}", work, stop, standby=standby, turn=turn)
 
     async def _enter(self, lease: Lease) -> float:
         """Ask by the share from now on; return for how many seconds a new lease holder sends no request.
@@ -119,7 +137,8 @@ class Poller:
         """
         bind(share=self._share, on_answer=partial(self._watcher.answered, self.name))
         other_command = await self._share.entry_delay() if self._share is not None else 0.0
-        return max(other_command, takeover_cooldown(lease, self._settings.rate))
+        own_seconds = await takeover_cooldown(self._ledger, lease, self._settings.rate)
+        return max(other_command, own_seconds, self._first_request_at - self._clock.monotonic())
 
     async def step(self, lease: Lease) -> float:
         """Poll once, or hold back; return how many seconds to wait. Raises `LeaseLost` only."""

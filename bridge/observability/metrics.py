@@ -97,6 +97,14 @@ class Metrics:
         self.source_state = Gauge(
             "bridge_source_state", "1 for the state a source is in.", ["source", "state"], registry=registry
         )
+        self.accounts = Gauge(
+            "bridge_accounts", "Accounts that this process should poll (`share`), and that it could poll (`all`).",
+            ["kind"], registry=registry,
+        )  # fmt: skip
+        self.account_moves = Counter(
+            "bridge_account_moves", "Accounts that came to this process or went to another: gained, handed_over.",
+            ["direction"], registry=registry,
+        )  # fmt: skip
         self.paused = Gauge(
             "bridge_paused", "1 while an operator has paused a source or a sink.", ["kind", "name"], registry=registry
         )
@@ -124,7 +132,7 @@ class Metrics:
         self.waiting = Gauge("bridge_sink_waiting", "Deliveries waiting.", ["sink"], registry=registry)
         self.dead = Gauge("bridge_sink_dead", "Dead letters.", ["sink"], registry=registry)
         self.offered = Counter(
-            "bridge_sink_offered_again", "Events that the broker had lost and the journal had not.", ["sink"],
+            "bridge_sink_offered_again", "Events that the broker lost and the journal still had.", ["sink"],
             registry=registry,
         )  # fmt: skip
         self.restarts = Counter(

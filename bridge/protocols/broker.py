@@ -120,6 +120,10 @@ class Broker(Protocol):
         """Return roughly how many messages wait in a queue."""
         ...
 
+    async def has_queue(self, queue: str) -> bool:
+        """Return whether a queue exists: on brokers other than RabbitMQ, whether it is bound to the exchange."""
+        ...
+
     async def ping(self) -> None:
         """Return if the broker answers."""
         ...

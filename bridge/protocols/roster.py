@@ -37,6 +37,16 @@ class Member:
     """What its `/readyz` names, with the reasons."""
     circuits: Mapping[str, OpenCircuit] = field(default_factory=dict)
     """The sinks whose circuit is open in this process."""
+    steady: float = 0.0
+    """Seconds for which it had announced itself without a gap when it said this."""
+    accounts: Sequence[str] | None = None
+    """The leases of the accounts that it can poll; None is said by a version that does not share them out."""
+    share: Sequence[str] = ()
+    """Which of these it polls, or waits for."""
+    share_reason: str = ""
+    """How this share comes about."""
+    is_leaving: bool = False
+    """It ends, and gives its leases back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +101,20 @@ class Orders:
     """The last request of each source that a process has begun."""
 
 
+@dataclass(frozen=True, slots=True)
+class RosterAnswer:
+    """What a process hears when it announces itself."""
+
+    orders: Orders = field(default_factory=Orders)
+    presences: Sequence[Presence] = ()
+    """All processes by the time at which they started, with itself."""
+
+
 class Roster(Protocol):
     """The processes of one store, and the orders for them. Every method raises `Unavailable` without the store."""
 
-    async def announce(self, member: Member, ttl: float, started: Sequence[StartedPoll] = ()) -> Orders:
-        """Say for `ttl` seconds that a process runs; return the orders. It is one round trip.
+    async def announce(self, member: Member, ttl: float, started: Sequence[StartedPoll] = ()) -> RosterAnswer:
+        """Say for `ttl` seconds that a process runs; return the orders, and who else runs. It is one round trip.
 
         A request that is among `started` is no longer among the polls of the answer. A process that neither announces
         itself again nor leaves is shown as gone for an hour.

@@ -81,7 +81,10 @@ class Relay:
         """Publish until nothing is left; raises `Unavailable` or `LeaseLost`, and then all marks are right."""
         result = RelayResult()
         await self._mark_published(lease, source, result)
-        result.upto = (await self._ledger.journal(source)).confirmed
+        state = await self._ledger.journal(source)
+        result.upto = state.confirmed
+        if not state.backlog:
+            return result
         entries = await self._read(source, result.upto)
         while entries:
             # While the broker confirms one batch, the next is read.

@@ -15,11 +15,13 @@ from bridge.coordination.leases import wait_for_stop
 from bridge.domain.errors import Unavailable
 from bridge.protocols.roster import Member, OpenCircuit
 from bridge.runtime.process import Process
+from bridge.runtime.sharing import announced_for
 
 log = structlog.get_logger()
 
 _MAX_BEAT_SECONDS = 3.0
-_MAX_TTL_SECONDS = 10.0
+_MAX_SHARED_BEAT_SECONDS = 1.0
+"""Seconds between two announcements while other processes share the accounts: who leaves is followed as soon."""
 _LAST_WORD_SECONDS = 1.0
 """Seconds that the store may need at the end: a process that is told to stop has little time."""
 _MAX_PROBLEMS = 20
@@ -37,11 +39,17 @@ class Attendance:
         self._circuits = circuits
         self._since = process.clock.epoch()
         self._is_announced = False
+        self._steady_since = self._tried_at = process.clock.monotonic()
 
     @property
     def seconds(self) -> float:
         """Seconds between two announcements."""
-        return min(_MAX_BEAT_SECONDS, self._process.parts.limits.lease / 5)
+        most = _MAX_SHARED_BEAT_SECONDS if self._process.shares.is_shared else _MAX_BEAT_SECONDS
+        return min(most, self._process.parts.limits.lease / 5)
+
+    def wake(self) -> None:
+        """Announce the process at once."""
+        self._process.gates.has_started.set()
 
     async def begin(self) -> None:
         """Announce the process, and follow the orders, before any part works; raises `Unavailable`."""
@@ -73,11 +81,20 @@ class Attendance:
     async def _announce(self) -> None:
         gates = self._process.gates
         started = tuple(gates.started)
-        ttl = min(_MAX_TTL_SECONDS, self._process.parts.limits.lease)
-        orders = await self._store.announce(self._member(), ttl, started)
+        ttl, now = announced_for(self._process.parts.limits.lease), self._clock.monotonic()
+        if now - self._tried_at > ttl:  # it stood still: to the others it was gone
+            self._steady_since = now
+        try:
+            answer = await self._store.announce(self._member(), ttl, started)
+        finally:
+            self._tried_at = self._clock.monotonic()
         self._is_announced = True
         del gates.started[: len(started)]
-        gates.apply(orders)
+        gates.apply(answer.orders)
+        self._process.shares.observe(answer.presences, self._clock.monotonic())
+        metrics = self._process.metrics
+        metrics.accounts.labels("share").set(len(self._process.shares.share))
+        metrics.accounts.labels("all").set(len(self._process.shares.accounts))
 
     def _member(self) -> Member:
         process = self._process
@@ -91,4 +108,9 @@ class Attendance:
             since=self._since,
             problems=dict(list(process.health.problems.items())[:_MAX_PROBLEMS]),
             circuits=self._circuits(),
+            steady=round(self._clock.monotonic() - self._steady_since, 1),
+            accounts=process.shares.accounts,
+            share=process.shares.share,
+            share_reason=process.shares.reason,
+            is_leaving=process.stop_polling.is_set(),
         )

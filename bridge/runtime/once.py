@@ -83,7 +83,8 @@ class OnceRunner:
             try:
                 if len(names) > 1:
                     lease = await stack.enter_async_context(self._hold(polling_lease(names)))
-                    await self._clock.sleep(takeover_cooldown(lease, self._sources.rate(names)))
+                    rate = self._sources.rate(names)
+                    await self._clock.sleep(await takeover_cooldown(self._parts.store, lease, rate))
             except Unavailable:
                 raise
             except BridgeError as error:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 
 from bridge.coordination.gates import Gates
 from bridge.coordination.leases import LeaseRunner, new_owner
+from bridge.coordination.shares import Shares
 from bridge.domain.clock import Clock
 from bridge.observability.metrics import Metrics
 from bridge.protocols.roster import Pause
 from bridge.relay.recent_entries import RecentEntries
 from bridge.runtime.overview import ROLES
 from bridge.runtime.parts import ServiceParts
+from bridge.runtime.sharing import announced_for, report_change
 from bridge.runtime.supervisor import Supervisor
 from bridge.web.health_server import Health
 
@@ -43,7 +46,12 @@ class Process:
     recent: dict[str, RecentEntries] = field(default_factory=dict)
     """For each journal that this process relays: the entries that it has written and not yet relayed."""
 
+    polling: set[str] = field(default_factory=set)
+    """The sources that this process polls now."""
+
     def __post_init__(self) -> None:
+        lease = self.parts.limits.lease
+        self.shares = Shares(self.owner, lease, announced_for(lease), partial(report_change, self.metrics))
         self.leases = LeaseRunner(
             self.parts.store, self.clock, self.owner, self.parts.limits.lease, report=self.health.set,
             on_change=self._on_lease,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -21,11 +22,11 @@ from bridge.runtime.process import Process
 log = structlog.get_logger()
 
 _NEW_JOURNALS_EVERY_SECONDS = 5.0
-_READ_EVERY_SECONDS = {True: 2.0, False: 0.25}
-"""Between two reads of a journal; longer if this process polls, because its own commits wake the relay at once."""
+_READ_EVERY_SECONDS = {True: 5.0, False: 0.25}
+"""Between two reads of a journal; longer if this process writes it, because its own commits wake the relay at once."""
 _FIRST_WAIT_SECONDS = 0.5
 _ROUTING_EVERY_SECONDS = 5.0
-_REDRIVE_EVERY_SECONDS = 2.0
+_REDRIVE_EVERY_SECONDS = 5.0
 """Between two looks for dead letters of the relay that an operator redrove."""
 
 
@@ -61,25 +62,26 @@ class RelayRunner:
             return configured
 
     def _relay(self, name: str) -> Callable[[], Awaitable[None]]:
-        async def work(lease: Lease) -> None:
+        async def work(lease: Lease, leave: asyncio.Event) -> None:
             # Kept only while this process relays: otherwise nobody would take anything out.
             recent = self._process.recent[name] = RecentEntries(name)
             try:
                 relay = Relay(self._parts.store, self._parts.broker, self._clock, recent=recent)
                 await self._recall_routing(name)
-                await self._drain_until_stop(name, lease, relay)
+                await self._drain_until_stop(name, lease, relay, leave)
             finally:
                 del self._process.recent[name]
                 self._process.health.set(f"relay/{name}", None)
 
         async def run() -> None:
-            await self._process.leases.run(f"relay/{name}", work, self._process.stop_relaying)
+            turn = self._process.shares.journal(name)
+            await self._process.leases.run(f"relay/{name}", work, self._process.stop_relaying, turn=turn)
 
         return run
 
-    async def _drain_until_stop(self, name: str, lease: Lease, relay: Relay) -> None:
+    async def _drain_until_stop(self, name: str, lease: Lease, relay: Relay, stop: asyncio.Event) -> None:
         backoff = Backoff(self._clock.random, base=_FIRST_WAIT_SECONDS, cap=RECONNECT)
-        stop, wake = self._process.stop_relaying, self._process.committed[name]
+        wake = self._process.committed[name]
         while True:
             # Once more after the signal to stop: what was committed last is published before the process ends.
             last = stop.is_set()
@@ -96,12 +98,17 @@ class RelayRunner:
                 )  # fmt: skip
             else:
                 backoff.on_success()
-                wait = _READ_EVERY_SECONDS["poll" in self._process.roles]
+                wait = _READ_EVERY_SECONDS[self._hears_commits(name)]
                 self._process.health.set(f"relay/{name}", None)
                 self._count(name, result, self._clock.monotonic() - started)
             if last:
                 return
             await wait_for_stop(stop, self._clock, wait, None if backoff.failures else wake)
+
+    def _hears_commits(self, name: str) -> bool:
+        """Return whether this process writes the journal, so that its own commits wake the relay at once."""
+        polls = "poll" in self._process.roles
+        return name in self._process.polling if name in self._parts.sources else polls
 
     async def _redrive(self) -> None:
         """Publish the relay's dead letters that an operator redrove."""

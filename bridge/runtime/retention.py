@@ -50,8 +50,8 @@ class Retention:
                 trimmed = self._clock.monotonic() if due else trimmed
 
     async def _run_once(self, *, due: bool) -> None:
-        for name, worker in self._sinks.workers.items():
-            await self._sinks.sync_disabled(name, worker)
+        await self._sinks.sync_all()
+        for name in self._sinks.workers:
             await self._sinks.note_activity(name)
             await self._sinks.show(name)
         if "relay" in self._process.roles:

@@ -106,6 +106,7 @@ class Service:
         log.info("bridge.drains", consequence=f"polling stops; everything else ends within {seconds:g} s")
         started = self._clock.monotonic()
         process.stop_polling.set()
+        self.attendance.wake()
         await self._join(polling, started + seconds * _POLLS_END_SHARE)
         # What was committed last still goes to the broker.
         process.stop_relaying.set()
@@ -124,6 +125,7 @@ class Service:
             try:
                 await self._parts.open()
                 await self.sinks.register()
+                self.sources.register()
                 await self.attendance.begin()
             except Unavailable as error:
                 wait = backoff.on_failure()

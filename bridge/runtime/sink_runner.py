@@ -194,7 +194,16 @@ class SinkRunner:
     async def sync_disabled(self, name: str, worker: DeliveryWorker) -> None:
         """Disable or enable a worker as the store says; write again what a store that was reset has forgotten."""
         noted = worker.noted  # before the store is read: an HTTP 410 may come in between
-        status = (await self._store.statuses(f"sink/{name}")).get(f"sink/{name}", {})
+        await self._sync(name, worker, noted, (await self._store.statuses(f"sink/{name}")).get(f"sink/{name}", {}))
+
+    async def sync_all(self) -> None:
+        """Do the same for all workers of this process, with one question."""
+        noted = {name: worker.noted for name, worker in self.workers.items()}
+        statuses = await self._store.statuses("sink/") if noted else {}
+        for name, was_noted in noted.items():
+            await self._sync(name, self.workers[name], was_noted, statuses.get(f"sink/{name}", {}))
+
+    async def _sync(self, name: str, worker: DeliveryWorker, noted: bool, status: Mapping[str, str]) -> None:  # noqa: FBT001 - what the worker said
         if "since" not in status:
             # Otherwise the next start would register the sink as new, and count what it still expects as delivered.
             log.warning(

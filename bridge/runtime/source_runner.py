@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
-from bridge.coordination.leases import wait_for_stop
-from bridge.coordination.quota import SharedQuota, accounts, polling_lease, takeover_cooldown
+from bridge.coordination.quota import SharedQuota, accounts, note_quiet, polling_lease, takeover_cooldown
 from bridge.domain.errors import BridgeError, Unauthorized
 from bridge.domain.event import WireEvent
 from bridge.http.errors import Throttled
@@ -33,14 +33,21 @@ class SourceRunner(PollListener):
         self._parts = process.parts
         self._clock = process.clock
         self._metrics = process.metrics
+        self._groups: Sequence[tuple[str, ...]] = ()
         self.states: dict[str, str] = {}
         """The state of each source that this process polls: ok, failing, stalled, held, paused or standby."""
+
+    def register(self) -> None:
+        """Say which accounts this process can poll, before it announces itself."""
+        self._groups = self.accounts()
+        polls = "poll" in self._process.roles
+        self._process.shares.set_sources({polling_lease(names): names for names in self._groups}, polls=polls)
 
     def start(self, supervisor: Supervisor) -> None:
         """Start polling, one part for each account."""
         for name, part in self._parts.sources.items():
             self._metrics.show_source(name, part.settings.rate, part.settings.interval * part.settings.idle_slowdown)
-        for names in self.accounts():
+        for names in self._groups:
             supervisor.start(polling_lease(names), self._account(names))
 
     def accounts(self) -> Sequence[tuple[str, ...]]:
@@ -55,8 +62,8 @@ class SourceRunner(PollListener):
         """Return the account's request quota, which processes share through the store."""
         return SharedQuota.for_service(self._parts.store, self._clock, names, self.rate(names))
 
-    def poller(self, name: str, quota: SharedQuota) -> Poller:
-        """Return the poller of one source."""
+    def poller(self, name: str, quota: SharedQuota, first_request_at: float = -math.inf) -> Poller:
+        """Return the poller of one source; see `Poller`."""
         part, wake = self._parts.sources[name], self._process.committed[name]
         intake = Intake(
             name, part.kind, part.source, self._parts.store, self._clock,
@@ -67,41 +74,44 @@ class SourceRunner(PollListener):
         return Poller(
             name, part.settings, intake, self._parts.store, self._clock,
             watcher=self, backpressure=self._backpressure, check=self._monitor(name, intake, wake), share=quota,
-            gate=self._process.gates.of(f"source/{name}"),
+            gate=self._process.gates.of(f"source/{name}"), first_request_at=first_request_at,
         )  # fmt: skip
 
     def _account(self, names: Sequence[str]) -> Callable[[], Awaitable[None]]:
         """Return the work of one account: one process polls all its sources, because it keeps the account's quota."""
-        quota = self.quota(names)
-        polls = {f"source/{name}": self._poll(name, quota) for name in names}
-        if len(names) == 1:
-            return polls[polling_lease(names)]
+        quota, process, lease_name = self.quota(names), self._process, polling_lease(names)
+        turn = process.shares.account(lease_name)
 
-        async def poll_all(lease: Lease) -> None:
-            await wait_for_stop(self._process.stop_polling, self._clock, takeover_cooldown(lease, self.rate(names)))
-            supervisor = self._process.supervisor(self._process.stop_polling)
+        async def poll_source() -> None:
+            await self.poller(names[0], quota).run(process.leases, process.stop_polling, turn)
+
+        async def poll_all(lease: Lease, leave: asyncio.Event) -> None:
+            entry_seconds = await takeover_cooldown(self._parts.store, lease, self.rate(names))
+            first_request_at = self._clock.monotonic() + entry_seconds
+            pollers: dict[str, Poller] = {}
+
+            async def poll(name: str) -> None:
+                poller = pollers[name] = self.poller(name, quota, first_request_at)
+                await poller.run(process.leases, leave)
+
+            supervisor = process.supervisor(leave)
             try:
-                for name, poll in polls.items():
-                    supervisor.start(name, poll)
+                for name in names:
+                    supervisor.start(f"source/{name}", partial(poll, name))
                 await supervisor.join()
             finally:
                 await supervisor.close()
+            if all(poller.is_quiet for poller in pollers.values()) and self._clock.monotonic() >= first_request_at:
+                await note_quiet(self._parts.store, lease)
 
         def standby() -> None:
             for name in names:
                 self.state(name, "standby", None)
 
-        async def run() -> None:
-            leases = self._process.leases
-            await leases.run(polling_lease(names), poll_all, self._process.stop_polling, standby=standby)
+        async def run_all() -> None:
+            await process.leases.run(lease_name, poll_all, process.stop_polling, standby=standby, turn=turn)
 
-        return run
-
-    def _poll(self, name: str, quota: SharedQuota) -> Callable[[], Awaitable[None]]:
-        async def run() -> None:
-            await self.poller(name, quota).run(self._process.leases, self._process.stop_polling)
-
-        return run
+        return poll_source if len(names) == 1 else run_all
 
     def _on_commit(self, name: str, wake: asyncio.Event) -> Callable[[int, Sequence[WireEvent]], None]:
         def committed(last: int, events: Sequence[WireEvent]) -> None:
@@ -162,6 +172,7 @@ class SourceRunner(PollListener):
     def state(self, source: str, state: str, reason: str | None) -> None:
         """Show the state of a source; a stalled source makes the process not ready."""
         self.states[source] = state
+        (self._process.polling.discard if state == "standby" else self._process.polling.add)(source)
         for name in ("ok", "failing", "stalled", "held", "paused", "standby"):
             self._metrics.source_state.labels(source, name).set(name == state)
         self._process.health.set(f"source/{source}", f"{state}: {reason}" if state in ("stalled", "held") else None)

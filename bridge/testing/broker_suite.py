@@ -226,6 +226,13 @@ class _QueuePromises(_BrokerFixtures):
         await broker.publish([entry(seq) for seq in range(1, 6)])
         assert await second.depth(QUEUE) == 5
 
+    async def test_only_a_declared_queue_exists(self, broker: Broker, second: Broker) -> None:
+        """Looking for a queue does not make it."""
+        await broker.declare(QUEUE, ["#"])
+        assert await second.has_queue(QUEUE)
+        assert not await second.has_queue(OTHER_QUEUE)
+        assert not await broker.has_queue(OTHER_QUEUE)
+
 
 class _AcknowledgementPromises(_BrokerFixtures):
     """What an acknowledgement ends."""

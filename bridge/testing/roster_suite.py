@@ -27,8 +27,10 @@ class RosterSuite(StoreFixtures):
         circuits = {"crm": OpenCircuit(5.5, "https://crm.example answered 503")}
         later = member("two", 2.0, problems={"broker": "cannot be reached"}, circuits=circuits)
         assert list(await store.presences()) == []
-        assert await store.announce(later, TTL_SECONDS) == Orders()
-        assert await second.announce(member("one"), TTL_SECONDS) == Orders()
+        assert (await store.announce(later, TTL_SECONDS)).orders == Orders()
+        answer = await second.announce(member("one"), TTL_SECONDS)
+        assert answer.orders == Orders()
+        assert [presence.member for presence in answer.presences] == [member("one"), later]
         shown = await second.presences()
         assert [presence.member for presence in shown] == [member("one"), later]
         assert not any(presence.gone for presence in shown)
@@ -39,6 +41,18 @@ class RosterSuite(StoreFixtures):
         await store.announce(member("one", problems={"store": "slow"}), TTL_SECONDS)
         await store.announce(member("one"), TTL_SECONDS)
         assert [presence.member for presence in await store.presences()] == [member("one")]
+
+    async def test_a_process_says_which_accounts_it_polls(self, store: Store, second: Store) -> None:
+        """Its accounts and its share are read as they were said; an earlier version says nothing of them."""
+        plain = member("one")
+        assert plain.accounts is None
+        sharing = member(
+            "two", 2.0, steady=4.5, accounts=("source/city", "account/a"), share=("source/city",),
+            share_reason="1 of 2 accounts", is_leaving=True,
+        )  # fmt: skip
+        await store.announce(plain, TTL_SECONDS)
+        assert [item.member for item in (await second.announce(sharing, TTL_SECONDS)).presences] == [plain, sharing]
+        assert [item.member for item in await store.presences()] == [plain, sharing]
 
     async def test_a_silent_process_is_shown_as_gone(self, store: Store, second: Store) -> None:
         """A process that did not leave is remembered; an announcement of others does not take it away."""
@@ -66,20 +80,20 @@ class RosterSuite(StoreFixtures):
         assert await second.pause("source/city", PAUSE)
         assert not await second.pause("source/city", Pause(9.0, "bob@desk"))
         assert await second.pause("sink/city", Pause(2.0, "bob@desk"))
-        orders = await store.announce(member("one"), TTL_SECONDS)
+        orders = (await store.announce(member("one"), TTL_SECONDS)).orders
         assert orders == await store.orders() == Orders({"source/city": PAUSE, "sink/city": Pause(2.0, "bob@desk")})
         assert await second.resume("source/city")
         assert not await second.resume("source/city")
-        assert (await store.announce(member("one"), TTL_SECONDS)).pauses == {"sink/city": Pause(2.0, "bob@desk")}
+        assert (await store.announce(member("one"), TTL_SECONDS)).orders.pauses == {"sink/city": Pause(2.0, "bob@desk")}
 
     async def test_a_requested_poll_is_begun_once(self, store: Store, second: Store) -> None:
         """The request stays until a process says that it has begun it; an older request's answer leaves it alone."""
         await second.request_poll("city", "a")
         await second.request_poll("city", "b")
-        assert (await store.announce(member("one"), TTL_SECONDS)).polls == {"city": "b"}
+        assert (await store.announce(member("one"), TTL_SECONDS)).orders.polls == {"city": "b"}
         stale, begun = StartedPoll("city", "a", "one", 3.0), StartedPoll("city", "b", "one", 4.0)
-        assert (await store.announce(member("one"), TTL_SECONDS, [stale])).polls == {"city": "b"}
-        orders = await store.announce(member("one"), TTL_SECONDS, [begun])
+        assert (await store.announce(member("one"), TTL_SECONDS, [stale])).orders.polls == {"city": "b"}
+        orders = (await store.announce(member("one"), TTL_SECONDS, [begun])).orders
         assert orders == await second.orders() == Orders(started={"city": begun})
         assert not await second.withdraw_poll("city", "b")
 

@@ -17,7 +17,10 @@ from pathlib import Path
 import pytest
 from house.pages import SHELLS, blocks, calls
 
+from bridge.adapters.sqlite.broker import SqliteBroker
 from bridge.cli.support.program import NAMES
+from bridge.config.loading import load
+from bridge.domain.clock import Clock
 from bridge.testing.fake_endpoint import FakeEndpoint, reply
 
 # These tutorials have tests of their own, which make the plugins and files of the page first.
@@ -94,11 +97,20 @@ def configuration(simulator: str, receiver: str) -> str:
     return json.dumps(whole)  # which is YAML, too
 
 
+async def declare_queue(folder: Path, queue: str) -> None:
+    """Declare the queue of a subscriber, which some commands name."""
+    broker = SqliteBroker(folder / load(folder / "bridge.yaml").broker_file, clock=Clock())
+    await broker.open()
+    await broker.declare(queue, ["#"])
+    await broker.close()
+
+
 async def made_world(folder: Path, simulator: str, receiver: str) -> World:
     for name in ("bridge.yaml", "changed.yaml"):
         (folder / name).write_text(configuration(simulator, receiver))
     code, printed = await bridge(folder, ["run", "--once", "--record", "tape", "-c", "bridge.yaml"])
     assert code == 0, printed
+    await declare_queue(folder, "billing")
     _, replayed = await bridge(folder, ["replay-tape", "tape", "-c", "bridge.yaml", "--json"])
     events = [line for line in replayed.splitlines() if line.startswith("{")]
     (folder / "before.jsonl").write_text("\n".join([*events, ""]))

@@ -63,7 +63,7 @@ def test_commands_of_the_bridge_are_spelled_right(block: Block) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["run", "--wonce"], ["walk"], ["run", "--role", "poet"], ["replay"], ["events", "list", "more"]]
+    "words", [["run", "--wonce"], ["walk"], ["run", "--role", "poet"], ["backfill"], ["events", "list", "more"]]
 )
 def test_a_wrong_command_would_be_found(words: list[str]) -> None:
     with pytest.raises(click.ClickException):

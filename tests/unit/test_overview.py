@@ -241,3 +241,24 @@ def test_json_has_problems_and_remarks_apart() -> None:
     assert (plain["well"], plain["problems"]) == (True, [])
     assert [remark["code"] for remark in plain["remarks"]] == ["source-failing"]
     assert plain["processes"][0]["announced_seconds_ago"] == 1
+
+
+def test_processes_say_who_polls_what_and_why() -> None:
+    shares = {"accounts": ("source/city", "source/drops"), "share_reason": "1 of 2 accounts among 2 processes"}
+    two = [
+        presence("one", -600, -1, share=("source/city",), **shares),
+        presence("two", -500, -1, share=("source/drops",), **shares),
+        presence("old", -900, -1, accounts=None),
+        presence("gone", -900, -99, gone=True),
+    ]
+    sources = [SourceView("city", "x", "ok", holder="one"), SourceView("drops", "x", "ok", holder="two")]
+    made = overview(processes=two, sources=sources)
+    plain = plain_overview(made)["processes"]
+    assert [process["polls"] for process in plain] == [["city"], ["drops"], [], []]
+    assert [process["share"] for process in plain] == [["source/city"], ["source/drops"], [], []]
+    assert [process["accounts"] for process in plain[1:3]] == [["source/city", "source/drops"], None]
+    text = click.unstyle("\n".join(screen(made, None)))
+    assert text.count("1 of 2 accounts among 2 processes") == 2
+    assert "0 of 2" in text
+    alone = click.unstyle("\n".join(screen(overview(processes=two[:1], sources=sources), None)))
+    assert "1 of 2 accounts" not in alone

@@ -303,7 +303,10 @@ async def test_reading_statuses_does_not_enable_a_sink_being_disabled(world: Wor
     await asyncio.sleep(0.2)
     noted.set()
     await until(lambda: service.sinks.workers["crm"].noted)
-    topics = [entry.event.topic for entry in await store.read("_bridge", 0, 10)]
+    async with asyncio.timeout(60):
+        while not (entries := await store.read("_bridge", 0, 10)):  # noted first, then said
+            await asyncio.sleep(0.005)
+    topics = [entry.event.topic for entry in entries]
     stop.set()
     await running
     assert topics == ["bridge.sink.disabled"]

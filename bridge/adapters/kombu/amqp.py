@@ -144,10 +144,11 @@ class AmqpConnection:
         A look does not wait for the whole cluster; a binding does, and stands still for as long as RabbitMQ takes to
         notice that a node is frozen (its `net_ticktime`, by default a minute).
         """
-        if self._exchange_was_missing or not self._has_queue(queue):
+        if self._exchange_was_missing or not self.has_queue(queue):
             self.declare(queue, topics)
 
-    def _has_queue(self, queue: str) -> bool:
+    def has_queue(self, queue: str) -> bool:
+        """Return whether a queue exists."""
         try:
             self._channel.queue_declare(queue=queue, passive=True)
         except amqp.exceptions.NotFound:

@@ -153,6 +153,10 @@ class KombuBroker:
         """Return how many messages are ready in a queue; 0 for one that does not exist."""
         return await self._publisher.call(lambda connection: connection.depth(queue), within=self._within)
 
+    async def has_queue(self, queue: str) -> bool:
+        """Return whether a queue exists."""
+        return await self._publisher.call(lambda connection: connection.has_queue(queue), within=self._within)
+
     async def ping(self) -> None:
         """Return if the broker answers."""
         await self._publisher.call(lambda connection: connection.ping(), within=self._within)

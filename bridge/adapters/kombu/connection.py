@@ -62,6 +62,7 @@ class KombuConnection(Protocol):
         ...
 
     def depth(self, queue: str) -> int: ...  # noqa: D102 - as Broker says
+    def has_queue(self, queue: str) -> bool: ...  # noqa: D102 - as Broker says
     def ping(self) -> None: ...  # noqa: D102 - as Broker says
     def consume(self, queue: str, prefetch: int, consumer: str) -> None: ...  # noqa: D102 - as Broker.inbox says
     def tap(self, topics: Sequence[str], prefetch: int) -> None: ...  # noqa: D102 - as Broker says

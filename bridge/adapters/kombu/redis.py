@@ -19,6 +19,7 @@ from bridge.adapters.kombu.connection import PublishProgress, next_serial
 from bridge.adapters.kombu.redis_layout import (
     Routes,
     envelopes_by_queue,
+    is_bound,
     queue_of,
     received_from,
     text_of,
@@ -119,6 +120,10 @@ class RedisConnection(MarkedConnection):
     def depth(self, queue: str) -> int:
         """Return how many messages wait in a queue; 0 for one that does not exist."""
         return waiting_in(self._redis, self._lists(queue))
+
+    def has_queue(self, queue: str) -> bool:
+        """Return whether a queue is bound: Redis itself makes a queue with its first message."""
+        return is_bound(self._redis, self._bindings, queue, self._channel.sep)
 
     def ping(self) -> None:
         """Ask for an answer."""
@@ -333,11 +338,8 @@ class RedisConnection(MarkedConnection):
             elif self._queue is not None:
                 self._requeue(self._queue)
         except (redis.RedisError, OSError) as error:
-            log.warning(
-                "broker.closed_with_unacked",
-                reason=type(error).__name__,
-                consequence=f"returns after {self._lease:.0f} s",
-            )
+            reason, consequence = type(error).__name__, f"returns after {self._lease:.0f} s"
+            log.warning("broker.closed_with_unacked", reason=reason, consequence=consequence)
         self.drop()
 
     def drop(self) -> None:

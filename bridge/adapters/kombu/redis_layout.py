@@ -105,6 +105,11 @@ def waiting_in(client: Any, lists: Iterable[str]) -> int:
         return sum(pipe.execute())
 
 
+def is_bound(client: Any, bindings: str, queue: str, separator: str) -> bool:
+    """Return whether a queue is among an exchange's bindings."""
+    return any(queue_of(text_of(member), separator) == queue for member in client.smembers(bindings))
+
+
 def received_from(payload: bytes, tag: object) -> Received:
     """Read an envelope of kombu's; what is none becomes a message with a problem."""
     try:

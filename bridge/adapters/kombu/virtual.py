@@ -71,6 +71,10 @@ class VirtualConnection:
         """Return how many messages wait in a queue; 0 for one that does not exist."""
         return int(self._channel._size(queue))  # noqa: SLF001 - a passive declaration fails where a queue is empty
 
+    def has_queue(self, queue: str) -> bool:
+        """Return whether a queue is bound, as far as the transport tells that to other processes."""
+        return any(bound == queue for _, _, bound in self._channel.get_table(self._exchange))
+
     def ping(self) -> None:
         """Return; a connection that stands is all that can be asked of these transports."""
 

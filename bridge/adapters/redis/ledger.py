@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from bridge.adapters.lua import load
 from bridge.adapters.redis.client import RedisClient
 from bridge.adapters.redis.keys import Keys, bucket_of, name_of
+from bridge.adapters.redis.source_names import SourceNames
 from bridge.domain.clock import Clock
 from bridge.domain.errors import Conflict, LeaseLost, Unavailable
 from bridge.domain.event import JournalEntry, Position, WireEvent
@@ -53,6 +54,7 @@ class RedisLedger:
         self._clock = clock
         self._begin = begin
         self._memory = _Memory()
+        self._source_names = SourceNames(link, keys, clock)
 
     # leases
 
@@ -182,14 +184,7 @@ class RedisLedger:
 
     async def sources(self) -> Sequence[str]:
         """Return the names of all sources that have a journal or a cursor, in alphabetical order."""
-        names = sorted(name.decode() for name in await self._link.command("SMEMBERS", self._keys.common("sources")))
-        # The set is written before a source's first commit, which may then have been refused.
-        if not names:
-            return []
-        exists = await self._link.commands(
-            [("EXISTS", f"{self._keys.source(name)}:{key}") for name in names for key in ("s", "c")]
-        )
-        return [name for index, name in enumerate(names) if exists[2 * index] or exists[2 * index + 1]]
+        return await self._source_names.read()
 
     async def journal(self, source: str) -> JournalState:
         """Return how far the journal reaches."""

@@ -9,7 +9,7 @@ from bridge.adapters import roster_records as records
 from bridge.adapters.lua import load
 from bridge.adapters.redis.client import RedisClient
 from bridge.adapters.redis.keys import Keys
-from bridge.protocols.roster import Member, Orders, Pause, Presence, StartedPoll
+from bridge.protocols.roster import Member, Orders, Pause, Presence, RosterAnswer, StartedPoll
 
 _ANNOUNCE, _ROSTER, _WITHDRAW_POLL = (
     load("bridge.adapters.redis", name) for name in ("announce", "roster", "withdraw_poll")
@@ -23,14 +23,14 @@ class RedisRoster:
         self._link = link
         self._keys = keys
 
-    async def announce(self, member: Member, ttl: float, started: Sequence[StartedPoll] = ()) -> Orders:
-        """Say for `ttl` seconds that a process runs; return the orders."""
+    async def announce(self, member: Member, ttl: float, started: Sequence[StartedPoll] = ()) -> RosterAnswer:
+        """Say for `ttl` seconds that a process runs; return the orders, and who else runs."""
         words = [word for poll in started for word in (poll.source, poll.request, records.pack(poll))]
         times = (round(ttl * 1000), round(records.KEPT_SECONDS * 1000))
-        answer = await self._link.run(
+        now, orders, members = await self._link.run(
             _ANNOUNCE, [self._keys.roster], member.owner, records.pack(member), *times, *words
         )  # fmt: skip
-        return records.read_orders(_texts(answer))
+        return RosterAnswer(records.read_orders(_texts(orders)), _presences(now, members))
 
     async def leave(self, owner: str) -> None:
         """Forget a process that ends in good order."""
@@ -38,14 +38,7 @@ class RedisRoster:
 
     async def presences(self) -> Sequence[Presence]:
         """Return the processes by the time at which they started; writes nothing."""
-        now, members = await self._link.run(_ROSTER, [self._keys.roster])
-        presences = []
-        for text in _texts(members).values():
-            ends, announced, record = text.split(" ", 2)
-            presences.append(
-                records.presence(record, float(announced) / 1000, float(ends) / 1000, float(now) / 1000)
-            )  # fmt: skip
-        return records.by_start(presences)
+        return _presences(*await self._link.run(_ROSTER, [self._keys.roster]))
 
     async def orders(self) -> Orders:
         """Return the orders; writes nothing."""
@@ -68,6 +61,17 @@ class RedisRoster:
     async def withdraw_poll(self, source: str, request: str) -> bool:
         """Take a request back; False if a process has begun it, or another request has replaced it."""
         return bool(await self._link.run(_WITHDRAW_POLL, [self._keys.roster], records.poll_field(source), request))
+
+
+def _presences(now: bytes, members: Sequence[Any]) -> list[Presence]:
+    """Read all processes from a script's answer; `now` is the server's time."""
+    presences = []
+    for text in _texts(members).values():
+        ends, announced, record = text.split(" ", 2)
+        presences.append(
+            records.presence(record, float(announced) / 1000, float(ends) / 1000, float(now) / 1000)
+        )  # fmt: skip
+    return records.by_start(presences)
 
 
 def _texts(answer: Sequence[Any]) -> dict[str, str]:

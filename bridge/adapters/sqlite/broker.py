@@ -19,6 +19,7 @@ from bridge.adapters.sqlite.broker_file import (
     check_writable,
     declare,
     depth_of,
+    has_queue,
     mark_of,
     publish_entries,
     set_mark,
@@ -120,6 +121,10 @@ class SqliteBroker:
     async def depth(self, queue: str) -> int:
         """Return how many messages wait in a queue; 0 for one that does not exist."""
         return await self.call(lambda file: depth_of(file.lax, queue))
+
+    async def has_queue(self, queue: str) -> bool:
+        """Return whether a queue exists."""
+        return await self.call(lambda file: has_queue(file.lax, queue))
 
     async def ping(self) -> None:
         """Return if the file can be written to."""

@@ -250,6 +250,11 @@ def depth_of(db: sqlite3.Connection, queue: str) -> int:
     return int(count)
 
 
+def has_queue(db: sqlite3.Connection, queue: str) -> bool:
+    """Return whether a queue exists."""
+    return db.execute("SELECT 1 FROM queues WHERE name = ?", (queue,)).fetchone() is not None
+
+
 def check_writable(db: sqlite3.Connection) -> None:
     """Return if the file can be written to."""
     with writing(db):

@@ -9,7 +9,7 @@ from sqlite3 import Connection
 from bridge.adapters import roster_records as records
 from bridge.adapters.sqlite.database import SqliteDatabase
 from bridge.domain.clock import Clock
-from bridge.protocols.roster import Member, Orders, Pause, Presence, StartedPoll
+from bridge.protocols.roster import Member, Orders, Pause, Presence, RosterAnswer, StartedPoll
 
 _MEMBERS, _ORDERS = "roster/members", "roster/orders"
 _READ = "SELECT key, value FROM note WHERE name = ?"
@@ -25,11 +25,11 @@ class SqliteRoster:
         self._file = file
         self._clock = clock
 
-    async def announce(self, member: Member, ttl: float, started: Sequence[StartedPoll] = ()) -> Orders:
-        """Say for `ttl` seconds that a process runs; return the orders."""
+    async def announce(self, member: Member, ttl: float, started: Sequence[StartedPoll] = ()) -> RosterAnswer:
+        """Say for `ttl` seconds that a process runs; return the orders, and who else runs."""
         now = self._clock.epoch()
 
-        def work(db: Connection) -> dict[str, str]:
+        def work(db: Connection) -> tuple[dict[str, str], list[tuple[str, str]]]:
             for owner, value in db.execute(_READ, (_MEMBERS,)).fetchall():
                 if json.loads(value)[0] + records.KEPT_SECONDS < now:
                     db.execute(_DELETE, (_MEMBERS, owner))
@@ -37,9 +37,10 @@ class SqliteRoster:
             for poll in started:
                 if db.execute(_DELETE_EQUAL, (_ORDERS, records.poll_field(poll.source), poll.request)).rowcount:
                     db.execute(_WRITE, (_ORDERS, records.started_field(poll.source), records.pack(poll)))
-            return dict(db.execute(_READ, (_ORDERS,)))
+            return dict(db.execute(_READ, (_ORDERS,))), db.execute(_READ, (_MEMBERS,)).fetchall()
 
-        return records.read_orders(await self._file.writer.do(work))
+        orders, members = await self._file.writer.do(work)
+        return RosterAnswer(records.read_orders(orders), _presences(members, now))
 
     async def leave(self, owner: str) -> None:
         """Forget a process that ends in good order."""
@@ -49,8 +50,7 @@ class SqliteRoster:
         """Return the processes by the time at which they started; writes nothing."""
         now = self._clock.epoch()
         rows = await self._file.reader.do(lambda db: db.execute(_READ, (_MEMBERS,)).fetchall())
-        values = [json.loads(value) for _, value in rows]
-        return records.by_start(records.presence(text, announced, ends, now) for ends, announced, text in values)
+        return _presences(rows, now)
 
     async def orders(self) -> Orders:
         """Return the orders; writes nothing."""
@@ -76,3 +76,9 @@ class SqliteRoster:
         """Take a request back; False if a process has begun it, or another request has replaced it."""
         values = (_ORDERS, records.poll_field(source), request)
         return await self._file.writer.do(lambda db: db.execute(_DELETE_EQUAL, values).rowcount) > 0
+
+
+def _presences(rows: Sequence[tuple[str, str]], now: float) -> list[Presence]:
+    """Read all processes from their rows."""
+    values = [json.loads(value) for _, value in rows]
+    return records.by_start(records.presence(text, announced, ends, now) for ends, announced, text in values)

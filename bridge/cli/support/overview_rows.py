@@ -11,9 +11,10 @@ from bridge.domain.times import rfc3339, truncate_to_millis
 from bridge.protocols.roster import Pause, Presence
 from bridge.runtime.overview import Overview, SinkView, SourceView, StatusFinding, from_epoch, process_name
 
-PROCESS_HEADERS = ("process", "roles", "generation", "version", "since", "state")
+PROCESS_HEADERS = ("process", "roles", "polls", "generation", "version", "since", "state", "share")
 SOURCE_HEADERS = ("source", "state", "since", "last poll", "next poll", "lag", "held by", "error")
 SINK_HEADERS = ("sink", "state", "since", "waiting", "dead", "oldest", "delivered", "last delivered", "last error")
+PROCESSES_GIVE_WAY = ("version", "generation", "share")
 SOURCES_GIVE_WAY = ("held by", "since", "next poll")
 SINKS_GIVE_WAY = ("delivered", "since", "last delivered", "oldest")
 
@@ -33,8 +34,8 @@ def plain_pause(pause: Pause | None) -> dict[str, str | None] | None:
 # --- processes ----------------------------------------------------------------------------------------------------
 
 
-def plain_process(presence: Presence) -> dict[str, Any]:
-    """Return a process for JSON."""
+def plain_process(presence: Presence, sources: Sequence[SourceView]) -> dict[str, Any]:
+    """Return a process for JSON; `sources` are those of all processes."""
     member = presence.member
     return {
         "name": process_name(presence),
@@ -48,7 +49,16 @@ def plain_process(presence: Presence) -> dict[str, Any]:
         "state": _process_state(presence),
         "announced_seconds_ago": round(presence.age, 1),
         "problems": dict(member.problems),
+        "polls": _held(presence, sources),
+        "accounts": None if member.accounts is None else list(member.accounts),
+        "share": list(member.share),
+        "share_reason": member.share_reason or None,
     }
+
+
+def _held(presence: Presence, sources: Sequence[SourceView]) -> list[str]:
+    """Return the names of the sources that a process polls now."""
+    return [source.name for source in sources if source.holder == presence.member.owner]
 
 
 def _process_state(presence: Presence) -> str:
@@ -57,13 +67,17 @@ def _process_state(presence: Presence) -> str:
     return "not ready" if presence.member.problems else "ok"
 
 
-def process_row(presence: Presence, now: datetime) -> list[Any]:
-    """Return the row of a process."""
+def process_row(presence: Presence, overview: Overview) -> list[Any]:
+    """Return the row of a process; its share is told where several processes have one."""
     member, state = presence.member, _process_state(presence)
-    roles = ", ".join(member.roles)
+    roles, polls = ", ".join(member.roles), "poll" in member.roles and not presence.gone
+    is_shared = sum(bool(other.member.accounts) and not other.gone for other in overview.processes) > 1
     return [
-        process_name(presence), roles, member.generation, member.version, ago(from_epoch(member.since), now),
+        process_name(presence), roles,
+        f"{len(_held(presence, overview.sources))} of {len(overview.sources)}" if polls else None,
+        member.generation, member.version, ago(from_epoch(member.since), overview.at),
         f"{state} ({int(presence.age)}s)" if presence.gone else state,
+        member.share_reason if is_shared and polls else None,
     ]  # fmt: skip
 
 
@@ -175,6 +189,7 @@ def plain_overview(overview: Overview) -> dict[str, Any]:
     """Return an overview for JSON."""
     problems = [finding for finding in overview.findings if finding.is_problem]
     remarks = [finding for finding in overview.findings if not finding.is_problem]
+    processes = [plain_process(item, overview.sources) for item in overview.processes]
     return {
         "at": time_text(overview.at),
         "well": overview.is_well,
@@ -182,7 +197,7 @@ def plain_overview(overview: Overview) -> dict[str, Any]:
         "remarks": [plain_finding(finding) for finding in remarks],
         "store": _server(overview.store, overview.store_problem),
         "broker": _server(overview.broker, overview.broker_problem),
-        "processes": None if overview.store_problem else [plain_process(item) for item in overview.processes],
+        "processes": None if overview.store_problem else processes,
         "sources": [plain_source(source) for source in overview.sources],
         "sinks": [plain_sink(sink) for sink in overview.sinks],
     }

@@ -9,6 +9,7 @@ from typing import Any
 from bridge.cli.support.output import print_table, styled
 from bridge.cli.support.overview_rows import (
     PROCESS_HEADERS,
+    PROCESSES_GIVE_WAY,
     SINK_HEADERS,
     SINKS_GIVE_WAY,
     SOURCE_HEADERS,
@@ -60,8 +61,8 @@ def _tables(overview: Overview, width: int | None) -> Iterator[str]:
     if overview.store_problem is not None:
         yield from ("", "what the processes do is not known without the store")
     elif overview.processes:
-        rows = [process_row(presence, overview.at) for presence in overview.processes]
-        yield from _table(PROCESS_HEADERS, rows, width, ("version", "generation"), "")
+        rows = [process_row(presence, overview) for presence in overview.processes]
+        yield from _table(PROCESS_HEADERS, rows, width, PROCESSES_GIVE_WAY, "")
     yield from _table(
         SOURCE_HEADERS,
         [source_row(source, overview.at) for source in overview.sources],

@@ -59,7 +59,8 @@ TYPED = [
     ("-c F tail", USAGE, "no such option '-c' before a command; options stand behind it: bridgectl COMMAND -c …"),
     ("--json sources", USAGE, "no such option '--json' before a command; options stand behind it: bridgectl COMMAND --json …"),
     # --- arguments and values ---
-    ("replay", USAGE, "missing argument 'SINK'"),
+    ("replay", USAGE, "missing option '--since'"),
+    ("replay --since 2h -c F", USAGE, "give either a sink or --queue NAME"),
     ("replay crm", USAGE, "missing option '--since'"),
     ("replay crm --since yesterday", USAGE, "invalid value for '--since': 'yesterday' is not a time; write one such as .* or .* 2h"),
     ("replay crm --since 2026-03-15T21:00:00", USAGE, "invalid value for '--since': .* says no offset from UTC; end it with Z, .*"),
