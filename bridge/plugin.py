@@ -7,6 +7,7 @@ which has the contract suites and the fakes.
 from __future__ import annotations
 
 from bridge.concurrency.daemon_executor import DaemonThreadExecutor
+from bridge.config.types import Size
 from bridge.domain import topics
 from bridge.domain.catalogue import Catalogue, UnknownStatus
 from bridge.domain.clock import Clock
@@ -32,6 +33,7 @@ from bridge.http.guarded import Endpoint, EndpointResponse, GuardedClient, Secre
 from bridge.http.headers import parse_retry_after
 from bridge.http.limiter import Limiter, account_key, shared_limiter
 from bridge.http.networks import Network
+from bridge.http.oauth2 import AccessToken, AccessTokens, TokenRequest
 from bridge.http.response import Response
 from bridge.http.status import EVENT_IS_WRONG_STATUSES
 from bridge.http.tls import Tls
@@ -52,6 +54,7 @@ from bridge.protocols.source import (
     SourceSettings,
     Statistics,
 )
+from bridge.sinks.digests import Digests
 from bridge.sources.base import BaseSource, HttpSourceSettings
 
 __all__ = [  # noqa: RUF022 - grouped by purpose
@@ -90,18 +93,22 @@ __all__ = [  # noqa: RUF022 - grouped by purpose
     "parsing",
     "shared_limiter",
     # a sink
+    "Digests",
     "Outgoing",
     "Privacy",
     "Sink",
     "SinkPlugin",
     "SinkSettings",
     # the client of an endpoint, which keeps away from private addresses
+    "AccessToken",
+    "AccessTokens",
     "EVENT_IS_WRONG_STATUSES",
     "Endpoint",
     "EndpointResponse",
     "GuardedClient",
     "Network",
     "SecretUrl",
+    "TokenRequest",
     # events
     "CONTENT_TYPE",
     "Catalogue",
@@ -120,6 +127,7 @@ __all__ = [  # noqa: RUF022 - grouped by purpose
     "Rate",
     "Secret",
     "Settings",
+    "Size",
     # errors, named by what the caller does next
     "BridgeError",
     "ConfigError",

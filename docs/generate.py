@@ -369,6 +369,7 @@ _VALUES = {
     "RETRY_AFTER_CAP": "The longest `Retry-After` of an endpoint that is honoured, in seconds.",
     "Rate": "A setting in requests a second, written as `4/s` or `100/m`.",
     "SecretUrl": "A setting: a URL whose path and query may be secrets.",
+    "Size": "A setting in bytes, written as `500MB`, `1GB` or `2GiB`.",
     "Time": "A time with its zone, written as RFC 3339.",
     "UnmappedFields": "The type of `provider` in data: fields of the answer that no model knows.",
 }

@@ -10,15 +10,28 @@ import structlog
 
 from bridge.coordination.gates import Gate
 from bridge.delivery.claims import write_with_retry
+from bridge.domain.adaptive_rate import AdaptiveRate
 from bridge.domain.circuit_breaker import CircuitBreaker
 from bridge.domain.clock import Clock
-from bridge.domain.errors import Permanent, Transient
+from bridge.domain.errors import BridgeError, Permanent, Transient
 from bridge.protocols.roster import OpenCircuit
 
 log = structlog.get_logger()
 
 PublishChange = Callable[[str, str, datetime], Awaitable[None]]
 """Publishes that an endpoint's state changed: the new state (`gone`, `disabled` or `recovered`), why, and when."""
+
+
+_TOO_MANY_REQUESTS_STATUS = 429
+_USUAL_REST_SECONDS = 1.0
+"""The wait after a 429 that asks for none."""
+_MAX_REST_SECONDS = 60.0
+
+
+def _asks_for_less(error: Exception) -> bool:
+    """Say whether an endpoint accepts events, and gets too many at a time."""
+    answer = error.answer if isinstance(error, BridgeError) else None
+    return answer is not None and answer.status == _TOO_MANY_REQUESTS_STATUS
 
 
 class EndpointState:
@@ -42,6 +55,8 @@ class EndpointState:
         """Whether the disabled flag has been written. Until then its absence in the store is not a re-enable."""
         self.open_circuit: OpenCircuit | None = None
         """Since when its circuit is open, and why; None while it is closed."""
+        self.rate = AdaptiveRate()
+        """How fast it is sent to."""
         self._gate = gate
         self._sink = sink
         self._clock = clock
@@ -88,6 +103,9 @@ class EndpointState:
         if isinstance(error, Permanent):
             await self.on_success()  # the endpoint answers, and refuses this event
             return False
+        if _asks_for_less(error):
+            wait = (error.retry_after if isinstance(error, Transient) else None) or _USUAL_REST_SECONDS
+            self.rate.on_throttled(self._clock.monotonic(), min(wait, _MAX_REST_SECONDS))
         if isinstance(error, Transient) and error.retry_after:
             self._on_retry_after(error.retry_after, text)
             return False  # the endpoint answers

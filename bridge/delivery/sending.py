@@ -29,6 +29,9 @@ _SETTLE_BATCH = 500
 _MIN_WAIT_SECONDS = 1.0
 """Seconds that an event waits at least if the sink did not try to send it."""
 
+_MAX_TURN_SECONDS = 0.5
+"""Seconds after which a task that waits for its turn looks whether the worker stops."""
+
 KeepAnswer = Callable[[WireEvent, EndpointAnswer], KeptAnswer]
 """Redacts an endpoint's answer to an event for the dead letter."""
 RESULTS = ("taken", "waits", "dead", "disabled")
@@ -84,6 +87,7 @@ class Sender:
         self._timeout = SharedTimeout(settings.send_timeout)
         self._ready: deque[ClaimedDelivery] = deque()
         self._active = 0
+        self._turn = asyncio.Lock()
         self._has_unsettled = asyncio.Event()
         self._defect: asyncio.Future[None] | None = None
 
@@ -163,6 +167,8 @@ class Sender:
                 # A crash repeats what is sent and not settled: no more than twice `concurrency` in all.
                 await self._claims.wait_for_release()
                 continue
+            if not self._endpoint.rate.is_free and not await self._wait_for_turn():
+                return
             claimed = self._ready.popleft()
             now = self._clock.monotonic()
             if not self._claims.holds(claimed.position, now):
@@ -171,6 +177,16 @@ class Sender:
                 await self._requeue(claimed)
             else:
                 await self._attempt(claimed, now)
+
+    async def _wait_for_turn(self) -> bool:
+        """Wait until the endpoint's rate allows one more; return whether there is still something to send."""
+        async with self._turn:  # the others wait behind the first
+            rate = self._endpoint.rate
+            while self._ready and (wait := rate.delay(self._clock.monotonic())) > 0:
+                await self._clock.sleep(min(wait, _MAX_TURN_SECONDS))
+            if self._ready:
+                rate.take(self._clock.monotonic())
+            return bool(self._ready)
 
     async def _requeue(self, claimed: ClaimedDelivery) -> None:
         """Let this delivery, and all that are ready, wait in the store; no attempt is counted."""
@@ -190,6 +206,7 @@ class Sender:
         else:
             self.unsettled.append(claimed.position)
             self._has_unsettled.set()
+            self._endpoint.rate.on_accepted(self._clock.monotonic())
             await self._endpoint.on_success()
             self._outcome(Outcome("taken", self._clock.monotonic() - started, claimed.event))
             return

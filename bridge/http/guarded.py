@@ -6,7 +6,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
 
 import aiohttp
@@ -98,6 +98,8 @@ class EndpointResponse:
     status: int
     body: bytes
     retry_after: float | None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """By any spelling of their names."""
 
     def error(self, permanent: Collection[int] = EVENT_IS_WRONG_STATUSES) -> BridgeError | None:
         """Return None if the endpoint accepted the event (2xx), else the error that says what to do.
@@ -194,21 +196,27 @@ class GuardedClient:
         Once a status has arrived, it counts, whatever follows. If the headers or the body are irregular, torn, endless
         or slow, the answer has the part that was read in time, and its connection is not used again.
         """
+        return await self.request("POST", endpoint, body, headers)
+
+    async def request(
+        self, method: str, endpoint: Endpoint, body: bytes, headers: Mapping[str, str]
+    ) -> EndpointResponse:
+        """Send a request of any method, as `post` does."""
         if self._session is None:
             raise Transient(f"{endpoint.name}: the connections are closed")
         try:
-            return await self._deadline.wait_for(self._exchange(self._session, endpoint, body, headers))
+            return await self._deadline.wait_for(self._exchange(self._session, method, endpoint, body, headers))
         except _RAISED as error:
             raise _translate(endpoint.name, error) from None
 
     async def _exchange(
-        self, session: aiohttp.ClientSession, endpoint: Endpoint, body: bytes, headers: Mapping[str, str]
+        self, session: aiohttp.ClientSession, method: str, endpoint: Endpoint, body: bytes, headers: Mapping[str, str]
     ) -> EndpointResponse:
         # As a ready payload it saves the library a search through all types of data that can be posted.
         data = aiohttp.BytesPayload(body)
         secure = await self._certificates.current(endpoint.name) if endpoint.url.scheme == "https" else True
-        async with session.post(
-            endpoint.url, data=data, headers=headers, allow_redirects=False, ssl=secure
+        async with session.request(
+            method, endpoint.url, data=data, headers=headers, allow_redirects=False, ssl=secure
         ) as response:
             content = response.content
             text = content.read_nowait() if content.is_eof() else await _read(content)
@@ -219,6 +227,7 @@ class GuardedClient:
                 None
                 if is_success(response.status)
                 else requested_wait(response.headers, response.status, self._clock.now()),
+                response.headers,
             )
 
     async def check_connectivity(self, endpoint: Endpoint) -> None:

@@ -66,6 +66,7 @@ class Stdout:
     async def close(self) -> None:
         """Close the file; standard output itself stays open. A write that is stuck is left behind."""
         self._thread.shutdown()
+        self._thread = DaemonThreadExecutor(1)  # which has no thread before it is opened and used again
         self._file.close()
 
     def _write(self, line: bytes) -> None:

@@ -17,7 +17,7 @@ from rigs.forked_commands import ForkServer
 
 pytestmark = pytest.mark.acceptance
 ROOT = Path(__file__).parents[2]
-PROJECTS = (ROOT, ROOT / "plugins/bridge-slack", ROOT / "plugins/bridge-webhook")
+PROJECTS = (ROOT, *sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml")))
 
 
 @pytest.fixture(scope="module")

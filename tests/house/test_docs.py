@@ -131,7 +131,7 @@ def test_setting_is_documented_once_in_its_part() -> None:
 
 def test_our_own_sources_and_sinks_are_installed() -> None:
     assert {"govdelivery", "marketingcloud", "spacivox"} <= set(registry.installed("source"))
-    assert {"slack", "stdout", "webhook"} <= set(registry.installed("sink"))
+    assert {"archive", "email", "slack", "stdout", "webhook"} <= set(registry.installed("sink"))
 
 
 EVENTS = dict.fromkeys(

@@ -35,6 +35,8 @@ PRELOADED = (
     "bridge.sources.marketingcloud",
     "bridge.sources.rest",
     "bridge.sources.spacivox",
+    "bridge_archive",
+    "bridge_email",
     "bridge_slack",
     "bridge_webhook",
 )

@@ -163,7 +163,7 @@ def test_secret_of_unsafe_length_is_refused(length):
     ("values", "problem"),
     [({"secret": "whsec_canary!"}, "is no webhook secret"), ({"secret": "whsec_"}, "is a prefix without a key"),
      ({"secret": "canary"}, "is a key of 4 bytes"), ({"secret": []}, "leave the key out to send unsigned"),
-     ({"secret": "whsk_" + "canary00"}, "asymmetric"), ({"secret": [NEW, "canary!"]}, "is no webhook secret"),
+     ({"secret": "whsk_" + "canary00"}, "is no asymmetric key"), ({"secret": [NEW, "canary!"]}, "is no webhook secret"),
      ({"secret": ""}, "is empty"), ({"secret": 12}, "list"), ({"secret": {}}, "list"),
      ({"url": "canary"}, "is not a URL"), ({"url": "file:///canary"}, "is not a URL"),
      ({"url": "https://canary@crm.example.com"}, "as a header"), ({"url": "https://u:canary@crm.example.com"}, "as a header"),

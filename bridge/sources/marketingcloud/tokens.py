@@ -14,13 +14,8 @@ from bridge.domain.settings import Secret
 from bridge.http import parsing
 from bridge.http.client import HttpClient, origin
 from bridge.http.errors import NotFound, RequestRejected
+from bridge.http.oauth2 import token_lifetime
 from bridge.http.status import is_redirect
-
-_ASSUMED_LIFETIME_SECONDS = 600.0
-_MAX_LIFETIME_SECONDS = 86400.0
-_RENEW_EARLY_SECONDS = 60.0
-_RENEW_EARLY_MAX_RATIO = 0.2
-"""Of a token's lifetime."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +97,7 @@ class TokenProvider:
         text = parsing.text(value.get("access_token"))
         if text is None:
             raise answer.refused("the answer has no access_token")
-        lifetime = _lifetime(value.get("expires_in"))
+        lifetime = token_lifetime(value.get("expires_in"))
         return Token(text, self._rest(value.get("rest_instance_url")), lifetime, asked + lifetime)
 
     def _rest(self, stated: Any) -> str:
@@ -117,13 +112,6 @@ class TokenProvider:
         if auth.scheme == "https" and not rest.startswith("https:"):
             raise Permanent("the token's rest_instance_url is not encrypted: the token is not sent there; set rest_url")
         return rest
-
-
-def _lifetime(expires_in: Any) -> float:
-    """Return for how many seconds to use a token."""
-    seconds: float = parsing.integer(expires_in) or 0
-    seconds = seconds if 0 < seconds <= _MAX_LIFETIME_SECONDS else _ASSUMED_LIFETIME_SECONDS
-    return seconds - min(_RENEW_EARLY_SECONDS, seconds * _RENEW_EARLY_MAX_RATIO)
 
 
 def _sibling(auth: URL) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import secrets
 from abc import ABC, abstractmethod
@@ -20,14 +19,12 @@ from bridge.http import parsing
 from bridge.http.client import HttpClient, HttpLimits
 from bridge.http.errors import NotFound, RequestRejected
 from bridge.http.limiter import Limiter
+from bridge.http.oauth2 import AccessToken, AccessTokens, TokenRequest, token_lifetime
 from bridge.http.response import Response
 from bridge.http.tls import Tls
 from bridge.providers.requests import AuthSpec, JwtAuth, LoginAuth, OAuth2, SettingRef, filled, placeholders
 
-_ASSUMED_LIFETIME_SECONDS = 600.0
-_MAX_LIFETIME_SECONDS = 86400.0
-_RENEW_EARLY_SECONDS = 60.0
-_RENEW_EARLY_MAX_RATIO = 0.2
+_RENEW_EARLY_RATIO = 0.2
 _LIMITS = HttpLimits(memory=0)
 
 
@@ -88,13 +85,6 @@ class SentCredentials:
         return plain(getattr(self.settings, name))
 
 
-@dataclass(slots=True)
-class _Held:
-    text: str = field(default="", repr=False)
-    until: float = 0.0
-    """When it is renewed, by the monotonic clock."""
-
-
 class FetchedToken(ABC):
     """A token that a request fetches: one request for all callers, renewed a little early, dropped when refused."""
 
@@ -102,25 +92,19 @@ class FetchedToken(ABC):
         self, client: HttpClient, clock: Clock, header: str = "Authorization", prefix: str = "Bearer "
     ) -> None:
         self._client = client
-        self._clock = clock
-        self._header, self._prefix = header, prefix
-        self._held = _Held()
-        self._fetching = asyncio.Lock()
+        self._tokens = AccessTokens(self._fetch, clock, header, prefix)
 
     async def headers(self) -> Mapping[str, str]:
         """Return the header with a token that stays valid for a while."""
-        async with self._fetching:
-            if self._clock.monotonic() >= self._held.until:
-                self._held = await self._fetch()
-            return {self._header: f"{self._prefix}{self._held.text}"}
+        return await self._tokens.headers()
 
     def params(self) -> Mapping[str, str]:
         """Return nothing: a token is a header."""
         return {}
 
     def drop(self) -> bool:
-        """Forget the token: it may have ended before its time."""
-        self._held = _Held()
+        """Forget the token, for it may have ended before its time; True, for asking again may help."""
+        self._tokens.drop()
         return True
 
     async def close(self) -> None:
@@ -132,7 +116,7 @@ class FetchedToken(ABC):
         """Ask for a token."""
 
     @abstractmethod
-    async def _fetch(self) -> _Held:
+    async def _fetch(self) -> AccessToken:
         """Return a new token; raises as `bridge.protocols.source.Source.pages` does."""
 
 
@@ -148,28 +132,21 @@ class TokenCredentials(FetchedToken):
         super().__init__(client, clock)
         self._path = URL(settings.token_url).raw_path
 
-    def _pair(self) -> tuple[str, str]:
-        return plain(getattr(self._settings, self._spec.client_id)), plain(
-            getattr(self._settings, self._spec.client_secret)
+    def _request(self) -> TokenRequest:
+        spec = self._spec
+        client_id, client_secret = (
+            plain(getattr(self._settings, name)) for name in (spec.client_id, spec.client_secret)
         )
+        return TokenRequest(client_id, client_secret, spec.scope, spec.style)
 
     async def _own_headers(self) -> Mapping[str, str]:
-        if self._spec.style != "basic":
-            return {}
-        pair = ":".join(self._pair())
-        return {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
+        return self._request().headers()
 
     async def _ask(self) -> Response:
-        fields = {"grant_type": "client_credentials"}
-        if self._spec.scope is not None:
-            fields["scope"] = self._spec.scope
-        if self._spec.style != "basic":
-            fields["client_id"], fields["client_secret"] = self._pair()
         send = self._client.post_json if self._spec.style == "json" else self._client.post_form
-        return await send(self._path, fields)
+        return await send(self._path, self._request().fields())
 
-    async def _fetch(self) -> _Held:
-        asked = self._clock.monotonic()
+    async def _fetch(self) -> AccessToken:
         try:
             answer = await self._ask()
         except NotFound as error:
@@ -180,18 +157,10 @@ class TokenCredentials(FetchedToken):
                 f"the token request was refused: check {self._spec.client_id} and {self._spec.client_secret}",
                 retry_after=wait,
             ) from None
-        value = parsing.mapping(answer.json())
-        text = parsing.text(value.get("access_token"))
-        if text is None:
+        token = AccessToken.read(answer.json())
+        if token is None:
             raise answer.refused("the answer has no access_token")
-        return _Held(text, asked + _lifetime(value.get("expires_in")))
-
-
-def _lifetime(expires_in: Any, assumed: float = _ASSUMED_LIFETIME_SECONDS) -> float:
-    """Return for how many seconds to use a token."""
-    seconds: float = parsing.integer(expires_in) or 0
-    seconds = seconds if 0 < seconds <= _MAX_LIFETIME_SECONDS else assumed
-    return seconds - min(_RENEW_EARLY_SECONDS, seconds * _RENEW_EARLY_MAX_RATIO)
+        return token
 
 
 class LoginCredentials(FetchedToken):
@@ -215,8 +184,7 @@ class LoginCredentials(FetchedToken):
             return await self._client.post_json(path, fields)
         return await self._client.post_form(path, {name: str(value) for name, value in fields.items()})
 
-    async def _fetch(self) -> _Held:
-        asked = self._clock.monotonic()
+    async def _fetch(self) -> AccessToken:
         try:
             answer = await self._ask()
         except NotFound as error:
@@ -230,7 +198,14 @@ class LoginCredentials(FetchedToken):
         if text is None:
             raise answer.refused(f"the answer has no token at {self._spec.token.text}")
         stated = None if self._expires is None else self._expires(value)
-        return _Held(text, asked + _lifetime(stated, self._spec.ttl))
+        return AccessToken(text, token_lifetime(stated, self._spec.ttl))
+
+
+@dataclass(slots=True)
+class _Held:
+    text: str = field(default="", repr=False)
+    until: float = 0.0
+    """When it is renewed, by the monotonic clock."""
 
 
 class SignedCredentials:
@@ -276,7 +251,7 @@ class SignedCredentials:
             text = self._jwt.encode(claims, key, algorithm=self._spec.algorithm)
         except (ValueError, TypeError, self._jwt.PyJWTError):  # its text could quote the key
             raise Unauthorized(f"the key cannot sign with {self._spec.algorithm}: check {self._spec.key}") from None
-        return _Held(str(text), self._clock.monotonic() + ttl * (1 - _RENEW_EARLY_MAX_RATIO))
+        return _Held(str(text), self._clock.monotonic() + ttl * (1 - _RENEW_EARLY_RATIO))
 
 
 def credentials(spec: AuthSpec, settings: Any, clock: Clock, limiter: Limiter, tls: Tls) -> RequestCredentials:

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from bridge.plugin import (
     Clock,
+    Digests,
     Duration,
     Endpoint,
     Event,
@@ -21,7 +22,6 @@ from bridge.plugin import (
 )
 from bridge_slack.api import BlocksRefused, Bot, IncomingWebhook, SlackTransport
 from bridge_slack.blocks import Message, digest, group_of, plain, single
-from bridge_slack.digests import Digests
 from bridge_slack.rate_limiter import INTERVAL_SECONDS, ChannelRateLimiter, queue_for
 
 _POST_TIMEOUT_SECONDS = 15.0

@@ -1,8 +1,9 @@
 """The webhook sink: each event is posted as it travels, with the headers of Standard Webhooks."""
 
 from bridge.plugin import SinkPlugin
+from bridge_webhook.settings import WebhookSettings
 from bridge_webhook.signing import new_secret
-from bridge_webhook.sink import Webhook, WebhookSettings
+from bridge_webhook.sink import Webhook
 
 plugin = SinkPlugin(
     settings=WebhookSettings,

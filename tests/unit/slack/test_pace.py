@@ -15,10 +15,10 @@ from bridge.domain.clock import Clock
 from bridge.domain.errors import Permanent, Transient
 from bridge.domain.event import Event
 from bridge.domain.events.govdelivery import MessageCompleted, MessageData
+from bridge.plugin import Digests
 from bridge.testing.fake_endpoint import FakeEndpoint, reply
 from bridge.testing.sink_suite import outgoing
 from bridge_slack import SlackSettings, plugin
-from bridge_slack.digests import Digests
 from bridge_slack.rate_limiter import ChannelRateLimiter
 
 

@@ -7,7 +7,9 @@ import copy
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, field
 
-from bridge.plugin import Clock, Event, Transient
+from bridge.domain.clock import Clock
+from bridge.domain.errors import Transient
+from bridge.domain.event import Event
 
 FIRST_WINDOW_SECONDS = 5.0
 """Length of a burst's first window; each further one is twice as long, up to the configured length."""
@@ -27,7 +29,7 @@ class _Group:
 
 
 class Digests:
-    """Gathers events by key. An event is sent when Slack accepted the message with it, and fails if that failed."""
+    """Gathers events by key. An event is sent when a message with it was accepted, and fails if that failed."""
 
     def __init__(
         self,
