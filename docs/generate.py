@@ -14,6 +14,7 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
 import click
+import form_pages
 import metrics_page
 import provider_pages
 from pydantic import BaseModel
@@ -387,6 +388,7 @@ PAGES = {
     "metrics.md": lambda: metrics_page.metrics(MADE),
     "plugin-names.md": plugin_names,
     "provider-definitions.md": lambda: provider_pages.vocabulary(MADE, _settings),
+    "request-forms.md": lambda: form_pages.forms(MADE, _settings),
     "shipped-providers.md": lambda: provider_pages.shipped(
         MADE, _cell, lambda model: _fields(model, Data.model_fields)
     ),

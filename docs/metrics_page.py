@@ -72,6 +72,7 @@ WATCH_FOR = {
     "bridge_sink_waiting": "growth",
     "bridge_sink_dead": "above 0",
     "bridge_sink_offered_again_total": "above 0",
+    "bridge_sink_filtered_total": "all events of a sink",
     "bridge_part_restarts_total": "above 0",
     "bridge_log_lines_lost_total": "growth: nobody reads the log, or its disk is full",
 }

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bridge.config import registry, yaml_document
+from bridge.config.filters import filter_problems
 from bridge.config.model import Config, default_state, has_no_home
 from bridge.config.types import EMBEDDED
 from bridge.config.validation import validate
@@ -63,6 +64,8 @@ def load(path: Path | str, *, environ: Mapping[str, str] | None = None, with_sec
         "state" in text.values or checked.store is None or checked.broker_url == EMBEDDED
     ):
         problems.append(text.problem(("state",), _NO_HOME))
+    if with_secrets and not problems and isinstance(checked, Config):
+        problems += [text.problem(place, wrong) for place, wrong in filter_problems(checked)]
     if problems or not isinstance(checked, Config):
         raise ConfigError(sorted(dict.fromkeys(problems), key=lambda item: item.line or 0))
     checked._document = text  # noqa: SLF001 - a private attribute of the very model that this function makes
@@ -139,6 +142,6 @@ def _settings(kind: registry.Kind, place: Place, values: dict[str, Any], text: D
 
 def _model(plugin: SourcePlugin | SinkPlugin, values: dict[str, Any], text: Document) -> type[Settings]:
     """Return the model of a part's settings; raises as `SourcePlugin.settings_for` does."""
-    if isinstance(plugin, SourcePlugin) and plugin.settings_for is not None:
+    if plugin.settings_for is not None:
         return plugin.settings_for(values, Path(text.file).parent)
     return plugin.settings

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from bridge.config.yaml_document import Document, Place
-from bridge.domain.errors import ConfigProblem
+from bridge.domain.errors import ConfigProblem, PlacedError
 from bridge.domain.settings import MASK, Secret, Settings
 
 M = TypeVar("M", bound=Settings)
@@ -138,6 +138,8 @@ def _explain(item: ErrorDetails, model: type[Settings], values: Any) -> tuple[Pl
     if item["type"] == "extra_forbidden":
         return place, _unknown(str(loc[-1]), _model_at(model, place[:-1]))
     given = _at(values, place)
+    if isinstance(error := item.get("ctx", {}).get("error"), PlacedError):
+        return (*place, *error.place), str(error)
     if isinstance(given, Mapping):
         text = str(item.get("ctx", {}).get("error", item["msg"]))
         named = re.match(r"(\w+)\b:? ?", text)

@@ -74,6 +74,7 @@ class Audit:
             now.arrived[source] = result.arrived
             total.missing += result.missing
             total.offered += result.offered
+            total.filtered += result.filtered
         self._snapshots[sink] = now
         return total
 

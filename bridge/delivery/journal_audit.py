@@ -29,6 +29,8 @@ class AuditResult:
     """Events that the sink should have and its books do not know: still in its queue, or lost there."""
     offered: int = 0
     """How many of them count as lost and were given to the delivery store, due at once."""
+    filtered: int = 0
+    """How many that count as lost the sink's filter did not select: they were noted as such."""
     arrived: int = 0
     """The highest number among the audited events that the sink's books know."""
 
@@ -93,7 +95,7 @@ class JournalAudit:
         await self._probe_further_on()
         result = AuditResult(missing=len(progress.missing), arrived=progress.arrived)
         if progress.missing and progress.missing[0] < overdue:
-            result.offered = await self._offer_overdue(overdue)
+            await self._offer_overdue(overdue, result)
         complete = progress.missing[0] - 1 if progress.missing else progress.read
         if complete > progress.complete:
             await self._deliveries.raise_low_watermark(self._sink, self._source, complete)
@@ -138,19 +140,25 @@ class JournalAudit:
             progress.note(start, batch, still)
             progress.probed = start + len(still)
 
-    async def _offer_overdue(self, overdue: float) -> int:
-        """Give what is still missing below `overdue` to the delivery store; return how much that is."""
-        progress, offered = self._progress, 0
+    async def _offer_overdue(self, overdue: float, result: AuditResult) -> None:
+        """Give what is still missing below `overdue` to the delivery store, or note that the filter leaves it out."""
+        progress = self._progress
         while progress.missing and progress.missing[0] < overdue:
             end = len(progress.missing) if overdue > progress.missing[-1] else bisect_left(progress.missing, overdue)
             batch = progress.missing[: min(end, _BATCH_EVENTS)]
             lost = await self._missing(batch)
             journalled = await self._ledger.entries([Position(self._source, seq) for seq in lost])
-            offered += await self._offer([entry for entry in journalled if entry is not None])
+            await self._settle([entry for entry in journalled if entry is not None], result)
             # What is neither here nor in the journal any more is nobody's: it cannot be sent.
             progress.note(0, batch, ())
             await self._rest()
-        return offered
+
+    async def _settle(self, lost: Sequence[JournalEntry], result: AuditResult) -> None:
+        wanted = [entry for entry in lost if self._settings.filter_selects(entry.event)]
+        result.offered += await self._offer(wanted)
+        kept = {entry.position for entry in wanted}
+        if left_out := [entry.position for entry in lost if entry.position not in kept]:
+            result.filtered += await self._deliveries.filter_out(self._sink, left_out)
 
     async def _offer(self, lost: Sequence[JournalEntry]) -> int:
         if not lost:

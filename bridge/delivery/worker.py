@@ -42,6 +42,10 @@ _MAX_PREFETCH = 2000
 """Messages that the broker sends ahead."""
 
 
+def unfiltered(_: int) -> None:
+    """Hear how many events a filter did not select, and do nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class DeliveryBackends:
     """Where deliveries are kept, and where they come from."""
@@ -75,8 +79,12 @@ class DeliveryWorker:
         report: Report = unreported,
         gate: Gate | None = None,
         keep_answer: KeepAnswer | None = None,
+        filtered: Callable[[int], None] = unfiltered,
     ) -> None:
-        """Prepare; `claim` is how many seconds a claim lasts. `report` hears what waits for the store or the broker."""
+        """Prepare; `claim` is how many seconds a claim lasts. `report` hears what waits for the store or the broker.
+
+        `filtered` hears how many events the sink's filter did not select.
+        """
         self.name = name
         self.queue = backends.broker.sink_queue(name)
         self._settings = settings
@@ -95,6 +103,7 @@ class DeliveryWorker:
             keep_answer=keep_answer,
         )  # fmt: skip
         self._report = report
+        self._filtered = filtered
 
     @property
     def paused(self) -> bool:
@@ -226,9 +235,7 @@ class DeliveryWorker:
         arrivals: list[NewDelivery] = []
         events: dict[Position, WireEvent] = {}
         malformed: dict[Position, str] = {}
-        for message in batch:
-            if message.problem is None and not topics.matches(self._settings.topics, message.event.topic):
-                continue  # a binding of a former configuration
+        for message in await self._select(batch):
             position = message.position
             if message.problem is not None or position is None:
                 position = await self._deliveries.accept_foreign(self.name, message.event)
@@ -246,6 +253,18 @@ class DeliveryWorker:
         elif arrivals:
             for position in await self._deliveries.accept(self.name, arrivals, now + self._claims.seconds):
                 self._sender.accept(ClaimedDelivery(position, events[position], 0), claim_deadline)
+
+    async def _select(self, batch: Sequence[Received]) -> Sequence[Received]:
+        """Return what the sink wants of a batch; note in the books what its filter does not select.
+
+        A crash behind that line costs nothing: brought again, the same events are known as filtered.
+        """
+        selected, dropped = _divided(batch, self._settings)
+        if dropped:
+            positions = [message.position for message in dropped if message.position is not None]
+            foreign = len(dropped) - len(positions)  # another publisher's events have no place in the books
+            self._filtered(foreign + (await self._deliveries.filter_out(self.name, positions) if positions else 0))
+        return selected
 
     async def _dead_letter_malformed(self, position: Position, problem: str) -> None:
         log.error(
@@ -345,3 +364,17 @@ async def _end(tasks: Sequence[asyncio.Future[Any]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _divided(batch: Sequence[Received], settings: SinkSettings) -> tuple[list[Received], list[Received]]:
+    """Return what a sink wants of a batch, and what its filter does not select."""
+    selected: list[Received] = []
+    dropped: list[Received] = []
+    for message in batch:
+        if message.problem is not None:
+            selected.append(message)
+        elif not topics.matches(settings.topics, message.event.topic):
+            continue  # a binding of a former configuration
+        else:
+            (selected if settings.filter_selects(message.event) else dropped).append(message)
+    return selected, dropped

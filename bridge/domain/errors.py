@@ -77,6 +77,17 @@ class Conflict(BridgeError):
     """A status changed between reading and writing: read again and decide again."""
 
 
+class PlacedError(ValueError):
+    """A value of a configuration cannot be read; `place` leads from the value to the part of it that is wrong.
+
+    The text says what to do.
+    """
+
+    def __init__(self, place: tuple[str | int, ...], text: str) -> None:
+        super().__init__(text)
+        self.place = place
+
+
 @dataclass(frozen=True, slots=True)
 class ConfigProblem:
     """One thing that is wrong with a configuration: where, which key, what, and what to do."""

@@ -12,6 +12,15 @@ from pydantic_core import from_json
 from bridge.domain.event import JournalEntry, Position, WireEvent
 
 
+def plain_values(body: bytes) -> dict[str, Any]:
+    """Return a body as plain values, an empty mapping if it is no JSON object."""
+    try:
+        value = from_json(body)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
 @dataclass(frozen=True)
 class EventView:
     """One entry of a journal; a body that is not a JSON object reads as an empty one, and nothing raises."""
@@ -27,11 +36,7 @@ class EventView:
     @cached_property
     def body(self) -> dict[str, Any]:
         """The CloudEvent as plain values."""
-        try:
-            value = from_json(self.event.body)
-        except ValueError:
-            return {}
-        return value if isinstance(value, dict) else {}
+        return plain_values(self.event.body)
 
     @cached_property
     def data(self) -> dict[str, Any]:

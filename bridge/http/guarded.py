@@ -191,17 +191,17 @@ class GuardedClient:
             await session.close()
 
     async def post(self, endpoint: Endpoint, body: bytes, headers: Mapping[str, str]) -> EndpointResponse:
-        """Post and return the answer, whatever its status; raises `Transient` if no answer came.
-
-        Once a status has arrived, it counts, whatever follows. If the headers or the body are irregular, torn, endless
-        or slow, the answer has the part that was read in time, and its connection is not used again.
-        """
+        """Post and return the answer; see `request`."""
         return await self.request("POST", endpoint, body, headers)
 
     async def request(
         self, method: str, endpoint: Endpoint, body: bytes, headers: Mapping[str, str]
     ) -> EndpointResponse:
-        """Send a request of any method, as `post` does."""
+        """Send a request and return the answer, whatever its status; raises `Transient` if no answer came.
+
+        Once a status has arrived, it counts, whatever follows. If the headers or the body are irregular, torn, endless
+        or slow, the answer has the part that was read in time, and its connection is not used again.
+        """
         if self._session is None:
             raise Transient(f"{endpoint.name}: the connections are closed")
         try:
@@ -213,7 +213,7 @@ class GuardedClient:
         self, session: aiohttp.ClientSession, method: str, endpoint: Endpoint, body: bytes, headers: Mapping[str, str]
     ) -> EndpointResponse:
         # As a ready payload it saves the library a search through all types of data that can be posted.
-        data = aiohttp.BytesPayload(body)
+        data = aiohttp.BytesPayload(body) if body or method == "POST" else None
         secure = await self._certificates.current(endpoint.name) if endpoint.url.scheme == "https" else True
         async with session.request(
             method, endpoint.url, data=data, headers=headers, allow_redirects=False, ssl=secure

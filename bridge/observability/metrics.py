@@ -135,6 +135,10 @@ class Metrics:
             "bridge_sink_offered_again", "Events that the broker lost and the journal still had.", ["sink"],
             registry=registry,
         )  # fmt: skip
+        self.filtered = Counter(
+            "bridge_sink_filtered", "Events of a sink's topics that its filter did not select.", ["sink"],
+            registry=registry,
+        )  # fmt: skip
         self.restarts = Counter(
             "bridge_part_restarts", "Parts that failed unexpectedly and were started again.", ["part"],
             registry=registry,

@@ -81,6 +81,8 @@ class DeliveryCounts:
     waiting: int = 0
     dead: int = 0
     discarded: int = 0
+    filtered: int = 0
+    """Events of the sink's topics that its filter did not select."""
 
 
 class DeliveryStore(Protocol):
@@ -100,6 +102,17 @@ class DeliveryStore(Protocol):
 
     async def enqueue(self, sink: str, arrivals: Sequence[NewDelivery], due: float) -> int:
         """Take charge as `take` does, but claim nothing: the deliveries are due at `due`. Return how many were new."""
+        ...
+
+    async def filter_out(self, sink: str, positions: Sequence[Position]) -> int:
+        """Note that the sink's filter did not select these; return how many were unknown so far.
+
+        What is waiting, dead or settled is left alone. Those noted count as settled, and apart from those delivered.
+        """
+        ...
+
+    async def filtered(self, sink: str, position: Position) -> bool:
+        """Say whether the sink's filter did not select it."""
         ...
 
     async def claim(self, sink: str, now: float, until: float, limit: int) -> Sequence[Delivery]:
@@ -168,7 +181,7 @@ class DeliveryStore(Protocol):
         ...
 
     async def settled(self, sink: str, position: Position) -> bool:
-        """Say whether the endpoint accepted it, or an operator discarded it."""
+        """Say whether it is over: the endpoint accepted it, an operator discarded it, or a filter did not select it."""
         ...
 
     async def redrive(self, sink: str, positions: Sequence[Position], due: float, hold: float = 0.0) -> int:

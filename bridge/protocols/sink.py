@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from pydantic import Field
 
 from bridge.domain.clock import Clock
 from bridge.domain.event import Event, WireEvent
+from bridge.domain.event_view import plain_values
+from bridge.domain.filters.event_filter import EventFilter
 from bridge.domain.settings import Duration, Settings, TopicPattern
 
 RETRY_SCHEDULE = (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0)
@@ -59,6 +62,15 @@ class Sink(Protocol):
         ...
 
 
+@runtime_checkable
+class HasPreview(Protocol):
+    """A sink that can say what it would send."""
+
+    def preview(self, outgoing: Outgoing) -> Mapping[str, Any]:
+        """Return what an event would become, as plain values without secrets; sends nothing, and raises as `send`."""
+        ...
+
+
 class SinkSettings(Settings):
     """What every sink can be told; a plugin's own settings extend this."""
 
@@ -66,6 +78,8 @@ class SinkSettings(Settings):
     """The name of the installed sink."""
     topics: list[TopicPattern] = Field(min_length=1)
     """Which events: exact words, `*` for one word, a final `#` for none or more."""
+    where: EventFilter | None = None
+    """Which of these, by their content: a filter, or a list of filters that all have to hold."""
     concurrency: int = Field(default=16, ge=1, le=10000)
     """How many events are being sent at once."""
     ordered: bool = False
@@ -76,6 +90,16 @@ class SinkSettings(Settings):
     """What this sink may see of phones and keys: all, the last four digits, or a stable token."""
     send_timeout: Duration = Field(default=30.0, gt=0)
     """How long one try may take before it counts as failed."""
+
+    def filter_selects(self, event: WireEvent) -> bool:
+        """Say whether the filter selects an event; without a filter, each.
+
+        A body that is no JSON object is for the sink to refuse: no filter drops it.
+        """
+        if self.where is None:
+            return True
+        values = plain_values(event.body)
+        return not values or self.where.matches(values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +114,10 @@ class SinkPlugin:
     """Whether people read what it sends, so that a first configuration spares them what was there before."""
     new_secrets: Callable[[], Mapping[str, str]] = dict
     """Makes the secrets that a first configuration gets for it, by key: those that the two ends agree on."""
+    settings_for: Callable[[Mapping[str, Any], Path], type[SinkSettings]] | None = None
+    """For a plugin whose settings depend on what a sink is told: the model for the values of one sink, in a
+    configuration that lies in a folder. Raises `ValueError` that begins with the key, a colon and a blank, and
+    `ConfigError` with what is wrong with another file."""
     prints: Callable[[Any], bool] | bool = False
     """Whether it writes on standard output, or what tells that from its validated settings: a command's own answer then
     goes to standard error."""

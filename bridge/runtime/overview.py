@@ -82,6 +82,8 @@ class SinkView:
     waiting: int = 0
     dead: int = 0
     discarded: int = 0
+    filtered: int = 0
+    """Events of its topics that its filter did not select."""
     oldest: datetime | None = None
     """When the oldest event was recorded that waits."""
     last_error: str | None = None

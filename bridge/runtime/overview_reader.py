@@ -149,6 +149,7 @@ async def read_sinks(
         books = await _books(store, name)
         views.append(SinkView(
             name, settings.type, state, since, reason, books.delivered, books.waiting, books.dead, books.discarded,
+            books.filtered,
             oldest=await oldest_waiting(store, name, await store.counts(name)) if books.waiting else None,
             last_error=note.get("last_error") or None,
             last_error_at=moment(note.get("last_error_at")),
@@ -168,4 +169,5 @@ async def _books(store: Store, sink: str) -> DeliveryCounts:
         waiting=sum(count.waiting for count in counts),
         dead=sum(count.dead for count in counts),
         discarded=sum(count.discarded for count in counts),
+        filtered=sum(count.filtered for count in counts),
     )

@@ -128,6 +128,7 @@ class SinkRunner:
         results = {result: metrics.deliveries.labels(name, result) for result in RESULTS}
         metrics.offered.labels(name)
         answers = {answer: metrics.sink_answers.labels(name, answer) for answer in SINK_ANSWERS}
+        filtered = metrics.filtered.labels(name)
 
         async def send(claimed: ClaimedDelivery) -> None:
             await part.sink.send(Outgoing(part.mask(claimed.event), claimed.attempts + 1, self._parts.read))
@@ -153,6 +154,7 @@ class SinkRunner:
             send=send, outcome=on_outcome, changed=changed, claim=self._parts.limits.claim,
             report=lambda activity, reason: self._process.health.set(f"sink/{name}/{activity}", reason),
             gate=self._process.gates.of(f"sink/{name}"), keep_answer=part.keep_answer,
+            filtered=filtered.inc,
         )  # fmt: skip
 
     async def _publish_sink_event(self, name: str, cls: type[SinkEvent], reason: str, at: datetime) -> None:
@@ -237,6 +239,7 @@ class SinkRunner:
 
     async def _audit_once(self, name: str) -> None:
         result = await self.audit.run(name, await self._audited_settings(name))
+        self._process.metrics.filtered.labels(name).inc(result.filtered)
         if result.offered:
             self._process.metrics.offered.labels(name).inc(result.offered)
             log.warning(

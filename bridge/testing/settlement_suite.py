@@ -582,5 +582,52 @@ class AdoptionSuite(StoreFixtures):
         assert (await store.accept_foreign("ops", event(1))).source == "@ops"
 
 
-class SettlementsSuite(TakingSuite, ClaimingSuite, EndingSuite, LaneSuite, AccountSuite, AdoptionSuite):
+class FilteringSuite(StoreFixtures):
+    """What a sink's filter did not select: settled without a delivery, and counted apart."""
+
+    async def test_a_filtered_event_costs_no_delivery(self, store: Store, second: Store) -> None:
+        """It is accounted for, and no worker gets it, also when its queue brings it again."""
+        assert await store.filter_out("crm", [*at(1, 2, 1), *at(3, source="town")]) == 3
+        assert await counts(store) == DeliveryCounts(filtered=2)
+        assert list(await second.accept("crm", arrivals(1, 2), later())) == []
+        assert await second.enqueue("crm", arrivals(1, 2), 0.0) == 0
+        assert await due(store) == []
+        assert list(await store.deliveries("crm")) == []
+        assert list(await store.unaccounted("crm", "city", [1, 2, 3])) == [3]
+        assert [await second.filtered("crm", position) for position in at(1, 2, 3)] == [True, True, False]
+        assert await store.settled("crm", at(1)[0])
+        assert not await store.filtered("ops", at(1)[0])
+
+    async def test_only_what_is_unknown_is_filtered(self, store: Store) -> None:
+        """What is waiting, dead, settled, discarded or filtered keeps its state."""
+        await store.accept("crm", arrivals(1, 2, 3, 4), later())
+        await store.settle("crm", at(2))
+        await store.dead_letter("crm", at(3)[0], "permanent", None)
+        await store.discard("crm", at(4))
+        assert await store.filter_out("crm", at(5)) == 1
+        assert await store.filter_out("crm", at(1, 2, 3, 4, 5)) == 0
+        assert await counts(store) == DeliveryCounts(delivered=1, waiting=1, dead=1, discarded=1, filtered=1)
+        assert not await store.filtered("crm", at(2)[0])
+
+    async def test_a_filtered_event_can_be_replayed(self, store: Store) -> None:
+        """It leaves the count of the filtered ones, and is delivered as any other."""
+        await store.filter_out("crm", at(1, 2))
+        assert await store.replay("crm", arrivals(1), 0.0) == 1
+        assert await counts(store) == DeliveryCounts(waiting=1, filtered=1)
+        assert not await store.filtered("crm", at(1)[0])
+        assert await due(store) == [1]
+        await store.settle("crm", at(1))
+        assert await counts(store) == DeliveryCounts(delivered=1, filtered=1)
+
+    async def test_filtered_marks_are_forgotten_with_the_journal(self, store: Store) -> None:
+        """The count stays; a number that comes again starts anew."""
+        seqs = [1, 4096, 65_536, 65_540, 65_541]
+        await store.filter_out("crm", at(*seqs))
+        await store.forget("city", 65_541)
+        assert [await store.filtered("crm", position) for position in at(*seqs)] == [False] * 4 + [True]
+        assert await store.filter_out("crm", at(1)) == 1
+        assert await counts(store) == DeliveryCounts(filtered=6)
+
+
+class SettlementsSuite(TakingSuite, ClaimingSuite, EndingSuite, LaneSuite, AccountSuite, AdoptionSuite, FilteringSuite):
     """All promises of `bridge.settlement.Settlements`."""

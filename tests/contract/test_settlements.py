@@ -60,7 +60,7 @@ class Books:
     def __init__(self) -> None:
         self.rows: dict[int, Row] = {}
         self.partitions: dict[str, list[int]] = {"a": [], "b": []}
-        self.forgotten = {"taken": 0, "discarded": 0}
+        self.forgotten = {"taken": 0, "discarded": 0, "filtered": 0}
 
     def enter(self, seq: int, due: float, held_due: float) -> bool:
         partition = PARTITIONS[seq]
@@ -131,6 +131,13 @@ class BooksMachine(RuleBasedStateMachine):
         new = self.runner.run(self.store.enqueue(self.sink, self.arrivals(seqs), self.now + wait))
         assert new == self.enter(seqs, self.now + wait, self.now + wait)[0]
 
+    @rule(seqs=SEQS)
+    def filter_out(self, seqs: list[int]) -> None:
+        number = self.runner.run(self.store.filter_out(self.sink, self.at(seqs)))
+        unknown = {seq for seq in seqs if self.model.state(seq) == "unknown"}
+        self.model.rows.update({seq: Row("filtered") for seq in unknown})
+        assert number == len(unknown)
+
     @rule(limit=st.integers(1, 6), claim=st.integers(1, 60))
     def claim(self, limit: int, claim: int) -> None:
         claimed = self.runner.run(self.store.claim(self.sink, self.now, self.now + claim, limit))
@@ -152,7 +159,7 @@ class BooksMachine(RuleBasedStateMachine):
         freed = self.runner.run(self.store.settle(self.sink, self.at(seqs)))
         became_due: set[int] = set()
         for seq in dict.fromkeys(seqs):
-            if self.model.state(seq) not in {"taken", "discarded"}:
+            if self.model.state(seq) not in {"taken", "discarded", "filtered"}:
                 became_due |= self.model.leave(seq, self.now)
                 self.model.rows[seq] = Row("taken")
         assert freed == len(became_due - set(seqs))
@@ -216,7 +223,8 @@ class BooksMachine(RuleBasedStateMachine):
     def the_books_add_up(self) -> None:
         count = self.model.count
         counts = self.runner.run(self.store.counts(self.sink)).get(self.source, DeliveryCounts())
-        assert counts == DeliveryCounts(count("taken"), count("waiting"), count("dead"), count("discarded"))
+        states = ("taken", "waiting", "dead", "discarded", "filtered")
+        assert counts == DeliveryCounts(*map(count, states))
 
     @invariant()
     def both_know_the_same(self) -> None:

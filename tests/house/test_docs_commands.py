@@ -24,7 +24,7 @@ from bridge.domain.clock import Clock
 from bridge.testing.fake_endpoint import FakeEndpoint, reply
 
 # These tutorials have tests of their own, which make the plugins and files of the page first.
-OTHERS = ("first-sink.md", "first-source.md", "your-provider.md")
+OTHERS = ("first-sink.md", "first-source.md", "your-form.md", "your-provider.md")
 COMMANDS = sorted(
     {
         # The tutorials' file stands for the same configuration here.

@@ -63,6 +63,7 @@ class World:
         self.reported: list[str] = []
         self.moments: list[datetime] = []
         self.unreported = 0
+        self.filtered = 0
         self.offset = 0.0
         self.slept = 0.0
         self.clock = Clock(
@@ -92,8 +93,13 @@ class World:
         def outcome(reported: Outcome) -> None:
             self.outcomes.append(reported.result)
 
+        def filtered(number: int) -> None:
+            self.filtered += number
+
         stores = DeliveryBackends(self.store, self.store, self.broker)
-        return DeliveryWorker("crm", self.settings, stores, self.clock, send=send, outcome=outcome, changed=changed)
+        return DeliveryWorker(
+            "crm", self.settings, stores, self.clock, send=send, outcome=outcome, changed=changed, filtered=filtered
+        )
 
     @asynccontextmanager
     async def running(self, grace: float = 5.0) -> AsyncIterator[DeliveryWorker]:

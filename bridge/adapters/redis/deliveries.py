@@ -25,6 +25,7 @@ _ACCEPT, _CLAIM, _SETTLE, _POSTPONE, _DEAD_LETTER = map(
     _script, ("accept", "claim", "settle", "postpone", "dead_letter")
 )
 _REDRIVE, _DISCARD, _REPLAY, _FORGET = map(_script, ("redrive", "discard", "replay", "forget"))
+_FILTER_OUT = _script("filter_out")
 _UNACCOUNTED, _ACCEPT_FOREIGN, _LOW_WATERMARK, _EXTEND = map(
     _script, ("unaccounted", "accept_foreign", "low_watermark", "extend")
 )
@@ -35,7 +36,7 @@ _FOREIGN_KEPT_SECONDS = 30 * 86400.0
 _NAMED_FOR_SECONDS = 60.0
 _CHUNK_ITEMS = 65536
 T = TypeVar("T")
-_COLUMNS = {"t": "delivered", "w": "waiting", "d": "dead", "x": "discarded"}
+_COLUMNS = {"t": "delivered", "w": "waiting", "d": "dead", "x": "discarded", "f": "filtered"}
 
 
 class RedisDeliveries:
@@ -80,6 +81,15 @@ class RedisDeliveries:
             accepted, _ = await self._run(_ACCEPT, sink, repr(due), repr(due), *_arrived(batch))
             new += accepted
         return new
+
+    async def filter_out(self, sink: str, positions: Sequence[Position]) -> int:
+        """Note that the sink's filter did not select these; return how many were unknown so far."""
+        await self._known(sink)
+        return await self._each(_FILTER_OUT, sink, positions)
+
+    async def filtered(self, sink: str, position: Position) -> bool:
+        """Say whether the sink's filter did not select it."""
+        return await self._has_bit(sink, "f", position)
 
     async def claim(self, sink: str, now: float, until: float, limit: int) -> Sequence[Delivery]:
         """Claim up to `limit` deliveries that are due at `now`, those due longest first, until `until`."""
@@ -203,9 +213,13 @@ class RedisDeliveries:
         return None if due is None else (await self._described(sink, [(due, place)]))[0]
 
     async def settled(self, sink: str, position: Position) -> bool:
-        """Say whether the endpoint accepted it, or an operator discarded it."""
+        """Say whether it is over: the endpoint accepted it, an operator discarded it, or a filter did not select it."""
+        return await self._has_bit(sink, "m", position)
+
+    async def _has_bit(self, sink: str, bitmap: str, position: Position) -> bool:
         chunk, offset = divmod(position.seq, _CHUNK_ITEMS)
-        return bool(await self._link.command("GETBIT", f"{self._keys.sink(sink)}:m:{position.source}:{chunk}", offset))
+        key = f"{self._keys.sink(sink)}:{bitmap}:{position.source}:{chunk}"
+        return bool(await self._link.command("GETBIT", key, offset))
 
     async def redrive(self, sink: str, positions: Sequence[Position], due: float, hold: float = 0.0) -> int:
         """Make dead or waiting deliveries due at `due`, with the count of tries starting again; return how many.

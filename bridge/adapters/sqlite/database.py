@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from bridge.adapters.sqlite.schema import ADDED, ForeignFileError, NewerFileError, is_empty, lacks_answers, prepare
+from bridge.adapters.sqlite.schema import ForeignFileError, NewerFileError, add_missing, is_empty, prepare
 from bridge.domain.errors import Unavailable
 
 T = TypeVar("T")
@@ -236,8 +236,7 @@ class SqliteDatabase:
         if nothing_there:
             connection.close()
             return _empty()
-        if lacks_answers(connection):
-            connection.execute(ADDED.format(temporary="TEMP"))  # in memory: the file is not ours to change
+        add_missing(connection, temporary="TEMP")  # in memory: the file is not ours to change
         return connection
 
     def refusal(self, error: Exception) -> Exception:

@@ -8,8 +8,6 @@ from typing import Any
 
 from bridge.adapters.sqlite.database import SqliteDatabase
 from bridge.adapters.sqlite.delivery_rows import (
-    CHUNK_BITS,
-    CHUNK_ITEMS,
     DEAD,
     DUE,
     HELD,
@@ -21,11 +19,14 @@ from bridge.adapters.sqlite.delivery_rows import (
     count,
     delete_rows,
     delivery_of,
+    filter_out_rows,
     find_book,
     forget_answers,
+    forget_marks,
     insert_delivery,
     release_partitions,
     rows_of,
+    unsettle,
     waiting_rows,
     write_answer,
     write_attempt,
@@ -56,6 +57,19 @@ class SqliteDeliveries:
     async def enqueue(self, sink: str, arrivals: Sequence[NewDelivery], due: float) -> int:
         """Take charge as `take` does, but claim nothing: the deliveries are due at `due`. Return how many were new."""
         return (await self._file.writer.do(lambda db: accept_rows(db, sink, arrivals, due, due)))[0]
+
+    async def filter_out(self, sink: str, positions: Sequence[Position]) -> int:
+        """Note that the sink's filter did not select these; return how many were unknown so far."""
+
+        def work(db: Connection) -> int:
+            groups = by_source(positions).items()
+            return sum(filter_out_rows(db, book_of(db, sink, source), seqs) for source, seqs in groups)
+
+        return await self._file.writer.do(work)
+
+    async def filtered(self, sink: str, position: Position) -> bool:
+        """Say whether the sink's filter did not select it."""
+        return await self._has_mark(sink, position, filtered=True)
 
     async def claim(self, sink: str, now: float, until: float, limit: int) -> Sequence[Delivery]:
         """Claim up to `limit` deliveries that are due at `now`, those due longest first, until `until`."""
@@ -153,7 +167,10 @@ class SqliteDeliveries:
 
     async def counts(self, sink: str) -> dict[str, DeliveryCounts]:
         """Return the books of a sink by source; a source without any delivery is left out."""
-        query = "SELECT source, taken, waiting, dead, discarded FROM book WHERE sink = ? ORDER BY source"
+        query = (
+            "SELECT source, taken, waiting, dead, discarded, coalesce(f.number, 0) FROM book "
+            "LEFT JOIN filtered f ON f.book = book.id WHERE sink = ? ORDER BY source"
+        )
         rows = await self._file.reader.do(lambda db: db.execute(query, (sink,)).fetchall())
         return {source: DeliveryCounts(*counts) for source, *counts in rows if any(counts)}
 
@@ -202,11 +219,13 @@ class SqliteDeliveries:
         return None if row is None else delivery_of(sink, row)
 
     async def settled(self, sink: str, position: Position) -> bool:
-        """Say whether the endpoint accepted it, or an operator discarded it."""
+        """Say whether it is over: the endpoint accepted it, an operator discarded it, or a filter did not select it."""
+        return await self._has_mark(sink, position)
 
+    async def _has_mark(self, sink: str, position: Position, *, filtered: bool = False) -> bool:
         def work(db: Connection) -> bool:
             book = find_book(db, sink, position.source)
-            return book is not None and SettledBitmap(db, book).has(position.seq)
+            return book is not None and SettledBitmap(db, book, filtered=filtered).has(position.seq)
 
         return await self._file.reader.do(work)
 
@@ -268,12 +287,8 @@ class SqliteDeliveries:
                 book = book_of(db, sink, source)
                 if rows_of(db, book, [seq]):
                     continue
-                marks = SettledBitmap(db, book)
-                if marks.has(seq):
-                    marks.write([seq], settled=False)
-                    where = (book, seq)
-                    discarded = db.execute("DELETE FROM discarded WHERE book = ? AND seq = ?", where).rowcount
-                    count(db, book, discarded=-discarded, delivered=discarded - 1)
+                if SettledBitmap(db, book).has(seq):
+                    unsettle(db, book, seq)
                 insert_delivery(db, sink, book, seq, partition, due, due)
                 count(db, book, waiting=1)
                 number += 1
@@ -309,10 +324,7 @@ class SqliteDeliveries:
 
         def work(db: Connection) -> None:
             for (book,) in db.execute("SELECT id FROM book WHERE source = ?", (source,)).fetchall():
-                chunk = before // CHUNK_ITEMS
-                first = book << CHUNK_BITS
-                db.execute("DELETE FROM mark WHERE key >= ? AND key < ?", (first, first + chunk))
-                SettledBitmap(db, book).write(range(chunk * CHUNK_ITEMS, before), settled=False)
+                forget_marks(db, book, before)
                 db.execute("DELETE FROM discarded WHERE book = ? AND seq < ?", (book, before))
 
         await self._file.writer.do(work)

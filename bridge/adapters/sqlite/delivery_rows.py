@@ -15,16 +15,18 @@ DUE, HELD, DEAD = 0, 1, 2
 CHUNK_ITEMS = 4096
 CHUNK_BITS = 40
 """The key of a chunk's row is the book's number, shifted by so many bits, and the chunk's number."""
+_FILTERED_CHUNKS = 1 << (CHUNK_BITS - 1)
+"""The number of the first chunk that tells, of the settled ones, those that the sink's filter did not select."""
 _FOREIGN_KEPT_SECONDS = 30 * 86400.0
 """After so long a settled event of another publisher is forgotten."""
 
 
 class SettledBitmap:
-    """The settled marks of one book, read chunk by chunk as they are asked for."""
+    """The settled marks of one book, or with `filtered` those that its filter set, read as they are asked for."""
 
-    def __init__(self, db: Connection, book: int) -> None:
+    def __init__(self, db: Connection, book: int, *, filtered: bool = False) -> None:
         self._db = db
-        self._first = book << CHUNK_BITS
+        self._first = (book << CHUNK_BITS) + filtered * _FILTERED_CHUNKS
         self._chunks: dict[int, bytearray] = {}
 
     def _chunk(self, number: int) -> bytearray:
@@ -35,12 +37,12 @@ class SettledBitmap:
         return bits
 
     def has(self, seq: int) -> bool:
-        """Say whether a number is settled."""
+        """Say whether a number is marked."""
         chunk, offset = divmod(seq, CHUNK_ITEMS)
         return bool(self._chunk(chunk)[offset >> 3] & (1 << (offset & 7)))
 
     def write(self, seqs: Iterable[int], *, settled: bool) -> None:
-        """Mark numbers as settled, or as not settled."""
+        """Mark numbers, or take their marks away."""
         touched = set()
         for seq in seqs:
             chunk, offset = divmod(seq, CHUNK_ITEMS)
@@ -184,6 +186,41 @@ def write_answer(db: Connection, book: int, seq: int, answer: KeptAnswer | None)
         db.execute("DELETE FROM answer WHERE book = ? AND seq = ?", (book, seq))
     else:
         db.execute("INSERT OR REPLACE INTO answer VALUES (?, ?, ?, ?)", (book, seq, answer.status, answer.body))
+
+
+def filter_out_rows(db: Connection, book: int, seqs: Sequence[int]) -> int:
+    """Settle what is unknown, as not selected by the sink's filter; return how many there were."""
+    marks, present = SettledBitmap(db, book), rows_of(db, book, seqs)
+    unknown = [seq for seq in dict.fromkeys(seqs) if seq not in present and not marks.has(seq)]
+    marks.write(unknown, settled=True)
+    SettledBitmap(db, book, filtered=True).write(unknown, settled=True)
+    _count_filtered(db, book, len(unknown))
+    return len(unknown)
+
+
+def unsettle(db: Connection, book: int, seq: int) -> None:
+    """Make a settled number unknown again, and take it out of the count in which it stands."""
+    SettledBitmap(db, book).write([seq], settled=False)
+    filtered = SettledBitmap(db, book, filtered=True)
+    if filtered.has(seq):
+        filtered.write([seq], settled=False)
+        _count_filtered(db, book, -1)
+        return
+    discarded = db.execute("DELETE FROM discarded WHERE book = ? AND seq = ?", (book, seq)).rowcount
+    count(db, book, discarded=-discarded, delivered=discarded - 1)
+
+
+def _count_filtered(db: Connection, book: int, number: int) -> None:
+    statement = "INSERT INTO filtered VALUES (?, ?) ON CONFLICT (book) DO UPDATE SET number = number + excluded.number"
+    db.execute(statement, (book, number))
+
+
+def forget_marks(db: Connection, book: int, before: int) -> None:
+    """Drop the marks of numbers below one."""
+    chunk = before // CHUNK_ITEMS
+    for first, filtered in ((book << CHUNK_BITS, False), ((book << CHUNK_BITS) + _FILTERED_CHUNKS, True)):
+        db.execute("DELETE FROM mark WHERE key >= ? AND key < ?", (first, first + chunk))
+        SettledBitmap(db, book, filtered=filtered).write(range(chunk * CHUNK_ITEMS, before), settled=False)
 
 
 def forget_answers(db: Connection, book: int, rows: Mapping[int, tuple[int, str | None]]) -> None:

@@ -98,26 +98,31 @@ class ForeignFileError(Exception):
     """The file is another program's database."""
 
 
-ADDED = """
+ADDED = {
+    "answer": """
 CREATE {temporary} TABLE IF NOT EXISTS answer (
   book INTEGER NOT NULL, seq INTEGER NOT NULL, status INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY (book, seq)
 ) WITHOUT ROWID
-"""
-"""What files of the first releases lack: the answers of endpoints. Older versions do not look at it."""
+""",
+    "filtered": """
+CREATE {temporary} TABLE IF NOT EXISTS filtered (book INTEGER PRIMARY KEY, number INTEGER NOT NULL)
+""",
+}
+"""Tables that files of the first releases lack: the answers of endpoints, and how many events a sink's filter did not
+select. Older versions do not look at them."""
 
 
 def prepare(connection: sqlite3.Connection) -> None:
     """Make the tables in an empty file, or see that the file is one of ours; several processes may do so at once."""
     if _is_ours(connection):
-        if lacks_answers(connection):
-            connection.execute(ADDED.format(temporary=""))
+        add_missing(connection)
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
         if not _is_ours(connection):
             for statement in _statements():
                 connection.execute(statement)
-            connection.execute(ADDED.format(temporary=""))
+            add_missing(connection)
             connection.execute(f"PRAGMA application_id = {APPLICATION}")
             connection.execute(f"PRAGMA user_version = {VERSION}")
         connection.execute("COMMIT")
@@ -126,9 +131,12 @@ def prepare(connection: sqlite3.Connection) -> None:
             connection.execute("ROLLBACK")
 
 
-def lacks_answers(connection: sqlite3.Connection) -> bool:
-    """Say whether the file is of a release that kept no answers."""
-    return connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'answer'").fetchone() is None
+def add_missing(connection: sqlite3.Connection, *, temporary: str = "") -> None:
+    """Make the tables that a file of an earlier release lacks; with `temporary="TEMP"`, in memory alone."""
+    named = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    for name, statement in ADDED.items():
+        if name not in named:
+            connection.execute(statement.format(temporary=temporary))
 
 
 def is_empty(connection: sqlite3.Connection) -> bool:

@@ -199,6 +199,7 @@ def plain(report: Report) -> dict[str, Any]:
                 "waiting": book.counts.waiting,
                 "dead": book.counts.dead,
                 "discarded": book.counts.discarded,
+                "filtered": book.counts.filtered,
                 "unaccounted": book.unaccounted,
             }
             for name, book in report.sinks.items()

@@ -51,7 +51,7 @@ def replay(
     *,
     as_json: bool,
 ) -> Exit:
-    """Send journalled events to one sink again, those that its own topics select.
+    """Send journalled events to one sink again, those that its own topics and its own filter select.
 
     They get the ids that they had. Events that still wait for this sink, and its dead letters, are left alone: those
     are for `bridgectl deliveries redrive`. The running service sends what this command puts among the deliveries.
@@ -98,6 +98,7 @@ async def _replay(
         async for line in event_views(store):
             topic = line.event.topic
             wanted = patterns.matches(settings.topics, topic) and (not topics or patterns.matches(topics, topic))
+            wanted = wanted and settings.filter_selects(line.event)
             if not wanted or line.position.source.startswith("@") or not line.within(since, until):
                 continue
             selected += 1

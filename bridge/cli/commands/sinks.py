@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from bridge.cli.support.options import Command, Exit, config_option, json_option
+from bridge.cli.commands.sink_forms import form, preview
+from bridge.cli.support.options import Exit, Group, config_of, json_option, optional_config_option
 from bridge.cli.support.output import print_json, print_line, print_table
 from bridge.cli.support.overview_rows import SINK_HEADERS, SINKS_GIVE_WAY, plain_sink, sink_row, sink_totals
 from bridge.cli.support.running import load_assembly, run
@@ -15,22 +16,26 @@ from bridge.runtime.overview import SinkView, is_served
 from bridge.runtime.overview_reader import read_sinks, read_sources
 
 
-@click.command(
-    cls=Command,
+@click.group(
+    cls=Group,
+    invoke_without_command=True,
     examples="""
     bridgectl sinks -c bridge.yaml
     bridgectl sinks -c bridge.yaml --json | jq '.sinks[] | select(.state != "ok")'
     """,
 )
-@config_option
+@optional_config_option
 @json_option
-def sinks(config_file: Path, *, as_json: bool) -> Exit:
+@click.pass_context
+def sinks(context: click.Context, config_file: Path | None, *, as_json: bool) -> Exit:
     """Show each sink: state, books, the oldest event that waits, the last delivery and the last error; then the totals.
 
     The state is `ok`, `paused` (by an operator), `circuit open` (its endpoint fails, and is probed now and then),
     `disabled` (its endpoint said that it is gone), or `not delivering` (no process has the role sink).
     """
-    parts = load_assembly(config_file, with_secrets=False)
+    if context.invoked_subcommand is not None:
+        return Exit.DONE
+    parts = load_assembly(config_of(context, config_file), with_secrets=False)
     views = run(_sinks(parts))
     totals = sink_totals(views)
     if as_json:
@@ -50,3 +55,7 @@ async def _sinks(parts: Assembly) -> list[SinkView]:
         orders, presences = await store.orders(), list(await store.presences())
         served = is_served(presences, await read_sources(parts, store, orders))
         return await read_sinks(parts, store, orders, presences, served=served)
+
+
+sinks.add_command(preview)
+sinks.add_command(form)

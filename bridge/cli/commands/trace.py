@@ -24,6 +24,7 @@ from bridge.domain.event_view import EventView
 from bridge.domain.settings import format_duration
 from bridge.domain.times import rfc3339, truncate_to_millis
 from bridge.protocols.deliveries import RELAY_SINK, Attempt, Delivery, DeliveryCounts, KeptAnswer
+from bridge.protocols.sink import SinkSettings
 from bridge.protocols.store import Store
 from bridge.runtime.assembly import Assembly
 
@@ -195,16 +196,26 @@ async def _outcome(parts: Assembly, store: Store, sink: str, line: EventView, *,
 
 
 async def _undelivered(parts: Assembly, store: Store, sink: str, line: EventView, *, confirmed: bool) -> _Outcome:
-    wanted = parts.config.sinks[sink].topics
+    settings = parts.config.sinks[sink]
+    if await store.filtered(sink, line.position):
+        return _Outcome(sink, "filtered", _filtered(settings, line))
     if await store.settled(sink, line.position):
         # The books say of one event only that it is settled; that it was sent is sure where nothing was discarded.
         book = (await store.counts(sink)).get(line.position.source, DeliveryCounts())
         if book.discarded:
             return _Outcome(sink, "settled", "delivered, or discarded by an operator")
         return _Outcome(sink, "taken", "taken")
-    if not topics.matches(wanted, line.event.topic):
-        return _Outcome(sink, "filtered", f"not sent: its topics are {', '.join(wanted)}")
+    if not topics.matches(settings.topics, line.event.topic):
+        return _Outcome(sink, "filtered", f"not sent: its topics are {', '.join(settings.topics)}")
     return await _unoffered(store, sink, line, confirmed=confirmed)
+
+
+def _filtered(settings: SinkSettings, line: EventView) -> str:
+    """Say which condition of the sink's filter the event did not meet."""
+    unmet = None if settings.where is None else settings.where.unmet(line.body)
+    if unmet is None:
+        return "not sent: its filter of that time did not select it; `bridgectl replay` sends it"
+    return f"not sent: its filter asks for {mask_phones(unmet)}"
 
 
 async def _unoffered(store: Store, sink: str, line: EventView, *, confirmed: bool) -> _Outcome:

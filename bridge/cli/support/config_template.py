@@ -31,7 +31,7 @@ class _Starter:
     def part(self, kind: registry.Kind, name: str) -> Iterator[str]:
         plugin = registry.load(kind, name)
         if getattr(plugin, "settings_for", None) is not None:
-            yield from (f"  # {line}" for line in _defined(name))
+            yield from (f"  # {line}" for line in _defined(kind, name))
             return
         model = plugin.settings
         chosen = secrets_needed(model)
@@ -62,8 +62,15 @@ class _Starter:
             yield f"#{key}: {flow(plain_default(model, key))}"
 
 
-def _defined(name: str) -> tuple[str, ...]:
-    """Return the lines of a part whose settings depend on a definition: a person has to choose that first."""
+def _defined(kind: registry.Kind, name: str) -> tuple[str, ...]:
+    """Return the lines of a part whose settings depend on what it names: a person has to choose that first."""
+    if kind == "sink":
+        return (
+            f"{name}: any HTTP endpoint, by a form that ships; or write a `request` of your own",
+            f"type: {name}",
+            'topics: ["#"]',
+            "preset: NAME, one of those that `bridgectl sinks form` lists",
+        )
     return (
         f"{name}: any provider that a definition describes; `bridgectl providers show NAME` lists its settings",
         f"type: {name}",

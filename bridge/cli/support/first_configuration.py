@@ -15,7 +15,6 @@ from bridge.cli.support.config_template import SHOWN, comment_lines, flow, secre
 from bridge.config import registry
 from bridge.config.model import Config
 from bridge.domain.settings import Settings
-from bridge.protocols.source import SourcePlugin
 
 _SHARED = ("store", "broker", "http", "log")
 _ADDRESSES = ("url", "auth_url")
@@ -39,7 +38,7 @@ class Part:
         Raises `ConfigError` where one cannot be used, and `ValueError` that begins with the key that names none.
         """
         plugin = registry.load(self.kind, self.plugin)
-        if isinstance(plugin, SourcePlugin) and plugin.settings_for is not None:
+        if plugin.settings_for is not None:
             return plugin.settings_for(self.values, Path())
         return plugin.settings
 

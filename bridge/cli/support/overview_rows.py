@@ -155,6 +155,7 @@ def plain_sink(sink: SinkView) -> dict[str, Any]:
         "waiting": sink.waiting,
         "dead": sink.dead,
         "discarded": sink.discarded,
+        "filtered": sink.filtered,
         "oldest": time_text(sink.oldest),
         "last_delivered": time_text(sink.last_delivered),
         "last_error": sink.last_error,
@@ -173,7 +174,7 @@ def sink_row(sink: SinkView, now: datetime) -> list[Any]:
 
 def sink_totals(sinks: Sequence[SinkView]) -> dict[str, int]:
     """Return the books of all sinks together."""
-    names = ("delivered", "waiting", "dead", "discarded")
+    names = ("delivered", "waiting", "dead", "discarded", "filtered")
     return {name: sum(getattr(sink, name) for sink in sinks) for name in names}
 
 

@@ -16,6 +16,11 @@ local function bit_of(source, seq)
   return base .. ':m:' .. source .. ':' .. string.format('%d', chunk), number - chunk * 65536
 end
 
+-- The bitmap that tells, of the settled ones, those that the sink's filter did not select.
+local function filtered_bit_of(source, seq)
+  return base .. ':f:' .. source .. ':' .. string.format('%d', math.floor(tonumber(seq) / 65536))
+end
+
 local changes = {}
 local function count(source, column, by)
   local field = column .. source

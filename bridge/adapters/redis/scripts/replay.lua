@@ -6,7 +6,13 @@ for i = 2, #ARGV, 3 do
     enter(place, ARGV[i + 2], ARGV[1], ARGV[1])
     local key, offset = bit_of(source, ARGV[i + 1])
     if redis.call('SETBIT', key, offset, 0) == 1 then
-      count(source, redis.call('SREM', base .. ':x:' .. source, ARGV[i + 1]) == 1 and 'x' or 't', -1)
+      local column = redis.call('SREM', base .. ':x:' .. source, ARGV[i + 1]) == 1 and 'x' or 't'
+      local filtered = filtered_bit_of(source, ARGV[i + 1])
+      if redis.call('GETBIT', filtered, offset) == 1 then
+        redis.call('SETBIT', filtered, offset, 0)
+        column = 'f'
+      end
+      count(source, column, -1)
     end
     count(source, 'w', 1)
     number = number + 1

@@ -1,0 +1,1 @@
+"""The forms that come with the bridge, a file each."""
