@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from bridge.domain.settings import Settings
 from bridge.providers import loading
-from bridge.providers.events import data_model, event_classes, lifecycle
+from bridge.providers.events import built_in, data_model, event_classes, lifecycle
 from bridge.providers.models import Definition
 
 Cell = Callable[[str | None], str]
@@ -70,7 +70,13 @@ def shipped(made: str, cell: Cell, fields: Callable[[Any], str]) -> str:
         parts.append(f"## `{name}`\n\n{cell(definition.title)}. ")
         parts.append(f"Polled by {_shapes(definition)}. From {_links(definition)}.\n\n")
         parts += [f"- Unsure: {cell(fact)}\n" for fact in definition.unsure]
-        parts += ["\n", *_settings(definition, cell), *_events(definition, cell), fields(data_model(definition))]
+        parts += ["\n", *_settings(definition, cell)]
+        known = built_in(definition)
+        if known:
+            words = ", ".join(f"`{event.channels[0]}.{event.entity}.{event.status}`" for event in known.values())
+            parts.append(f"Its [events](events.md) are the bridge's own: {words}.\n\n")
+        else:
+            parts += [*_events(definition, cell), fields(data_model(definition))]
     return "".join(parts).rstrip() + "\n"
 
 

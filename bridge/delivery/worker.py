@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 
 from bridge.coordination.gates import Gate
+from bridge.coordination.turns import wait_for_any
 from bridge.delivery.claims import CLAIM, ClaimedDelivery, Claims
 from bridge.delivery.endpoint import EndpointState, PublishChange
 from bridge.delivery.sending import KeepAnswer, Outcome, Sender
@@ -313,14 +314,7 @@ class DeliveryWorker:
             await self._wait_for_due(min(due - self._clock.epoch(), _TICK_SECONDS))
 
     async def _wait_for_due(self, seconds: float) -> None:
-        wait = max(seconds, _MIN_WAIT_SECONDS)
-        waker = asyncio.ensure_future(self._wake.wait())
-        sleeper = asyncio.ensure_future(self._clock.sleep(wait))
-        try:
-            await asyncio.wait([waker, sleeper], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            waker.cancel()
-            sleeper.cancel()
+        await wait_for_any([self._wake], self._clock, max(seconds, _MIN_WAIT_SECONDS))
         self._wake.clear()
 
     async def _claim(self, limit: int) -> bool:

@@ -108,11 +108,11 @@ class FactsReader:
     def _plain_keys(self, path: JsonPath | None) -> set[str]:
         """Return the keys that a path reads as a whole, and that no other part of the definition needs."""
         identity = self._definition.identity
-        taken = {*self._definition.facts.leave_out}
+        needed = {*self._definition.facts.leave_out}
         for other in (identity.key, identity.within, identity.mark):
-            taken |= set() if other is None else other.top_keys
+            needed |= set() if other is None else other.top_keys
         options = () if path is None else path.options
-        return {steps[0] for steps in options if len(steps) == 1 and isinstance(steps[0], str)} - taken
+        return {steps[0] for steps in options if len(steps) == 1 and isinstance(steps[0], str)} - needed
 
     def _keys_read(self) -> frozenset[str]:
         definition = self._definition

@@ -70,7 +70,7 @@ class ItemReader:
         self._facts = FactsReader(definition, self.created, self.changed)
 
     @property
-    def tells_occurrences(self) -> bool:
+    def separates_occurrences(self) -> bool:
         """Say whether items are occurrences, each an event of its own, and not resources with a status."""
         return self._definition.identity.mark is not None
 

@@ -112,7 +112,7 @@ class ApiClient:
 
 
 class ItemList:
-    """Asks for a list of items, with parameters of its own beside those of the definition."""
+    """Asks for a list of items, with parameters of its own in addition to those of the definition."""
 
     def __init__(self, client: ApiClient, listing: ListSpec, params: Params | None = None) -> None:
         pages = listing.pages

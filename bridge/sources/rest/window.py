@@ -88,7 +88,7 @@ class TrailingWindow:
         self._span = AdaptiveSpan(self.times.size)
         self._memory = AnswerMemory() if remembers else None
         """Without one, each answer is read whole."""
-        self._tells_occurrences = reader.tells_occurrences
+        self._separates_occurrences = reader.separates_occurrences
         created = reader.field_of(reader.created_path)
         self._created, self._dated_by = created, created if spec.by is None else reader.field_of(spec.by)
         """The fields of events with the time of creation, and with the time by which the window finds a record."""
@@ -173,7 +173,7 @@ class TrailingWindow:
                 continue
             observations = sweep.observe(self.reader, page.items, self._label)
             is_readable = len(observations) == len(page.items)
-            if not self._tells_occurrences:
+            if not self._separates_occurrences:
                 observations = overlap.without_known(observations)
             if reading is not None:
                 reading.is_consistent &= not overlap.has_moved
