@@ -48,6 +48,15 @@ VALUES = (
     "amqp://user:canary0c4n4ry@mq.example.com:5672/vhost", "whsec_canary0c4n4rycanary0c4n4rycanary00", "x", 1,
 )  # fmt: skip
 """What a setting may look like; the first that a setting takes is used."""
+NEEDED: Mapping[str, Mapping[str, Any]] = {
+    "sinks.my-email.password": {
+        "host": "smtp.example.com", "sender": "bridge@example.com", "to": ["ops@example.com"], "username": "bridge",
+    },
+    "sinks.my-http.url": {"request": {"body": {"text": "{id}"}}},
+    "sinks.my-http.headers": {"request": {"body": {"text": "{id}"}}},
+    "sinks.my-webhook.client_secret": {"token_url": "https://auth.example.com/token", "client_id": "bridge"},
+}  # fmt: skip
+"""What a secret is never given without."""
 SOURCE = {"type": "spacivox", "url": "https://spacivox.example.com", "token": "t0ken"}
 
 
@@ -114,7 +123,9 @@ def valid_settings(place: SecretPlace) -> dict[str, Any]:
     """Return settings of a part that are valid and hold the secret, with no other optional key than they need."""
     names = [name for name, info in place.model.model_fields.items() if info.is_required()]
     base = {"type": place.part[1].removeprefix("my-"), "topics": ["#"]} if place.part else {}
-    base = {name: value for name, value in base.items() if name in place.model.model_fields}
+    base = {name: value for name, value in base.items() if name in place.model.model_fields} | NEEDED.get(
+        str(place), {}
+    )
     needed = [name for name in dict.fromkeys([*names, place.field]) if name not in base]
     optional = [name for name in place.model.model_fields if name not in base and name not in needed]
     for extra in ([], *([name] for name in optional)):

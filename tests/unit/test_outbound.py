@@ -232,9 +232,9 @@ def test_no_retry_after_header_breaks_the_reader(value):
 async def test_an_answer_comes_with_its_wait_and_its_text(receiver, outbound):
     date = format_datetime(NOW + timedelta(seconds=90), usegmt=True)
     receiver.answer(reply(503, b"later", {"Date": format_datetime(NOW, usegmt=True), "Retry-After": date}))
-    assert await outbound.post(Endpoint.of(receiver.url), b"", {}) == EndpointResponse(
-        receiver.url, 503, b"later", 90.0
-    )
+    answer = await outbound.post(Endpoint.of(receiver.url), b"", {})
+    assert answer == EndpointResponse(receiver.url, 503, b"later", 90.0, answer.headers)
+    assert answer.headers["Retry-After"] == date
 
 
 async def test_a_redirect_is_handed_back_and_not_followed(receiver, outbound):
