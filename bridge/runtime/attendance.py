@@ -91,7 +91,8 @@ class Attendance:
         self._is_announced = True
         del gates.started[: len(started)]
         gates.apply(answer.orders)
-        self._process.shares.observe(answer.presences, self._clock.monotonic())
+        if not self._process.stop_polling.is_set():  # a process that ends relays what it has committed: its turns stay
+            self._process.shares.observe(answer.presences, self._clock.monotonic())
         metrics = self._process.metrics
         metrics.accounts.labels("share").set(len(self._process.shares.share))
         metrics.accounts.labels("all").set(len(self._process.shares.accounts))
