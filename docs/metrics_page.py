@@ -21,8 +21,9 @@ with the bridge use them: [watch with Prometheus and Grafana](../how-to/watch-wi
 """
 _END = """
 A counter belongs to one process: add the replicas. The gauges of sinks and journals, and the last good poll, come from
-the store. All processes with that role show the same: use the maximum. The gauges are updated every five seconds. The
-more deliveries wait, the less often the oldest is searched for: of 100,000 every 50 seconds.
+the store. All processes with that role show the same: use the maximum. The gauges are updated every five seconds; what
+other processes have polled, every 15 seconds. The more deliveries wait, the less often the oldest is searched for: of
+100,000 every 50 seconds.
 
 ## Words of the labels
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 import structlog
@@ -22,6 +22,8 @@ log = structlog.get_logger()
 _MAX_BEAT_SECONDS = 3.0
 _MAX_SHARED_BEAT_SECONDS = 1.0
 """Seconds between two announcements while other processes share the accounts: who leaves is followed as soon."""
+_CHANGED_BEAT_SECONDS = 0.25
+"""Seconds until a changed share is announced, so that `status` shows soon who has what."""
 _LAST_WORD_SECONDS = 1.0
 """Seconds that the store may need at the end: a process that is told to stop has little time."""
 _MAX_PROBLEMS = 20
@@ -39,12 +41,16 @@ class Attendance:
         self._circuits = circuits
         self._since = process.clock.epoch()
         self._is_announced = False
+        self._announced_share: Sequence[str] = ()
         self._steady_since = self._tried_at = process.clock.monotonic()
 
     @property
     def seconds(self) -> float:
         """Seconds between two announcements."""
-        most = _MAX_SHARED_BEAT_SECONDS if self._process.shares.is_shared else _MAX_BEAT_SECONDS
+        shares = self._process.shares
+        if shares.share != self._announced_share:
+            return _CHANGED_BEAT_SECONDS
+        most = _MAX_SHARED_BEAT_SECONDS if shares.is_shared else _MAX_BEAT_SECONDS
         return min(most, self._process.parts.limits.lease / 5)
 
     def wake(self) -> None:
@@ -84,11 +90,13 @@ class Attendance:
         ttl, now = announced_for(self._process.parts.limits.lease), self._clock.monotonic()
         if now - self._tried_at > ttl:  # it stood still: to the others it was gone
             self._steady_since = now
+        member = self._member()
         try:
-            answer = await self._store.announce(self._member(), ttl, started)
+            answer = await self._store.announce(member, ttl, started)
         finally:
             self._tried_at = self._clock.monotonic()
         self._is_announced = True
+        self._announced_share = member.share
         del gates.started[: len(started)]
         gates.apply(answer.orders)
         if not self._process.stop_polling.is_set():  # a process that ends relays what it has committed: its turns stay

@@ -21,6 +21,8 @@ _FULL_SHARE = 0.9
 """A journal that is filled to this part of its bound is trimmed at once; polling stops only when it is full."""
 _TRIMMED_SHARE = 0.75
 """The part of its bound to which a full journal is trimmed."""
+_POLLS_EVERY_SECONDS = 15.0
+"""Between two looks at when other processes have polled; this process's own polls are shown at once."""
 _MARKS = 100
 """Marks of a journal's past in the time that it is kept: so exact is the time after which an event is forgotten."""
 
@@ -33,6 +35,7 @@ class Retention:
         self._parts = process.parts
         self._clock = process.clock
         self._sinks = sinks
+        self._polls_shown_at = float("-inf")
 
     async def run(self) -> None:
         """Work until the process stops."""
@@ -67,6 +70,10 @@ class Retention:
 
     async def _show_polls(self) -> None:
         """Show when each source was last polled well, by any process."""
+        now = self._clock.monotonic()
+        if now - self._polls_shown_at < _POLLS_EVERY_SECONDS:
+            return
+        self._polls_shown_at = now
         notes = await self._parts.store.statuses("source/")
         for source in self._parts.sources:
             if last_ok := notes.get(f"source/{source}", {}).get("last_ok"):

@@ -155,6 +155,7 @@ class SourceRunner(PollListener):
         """Count a poll that succeeded."""
         metrics = self._metrics
         metrics.polls.labels(source, "partial" if outcome.problems else "ok").inc()
+        metrics.last_ok.labels(source).set(self._clock.epoch())
         metrics.poll_seconds.labels(source).observe(seconds)
         metrics.observations.labels(source).inc(outcome.observed)
         for kind, count in outcome.by_type.items():

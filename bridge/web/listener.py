@@ -20,6 +20,7 @@ REQUEST_SECONDS = 10.0
 """Seconds in which a connection has to ask for something, first or again, and to take the answer."""
 _BACKLOG_CONNECTIONS = 128
 _SWEEP_SECONDS = 1.0
+_RESERVED_DESCRIPTORS = 4
 _ACCEPTED_AT_ONCE_CONNECTIONS = 32
 _OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 
@@ -38,7 +39,8 @@ class Connection:
 class Listener:
     """Accepts connections, each for a protocol of its own.
 
-    One file descriptor is kept in reserve: even if all others are used up, a connection is accepted and answered.
+    A few file descriptors are kept in reserve: even if all others are used up, connections are accepted and answered. A
+    single one would not do: another thread may open a file before the connection is accepted.
     """
 
     def __init__(
@@ -55,7 +57,7 @@ class Listener:
         self.connections: dict[object, Connection] = {}
         """By protocol."""
         self._accepting: set[asyncio.Task[None]] = set()
-        self._reserve: int | None = None
+        self._reserve: list[int] = []
         self._sweeping: asyncio.TimerHandle | None = None
         self.port = 0
 
@@ -86,7 +88,8 @@ class Listener:
         for connection in self.connections.values():
             connection.transport.abort()
         self.connections.clear()
-        self._give_reserve()
+        while self._give_reserve():
+            pass
 
     def begin_request(self, protocol: object) -> None:
         """Note that a request came on a connection."""
@@ -165,15 +168,14 @@ class Listener:
             loop.add_reader(listening, self._accept, listening)
 
     def _keep_reserve(self) -> None:
-        if self._reserve is None:
-            with suppress(OSError):
-                self._reserve = os.open(os.devnull, os.O_RDONLY)
+        with suppress(OSError):
+            while len(self._reserve) < _RESERVED_DESCRIPTORS:
+                self._reserve.append(os.open(os.devnull, os.O_RDONLY))
 
     def _give_reserve(self) -> bool:
-        if self._reserve is None:
+        if not self._reserve:
             return False
-        os.close(self._reserve)
-        self._reserve = None
+        os.close(self._reserve.pop())
         return True
 
 

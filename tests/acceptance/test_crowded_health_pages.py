@@ -24,8 +24,8 @@ def open_descriptors(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
-async def page(port: int, name: str) -> tuple[int, str]:
-    timeout, url = aiohttp.ClientTimeout(total=20), f"http://127.0.0.1:{port}/{name}"
+async def page(port: int, name: str, seconds: float = 20.0) -> tuple[int, str]:
+    timeout, url = aiohttp.ClientTimeout(total=seconds), f"http://127.0.0.1:{port}/{name}"
     async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url) as answer:
         return answer.status, await answer.text()
 
@@ -47,9 +47,17 @@ async def test_health_pages_answer_without_a_free_descriptor(tmp_path: Path) -> 
             soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
 
             async def not_ready() -> bool:
-                """Take what is free, also a descriptor that was given back since the last time."""
+                """Take what is free, also a descriptor that was given back since the last time.
+
+                The limit is one of numbers: if the process has a free one below, what it keeps in reserve may stand
+                above, and is of no use then. That is so here alone, where the limit falls below what is open.
+                """
                 resource.prlimit(pid, resource.RLIMIT_NOFILE, (open_descriptors(pid), hard))
-                status, text = await page(port, "readyz")
+                try:
+                    status, text = await page(port, "readyz", seconds=3)
+                except TimeoutError:
+                    resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+                    return False
                 return status == 503 and "file descriptors" in text
 
             await until(not_ready, "it is not ready")

@@ -290,7 +290,7 @@ async def test_health_pages_show_state_and_no_personal_data(tmp_path):
             assert not {value for _, value in values} & {*personal}
         assert [value for _, value in values if re.search(r"\d{6}|^/", value)] == []
         # A label's value is one of a few words, whatever happens.
-        words = {"source", "sink", "state", "result", "type", "part", "version", "le", "kind", "name"}
+        words = {"source", "sink", "state", "result", "type", "part", "version", "le", "kind", "name", "direction"}
         words |= {"role", "reason", "answer"}
         assert {name for name, _ in values} <= words
         check_log(process)

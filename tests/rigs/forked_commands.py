@@ -212,8 +212,7 @@ def _fork(job: list[Any], own: tuple[int, ...]) -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under `nohup`
-    for descriptor in own:
-        os.close(descriptor)
+    os.closerange(3, max(own) + 1)  # a command that is started by `exec` has nothing else
     _become(*job)
 
 
