@@ -53,6 +53,9 @@ WATCH_FOR = {
     "bridge_observations_total": "no growth while a source is `ok` and busy",
     "bridge_events_total": "",
     "bridge_observed_after_seconds": "the delay that you promised to others",
+    "bridge_pushes_total": "`refused` growing: a wrong secret, or somebody who guesses. "
+    "The [results](states.md#results-of-a-push)",
+    "bridge_push_looked_after_seconds": "more than a second or two: pushes cost more than half of `rate`",
     "bridge_confirmed_total": "",
     "bridge_confirm_seconds": "",
     "bridge_unroutable_total": "growth, if somebody should have subscribed",

@@ -37,6 +37,7 @@ COMMANDS = {
     "resume": "Have a source or a sink work again.",
     "poll": "Have a source polled now.",
     "watch": "Follow single messages.",
+    "hooks": "Tell a provider where to push.",
     "backfill": "Fetch a past range of a source.",
     "reconcile": "Compare a provider's counts with our events.",
     "trace": "Tell one resource's life, from poll to delivery.",

@@ -16,7 +16,7 @@ from pydantic import (
 
 from bridge.config import yaml_document
 from bridge.config.showing import mask_url, shown_settings
-from bridge.config.types import EMBEDDED, Address, BrokerUrl, Listen, Size, StoreUrl, check_exchange
+from bridge.config.types import EMBEDDED, Address, BrokerUrl, Listen, Size, StoreUrl, check_exchange, check_hooks_url
 from bridge.config.yaml_document import Document, Place
 from bridge.domain.errors import ConfigError, ConfigProblem
 from bridge.domain.namespace import Namespace, check_namespace
@@ -55,6 +55,16 @@ class HttpSettings(Settings):
 
     listen: Address | None = Listen("127.0.0.1", 8080)
     """HOST:PORT; port 0 is any free one, null is no server at all."""
+
+
+class HooksSettings(Settings):
+    """The server to which providers push, for the sources that have `push`; without it, there is none."""
+
+    listen: Address = Listen("127.0.0.1", 8081)
+    """HOST:PORT; a port of its own, for it is the one that is open to the outside."""
+    url: Annotated[str, AfterValidator(check_hooks_url)]
+    """What its address begins with for the providers, such as https://hooks.example.com; a path in it stays in the
+    requests. Each source's address is this, / and its name."""
 
 
 class LogSettings(Settings):
@@ -100,6 +110,8 @@ class Config(Settings):
     """The durable topic exchange; with a namespace, by default `bridge-NAMESPACE.events`."""
     http: HttpSettings = HttpSettings()
     """The server of /livez, /readyz and /metrics."""
+    hooks: HooksSettings | None = None
+    """The server to which providers push; without it, there is none."""
     log: LogSettings = LogSettings()
     """What is written on stderr."""
     state: Annotated[Path, AfterValidator(_expanded)] = Field(default_factory=lambda: default_state(os.environ))

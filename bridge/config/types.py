@@ -185,3 +185,15 @@ def check_exchange(value: str) -> str:
     if not _EXCHANGE.fullmatch(value) or value.startswith("amq."):
         raise ValueError("must be 1 to 127 letters, digits, '.', '_', ':' or '-', not beginning with amq.")
     return value
+
+
+def check_hooks_url(value: str) -> str:
+    """Return the address to which providers push, without a / at its end; raises `ValueError`."""
+    try:
+        parts = urlsplit(value)
+        host = parts.hostname if parts.port != 0 else None
+    except ValueError:
+        host = None
+    if not host or parts.scheme not in ("https", "http") or parts.query or parts.fragment or "@" in parts.netloc:
+        raise ValueError("must be an address without a query, such as https://hooks.example.com")
+    return value.rstrip("/")

@@ -24,8 +24,14 @@ class ObservationTimes:
 
     __slots__ = ("observed", "recorded", "recorded_text")
 
-    def __init__(self, after: datetime | None, by: datetime, recorded: datetime) -> None:
-        self.observed = Observed(after=None if after is None else truncate_to_millis(after), by=truncate_to_millis(by))
+    def __init__(
+        self, after: datetime | None, by: datetime, recorded: datetime, pushed: datetime | None = None
+    ) -> None:
+        self.observed = Observed(
+            after=None if after is None else truncate_to_millis(after),
+            by=truncate_to_millis(by),
+            pushed=None if pushed is None else truncate_to_millis(pushed),
+        )
         self.recorded = truncate_to_millis(recorded)
         self.recorded_text = rfc3339_millis(self.recorded)
 

@@ -56,6 +56,8 @@ class Observed(EventModel):
     """When the resource was last seen before the change; null where it was never looked for before."""
     by: Time
     """When the answer that showed the change had arrived."""
+    pushed: Annotated[Time | None, Field(exclude_if=not_)] = None
+    """When the provider pushed that there was news, if that is why it was looked at; else it is left out."""
 
 
 UnmappedFields = Annotated[dict[str, Any], Field(exclude_if=not_)]

@@ -163,6 +163,10 @@ class HttpClient:
         """Send a form; use it only for requests that do no harm when they arrive twice."""
         return await self._request(hdrs.METH_POST, _url(self.origin, target), Form(fields), ready_only=True)
 
+    async def delete(self, target: str) -> Response:
+        """Remove what is at `target`; raises `NotFound` if it is not there, perhaps because a first try removed it."""
+        return await self._request(hdrs.METH_DELETE, _url(self.origin, target), ready_only=False)
+
     async def close(self) -> None:
         """Close all connections; a later request opens new ones."""
         session, self._session = self._session, None

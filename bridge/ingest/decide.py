@@ -203,4 +203,5 @@ class Decider:
 
 def _times_of(page: Page, recorded: datetime) -> ObservationTimes:
     # A clock that was set back, or another process's clock, may have written a later time than that of the answer.
-    return ObservationTimes(None if page.after is None else min(page.after, page.by), page.by, recorded)
+    after = None if page.after is None else min(page.after, page.by)
+    return ObservationTimes(after, page.by, recorded, None if page.pushed is None else min(page.pushed, page.by))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -30,6 +30,7 @@ from bridge.ingest.account import check_account
 from bridge.ingest.concurrent_writes import ConcurrentWrites
 from bridge.ingest.decide import Decider, PendingEvent, RecordedTimes
 from bridge.ingest.prefetch import prefetched
+from bridge.protocols.hints import TakesPushes
 from bridge.protocols.ledger import Commit, Key, Lease, Ledger
 from bridge.protocols.request_context import current
 from bridge.protocols.source import Observation, Page, Source
@@ -118,6 +119,16 @@ class Intake:
     def behind(self) -> bool:
         """Whether the last poll left something for the next one, which should follow at once."""
         return self._source.behind
+
+    def expect_news(self, things: Mapping[str, datetime], *, early: bool) -> None:
+        """Have the next poll look at things that were pushed; see `bridge.protocols.hints.TakesPushes`."""
+        if isinstance(self._source, TakesPushes):
+            self._source.expect_news(things, early=early)
+
+    @property
+    def postponed(self) -> Collection[str]:
+        """The things that were pushed, and that the last poll had no time for."""
+        return self._source.postponed if isinstance(self._source, TakesPushes) else ()
 
     async def poll(self, lease: Lease) -> PollResult:
         """Ask the source once and commit what it shows.

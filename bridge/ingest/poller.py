@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -20,9 +20,10 @@ from bridge.domain.errors import BridgeError, LeaseLost, Transient, Unavailable
 from bridge.domain.retry import RECONNECT, backoff, idle_interval
 from bridge.domain.times import rfc3339, truncate_to_millis
 from bridge.ingest.account import OtherAccount
+from bridge.ingest.hints import HintQueue, PollHints
 from bridge.ingest.intake import Intake, PollResult
 from bridge.protocols.ledger import Lease, Ledger
-from bridge.protocols.request_context import bind
+from bridge.protocols.request_context import RequestCounter, bind
 from bridge.protocols.source import SourceSettings
 
 log = structlog.get_logger()
@@ -61,6 +62,9 @@ class PollListener:
     def state(self, source: str, state: str, reason: str | None) -> None:
         """Note the source's state: ok, failing, stalled, held, paused or standby."""
 
+    def hints_done(self, source: str, seconds: Sequence[float]) -> None:
+        """Note for how long pushes had waited, each in seconds, when their things had been looked at."""
+
     def waits_for_store(self, source: str, reason: str | None) -> None:
         """Note why the store does not let the source go on; None says that it does."""
 
@@ -81,6 +85,7 @@ class Poller:
         check: Callable[[Lease], Awaitable[None]] | None = None,
         share: SharedQuota | None = None,
         gate: Gate | None = None,
+        hints: HintQueue | None = None,
         first_request_at: float = -math.inf,
     ) -> None:
         """Prepare; nothing is asked before `first_request_at`, in monotonic seconds."""
@@ -97,6 +102,9 @@ class Poller:
         self._first_request_at = first_request_at
         self._quiet_at = -math.inf
         """From when on no request of this process counts any more, in monotonic seconds."""
+        self._hints = hints
+        self._regular_at = 0.0
+        """When the next regular poll is due, by the monotonic clock; pushes do not put it off."""
         self._failures = 0
         self._quiet = 0
         self._failing_since: datetime | None = None
@@ -123,12 +131,19 @@ class Poller:
                 wait = await self.step(lease)
                 await self._check_books(lease)
                 self._quiet_at = self._clock.monotonic() + cooldown(self._settings.rate)
-                await wait_for_stop(leave, self._clock, wait, self._gate.changed)
+                await self._wait(leave, wait)
             if self.is_quiet:
                 await note_quiet(self._ledger, lease)
 
         standby = partial(self._move, "standby")
         await holder.run(f"source/{self.name}", work, stop, standby=standby, turn=turn)
+
+    async def _wait(self, stop: asyncio.Event, seconds: float) -> None:
+        """Wait for the next poll; a push ends the wait of a source that is well."""
+        if self._hints is None or self._state != "ok":
+            await wait_for_stop(stop, self._clock, seconds, self._gate.changed)
+        else:
+            await self._hints.wait(stop, seconds, self._gate.changed)
 
     async def _enter(self, lease: Lease) -> float:
         """Ask by the share from now on; return for how many seconds a new lease holder sends no request.
@@ -168,16 +183,46 @@ class Poller:
                 await self._note(error=reason)
             return 1.0
         started = self._clock.monotonic()
-        self._gate.begin_poll()
+        chosen = await self._take_hints()
+        if not chosen.early:
+            self._gate.begin_poll()
         try:
-            outcome = await self._gate.run_until_paused(self._intake.poll(lease))
+            outcome = await self._gate.run_until_paused(self._poll(lease, chosen))
         except (LeaseLost, Unavailable):
             raise
         except Exception as error:  # noqa: BLE001 - a source's defect is its own: the others go on
             return await self._failed(lease, error)
         if outcome is None:
             return 0.0  # paused in the middle: what was not committed comes again
-        return await self._well(lease, outcome, self._clock.monotonic() - started)
+        wait = await self._well(lease, outcome, self._clock.monotonic() - started, early=chosen.early)
+        await self._drop_hints(chosen)
+        return wait
+
+    async def _take_hints(self) -> PollHints:
+        if self._hints is None:
+            return PollHints()
+        chosen = await self._hints.take()
+        if chosen.hints:
+            self._intake.expect_news(chosen.things, early=chosen.early)
+        return chosen
+
+    async def _poll(self, lease: Lease, chosen: PollHints) -> PollResult:
+        if self._hints is None:
+            return await self._intake.poll(lease)
+        counter = RequestCounter()
+        bind(counter=counter)
+        try:
+            return await self._intake.poll(lease)
+        finally:
+            self._hints.spend(chosen, counter.requests)
+
+    async def _drop_hints(self, chosen: PollHints) -> None:
+        if self._hints is None or not chosen.hints:
+            return
+        left = self._intake.postponed
+        await self._hints.settle(chosen, left)
+        now = self._clock.epoch()
+        self._watcher.hints_done(self.name, [now - hint.since for hint in chosen.hints if hint.thing not in left])
 
     async def _rest(self, reason: str) -> float:
         self._failures, self._failing_since = 0, None
@@ -211,12 +256,13 @@ class Poller:
         await self._well(lease, outcome, 0.0)
         return outcome
 
-    async def _well(self, lease: Lease, outcome: PollResult, seconds: float) -> float:
-        self._quiet = 0 if outcome.events else self._quiet + 1
+    async def _well(self, lease: Lease, outcome: PollResult, seconds: float, *, early: bool = False) -> float:
+        self._quiet = 0 if outcome.events else self._quiet + (not early)
         wait = idle_interval(self._settings.interval, self._quiet, self._settings.idle_slowdown)
         wait *= 1 + _JITTER_SHARE * (2 * self._clock.random.random() - 1)
         # An interval runs from the beginning of a poll to that of the next; a long one still leaves a little rest.
         wait = max(wait - seconds, _REST_SECONDS * wait)
+        wait = self._until_regular(wait, early=early)
         if self._intake.behind:
             wait = 0.0  # the provider's budget of requests is what paces a sweep over much
         if self._failures:
@@ -242,6 +288,13 @@ class Poller:
             events=str(outcome.events), seconds=f"{seconds:.3f}",
         )  # fmt: skip
         return wait
+
+    def _until_regular(self, wait: float, *, early: bool) -> float:
+        """Return the seconds until the next regular poll: `wait`, or after an early poll as long as it was put off."""
+        now = self._clock.monotonic()
+        if not early:
+            self._regular_at = now + wait
+        return max(0.0, self._regular_at - now)
 
     async def _failed(self, lease: Lease, error: Exception) -> float:
         self._failures += 1

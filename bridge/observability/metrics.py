@@ -71,6 +71,14 @@ class Metrics:
             "From the provider's own time of a transition to its observation.",
             ["source"], buckets=_AGES, registry=registry,
         )  # fmt: skip
+        self.pushes = Counter(
+            "bridge_pushes", "Providers' pushes by result: ok, refused, unreadable, too_many, failed.",
+            ["source", "result"], registry=registry,
+        )  # fmt: skip
+        self.push_seconds = Histogram(
+            "bridge_push_looked_after_seconds", "From the first push about a thing to the end of the look at it.",
+            ["source"], buckets=_AGES, registry=registry,
+        )  # fmt: skip
         self.confirmed = Counter("bridge_confirmed", "Events that the broker confirmed.", ["source"], registry=registry)
         self.confirm_seconds = Histogram(
             "bridge_confirm_seconds", "From the wake-up of the relay to the broker's confirmation of all there was.",

@@ -41,6 +41,13 @@ class QuotaShare(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class RequestCounter:
+    """Counts the requests of a task and of those that it starts."""
+
+    requests: int = 0
+
+
 class Slot(Protocol):
     """The slot of one request in the budget of its account."""
 
@@ -63,6 +70,8 @@ class RequestContext:
     """The slot of the request that the task makes now; None before its first request."""
     on_answer: Callable[[str], None] | None = None
     """Called for each request with the class of its answer, one of `bridge.domain.answers.PROVIDER_ANSWERS`."""
+    counter: RequestCounter | None = None
+    """What counts the task's requests; None counts nothing."""
 
 
 _CONTEXT: ContextVar[RequestContext] = ContextVar("_CONTEXT", default=RequestContext())  # noqa: B039 - it is frozen
@@ -81,7 +90,11 @@ def bind(**changes: Any) -> Token[RequestContext]:
 def bind_slot(slot: Slot) -> None:
     """Set the slot of the request that the task makes now. It is set for each request, so it is done the fast way."""
     context = _CONTEXT.get()
-    _CONTEXT.set(RequestContext(context.lease, context.share, context.transport, slot, context.on_answer))
+    if context.counter is not None:
+        context.counter.requests += 1
+    _CONTEXT.set(
+        RequestContext(context.lease, context.share, context.transport, slot, context.on_answer, context.counter)
+    )
 
 
 def reset(token: Token[RequestContext]) -> None:

@@ -131,6 +131,8 @@ class Page:
     With `first_sight: baseline`, those never seen before are recorded and not published. The pages of the first poll
     that came to its end need not say so.
     """
+    pushed: datetime | None = None
+    """When the provider pushed that there was news of these resources, if that is why they were looked at."""
     progress: float = 0.0
     """Of a backfill's page: how much of the range is read by now, from 0 to 1, as far as the source can tell."""
 

@@ -1,4 +1,4 @@
-"""What a store promises: ledger, deliveries and roster together, opened before they are used."""
+"""What a store promises: ledger, deliveries, roster and hints together, opened before they are used."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Protocol
 
 from bridge.domain.installation import Mark
 from bridge.protocols.deliveries import DeliveryStore
+from bridge.protocols.hints import HintStore
 from bridge.protocols.ledger import Ledger
 from bridge.protocols.roster import Roster
 
 
-class Store(Ledger, DeliveryStore, Roster, Protocol):
-    """One store that keeps the ledger, the deliveries and the roster."""
+class Store(Ledger, DeliveryStore, Roster, HintStore, Protocol):
+    """One store that keeps the ledger, the deliveries, the roster and the hints."""
 
     @property
     def place(self) -> str:

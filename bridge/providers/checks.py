@@ -22,7 +22,7 @@ Rule = Callable[[Definition], Iterator[Finding]]
 RESERVED = frozenset({
     "type", "provider", "url", "interval", "idle_slowdown", "rate", "stall_after", "first_sight", "account_label",
     "statuses", "ca_file", "lookback", "slice", "overlap", "reread_every", "catch_up", "give_up", "lookup_every",
-    "start", "token_url",
+    "start", "token_url", "push",
 })  # fmt: skip
 """Keys of a source that a definition cannot use for settings of its own."""
 DATA_FIELDS = frozenset({
@@ -95,6 +95,9 @@ def _used_settings(definition: Definition) -> Iterator[tuple[Place, str]]:
     if definition.follow is not None:
         params.append((("follow", "lookup", "params"), definition.follow.lookup.params))
         paths.append((("follow", "lookup", "path"), definition.follow.lookup.path))
+    if definition.push is not None and definition.push.lookup is not None:
+        params.append((("push", "lookup", "params"), definition.push.lookup.params))
+        paths.append((("push", "lookup", "path"), definition.push.lookup.path))
     if definition.auth.jwt is not None:
         params.append((("auth", "jwt", "claims"), definition.auth.jwt.claims))
     if definition.auth.login is not None:
@@ -193,6 +196,29 @@ def _feed(definition: Definition) -> Iterator[Finding]:
             yield ("listing", "order"), "a feed goes forward; ask for the oldest events first, or use `window`"
     if feed.param in definition.listing.params:
         yield ("listing", "params", feed.param), "`feed.param` sets this parameter; remove it here"
+
+
+def _push(definition: Definition) -> Iterator[Finding]:
+    push = definition.push
+    if push is None:
+        return
+    if push.lookup is not None and (definition.follow is not None or push.then == "poll"):
+        reason = "`follow` has the request" if definition.follow is not None else "`then: poll` asks for no resource"
+        yield ("push", "lookup"), f"{reason}; remove it here"
+    if push.then == "poll":
+        return
+    if push.id is None:
+        yield (
+            ("push", "id"),
+            "is missing; say where a push has the id, such as $.MessageSid, or write `then: poll`",
+        )
+    if definition.lookup is None:
+        yield ("push", "lookup"), "is missing; give the request for one resource, or write `then: poll`"
+    if definition.identity.mark is not None or definition.identity.within is not None:
+        yield (
+            ("push", "then"),
+            "cannot look at a single resource, for `identity` has more than a key; write `poll`",
+        )
 
 
 def _identity(definition: Definition) -> Iterator[Finding]:
@@ -349,6 +375,6 @@ def _built_in(definition: Definition) -> Iterator[Finding]:
 
 
 _RULES: tuple[Rule, ...] = (
-    _settings, _references, _shape, _window, _feed, _identity, _status, _facts, _errors, _pages, _expand, _events,
-    _built_in,
+    _settings, _references, _shape, _window, _feed, _push, _identity, _status, _facts, _errors, _pages, _expand,
+    _events, _built_in,
 )  # fmt: skip

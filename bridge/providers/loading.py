@@ -32,7 +32,6 @@ _NOT_SAID: Mapping[tuple[str, ...], str] = {
     ("identity", "scope"): "the bridge chooses the scope itself, so that none can lose events; remove it",
     ("identity", "id"): "the bridge computes the ids of events itself; remove it, and give `key` and maybe `mark`",
     ("cursor",): "the bridge keeps the cursor itself; remove it",
-    ("push",): "pushes are not read here, only lists; remove it",
     ("auth", "script"): f"no code is run; {_TUTORIAL}",
     ("transform",): f"no code is run; {_TUTORIAL}",
 }

@@ -100,6 +100,20 @@ class FollowSpec(Settings):
     """How often, at the least, a resource is looked at; young ones are looked at more often."""
 
 
+class PushSpec(Settings):
+    """The provider's pushes: each says only what to look at, and the look says what happened."""
+
+    verify: Literal["path", "basic", "bearer", "twilio", "plivo_v2", "plivo_v3", "telnyx", "vonage"]
+    """What proves that a push is the provider's: a secret at the end of the address (`path`), HTTP Basic, a bearer
+    token, or the provider's own signature."""
+    id: JsonPath | None = None
+    """Where a push has the id of its resource: in JSON a path, in a form the field's name, such as $.MessageSid."""
+    then: Literal["look", "poll"] = "look"
+    """`look` asks for that resource alone; `poll` reads the newest of the list."""
+    lookup: LookupSpec | None = None
+    """The request for that resource; with `follow`, it is the one that stands there."""
+
+
 class FeedSpec(Settings):
     """Events in the provider's own order, followed by a cursor that never goes back."""
 
@@ -276,6 +290,8 @@ class Definition(Settings):
     """For a list that goes on from a position; instead of `window`."""
     follow: FollowSpec | None = None
     """For resources that are looked at until their status is final, in addition to `window` or `feed`."""
+    push: PushSpec | None = None
+    """For a provider that pushes."""
     identity: IdentitySpec
     """What tells a resource from others."""
     status: StatusSpec
@@ -290,3 +306,10 @@ class Definition(Settings):
     """The words of the topics and classes."""
     samples: list[SampleSpec] = Field(default_factory=list)
     """Recorded answers, and what they become; `bridgectl providers check` runs them."""
+
+    @property
+    def lookup(self) -> LookupSpec | None:
+        """Return the request for single resources, if there is one."""
+        if self.follow is not None:
+            return self.follow.lookup
+        return None if self.push is None else self.push.lookup

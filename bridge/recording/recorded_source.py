@@ -53,6 +53,9 @@ class RecordedSource:
             if not name.startswith("_") and not hasattr(self, name):
                 setattr(self, name, getattr(source, name))
 
+    def expect_news(self, things: Mapping[str, datetime], *, early: bool) -> None:
+        """Look at nothing in particular: a push only makes the next poll come sooner, for it is on no tape."""
+
     async def pages(self, cursor: Mapping[str, str], watched: Sequence[str]) -> AsyncIterator[Page]:
         """Poll once, on tape; see `bridge.source.Source.pages`."""
         inside = self._hooks.begin(cursor, watched)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from bridge.domain.clock import Clock
 from bridge.domain.errors import ConfigError, OtherInstallation, Permanent, Unavailable
 from bridge.domain.event import Event
 from bridge.protocols.broker import OpenBroker
+from bridge.protocols.hints import TakesPushes
 from bridge.protocols.ledger import Ledger
 from bridge.protocols.sink import Sink
 from bridge.protocols.source import Source
@@ -100,6 +101,14 @@ class Assembly:
     def sources(self) -> dict[str, Source]:
         """Return all sources by name."""
         return {name: self.source(name) for name in self.config.sources}
+
+    def check_pushes(self, sources: Mapping[str, Source]) -> None:
+        """Raise `ConfigError` if a source is to be pushed to, and there is no server for it."""
+        for name, source in sources.items():
+            if self.config.hooks is None and isinstance(source, TakesPushes) and source.pushes is not None:
+                raise self.config.problem(
+                    ("sources", name, "push"), "needs the server that providers push to; add `hooks:` with its `url:`"
+                )
 
     def complete_sources(self) -> dict[str, Source]:
         """Return the sources by name that can be made; without secrets, these need not be all."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from bridge.config.model import Config
+from bridge.config.model import Config, HooksSettings
 from bridge.delivery import masking
 from bridge.delivery.answers import kept_answer, secrets_of
 from bridge.delivery.sending import KeepAnswer
@@ -80,13 +80,15 @@ class ServiceParts:
     open: Callable[[], Awaitable[None]]
     """Opens the store and tries the broker; may be called again after `Unavailable`."""
     limits: Limits
+    hooks: HooksSettings | None = None
+    """Where providers push; None is nowhere."""
     generation: str = ""
     """Tells this configuration from another; the same in every process that has the same settings."""
 
 
 def generation_of(config: Config) -> str:
     """Return eight digits for the settings of a configuration; secrets, and the machine's own state, are left out."""
-    own = ("state", "http", "log")
+    own = ("state", "http", "hooks", "log")
     shown = {key: value for key, value in config.show().items() if key not in own}
     return hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()[:8]
 
@@ -128,12 +130,14 @@ def build(assembly: Assembly) -> ServiceParts:
             answer, wire, level=settings.privacy, key=keys[0] if keys else b"", secrets=secrets_of(settings)
         )
 
+    sources = assembly.sources()
+    assembly.check_pushes(sources)
     return ServiceParts(
         store=store,
         broker=broker,
         sources={
             name: ConfiguredSource(config.sources[name].type, config.sources[name], source)
-            for name, source in assembly.sources().items()
+            for name, source in sources.items()
         },
         sinks={
             name: ConfiguredSink(config.sinks[name], sink, mask(config.sinks[name]), keep(config.sinks[name]))
@@ -150,5 +154,6 @@ def build(assembly: Assembly) -> ServiceParts:
             audit_every=config.audit,
             reconcile_every=config.reconcile.every,
         ),
+        hooks=config.hooks,
         generation=generation_of(config),
     )

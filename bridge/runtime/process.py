@@ -43,6 +43,8 @@ class Process:
     """Ends the heartbeat and the health pages."""
     committed: dict[str, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
     """For each journal: set when this process has written to it."""
+    pushed: dict[str, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
+    """For each source: set when this process has stored a hint of a push."""
     recent: dict[str, RecentEntries] = field(default_factory=dict)
     """For each journal that this process relays: the entries that it has written and not yet relayed."""
 

@@ -16,6 +16,7 @@ from bridge.domain.retry import RECONNECT, Backoff
 from bridge.ingest.poller import describe_unexpected
 from bridge.runtime.attendance import Attendance
 from bridge.runtime.health import HealthMonitor
+from bridge.runtime.hook_runner import HookRunner
 from bridge.runtime.once import OnceReport, OnceRunner
 from bridge.runtime.parts import ServiceParts
 from bridge.runtime.process import Process
@@ -46,6 +47,7 @@ class Service:
         self.sinks = SinkRunner(self.process)
         self.health = HealthMonitor(self.process)
         self.attendance = Attendance(self.process, self.sinks.open_circuits)
+        self.hooks = HookRunner(self.process)
         self._relays = RelayRunner(self.process)
         self._retention = Retention(self.process, self.sinks)
         self._parts = parts
@@ -90,6 +92,7 @@ class Service:
         others = process.supervisor(process.stop)
         if "poll" in process.roles:
             self.sources.start(polling)
+            self.hooks.start(others)
         if "relay" in process.roles:
             relaying.start("relays", self._relays.run)
         if "sink" in process.roles:

@@ -12,8 +12,10 @@ from bridge.domain.errors import BridgeError, Unauthorized
 from bridge.domain.event import WireEvent
 from bridge.http.errors import Throttled
 from bridge.ingest.account import OtherAccount
+from bridge.ingest.hints import HintBudget, HintQueue
 from bridge.ingest.intake import Intake, PollResult
 from bridge.ingest.poller import Poller, PollListener
+from bridge.protocols.hints import TakesPushes
 from bridge.protocols.ledger import Lease
 from bridge.protocols.source import Reconcilable
 from bridge.reconciliation.monitor import ReconciliationMonitor
@@ -36,6 +38,7 @@ class SourceRunner(PollListener):
         self._groups: Sequence[tuple[str, ...]] = ()
         self.states: dict[str, str] = {}
         """The state of each source that this process polls: ok, failing, stalled, held, paused or standby."""
+        self._budgets: dict[tuple[str, ...], HintBudget] = {}
 
     def register(self) -> None:
         """Say which accounts this process can poll, before it announces itself."""
@@ -74,8 +77,17 @@ class SourceRunner(PollListener):
         return Poller(
             name, part.settings, intake, self._parts.store, self._clock,
             watcher=self, backpressure=self._backpressure, check=self._monitor(name, intake, wake), share=quota,
-            gate=self._process.gates.of(f"source/{name}"), first_request_at=first_request_at,
+            gate=self._process.gates.of(f"source/{name}"), first_request_at=first_request_at, hints=self._hints(name),
         )  # fmt: skip
+
+    def _hints(self, name: str) -> HintQueue | None:
+        """Return the hints of one source, if its provider pushes; the sources of an account share their cost."""
+        source = self._parts.sources[name].source
+        if not isinstance(source, TakesPushes) or source.pushes is None:
+            return None
+        names = next(names for names in self.accounts() if name in names)
+        budget = self._budgets.setdefault(names, HintBudget(self._clock, self.rate(names)))
+        return HintQueue(name, self._parts.store, self._clock, budget, self._process.pushed[name])
 
     def _account(self, names: Sequence[str]) -> Callable[[], Awaitable[None]]:
         """Return the work of one account: one process polls all its sources, because it keeps the account's quota."""
@@ -169,6 +181,12 @@ class SourceRunner(PollListener):
     def answered(self, source: str, answer: str) -> None:
         """Count a provider's answer."""
         self._metrics.provider_answers.labels(source, answer).inc()
+
+    def hints_done(self, source: str, seconds: Sequence[float]) -> None:
+        """Count the things that were looked at because of pushes."""
+        metric = self._metrics.push_seconds.labels(source)
+        for waited in seconds:
+            metric.observe(max(0.0, waited))
 
     def state(self, source: str, state: str, reason: str | None) -> None:
         """Show the state of a source; a stalled source makes the process not ready."""

@@ -51,7 +51,7 @@ class DefinedVendor:
         self._items = DefinedItems(definition, world)
         self._pages = DefinedPages(definition)
         self._list_path = filled(definition.listing.path, values)
-        lookup = definition.follow.lookup if definition.follow is not None else None
+        lookup = self._lookup = definition.lookup
         pattern = None if lookup is None else re.escape(filled(lookup.path, values)).replace(r"\{id\}", "([^/]+?)")
         self._lookup_path = None if pattern is None else re.compile(pattern)
         before, after = subject_parts(definition.identity.subject, definition.listing.path, values)
@@ -84,7 +84,7 @@ class DefinedVendor:
             return self._token(ask)
         if not self._is_signed(ask):
             return answer_json({"code": 20003, "message": "Authenticate"}, 401)
-        lookup = self._definition.follow.lookup if self._definition.follow is not None else None
+        lookup = self._lookup
         if lookup is not None and lookup.ids is not None and lookup.ids.param in ask.query:
             return self._answer_many(ask, lookup.ids.param, lookup.ids.separator)
         if ask.view == "record":
@@ -107,15 +107,15 @@ class DefinedVendor:
     def _answer_single(self, ask: SimRequest) -> SimResponse:
         match = self._lookup_path.fullmatch(ask.path) if self._lookup_path is not None else None
         item = self._items.present(unquote(match[1])) if match is not None else None
-        if item is None or self._definition.follow is None:
+        if item is None or self._lookup is None:
             return answer_json({"code": 20404, "message": "Not Found"}, 404)
-        payload = self._definition.follow.lookup.items.write({}, item.body)
+        payload = self._lookup.items.write({}, item.body)
         return answer_json(payload, shown_statuses=[self._shown(item)])
 
     def _answer_many(self, ask: SimRequest, param: str, separator: str) -> SimResponse:
         items = [item for key in ask.query[param].split(separator) if (item := self._items.present(key)) is not None]
-        assert self._definition.follow is not None  # noqa: S101 - the caller has looked
-        payload = self._definition.follow.lookup.items.write({}, [item.body for item in items])
+        assert self._lookup is not None  # noqa: S101 - the caller has looked
+        payload = self._lookup.items.write({}, [item.body for item in items])
         return answer_json(payload, shown_statuses=[self._shown(item) for item in items])
 
     def _shown(self, item: DefinedItem) -> ShownStatus:
@@ -123,8 +123,8 @@ class DefinedVendor:
 
     def shown_statuses(self, ask: SimRequest, payload: Any) -> list[ShownStatus]:
         """Return the statuses in a body, also in one that was tampered with."""
-        follow = self._definition.follow
-        path = follow.lookup.items if ask.view == "record" and follow is not None else self._definition.listing.items
+        lookup = self._lookup
+        path = lookup.items if ask.view == "record" and lookup is not None else self._definition.listing.items
         items = path.reader()(payload)
         if ask.view == "records" and self._definition.listing.expand is not None and isinstance(items, list):
             items = expander(self._definition.listing.expand)(items)

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 from bridge.simulator.ground_truth import ShownStatus
 from bridge.simulator.histories import FINALS
 from bridge.simulator.provider_api import JSON, SimRequest, SimResponse, answer_json, path_of
+from bridge.simulator.webhooks import SimulatedWebhooks
 from bridge.simulator.world import CALL_DETAILS, CHANNELS, COLLECTIONS, RECIPIENT_STATUSES, Message, World, iso
 
 RECIPIENTS_PAGE = 50
@@ -22,6 +23,7 @@ _PATH = re.compile(
     r"(?:/(?P<number>\d+)(?:/(?P<recipients>recipients)(?:/(?P<recipient>\d+)|/(?P<collection>[a-z_]+))?)?)?"
     r"(?:/page/(?P<page>\d+))?/?"
 )
+_VIEWS = {"/reports/messages/": "statistics", "/webhooks": "webhooks"}
 _SORTS = ("created_at", "completed_at", "status", "id")
 
 
@@ -33,16 +35,15 @@ class SimulatedGovDelivery:
     def __init__(self, world: World) -> None:
         self._world = world
         self._settings = world.settings
+        self.webhooks = SimulatedWebhooks()
         self._pages: WeakKeyDictionary[Message, dict[tuple[str | None, int], _Rendered]] = WeakKeyDictionary()
 
     def view(self, path: str) -> str | None:
-        """Return `root`, `statistics`, `messages`, `message`, `recipient`, `recipients`, `recipients.<collection>`."""
+        """Return `root`, `statistics`, `webhooks`, `messages`, `message`, `recipient`, `recipients[.<collection>]`."""
         if path == "/":
             return "root"
-        if path.startswith("/reports/messages/"):
-            return "statistics"
         if not path.startswith("/messages/"):
-            return None
+            return next((name for begin, name in _VIEWS.items() if path.startswith(begin)), None)
         match = _PATH.fullmatch(path)
         if match is None:
             return "messages"
@@ -60,6 +61,8 @@ class SimulatedGovDelivery:
             return answer_json(
                 {"_links": {"self": "/", **{f"{name}_messages": f"/messages/{name}" for name in CHANNELS}}}
             )
+        if ask.view == "webhooks":
+            return self.webhooks.answer(ask)
         if ask.view == "statistics":
             return self._statistics(ask)
         match = _PATH.fullmatch(ask.path)

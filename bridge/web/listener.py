@@ -49,7 +49,10 @@ class Listener:
         *,
         max_connections: int = MAX_CONNECTIONS,
         request_seconds: float = REQUEST_SECONDS,
+        serves: str = "the health pages",
     ) -> None:
+        """Prepare; `serves` is what it is for, in the words of a log line."""
+        self._serves = serves
         self._protocol = protocol
         self._max_connections = max_connections
         self._request_seconds = request_seconds
@@ -126,7 +129,7 @@ class Listener:
         asyncio.get_running_loop().remove_reader(listening)  # until the next sweep
         log.warning(
             "http.cannot_accept", reason=error.strerror or "it is refused",
-            consequence="the health pages do not answer until it can",
+            consequence=f"nobody is connected to {self._serves} until it can",
         )  # fmt: skip
 
     async def _connect(self, accepted: socket.socket) -> None:

@@ -259,7 +259,7 @@ class RedisLedger:
                 await self._reset(lease, keys, batch)
                 batch = []
         await self._reset(lease, keys, batch)
-        await self._reset(lease, keys, [f"{base}:w", f"{base}:c"])
+        await self._reset(lease, keys, [f"{base}:w", f"{base}:h", f"{base}:c"])
         self._memory.kept.clear()
         self._memory.uncertain_commits.clear()
 

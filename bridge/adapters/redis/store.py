@@ -1,4 +1,4 @@
-"""One Redis as the bridge's whole memory: ledger, deliveries and roster over one connection pool."""
+"""One Redis as the bridge's whole memory: ledger, deliveries, roster and hints over one connection pool."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import structlog
 
 from bridge.adapters.redis.client import RedisClient, describe
 from bridge.adapters.redis.deliveries import RedisDeliveries
+from bridge.adapters.redis.hints import RedisHints
 from bridge.adapters.redis.keys import Keys
 from bridge.adapters.redis.ledger import RedisLedger
 from bridge.adapters.redis.mark import RedisMark
@@ -24,8 +25,10 @@ log = structlog.get_logger()
 _OLDEST = (6, 2)
 
 
-class RedisStore(RedisLedger, RedisDeliveries, RedisRoster):
-    """`Ledger`, `DeliveryStore` and `Roster` in one Redis (6.2 or later), a Sentinel's primary, or a Redis Cluster.
+class RedisStore(RedisLedger, RedisDeliveries, RedisRoster, RedisHints):
+    """`Ledger`, `DeliveryStore`, `Roster` and `HintStore` in one Redis (6.2 or later).
+
+    That is a server, a Sentinel's primary, or a Redis Cluster.
 
     `url` is `redis://`, `rediss://`, `unix://`, `redis+sentinel://HOST:PORT,HOST:PORT/PRIMARY/DB` or
     `redis+cluster://HOST:PORT,HOST:PORT` (both also with `rediss`); raises `ValueError`, without the password, for
@@ -52,6 +55,7 @@ class RedisStore(RedisLedger, RedisDeliveries, RedisRoster):
         RedisLedger.__init__(self, link, keys, clock, begin=begin)
         RedisDeliveries.__init__(self, link, keys, clock)
         RedisRoster.__init__(self, link, keys)
+        RedisHints.__init__(self, link, keys, clock)
         self._mark = RedisMark(link, keys.common("installation"))
 
     @property

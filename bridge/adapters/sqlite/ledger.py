@@ -27,6 +27,7 @@ _LONGEST_LEASE = 120.0
 _RESET = (
     "UPDATE scope SET name = NULL, expires = 0 WHERE source = (SELECT id FROM source WHERE name = ?)",
     "DELETE FROM watch WHERE source = ?",
+    "DELETE FROM hint WHERE source = ?",
     "DELETE FROM cursor WHERE source = (SELECT id FROM source WHERE name = ?)",
 )
 

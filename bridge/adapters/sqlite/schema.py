@@ -107,9 +107,14 @@ CREATE {temporary} TABLE IF NOT EXISTS answer (
     "filtered": """
 CREATE {temporary} TABLE IF NOT EXISTS filtered (book INTEGER PRIMARY KEY, number INTEGER NOT NULL)
 """,
+    "hint": """
+CREATE {temporary} TABLE IF NOT EXISTS hint (
+  source TEXT NOT NULL, thing TEXT NOT NULL, since REAL NOT NULL, version INTEGER NOT NULL, PRIMARY KEY (source, thing)
+) WITHOUT ROWID
+""",
 }
-"""Tables that files of the first releases lack: the answers of endpoints, and how many events a sink's filter did not
-select. Older versions do not look at them."""
+"""Tables that files of earlier releases lack: the answers of endpoints, how many events a sink's filter did not select,
+and the hints of pushes. Older versions do not look at them."""
 
 
 def prepare(connection: sqlite3.Connection) -> None:

@@ -1,4 +1,4 @@
-"""One SQLite file as the bridge's whole memory: ledger, deliveries and roster over one writer and one reader."""
+"""One SQLite file as the bridge's whole memory: ledger, deliveries, roster and hints over one writer and one reader."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bridge.adapters.sqlite.database import SqliteDatabase
 from bridge.adapters.sqlite.deliveries import SqliteDeliveries
+from bridge.adapters.sqlite.hints import SqliteHints
 from bridge.adapters.sqlite.ledger import SqliteLedger
 from bridge.adapters.sqlite.mark import SqliteMark
 from bridge.adapters.sqlite.roster import SqliteRoster
@@ -14,8 +15,8 @@ from bridge.domain.clock import Clock
 from bridge.domain.installation import Mark
 
 
-class SqliteStore(SqliteLedger, SqliteDeliveries, SqliteRoster):
-    """`Ledger`, `DeliveryStore` and `Roster` in one file, for one host; several processes may share it.
+class SqliteStore(SqliteLedger, SqliteDeliveries, SqliteRoster, SqliteHints):
+    """`Ledger`, `DeliveryStore`, `Roster` and `HintStore` in one file, for one host; several processes may share it.
 
     Every write is on the disk when its call returns (`synchronous=FULL`); writes that are waiting at the same time
     share one transaction. The file and its folder are made at first use. While another process holds the file for
@@ -38,6 +39,7 @@ class SqliteStore(SqliteLedger, SqliteDeliveries, SqliteRoster):
         SqliteLedger.__init__(self, file, clock, begin=begin)
         SqliteDeliveries.__init__(self, file, clock)
         SqliteRoster.__init__(self, file, clock)
+        SqliteHints.__init__(self, file, clock)
         self._mark = SqliteMark(file)
 
     @property

@@ -15,6 +15,7 @@ from bridge.cli.support.known_topics import check_topics, topic_notes
 from bridge.cli.support.notes import print_note
 from bridge.cli.support.options import Command, Exit, config_option, json_option
 from bridge.cli.support.output import print_json, print_line, print_table
+from bridge.cli.support.push_addresses import compared, takes_pushes
 from bridge.cli.support.running import load_assembly, run
 from bridge.cli.support.shared_allowance import AccountCost, overdrawn
 from bridge.domain.errors import (
@@ -29,6 +30,7 @@ from bridge.domain.errors import (
 from bridge.domain.times import YEAR_DAYS
 from bridge.ingest.account import check_account
 from bridge.protocols.deliveries import RELAY_SINK
+from bridge.protocols.hints import RegistersPushes
 from bridge.protocols.sink import Sink
 from bridge.protocols.source import HasAccount, Source
 from bridge.runtime.assembly import Assembly
@@ -79,16 +81,17 @@ def check(config_file: Path, *, offline: bool, strict: bool, as_json: bool) -> E
 
     Problems of the file are printed on stderr with file, line and key (exit code 3), and a sink's topic that no event
     can have is such a problem. Then each right that the service needs is tried at the store and the broker, which
-    leaves nothing behind. Each source is asked one cheap question, and whether the store's cursor is of its account.
-    Each sink is asked whether it can be reached. The exit code is 3 if the store or the broker belongs to another
-    installation, 4 if any of them is unreachable or does not give a
-    right, 1 if any refuses us. A yearly allowance that is too small, for one source or for all that share an account,
-    is a warning: with --strict the exit code is 1.
+    leaves nothing behind. Each source is asked one cheap question, and whether the store's cursor is of its account; a
+    provider that should push, and can be asked, whether it does. Each sink is asked whether it can be reached. The exit
+    code is 3 if the store or the broker belongs to another installation, 4 if any of them is unreachable or does not
+    give a right, 1 if any refuses us. A yearly allowance that is too small, for one source or for all that share an
+    account, is a warning, and so are missing pushes: with --strict the exit code is 1.
     """
     try:
         parts = load_assembly(config_file)
         parts.check_addresses()
         sources, sinks = parts.sources(), parts.sinks()
+        parts.check_pushes(sources)
         check_topics(parts.config)
     except ConfigError as error:
         if as_json:
@@ -153,6 +156,7 @@ async def _ask(parts: Assembly, sources: dict[str, Source], sinks: dict[str, Sin
     return await asyncio.gather(
         _finding("store", _store(parts)),
         _finding("broker", _broker(parts, kept)),
+        *([] if parts.config.hooks is None else [_finding("hooks", _hooks(parts, sources))]),
         *(_finding(f"source {name}", _source(parts, name, source, kept)) for name, source in sources.items()),
         *(_finding(f"sink {name}", _sink(sink)) for name, sink in sinks.items()),
     )
@@ -230,12 +234,35 @@ async def _source(parts: Assembly, name: str, source: Source, kept: _Kept | None
         probe = await source.probe()
         label, cursor = parts.config.sources[name].account_label, kept.cursors[name] if kept is not None else {}
         await check_account(name, source, label, cursor)
+        unregistered = await _unregistered(parts, name, source)
     finally:
         await source.close()
     cost = None
     if isinstance(source, HasAccount) and probe.requests_per_year is not None:
         cost = AccountCost(name, source.account, probe.requests_per_day, probe.requests_per_year)
-    return _Answer(probe.summary, probe.requests_per_day, probe.warning, cost)
+    return _Answer(probe.summary, probe.requests_per_day, probe.warning or unregistered, cost)
+
+
+async def _unregistered(parts: Assembly, name: str, source: Source) -> str | None:
+    """Say what the provider should push and does not, if it can be told by requests."""
+    if not takes_pushes(source) or not isinstance(source, RegistersPushes):
+        return None
+    comparison, _ = await compared(parts, name, source)
+    if comparison.is_complete:
+        return None
+    lacks = ", ".join(comparison.missing) or "nothing, but calls older addresses too"
+    return f"the provider does not push what it should: it lacks {lacks}; run `bridgectl hooks register {name}`"
+
+
+async def _hooks(parts: Assembly, sources: dict[str, Source]) -> _Answer:
+    names = [name for name, source in sources.items() if takes_pushes(source)]
+    url = "" if parts.config.hooks is None else parts.config.hooks.url
+    warning = None
+    if not names:
+        warning = "nothing listens, for no source has `push:`"
+    elif url.startswith("http:"):
+        warning = f"{url} is not https: whatever the providers send, secrets too, can be read on the way"
+    return _Answer(f"{url} is for {', '.join(names)}; it has to be reachable from outside", None, warning)
 
 
 async def _sink(sink: Sink) -> _Answer:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from bridge.sources.govdelivery.api import channel_of
 from bridge.sources.govdelivery.change_rate import ChangeRate
@@ -36,6 +37,8 @@ class PollPlan:
     """How soon recipients change, by channel; learns from each look."""
     page_cache: PageCache
     """What pages looked like when they were last committed."""
+    pushed: Mapping[str, datetime] = field(default_factory=dict)
+    """Messages that the provider pushed, each with the time of the push."""
     once: bool = False
     """Whether nobody comes back to what could not be read: it is a backfill."""
 
@@ -74,4 +77,5 @@ def due_messages(
         paths += [min(healthy, key=lambda path: (present[path].due, path))] if paths else []
     due = [present[path].candidate(path, plan.now, plan.change_rates[channel_of(path)]) for path in paths]
     chosen = choose(due, plan.now, plan.interval, plan.budget)
-    return chosen, len(chosen) < len(due)
+    pushed = [path for path in plan.pushed if path in present]
+    return list(dict.fromkeys([*pushed, *chosen])), len(chosen) < len(due)

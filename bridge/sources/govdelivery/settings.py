@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from bridge.domain.settings import Duration, Secret
+from bridge.hooks.settings import PushSettings
 from bridge.http.client import Origin
 from bridge.protocols.source import SourceSettings
 from bridge.sources.govdelivery.api import canonical, channel_of
@@ -45,6 +46,8 @@ class GovDeliverySettings(SourceSettings):
     """How many messages are being read at once."""
     reread_every: Duration = Field(default=600.0, gt=0)
     """How often recipients are read though no count moved, since two opposite changes leave the counts alone."""
+    push: PushSettings | None = None
+    """The account's webhooks push to `hooks.url`; the secret is the last part of the address."""
     timeout: Duration = Field(default=30.0, gt=0)
     """How long the provider may be silent before a request counts as failed."""
     ca_file: str | None = None

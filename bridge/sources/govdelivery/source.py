@@ -28,6 +28,7 @@ from bridge.sources.govdelivery.discovery import BackfillWalk, Discovery, Messag
 from bridge.sources.govdelivery.lifecycles import kinds
 from bridge.sources.govdelivery.page_cache import PageCache
 from bridge.sources.govdelivery.plan import PollPlan, due_messages, take_up
+from bridge.sources.govdelivery.pushes import PushedMessages
 from bridge.sources.govdelivery.scheduling import (
     ABANDON_AFTER_SECONDS,
     MAX_WAIT_RUNNING_SECONDS,
@@ -44,7 +45,7 @@ _UNSEEN = 30 * _DAY_SECONDS
 _RETENTION_BEYOND = ABANDON_AFTER_SECONDS + 7 * _DAY_SECONDS
 
 
-class GovDelivery:
+class GovDelivery(PushedMessages):
     """Follows the messages of one account; see `bridge.source.Source`.
 
     A message costs one request a look; its recipients are read when its counts moved, and every so often. The cursor
@@ -58,6 +59,7 @@ class GovDelivery:
     """Each step walks through the list of messages from its newest on."""
 
     def __init__(self, name: str, settings: GovDeliverySettings, clock: Clock) -> None:
+        super().__init__(settings, self._client)
         self.name = name
         self.settings = settings
         self.retention = settings.follow_for + _RETENTION_BEYOND
@@ -98,17 +100,21 @@ class GovDelivery:
             changes |= {path: entry.dump() for path, entry in followed.items()}
         if changes:
             yield Page((), by=self._clock.now(), cursor=changes)
-        if self.settings.discover:
+        pushed, early = self._pushed.take()
+        if self.settings.discover and not (early and followed.keys() >= pushed.keys()):
             walks = self._discovery.pages(api, cursor, followed, now, self.problems.append)
             async with aclosing(walks) as pages:
                 async for page in pages:
                     yield page
-        plan = self._plan(now, named, self._change_rates(cursor, now), first=first)
+        plan = replace(self._plan(now, named, self._change_rates(cursor, now), first=first), pushed=pushed)
         due, self.behind = due_messages(followed, plan, discover=self.settings.discover, retry_failed=self._first_poll)
         self._first_poll = False
-        async with aclosing(self._sweep(api, followed, due, plan)) as swept:
+        sweeps = self._sweeps(api, followed, plan)
+        async with aclosing(sweeps.pages(due)) as swept:
             async for page in swept:
                 yield page
+        self.behind |= sweeps.behind
+        self._pushed.left = [path for path in due if path in pushed and path not in sweeps.begun]
         learned = {
             rate_key(channel): change_rate.dump(now)
             for channel, change_rate in plan.change_rates.items()
@@ -138,9 +144,11 @@ class GovDelivery:
                 async for messages in lists:
                     walked.begin_page(messages)
                     named_states = {path: MessageState(due=now, discovered=now) for path in messages.paths}
-                    async with aclosing(self._sweep(api, named_states, messages.paths, plan)) as swept:
+                    sweeps = self._sweeps(api, named_states, plan)
+                    async with aclosing(sweeps.pages(messages.paths)) as swept:
                         async for page in swept:
                             yield replace(page, cursor={}, progress=walked.progress(page))
+                    self.behind |= sweeps.behind
         health.check()
 
     async def groups(
@@ -330,17 +338,11 @@ class GovDelivery:
     def _list(self, api: Api, channel: str) -> MessageList:
         return MessageList(api, channel, self.settings.page_size, self.problems.append)
 
-    async def _sweep(
-        self, api: Api, followed: Mapping[str, MessageState], due: Sequence[str], plan: PollPlan
-    ) -> AsyncGenerator[Page, None]:
+    def _sweeps(self, api: Api, followed: Mapping[str, MessageState], plan: PollPlan) -> ConcurrentSweeps:
         def start(path: str) -> MessageSweep:
             return MessageSweep(api, self._kinds, self._clock, plan, path, followed[path])
 
-        sweeps = ConcurrentSweeps(start, plan, self.settings.concurrency)
-        async with aclosing(sweeps.pages(due)) as pages:
-            async for page in pages:
-                yield page
-        self.behind |= sweeps.behind
+        return ConcurrentSweeps(start, plan, self.settings.concurrency)
 
 
 def _offered(links: Any) -> set[str]:

@@ -55,6 +55,7 @@ class MessageSweep:
         """From when on the next look is reckoned: not later than this one, whenever the clock was set back."""
         self._put_off = entry.put_off
         self._handed_over = False
+        self._pushed = plan.pushed.get(path)
 
     @property
     def handed_over(self) -> bool:
@@ -69,7 +70,7 @@ class MessageSweep:
         """
         try:
             async for page in self._sweep():
-                yield page
+                yield page if self._pushed is None else replace(page, pushed=self._pushed)
         except ENDS_SWEEP:
             raise
         except NotReady as error:
@@ -185,6 +186,8 @@ class MessageSweep:
         if before.counts is None or now_counts is None or before.swept is None:
             return True
         if is_in_future(before.swept, self._plan.now):
+            return True
+        if moved and self._pushed is not None:
             return True
         pending = max(1, changes(before.counts, now_counts)) if moved else 0
         waited = self._plan.now - before.swept

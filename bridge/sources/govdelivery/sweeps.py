@@ -21,6 +21,8 @@ class ConcurrentSweeps:
         self._concurrency = concurrency
         self.behind = False
         """Whether something was left to the next poll."""
+        self.begun: set[str] = set()
+        """The messages that were looked at, or at least begun with."""
 
     async def pages(self, paths: Sequence[str]) -> AsyncGenerator[Page, None]:
         """Yield the pages of the sweeps: those of one message come in order, and few wait to be read."""
@@ -46,7 +48,9 @@ class ConcurrentSweeps:
     async def _work(self, todo: deque[str], ready: asyncio.Queue[Page | BaseException | None]) -> None:
         try:
             while todo and not self._plan.out_of_time():
-                sweep = self._start(todo.popleft())
+                path = todo.popleft()
+                self.begun.add(path)
+                sweep = self._start(path)
                 async with aclosing(sweep.pages()) as pages:
                     async for page in pages:
                         await ready.put(page)

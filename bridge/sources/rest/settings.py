@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, create_model
 
 from bridge.domain.settings import Duration, Rate, Secret
+from bridge.hooks.settings import PushSettings
 from bridge.http.client import Origin
 from bridge.protocols.source import SourceSettings
 from bridge.providers import loading
@@ -108,6 +109,10 @@ def _shape_fields(definition: Definition) -> dict[str, Any]:
         )
     if definition.auth.oauth2 is not None:
         fields["token_url"] = _default(Origin, definition.auth.oauth2.token_url, "Where tokens are fetched.")
+    if definition.push is not None:
+        fields["push"] = _default(
+            PushSettings | None, None, "The provider pushes to `hooks.url`, and this is how its pushes are verified."
+        )
     if follow is not None:
         fields["give_up"] = _default(
             Duration, follow.give_up, "For how long a resource without a final status is looked at.", gt=0

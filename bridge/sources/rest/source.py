@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,6 +12,7 @@ from bridge.domain.errors import BridgeError, LeaseLost, Unauthorized
 from bridge.protocols.source import GroupCounts, Observation, Page, Probe
 from bridge.sources.rest.feed import NumberedFeed, TimedFeed
 from bridge.sources.rest.follow import Follower
+from bridge.sources.rest.pushed import PushedLookups, RestPushes
 from bridge.sources.rest.records import ItemReader
 from bridge.sources.rest.requests import ApiClient, ItemList
 from bridge.sources.rest.settings import RestSettings
@@ -19,6 +20,7 @@ from bridge.sources.rest.sweep import PollSweep
 from bridge.sources.rest.undated import UndatedWalk
 from bridge.sources.rest.window import TrailingWindow, WindowNames
 from bridge.sources.rest.windows import WindowSet
+from bridge.sources.shapes.pushed import PushedThings
 from bridge.sources.shapes.span import SMALLEST_SPAN
 
 _DAY_SECONDS = 86400.0
@@ -53,6 +55,12 @@ class Rest:
         undated = None if window is None else window.undated
         self._undated = None if undated is None else UndatedWalk(undated, items, reader, clock)
         self._follow = None if follow is None else Follower(follow, client, reader, clock, settings)
+        self._pushed = PushedThings()
+        push, given = definition.push, getattr(settings, "push", None)
+        self.pushes = None if push is None or given is None else RestPushes(push, given)
+        """See `bridge.protocols.hints.TakesPushes`."""
+        lookup = definition.lookup if push is not None and push.then == "look" else None
+        self._lookups = None if lookup is None else PushedLookups(lookup, client, reader, clock, settings)
         self._feed: TimedFeed | NumberedFeed | None = None
         if feed is not None:
             latest = getattr(settings, "start", "earliest") == "latest"
@@ -91,7 +99,7 @@ class Rest:
         del watched
         sweep = self._begin()
         self.behind = False
-        for what, pages in self._parts(cursor, sweep):
+        for what, pages in self._due_parts(cursor, sweep):
             try:
                 async for page in pages:
                     yield page if self._follow is None or what == "look" else self._follow.with_discovered(page, cursor)
@@ -101,6 +109,22 @@ class Rest:
                 sweep.on_failure(what, error)
         self.behind = self._follow is not None and self._follow.behind
         sweep.end()
+
+    def _due_parts(self, cursor: Mapping[str, str], sweep: PollSweep) -> list[tuple[str, AsyncIterator[Page]]]:
+        """Return the parts of this poll: what was pushed first, and in an early poll nothing else."""
+        pushed, early = self._pushed.take()
+        if self._lookups is None or not pushed:
+            return self._parts(cursor, sweep)
+        return [("push", self._lookups.pages(pushed, sweep)), *([] if early else self._parts(cursor, sweep))]
+
+    def expect_news(self, things: Mapping[str, datetime], *, early: bool) -> None:
+        """Look at these resources in the next poll; see `bridge.protocols.hints.TakesPushes`."""
+        self._pushed.put(things, early=early)
+
+    @property
+    def postponed(self) -> Collection[str]:
+        """Nothing: a poll looks at all that it is told."""
+        return self._pushed.left
 
     def _parts(self, cursor: Mapping[str, str], sweep: PollSweep) -> list[tuple[str, AsyncIterator[Page]]]:
         shapes = (("list", self._windows), ("undated", self._undated), ("feed", self._feed), ("look", self._follow))

@@ -78,7 +78,22 @@ CASES = [
     Case("path: /v1/{account}/texts", "path: '/v1/{% if a %}'", "listing.path", "templates are not read here"),
     Case("url: https", "transform: [lower]\nurl: https", "transform", "no code is run"),
     Case("url: https", "cursor: $.updated\nurl: https", "cursor", "the bridge keeps the cursor itself"),
-    Case("url: https", "push: {verify: hmac}\nurl: https", "push", "pushes are not read here"),
+    # pushes
+    Case("url: https", "push: {verify: hmac, id: $.id}\nurl: https", "push.verify", "must be 'path', 'basic'"),
+    Case("url: https", "push: {verify: path, id: $.id}\nurl: https", "push.lookup", "give the request for one resource"),
+    Case("url: https", "push: {verify: path, lookup: {path: '/v1/{id}'}}\nurl: https", "push.id", "such as \\$.MessageSid"),
+    Case(
+        "url: https", "push: {verify: path, id: $.id, lookup: {path: '/v1/{acount}/{id}'}}\nurl: https",
+        "push.lookup.path", "no setting 'acount'",
+    ),
+    Case(
+        "url: https", "push: {verify: path, then: poll, lookup: {path: '/v1/{id}'}}\nurl: https",
+        "push.lookup", "`then: poll` asks for no resource",
+    ),
+    Case(
+        "identity: {key: $.id", "push: {verify: path, then: look, id: $.id, lookup: {path: '/v1/{id}'}}\nidentity: {key: $.id, within: $.to",
+        "push.then", "cannot look at a single resource",
+    ),
     # settings
     Case("about: The account.", "about: ''", "settings.account.about", "is empty; give it a value"),
     Case("  token: {about", "  interval: {about: x}\n  token: {about", "settings.interval", "choose another one"),

@@ -1,0 +1,1 @@
+"""Providers' pushes: how each kind is verified, and how its body is read."""
