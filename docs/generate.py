@@ -190,6 +190,8 @@ def _written(value: Any) -> str:
         return "none"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
+    if isinstance(value, str) and "\n" in value:
+        return f"a text of {value.count(chr(10)) + 1} lines"
     return f"`[{', '.join(map(str, value))}]`" if isinstance(value, list) else f"`{value}`"
 
 

@@ -17,7 +17,7 @@ import tokenize
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 # "The lease cannot be taken", "a backup was taken", "taken over" and their like are ordinary English.
 _NOT_TAKEN_IN_USE = "".join(
@@ -341,6 +341,8 @@ def texts(root: Path) -> Iterator[Text]:
         yield from python_names(path, source)
     for path, source in sources(IDENTIFIERS_ALONE):
         yield from python_names(path, source)
+    for path, _ in sources((*PAGES, *CODE, *IDENTIFIERS_ALONE)):
+        yield Text(path, 1, re.sub(r"[_-]", " ", PurePosixPath(path).stem))
 
 
 def scan(root: Path) -> list[Finding]:
