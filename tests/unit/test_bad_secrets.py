@@ -163,9 +163,12 @@ def spoiled(secret: str, character: str) -> dict[str, str]:
 
 def document(place: SecretPlace, values: dict[str, Any]) -> dict[str, Any]:
     whole: dict[str, Any] = {"sources": {"s": SOURCE}}
+    outer = next((other for other in PLACES if other.part == place.part[:2] != place.part), None)
     inner = whole
-    for step in place.part:
+    for depth, step in enumerate(place.part, 1):
         inner = inner.setdefault(step, {})
+        if outer is not None and depth == len(outer.part):
+            inner.update(valid_settings(outer))
     inner.update(values)
     return whole
 
