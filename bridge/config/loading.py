@@ -48,6 +48,8 @@ def load(path: Path | str, *, environ: Mapping[str, str] | None = None, with_sec
         note_unset(text, environ)
         for key in ("privacy_key", "privacy_key_file"):
             text.values.pop(key, None)
+        if isinstance(http := text.values.get("http"), dict):  # only a service listens
+            text.values["http"] = {key: http[key] for key in http if key not in ("console", "token", "token_file")}
     problems = list(text.problems)
     sources = _parts("source", SourceSettings, text, problems, read)
     sinks = _parts("sink", SinkSettings, text, problems, read)

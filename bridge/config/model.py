@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
     Field,
     PrivateAttr,
     SerializeAsAny,
+    model_validator,
 )
 
 from bridge.config import yaml_document
@@ -21,8 +22,10 @@ from bridge.config.yaml_document import Document, Place
 from bridge.domain.errors import ConfigError, ConfigProblem
 from bridge.domain.namespace import Namespace, check_namespace
 from bridge.domain.settings import Duration, Secret, Settings
-from bridge.protocols.sink import SinkSettings
+from bridge.protocols.sink import Privacy, SinkSettings
 from bridge.protocols.source import SourceSettings
+
+_MIN_TOKEN_CHARACTERS = 16
 
 
 def default_state(environ: Mapping[str, str]) -> Path:
@@ -51,10 +54,28 @@ def has_no_home(path: Path) -> bool:
 
 
 class HttpSettings(Settings):
-    """The server of /livez, /readyz and /metrics."""
+    """The server of /livez, /readyz and /metrics, and of the console."""
 
     listen: Address | None = Listen("127.0.0.1", 8080)
     """HOST:PORT; port 0 is any free one, null is no server at all."""
+    console: Literal["off", "read", "act"] = "off"
+    """Pages to look at in a browser, and the read API. `read`: nothing can be changed. `act`: dead letters can be
+    redriven and discarded, sources and sinks paused, resumed and polled."""
+    token: Secret | None = None
+    """What a browser or a program needs to see the console: 16 characters or more. Needed unless `listen` is a loopback
+    address."""
+    privacy: Privacy = "last4"
+    """What the console may show of phones, addresses and keys: `full`, `last4` or `token`."""
+
+    @model_validator(mode="after")
+    def _console_is_guarded(self) -> Self:
+        if self.token is not None and len(self.token.read()) < _MIN_TOKEN_CHARACTERS:
+            raise ValueError(f"token: has fewer than {_MIN_TOKEN_CHARACTERS} characters; write a longer, random one")
+        if self.console != "off" and self.token is None and self.listen is not None and not self.listen.is_loopback:
+            raise ValueError(
+                f"console: {self.listen} is no loopback address; add `token:`, or listen on 127.0.0.1:8080"
+            )
+        return self
 
 
 class HooksSettings(Settings):
@@ -109,7 +130,7 @@ class Config(Settings):
     )
     """The durable topic exchange; with a namespace, by default `bridge-NAMESPACE.events`."""
     http: HttpSettings = HttpSettings()
-    """The server of /livez, /readyz and /metrics."""
+    """The server of /livez, /readyz and /metrics, and of the console."""
     hooks: HooksSettings | None = None
     """The server to which providers push; without it, there is none."""
     log: LogSettings = LogSettings()

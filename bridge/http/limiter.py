@@ -67,6 +67,8 @@ class Limiter:
         self._arrivals: deque[float] = deque()
         """The latest time at which each other request can have arrived, oldest first; only those that still count."""
         self.rate = rate
+        self.granted = 0
+        """Requests so far."""
         self._recompute()
 
     def _recompute(self) -> None:
@@ -103,6 +105,7 @@ class Limiter:
                 else:
                     await self._clock.sleep(wait)
             self._granted_at = self._clock.monotonic()
+            self.granted += 1
             slot = RequestSlot(self)
             self._pending.add(slot)
             return slot
@@ -173,3 +176,8 @@ def shared_limiter(account: str, rate: float, clock: Clock) -> Limiter:
         _limiters[account, clock] = limiter
     limiter.lower_rate(rate)
     return limiter
+
+
+def known_limiter(account: str, clock: Clock) -> Limiter | None:
+    """Return the limiter of an account, if anything in this process has asked it."""
+    return _limiters.get((account, clock))

@@ -12,7 +12,7 @@ import structlog
 from bridge.domain.errors import BridgeError
 from bridge.observability.logging import write_repeats
 from bridge.runtime.process import Process
-from bridge.web.health_server import HealthServer
+from bridge.web.health_server import FurtherPages, HealthServer
 
 log = structlog.get_logger()
 
@@ -24,12 +24,12 @@ _LISTEN_AGAIN_SECONDS = 2.0
 class HealthMonitor:
     """Keeps the heartbeat of the event loop, asks the store and the broker, and serves the health pages."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, further: FurtherPages | None = None) -> None:
         self._process = process
         self._clock = process.clock
         self._beat = process.clock.monotonic()
         self.server = HealthServer(
-            process.metrics, process.health, refresh=self._refresh, heartbeat_age=self._heartbeat_age
+            process.metrics, process.health, refresh=self._refresh, heartbeat_age=self._heartbeat_age, further=further
         )
 
     async def heartbeat(self) -> None:

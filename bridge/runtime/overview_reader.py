@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from bridge.domain.errors import BridgeError
@@ -35,7 +36,29 @@ _OWN = "~"
 
 async def read_overview(parts: Assembly) -> Overview:
     """Return how all is now; what cannot be reached within a few seconds is said to be unreachable."""
-    (seen, store_problem), broker_problem = await asyncio.gather(_read_store(parts), _broker_problem(parts))
+
+    async def read() -> Seen:
+        async with parts.opened_store(read_only=True) as store:
+            return await _read_parts(parts, store)
+
+    return await _overview_of(parts, read, partial(_broker_problem, parts))
+
+
+async def read_open_overview(
+    parts: Assembly, store: Callable[[], Awaitable[Store]], ping: Callable[[], Awaitable[None]]
+) -> Overview:
+    """Return how all is now, by a store that `store` opens or keeps open; `ping` asks the broker."""
+
+    async def read() -> Seen:
+        return await _read_parts(parts, await store())
+
+    return await _overview_of(parts, read, partial(_problem, ping))
+
+
+async def _overview_of(
+    parts: Assembly, read: Callable[[], Awaitable[Seen]], ask_broker: Callable[[], Awaitable[str | None]]
+) -> Overview:
+    (seen, store_problem), broker_problem = await asyncio.gather(_read_store(read), ask_broker())
     shown, now = parts.config.show(), parts.clock.now()
     if seen is None:
         sources = [SourceView(name, part.type, "unknown") for name, part in parts.config.sources.items()]
@@ -53,14 +76,14 @@ def _with_findings(overview: Overview) -> Overview:
 Seen = tuple[list[Presence], list[SourceView], list[SinkView]]
 
 
-async def _read_store(parts: Assembly) -> tuple[Seen | None, str | None]:
-    async def read() -> Seen:
-        async with parts.opened_store(read_only=True) as store:
-            presences, orders = list(await store.presences()), await store.orders()
-            sources = await read_sources(parts, store, orders)
-            served = is_served(presences, sources)
-            return presences, sources, await read_sinks(parts, store, orders, presences, served=served)
+async def _read_parts(parts: Assembly, store: Store) -> Seen:
+    presences, orders = list(await store.presences()), await store.orders()
+    sources = await read_sources(parts, store, orders)
+    served = is_served(presences, sources)
+    return presences, sources, await read_sinks(parts, store, orders, presences, served=served)
 
+
+async def _read_store(read: Callable[[], Awaitable[Seen]]) -> tuple[Seen | None, str | None]:
     try:
         return await asyncio.wait_for(read(), _STORE_SECONDS), None
     except TimeoutError:
@@ -71,18 +94,19 @@ async def _read_store(parts: Assembly) -> tuple[Seen | None, str | None]:
 
 async def _broker_problem(parts: Assembly) -> str | None:
     broker = parts.broker()
-    return await _problem(broker.reach, broker.close)
+    try:
+        return await _problem(broker.reach)
+    finally:
+        await broker.close()
 
 
-async def _problem(reach: Callable[[], Awaitable[None]], close: Callable[[], Awaitable[None]]) -> str | None:
+async def _problem(reach: Callable[[], Awaitable[None]]) -> str | None:
     try:
         await asyncio.wait_for(reach(), _BROKER_SECONDS)
     except TimeoutError:
         return f"no answer within {_BROKER_SECONDS:g} s"
     except BridgeError as error:
         return str(error)
-    finally:
-        await close()
     return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from functools import partial
+from typing import Protocol
 
 import structlog
 
@@ -25,6 +26,7 @@ from bridge.runtime.retention import Retention
 from bridge.runtime.sink_runner import SinkRunner
 from bridge.runtime.source_runner import SourceRunner
 from bridge.runtime.supervisor import Supervisor
+from bridge.web.health_server import FurtherPages
 
 log = structlog.get_logger()
 
@@ -34,6 +36,14 @@ _POLLS_END_SHARE = 0.4
 _RELAYS_END_SHARE = 0.7
 
 
+class BackgroundPages(FurtherPages, Protocol):
+    """Pages next to the health pages that have work of their own."""
+
+    async def run(self, ended: asyncio.Event) -> None:
+        """Work until the process has ended."""
+        ...
+
+
 class Service:
     """Runs the roles of one process.
 
@@ -41,11 +51,19 @@ class Service:
     the others go on.
     """
 
-    def __init__(self, parts: ServiceParts, clock: Clock, *, roles: Collection[str] = ROLES) -> None:
+    def __init__(
+        self,
+        parts: ServiceParts,
+        clock: Clock,
+        *,
+        roles: Collection[str] = ROLES,
+        console: BackgroundPages | None = None,
+    ) -> None:
         self.process = Process(parts, clock, frozenset(roles))
         self.sources = SourceRunner(self.process)
         self.sinks = SinkRunner(self.process)
-        self.health = HealthMonitor(self.process)
+        self.health = HealthMonitor(self.process, console)
+        self._console = console
         self.attendance = Attendance(self.process, self.sinks.open_circuits)
         self.hooks = HookRunner(self.process)
         self._relays = RelayRunner(self.process)
@@ -61,6 +79,8 @@ class Service:
         background.start("heartbeat", self.health.heartbeat)
         if listen is not None:
             background.start("health pages", partial(self.health.serve, *listen))
+            if self._console is not None:
+                background.start("console", partial(self._console.run, process.ended))
         try:
             if await self._open(stop):
                 background.start("roster", self.attendance.run)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -42,8 +42,16 @@ class Health:
             self.pauses[part] = pause
 
 
+class FurtherPages(Protocol):
+    """What else is served on the address of the health pages."""
+
+    def mount(self, app: web.Application, note_progress: Callable[[web.Request], None]) -> None:
+        """Add routes; an answer that takes longer than a request may, calls `note_progress` after each part of it."""
+        ...
+
+
 class HealthServer:
-    """`/livez`, `/readyz` and `/metrics` on one address; reads only, bounded in every direction."""
+    """`/livez`, `/readyz` and `/metrics` on one address, and further pages; bounded in every direction."""
 
     def __init__(
         self,
@@ -53,12 +61,14 @@ class HealthServer:
         refresh: Callable[[], Awaitable[None]],
         heartbeat_age: Callable[[], float],
         request_seconds: float = REQUEST_SECONDS,
+        further: FurtherPages | None = None,
     ) -> None:
         self._metrics = metrics
         self._health = health
         self._refresh = refresh
         self._heartbeat_age = heartbeat_age
         self._request_seconds = request_seconds
+        self._further = further
         self._runner: web.AppRunner | None = None
         self._listener: Listener | None = None
         self.port = 0
@@ -69,6 +79,8 @@ class HealthServer:
         app.add_routes(
             [web.get("/livez", self._livez), web.get("/readyz", self._readyz), web.get("/metrics", self._text)]
         )
+        if self._further is not None:
+            self._further.mount(app, self._note_progress)
         self._runner = web.AppRunner(
             app,
             access_log=None,
@@ -105,6 +117,10 @@ class HealthServer:
         finally:
             if self._listener is not None:
                 self._listener.end_request(request.protocol)
+
+    def _note_progress(self, request: web.Request) -> None:
+        if self._listener is not None:
+            self._listener.begin_request(request.protocol)
 
     async def _livez(self, _: web.Request) -> web.Response:
         stuck = self._heartbeat_age()

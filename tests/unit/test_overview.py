@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 import click
 import pytest
 
-from bridge.cli.support.overview_rows import plain_overview
 from bridge.cli.support.screen import screen
+from bridge.operations.overview import plain_overview
 from bridge.protocols.roster import Member, OpenCircuit, Pause, Presence
 from bridge.runtime.overview import (
     Overview,

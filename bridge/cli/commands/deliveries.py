@@ -10,28 +10,28 @@ from typing import Any
 import click
 
 from bridge.cli.support.answers import shown_answer
-from bridge.cli.support.delivery_filter import (
-    STATES,
-    DeliveryFilter,
-    PageMark,
-    Selected,
-    filter_of,
-    filter_options,
-    select,
-    sinks_from,
-)
-from bridge.cli.support.delivery_rows import delivery_row, masked_event, masked_subject, plain_delivery
-from bridge.cli.support.disabled_sinks import Disabled, disabled
-from bridge.cli.support.journal import find
+from bridge.cli.support.delivery_options import filter_of, filter_options, page_mark
+from bridge.cli.support.delivery_rows import delivery_row, masked_event, masked_subject
 from bridge.cli.support.names import complete_sinks
 from bridge.cli.support.notes import print_error
 from bridge.cli.support.options import Exit, Group, config_option, json_option
 from bridge.cli.support.output import print_json, print_line, print_table, print_text
+from bridge.cli.support.program import in_typed_name
 from bridge.cli.support.running import load_assembly, run
 from bridge.cli.support.suggestions import no_such
 from bridge.domain.event import JournalEntry, Position
 from bridge.domain.event_view import EventView
-from bridge.protocols.deliveries import RELAY_SINK, Delivery
+from bridge.operations.deliveries import (
+    count_deliveries,
+    discard_deliveries,
+    known_sinks,
+    plain_delivery,
+    redrive_deliveries,
+)
+from bridge.operations.delivery_filter import STATES, DeliveryFilter, PageMark, Selected, select, sinks_from
+from bridge.operations.disabled_sinks import Disabled, disabled
+from bridge.operations.journal import find
+from bridge.protocols.deliveries import Delivery
 from bridge.protocols.store import Store
 from bridge.runtime.assembly import Assembly
 
@@ -71,7 +71,7 @@ def list_(sink: str | None, config_file: Path, limit: int, after: str | None, *,
 
     The totals count what waits and what is dead in all, and how many of these match the filter.
     """
-    wanted, mark = filter_of(options), None if after is None else PageMark.parse(after)
+    wanted, mark = filter_of(options), page_mark(after)
     parts = load_assembly(config_file, with_secrets=False)
     page = run(_list(parts, sink, wanted, mark, limit))
     if as_json:
@@ -83,7 +83,7 @@ def list_(sink: str | None, config_file: Path, limit: int, after: str | None, *,
         rows = [delivery_row(row, subject, now) for row, subject in zip(page.rows, page.subjects, strict=True)]
         print_table(headers, rows, give_way=("tries", "due", "topic", "subject"), prose="last error")
     for sink_off in page.disabled:
-        print_line(f"{sink_off.sink}: {sink_off}")
+        print_line(f"{sink_off.sink}: {in_typed_name(str(sink_off))}")
     print_line(_totals(page))
     return Exit.DONE
 
@@ -134,7 +134,7 @@ def show(sink: str, event: str, config_file: Path, *, as_json: bool) -> Exit:
         if described[key]:
             print_line(f"{key + ':':<10} {described[key]}")
     if gone is not None:
-        print_line(f"{'note:':<10} {gone}")
+        print_line(f"{'note:':<10} {in_typed_name(str(gone))}")
     for number, attempt in enumerate(described["attempts"], 1):
         print_line(f"try {number}:     {attempt['at']}  {attempt['kind']}: {attempt['error']}")
     if described["answer"] is not None:
@@ -243,22 +243,22 @@ def _selects(sink: str | None, events: tuple[str, ...], options: dict[str, Any],
 
 
 async def _sinks(parts: Assembly, store: Store, sink: str | None) -> list[str]:
-    if sink is None:
-        return [*parts.config.sinks, *([RELAY_SINK] if await store.counts(RELAY_SINK) else [])]
-    if sink == RELAY_SINK:
-        return [sink]
-    # A sink that is no longer configured may have left deliveries behind.
-    if sink not in parts.config.sinks and not await store.counts(sink):
+    names = await known_sinks(parts.config.sinks, store, sink)
+    if sink is not None and not names:
         raise no_such("sink", sink, parts.config.sinks, "in the configuration, nor in the store")
-    return [sink]
+    return names
 
 
 async def _list(parts: Assembly, sink: str | None, wanted: DeliveryFilter, mark: PageMark | None, limit: int) -> _Page:
     async with parts.opened_store(read_only=True) as store:
         off = await disabled(store)
         names = await _sinks(parts, store, sink)
-        page = _Page(await _count(store, names, wanted), [off[name] for name in names if name in off])
-        for name in sinks_from(names, mark):
+        page = _Page(await count_deliveries(store, names, wanted), [off[name] for name in names if name in off])
+        try:
+            listed = sinks_from(names, mark)
+        except ValueError as error:
+            raise click.UsageError(f"--after: {error}") from None
+        for name in listed:
             after = mark.place if mark is not None and mark.sink == name else None
             async for selected in select(store, name, wanted, after):
                 if len(page.rows) == limit:
@@ -268,15 +268,6 @@ async def _list(parts: Assembly, sink: str | None, wanted: DeliveryFilter, mark:
                 page.following = str(PageMark(name, selected.delivery.place))
         page.following = None
     return page
-
-
-async def _count(store: Store, names: Sequence[str], wanted: DeliveryFilter) -> dict[str, int]:
-    """Return what waits and is dead in all, and how many of these match; by the books if the state alone is asked."""
-    books = [count for name in names for count in (await store.counts(name)).values()]
-    totals = {"waiting": sum(book.waiting for book in books), "dead": sum(book.dead for book in books)}
-    if not wanted.is_narrow:
-        return totals | {"matched": sum(totals[state] for state in wanted.states)}
-    return totals | {"matched": sum([1 for name in names async for _ in select(store, name, wanted)])}
 
 
 async def _position(store: Store, text: str) -> Position:
@@ -348,13 +339,8 @@ async def _redrive(
             done.refused = True
             return done
         for name, positions in chosen.items():
-            # Twice the time of a claim: the clocks of two machines differ.
-            now, hold = parts.clock.epoch(), 2 * parts.config.claim
-            done.counts[name] = await store.redrive(name, positions, now, hold) if positions else 0
-            done.enabled += [name] if name in await disabled(store) else []
-            # Deliveries first: a crash in between leaves a disabled sink, which the same command repairs.
-            if name != RELAY_SINK:
-                await store.set_status(f"sink/{name}", {"disabled": ""})
+            done.counts[name], enabled = await redrive_deliveries(parts, store, name, positions)
+            done.enabled += [name] if enabled else []
     return done
 
 
@@ -368,5 +354,5 @@ async def _discard(
             done.refused = True
             return done
         for name, positions in chosen.items():
-            done.counts[name] = await store.discard(name, positions) if positions else 0
+            done.counts[name] = await discard_deliveries(store, name, positions)
     return done

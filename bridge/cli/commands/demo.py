@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
@@ -13,12 +14,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bridge.cli.commands.run import stop_on_signals
+from bridge.cli.commands.run import console_of, stop_on_signals
 from bridge.cli.support.names import complete_topics
 from bridge.cli.support.options import Command, Exit, FiniteFloat
 from bridge.cli.support.output import Coloured, print_json_line, print_line, print_table, print_text
 from bridge.cli.support.program import in_typed_name
 from bridge.cli.support.running import run as run_to_end
+from bridge.domain.errors import Unavailable
 
 if TYPE_CHECKING:
     from bridge.protocols.broker import Inbox
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from bridge.simulator import SimulatorSettings
 
 _POLL = "1s"
+_PORT = 8080
 _BATCH_EVENTS = 256
 _WIDE_COLUMNS = 110
 _NEXT = """
@@ -81,10 +84,13 @@ async def _demo(folder: Path, topics: list[str], seconds: float | None, seed: in
     counts: Counter[str] = Counter()
     async with Simulator(settings) as simulator:
         assembly = _assembly(folder, simulator.urls, settings)
-        service = Service(build(assembly), assembly.clock)
+        parts = build(assembly)
+        service = Service(parts, assembly.clock, console=console_of(assembly.config, parts, assembly.clock))
+        listen = assembly.config.http.listen
         if not as_json:
             origin = simulator.urls["govdelivery"]
             print_text(
+                f"Console at http://{listen}/ in a browser.\n"
                 f"Simulated providers at {origin}, asked every {_POLL}; embedded store and broker. Ctrl-C ends it.\n\n"
             )
         # As `bridgectl tail` in another process would: the subscription stands before anything is published.
@@ -92,7 +98,7 @@ async def _demo(folder: Path, topics: list[str], seconds: float | None, seed: in
             printing = asyncio.ensure_future(_print(inbox, counts, as_json=as_json))
             if seconds is not None:
                 asyncio.get_running_loop().call_later(seconds, stop.set)
-            serving = asyncio.ensure_future(service.run(stop))
+            serving = asyncio.ensure_future(service.run(stop, listen=(listen.host, listen.port) if listen else None))
             try:
                 await asyncio.wait([serving, printing], return_when=asyncio.FIRST_COMPLETED)
                 if printing.done():
@@ -116,11 +122,24 @@ def _assembly(folder: Path, urls: Mapping[str, str], settings: SimulatorSettings
     from bridge.simulator.config_snippet import configuration
 
     values = configuration(urls, settings, state=folder / "state", interval=_POLL)
-    # What `bridgectl tail` sees is printed here; a sink of its own would print everything twice.
-    del values["sinks"]
+    # What `bridgectl tail` sees is printed here; a sink that prints would print everything twice.
+    values["sinks"] = {"archive": {"type": "stdout", "path": str(folder / "events.jsonl"), "topics": ["#"]}}
+    values["http"] = {"listen": _free_address(), "console": "act"}
     file = folder / "bridge.yaml"
     file.write_text(yaml.safe_dump(values), encoding="utf-8")
     return Assembly(load(file))
+
+
+def _free_address() -> str:
+    """Return the console's usual address, or one with another port where that one is in use."""
+    for port in (_PORT, 0):
+        with socket.socket() as trial:
+            try:
+                trial.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return f"127.0.0.1:{trial.getsockname()[1]}"
+    raise Unavailable("no port of 127.0.0.1 is free")
 
 
 async def _print(inbox: Inbox, counts: Counter[str], *, as_json: bool) -> None:

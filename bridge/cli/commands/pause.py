@@ -14,8 +14,8 @@ from bridge.cli.support.named_parts import named_part, parts_of
 from bridge.cli.support.names import complete_parts
 from bridge.cli.support.options import Command, Exit, config_option, json_option
 from bridge.cli.support.output import print_json, print_line
-from bridge.cli.support.overview_rows import plain_pause
 from bridge.cli.support.running import load_assembly, run
+from bridge.operations.overview import plain_pause
 from bridge.protocols.roster import Pause
 from bridge.runtime.assembly import Assembly
 

@@ -13,10 +13,10 @@ from bridge.cli.support.named_parts import named_part, parts_of
 from bridge.cli.support.names import complete_sources
 from bridge.cli.support.options import Command, Exit, FiniteFloat, config_option, json_option
 from bridge.cli.support.output import print_json, print_line
-from bridge.cli.support.overview_rows import time_text
 from bridge.cli.support.running import load_assembly, run
 from bridge.domain.errors import BridgeError
 from bridge.domain.times import truncate_to_millis
+from bridge.operations.overview import time_text
 from bridge.protocols.roster import StartedPoll
 from bridge.protocols.store import Store
 from bridge.runtime.assembly import Assembly

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 
-from bridge.cli.support.journal import event_views
 from bridge.cli.support.names import complete_sinks, complete_topics
 from bridge.cli.support.options import MOMENT, Command, Exit, config_option, json_option
 from bridge.cli.support.output import print_json, print_line
@@ -16,6 +15,7 @@ from bridge.cli.support.running import load_assembly, run
 from bridge.cli.support.suggestions import no_such
 from bridge.domain import topics as patterns
 from bridge.domain.times import rfc3339
+from bridge.operations.journal import event_views
 from bridge.protocols.deliveries import NewDelivery
 from bridge.protocols.store import Store
 from bridge.runtime.assembly import Assembly

@@ -18,8 +18,11 @@ if TYPE_CHECKING:
     import asyncio
 
     from bridge.config.model import Config
+    from bridge.console.site import ConsoleSite
+    from bridge.domain.clock import Clock
     from bridge.runtime.assembly import Assembly
     from bridge.runtime.once import OnceReport
+    from bridge.runtime.parts import ServiceParts
     from bridge.runtime.service import Service
 
 
@@ -106,7 +109,10 @@ def run(
     config = load(config_file)
     configure_logging(config.log.level, config.log.format)
     with _assembly(config, tape, tape_bytes, compress=tape_gzip) as assembly:
-        service = Service(build(assembly), assembly.clock, roles=roles or ROLES)
+        parts = build(assembly)
+        service = Service(
+            parts, assembly.clock, roles=roles or ROLES, console=console_of(config, parts, assembly.clock)
+        )
         if not once:
             run_to_end(_serve(service, assembly))
             return Exit.DONE
@@ -115,6 +121,16 @@ def run(
     printing = delivers and any(registry.load_sink(sink.type).is_printing(sink) for sink in config.sinks.values())
     _show(report, as_json=as_json, to=sys.stderr if printing else sys.stdout)
     return Exit.FAILED if report.failures else Exit.DONE
+
+
+def console_of(config: Config, parts: ServiceParts, clock: Clock) -> ConsoleSite | None:
+    """Return the console of a configuration; None where it is off."""
+    if config.http.console == "off" or config.http.listen is None:
+        return None
+    from bridge.console.site import ConsoleSite
+    from bridge.runtime.assembly import Assembly
+
+    return ConsoleSite(Assembly(config, clock), parts, config.http)
 
 
 @contextmanager

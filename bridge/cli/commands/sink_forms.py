@@ -10,7 +10,6 @@ from typing import Any
 import click
 
 from bridge.cli.support.event_examples import event_example
-from bridge.cli.support.journal import event_views, find
 from bridge.cli.support.names import complete_sinks
 from bridge.cli.support.notes import print_note
 from bridge.cli.support.options import Command, Exit, config_option, json_option
@@ -22,6 +21,7 @@ from bridge.domain import topics
 from bridge.domain.errors import BridgeError, Permanent
 from bridge.domain.event import WireEvent
 from bridge.forms import loading
+from bridge.operations.journal import event_views, find
 from bridge.protocols.sink import HasPreview, Outgoing
 from bridge.runtime.assembly import Assembly
 

@@ -9,8 +9,9 @@ import click
 from bridge.cli.commands.sink_forms import form, preview
 from bridge.cli.support.options import Exit, Group, config_of, json_option, optional_config_option
 from bridge.cli.support.output import print_json, print_line, print_table
-from bridge.cli.support.overview_rows import SINK_HEADERS, SINKS_GIVE_WAY, plain_sink, sink_row, sink_totals
+from bridge.cli.support.overview_rows import SINK_HEADERS, SINKS_GIVE_WAY, sink_row, sink_totals
 from bridge.cli.support.running import load_assembly, run
+from bridge.operations.overview import plain_sink
 from bridge.runtime.assembly import Assembly
 from bridge.runtime.overview import SinkView, is_served
 from bridge.runtime.overview_reader import read_sinks, read_sources

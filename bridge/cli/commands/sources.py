@@ -18,11 +18,12 @@ from bridge.cli.support.options import (
     optional_config_option,
 )
 from bridge.cli.support.output import print_json, print_line, print_table
-from bridge.cli.support.overview_rows import age, next_poll, plain_source, state_of_source
+from bridge.cli.support.overview_rows import age, next_poll, state_of_source
 from bridge.cli.support.running import load_assembly, run
 from bridge.cli.support.suggestions import no_such
 from bridge.coordination.leases import hold_lease, new_owner
 from bridge.domain.errors import BridgeError
+from bridge.operations.overview import plain_source
 from bridge.runtime.assembly import Assembly
 from bridge.runtime.overview import SourceView
 from bridge.runtime.overview_reader import read_sources

@@ -13,9 +13,9 @@ import click
 
 from bridge.cli.support.options import Command, Exit, FiniteFloat, config_option, json_option
 from bridge.cli.support.output import print_drawn, print_json, print_json_line
-from bridge.cli.support.overview_rows import plain_overview
 from bridge.cli.support.running import load_assembly, run
 from bridge.cli.support.screen import screen
+from bridge.operations.overview import plain_overview
 from bridge.runtime.assembly import Assembly
 from bridge.runtime.overview import Overview
 from bridge.runtime.overview_reader import read_overview

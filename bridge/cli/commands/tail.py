@@ -11,7 +11,6 @@ from pathlib import Path
 
 import click
 
-from bridge.cli.support.journal import event_views
 from bridge.cli.support.names import complete_topics
 from bridge.cli.support.notes import print_note
 from bridge.cli.support.options import MOMENT, Command, Exit, config_option
@@ -24,6 +23,7 @@ from bridge.domain import topics as patterns
 from bridge.domain.errors import Unavailable
 from bridge.domain.event import Position
 from bridge.domain.event_view import EventView
+from bridge.operations.journal import event_views
 from bridge.protocols.broker import Inbox
 from bridge.runtime.assembly import Assembly
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +9,13 @@ import click
 
 from bridge.cli.commands.tail import mask_phones
 from bridge.cli.support.answers import shown_answer
-from bridge.cli.support.disabled_sinks import disabled
-from bridge.cli.support.journal import event_views, find
-from bridge.cli.support.known_statuses import Recorded, baselines, recorded
 from bridge.cli.support.options import Command, config_option, json_option
 from bridge.cli.support.output import Coloured, print_json, print_line
 from bridge.cli.support.program import in_typed_name
 from bridge.cli.support.running import load_assembly, run
-from bridge.domain import topics
-from bridge.domain.event_view import EventView
 from bridge.domain.settings import format_duration
-from bridge.domain.times import rfc3339, truncate_to_millis
-from bridge.protocols.deliveries import RELAY_SINK, Attempt, Delivery, DeliveryCounts, KeptAnswer
-from bridge.protocols.sink import SinkSettings
-from bridge.protocols.store import Store
+from bridge.operations.known_statuses import Recorded, baselines
+from bridge.operations.trace import trace_resource
 from bridge.runtime.assembly import Assembly
 
 _COLOURS = {"dead": "red", "set_aside": "red", "waiting": "yellow", "taken": "green"}
@@ -98,138 +88,9 @@ def _broker(change: dict[str, Any]) -> str:
     return "has confirmed it" if change["confirmed"] else "has not confirmed it yet"
 
 
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """What became of one event at one sink."""
-
-    sink: str
-    state: str
-    said: str
-    attempts: tuple[Attempt, ...] = ()
-    answer: KeptAnswer | None = None
-
-    def plain(self) -> dict[str, Any]:
-        attempts = [
-            {"at": _time(attempt.at), "kind": attempt.kind, "error": attempt.error} for attempt in self.attempts
-        ]
-        answer = None if self.answer is None else {"status": self.answer.status, "body": self.answer.body}
-        return {"sink": self.sink, "state": self.state, "said": self.said, "attempts": attempts, "answer": answer}
-
-
 async def _trace(parts: Assembly, resource: str) -> tuple[list[dict[str, Any]], list[Recorded]]:
     async with parts.opened_store(read_only=True) as store:
-        rows: list[EventView] = []
-        for subject in await _subjects(parts, store, resource):
-            needle = subject.encode()
-            rows += [line async for line in event_views(store, needle) if line.subject == subject]
-        rows.sort(key=lambda line: (line.recorded or datetime.min.replace(tzinfo=UTC), line.position))
-        if not rows:
-            return [], await recorded(parts, store, resource)
-        return [await _timeline(parts, store, line) for line in rows], []
-
-
-async def _subjects(parts: Assembly, store: Store, resource: str) -> list[str]:
-    names = dict.fromkeys([resource])
-    for source in parts.complete_sources().values():
-        with suppress(ValueError):
-            names[source.resource(resource)] = None
-        await source.close()
-    if "/" not in resource:
-        # A source may not know which of several resources an id means; the journal knows those that there were.
-        named = [
-            line.subject async for line in event_views(store, resource.encode()) if _is_called(line.subject, resource)
-        ]
-        names |= dict.fromkeys(named)
-        event = await find(store, resource)
-        if event is not None:
-            names[event.subject] = None
-    return list(names)
-
-
-def _is_called(subject: str, name: str) -> bool:
-    return subject.rpartition("/")[2] == name
-
-
-async def _timeline(parts: Assembly, store: Store, line: EventView) -> dict[str, Any]:
-    journal = await store.journal(line.position.source)
-    data = line.data
-    set_aside = await store.delivery(RELAY_SINK, line.position)
-    confirmed = line.position.seq <= journal.confirmed and set_aside is None
-    outcomes = [await _outcome(parts, store, sink, line, confirmed=confirmed) for sink in parts.config.sinks]
-    return {
-        "time": line.body.get("time"),
-        "topic": line.event.topic,
-        "subject": line.subject,
-        "source": line.position.source,
-        "position": str(line.position),
-        "id": line.event.id,
-        "previous": data.get("previous"),
-        "transition": data.get("transition"),
-        "observed": data.get("observed"),
-        "error": data.get("error"),
-        "reason": data.get("reason"),
-        "recorded": line.body.get("recordedtime"),
-        "confirmed": confirmed,
-        "set_aside": None if set_aside is None else _set_aside(set_aside).plain(),
-        "sinks": [outcome.plain() for outcome in outcomes],
-    }
-
-
-def _set_aside(delivery: Delivery) -> _Outcome:
-    reason = delivery.attempts[-1].error if delivery.attempts else delivery.reason or "it is published again"
-    return _Outcome(RELAY_SINK, delivery.state, reason, delivery.attempts)
-
-
-async def _outcome(parts: Assembly, store: Store, sink: str, line: EventView, *, confirmed: bool) -> _Outcome:
-    delivery = await store.delivery(sink, line.position)
-    if delivery is None:
-        return await _undelivered(parts, store, sink, line, confirmed=confirmed)
-    tries = len(delivery.attempts)
-    count = f"after {tries} {'try' if tries == 1 else 'tries'}"
-    if delivery.state == "dead":
-        return _Outcome(
-            sink, "dead", f"dead letter, {delivery.reason}, {count}", delivery.attempts, delivery.answer
-        )  # fmt: skip
-    gone = (await disabled(store)).get(sink)
-    due = f"due {_time(delivery.due)}" if gone is None else str(gone)
-    return _Outcome(sink, "waiting", f"waits {count}; {due}", delivery.attempts)
-
-
-async def _undelivered(parts: Assembly, store: Store, sink: str, line: EventView, *, confirmed: bool) -> _Outcome:
-    settings = parts.config.sinks[sink]
-    if await store.filtered(sink, line.position):
-        return _Outcome(sink, "filtered", _filtered(settings, line))
-    if await store.settled(sink, line.position):
-        # The books say of one event only that it is settled; that it was sent is sure where nothing was discarded.
-        book = (await store.counts(sink)).get(line.position.source, DeliveryCounts())
-        if book.discarded:
-            return _Outcome(sink, "settled", "delivered, or discarded by an operator")
-        return _Outcome(sink, "taken", "taken")
-    if not topics.matches(settings.topics, line.event.topic):
-        return _Outcome(sink, "filtered", f"not sent: its topics are {', '.join(settings.topics)}")
-    return await _unoffered(store, sink, line, confirmed=confirmed)
-
-
-def _filtered(settings: SinkSettings, line: EventView) -> str:
-    """Say which condition of the sink's filter the event did not meet."""
-    unmet = None if settings.where is None else settings.where.unmet(line.body)
-    if unmet is None:
-        return "not sent: its filter of that time did not select it; `bridgectl replay` sends it"
-    return f"not sent: its filter asks for {mask_phones(unmet)}"
-
-
-async def _unoffered(store: Store, sink: str, line: EventView, *, confirmed: bool) -> _Outcome:
-    if await store.delivery(RELAY_SINK, line.position) is not None:
-        see = f"`bridgectl deliveries show {RELAY_SINK} {line.position}`"
-        return _Outcome(sink, "set_aside", f"not sent: the broker did not accept it; see {see}")
-    if await store.settled(RELAY_SINK, line.position):
-        return _Outcome(sink, "queued", "not yet offered: the relay published it late, or an operator discarded it")
-    if line.position.seq <= await store.low_watermark(sink, line.position.source):
-        return _Outcome(sink, "before", "not sent: the sink was new later than that; `bridgectl replay` sends it")
-    if not confirmed:
-        return _Outcome(sink, "unpublished", "not yet: the broker has not confirmed it")
-    return _Outcome(sink, "queued", "not yet offered: it is in the sink's queue, or the service is not running")
-
-
-def _time(seconds: float) -> str:
-    return rfc3339(truncate_to_millis(datetime.fromtimestamp(seconds, UTC)))
+        traced, known = await trace_resource(parts, store, resource)
+    for outcome in (outcome for change in traced for outcome in change["sinks"] if outcome["state"] == "filtered"):
+        outcome["said"] = mask_phones(outcome["said"])  # a condition may have a number
+    return traced, known

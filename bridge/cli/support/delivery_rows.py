@@ -1,48 +1,18 @@
-"""Deliveries as plain values for JSON, and as rows of tables."""
+"""Deliveries as rows of tables, and as a person may see them."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from bridge.cli.support.delivery_filter import Selected, code_of
-from bridge.cli.support.disabled_sinks import Disabled
 from bridge.cli.support.output import ago
 from bridge.delivery.masking import apply
 from bridge.domain.errors import Permanent
 from bridge.domain.event import JournalEntry
 from bridge.domain.event_view import EventView
-from bridge.domain.times import rfc3339, truncate_to_millis
-from bridge.protocols.deliveries import Attempt
-
-
-def plain_delivery(selected: Selected, off: Mapping[str, Disabled]) -> dict[str, Any]:
-    """Return a delivery for JSON; `off` are the sinks that are disabled."""
-    delivery, event, answer = selected.delivery, selected.event, selected.delivery.answer
-    return {
-        "sink": delivery.sink,
-        "disabled": off[delivery.sink].plain() if delivery.sink in off else None,
-        "position": str(delivery.position),
-        "id": event and event.event.id,
-        "topic": event and event.event.topic,
-        "subject": event and event.subject,
-        "state": delivery.state,
-        "reason": delivery.reason or None,
-        "code": code_of(delivery),
-        "due": None if delivery.state == "dead" else _time(delivery.due),
-        "attempts": [_attempt(attempt) for attempt in delivery.attempts],
-        "answer": None if answer is None else {"status": answer.status, "body": answer.body},
-    }
-
-
-def _attempt(attempt: Attempt) -> dict[str, str]:
-    return {"at": _time(attempt.at), "kind": attempt.kind, "error": attempt.error}
-
-
-def _time(seconds: float) -> str:
-    return rfc3339(truncate_to_millis(datetime.fromtimestamp(seconds, UTC)))
+from bridge.operations.delivery_filter import Selected
 
 
 def delivery_row(described: Mapping[str, Any], subject: str | None, now: datetime) -> list[Any]:

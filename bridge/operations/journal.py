@@ -1,4 +1,4 @@
-"""Reading the journals of all sources, for commands that look back."""
+"""Reading the journals of all sources, for whatever looks back."""
 
 from __future__ import annotations
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
-import click
-
-from bridge.cli.support.options import MOMENT
 from bridge.domain import topics as patterns
 from bridge.domain.event import Position
 from bridge.domain.event_view import EventView
@@ -18,8 +15,6 @@ from bridge.protocols.deliveries import Delivery, Place
 
 if TYPE_CHECKING:
     from bridge.protocols.store import Store
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 STATES = ("waiting", "dead")
 REASONS = ("permanent", "exhausted", "malformed", "expired", "refused")
@@ -88,47 +83,6 @@ async def select(
         after = page[-1].place
 
 
-# --- options ------------------------------------------------------------------------------------------------------
-
-
-def filter_options(command: F) -> F:
-    """Add the options of a filter, handed over as `status`, `dead`, `reason`, `code`, `topic`, `since` and `until`."""
-    options = (
-        click.option("--status", type=click.Choice(STATES), help="Only what is in this state."),
-        click.option("--dead", is_flag=True, help="Dead letters only, as --status dead."),
-        click.option(
-            "--reason", type=click.Choice(REASONS), multiple=True, help="Dead letters with this reason; repeatable."
-        ),
-        click.option(
-            "--code", type=click.IntRange(100, 999), multiple=True, metavar="STATUS",
-            help="Only where the endpoint's last answer had this HTTP status; repeatable.",
-        ),
-        click.option("--topic", multiple=True, metavar="PATTERN", help="Only events of these topics; repeatable."),
-        click.option("--since", type=MOMENT, help="Only events recorded from then on: a time, or 2h."),
-        click.option("--until", type=MOMENT, help="Only events recorded before then."),
-    )  # fmt: skip
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def filter_of(options: dict[str, Any]) -> DeliveryFilter:
-    """Return the filter of a command's options; raises `click.UsageError` for what contradicts itself."""
-    status = "dead" if options["dead"] or options["reason"] else options["status"]
-    if options["status"] not in (None, status):
-        raise click.UsageError("--status waiting excludes --dead and --reason: only dead letters have a reason")
-    since, until = options["since"], options["until"]
-    if since is not None and until is not None and since >= until:
-        raise click.UsageError(f"--since {since:%Y-%m-%dT%H:%M:%SZ} is not before --until {until:%Y-%m-%dT%H:%M:%SZ}")
-    for topic in options["topic"]:
-        try:
-            patterns.check(topic)
-        except ValueError as error:
-            raise click.UsageError(f"--topic: {error}") from None
-    states = STATES if status is None else (status,)
-    return DeliveryFilter(states, options["reason"], options["code"], options["topic"], since, until)
-
-
 # --- pages --------------------------------------------------------------------------------------------------------
 
 
@@ -145,21 +99,19 @@ class PageMark:
 
     @classmethod
     def parse(cls, text: str) -> PageMark:
-        """Read a mark; raises `click.UsageError`."""
+        """Read a mark; raises `ValueError`."""
         sink, _, rest = text.partition("/")
         due, _, position = rest.partition("/")
         try:
             return cls(sink, (float(due), Position.parse(position)))
         except ValueError:
-            raise click.UsageError(
-                f"--after {text!r} is no mark of a page; give what the page before ended with"
-            ) from None
+            raise ValueError(f"{text!r} is no mark of a page; give what the page before ended with") from None
 
 
 def sinks_from(sinks: Sequence[str], mark: PageMark | None) -> Sequence[str]:
-    """Return the sinks that are still to be listed; raises `click.UsageError` if the mark is of another list."""
+    """Return the sinks that are still to be listed; raises `ValueError` if the mark is of another list."""
     if mark is None:
         return sinks
     if mark.sink not in sinks:
-        raise click.UsageError(f"--after: the mark is of the sink {mark.sink!r}, which is not listed")
+        raise ValueError(f"the mark is of the sink {mark.sink!r}, which is not listed")
     return sinks[list(sinks).index(mark.sink) :]

@@ -1,11 +1,9 @@
-"""Which sinks are disabled, for commands that show what waits for them."""
+"""Which sinks are disabled, for whatever shows what waits for them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-from bridge.cli.support.program import in_typed_name
 
 if TYPE_CHECKING:
     from bridge.protocols.store import Store
@@ -22,7 +20,7 @@ class Disabled:
     def __str__(self) -> str:
         since = f" since {self.since}" if self.since else ""
         enable = f"`bridgectl deliveries redrive {self.sink} --all` enables it"
-        return in_typed_name(f"the sink is disabled{since}: {self.answered}; {enable}")
+        return f"the sink is disabled{since}: {self.answered}; {enable}"
 
     def plain(self) -> dict[str, str | None]:
         """Return it for JSON."""
