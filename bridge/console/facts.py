@@ -210,13 +210,14 @@ class ConsoleFacts:
         overview = await self.overview()
         return [sink | {"answers": await self.answers(sink["name"])} for sink in overview["sinks"]]
 
-    def sink_topics(self, name: str) -> Mapping[str, Any]:
+    async def sink_topics(self, name: str) -> Mapping[str, Any]:
         """Return what a sink of the configuration is told to get; empty for another one."""
         settings = self.assembly.config.sinks.get(name)
         if settings is None:
             kind = "what the broker did not accept" if name == RELAY_SINK else "no longer configured"
-            return {"topics": [], "ordered": False, "note": kind}
-        return {"topics": list(settings.topics), "ordered": settings.ordered, "note": ""}
+            return {"topics": [], "filter": None, "ordered": False, "note": kind}
+        where = None if settings.where is None else (await self.masks()).text(str(settings.where))
+        return {"topics": list(settings.topics), "filter": where, "ordered": settings.ordered, "note": ""}
 
     # journals
 

@@ -63,6 +63,9 @@ class Lookup:
             sink["said"] = masks.text(sink["said"], view)
             sink["attempts"] = masks.attempts(sink["attempts"], view)
             sink["answer"] = masks.answer(sink["answer"], view)
+        if change["set_aside"] is not None:
+            change["set_aside"]["said"] = masks.text(change["set_aside"]["said"], view)
+            change["set_aside"]["attempts"] = masks.attempts(change["set_aside"]["attempts"], view)
         return change
 
     async def life(self, of: str, name: str) -> dict[str, Any]:

@@ -86,7 +86,7 @@ class Pages:
         page = await self._lookup.deliveries(name, wanted)
         context = {
             "name": name, "sink": sink, "tone": road.sink_tone, "page": page, "query": query, "wanted": wanted,
-            "settings": self._facts.sink_topics(name), "next": wanted.link(f"/sinks/{name}", page["next"]),
+            "settings": await self._facts.sink_topics(name), "next": wanted.link(f"/sinks/{name}", page["next"]),
         }  # fmt: skip
         return Shown("sink.html", name, "sinks", context)
 

@@ -44,7 +44,10 @@ def configuration(folder: Path, **http: Any) -> Path:
         "sources": {
             "city": {"type": "govdelivery", "url": "https://tms.example", "token": PROVIDER_TOKEN, "channels": ["sms"]}
         },
-        "sinks": {"crm": {**hook, "topics": ["#"]}, "ops": {**hook, "topics": ["*.recipient.failed.#"]}},
+        "sinks": {
+            "crm": {**hook, "topics": ["#"]},
+            "ops": {**hook, "topics": ["*.recipient.failed.#"], "where": {"not": {"exact": {"data.phone": PHONE}}}},
+        },
     }
     path = folder / "bridge.yaml"
     path.write_text(yaml.safe_dump(values))
@@ -87,9 +90,11 @@ async def seed(parts: ServiceParts) -> None:
     await store.dead_letter("crm", at[2], "permanent", refused, answer)
     await store.dead_letter("crm", at[3], "exhausted", Attempt(NOW.timestamp(), "https://crm.example answered 503"))
     await store.postpone("crm", at[4], time.time() + 600, Attempt(NOW.timestamp(), "https://crm.example answered 503"))
+    await store.filter_out("ops", at[1:2])
     await store.set_status("sink/ops", {"disabled": "it answered 410", "disabled_at": rfc3339(NOW)})
     circuits = {"crm": OpenCircuit(NOW.timestamp(), f"answered 503 for {PHONE}")}
-    member = Member("box:7:1", "box", 7, ("poll", "relay", "sink"), "1", "0badcafe", NOW.timestamp(), {}, circuits)
+    member = Member("box:7:1", "box", 7, ("poll", "relay", "sink"), "1", "0badcafe", NOW.timestamp(), {}, circuits,
+                    share_reason="1 of 1 accounts among 1 process")  # fmt: skip
     await store.announce(member, 600.0)
 
 

@@ -36,8 +36,15 @@ async def test_books_name_each_difference(tmp_path: Path, monkeypatch: pytest.Mo
         assert books["seen"] == {"sent": 1, "failed": 2}
         assert books["last_events"] == {"sending": 2, "failed": 2}
         assert (books["events"], books["confirmed"]) == (7, 6)
-        assert books["sinks"]["crm"] == {"wanted": 6, "settled": 1, "waiting": 2, "dead": 2, "on the way": 1}
-        assert books["sinks"]["ops"]["wanted"] == 3
+        assert books["sinks"]["crm"] == {
+            "wanted": 6,
+            "filtered": 0,
+            "settled": 1,
+            "waiting": 2,
+            "dead": 2,
+            "on the way": 1,
+        }
+        assert (books["sinks"]["ops"]["wanted"], books["sinks"]["ops"]["filtered"]) == (3, 1)
         said = books["differences"]
         assert "the provider counts 3 failed, and 2 were seen" in said
         assert "the ledger has 1 sent, and 0 are in the last events" in said

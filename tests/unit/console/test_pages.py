@@ -67,6 +67,27 @@ async def test_overview_says_what_is_wrong_and_why(tmp_path: Path) -> None:
         assert "disabled" in page
 
 
+async def test_pages_tell_what_a_filter_left_out(tmp_path: Path) -> None:
+    async with console(tmp_path) as browser:
+        crm, ops = (await browser.json("/api/sinks"))["sinks"]
+        assert (crm["filtered"], ops["filtered"]) == (0, 1)
+        _, page = await browser.get("/sinks/ops")
+        assert "Filter: <code>not(exact data.phone: &#34;…0143&#34;)</code>" in page
+        assert "Filtered out" in page
+        assert "Filtered out" not in (await browser.get("/sinks/crm"))[1]
+        assert "1 filtered out" in (await browser.get("/"))[1]
+        _, event_page = await browser.get("/events/city:1")
+        assert "its filter asks for not(exact data.phone: &#34;…0143&#34;)" in event_page
+
+
+async def test_overview_tells_which_process_polls_what(tmp_path: Path) -> None:
+    async with console(tmp_path) as browser:
+        (process,) = (await browser.json("/api/overview"))["processes"]
+        assert process["polls"] == ["city"]
+        _, page = await browser.get("/")
+        assert "<td>city <small>1 of 1 accounts among 1 process</small></td>" in page
+
+
 async def test_deliveries_are_searched_and_paged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bridge.console.looking_up.PAGE_DELIVERIES", 2)
     async with console(tmp_path) as browser:

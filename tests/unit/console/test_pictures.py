@@ -76,7 +76,15 @@ def source(name: str, state: str = "ok", **values: Any) -> dict[str, Any]:
 
 
 def sink(name: str, state: str = "ok", **values: Any) -> dict[str, Any]:
-    return {"name": name, "state": state, "dead": 0, "waiting": 0, "delivered": 9, "per_second": 1.0} | values
+    return {
+        "name": name,
+        "state": state,
+        "dead": 0,
+        "waiting": 0,
+        "delivered": 9,
+        "filtered": 0,
+        "per_second": 1.0,
+    } | values
 
 
 def facts(sources: list[dict[str, Any]], sinks: list[dict[str, Any]], *, reachable: bool = True) -> dict[str, Any]:
