@@ -49,13 +49,14 @@ def configuration(folder: Path, origins: dict[str, str], endpoint: str, port: in
     polled = sources(origins, settings, interval="1s")
     dead = {**polled["drops"], "url": f"http://127.0.0.1:{free_port()}", "stall_after": "5s"}
     hook = {"type": "webhook", "allow_private": True, "retry": ["5s", "60s", "600s"]}
+    chosen = {"not": {"exact": {"data.transition": "first"}}}
     values = {
         "state": str(folder / "state"),
         "http": {"listen": f"127.0.0.1:{port}", "console": "act"},
         "sources": {**polled, "drops-east": dead},
         "sinks": {
-            "archive": {"type": "stdout", "path": str(folder / "events.jsonl"), "topics": ["#"]},
-            "crm": {**hook, "url": f"{endpoint}/crm", "topics": ["*.recipient.#", "voicemail.#"]},
+            "archive": {"type": "archive", "path": str(folder / "events"), "topics": ["#"]},
+            "crm": {**hook, "url": f"{endpoint}/crm", "topics": ["*.recipient.#", "voicemail.#"], "where": chosen},
             "ops-desk": {**hook, "url": f"http://127.0.0.1:{free_port()}/", "topics": ["*.recipient.failed.#"]},
         },
     }

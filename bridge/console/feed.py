@@ -24,7 +24,7 @@ _TEXTS = ("error", "reason")
 
 
 @dataclass(frozen=True, slots=True)
-class EventFilter:
+class EventSearch:
     """What an event has to be like; an empty field asks for nothing."""
 
     topics: tuple[str, ...] = ()
@@ -70,7 +70,7 @@ class EventPage:
 
 
 async def newest_events(
-    ledger: Ledger, sources: Sequence[str], wanted: EventFilter, masks: Masks, before: Mapping[str, int]
+    ledger: Ledger, sources: Sequence[str], wanted: EventSearch, masks: Masks, before: Mapping[str, int]
 ) -> EventPage:
     """Read backwards from `before`, or from the end, until a page is full or enough was read."""
     journals = [name for name in sources if not wanted.source or name == wanted.source]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlencode
 
-from bridge.console.feed import EventFilter
+from bridge.console.feed import EventSearch
 from bridge.domain import topics as patterns
 from bridge.domain.event import Position
 from bridge.domain.settings import parse_duration
@@ -29,7 +29,7 @@ class EventsQuery:
     """Which events, and from where on."""
 
     given: tuple[tuple[str, str], ...]
-    filter: EventFilter
+    filter: EventSearch
     before: Mapping[str, int]
 
     def link(self, path: str, before: str | None) -> str | None:
@@ -59,7 +59,7 @@ class DeliveriesQuery:
 def events_query(query: Mapping[str, str]) -> EventsQuery:
     """Read what is asked of the events; raises `BadQuery`."""
     values = _values(query, ("topic", "source", "status", "text", "key"))
-    wanted = EventFilter(
+    wanted = EventSearch(
         _topics(values.get("topic", "")), values.get("source", ""), values.get("status", ""),
         values.get("text", ""), values.get("key", ""),
     )  # fmt: skip

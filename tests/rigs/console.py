@@ -93,8 +93,7 @@ async def seed(parts: ServiceParts) -> None:
     await store.filter_out("ops", at[1:2])
     await store.set_status("sink/ops", {"disabled": "it answered 410", "disabled_at": rfc3339(NOW)})
     circuits = {"crm": OpenCircuit(NOW.timestamp(), f"answered 503 for {PHONE}")}
-    member = Member("box:7:1", "box", 7, ("poll", "relay", "sink"), "1", "0badcafe", NOW.timestamp(), {}, circuits,
-                    share_reason="1 of 1 accounts among 1 process")  # fmt: skip
+    member = Member("box:7:1", "box", 7, ("poll", "relay", "sink"), "1", "0badcafe", NOW.timestamp(), {}, circuits)
     await store.announce(member, 600.0)
 
 

@@ -11,6 +11,7 @@ from rigs.console import CANARIES, EMAIL, KEY, PHONE, Browser, console, event
 
 from bridge.console import site
 from bridge.protocols.ledger import Commit
+from bridge.protocols.roster import Member
 
 LIVE = ("/live/", "/live/sources", "/live/sinks", "/live/sinks/crm", "/live/events", "/live/events/city:1",
         "/live/resources?of=city:1")  # fmt: skip
@@ -84,8 +85,15 @@ async def test_overview_tells_which_process_polls_what(tmp_path: Path) -> None:
     async with console(tmp_path) as browser:
         (process,) = (await browser.json("/api/overview"))["processes"]
         assert process["polls"] == ["city"]
+        assert "among" not in (await browser.get("/"))[1]  # a process that is alone shares nothing
+        browser.console._facts.forget()
+        for owner, share in (("box:7:1", 1), ("box:8:1", 0)):
+            reason = f"{share} of 1 accounts among 2 processes"
+            member = Member(owner, "box", 7, ("poll",), "1", "0badcafe", 0.0, accounts=("a",), share_reason=reason)
+            await browser.parts.store.announce(member, 600.0)
         _, page = await browser.get("/")
-        assert "<td>city <small>1 of 1 accounts among 1 process</small></td>" in page
+        assert '<td data-label="Polls">city <small>1 of 1 accounts among 2 processes</small></td>' in page
+        assert '<td data-label="Polls">– <small>0 of 1 accounts among 2 processes</small></td>' in page  # noqa: RUF001 - a dash stands for none
 
 
 async def test_deliveries_are_searched_and_paged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
