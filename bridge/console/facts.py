@@ -90,13 +90,14 @@ class ConsoleFacts:
         async with self._reading.setdefault(name, asyncio.Lock()):
             at, value = self._kept.get(name, (float("-inf"), None))
             if self.clock.monotonic() - at >= seconds:
+                kept = self._kept
                 value = await read()
-                self._kept[name] = (self.clock.monotonic(), value)
+                kept[name] = (self.clock.monotonic(), value)
             return value  # type: ignore[no-any-return]  # what `read` returned
 
     def forget(self) -> None:
-        """Have the next page read anew: something was changed."""
-        self._kept.clear()
+        """Have the next page read anew: something was changed. What is being read now is not kept either."""
+        self._kept = {}
 
     # counters
 

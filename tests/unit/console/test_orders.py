@@ -51,6 +51,21 @@ async def test_orders_are_asked_for_done_and_logged(tmp_path: Path) -> None:
         assert {line["by"] for line in lines} == {"console@127.0.0.1"}
 
 
+async def test_what_was_read_during_an_order_is_not_kept(tmp_path: Path) -> None:
+    async with console(tmp_path) as browser:
+        facts = browser.console._facts
+
+        async def read() -> str:
+            facts.forget()  # an order is carried out meanwhile
+            return "before"
+
+        async def read_again() -> str:
+            return "after"
+
+        assert await facts.shared("part", read) == "before"
+        assert await facts.shared("part", read_again) == "after"
+
+
 @pytest.mark.parametrize(
     ("path", "status", "said"),
     [
