@@ -21,6 +21,7 @@ REQUEST_SECONDS = 10.0
 _BACKLOG_CONNECTIONS = 128
 _SWEEP_SECONDS = 1.0
 _RESERVED_DESCRIPTORS = 4
+"""File descriptors that are kept for connections when all others are used up."""
 _ACCEPTED_AT_ONCE_CONNECTIONS = 32
 _OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 
