@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import aiohttp
 import redis
 import yaml
 from harness import ask, until
@@ -25,6 +26,7 @@ from bridge.testing.free_port import free_port
 from bridge.testing.servers import RedisServer
 
 NORMAL = "bridge"
+PUSH_SECRET = "pushed-by-city"  # noqa: S105 - a simulated provider's
 AGAIN = ["200ms"] * 60
 LIVELY = SimulatorSettings(speed=30.0, messages_per_minute=2.0, recipients_per_message=6.0)
 
@@ -32,17 +34,21 @@ LIVELY = SimulatorSettings(speed=30.0, messages_per_minute=2.0, recipients_per_m
 class Job:
     """Processes of one configuration, each with its own port for Prometheus."""
 
-    def __init__(self, folder: Path, name: str, *, replicas: int = 1, **values: Any) -> None:
+    def __init__(self, folder: Path, name: str, *, replicas: int = 1, hooks: bool = False, **values: Any) -> None:
         self.name = name
         self.folder = folder / name
         self.folder.mkdir()
         self.ports = [free_port() for _ in range(replicas)]
+        self.hook_ports = dict(zip(self.ports, (free_port() for _ in self.ports), strict=True)) if hooks else {}
         self._values = {"state": str(self.folder / "state"), "lease": "2s", **values}
         self._running: dict[int, subprocess.Popen[bytes]] = {}
 
     def config(self, port: int) -> Path:
         path = self.folder / f"{port}.yaml"
-        path.write_text(yaml.safe_dump({**self._values, "http": {"listen": f"127.0.0.1:{port}"}}))
+        values = {**self._values, "http": {"listen": f"127.0.0.1:{port}"}}
+        if port in self.hook_ports:
+            values["hooks"] = {"listen": f"127.0.0.1:{self.hook_ports[port]}", "url": "https://hooks.example.com"}
+        path.write_text(yaml.safe_dump(values))
         return path
 
     def start(self, *arguments: str, replica: int = 0, log: Path | None = None) -> None:
@@ -111,12 +117,27 @@ async def normal(site: Site) -> None:
     """Start two replicas to which nothing happens."""
     store = site.stack.enter_context(RedisServer())
     crm = await site.hook(200)
+    polled = site.sources("city", "drops", "journeys")
+    polled["city"]["push"] = {"secret": PUSH_SECRET}
     job = site.add(
-        NORMAL, replicas=2, store=store.url, broker=store.url, sources=site.sources("city", "drops", "journeys"),
-        sinks={"crm": crm}, audit="2s", reconcile={"every": "2s"},
+        NORMAL, replicas=2, hooks=True, store=store.url, broker=store.url, sources=polled, sinks={"crm": crm},
+        audit="2s", reconcile={"every": "2s"},
     )  # fmt: skip
     job.start()
     job.start(replica=1)
+
+
+async def push(site: Site) -> None:
+    """Push to a process of the normal day, as the provider does when a recipient's status changes."""
+    job, message = (
+        site.jobs[NORMAL],
+        next(message for channel in site.simulator.world.messages.values() for message in channel),
+    )
+    address = f"{site.simulator.urls['govdelivery']}{message.path}"
+    form = {"message_url": address, "recipient_url": f"{address}/recipients/1", "status": "sent"}
+    url = f"http://127.0.0.1:{job.hook_ports[job.ports[0]]}/city/{PUSH_SECRET}"
+    async with aiohttp.ClientSession() as session, session.post(url, data=form) as answer:
+        answer.raise_for_status()
 
 
 Fault = Callable[[Site, Prometheus], Awaitable[None]]
