@@ -26,8 +26,8 @@ run: $(RUN) ## See the main job at once: simulated providers, events as they hap
 	@$(BIN)/bridge demo $(ARGS)
 
 # Coverage is counted on the levels that test the code in their own process; counting it slows them down threefold. The
-# house level reads pages and sources. The levels above are real commands and simulated providers, in real time, which
-# wait more than they work. ARGS choose tests, and no coverage.
+# levels above are real commands and simulated providers, in real time, which wait more than they work: more of them run
+# at once, and the house level, which reads pages and sources, fills their gaps. ARGS choose tests, and no coverage.
 # Tests start hundreds of commands. Each loads what the first one has compiled, whatever the caller's environment says.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 COUNTED := --cov --cov-report=json:build/coverage.json --cov-report=term-missing:skip-covered
@@ -38,9 +38,8 @@ ifneq ($(ARGS),)
 	$(PYTEST) -n 3 $(ARGS)
 else
 	$(PYTEST) -n 3 $(COUNTED) --junitxml=build/levels.xml tests/unit tests/contract
-	$(PYTEST) -n 3 --junitxml=build/house.xml tests/house
-	$(PYTEST) -n 4 --junitxml=build/whole.xml tests/acceptance tests/faults
-	@$(BIN)/python .ci/judge.py build/coverage.json build/levels.xml build/house.xml build/whole.xml
+	$(PYTEST) -n 5 --junitxml=build/whole.xml tests/house tests/acceptance tests/faults
+	@$(BIN)/python .ci/judge.py build/coverage.json build/levels.xml build/whole.xml
 endif
 
 lint: $(DEV) ## Check style and format (ruff)
