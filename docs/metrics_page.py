@@ -10,9 +10,8 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import Metric
 
 from bridge.domain.answers import PROVIDER_ANSWERS, SINK_ANSWERS
-from bridge.observability.metrics import FAILURE_REASONS, Metrics
+from bridge.observability.metrics import FAILURE_REASONS, SINK_STATES, Metrics
 from bridge.runtime.overview import ROLES
-from bridge.runtime.sink_runner import SINK_STATES
 
 _INTRODUCTION = """`GET /metrics` on `http.listen` answers in Prometheus' text form. Labels are names of your
 configuration, event types and fixed words. No label is a resource or a phone. The alerts and the dashboard that come
@@ -31,6 +30,11 @@ more deliveries wait, the less often the oldest is searched for: of 100,000 ever
 """
 WATCH_FOR = {
     "bridge_build_info": "two versions for longer than a rollout",
+    "bridge_config_info": "replicas that differ for longer than a rollout takes. "
+    "A [generation](states.md#states-of-a-process) is made from the settings",
+    "bridge_config_last_reload_successful": "0: "
+    "[the next start would fail](../how-to/change-the-configuration.md#a-bad-file)",
+    "bridge_config_last_reload_success_timestamp_seconds": "",
     "process_virtual_memory_bytes": "",
     "process_resident_memory_bytes": "steady growth over days",
     "process_start_time_seconds": "changes that nobody made: the process is killed",

@@ -27,6 +27,7 @@ _NO_HOME = (
     "the home directory is not known: there is no HOME, and the user has no name; set `state` or BRIDGE_STATE_DIR to a "
     "directory"
 )
+_SERVERS = ("store", "broker", "namespace", "exchange", "state")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
 
 
@@ -69,6 +70,21 @@ def load(path: Path | str, *, environ: Mapping[str, str] | None = None, with_sec
     if problems or not isinstance(checked, Config):
         raise ConfigError(sorted(dict.fromkeys(problems), key=lambda item: item.line or 0))
     checked._document = text  # noqa: SLF001 - a private attribute of the very model that this function makes
+    return checked
+
+
+def load_servers(path: Path | str, *, environ: Mapping[str, str] | None = None) -> Config:
+    """Read only where the state is kept and where events are published, of a file that is wrong elsewhere.
+
+    Raises `ConfigError` if that cannot be read either.
+    """
+    environ = os.environ if environ is None else environ
+    text = yaml_document.read(Path(path), environ)
+    values = {key: value for key, value in text.values.items() if key.removesuffix("_file") in _SERVERS}
+    values.setdefault("state", str(default_state(environ)))
+    checked = validate(Config, values, (), text)
+    if not isinstance(checked, Config):
+        raise ConfigError(checked)
     return checked
 
 

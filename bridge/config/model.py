@@ -55,6 +55,8 @@ class HttpSettings(Settings):
 
     listen: Address | None = Listen("127.0.0.1", 8080)
     """HOST:PORT; port 0 is any free one, null is no server at all."""
+    reload: bool = False
+    """Whether `POST /-/reload` has this file read again, as SIGHUP does."""
 
 
 class LogSettings(Settings):
@@ -120,6 +122,8 @@ class Config(Settings):
     audit: Duration = Field(default=10.0, ge=0.1)
     """The time between two audits, which find events that the broker lost; longer than a message needs from broker to
     store."""
+    reload: Literal["signal", "watch"] = "signal"
+    """When this file is read again: on SIGHUP alone, or also (`watch`) within seconds of its change."""
     sources: dict[str, SerializeAsAny[SourceSettings]] = Field(default_factory=dict)
     """What is polled: a name, and the settings of an installed source."""
     sinks: dict[str, SerializeAsAny[SinkSettings]] = Field(default_factory=dict)

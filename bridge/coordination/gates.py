@@ -85,6 +85,10 @@ class Gates:
             self._gates[part] = Gate(lambda request: self._on_begun(source, request))
         return self._gates[part]
 
+    def forget(self, part: str) -> None:
+        """Have no gate for a part that has left the configuration."""
+        self._gates.pop(part, None)
+
     @property
     def pauses(self) -> dict[str, Pause]:
         """The pauses of the parts of this process."""

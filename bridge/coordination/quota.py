@@ -98,6 +98,10 @@ class SharedQuota:
         """Return the share of a command that runs while the service runs."""
         return cls(ledger, clock, polling_lease(names), rate=rate, part=_smaller_half(rate))
 
+    def change_rate(self, rate: float) -> None:
+        """Have the service's share of a budget of another rate from now on."""
+        self._quiet, self._part = cooldown(rate), rate - _smaller_half(rate)
+
     async def current_rate(self) -> float:
         """Return how many requests a second may be made at most; infinite while the other side is not there."""
         now = self._clock.monotonic()

@@ -116,7 +116,8 @@ class Shares:
         self._accounts: dict[str, Turn] = {}
         self._journals: dict[str, Turn] = {}
         self._partition: Partition | None = None
-        self._shape: Mapping[str, tuple[bool, frozenset[str], bool]] = {}
+        self._shape: Mapping[str, tuple[bool, frozenset[str], bool]] | None = None
+        """What the turns were set by; None as long as they are not for the present sources."""
         self._known: dict[str, ShareMember] = {}
         self._observed_at: float | None = None
         self._grace_until = float("-inf")
@@ -132,11 +133,15 @@ class Shares:
         return tuple(account for account, turn in self._accounts.items() if turn.is_ours)
 
     def set_sources(self, accounts: Mapping[str, Sequence[str]], *, polls: bool) -> None:
-        """Say which sources belong to which account, by its lease, and whether this process polls at all."""
+        """Say which sources belong to which account, by its lease, and whether this process polls at all.
+
+        The turn of an account that it could poll before stays as it is; that of a new one comes with the next
+        observation.
+        """
         self._sources = {source: account for account, sources in accounts.items() for source in sources}
         known = self._accounts if polls else {}
         self._accounts = {account: known.get(account) or Turn(is_ours=False) for account in accounts if polls}
-        self._partition = None
+        self._shape = None
 
     def account(self, lease: str) -> Turn:
         """Return the turn of an account that this process can poll."""
@@ -155,7 +160,7 @@ class Shares:
         self.is_shared = len(candidates.keys() | {self._owner}) > 1
         self._known = candidates
         shape = _shape(candidates, self._settle_seconds)
-        if self._partition is None or shape != self._shape:
+        if shape != self._shape:
             before, self._shape = self._partition, shape
             self._partition = Partition.of(candidates.values(), self._settle_seconds)
             self._apply(before or Partition())
@@ -201,7 +206,7 @@ class Shares:
         return f"; it gets its share when it has run for {self._settle_seconds:g} s"
 
     def _apply_journals(self) -> None:
-        if self._partition is not None:
+        if self._partition is not None and self._shape is not None:
             others = self._journals.keys() - self._sources.keys()
             relays = self._partition.relays(self._sources, others)
             for name, turn in self._journals.items():

@@ -105,6 +105,8 @@ class DeliveryWorker:
         )  # fmt: skip
         self._report = report
         self._filtered = filtered
+        self.grace = 0.0
+        """Seconds that what is being sent has to end, once the worker is told to stop."""
 
     @property
     def paused(self) -> bool:
@@ -159,6 +161,7 @@ class DeliveryWorker:
 
         What could not be finished goes back to the store: due at once, with no attempt counted.
         """
+        self.grace = grace
         receiving = [asyncio.ensure_future(self._receive()), asyncio.ensure_future(self._claim_due())]
         keeping = [
             asyncio.ensure_future(self._claims.renew(self._sender.drop_expired)),
@@ -172,7 +175,7 @@ class DeliveryWorker:
                 if task.done():
                     task.result()  # only a defect ends a loop: the supervisor reports it and starts us again
             await _end(receiving)
-            await self._sender.drain(grace)
+            await self._sender.drain(self.grace)
         finally:
             await _end([stopped, *watched, *self._sender.tasks])
             await self._release_all()

@@ -81,6 +81,11 @@ class Limiter:
             self.rate = rate
             self._recompute()
 
+    def set_rate(self, rate: float) -> None:
+        """Have a budget of `rate` from now on, as its users changed; what was asked before still counts."""
+        self.rate = rate
+        self._recompute()
+
     def pause(self, seconds: float) -> None:
         """Start nothing for `seconds`: the provider asked for a pause."""
         self._quiet_until = max(self._quiet_until, self._clock.monotonic() + seconds)
@@ -173,3 +178,9 @@ def shared_limiter(account: str, rate: float, clock: Clock) -> Limiter:
         _limiters[account, clock] = limiter
     limiter.lower_rate(rate)
     return limiter
+
+
+def change_rate(account: str, rate: float, clock: Clock) -> None:
+    """Give the limiter of an account, if it has one in this process, the lowest rate of its present users."""
+    if (limiter := _limiters.get((account, clock))) is not None and limiter.rate != rate:
+        limiter.set_rate(rate)

@@ -103,6 +103,9 @@ class Poller:
         self._state = ""
         self._state_since = ""
         self._noted_state = ""
+        self._due = clock.monotonic()
+        self._token = 0
+        self._goes_on = False
         self._before: tuple[str, str] | None = None
         """The state that the process before us noted, and since when it was in it."""
 
@@ -115,20 +118,42 @@ class Poller:
         """Poll until `stop` is set; without a `turn` the source is always ours to poll."""
 
         async def work(lease: Lease, leave: asyncio.Event) -> None:
-            await self._remember()
-            entry_seconds = await self._enter(lease)
-            self._quiet_at = self._clock.monotonic() + entry_seconds
-            await wait_for_stop(leave, self._clock, entry_seconds)
+            await wait_for_stop(leave, self._clock, await self._begin(lease))
             while not leave.is_set():
-                wait = await self.step(lease)
-                await self._check_books(lease)
-                self._quiet_at = self._clock.monotonic() + cooldown(self._settings.rate)
+                try:
+                    wait = await self.step(lease)
+                    self._due = self._clock.monotonic() + wait
+                    await self._check_books(lease)
+                finally:  # also of a poll that is cancelled
+                    self._quiet_at = self._clock.monotonic() + cooldown(self._settings.rate)
                 await wait_for_stop(leave, self._clock, wait, self._gate.changed)
             if self.is_quiet:
                 await note_quiet(self._ledger, lease)
 
         standby = partial(self._move, "standby")
         await holder.run(f"source/{self.name}", work, stop, standby=standby, turn=turn)
+
+    def go_on(self, share: SharedQuota, first_request_at: float) -> None:
+        """Have the next `run` go on where the last one was stopped, with the budget of another group of sources.
+
+        The source keeps its interval and its back-off. If no other process had its lease in between, the budget was
+        this process's own all the time: it waits for `first_request_at` alone, and not for a new lease.
+        """
+        self._share, self._first_request_at, self._goes_on = share, first_request_at, True
+
+    async def _begin(self, lease: Lease) -> float:
+        """Return for how many seconds nothing is asked at first."""
+        goes_on, self._goes_on = self._goes_on, False
+        was_ours = goes_on and lease.token == self._token + 1
+        self._token = lease.token
+        if not was_ours:
+            await self._remember()
+        entry_seconds = await self._enter(lease)
+        now = self._clock.monotonic()
+        if was_ours:
+            entry_seconds = self._first_request_at - now
+        self._quiet_at = max(self._quiet_at, now + entry_seconds)
+        return max(0.0, entry_seconds, self._due - now if goes_on else 0.0)
 
     async def _enter(self, lease: Lease) -> float:
         """Ask by the share from now on; return for how many seconds a new lease holder sends no request.

@@ -58,6 +58,13 @@ def configure_logging(level: str, form: str, stream: TextIO | None = None) -> No
     logging.getLogger("aiohttp.access").setLevel(logging.CRITICAL)
 
 
+def change_level(level: str) -> None:
+    """Send lines from another level on."""
+    structlog.configure(
+        **{**structlog.get_config(), "wrapper_class": structlog.make_filtering_bound_logger(_LEVELS[level])}
+    )
+
+
 def console_renderers(out: TextIO | None) -> list[structlog.typing.Processor]:
     """Return what makes a line for a person: a text of a provider is shown, and no terminal obeys it."""
     return [_show_texts, structlog.dev.ConsoleRenderer(colors=has_colours(out))]

@@ -15,6 +15,10 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300
 _AGES = (0.1, 0.5, 1, 5, 15, 30, 60, 120, 300, 900, 3600, 4 * 3600, 24 * 3600)
 FAILURE_REASONS = ("credentials", "throttled", "account", "provider", "defect")
 """Why a poll may fail."""
+SINK_STATES = ("ok", "paused", "circuit open", "disabled")
+"""The states of a sink that a process which delivers to it can see."""
+SOURCE_STATES = ("ok", "failing", "stalled", "held", "paused", "standby")
+"""What a process reports of a source."""
 
 
 class Metrics:
@@ -25,6 +29,17 @@ class Metrics:
         registry = self.registry
         self.info = Gauge("bridge_build_info", "The version that runs.", ["version"], registry=registry)
         self.info.labels(__version__).set(1)
+        self.config = Gauge(
+            "bridge_config_info", "The generation of the configuration that runs.", ["generation"], registry=registry
+        )
+        self.reload_successful = Gauge(
+            "bridge_config_last_reload_successful", "1 if the file was good when it was last read.", registry=registry
+        )
+        self.reloaded_at = Gauge(
+            "bridge_config_last_reload_success_timestamp_seconds",
+            "When the configuration that runs was read, in seconds since 1970.",
+            registry=registry,
+        )
         ProcessCollector(registry=registry)
         self.role = Gauge("bridge_role", "1 if this process has the role.", ["role"], registry=registry)
         self.problem = Gauge(
@@ -161,8 +176,7 @@ class Metrics:
 
     def forget_books(self, source: str) -> None:
         """Show no differences of a source: another process compares its books."""
-        with suppress(KeyError):
-            self.books_differences.remove(source)
+        _remove(self.books_differences, source)
 
     def show_problems(self, problems: Mapping[str, str]) -> None:
         """Show which parts `/readyz` names."""
@@ -172,9 +186,33 @@ class Metrics:
             self.problem.labels(part).set(0)
         self._problems = set(problems)
 
+    def set_generation(self, generation: str) -> None:
+        """Show the generation of the configuration that runs, and no other one."""
+        self.config.clear()
+        self.config.labels(generation).set(1)
+
+    def forget(self, kind: str, name: str) -> None:
+        """Show the gauges of a source or a sink no more that has left the configuration; its counters stay."""
+        _remove(self.paused, kind, name)
+        is_source = kind == "source"
+        own = (self.rate, self.interval, self.books_differences, self.last_ok)
+        for gauge in own if is_source else (self.waiting, self.dead, self.oldest_waiting):
+            _remove(gauge, name)
+        for state in SOURCE_STATES if is_source else SINK_STATES:
+            _remove(self.source_state if is_source else self.sink_state, name, state)
+
+    def forget_lease(self, lease: str) -> None:
+        """Show a lease no more that the configuration has no use for any longer."""
+        _remove(self.lease_held, *lease.split("/", 1))
+
     def text(self) -> bytes:
         """Return all figures in Prometheus' text form."""
         lost = lost_lines()
         self.log_lines_lost.inc(max(0, lost - self._lost_before))
         self._lost_before = lost
         return generate_latest(self.registry)
+
+
+def _remove(gauge: Gauge, *labels: str) -> None:
+    with suppress(KeyError):
+        gauge.remove(*labels)

@@ -47,6 +47,10 @@ class Member:
     """How this share comes about."""
     is_leaving: bool = False
     """It ends, and gives its leases back."""
+    reload_problem: str = ""
+    """Why its configuration file is not in effect; empty if it is."""
+    reload_problem_since: float = 0.0
+    """Seconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,6 +118,11 @@ class ReconciliationMonitor:
         self._on_differences = on_differences
         self._next = clock.monotonic()
 
+    def change_interval(self, every: float) -> None:
+        """Check every so many seconds from now on."""
+        if every != self._every:
+            self._every, self._next = every, self._clock.monotonic()
+
     async def check(self, lease: Lease) -> None:
         """Check the books if it is time; call this after a successful poll, with the source's lease.
 

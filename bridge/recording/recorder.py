@@ -53,7 +53,7 @@ class Recorder:
         self._budget = prepare(folder, limit)
         self._compress = compress
         self._real = clock
-        self._run = f"{clock.now():%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+        self._run = _new_run(clock)
         self._redactor = Redactor(secrets.token_bytes(32))
         self._writers: list[Writer] = []
         self._hooks_by_source: dict[str, _Recording] = {}
@@ -67,8 +67,9 @@ class Recorder:
         return _Recorded(config, self)
 
     def record(self, name: str, kind: str, source: Source) -> Source:
-        """Return the source, on tape from now on."""
-        writer = Writer(self._folder, name, kind, self._run, self._budget, compress=self._compress)
+        """Return the source, on tape from now on; one that replaces another of its name begins a run of its own."""
+        run = _new_run(self._real) if name in self._hooks_by_source else self._run
+        writer = Writer(self._folder, name, kind, run, self._budget, compress=self._compress)
         self._writers.append(writer)
         hooks = self._hooks_by_source[name] = _Recording(self, writer, self._real, self._redactor)
         return RecordedSource(source, hooks)
@@ -117,6 +118,10 @@ class Recorder:
                 writer.close()
             except OSError as error:
                 self._broken(error.strerror or type(error).__name__)
+
+
+def _new_run(clock: Clock) -> str:
+    return f"{clock.now():%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
 
 
 class _Recording:

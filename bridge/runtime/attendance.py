@@ -39,6 +39,7 @@ class Attendance:
         self._circuits = circuits
         self._since = process.clock.epoch()
         self._is_announced = False
+        self._announcing = asyncio.Lock()
         self._steady_since = self._tried_at = process.clock.monotonic()
 
     @property
@@ -52,7 +53,7 @@ class Attendance:
         self._process.gates.has_started.set()
 
     async def begin(self) -> None:
-        """Announce the process, and follow the orders, before any part works; raises `Unavailable`."""
+        """Announce the process, and follow the orders, before any new part works; raises `Unavailable`."""
         await self._announce()
 
     async def run(self) -> None:
@@ -79,6 +80,10 @@ class Attendance:
         self._process.gates.apply(await self._store.orders())
 
     async def _announce(self) -> None:
+        async with self._announcing:
+            await self._announce_once()
+
+    async def _announce_once(self) -> None:
         gates = self._process.gates
         started = tuple(gates.started)
         ttl, now = announced_for(self._process.parts.limits.lease), self._clock.monotonic()
@@ -114,4 +119,6 @@ class Attendance:
             share=process.shares.share,
             share_reason=process.shares.reason,
             is_leaving=process.stop_polling.is_set(),
+            reload_problem=process.reload.problem or "",
+            reload_problem_since=process.reload.at,
         )

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import structlog
+from aiohttp import web
 
 from bridge.domain.errors import BridgeError
 from bridge.observability.logging import write_repeats
@@ -24,13 +25,15 @@ _LISTEN_AGAIN_SECONDS = 2.0
 class HealthMonitor:
     """Keeps the heartbeat of the event loop, asks the store and the broker, and serves the health pages."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, routes: Iterable[web.RouteDef] = ()) -> None:
+        """Prepare; `routes` are further pages on the same address."""
         self._process = process
         self._clock = process.clock
         self._beat = process.clock.monotonic()
         self.server = HealthServer(
-            process.metrics, process.health, refresh=self._refresh, heartbeat_age=self._heartbeat_age
-        )
+            process.metrics, process.health, refresh=self._refresh, heartbeat_age=self._heartbeat_age,
+            routes=routes,
+        )  # fmt: skip
 
     async def heartbeat(self) -> None:
         """Note every second that the event loop runs."""

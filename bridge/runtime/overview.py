@@ -247,9 +247,19 @@ def _processes(overview: Overview) -> Iterator[StatusFinding]:
             more = len(problems) - 1
             text = f"is not ready: {part}: {reason}" + (f", and {more} more" if more else "")
             yield StatusFinding("process-not-ready", f"process {process_name(presence)}", text)
+    yield from _reloads(overview)
     if len({member.generation for member in running}) > 1:
         text = "processes run with different settings; see the column generation"
         yield StatusFinding("generations-differ", "service", text, is_problem=False)
+
+
+def _reloads(overview: Overview) -> Iterator[StatusFinding]:
+    for presence in overview.processes:
+        member = presence.member
+        if member.reload_problem and not presence.gone:
+            since = _since(from_epoch(member.reload_problem_since), overview.at)
+            text = f"its configuration file is not in effect{since}, generation {member.generation} runs on: "
+            yield StatusFinding("reload-failed", f"process {process_name(presence)}", text + member.reload_problem)
 
 
 def process_name(presence: Presence) -> str:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 
 import structlog
 
+from bridge.concurrency.stop_event import StopEvent
 from bridge.coordination.gates import Gates
 from bridge.coordination.leases import LeaseRunner, new_owner
 from bridge.coordination.shares import Shares
 from bridge.domain.clock import Clock
+from bridge.ingest.poller import describe_unexpected
 from bridge.observability.metrics import Metrics
-from bridge.protocols.roster import Pause
+from bridge.protocols.roster import Orders, Pause
 from bridge.relay.recent_entries import RecentEntries
 from bridge.runtime.overview import ROLES
 from bridge.runtime.parts import ServiceParts
@@ -23,6 +26,16 @@ from bridge.runtime.supervisor import Supervisor
 from bridge.web.health_server import Health
 
 log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class ReloadState:
+    """Whether the configuration file was good when it was read last."""
+
+    problem: str | None = None
+    """Why the file is not in effect."""
+    at: float = 0.0
+    """Since when it is not, in seconds since 1970."""
 
 
 @dataclass
@@ -35,12 +48,17 @@ class Process:
     metrics: Metrics = field(default_factory=Metrics)
     health: Health = field(default_factory=Health)
     owner: str = field(default_factory=new_owner)
-    stop_polling: asyncio.Event = field(default_factory=asyncio.Event)
+    stop_polling: StopEvent = field(default_factory=StopEvent)
     stop_relaying: asyncio.Event = field(default_factory=asyncio.Event)
-    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    stop: StopEvent = field(default_factory=StopEvent)
     """Ends whatever is neither a poll nor a relay."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     """Ends the heartbeat and the health pages."""
+    reloaded: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when another configuration has come into effect, and `parts` are new."""
+    reload: ReloadState = field(default_factory=ReloadState)
+    leaving: dict[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
+    """What has left the configuration and is not closed yet."""
     committed: dict[str, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
     """For each journal: set when this process has written to it."""
     recent: dict[str, RecentEntries] = field(default_factory=dict)
@@ -57,17 +75,58 @@ class Process:
             on_change=self._on_lease,
         )  # fmt: skip
         self.gates = Gates(self.owner, self.clock.epoch, self._on_pause)
-        for kind, names in (("source", self.parts.sources), ("sink", self.parts.sinks)):
-            for name in names:
-                self.gates.of(f"{kind}/{name}")
-                self.metrics.paused.labels(kind, name).set(0)
         for role in ROLES:
             self.metrics.role.labels(role).set(role in self.roles)
-        self.metrics.journal_max_bytes.set(self.parts.limits.journal_bytes)
+        self._show_parts(self.parts)
 
     def _on_lease(self, lease: str, is_held: bool) -> None:  # noqa: FBT001 - a callback has the arguments of its caller
         kind, _, name = lease.partition("/")
         self.metrics.lease_held.labels(kind, name).set(is_held)
+
+    def exchange_parts(self, parts: ServiceParts, orders: Orders) -> None:
+        """Have the parts of another configuration from now on; they follow the orders from the first moment."""
+        gone = {*self.parts.names} - {*parts.names}
+        self.leaving |= self.parts.closers_without(parts)
+        self.parts = parts
+        for part in gone:
+            self.gates.forget(part)
+            self.health.set_pause(part, None)
+        self._show_parts(parts)
+        self.gates.apply(orders)
+        self.reloaded.set()
+
+    def note_reload(self, problem: str | None) -> None:
+        """Show everywhere that the file is in effect (None), or why it is not; the process is ready all the same."""
+        now = self.clock.epoch()
+        self.reload = ReloadState(problem, 0.0 if problem is None else self.reload.at or now)
+        self.metrics.reload_successful.set(problem is None)
+        if problem is None:
+            self.metrics.reloaded_at.set(now)
+            self.health.reload = None
+        else:
+            self.health.reload = {"problem": problem, "generation": self.parts.generation}
+
+    async def close(self, name: str, close: Callable[[], Awaitable[None]]) -> None:
+        """Close a part; a failure is only logged, for the others still have to be closed."""
+        try:
+            await close()
+        except Exception as error:  # noqa: BLE001 - whatever it is, nothing more is done with the part
+            log.warning("part.cannot_be_closed", part=name, error=describe_unexpected(error))
+        self.leaving.pop(name, None)
+
+    def forget(self, part: str) -> None:
+        """Show a part no more that has left the configuration and has ended."""
+        kind, _, name = part.partition("/")
+        self.polling -= {name} if kind == "source" else set()
+        self.health.forget(part)
+        self.metrics.forget(kind, name)
+
+    def _show_parts(self, parts: ServiceParts) -> None:
+        for part in parts.names:
+            gate = self.gates.of(part)
+            self.metrics.paused.labels(*part.split("/", 1)).set(gate.pause is not None)
+        self.metrics.set_generation(parts.generation)
+        self.metrics.journal_max_bytes.set(parts.limits.journal_bytes)
 
     def _on_pause(self, part: str, pause: Pause | None) -> None:
         kind, _, name = part.partition("/")

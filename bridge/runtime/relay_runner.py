@@ -17,6 +17,7 @@ from bridge.protocols.ledger import Lease
 from bridge.relay.dead_letters import RelayDeadLetters
 from bridge.relay.recent_entries import RecentEntries
 from bridge.relay.relay import Relay, RelayResult
+from bridge.runtime.parts import ServiceParts
 from bridge.runtime.process import Process
 
 log = structlog.get_logger()
@@ -35,10 +36,13 @@ class RelayRunner:
 
     def __init__(self, process: Process) -> None:
         self._process = process
-        self._parts = process.parts
         self._clock = process.clock
         self._unroutable: dict[str, float] = {}
         """For each journal with unroutable events: when that was noted, in monotonic seconds."""
+
+    @property
+    def _parts(self) -> ServiceParts:
+        return self._process.parts
 
     async def run(self) -> None:
         """Relay every source that has a journal, also a source that left the configuration with events unpublished."""
@@ -49,7 +53,8 @@ class RelayRunner:
                 for name in await self._journals():
                     if f"relay/{name}" not in supervisor.names:
                         supervisor.start(f"relay/{name}", self._relay(name))
-                await wait_for_stop(self._process.stop_relaying, self._clock, _NEW_JOURNALS_EVERY_SECONDS)
+                stop, reloaded = self._process.stop_relaying, self._process.reloaded
+                await wait_for_stop(stop, self._clock, _NEW_JOURNALS_EVERY_SECONDS, reloaded)
             await supervisor.join()
         finally:
             await supervisor.close()

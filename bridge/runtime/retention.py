@@ -12,6 +12,7 @@ from bridge.domain.errors import Unavailable
 from bridge.domain.event_view import EventView
 from bridge.protocols.deliveries import RELAY_SINK
 from bridge.protocols.ledger import JournalState
+from bridge.runtime.parts import ServiceParts
 from bridge.runtime.process import Process
 from bridge.runtime.sink_runner import SinkRunner
 
@@ -30,9 +31,12 @@ class Retention:
 
     def __init__(self, process: Process, sinks: SinkRunner) -> None:
         self._process = process
-        self._parts = process.parts
         self._clock = process.clock
         self._sinks = sinks
+
+    @property
+    def _parts(self) -> ServiceParts:
+        return self._process.parts
 
     async def run(self) -> None:
         """Work until the process stops."""
@@ -51,7 +55,7 @@ class Retention:
 
     async def _run_once(self, *, due: bool) -> None:
         await self._sinks.sync_all()
-        for name in self._sinks.workers:
+        for name in list(self._sinks.workers):
             await self._sinks.note_activity(name)
             await self._sinks.show(name)
         if "relay" in self._process.roles:

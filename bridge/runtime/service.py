@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from functools import partial
 
 import structlog
 
 from bridge import __version__
+from bridge.config.difference import ConfigDifference
 from bridge.coordination.leases import wait_for_stop
+from bridge.coordination.quota import accounts
 from bridge.domain.clock import Clock
 from bridge.domain.errors import Unavailable
 from bridge.domain.retry import RECONNECT, Backoff
-from bridge.ingest.poller import describe_unexpected
+from bridge.runtime.assembly import Assembly
 from bridge.runtime.attendance import Attendance
+from bridge.runtime.config_file import ConfigFile
 from bridge.runtime.health import HealthMonitor
 from bridge.runtime.once import OnceReport, OnceRunner
-from bridge.runtime.parts import ServiceParts
+from bridge.runtime.parts import ServiceParts, rebuild
 from bridge.runtime.process import Process
 from bridge.runtime.relay_runner import RelayRunner
+from bridge.runtime.reload import Reloader, Settle
 from bridge.runtime.retention import Retention
+from bridge.runtime.sink_changes import SinkChanges
 from bridge.runtime.sink_runner import SinkRunner
+from bridge.runtime.source_changes import SourceChanges
 from bridge.runtime.source_runner import SourceRunner
 from bridge.runtime.supervisor import Supervisor
 
@@ -40,16 +47,25 @@ class Service:
     the others go on.
     """
 
-    def __init__(self, parts: ServiceParts, clock: Clock, *, roles: Collection[str] = ROLES) -> None:
+    def __init__(
+        self, parts: ServiceParts, clock: Clock, *, roles: Collection[str] = ROLES, file: ConfigFile | None = None
+    ) -> None:
+        """Prepare; with the `file` of its configuration the service can follow another one while it works."""
         self.process = Process(parts, clock, frozenset(roles))
         self.sources = SourceRunner(self.process)
         self.sinks = SinkRunner(self.process)
-        self.health = HealthMonitor(self.process)
+        self.reloader = None if file is None else Reloader(self.process, file, self._follow)
+        self.health = HealthMonitor(self.process, () if self.reloader is None else [self.reloader.route])
         self.attendance = Attendance(self.process, self.sinks.open_circuits)
         self._relays = RelayRunner(self.process)
         self._retention = Retention(self.process, self.sinks)
-        self._parts = parts
+        self._polling = SourceChanges(self.process, self.sources)
+        self._delivering = SinkChanges(self.process, self.sinks)
         self._clock = clock
+
+    @property
+    def _parts(self) -> ServiceParts:
+        return self.process.parts
 
     async def run(self, stop: asyncio.Event, *, listen: tuple[str, int] | None = None) -> None:
         """Work until `stop` is set, then drain: stop polling, relay, finish or release deliveries, and return."""
@@ -88,18 +104,51 @@ class Service:
         polling = process.supervisor(process.stop_polling)
         relaying = process.supervisor(process.stop_relaying)
         others = process.supervisor(process.stop)
+        reloading = process.supervisor(asyncio.Event())
         if "poll" in process.roles:
-            self.sources.start(polling)
+            self._polling.start(polling)
         if "relay" in process.roles:
             relaying.start("relays", self._relays.run)
         if "sink" in process.roles:
-            self.sinks.start(others)
+            self._delivering.start(others)
         others.start("books", self._retention.run)
+        if self.reloader is not None:
+            reloading.start("reload", self.reloader.run)
         try:
             await stop.wait()
+            await reloading.close()
             await self._drain(polling, relaying, others)
         finally:
-            await asyncio.gather(polling.close(), relaying.close(), others.close())
+            await asyncio.gather(reloading.close(), polling.close(), relaying.close(), others.close())
+
+    async def _follow(self, assembly: Assembly, difference: ConfigDifference) -> Settle:
+        """Have another configuration in effect; raises `ConfigError` and `Unavailable`, and then nothing has changed.
+
+        Return what waits until all parts that differ have ended and started.
+        """
+        former = self._parts
+        try:
+            parts = rebuild(assembly, former, difference)
+            accounts({name: part.source for name, part in parts.sources.items()})  # a plugin's defect shows here
+            await parts.privacy.fetch_for(part.settings for part in parts.sinks.values())
+            # Before anything else is polled, as at a start: what is published from now on is expected at each sink.
+            await self.sinks.register(parts.sinks)
+            orders = await parts.store.orders()
+        except BaseException:
+            self._polling.apply_rates()  # what was built may have lowered them
+            raise
+        self.process.exchange_parts(parts, orders)
+        self.sources.register()
+
+        async def settle() -> None:
+            with suppress(Unavailable):  # the next announcement brings the turns of accounts that are new
+                await self.attendance.begin()
+            follows = (self._polling.follow(former.sources), self._delivering.follow(former.sinks))
+            for outcome in await asyncio.gather(*follows, return_exceptions=True):
+                if isinstance(outcome, BaseException):
+                    raise outcome
+
+        return settle
 
     async def _drain(self, polling: Supervisor, relaying: Supervisor, others: Supervisor) -> None:
         process, seconds = self.process, self._parts.limits.drain
@@ -143,6 +192,7 @@ class Service:
 
     async def _close(self) -> None:
         closers: list[tuple[str, Callable[[], Awaitable[None]]]] = [
+            *self.process.leaving.items(),
             *((f"source {name}", part.source.close) for name, part in self._parts.sources.items()),
             *((f"sink {name}", part.sink.close) for name, part in self._parts.sinks.items()),
             ("broker", self._parts.broker.close),
@@ -150,7 +200,4 @@ class Service:
             ("store", self._parts.store.close),
         ]
         for name, close in closers:
-            try:
-                await close()
-            except Exception as error:  # noqa: BLE001 - the others still have to be closed
-                log.warning("part.cannot_be_closed", part=name, error=describe_unexpected(error))
+            await self.process.close(name, close)

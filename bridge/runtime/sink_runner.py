@@ -19,17 +19,17 @@ from bridge.domain.answers import SINK_ANSWERS
 from bridge.domain.catalogue import SinkData, SinkDisabled, SinkEvent, SinkRecovered, internal_event
 from bridge.domain.errors import Unavailable
 from bridge.domain.times import rfc3339, truncate_to_millis
+from bridge.observability.metrics import SINK_STATES
+from bridge.protocols.deliveries import RELAY_SINK
 from bridge.protocols.ledger import Commit
 from bridge.protocols.roster import OpenCircuit
 from bridge.protocols.sink import Outgoing, SinkSettings
 from bridge.runtime.oldest_waiting import OldestWaiting
+from bridge.runtime.parts import ConfiguredSink, ServiceParts
 from bridge.runtime.process import Process
-from bridge.runtime.supervisor import Supervisor
 
 log = structlog.get_logger()
 
-SINK_STATES = ("ok", "paused", "circuit open", "disabled")
-"""The states of a sink that a process which delivers to it can see."""
 INTERNAL_JOURNAL = "_bridge"
 """The journal of the bridge's own events; no source can have this name."""
 _LAST_NOTE_SECONDS = 1.0
@@ -43,7 +43,6 @@ class SinkRunner:
 
     def __init__(self, process: Process) -> None:
         self._process = process
-        self._parts = process.parts
         self._clock = process.clock
         self._store = process.parts.store
         self.audit = Audit(self._store, self._store, self._parts.broker, self._clock)
@@ -53,22 +52,35 @@ class SinkRunner:
         self.workers: dict[str, DeliveryWorker] = {}
         """The delivery workers of this process, by sink."""
 
-    def start(self, supervisor: Supervisor) -> None:
-        """Start delivering and auditing, a part of each for each sink."""
-        for name in self._parts.sinks:
-            supervisor.start(f"sink/{name}", self._deliver(name))
-            supervisor.start(f"audit/{name}", self._audit_often(name))
+    @property
+    def _parts(self) -> ServiceParts:
+        return self._process.parts
+
+    def parts_of(self, name: str, stop: asyncio.Event) -> Mapping[str, Callable[[], Awaitable[None]]]:
+        """Return what a sink is made of at work, until `stop` is set: its deliveries and its audit."""
+        part = self._parts.sinks[name]
+        return {f"sink/{name}": self._deliver(name, part, stop), f"audit/{name}": self._audit_often(name, part, stop)}
+
+    def forget(self, name: str) -> None:
+        """Forget a sink that has left the configuration and has ended; the store keeps its books."""
+        self.workers.pop(name, None)
+        self._activity.pop(name, None)
 
     # registering
 
-    async def register(self) -> None:
+    async def register(self, sinks: Mapping[str, ConfiguredSink] | None = None) -> None:
         """Open the books of each sink and declare its queue, before anything is polled.
 
         Every event that is published from then on is expected at every sink. Raises `Unavailable` for the store; a
-        broker that is unavailable is only said in the log.
+        broker that is unavailable is only said in the log. Of `sinks`, which are to replace those that work, only what
+        differs is new.
         """
         known = await self._store.statuses("sink/")
-        for name, part in self._parts.sinks.items():
+        working = {} if sinks is None else self._parts.sinks
+        sinks = self._parts.sinks if sinks is None else sinks
+        for name, part in sinks.items():
+            if working.get(name) is part:
+                continue
             topics = json.dumps(part.settings.topics)
             if f"sink/{name}" not in known:
                 await self.audit.register_sink(name)
@@ -82,7 +94,7 @@ class SinkRunner:
                     "sink.queue_cannot_be_declared", sink=name, reason=str(error),
                     consequence="tried again; what is published until then is offered from the journal",
                 )  # fmt: skip
-        for name in sorted(known.keys() - {f"sink/{name}" for name in self._parts.sinks}):
+        for name in sorted(known.keys() - {f"sink/{name}" for name in sinks}):
             await self._warn_orphaned_queue(name.removeprefix("sink/"))
 
     async def _warn_orphaned_queue(self, sink: str) -> None:
@@ -99,11 +111,11 @@ class SinkRunner:
 
     # delivering
 
-    def _deliver(self, name: str) -> Callable[[], Awaitable[None]]:
+    def _deliver(self, name: str, part: ConfiguredSink, stop: asyncio.Event) -> Callable[[], Awaitable[None]]:
         async def run() -> None:
-            worker = await self.open_worker(name)
+            worker = await self.open_worker(name, part)
             try:
-                await worker.run(self._process.stop, grace=self._parts.limits.drain * _GRACE_SHARE)
+                await worker.run(stop, grace=self._parts.limits.drain * _GRACE_SHARE)
             finally:
                 with suppress(Unavailable, TimeoutError):  # the next process notes what it sees
                     async with asyncio.timeout(_LAST_NOTE_SECONDS):
@@ -113,15 +125,15 @@ class SinkRunner:
 
         return run
 
-    async def open_worker(self, name: str) -> DeliveryWorker:
+    async def open_worker(self, name: str, part: ConfiguredSink | None = None) -> DeliveryWorker:
         """Open a sink, and return its delivery worker, which knows whether the sink is disabled."""
-        await self._parts.sinks[name].sink.open()
-        worker = self.workers[name] = self._worker(name)
+        part = part or self._parts.sinks[name]
+        await part.sink.open()
+        worker = self.workers[name] = self._worker(name, part)
         await self.sync_disabled(name, worker)
         return worker
 
-    def _worker(self, name: str) -> DeliveryWorker:
-        part = self._parts.sinks[name]
+    def _worker(self, name: str, part: ConfiguredSink) -> DeliveryWorker:
         metrics = self._process.metrics
         activity = self._activity.setdefault(name, {})
         seconds = metrics.delivery_seconds.labels(name)  # finding a series costs more than counting in it
@@ -200,12 +212,15 @@ class SinkRunner:
 
     async def sync_all(self) -> None:
         """Do the same for all workers of this process, with one question."""
-        noted = {name: worker.noted for name, worker in self.workers.items()}
+        noted = [(name, worker, worker.noted) for name, worker in self.workers.items()]
         statuses = await self._store.statuses("sink/") if noted else {}
-        for name, was_noted in noted.items():
-            await self._sync(name, self.workers[name], was_noted, statuses.get(f"sink/{name}", {}))
+        for name, worker, was_noted in noted:
+            await self._sync(name, worker, was_noted, statuses.get(f"sink/{name}", {}))
 
     async def _sync(self, name: str, worker: DeliveryWorker, noted: bool, status: Mapping[str, str]) -> None:  # noqa: FBT001 - what the worker said
+        part = self._parts.sinks.get(name)
+        if part is None or self.workers.get(name) is not worker:
+            return  # it has left the configuration, or another worker replaced this one
         if "since" not in status:
             # Otherwise the next start would register the sink as new, and count what it still expects as delivered.
             log.warning(
@@ -213,7 +228,7 @@ class SinkRunner:
                 consequence="what the providers show is published again, with the same ids",
             )  # fmt: skip
             await self._store.ping()  # it gets back the installation's mark
-            topics = json.dumps(self._parts.sinks[name].settings.topics)
+            topics = json.dumps(part.settings.topics)
             await self._store.set_status(f"sink/{name}", {"since": self._now(), "topics": topics})
         if status.get("disabled"):
             worker.disable()
@@ -224,11 +239,11 @@ class SinkRunner:
 
     # auditing
 
-    def _audit_often(self, name: str) -> Callable[[], Awaitable[None]]:
+    def _audit_often(self, name: str, part: ConfiguredSink, stop: asyncio.Event) -> Callable[[], Awaitable[None]]:
         async def run() -> None:
-            while not await wait_for_stop(self._process.stop, self._clock, self._parts.limits.audit_every):
+            while not await wait_for_stop(stop, self._clock, self._parts.limits.audit_every):
                 try:
-                    await self._audit_once(name)
+                    await self._audit_once(name, part)
                 except Unavailable as error:
                     self._process.health.set(f"audit/{name}", str(error))
                     log.debug("audit.waits", sink=name, reason=str(error))
@@ -237,8 +252,8 @@ class SinkRunner:
 
         return run
 
-    async def _audit_once(self, name: str) -> None:
-        result = await self.audit.run(name, await self._audited_settings(name))
+    async def _audit_once(self, name: str, part: ConfiguredSink) -> None:
+        result = await self.audit.run(name, await self._audited_settings(name, part.settings))
         self._process.metrics.filtered.labels(name).inc(result.filtered)
         if result.offered:
             self._process.metrics.offered.labels(name).inc(result.offered)
@@ -249,13 +264,12 @@ class SinkRunner:
             if name in self.workers:
                 self.workers[name].wake()
 
-    async def _audited_settings(self, name: str) -> SinkSettings:
+    async def _audited_settings(self, name: str, settings: SinkSettings) -> SinkSettings:
         """Return the sink's settings with the union of our topics and those of the newest process.
 
         During a rolling update, processes on the old configuration drop events that only the new one selects. An audit
         by the old topics would count them as delivered.
         """
-        settings = self._parts.sinks[name].settings
         status = (await self._store.statuses(f"sink/{name}")).get(f"sink/{name}", {})
         topics = dict.fromkeys([*settings.topics, *json.loads(status.get("topics", "[]"))])
         return settings.model_copy(update={"topics": list(topics)})
@@ -263,9 +277,12 @@ class SinkRunner:
     async def show(self, name: str) -> None:
         """Set the gauges of one sink."""
         metrics, books = self._process.metrics, await self._store.counts(name)
+        oldest = await self._oldest.age(name, books)
+        if name not in self._parts.sinks and name != RELAY_SINK:
+            return  # it has left the configuration in between
         metrics.waiting.labels(name).set(sum(count.waiting for count in books.values()))
         metrics.dead.labels(name).set(sum(count.dead for count in books.values()))
-        metrics.oldest_waiting.labels(name).set(await self._oldest.age(name, books))
+        metrics.oldest_waiting.labels(name).set(oldest)
         if (worker := self.workers.get(name)) is not None:
             state = self._state(name, worker)
             for word in SINK_STATES:

@@ -7,19 +7,23 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
+from bridge.concurrency.stop_event import StopEvent
 from bridge.coordination.quota import SharedQuota, accounts, note_quiet, polling_lease, takeover_cooldown
+from bridge.coordination.turns import Turn
 from bridge.domain.errors import BridgeError, Unauthorized
 from bridge.domain.event import WireEvent
 from bridge.http.errors import Throttled
 from bridge.ingest.account import OtherAccount
 from bridge.ingest.intake import Intake, PollResult
 from bridge.ingest.poller import Poller, PollListener
+from bridge.observability.metrics import SOURCE_STATES
 from bridge.protocols.ledger import Lease
 from bridge.protocols.source import Reconcilable
 from bridge.reconciliation.monitor import ReconciliationMonitor
 from bridge.reconciliation.reconciler import Reconciler
+from bridge.runtime.parts import ServiceParts
+from bridge.runtime.polled_accounts import PolledAccount
 from bridge.runtime.process import Process
-from bridge.runtime.supervisor import Supervisor
 
 _MAX_BACKLOG_EVENTS = 50_000
 """Events that wait for the broker; with more, their source is not polled."""
@@ -30,25 +34,28 @@ class SourceRunner(PollListener):
 
     def __init__(self, process: Process) -> None:
         self._process = process
-        self._parts = process.parts
         self._clock = process.clock
         self._metrics = process.metrics
-        self._groups: Sequence[tuple[str, ...]] = ()
+        self._tokens: dict[str, int] = {}
+        """The token with which this process last held the lease of an account."""
         self.states: dict[str, str] = {}
         """The state of each source that this process polls: ok, failing, stalled, held, paused or standby."""
+        self.pollers: dict[str, Poller] = {}
+        """The pollers that work, and those that are to go on under another lease, by source."""
+
+    @property
+    def _parts(self) -> ServiceParts:
+        return self._process.parts
 
     def register(self) -> None:
         """Say which accounts this process can poll, before it announces itself."""
-        self._groups = self.accounts()
         polls = "poll" in self._process.roles
-        self._process.shares.set_sources({polling_lease(names): names for names in self._groups}, polls=polls)
+        self._process.shares.set_sources({polling_lease(names): names for names in self.accounts()}, polls=polls)
 
-    def start(self, supervisor: Supervisor) -> None:
-        """Start polling, one part for each account."""
-        for name, part in self._parts.sources.items():
-            self._metrics.show_source(name, part.settings.rate, part.settings.interval * part.settings.idle_slowdown)
-        for names in self._groups:
-            supervisor.start(polling_lease(names), self._account(names))
+    def show_bounds(self, name: str) -> None:
+        """Show what the settings of a source allow."""
+        settings = self._parts.sources[name].settings
+        self._metrics.show_source(name, settings.rate, settings.interval * settings.idle_slowdown)
 
     def accounts(self) -> Sequence[tuple[str, ...]]:
         """Return the names of the sources, those of one account together."""
@@ -77,41 +84,62 @@ class SourceRunner(PollListener):
             gate=self._process.gates.of(f"source/{name}"), first_request_at=first_request_at,
         )  # fmt: skip
 
-    def _account(self, names: Sequence[str]) -> Callable[[], Awaitable[None]]:
+    def account(self, polled: PolledAccount) -> Callable[[], Awaitable[None]]:
         """Return the work of one account: one process polls all its sources, because it keeps the account's quota."""
-        quota, process, lease_name = self.quota(names), self._process, polling_lease(names)
-        turn = process.shares.account(lease_name)
-
-        async def poll_source() -> None:
-            await self.poller(names[0], quota).run(process.leases, process.stop_polling, turn)
+        if len(polled.sources) == 1:
+            (name,) = polled.sources
+            return self.poll(name, polled, polled.stop, polled.turn)
 
         async def poll_all(lease: Lease, leave: asyncio.Event) -> None:
-            entry_seconds = await takeover_cooldown(self._parts.store, lease, self.rate(names))
-            first_request_at = self._clock.monotonic() + entry_seconds
-            pollers: dict[str, Poller] = {}
-
-            async def poll(name: str) -> None:
-                poller = pollers[name] = self.poller(name, quota, first_request_at)
-                await poller.run(process.leases, leave)
-
-            supervisor = process.supervisor(leave)
+            stop = polled.stop.below()
+            supervisor = self._process.supervisor(stop)
+            await self._note_lease(polled, lease)
             try:
-                for name in names:
-                    supervisor.start(f"source/{name}", partial(poll, name))
+                polled.enter(supervisor, stop, self.poll)
+                await leave.wait()
+                stop.set()
                 await supervisor.join()
             finally:
+                polled.supervisor = None
                 await supervisor.close()
-            if all(poller.is_quiet for poller in pollers.values()) and self._clock.monotonic() >= first_request_at:
+            if polled.is_quiet and self._clock.monotonic() >= polled.first_request_at:
                 await note_quiet(self._parts.store, lease)
 
         def standby() -> None:
-            for name in names:
+            for name in polled.sources:
                 self.state(name, "standby", None)
 
         async def run_all() -> None:
-            await process.leases.run(lease_name, poll_all, process.stop_polling, standby=standby, turn=turn)
+            await self._process.leases.run(polled.lease, poll_all, polled.stop, standby=standby, turn=polled.turn)
 
-        return poll_source if len(names) == 1 else run_all
+        return run_all
+
+    async def _note_lease(self, polled: PolledAccount, lease: Lease) -> None:
+        """Note from when on the sources of an account may be asked for, under a new lease."""
+        was_ours = lease.token == self._tokens.get(lease.name, 0) + 1
+        self._tokens[lease.name] = lease.token
+        seconds = await takeover_cooldown(self._parts.store, lease, self.rate(tuple(polled.sources)))
+        polled.first_request_at = self._clock.monotonic() + seconds
+        polled.goes_on_at = -math.inf if was_ours else polled.first_request_at
+
+    def poll(
+        self, name: str, polled: PolledAccount, stop: StopEvent, turn: Turn | None = None
+    ) -> Callable[[], Awaitable[None]]:
+        """Return the work of one source of an account."""
+
+        async def run() -> None:
+            goes_on = name in polled.going_on
+            polled.going_on.discard(name)
+            if goes_on:
+                poller = self.pollers[name]
+                poller.go_on(polled.quota, polled.goes_on_at)
+            else:
+                poller = self.poller(name, polled.quota, polled.first_request_at)
+            self.pollers[name] = poller
+            polled.note(name, poller)
+            await poller.run(self._process.leases, stop, turn)
+
+        return run
 
     def _on_commit(self, name: str, wake: asyncio.Event) -> Callable[[int, Sequence[WireEvent]], None]:
         def committed(last: int, events: Sequence[WireEvent]) -> None:
@@ -131,14 +159,21 @@ class SourceRunner(PollListener):
         return lagged
 
     def _monitor(self, name: str, intake: Intake, wake: asyncio.Event) -> Callable[[Lease], Awaitable[None]] | None:
-        part, every = self._parts.sources[name], self._parts.limits.reconcile_every
-        if every is None or not isinstance(part.source, Reconcilable):
+        source = self._parts.sources[name].source
+        if not isinstance(source, Reconcilable):
             return None
-        reconciler = Reconciler(name, part.source, self._parts.store, self._clock)
-        return ReconciliationMonitor(
-            name, intake.uri, reconciler, self._parts.store, self._clock, every=every, committed=lambda _: wake.set(),
-            on_differences=self._metrics.books_differences.labels(name).set,
-        ).check  # fmt: skip
+        reconciler = Reconciler(name, source, self._parts.store, self._clock)
+        monitor = ReconciliationMonitor(
+            name, intake.uri, reconciler, self._parts.store, self._clock, every=math.inf,
+            committed=lambda _: wake.set(), on_differences=self._metrics.books_differences.labels(name).set,
+        )  # fmt: skip
+
+        async def check(lease: Lease) -> None:
+            if (every := self._parts.limits.reconcile_every) is not None:
+                monitor.change_interval(every)
+                await monitor.check(lease)
+
+        return check
 
     async def _backpressure(self, source: str) -> str | None:
         """Say why a source must not be polled now, if so: a slow broker slows polling instead of filling the store."""
@@ -173,7 +208,7 @@ class SourceRunner(PollListener):
         """Show the state of a source; a stalled source makes the process not ready."""
         self.states[source] = state
         (self._process.polling.discard if state == "standby" else self._process.polling.add)(source)
-        for name in ("ok", "failing", "stalled", "held", "paused", "standby"):
+        for name in SOURCE_STATES:
             self._metrics.source_state.labels(source, name).set(name == state)
         self._process.health.set(f"source/{source}", f"{state}: {reason}" if state in ("stalled", "held") else None)
         if state == "standby":

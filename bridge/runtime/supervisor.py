@@ -41,6 +41,7 @@ class Supervisor:
         self._health = health
         self._stop = stop
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._stops: dict[str, asyncio.Event] = {}
         self._backoffs: dict[str, Backoff] = {}
         self._closing = False
         self._idle = asyncio.Event()
@@ -51,12 +52,21 @@ class Supervisor:
         """The parts that have not ended."""
         return frozenset(self._tasks)
 
-    def start(self, name: str, work: Work) -> None:
-        """Run a part in a task of its own."""
+    def start(self, name: str, work: Work, stop: asyncio.Event | None = None) -> None:
+        """Run a part in a task of its own; it may have a `stop` of its own, which is set with that of all."""
         self._idle.clear()
         self._metrics.restarts.labels(name)  # from the beginning: the first restart is an increase, too
+        self._stops[name] = stop or self._stop
         task = self._tasks[name] = asyncio.ensure_future(self._run(name, work))
         task.add_done_callback(partial(self._on_end, name, work))
+
+    async def end(self, name: str, seconds: float) -> None:
+        """Wait until a part has ended whose own `stop` is set; cancel it if it works for `seconds` more."""
+        if task := self._tasks.get(name):
+            await asyncio.wait([task], timeout=seconds)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        self._backoffs.pop(name, None)
 
     async def join(self, seconds: float | None = None) -> None:
         """Wait until all parts have ended, `seconds` at most."""
@@ -75,16 +85,17 @@ class Supervisor:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _on_end(self, name: str, work: Work, task: asyncio.Task[None]) -> None:
-        if self._closing or self._stop.is_set() or not task.cancelled():
-            del self._tasks[name]
+        if self._closing or self._stops[name].is_set() or not task.cancelled():
+            del self._tasks[name], self._stops[name]
             self._health.set(_part(name), None)
             if not self._tasks:
                 self._idle.set()
             return
         self._report(name, _CANCELLED, 0.0)
-        self.start(name, work)
+        self.start(name, work, self._stops[name])
 
     async def _run(self, name: str, work: Work) -> None:
+        stop = self._stops[name]
         backoff = self._backoffs.setdefault(name, Backoff(self._clock.random, cap=_RESTART_CAP_SECONDS))
         while True:
             started = self._clock.monotonic()
@@ -93,13 +104,13 @@ class Supervisor:
                 reason = await self._reason_of_end(work)
             finally:
                 recovered.cancel()
-            if self._stop.is_set():
+            if stop.is_set():
                 return
             if self._clock.monotonic() - started > _STABLE_SECONDS:
                 backoff.on_success()
             wait = backoff.on_failure()
             self._report(name, reason, wait)
-            if await wait_for_stop(self._stop, self._clock, wait):
+            if await wait_for_stop(stop, self._clock, wait):
                 return
 
     async def _reason_of_end(self, work: Work) -> str:

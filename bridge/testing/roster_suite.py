@@ -25,7 +25,7 @@ class RosterSuite(StoreFixtures):
     async def test_an_announced_process_is_shown_to_all(self, store: Store, second: Store) -> None:
         """All that a process said of itself, with the age of its word; the oldest process comes first."""
         circuits = {"crm": OpenCircuit(5.5, "https://crm.example answered 503")}
-        later = member("two", 2.0, problems={"broker": "cannot be reached"}, circuits=circuits)
+        later = member("two", 2.0, problems={"broker": "cannot be reached"}, circuits=circuits, reload_problem="a")
         assert list(await store.presences()) == []
         assert (await store.announce(later, TTL_SECONDS)).orders == Orders()
         answer = await second.announce(member("one"), TTL_SECONDS)

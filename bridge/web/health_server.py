@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,12 +27,22 @@ class Health:
     pauses: dict[str, str] = field(default_factory=dict)
     """The parts that an operator has paused, with the operator's name; the process is ready all the same."""
 
+    reload: Mapping[str, str] | None = None
+    """Why the configuration file is not in effect, and which generation is; the process is ready all the same."""
+
     def set(self, part: str, reason: str | None) -> None:
         """Note that a part is well (None) or why it is not."""
         if reason is None:
             self.problems.pop(part, None)
         else:
             self.problems[part] = reason
+
+    def forget(self, part: str) -> None:
+        """Say nothing more of a part that is gone, nor of what belonged to it, such as `sink/crm/claim`."""
+        audit = f"audit/{part.removeprefix('sink/')}"
+        for name in list(self.problems):
+            if name.startswith(f"{part}/") or name in (part, f"lease/{part}", audit):
+                del self.problems[name]
 
     def set_pause(self, part: str, pause: str | None) -> None:
         """Note that an operator has paused a part, or (None) that it works."""
@@ -43,7 +53,7 @@ class Health:
 
 
 class HealthServer:
-    """`/livez`, `/readyz` and `/metrics` on one address; reads only, bounded in every direction."""
+    """`/livez`, `/readyz`, `/metrics` and further pages on one address, bounded in every direction."""
 
     def __init__(
         self,
@@ -52,12 +62,15 @@ class HealthServer:
         *,
         refresh: Callable[[], Awaitable[None]],
         heartbeat_age: Callable[[], float],
+        routes: Iterable[web.RouteDef] = (),
         request_seconds: float = REQUEST_SECONDS,
     ) -> None:
+        """Prepare; `routes` are further pages."""
         self._metrics = metrics
         self._health = health
         self._refresh = refresh
         self._heartbeat_age = heartbeat_age
+        self._routes = tuple(routes)
         self._request_seconds = request_seconds
         self._runner: web.AppRunner | None = None
         self._listener: Listener | None = None
@@ -69,6 +82,7 @@ class HealthServer:
         app.add_routes(
             [web.get("/livez", self._livez), web.get("/readyz", self._readyz), web.get("/metrics", self._text)]
         )
+        app.add_routes(self._routes)
         self._runner = web.AppRunner(
             app,
             access_log=None,
@@ -115,10 +129,11 @@ class HealthServer:
     async def _readyz(self, _: web.Request) -> web.Response:
         await self._refresh()
         problems, pauses = dict(self._health.problems), dict(self._health.pauses)
-        paused = {"paused": pauses} if pauses else {}
+        known = {"paused": pauses} if pauses else {}
+        known |= {"reload": dict(self._health.reload)} if self._health.reload else {}
         if problems:
-            return _json({"status": "not ready", "problems": problems, **paused}, 503)
-        return _json({"status": "ready", **paused}, 200)
+            return _json({"status": "not ready", "problems": problems, **known}, 503)
+        return _json({"status": "ready", **known}, 200)
 
     async def _text(self, _: web.Request) -> web.Response:
         await self._refresh()

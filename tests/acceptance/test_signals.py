@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 from harness import ask, bridge, taps, until, write_config
+from rigs.hangups import default_hangups
 
 from bridge.simulator import Simulator, SimulatorSettings
 
@@ -26,27 +27,12 @@ FIRST_MOMENTS_SECONDS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6)
 
 @pytest.fixture
 def hangup_ends() -> Iterator[None]:
-    """Let what a test starts hear SIGHUP, even if the tests themselves were started by `nohup`."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
+    with default_hangups():
+        yield
 
 
 def logged(events: list[dict[str, object]], name: str) -> bool:
     return any(entry["event"] == name for entry in events)
-
-
-@pytest.mark.usefixtures("hangup_ends")
-async def test_hangup_drains_and_says_so(tmp_path: Path) -> None:
-    async with Simulator(SimulatorSettings.still()) as simulator:
-        config = write_config(tmp_path, simulator, http={"listen": "127.0.0.1:0"})
-        with bridge(tmp_path, "run", "-c", str(config)) as process:
-            await until(lambda: logged(process.log, "http.listens"), "it runs")
-            process.process.send_signal(signal.SIGHUP)
-            assert await asyncio.to_thread(process.wait, 30) == 0
-        received = next(entry for entry in process.log if entry["event"] == "bridge.signal_received")
-        assert received["signal"] == "SIGHUP"
-        assert [entry["event"] for entry in process.log[-2:]] == ["bridge.drains", "bridge.ended"]
 
 
 async def test_hangup_that_is_ignored_stays_ignored(tmp_path: Path) -> None:

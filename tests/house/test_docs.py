@@ -256,7 +256,9 @@ def tuples_with(word: str, *folders: str) -> set[str]:
 def test_states_page_has_every_state_of_a_source() -> None:
     shown = {"never polled", "not polled", "late", "unknown"}  # by commands, and reported by no process
     assert shown <= literals("runtime")
-    assert set(first_cells("reference/states.md", "## States of a source")) == shown | tuples_with("stalled", "runtime")
+    assert set(first_cells("reference/states.md", "## States of a source")) == shown | tuples_with(
+        "stalled", "runtime", "observability"
+    )
 
 
 def test_states_page_has_every_state_of_a_sink() -> None:

@@ -17,7 +17,7 @@ import pytest
 import structlog
 
 from bridge.observability.log_writer import LogWriter
-from bridge.observability.logging import configure_logging, drain_logs, write_repeats
+from bridge.observability.logging import change_level, configure_logging, drain_logs, write_repeats
 from bridge.observability.repeats import RepeatLimiter
 
 WAIT_SECONDS = 20.0
@@ -180,3 +180,16 @@ def test_storm_of_a_library_is_one_line_and_its_count() -> None:
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert [line.get("repeated") for line in lines] == [None, 4999]
     assert {line["event"] for line in lines} == {"library.warns"}
+
+
+def test_level_changes_while_the_process_runs() -> None:
+    stream = io.StringIO()
+    configure_logging("info", "json", stream)
+    log = structlog.get_logger()
+    log.debug("journal.trimmed")
+    change_level("debug")
+    log.debug("audit.waits")
+    change_level("error")
+    log.warning("relay.waits")
+    drain_logs()
+    assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["audit.waits"]

@@ -184,6 +184,21 @@ def test_different_settings_are_worth_a_remark() -> None:
     assert made.is_well
 
 
+def test_process_that_refused_its_file_is_named_with_its_generation() -> None:
+    refused = presence(
+        "two", -60, -1, reload_problem="bridge.yaml:3: sinks: is wrong", reload_problem_since=at(-90).timestamp()
+    )
+    made = overview(processes=[RUNNING, refused, replace(refused, gone=True)])
+    (finding,) = [finding for finding in made.findings if finding.code == "reload-failed"]
+    assert (finding.part, finding.is_problem) == ("process box:7", True)
+    assert finding.text == (
+        "its configuration file is not in effect for 1m, generation 0badcafe runs on: bridge.yaml:3: sinks: is wrong"
+    )
+    shown = plain_overview(made)["processes"]
+    assert shown[0]["reload_problem"] is None
+    assert shown[1]["reload_problem_since"] == "2026-03-01T11:58:30Z"
+
+
 def test_processes_that_announce_nothing_are_no_stopped_service() -> None:
     made = overview(processes=[], sources=[SourceView("city", "x", "ok", holder="old:1:abc")])
     assert [(finding.code, finding.is_problem) for finding in made.findings] == [("earlier-version", False)]

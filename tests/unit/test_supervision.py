@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 from structlog.testing import capture_logs
 
+from bridge.concurrency.stop_event import StopEvent
 from bridge.domain.clock import Clock
 from bridge.observability.metrics import Metrics
 from bridge.runtime.supervisor import Supervisor
@@ -111,3 +112,46 @@ async def test_closing_ends_parts_and_starts_none_again(supervisor: Supervisor) 
     await asyncio.wait_for(part.lasts.wait(), 20)
     await supervisor.close()
     assert (part.starts, supervisor.names) == (2, frozenset())
+
+
+async def test_part_with_a_stop_of_its_own_ends_alone(supervisor: Supervisor, stop: asyncio.Event) -> None:
+    own, all_of_it = StopEvent(), asyncio.Event()
+    ends = {"sink/crm": own, "books": all_of_it}
+
+    def work(name: str) -> Callable[[], Awaitable[None]]:
+        async def run() -> None:
+            await ends[name].wait()
+
+        return run
+
+    for name, event in ends.items():
+        supervisor.start(name, work(name), event)
+    own.set()
+    await supervisor.end("sink/crm", 20)
+    assert supervisor.names == {"books"}
+    all_of_it.set()
+    await supervisor.end("books", 20)
+    await supervisor.end("never there", 20)
+    assert supervisor.names == frozenset()
+    assert not stop.is_set()
+
+
+async def test_part_that_does_not_end_in_time_is_cancelled(supervisor: Supervisor) -> None:
+    part, stop = Part(lambda: None), StopEvent()
+    part.starts = 1
+    supervisor.start("source/city", part.work, stop)
+    await asyncio.wait_for(part.lasts.wait(), 20)
+    stop.set()
+    await supervisor.end("source/city", 0.01)
+    assert (part.starts, supervisor.names) == (2, frozenset())
+
+
+def test_stop_event_sets_those_below_it() -> None:
+    top = StopEvent()
+    first, second = top.below(), top.below()
+    deeper = first.below()
+    first.set()
+    assert (top.is_set(), deeper.is_set(), second.is_set()) == (False, True, False)
+    top.set()
+    assert second.is_set()
+    assert top.below().is_set()

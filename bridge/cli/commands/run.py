@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -16,7 +17,9 @@ from bridge.cli.support.running import run as run_to_end
 
 if TYPE_CHECKING:
     import asyncio
+    import signal
 
+    from bridge.cli.support.signals import Hangups
     from bridge.config.model import Config
     from bridge.runtime.assembly import Assembly
     from bridge.runtime.once import OnceReport
@@ -84,10 +87,12 @@ def run(
 ) -> Exit:
     """Poll the sources, publish their events, and deliver them to the sinks.
 
-    Runs until SIGTERM, SIGHUP or Ctrl-C. Then polling stops, what was committed is published, deliveries in flight are
-    finished or released, and the process exits with 0 within `drain_timeout`. A second signal ends it at once; nothing
-    is lost by that either. Several processes may run on one configuration: each source is polled by one of them at a
-    time.
+    Runs until SIGTERM or Ctrl-C. Then polling stops, what was committed is published, deliveries in flight are finished
+    or released, and the process exits with 0 within `drain_timeout`. A second signal ends it at once; nothing is lost
+    by that either. Several processes may run on one configuration: each source is polled by one of them at a time.
+
+    SIGHUP has the file read again. A good one is followed at once, and what does not differ in it is not disturbed. A
+    bad one is refused as a whole, and the log says why. A closed terminal ends the process as SIGTERM does.
 
     With --once the outcome is printed on stdout, or on stderr if a sink prints its events on stdout. It exits with 1
     if a source failed, and with 4 if the store or the broker cannot be reached. SIGTERM or Ctrl-C ends it early, with
@@ -97,18 +102,22 @@ def run(
     are; of phones, keys, names and texts, stand-ins that nobody can trace back; of tokens nothing. The commands
     `replay-tape` and `diff-tape` play them again.
     """
+    from bridge.cli.support.signals import Hangups
     from bridge.config import registry
-    from bridge.config.loading import load
     from bridge.observability.logging import configure_logging
+    from bridge.runtime.config_file import ConfigFile
     from bridge.runtime.parts import build
     from bridge.runtime.service import ROLES, Service
 
-    config = load(config_file)
+    hangups = None if once else Hangups()
+    file = ConfigFile(config_file)
+    config = file.load()
     configure_logging(config.log.level, config.log.format)
-    with _assembly(config, tape, tape_bytes, compress=tape_gzip) as assembly:
-        service = Service(build(assembly), assembly.clock, roles=roles or ROLES)
-        if not once:
-            run_to_end(_serve(service, assembly))
+    with _assembling(tape, tape_bytes, compress=tape_gzip) as assemble:
+        assembly = file.assemble_by(assemble)
+        service = Service(build(assembly), assembly.clock, roles=roles or ROLES, file=file)
+        if hangups is not None:
+            run_to_end(_serve(service, assembly, hangups), hangup_ends=False)
             return Exit.DONE
         report = run_to_end(service.once())
     delivers = "sink" in (roles or ROLES)
@@ -118,30 +127,42 @@ def run(
 
 
 @contextmanager
-def _assembly(config: Config, tape: Path | None, tape_bytes: int, *, compress: bool) -> Iterator[Assembly]:
+def _assembling(tape: Path | None, tape_bytes: int, *, compress: bool) -> Iterator[Callable[[Config], Assembly]]:
+    """Give what makes the parts of a configuration, now and after each reload."""
     from bridge.domain.clock import Clock
     from bridge.runtime.assembly import Assembly
 
+    clock = Clock()
     if tape is None:
-        yield Assembly(config, Clock())
+        yield lambda config: Assembly(config, clock)
         return
     from bridge.recording import Recorder
 
-    recorder = Recorder(tape, Clock(), limit=tape_bytes, compress=compress)
+    recorder = Recorder(tape, clock, limit=tape_bytes, compress=compress)
     try:
-        yield recorder.assembly(config)
+        yield recorder.assembly
     finally:
         recorder.close()
 
 
-async def _serve(service: Service, assembly: Assembly) -> None:
+async def _serve(service: Service, assembly: Assembly, hangups: Hangups) -> None:
+    import signal
+
     from bridge.config.model import HttpSettings
 
     http: HttpSettings = assembly.config.http
     tune_gc()
-    await service.run(
-        stop_on_signals(_log_signal), listen=(http.listen.host, http.listen.port) if http.listen else None
-    )
+    stop = stop_on_signals(_log_signal, (signal.SIGTERM, signal.SIGINT))
+    if service.reloader is not None:
+        hangups.listen(partial(service.reloader.request, "SIGHUP"), partial(_on_closed_terminal, stop))
+    await service.run(stop, listen=(http.listen.host, http.listen.port) if http.listen else None)
+
+
+def _on_closed_terminal(stop: asyncio.Event) -> None:
+    import signal
+
+    _log_signal(signal.SIGHUP)
+    stop.set()
 
 
 def tune_gc() -> None:
@@ -157,14 +178,18 @@ def tune_gc() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
-def stop_on_signals(report: Callable[[int], object] = lambda _: None) -> asyncio.Event:
-    """Return an event that the first SIGTERM, SIGINT or SIGHUP sets; the second one ends the process at once.
+def stop_on_signals(
+    report: Callable[[int], object] = lambda _: None, numbers: tuple[signal.Signals, ...] | None = None
+) -> asyncio.Event:
+    """Return an event that the first of these signals sets, SIGTERM, SIGINT and SIGHUP if none are named.
+
+    The second one ends the process at once.
 
     `report` is called with the number of the first one.
     """
     import asyncio
 
-    from bridge.cli.support.signals import on_first_signal
+    from bridge.cli.support.signals import ENDING, on_first_signal
 
     stop = asyncio.Event()
 
@@ -172,7 +197,7 @@ def stop_on_signals(report: Callable[[int], object] = lambda _: None) -> asyncio
         report(number)
         stop.set()
 
-    on_first_signal(on_signal)
+    on_first_signal(on_signal, numbers or ENDING)
     return stop
 
 

@@ -16,6 +16,8 @@ from bridge.cli.support.output import print_drawn, print_json, print_json_line
 from bridge.cli.support.overview_rows import plain_overview
 from bridge.cli.support.running import load_assembly, run
 from bridge.cli.support.screen import screen
+from bridge.config.loading import load_servers
+from bridge.domain.errors import ConfigError
 from bridge.runtime.assembly import Assembly
 from bridge.runtime.overview import Overview
 from bridge.runtime.overview_reader import read_overview
@@ -44,21 +46,38 @@ def status(config_file: Path, every: float, *, watch: bool, as_json: bool) -> Ex
 
     Exits with 0 if all is well, and with 1 if something is wrong; so it does if the store or the broker cannot be
     reached, and then shows what can be shown without it. What is worth knowing and not wrong is shown as a remark.
-    Nothing is written, neither to the store nor to the broker. With --watch it exits with 0 after Ctrl-C; with --json
-    each refresh is then one line.
+    Nothing is written, neither to the store nor to the broker. If the file itself is wrong, the processes that run on
+    with an earlier one are shown as far as possible, and it exits with 3. With --watch it exits with 0 after Ctrl-C;
+    with --json each refresh is then one line.
     """
-    parts = load_assembly(config_file, with_secrets=False)
+    try:
+        parts = load_assembly(config_file, with_secrets=False)
+    except ConfigError:
+        _show_processes(config_file, as_json=as_json)
+        raise
     if watch:
         with suppress(KeyboardInterrupt), _whole_screen(on=not as_json):  # the way in which this command ends
             run(_watch(parts, every, as_json=as_json))
         return Exit.DONE
     overview = run(read_overview(parts))
+    _show(overview, as_json=as_json)
+    return Exit.DONE if overview.is_well else Exit.FAILED
+
+
+def _show(overview: Overview, *, as_json: bool) -> None:
     if as_json:
         print_json(plain_overview(overview))
     else:
         for line in screen(overview, _width()):
             print_drawn(line)
-    return Exit.DONE if overview.is_well else Exit.FAILED
+
+
+def _show_processes(config_file: Path, *, as_json: bool) -> None:
+    """Show the processes that run on an earlier file, if this one still says where they are."""
+    with suppress(ConfigError):
+        overview = run(read_overview(Assembly(load_servers(config_file))))
+        if overview.processes:
+            _show(overview, as_json=as_json)
 
 
 def _width() -> int | None:

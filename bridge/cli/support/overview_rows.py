@@ -53,6 +53,8 @@ def plain_process(presence: Presence, sources: Sequence[SourceView]) -> dict[str
         "accounts": None if member.accounts is None else list(member.accounts),
         "share": list(member.share),
         "share_reason": member.share_reason or None,
+        "reload_problem": member.reload_problem or None,
+        "reload_problem_since": time_text(from_epoch(member.reload_problem_since)) if member.reload_problem else None,
     }
 
 

@@ -33,10 +33,11 @@ def load_assembly(config_file: Path, *, with_secrets: bool = True) -> Assembly:
     return Assembly(load(config_file, with_secrets=with_secrets))
 
 
-def run(work: Coroutine[Any, Any, T]) -> T:
+def run(work: Coroutine[Any, Any, T], *, hangup_ends: bool = True) -> T:
     """Run an asynchronous command to its end; SIGTERM and SIGHUP interrupt it as Ctrl-C does: it releases its leases.
 
-    What the command itself does about signals goes before. A thread that is stuck in a call does not hold the end up.
+    What the command itself does about signals goes before; with `hangup_ends=False` all that SIGHUP does is its own. A
+    thread that is stuck in a call does not hold the end up.
     """
     import asyncio
 
@@ -44,12 +45,12 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
     async def main() -> T:
         asyncio.get_running_loop().set_default_executor(DaemonThreadExecutor())
-        return await _interrupted_by_signals(work)
+        return await _interrupted_by_signals(work, hangup_ends=hangup_ends)
 
     return asyncio.run(main())
 
 
-async def _interrupted_by_signals(work: Coroutine[Any, Any, T]) -> T:
+async def _interrupted_by_signals(work: Coroutine[Any, Any, T], *, hangup_ends: bool) -> T:
     import asyncio
     import signal
 
@@ -65,7 +66,7 @@ async def _interrupted_by_signals(work: Coroutine[Any, Any, T]) -> T:
             working.cancel()
 
     with suppress(ValueError, RuntimeError):  # on another thread than the first there are no signals
-        on_first_signal(on_signal, (signal.SIGTERM, signal.SIGHUP))
+        on_first_signal(on_signal, (signal.SIGTERM, *([signal.SIGHUP] if hangup_ends else ())))
     try:
         return await work
     except asyncio.CancelledError:

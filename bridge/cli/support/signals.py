@@ -40,3 +40,40 @@ def _end_process(number: int, _: FrameType | None) -> None:
 
 def _is_ignored(number: signal.Signals) -> bool:
     return signal.getsignal(number) is signal.SIG_IGN
+
+
+class Hangups:
+    """Hears SIGHUP from its construction on, so that none ends a process that has not yet begun to work.
+
+    A SIGHUP that was set to be ignored before the start, as `nohup` does, stays ignored. One that comes because the
+    terminal of the process has gone asks it to end.
+    """
+
+    def __init__(self) -> None:
+        self._has_terminal = _has_terminal()
+        self._came = False
+        if not _is_ignored(signal.SIGHUP):
+            signal.signal(signal.SIGHUP, self._note)
+
+    def listen(self, act: Callable[[], object], end: Callable[[], object]) -> None:
+        """Call `act` in the event loop for each SIGHUP, also for an earlier one; `end` if the terminal has gone."""
+
+        def on_hangup() -> None:
+            (end if self._has_terminal and not _has_terminal() else act)()
+
+        if not _is_ignored(signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, on_hangup)
+        if self._came:
+            on_hangup()
+
+    def _note(self, *_: object) -> None:
+        self._came = True
+
+
+def _has_terminal() -> bool:
+    """Return whether the process has a terminal that controls it; one that was closed controls nothing any more."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True

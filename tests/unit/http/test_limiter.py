@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rigs.http import NOW, TOKEN
 
 from bridge.domain.clock import Clock
-from bridge.http.limiter import Limiter, account_key, shared_limiter
+from bridge.http.limiter import Limiter, account_key, change_rate, shared_limiter
 from bridge.testing.fakes import ManualTime
 
 
@@ -87,6 +87,17 @@ async def test_account_shares_the_lowest_budget_among_its_sources(time):
     assert shared_limiter(key, 8.0, time.clock) is limiter
     assert limiter.rate == 2.0
     assert shared_limiter("other", 2.0, time.clock) is not limiter
+
+
+async def test_budget_rises_when_its_users_allow_more(time):
+    limiter = shared_limiter("risen", 1.0, time.clock)
+    change_rate("risen", 4.0, time.clock)
+    assert limiter.rate == 4.0
+    for _ in range(4):
+        await limiter.start()
+    assert time.seconds < 1.0
+    change_rate("nobody", 4.0, time.clock)
+    assert shared_limiter("nobody", 2.0, time.clock).rate == 2.0
 
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf")])

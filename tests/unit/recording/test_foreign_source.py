@@ -287,6 +287,17 @@ async def test_a_source_on_tape_can_do_what_it_could_before(tmp_path, time):
     assert '"error":"away"' in everything_on(tmp_path)
 
 
+async def test_source_that_replaces_another_begins_a_run(tmp_path, time):
+    recorder = Recorder(tmp_path, time.clock, limit=GIB)
+    for status in ("away", "busy"):
+        plain = recorder.record("plain", "lamp", ScriptedSource([[Transient(status)]]))
+        with pytest.raises(Transient, match=status):
+            await drain(plain)
+    recorder.close()
+    assert len(tapes(tmp_path)["plain"]) == 2
+    assert len(read(tmp_path)) == 2
+
+
 async def test_cursor_is_recorded_only_if_answers_cannot_rebuild_it(tmp_path, time):
     recorder = Recorder(tmp_path, time.clock, limit=GIB)
     turns = [[Page((), by=NOW, cursor={"a": "1", "b": "2"})], [Page((), by=NOW, cursor={"a": None})], []]
