@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,6 +17,7 @@ from typing import Any, Self
 import redis
 import yaml
 from harness import ask, until
+from rigs.hangups import default_hangups
 from rigs.prometheus import SHORT, Prometheus
 
 from bridge.simulator import Simulator, SimulatorSettings
@@ -47,7 +49,7 @@ class Job:
 
     def start(self, *arguments: str, replica: int = 0, log: Path | None = None) -> None:
         port = self.ports[replica]
-        with (log or self.folder / f"{port}.log").open("ab") as err:
+        with default_hangups(), (log or self.folder / f"{port}.log").open("ab") as err:
             self._running[replica] = subprocess.Popen(
                 [sys.executable, "-m", "bridge", "run", "-c", str(self.config(port)), *arguments],
                 cwd=self.folder, env={**os.environ, "NO_COLOR": "1"}, stdin=subprocess.DEVNULL,
@@ -123,11 +125,13 @@ Fault = Callable[[Site, Prometheus], Awaitable[None]]
 
 
 async def broken_ends(site: Site, prometheus: Prometheus) -> None:
-    """Pause a sink as an operator does, and take nearly all file descriptors away."""
+    """Pause a sink as an operator does, break the file, and take nearly all file descriptors away."""
     job = site.jobs["bridge-ends"]
     await until(lambda: _has(prometheus, 'bridge_sink_dead{sink="picky"}'), "the sinks are shown")
     done = await ask(job.folder, "pause", "sink/lazy", "-c", str(job.config(job.ports[0])))
     assert done.returncode == 0, done.stderr
+    job.config(job.ports[0]).write_text("sources: [")
+    os.kill(job.pid(), signal.SIGHUP)
     await until(lambda: _has(prometheus, 'bridge_sink_waiting{sink="broken"} > 0'), "the endpoint is down")
     busy = f'ALERTS{{job="{job.name}", alertname="BridgeSourceBudgetExhausted", alertstate="firing"}}'
     await until(lambda: _has(prometheus, busy), "the budget is exhausted", within=240)
@@ -243,8 +247,8 @@ FAULTS: dict[str, tuple[Callable[[Site], Awaitable[None]], Fault, frozenset[str]
         prepare_broken_ends,
         broken_ends,
         frozenset({
-            "BridgePartRestarts", "BridgePaused", "BridgeFileDescriptorsLow", "BridgeSourceStalled",
-            "BridgeSourceFailsOften", "BridgeSourceCredentialsRefused", "BridgeSourceThrottled",
+            "BridgePartRestarts", "BridgeConfigRefused", "BridgePaused", "BridgeFileDescriptorsLow",
+            "BridgeSourceStalled", "BridgeSourceFailsOften", "BridgeSourceCredentialsRefused", "BridgeSourceThrottled",
             "BridgeSourceBudgetExhausted", "BridgeSinkDisabled", "BridgeSinkCircuitOpen",
             "BridgeSinkCredentialsRefused", "BridgeDeliveriesLate", "BridgeDeadLetters", "BridgeDeadLettersGrow",
         }),
