@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from bridge.config.loading import load, load_servers
 from bridge.config.model import Config
 from bridge.domain.errors import ConfigError
 
+ROOT = Path(__file__).parents[2]
 CITY = """
   city: {type: govdelivery, url: https://tms.example.com, token: one, channels: [sms]}
 """
@@ -39,6 +41,43 @@ def test_other_spelling_of_the_same_settings_is_no_difference(tmp_path: Path) ->
     before = read(tmp_path, f"audit: 60s\nsources:{CITY}")
     after = read(tmp_path, f"# a comment\nsources:{CITY}\njournal: {{keep: 7d}}\naudit: ${{AUDIT:-1m}}\n")
     assert not before.difference(after)
+
+
+EVERY_KIND = """
+sources:
+  calls: {type: rest, provider: twilio-calls, account: AC00000000000000000000000000000000, key: SK1, secret: z}
+  own: {type: rest, provider: ./own.yaml, account: AC00000000000000000000000000000000, key: SK1, secret: z}
+  drops: {type: spacivox, url: https://spacivox.example.com, token: two}
+sinks:
+  out: {type: stdout, topics: ['#'], where: [{exact: {type: bridge.bridge.sink.disabled}}, {not: {prefix: {id: a}}}]}
+  chat:
+    type: http
+    topics: ['#']
+    url: https://chat.example.com
+    throttle: 3/s
+    request: {query: {a: '{id}'}, headers: {X-Id: '{id}'}, path: [v2], body: {text: '{data.status}'}}
+    answers: {rules: [{when: {exact: {status: 200}}, then: accept, about: it is there}]}
+  teams: {type: http, topics: ['#'], preset: teams, url: https://teams.example.com}
+  mine: {type: http, topics: ['#'], preset: ./mine.yaml, url: https://teams.example.com}
+  kept: {type: archive, topics: ['#'], path: /nowhere}
+"""
+
+
+def test_parts_made_of_other_files_differ_with_their_content(tmp_path: Path) -> None:
+    files = {"own.yaml": "providers/shipped/twilio-calls.yaml", "mine.yaml": "forms/shipped/teams.yaml"}
+    texts = {name: (ROOT / "bridge" / origin).read_text() for name, origin in files.items()}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    before = read(tmp_path, EVERY_KIND)
+    for name in files:
+        os.utime(tmp_path / name, (1, 1))  # as when Kubernetes writes a whole ConfigMap again
+    assert not before.difference(read(tmp_path, EVERY_KIND))
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text.replace("title: ", "title: Our ", 1))
+    difference = before.difference(read(tmp_path, EVERY_KIND))
+    assert (difference.sources.changed, difference.sinks.changed) == (["own"], ["mine"])
+    filtered = EVERY_KIND.replace("not: {prefix: {id: a}}", "not: {prefix: {id: b}}").replace("3/s", "4/s")
+    assert before.difference(read(tmp_path, filtered)).sinks.changed == ["chat", "mine", "out"]
 
 
 def test_parts_are_told_apart_by_what_becomes_of_them(tmp_path: Path) -> None:

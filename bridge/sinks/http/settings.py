@@ -126,16 +126,17 @@ def model_of(form: RequestForm) -> type[HttpSinkSettings]:
 
 
 class _Keyed:
-    """A form as a key of the cache: the same object is the same form."""
+    """A form as a key of the cache: two files with the same content are one form."""
 
     def __init__(self, form: RequestForm) -> None:
         self.form = form
+        self._text = form.model_dump_json()
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Keyed) and self.form is other.form
+        return isinstance(other, _Keyed) and self._text == other._text
 
     def __hash__(self) -> int:
-        return id(self.form)
+        return hash(self._text)
 
 
 @lru_cache(maxsize=64)
