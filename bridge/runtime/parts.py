@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -166,22 +167,25 @@ def build(assembly: Assembly) -> ServiceParts:
     )
 
 
-def rebuild(assembly: Assembly, former: ServiceParts, difference: ConfigDifference) -> ServiceParts:
+async def rebuild(assembly: Assembly, former: ServiceParts, difference: ConfigDifference) -> ServiceParts:
     """Return the parts of another configuration: of `former`, all that does not differ, the very same objects.
 
-    Raises `ConfigError`, and has no side effects.
+    Raises `ConfigError`, and has no side effects. However many parts are new, other work waits for one of them at most.
     """
-    sources, sinks = difference.sources, difference.sinks
+    sources: dict[str, ConfiguredSource] = {}
+    for name in assembly.config.sources:
+        is_same = name in difference.sources.unchanged
+        sources[name] = former.sources[name] if is_same else _source(assembly, name)
+        await asyncio.sleep(0)
+    sinks: dict[str, ConfiguredSink] = {}
+    for name in assembly.config.sinks:
+        is_same = name in difference.sinks.unchanged
+        sinks[name] = former.sinks[name] if is_same else _sink(assembly, name, former.privacy)
+        await asyncio.sleep(0)
     return replace(
         former,
-        sources={
-            name: former.sources[name] if name in sources.unchanged else _source(assembly, name)
-            for name in assembly.config.sources
-        },
-        sinks={
-            name: former.sinks[name] if name in sinks.unchanged else _sink(assembly, name, former.privacy)
-            for name in assembly.config.sinks
-        },
+        sources=sources,
+        sinks=sinks,
         read=assembly.catalogue().read,
         limits=_limits(assembly.config),
         generation=generation_of(assembly.config),

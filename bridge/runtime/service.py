@@ -128,7 +128,7 @@ class Service:
         """
         former = self._parts
         try:
-            parts = rebuild(assembly, former, difference)
+            parts = await rebuild(assembly, former, difference)
             accounts({name: part.source for name, part in parts.sources.items()})  # a plugin's defect shows here
             await parts.privacy.fetch_for(part.settings for part in parts.sinks.values())
             # Before anything else is polled, as at a start: what is published from now on is expected at each sink.

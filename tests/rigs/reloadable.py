@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -117,17 +118,22 @@ class Reloadable:
     source_class: type[HeldSource] = HeldSource
     made_sources: list[HeldSource] = field(default_factory=list)
     made_sinks: list[ClosingSink] = field(default_factory=list)
+    clock: Clock = field(default_factory=Clock)
+    is_readable: threading.Event | None = None
+    """Reading the file waits until it is set."""
 
     def __post_init__(self) -> None:
         self.path = self.folder / "bridge.yaml"
         self.path.write_text("1")
-        self.store = SqliteStore(self.folder / "bridge.db", clock=Clock())
+        self.store = SqliteStore(self.folder / "bridge.db", clock=self.clock)
 
     def make_source(self, name: str) -> HeldSource:
         return self.source_class(name=name)
 
     def read(self, path: Path) -> Config:
         assert path == self.path
+        if self.is_readable is not None:
+            assert self.is_readable.wait(60)
         if self.error is not None:
             raise self.error
         values = {"state": self.folder, "drain_timeout": "3s", "lease": "2s", **self.settings}
@@ -137,7 +143,7 @@ class Reloadable:
     async def running(
         self, *, roles: Collection[str] = ("poll", "relay", "sink"), listen: tuple[str, int] | None = None
     ) -> AsyncIterator[Service]:
-        clock = Clock()
+        clock = self.clock
         file = ConfigFile(self.path, self.read)
         file.load()
         assembly = file.assemble_by(lambda config: ScriptedAssembly(config, clock, self))
