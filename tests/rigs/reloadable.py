@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -50,10 +51,13 @@ class HeldSource(ScriptedSource):
     """Polls wait until it is set."""
     in_flight: int = 0
     closed: bool = False
+    monotonic: Callable[[], float] = time.monotonic
+    polled_at: list[float] = field(default_factory=list)
 
     async def pages(self, cursor: Mapping[str, str], watched: Sequence[str]) -> AsyncIterator[Page]:
         assert not self.closed
         self.in_flight += 1
+        self.polled_at.append(self.monotonic())
         try:
             if self.hold is not None:
                 await self.hold.wait()
@@ -128,7 +132,7 @@ class Reloadable:
         self.store = SqliteStore(self.folder / "bridge.db", clock=self.clock)
 
     def make_source(self, name: str) -> HeldSource:
-        return self.source_class(name=name)
+        return self.source_class(name=name, monotonic=self.clock.monotonic)
 
     def read(self, path: Path) -> Config:
         assert path == self.path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,6 @@ from rigs.reloadable import AccountSource, HeldSource, Reloadable, keeping, scri
 from rigs.stepped_clock import SteppedClock
 
 from bridge.domain.errors import ConfigError, ConfigProblem
-from bridge.protocols.source import Page
 from bridge.runtime.service import Service
 
 INTERVAL_SECONDS = 0.7
@@ -61,23 +60,12 @@ async def test_reloads_leave_polls_of_an_unchanged_source_on_schedule(
     tmp_path: Path, source_class: type[HeldSource]
 ) -> None:
     time = SteppedClock()
-    polled_at: list[float] = []
-
-    class Noting(source_class):  # type: ignore[misc, valid-type]
-        """A source that notes when `city` is polled."""
-
-        async def pages(self, cursor: Mapping[str, str], watched: Sequence[str]) -> AsyncIterator[Page]:
-            if self.name == "city":
-                polled_at.append(time.seconds)
-            async for page in super().pages(cursor, watched):
-                yield page
-
-    world = Reloadable(tmp_path, source_class=Noting, clock=time.clock)
+    world = Reloadable(tmp_path, source_class=source_class, clock=time.clock)
     world.sources = {"city": scripted(f"{INTERVAL_SECONDS * 1000:g}ms")}
     world.settings = {"lease": "30s"}
     async with world.running() as service:
         await waits_for_its_next_poll(time, 0)
-        city = service.process.parts.sources["city"].source
+        city = world.made_sources[0]
         for number, change in enumerate([*CHANGES, *CHANGES]):
             time.move_to((number + 0.4) * INTERVAL_SECONDS)
             change(world)
@@ -88,7 +76,8 @@ async def test_reloads_leave_polls_of_an_unchanged_source_on_schedule(
             await waits_for_its_next_poll(time, number)
             time.move_to((number + 1) * INTERVAL_SECONDS)
             await waits_for_its_next_poll(time, number + 1)
-        assert polled_at == pytest.approx([number * INTERVAL_SECONDS for number in range(2 * len(CHANGES) + 1)])
+        expected = [number * INTERVAL_SECONDS for number in range(2 * len(CHANGES) + 1)]
+        assert city.polled_at == pytest.approx(expected)
         assert service.process.parts.sources["city"].source is city
 
 

@@ -244,6 +244,7 @@ def test_changed_sources_are_shared_out_anew(town: Town) -> None:
     assert set(peer.shares.share) == {"source/s0", "account/s1"}
     assert peer.shares.account("source/s0") is kept
     assert peer.reports[-1].gained == ("account/s1",)
+    assert peer.reports[-1].reason == "a process can poll other accounts than before"
 
 
 @given(
