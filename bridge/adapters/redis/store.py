@@ -13,6 +13,7 @@ from bridge.adapters.redis.ledger import RedisLedger
 from bridge.adapters.redis.mark import RedisMark
 from bridge.adapters.redis.rights import check_rights
 from bridge.adapters.redis.roster import RedisRoster
+from bridge.adapters.redis.unsent import RedisUnsent
 from bridge.domain.clock import Clock
 from bridge.domain.errors import Unavailable
 from bridge.domain.installation import Mark
@@ -24,7 +25,7 @@ log = structlog.get_logger()
 _OLDEST = (6, 2)
 
 
-class RedisStore(RedisLedger, RedisDeliveries, RedisRoster):
+class RedisStore(RedisLedger, RedisDeliveries, RedisUnsent, RedisRoster):
     """`Ledger`, `DeliveryStore` and `Roster` in one Redis (6.2 or later), a Sentinel's primary, or a Redis Cluster.
 
     `url` is `redis://`, `rediss://`, `unix://`, `redis+sentinel://HOST:PORT,HOST:PORT/PRIMARY/DB` or
@@ -51,6 +52,7 @@ class RedisStore(RedisLedger, RedisDeliveries, RedisRoster):
         keys = Keys(namespace.stem)
         RedisLedger.__init__(self, link, keys, clock, begin=begin)
         RedisDeliveries.__init__(self, link, keys, clock)
+        RedisUnsent.__init__(self, link, keys)
         RedisRoster.__init__(self, link, keys)
         self._mark = RedisMark(link, keys.common("installation"))
 

@@ -107,9 +107,24 @@ CREATE {temporary} TABLE IF NOT EXISTS answer (
     "filtered": """
 CREATE {temporary} TABLE IF NOT EXISTS filtered (book INTEGER PRIMARY KEY, number INTEGER NOT NULL)
 """,
+    "expired": """
+CREATE {temporary} TABLE IF NOT EXISTS expired (book INTEGER PRIMARY KEY, number INTEGER NOT NULL)
+""",
+    "unsent": """
+CREATE {temporary} TABLE IF NOT EXISTS unsent (
+  book INTEGER NOT NULL, seq INTEGER NOT NULL, kind TEXT NOT NULL, at REAL NOT NULL, mute TEXT NOT NULL,
+  PRIMARY KEY (book, seq)
+) WITHOUT ROWID
+""",
+    "totals": """
+CREATE {temporary} TABLE IF NOT EXISTS totals (
+  sink TEXT NOT NULL, id TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (sink, id)
+) WITHOUT ROWID
+""",
 }
-"""Tables that files of the first releases lack: the answers of endpoints, and how many events a sink's filter did not
-select. Older versions do not look at them."""
+"""Tables that files of the first releases lack: the answers of endpoints, how many events a sink's filter did not
+select, and what ended unsent, with its totals (the id is empty until they are opened). Older versions do not look at
+them."""
 
 
 def prepare(connection: sqlite3.Connection) -> None:

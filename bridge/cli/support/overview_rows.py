@@ -8,7 +8,7 @@ from typing import Any
 
 from bridge.cli.support.output import ago
 from bridge.domain.times import rfc3339, truncate_to_millis
-from bridge.protocols.roster import Pause, Presence
+from bridge.protocols.roster import Mute, Pause, Presence
 from bridge.runtime.overview import Overview, SinkView, SourceView, StatusFinding, from_epoch, process_name
 
 PROCESS_HEADERS = ("process", "roles", "polls", "generation", "version", "since", "state", "share")
@@ -29,6 +29,19 @@ def plain_pause(pause: Pause | None) -> dict[str, str | None] | None:
     if pause is None:
         return None
     return {"since": time_text(from_epoch(pause.since)), "by": pause.by, "reason": pause.reason or None}
+
+
+def plain_mute(mute: Mute) -> dict[str, Any]:
+    """Return a mute for JSON."""
+    return {
+        "id": mute.id,
+        "sink": mute.sink,
+        "since": time_text(from_epoch(mute.since)),
+        "until": time_text(from_epoch(mute.until)),
+        "by": mute.by,
+        "reason": mute.reason or None,
+        "where": mute.where,
+    }
 
 
 # --- processes ----------------------------------------------------------------------------------------------------
@@ -151,11 +164,14 @@ def plain_sink(sink: SinkView) -> dict[str, Any]:
         "since": time_text(sink.since),
         "reason": sink.reason,
         "paused": plain_pause(sink.pause),
+        "quiet_until": None if sink.quiet is None else time_text(sink.quiet.end),
+        "mutes": [plain_mute(mute) for mute in sink.mutes],
         "delivered": sink.delivered,
         "waiting": sink.waiting,
         "dead": sink.dead,
         "discarded": sink.discarded,
         "filtered": sink.filtered,
+        "expired": sink.expired,
         "oldest": time_text(sink.oldest),
         "last_delivered": time_text(sink.last_delivered),
         "last_error": sink.last_error,
@@ -166,15 +182,16 @@ def plain_sink(sink: SinkView) -> dict[str, Any]:
 def sink_row(sink: SinkView, now: datetime) -> list[Any]:
     """Return the row of a sink."""
     error = sink.last_error and f"{age(sink.last_error_at, now)}: {sink.last_error}"
+    state = sink.reason if sink.state == "quiet" else sink.state
     return [
-        sink.name, sink.state, age(sink.since, now), sink.waiting, sink.dead, age(sink.oldest, now), sink.delivered,
-        age(sink.last_delivered, now), error,
+        sink.name, f"{state}, muted" if sink.mutes else state, age(sink.since, now), sink.waiting, sink.dead,
+        age(sink.oldest, now), sink.delivered, age(sink.last_delivered, now), error,
     ]  # fmt: skip
 
 
 def sink_totals(sinks: Sequence[SinkView]) -> dict[str, int]:
     """Return the books of all sinks together."""
-    names = ("delivered", "waiting", "dead", "discarded", "filtered")
+    names = ("delivered", "waiting", "dead", "discarded", "filtered", "expired")
     return {name: sum(getattr(sink, name) for sink in sinks) for name in names}
 
 
