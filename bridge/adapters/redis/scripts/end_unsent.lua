@@ -1,17 +1,20 @@
 -- End waiting ones unsent. ARGV: now, kind, mute, '1' to add them to the totals; then source, number, topic and recorded time
 -- ('' for none) of each. Answers how many there were.
--- The totals: their number, the first and the last time, and the number of each topic, for 128 topics.
+-- The totals: n is their number, a and z the first and the last time, k how many topics there are, and t… the number of each,
+-- for 128 topics.
 local kind, totals, number = ARGV[2], base .. ':totals', 0
 local function add_up(topic, recorded)
   redis.call('HINCRBY', totals, 'n', 1)
   local field = 't' .. topic
-  if redis.call('HGET', totals, field) or #redis.call('HGETALL', totals) / 2 < 131 then
+  local known = redis.call('HMGET', totals, field, 'k')
+  if known[1] or tonumber(known[2] or 0) < 128 then
     redis.call('HINCRBY', totals, field, 1)
+    if not known[1] then redis.call('HINCRBY', totals, 'k', 1) end
   end
   if recorded ~= '' then
-    local known = redis.call('HMGET', totals, 'a', 'z')
-    if not known[1] or tonumber(recorded) < tonumber(known[1]) then redis.call('HSET', totals, 'a', recorded) end
-    if not known[2] or tonumber(recorded) > tonumber(known[2]) then redis.call('HSET', totals, 'z', recorded) end
+    local times = redis.call('HMGET', totals, 'a', 'z')
+    if not times[1] or tonumber(recorded) < tonumber(times[1]) then redis.call('HSET', totals, 'a', recorded) end
+    if not times[2] or tonumber(recorded) > tonumber(times[2]) then redis.call('HSET', totals, 'z', recorded) end
   end
 end
 for i = 5, #ARGV, 4 do
