@@ -24,9 +24,10 @@ log = structlog.get_logger()
 
 TOTALS_TOPIC = DeliveryExpired.type_on(INTERNAL_CHANNEL).removeprefix("bridge.")
 """The topic of the event that tells totals; totals of such events are not told, or each would be told of in turn."""
-_SPREAD_SECONDS = 0.9
+_SPREAD_SECONDS = 5.0
 """Seconds behind the end of a quiet time within which what has waited becomes due, in order."""
-_STEP_SECONDS = 1e-6
+_STEP_SECONDS = 2.0**-21
+"""Seconds between two that become due: twice the least difference that a time of this century can have."""
 
 CountUnsent = Callable[[str, int], None]
 """Hears how many deliveries were ended unsent, and why: `expired` or `muted`."""

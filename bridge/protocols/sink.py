@@ -103,9 +103,9 @@ class SinkSettings(Settings):
     @model_validator(mode="after")
     def _has_what_it_refers_to(self) -> Self:
         if self.expired == "summary" and self.max_age is None:
-            raise ValueError("expired: summary needs max_age, without which nothing expires; add max_age: 6h")
+            raise ValueError("expired: needs max_age, without which nothing expires; add max_age: 6h")
         if self.quiet_except is not None and self.quiet is None:
-            raise ValueError("quiet_except needs quiet; add quiet: 22:00-07:00 Europe/Paris")
+            raise ValueError("quiet_except: needs quiet, without which there is nothing to except; add quiet")
         return self
 
     def filter_selects(self, event: WireEvent) -> bool:
