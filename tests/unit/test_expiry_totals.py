@@ -110,7 +110,9 @@ async def test_mutes_are_followed_while_the_service_runs(world: EmbeddedService)
         shows(world, "new", "failed")
 
         async def is_counted() -> bool:
-            return [(count.delivered, count.filtered) for count in (await world.store.counts("crm")).values()] == [(1, 1)]
+            return [(count.delivered, count.filtered) for count in (await world.store.counts("crm")).values()] == [
+                (1, 1)
+            ]
 
         await until(is_counted, "one is sent, and one is muted")
         text = service.process.metrics.text().decode()

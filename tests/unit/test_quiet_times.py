@@ -55,7 +55,9 @@ def text(window: tuple[str, frozenset[int], int, int]) -> str:
     zone, days, start, end = window
     hours = "{:02}:{:02}".format
     last = end if end <= 1440 else end - 1440
-    return f"{','.join(NAMES[day] for day in sorted(days))} {hours(*divmod(start, 60))}-{hours(*divmod(last, 60))} {zone}"
+    return (
+        f"{','.join(NAMES[day] for day in sorted(days))} {hours(*divmod(start, 60))}-{hours(*divmod(last, 60))} {zone}"
+    )
 
 
 @st.composite

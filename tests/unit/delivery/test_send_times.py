@@ -63,7 +63,9 @@ async def test_what_is_too_old_expires_at_the_moment_of_sending(world: World) ->
     old = [recorded(world, number) for number in range(3)]
     ahead(world, 6 * HOUR_SECONDS + 1)
     async with world.running() as worker:
-        await world.publish(*old, recorded(world, 3), WireEvent("e4", "sms.recipient.failed", 0, b'{"id": "e4", "n": 4}'))
+        await world.publish(
+            *old, recorded(world, 3), WireEvent("e4", "sms.recipient.failed", 0, b'{"id": "e4", "n": 4}')
+        )
         await world.until(lambda: world.unsent["expired"] == 3)
         await world.delivered(2)
         await world.until(lambda: worker.in_flight == 0)
