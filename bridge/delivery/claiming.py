@@ -47,11 +47,11 @@ class Claiming:
         """
         claimed, claim_deadline = await self._claims.claim(limit if self._times.is_open else most)
         entries = await self._ledger.entries([delivery.position for delivery in claimed]) if claimed else ()
-        found = await self._with_events(claimed, entries)
+        deliverable = await self._with_events(claimed, entries)
         if self._times.is_open:
-            ready = found
+            ready = deliverable
         else:
-            ready, hindered = self._times.divide(found)
+            ready, hindered = self._times.divide(deliverable)
             for aside in hindered:
                 self._claims.add(aside.claimed.position, claim_deadline)
             for write in self._times.writes(hindered):
@@ -59,14 +59,14 @@ class Claiming:
         for item in ready[:limit]:
             self._send(item, claim_deadline)
         if surplus := [item.position for item in ready[limit:]]:
-            await self._claims.give_back(surplus, due)
+            await self._claims.requeue_at(surplus, due)
         return bool(claimed)
 
     async def _with_events(
         self, claimed: Sequence[Delivery], entries: Sequence[JournalEntry | None]
     ) -> list[ClaimedDelivery]:
         """Return the deliveries whose events are there; the others become dead letters."""
-        found = []
+        deliverable = []
         for delivery, entry in zip(claimed, entries, strict=True):
             position = delivery.position
             if entry is None:
@@ -80,5 +80,5 @@ class Claiming:
                 attempt = Attempt(self._clock.epoch(), "not a CloudEvent", "permanent")
                 await self._deliveries.dead_letter(self._sink, position, "malformed", attempt)
             else:
-                found.append(ClaimedDelivery(position, entry.event, len(delivery.attempts)))
-        return found
+                deliverable.append(ClaimedDelivery(position, entry.event, len(delivery.attempts)))
+        return deliverable

@@ -185,7 +185,7 @@ class Claims:
 
     async def requeue(self, positions: Sequence[Position]) -> None:
         """Make these due in the store at once; no attempt is counted."""
-        await self.give_back(positions, self._clock.epoch())
+        await self.requeue_at(positions, self._clock.epoch())
 
     async def postpone(self, position: Position, after: float, attempt: Attempt | None) -> None:
         """Make this due in the store `after` seconds from now."""
@@ -205,7 +205,7 @@ class Claims:
         self._release_claims(delivery.position for delivery in deliveries)
         return number
 
-    async def give_back(self, positions: Sequence[Position], due: float) -> None:
+    async def requeue_at(self, positions: Sequence[Position], due: float) -> None:
         """Make these due in the store at a time, as they were before they were claimed."""
         await self._deliveries.extend(self._sink, positions, due)
         self._release_claims(positions)

@@ -23,7 +23,7 @@ _EXAMPLE = "22:00-07:00 Europe/Paris, or Sat-Sun 00:00-24:00 Europe/Paris"
 _DAY_MINUTES = 1440
 _WEEK = timedelta(days=7)
 _MAX_JOINED_DAYS = 8
-"""Days after which joined windows are taken to be over: in a week, at least a minute is not quiet."""
+"""Days around a moment in which windows are joined: in a week, at least a minute is not quiet."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ class ExpiryTotals:
     """What has expired at a sink, and is to be told in one event."""
 
     id: str
-    """The same until it was told, whoever asks."""
+    """The same until the totals are closed."""
     count: int
     oldest: float | None = None
     """When the first of these events was recorded, in seconds since 1970."""

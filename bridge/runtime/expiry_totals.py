@@ -18,7 +18,7 @@ from bridge.runtime.process import Process
 
 log = structlog.get_logger()
 
-_LOOK_EVERY_SECONDS = 5.0
+_RUN_EVERY_SECONDS = 5.0
 _MIN_INTERVAL_SECONDS = 60.0
 """Seconds between two events about one sink, of all processes together."""
 
@@ -27,11 +27,11 @@ def publish_totals_often(process: Process, sink: str, journal: str) -> Callable[
     """Return the part of a process that tells what has expired at a sink, until the process stops."""
 
     async def run() -> None:
-        while not await wait_for_stop(process.stop, process.clock, _LOOK_EVERY_SECONDS):
+        while not await wait_for_stop(process.stop, process.clock, _RUN_EVERY_SECONDS):
             try:
                 await _publish_in_turn(process, sink, journal)
             except Unavailable as error:
-                log.debug("expired.waits", sink=sink, reason=str(error))
+                log.debug("totals.waits", sink=sink, reason=str(error))
 
     return run
 

@@ -1,4 +1,4 @@
-"""What every keeper of sinks' books promises of deliveries that are not sent: subclass `UnsentSuite`, give it `make`."""
+"""What every keeper of books promises of deliveries that are not sent: subclass `UnsentSuite`, give it `make`."""
 
 from __future__ import annotations
 

@@ -81,8 +81,8 @@ async def test_what_was_sent_summed_up_and_expired_adds_up(tmp_path) -> None:
         }
         assert shown["night"]["quiet_until"] is not None
         first = json.loads(await command("trace", message.recipients[0], "--json"))[0]
-        told = {sink["sink"]: (sink["state"], sink["said"]) for sink in first["sinks"]}
-        assert told["crm"][0] == "expired"
-        assert "older than max_age at" in told["crm"][1]
-        assert told["night"][1].endswith(f"quiet until {end:%H:%M} UTC")
-        assert (told["ops"][0], "muted by" in told["ops"][1], ": a test;" in told["ops"][1]) == ("filtered", True, True)
+        states = {sink["sink"]: (sink["state"], sink["said"]) for sink in first["sinks"]}
+        assert states["crm"][0] == "expired"
+        assert "older than max_age at" in states["crm"][1]
+        assert states["night"][1].endswith(f"quiet until {end:%H:%M} UTC")
+        assert (states["ops"][0], "muted by" in states["ops"][1], ": a test;" in states["ops"][1]) == ("filtered", True, True)

@@ -49,7 +49,7 @@ async def expired(world: EmbeddedService) -> int:
     return sum(count.expired for count in (await world.store.counts("crm")).values())
 
 
-async def test_one_run_tells_what_expired_and_no_run_tells_of_summaries(world: EmbeddedService) -> None:
+async def test_a_summary_is_published_once_and_none_about_summaries(world: EmbeddedService) -> None:
     lets_all_expire(world)
     shows(world, "new")
     await world.service().once()
@@ -82,15 +82,15 @@ async def test_a_summary_that_was_cut_short_is_the_same_event(world: EmbeddedSer
 
 
 async def test_a_running_service_tells_at_most_once_a_minute(world: EmbeddedService, monkeypatch) -> None:
-    monkeypatch.setattr(expiry_totals, "_LOOK_EVERY_SECONDS", 0.05)
+    monkeypatch.setattr(expiry_totals, "_RUN_EVERY_SECONDS", 0.05)
     lets_all_expire(world)
     shows(world, "new")
 
-    async def is_told() -> bool:
+    async def is_published() -> bool:
         return len(await summaries(world)) == 1
 
     async with world.running():
-        await until(is_told, "it is told")
+        await until(is_published, "it is told")
         shows(world, "failed")
 
         async def have_expired() -> bool:

@@ -32,8 +32,8 @@ def lasts(zone: str, day: date, start: int, end: int) -> tuple[datetime, datetim
     """Return the first minute at which clocks show the start or later, and the one behind the last before the end."""
     midnight = datetime.combine(day, time())
     shown_start, shown_end = midnight + start * MINUTE, midnight + end * MINUTE
-    looked = (shown_start - 15 * 60 * MINUTE).replace(tzinfo=UTC)
-    minutes = [looked + n * MINUTE for n in range(end - start + 30 * 60 + 24 * 60)]
+    begin = (shown_start - 15 * 60 * MINUTE).replace(tzinfo=UTC)
+    minutes = [begin + n * MINUTE for n in range(end - start + 30 * 60 + 24 * 60)]
     shown = [(moment, moment.astimezone(ZoneInfo(zone)).replace(tzinfo=None)) for moment in minutes]
     first = next(moment for moment, wall in shown if wall >= shown_start)
     last = max(moment for moment, wall in shown if wall < shown_end)
@@ -98,7 +98,7 @@ def test_quiet_times_are_those_of_the_minute_by_minute_reference(week) -> None:
             assert [is_quiet(chosen, edge) for edge in around] == [False, True, True, False]
 
 
-def test_a_night_lasts_until_the_clock_on_the_wall_says_so() -> None:
+def test_a_night_lasts_until_clocks_show_its_end() -> None:
     times = QuietTimes("22:00-07:00 Europe/Paris")
     summer, winter = datetime(2026, 3, 28, 23, tzinfo=UTC), datetime(2026, 10, 25, 0, tzinfo=UTC)
     short, long = times.at(summer), times.at(winter)

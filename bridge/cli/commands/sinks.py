@@ -31,7 +31,8 @@ def sinks(context: click.Context, config_file: Path | None, *, as_json: bool) ->
     """Show each sink: state, books, the oldest event that waits, the last delivery and the last error; then the totals.
 
     The state is `ok`, `paused` (by an operator), `quiet until` a time, `circuit open` (its endpoint fails, and is
-    probed now and then), `disabled` (its endpoint said that it is gone), or `not delivering` (no process has the role sink).
+    probed now and then), `disabled` (its endpoint said that it is gone), or `not delivering` (no process has the role
+    sink).
     `muted` follows it while an operator has muted some or all of its events.
     """
     if context.invoked_subcommand is not None:

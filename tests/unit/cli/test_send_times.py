@@ -138,7 +138,7 @@ def test_quiet_time_is_shown_with_its_end(bridge, seeded) -> None:
 
 def test_wrong_quiet_times_name_file_line_and_key(bridge, seeded) -> None:
     text = seeded.read_text()
-    for wrong, told in (
+    for wrong, error in (
         ("quiet: '22:00-07:00'", "sinks.ops.quiet: '22:00-07:00' names no time zone; write 22:00-07:00 Europe/Paris"),
         ("max_age: 6", "sinks.ops.max_age: 6 is not a duration"),
         ("expired: summary", "sinks.ops.expired: needs max_age"),
@@ -147,4 +147,4 @@ def test_wrong_quiet_times_name_file_line_and_key(bridge, seeded) -> None:
         seeded.write_text(text.replace("ordered: true", wrong))
         done = bridge("check", "-c", seeded)
         assert done.code == 3
-        assert told in " ".join(done.err.split())
+        assert error in " ".join(done.err.split())

@@ -56,7 +56,7 @@ async def test_three_days_of_outage_with_quiet_nights_add_up(world: World) -> No
 
     world.sink.answer = answer
     summed: Counter[str] = Counter()
-    made = told = 0
+    made = published = 0
 
     async def is_counted() -> bool:
         counts = await books(world)
@@ -73,7 +73,7 @@ async def test_three_days_of_outage_with_quiet_nights_add_up(world: World) -> No
             await world.until(is_counted)
             await world.until(lambda: worker.in_flight == 0)
             if (totals := await world.store.open_totals("crm", f"s{step}")) is not None:
-                told += totals.count
+                published += totals.count
                 summed.update(totals.topics)
                 await world.store.close_totals("crm", totals.id)
 
@@ -85,13 +85,13 @@ async def test_three_days_of_outage_with_quiet_nights_add_up(world: World) -> No
 
         await world.until(is_over)
     if (totals := await world.store.open_totals("crm", "last")) is not None:
-        told += totals.count
+        published += totals.count
         summed.update(totals.topics)
     counts = await books(world)
-    assert counts == DeliveryCounts(delivered=len(sent), expired=told, dead=counts.dead)
-    assert len(sent) + told + counts.dead == made
-    assert sum(summed.values()) == told > 200
-    assert world.unsent == {"expired": told}
+    assert counts == DeliveryCounts(delivered=len(sent), expired=published, dead=counts.dead)
+    assert len(sent) + published + counts.dead == made
+    assert sum(summed.values()) == published > 200
+    assert world.unsent == {"expired": published}
     assert max(ages) <= MAX_AGE + timedelta(seconds=60), "what is older is not tried"
     assert len({number for number, _ in sent}) == len(sent)
     for person in range(PEOPLE):
