@@ -85,4 +85,8 @@ async def test_what_was_sent_summed_up_and_expired_adds_up(tmp_path) -> None:
         assert states["crm"][0] == "expired"
         assert "older than max_age at" in states["crm"][1]
         assert states["night"][1].endswith(f"quiet until {end:%H:%M} UTC")
-        assert (states["ops"][0], "muted by" in states["ops"][1], ": a test;" in states["ops"][1]) == ("filtered", True, True)
+        assert (states["ops"][0], "muted by" in states["ops"][1], ": a test;" in states["ops"][1]) == (
+            "filtered",
+            True,
+            True,
+        )
