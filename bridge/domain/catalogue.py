@@ -64,7 +64,7 @@ class DeliveryData(Data):
     topics: dict[str, int] = Field(default_factory=dict)
     """How many there were of each topic; of more than 128 topics, some are not named."""
     reason: str | None = None
-    """Why they were not sent."""
+    """Why they were not sent, with their number, for a person."""
 
 
 class BooksData(Data):

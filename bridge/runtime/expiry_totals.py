@@ -14,6 +14,7 @@ from bridge.domain.errors import Unavailable
 from bridge.domain.settings import format_duration
 from bridge.domain.times import truncate_to_millis
 from bridge.protocols.ledger import Commit
+from bridge.runtime.overview import counted
 from bridge.runtime.process import Process
 
 log = structlog.get_logger()
@@ -66,11 +67,17 @@ async def publish_totals(process: Process, sink: str, journal: str) -> None:
         oldest=_moment(totals.oldest),
         newest=_moment(totals.newest),
         topics=dict(totals.topics),
-        reason=None if settings.max_age is None else f"older than {format_duration(settings.max_age)} (max_age)",
+        reason=_reason(totals.count, settings.max_age),
     )
     await store.commit(None, Commit(journal, events=[event.to_wire()]))
     process.committed[journal].set()
     await store.close_totals(sink, totals.id)
+
+
+def _reason(number: int, max_age: float | None) -> str:
+    """Return what a person reads who gets the event in a message."""
+    than = "max_age" if max_age is None else f"{format_duration(max_age)} (max_age)"
+    return f"{counted(number, 'event')} older than {than}"
 
 
 def _moment(seconds: float | None) -> datetime | None:

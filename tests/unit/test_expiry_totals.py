@@ -56,7 +56,7 @@ async def test_a_summary_is_published_once_and_none_about_summaries(world: Embed
     (summary,) = await summaries(world)
     assert (summary["type"], summary["subject"]) == ("bridge.bridge.delivery.expired", "/sinks/crm")
     data = summary["data"]
-    assert (data["sink"], data["count"], data["reason"]) == ("crm", 1, "older than 1ms (max_age)")
+    assert (data["sink"], data["count"], data["reason"]) == ("crm", 1, "1 event older than 1ms (max_age)")
     assert data["oldest"] == data["newest"]
     assert sum(data["topics"].values()) == 1
     await world.service().once()

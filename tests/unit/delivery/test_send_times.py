@@ -9,10 +9,10 @@ import pytest
 from rigs.delivery import World
 
 from bridge.delivery.send_times import TOTALS_TOPIC
-from bridge.domain.errors import Transient
+from bridge.domain.errors import Transient, Unavailable
 from bridge.domain.event import WireEvent
 from bridge.domain.times import rfc3339
-from bridge.protocols.deliveries import DeliveryCounts
+from bridge.protocols.deliveries import DeliveryCounts, NewDelivery
 from bridge.protocols.roster import Mute
 
 HOUR_SECONDS = 3600.0
@@ -92,7 +92,7 @@ async def test_expired_events_leave_while_the_endpoint_is_down(world: World) -> 
     world.sink.answer = fail
     async with world.running() as worker:
         await world.publish(*(recorded(world, number) for number in range(30)))
-        await world.until(lambda: worker.open_circuit is not None)
+        await world.until(lambda: worker.open_circuit is not None or ahead(world, 0.1))
         await world.until(lambda: worker.in_flight == 0)
         ahead(world, 7 * HOUR_SECONDS)
         await world.publish(*(recorded(world, number) for number in range(30, 40)))
@@ -243,6 +243,64 @@ def test_a_mute_that_cannot_be_read_mutes_nothing(world: World) -> None:
     assert not mutes
     mutes.apply([mute(world, "m2", -1)], now)
     assert not mutes
+
+
+# --- crashes and replicas ------------------------------------------------------------------------------------------
+
+
+async def test_a_lost_answer_of_the_store_changes_no_count(world: World) -> None:
+    world.set(max_age="6h", expired="summary")
+    old = [recorded(world, number) for number in range(5)]
+    ahead(world, 7 * HOUR_SECONDS)
+    end_unsent, calls = world.store.end_unsent, []
+
+    async def lose_the_answer(*arguments, **options):
+        number = await end_unsent(*arguments, **options)
+        calls.append(number)
+        if len(calls) == 1:
+            raise Unavailable("the store is away")
+        return number
+
+    world.store.end_unsent = lose_the_answer
+    async with world.running() as worker:
+        await world.publish(*old)
+        await world.until(lambda: len(calls) > 1 and worker.in_flight == 0)
+    assert await books(world) == DeliveryCounts(expired=5)
+    totals = await world.store.open_totals("crm", "a")
+    assert totals is not None
+    assert totals.count == 5
+
+
+async def test_two_processes_count_and_hold_each_event_once(world: World) -> None:
+    old = [recorded(world, number) for number in range(6)]
+    world.offset += 7 * HOUR_SECONDS
+    quiet_for(world, max_age="6h", quiet_except={"exact": {"n": 11}})
+    async with world.running() as first, world.running() as second:
+        await world.publish(*old, *(recorded(world, number) for number in range(6, 12)))
+        await world.delivered(1)
+        await world.until(lambda: _is(world, DeliveryCounts(delivered=1, waiting=5, expired=6)))
+        await world.until(lambda: first.in_flight == second.in_flight == 0)
+    assert world.unsent["expired"] == 6
+    assert numbers(world) == [11]
+
+
+async def _is(world: World, wanted: DeliveryCounts) -> bool:
+    return await books(world) == wanted
+
+
+async def test_a_process_that_dies_leaves_what_it_set_aside(world: World) -> None:
+    """A killed process leaves claims; the next one decides anew."""
+    quiet_for(world)
+    await world.publish(*(recorded(world, number) for number in range(3)))
+    places = await world.positions()
+    until = world.clock.epoch() + 15
+    await world.store.accept("crm", [NewDelivery(position) for position in places], until)
+    ahead(world, 20)
+    async with world.running() as worker:
+        await world.until(lambda: _is_due_after(world, HOUR_SECONDS / 2))
+        await world.until(lambda: worker.in_flight == 0)
+    assert await books(world) == DeliveryCounts(waiting=3)
+    assert world.sink.tries == 0
 
 
 # --- settings -----------------------------------------------------------------------------------------------------
