@@ -105,6 +105,14 @@ class Metrics:
         self.source_state = Gauge(
             "bridge_source_state", "1 for the state a source is in.", ["source", "state"], registry=registry
         )
+        self.source_quiet = Gauge(
+            "bridge_source_quiet", "1 while a source has found nothing new for `expect.activity_within`.", ["source"],
+            registry=registry,
+        )  # fmt: skip
+        self.awaiting_final = Gauge(
+            "bridge_source_awaiting_final", "Resources that wait for a final status within `expect.final_within`.",
+            ["source"], registry=registry,
+        )  # fmt: skip
         self.accounts = Gauge(
             "bridge_accounts", "Accounts that this process should poll (`share`), and that it could poll (`all`).",
             ["kind"], registry=registry,

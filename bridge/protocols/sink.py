@@ -91,6 +91,9 @@ class SinkSettings(Settings):
     send_timeout: Duration = Field(default=30.0, gt=0)
     """How long one try may take before it counts as failed."""
 
+    alarm_after: int = Field(default=10, ge=0)
+    """After so many failures in a row SinkFailing is published; 0 is never."""
+
     def filter_selects(self, event: WireEvent) -> bool:
         """Say whether the filter selects an event; without a filter, each.
 

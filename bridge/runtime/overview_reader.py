@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
 from bridge.domain.errors import BridgeError
+from bridge.ingest.quiet import QUIET
 from bridge.protocols.deliveries import RELAY_SINK, DeliveryCounts
 from bridge.protocols.ledger import JournalState
 from bridge.protocols.roster import Orders, Presence
@@ -104,6 +105,8 @@ async def _source(
 ) -> SourceView:
     settings, pause = parts.config.sources[name], orders.pauses.get(f"source/{name}")
     journal: JournalState = await store.journal(name)
+    cursor, expect = await store.cursor(name), settings.expect
+    has_finals = expect is not None and expect.final_within is not None
     holder = await store.holder(f"source/{name}")
     late_after = max(_LATE_SECONDS, settings.stall_after)
     state, since = source_state(note, holder, pause, parts.clock.now(), late_after)
@@ -119,7 +122,7 @@ async def _source(
         failures=int(note.get("failures") or 0),
         failing_since=moment(note.get("failing_since")),
         error=note.get("error") or None,
-        cursor=sum(not key.startswith(_OWN) for key in await store.cursor(name)),
+        cursor=sum(not key.startswith(_OWN) for key in cursor),
         watched=len(await store.watched(name)),
         committed=journal.events,
         confirmed=journal.events - journal.backlog,
@@ -129,6 +132,8 @@ async def _source(
         routed_at=moment(relay.get("routed_at")),
         holder=holder,
         pause=pause,
+        quiet_since=moment(cursor.get(QUIET)),
+        awaiting_final=await store.count_expectations(name) if has_finals else None,
     )
 
 

@@ -107,6 +107,18 @@ CREATE {temporary} TABLE IF NOT EXISTS answer (
     "filtered": """
 CREATE {temporary} TABLE IF NOT EXISTS filtered (book INTEGER PRIMARY KEY, number INTEGER NOT NULL)
 """,
+    "expectation": """
+CREATE {temporary} TABLE IF NOT EXISTS expectation (
+  scope INTEGER NOT NULL, name NOT NULL, source INTEGER NOT NULL, due INTEGER NOT NULL, seq INTEGER NOT NULL,
+  PRIMARY KEY (scope, name)
+) WITHOUT ROWID
+""",
+    "expectation_due": """
+CREATE {temporary} TABLE IF NOT EXISTS expectation_due (
+  source INTEGER NOT NULL, due INTEGER NOT NULL, scope INTEGER NOT NULL, name NOT NULL,
+  PRIMARY KEY (source, due, scope, name)
+) WITHOUT ROWID
+""",
     "hint": """
 CREATE {temporary} TABLE IF NOT EXISTS hint (
   source TEXT NOT NULL, thing TEXT NOT NULL, since REAL NOT NULL, version INTEGER NOT NULL, PRIMARY KEY (source, thing)
@@ -114,7 +126,8 @@ CREATE {temporary} TABLE IF NOT EXISTS hint (
 """,
 }
 """Tables that files of earlier releases lack: the answers of endpoints, how many events a sink's filter did not select,
-and the hints of pushes. Older versions do not look at them."""
+which resources wait for a final status, the same by their times, and the hints of pushes. Older versions do not look at
+them."""
 
 
 def prepare(connection: sqlite3.Connection) -> None:

@@ -21,6 +21,7 @@ from bridge.cli.support.program import in_typed_name
 from bridge.cli.support.running import load_assembly, run
 from bridge.domain import topics
 from bridge.domain.event_view import EventView
+from bridge.domain.own_news import is_about
 from bridge.domain.settings import format_duration
 from bridge.domain.times import rfc3339, truncate_to_millis
 from bridge.protocols.deliveries import RELAY_SINK, Attempt, Delivery, DeliveryCounts, KeptAnswer
@@ -79,6 +80,10 @@ def _print(change: dict[str, Any]) -> None:
     after, by = (change["observed"] or {}).get("after"), (change["observed"] or {}).get("by")
     if by:
         print_line(f"    observed   {f'between {after} and {by}' if after else f'by {by}'}")
+    if change["due"]:
+        print_line(f"    due        a final status was expected by {change['due']}")
+    if change["resolves"]:
+        print_line(f"    resolves   the overdue event {change['resolves']}")
     print_line(f"    committed  {change['recorded']}")
     print_line(f"    broker     {_broker(change)}")
     for key in ("error", "reason"):
@@ -165,6 +170,8 @@ async def _timeline(parts: Assembly, store: Store, line: EventView) -> dict[str,
         "id": line.event.id,
         "previous": data.get("previous"),
         "transition": data.get("transition"),
+        "due": data.get("due"),
+        "resolves": data.get("resolves"),
         "observed": data.get("observed"),
         "error": data.get("error"),
         "reason": data.get("reason"),
@@ -198,7 +205,7 @@ async def _outcome(parts: Assembly, store: Store, sink: str, line: EventView, *,
 async def _undelivered(parts: Assembly, store: Store, sink: str, line: EventView, *, confirmed: bool) -> _Outcome:
     settings = parts.config.sinks[sink]
     if await store.filtered(sink, line.position):
-        return _Outcome(sink, "filtered", _filtered(settings, line))
+        return _Outcome(sink, "filtered", _filtered(sink, settings, line))
     if await store.settled(sink, line.position):
         # The books say of one event only that it is settled; that it was sent is sure where nothing was discarded.
         book = (await store.counts(sink)).get(line.position.source, DeliveryCounts())
@@ -210,8 +217,10 @@ async def _undelivered(parts: Assembly, store: Store, sink: str, line: EventView
     return await _unoffered(store, sink, line, confirmed=confirmed)
 
 
-def _filtered(settings: SinkSettings, line: EventView) -> str:
+def _filtered(sink: str, settings: SinkSettings, line: EventView) -> str:
     """Say which condition of the sink's filter the event did not meet."""
+    if is_about(line.event, sink):
+        return "not sent: it is about this very sink"
     unmet = None if settings.where is None else settings.where.unmet(line.body)
     if unmet is None:
         return "not sent: its filter of that time did not select it; `bridgectl replay` sends it"

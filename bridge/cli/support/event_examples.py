@@ -36,6 +36,17 @@ _FIELDS: dict[str, Any] = {
     "provider_status": "paused",
     "failures": 4,
     "since": _HAPPENED,
+    "stands_in": "sending",
+    "due": _HAPPENED,
+    "sink": "crm",
+    "dead": [
+        {
+            "position": "city:1042",
+            "id": "7c6baa6ad0825be9949a0eb17b900e84",
+            "topic": "voice.recipient.failed.busy",
+            "reason": "exhausted",
+        }
+    ],
     "what": "status",
     "provider_says": "sent",
     "ledger_says": "sending",
@@ -48,6 +59,7 @@ _SUBJECTS = {
     "drop": "/j/voicemail_drop_records/11038004",
     "source": "/sources/city",
     "sink": "/sinks/crm",
+    "delivery": "/sinks/crm",
 }
 
 

@@ -1,0 +1,104 @@
+"""Publishes which events became dead letters, some at once: their places and reasons, and nothing of their data."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from bridge.domain.catalogue import DeadLetter, DeliveryData, DeliveryDead, internal_event
+from bridge.domain.clock import Clock
+from bridge.domain.errors import Conflict
+from bridge.domain.event import Position
+from bridge.domain.own_news import DEAD_TOPIC, sink_subject
+from bridge.domain.times import truncate_to_millis
+from bridge.protocols.deliveries import Delivery, Place
+from bridge.protocols.ledger import Commit, Key, StatusChange
+from bridge.protocols.store import Store
+
+MAX_LETTERS = 100
+"""Dead letters in one event."""
+_SETTLE_SECONDS = 2.0
+"""Seconds after which a dead letter is told of: until then another process may write one with an earlier time."""
+_FIRST_SECONDS = 5.0
+"""Seconds before the first look at a sink: what died in them is news."""
+_AHEAD_SECONDS = 60.0
+"""A mark that lies further ahead was written by a clock that was wrong."""
+_KEPT_SECONDS = 3650 * 86400.0
+"""The mark is kept for as long as the store is."""
+_SCOPE = "dead letters"
+
+
+class DeadLetterNews:
+    """Tells of the dead letters behind a mark, which the store keeps for each sink.
+
+    One commit moves the mark and writes the event, and is refused if another process has moved the mark: each dead
+    letter is told of once, whatever is killed. A clock that was set back by more than a minute repeats what died in
+    that time, rather than losing it. Dead letters of such news are not told of: that would never end.
+    """
+
+    def __init__(self, store: Store, clock: Clock, journal: str) -> None:
+        """Prepare; the events are written into `journal`."""
+        self._store = store
+        self._clock = clock
+        self._journal = journal
+
+    async def begin(self, sink: str) -> None:
+        """Set the mark of a sink that has none: what is dead by now is no news."""
+        if await self._mark(sink) is None:
+            await self._move(sink, None, (self._clock.epoch() - _FIRST_SECONDS, Position("", 0)), ())
+
+    async def tell(self, sink: str) -> bool:
+        """Publish the next dead letters of a sink, if there are any; say whether to ask again soon."""
+        before = await self._mark(sink)
+        if before is None:
+            await self.begin(sink)
+            return True
+        now = self._clock.epoch()
+        place = _place(before)
+        if place[0] > now + _AHEAD_SECONDS:
+            place = (now, Position("", 0))
+        letters = await self._store.deliveries(sink, states=("dead",), limit=MAX_LETTERS, after=place)
+        old = [letter for letter in letters if letter.due <= now - _SETTLE_SECONDS]
+        if old:
+            await self._move(sink, before, old[-1].place, await self._letters(old))
+        return bool(letters)
+
+    async def _letters(self, letters: list[Delivery]) -> tuple[DeadLetter, ...]:
+        entries = await self._store.entries([letter.position for letter in letters])
+        told = []
+        for letter, entry in zip(letters, entries, strict=True):
+            topic = "" if entry is None else entry.event.topic
+            if topic != DEAD_TOPIC:
+                identity = "" if entry is None else entry.event.id
+                told.append(DeadLetter(position=str(letter.position), id=identity, topic=topic, reason=letter.reason))
+        return tuple(told)
+
+    async def _move(self, sink: str, before: str | None, place: Place, letters: tuple[DeadLetter, ...]) -> None:
+        mark = f"{place[0]!r} {place[1]}"
+        events = []
+        if letters:
+            event = internal_event(
+                DeliveryDead,
+                DeliveryData,
+                source="/bridge/sinks",
+                subject=sink_subject(sink),
+                occurrence=f"{before} {mark}",
+                now=truncate_to_millis(datetime.fromtimestamp(self._clock.epoch(), UTC)),
+                sink=sink,
+                dead=letters,
+            )
+            events = [event.to_wire()]
+        change = StatusChange(Key(_SCOPE, sink), before, mark)
+        try:
+            await self._store.commit(None, Commit(self._journal, [change], events, retention=_KEPT_SECONDS))
+        except Conflict:
+            return  # another process has told of them
+
+    async def _mark(self, sink: str) -> str | None:
+        (mark,) = await self._store.last_seen(self._journal, [Key(_SCOPE, sink)], _KEPT_SECONDS)
+        return mark
+
+
+def _place(mark: str) -> Place:
+    due, _, position = mark.partition(" ")
+    source, _, number = position.rpartition(":")
+    return float(due), Position(source, int(number))
