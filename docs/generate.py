@@ -119,8 +119,6 @@ def configuration() -> str:
         for name, info in base.model_fields.items():
             parts_of = get_args(info.annotation)
             inner = [part for part in parts_of if isinstance(part, type) and issubclass(part, Settings)]
-                part for part in get_args(info.annotation) if isinstance(part, type) and issubclass(part, Settings)
-            ]
             parts += [f"### `{name}`\n\n{_settings(part)}" for part in inner]
         for installed in _ours(kind):
             loaded = registry.load(kind, installed.name)

@@ -55,7 +55,8 @@ class DeadLetterNews:
         now = self._clock.epoch()
         place = _place(before)
         if place[0] > now + _AHEAD_SECONDS:
-            place = (now, Position("", 0))
+            await self._move(sink, before, (now - _FIRST_SECONDS, Position("", 0)), ())
+            return True
         letters = await self._store.deliveries(sink, states=("dead",), limit=MAX_LETTERS, after=place)
         old = [letter for letter in letters if letter.due <= now - _SETTLE_SECONDS]
         if old:

@@ -1,4 +1,4 @@
-"""What every ledger promises of resources that wait for a final status: subclass `ExpectationSuite`, give it a `make`."""
+"""What every ledger promises of resources that wait for a final status, as tests: subclass `ExpectationSuite`."""
 
 from __future__ import annotations
 
