@@ -17,7 +17,7 @@ from bridge.protocols.store import Store
 MAX_LETTERS = 100
 """Dead letters in one event."""
 _SETTLE_SECONDS = 2.0
-"""Seconds after which a dead letter is told of: until then another process may write one with an earlier time."""
+"""Seconds after which a dead letter is published: until then another process may write one with an earlier time."""
 _FIRST_SECONDS = 5.0
 """Seconds before the first look at a sink: what died in them is news."""
 _AHEAD_SECONDS = 60.0
@@ -28,11 +28,11 @@ _SCOPE = "dead letters"
 
 
 class DeadLetterNews:
-    """Tells of the dead letters behind a mark, which the store keeps for each sink.
+    """Publishes the dead letters behind a mark, which the store keeps for each sink.
 
     One commit moves the mark and writes the event, and is refused if another process has moved the mark: each dead
-    letter is told of once, whatever is killed. A clock that was set back by more than a minute repeats what died in
-    that time, rather than losing it. Dead letters of such news are not told of: that would never end.
+    letter is published once, whatever is killed. A clock that was set back by more than a minute repeats what died in
+    that time, rather than losing it. Dead letters of such news are not published: that would never end.
     """
 
     def __init__(self, store: Store, clock: Clock, journal: str) -> None:
@@ -46,7 +46,7 @@ class DeadLetterNews:
         if await self._mark(sink) is None:
             await self._move(sink, None, (self._clock.epoch() - _FIRST_SECONDS, Position("", 0)), ())
 
-    async def tell(self, sink: str) -> bool:
+    async def publish(self, sink: str) -> bool:
         """Publish the next dead letters of a sink, if there are any; say whether to ask again soon."""
         before = await self._mark(sink)
         if before is None:
@@ -65,13 +65,13 @@ class DeadLetterNews:
 
     async def _letters(self, letters: list[Delivery]) -> tuple[DeadLetter, ...]:
         entries = await self._store.entries([letter.position for letter in letters])
-        told = []
+        known = []
         for letter, entry in zip(letters, entries, strict=True):
             topic = "" if entry is None else entry.event.topic
             if topic != DEAD_TOPIC:
                 identity = "" if entry is None else entry.event.id
-                told.append(DeadLetter(position=str(letter.position), id=identity, topic=topic, reason=letter.reason))
-        return tuple(told)
+                known.append(DeadLetter(position=str(letter.position), id=identity, topic=topic, reason=letter.reason))
+        return tuple(known)
 
     async def _move(self, sink: str, before: str | None, place: Place, letters: tuple[DeadLetter, ...]) -> None:
         mark = f"{place[0]!r} {place[1]}"
@@ -92,7 +92,7 @@ class DeadLetterNews:
         try:
             await self._store.commit(None, Commit(self._journal, [change], events, retention=_KEPT_SECONDS))
         except Conflict:
-            return  # another process has told of them
+            return  # another process has published them
 
     async def _mark(self, sink: str) -> str | None:
         (mark,) = await self._store.last_seen(self._journal, [Key(_SCOPE, sink)], _KEPT_SECONDS)

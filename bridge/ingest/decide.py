@@ -55,18 +55,18 @@ class Decision:
     """By when resources should have a final status, and their last events."""
     met: dict[Key, None] = field(default_factory=dict)
     """Resources that have a final status now."""
-    adopted: dict[str, Expectation] = field(default_factory=dict)
+    earlier: dict[str, Expectation] = field(default_factory=dict)
     """By subject: resources without news that are waited for from now on."""
 
     def expectations(self, events: Sequence[PendingEvent]) -> list[Expectation]:
         """Return what is to be written with these events."""
         if not self.due:
-            return list(self.adopted.values())
+            return list(self.earlier.values())
         places = {id(event): index - len(events) for index, event in enumerate(events)}
         news = [
             Expectation(key, due, places[id(event)]) for key, (due, event) in self.due.items() if id(event) in places
         ]
-        return [*news, *self.adopted.values()]
+        return [*news, *self.earlier.values()]
 
     def withdraw(self, keys: set[Key]) -> int:
         """Decide nothing about these resources after all; return how many events that removes."""
@@ -139,11 +139,11 @@ class Decider:
             if late := self._decide_page(page, keys[start:end], seen[start:end], decision, final=final):
                 decision.deferred.append((page, late))
             start = end
-        if self._finals is not None and self._finals.adopted:
+        if self._finals is not None and self._finals.earlier:
             observations = (observation for page in pages for observation in page.observations)
             for observation, key, before in zip(observations, keys, seen, strict=True):
                 if before is not None and key not in decision.statuses:
-                    self._adopt(observation, key, before, decision)
+                    self._expect_earlier(observation, key, before, decision)
         return decision
 
     def _decide_page(
@@ -187,12 +187,12 @@ class Decider:
                     self._note(observation, statuses[key], history, change, event, times, decision)
         return late
 
-    def _adopt(self, observation: Observation, key: Key, before: str, decision: Decision) -> None:
+    def _expect_earlier(self, observation: Observation, key: Key, before: str, decision: Decision) -> None:
         """Wait for the final status of a resource that was there before such were waited for, and does not move."""
-        adopted = None if self._finals is None else self._finals.adopts(observation, key, before)
-        if adopted is not None:
-            subject, expectation = adopted
-            decision.adopted[subject] = expectation
+        earlier = None if self._finals is None else self._finals.earlier_expectation(observation, key, before)
+        if earlier is not None:
+            subject, expectation = earlier
+            decision.earlier[subject] = expectation
             decision.statuses[key] = StatusChange(key, before, before)  # a conflict if it moves in between
 
     def _note(

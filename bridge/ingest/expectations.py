@@ -22,13 +22,13 @@ SINCE = "~expect"
 """The cursor's entry that says since when final statuses are waited for; stored by this name."""
 ACTIVITY = "~activity"
 """The cursor's entry that says when the last event was recorded; stored by this name."""
-_MAX_ADOPTED = 100_000
+_MAX_EARLIER_RESOURCES = 100_000
 """Resources that were there before final statuses were waited for, and are waited for all the same."""
-_ADOPTION_SLACK = timedelta(hours=1)
+_EARLIER_SLACK = timedelta(hours=1)
 
 
 @dataclass(slots=True)
-class AdoptedResource:
+class EarlierResource:
     """What the journal tells of a resource."""
 
     due: int
@@ -46,7 +46,7 @@ class FinalStatuses:
 
     final_within: float
     """Seconds from the first event of a resource to the time at which it should have a final status."""
-    adopted: dict[str, AdoptedResource] = field(default_factory=dict)
+    earlier: dict[str, EarlierResource] = field(default_factory=dict)
     """By subject: what the journal knows and the store does not yet."""
     next_due: float = -math.inf
     """No resource is due before, as far as this process knows; the store is asked from then on."""
@@ -65,21 +65,21 @@ class FinalStatuses:
         """Say whether a final status is waited for, by the history of a resource."""
         return kind.overdue is not None and awaits_final(kind.lifecycle, history)
 
-    def adopts(self, observation: Observation, key: Key, history: str) -> tuple[str, Expectation] | None:
+    def earlier_expectation(self, observation: Observation, key: Key, history: str) -> tuple[str, Expectation] | None:
         """Return what is to be written of a resource that was there before; None if it is not waited for."""
-        if not self.adopted or not self.is_open(observation.kind, history):
+        if not self.earlier or not self.is_open(observation.kind, history):
             return None
         try:
             subject = observation.kind.describe(observation).subject
         except Exception:  # noqa: BLE001 - a plugin's fault in one resource must not stop the sweep
             return None
-        known = self.adopted.get(subject)
+        known = self.earlier.get(subject)
         return None if known is None else (subject, Expectation(key, known.due, known.seq))
 
-    def on_commit(self, expected: Sequence[Expectation], adopted: Sequence[str]) -> None:
+    def on_commit(self, expected: Sequence[Expectation], earlier: Sequence[str]) -> None:
         """Note what was written."""
-        for subject in adopted:
-            self.adopted.pop(subject, None)
+        for subject in earlier:
+            self.earlier.pop(subject, None)
         if expected:
             self.next_due = min(self.next_due, *(expectation.due for expectation in expected))
 
@@ -87,25 +87,25 @@ class FinalStatuses:
         """Get ready for a poll; return the cursor's entries to write with it."""
         now = truncate_to_millis(clock.now())
         since = datetime.fromisoformat(cursor[SINCE]) if SINCE in cursor else now
-        if now - since > timedelta(seconds=self.final_within) + _ADOPTION_SLACK:
-            self.adopted.clear()
+        if now - since > timedelta(seconds=self.final_within) + _EARLIER_SLACK:
+            self.earlier.clear()
         elif not self.is_ready and any(not name.startswith("~") for name in cursor):
             await self._read_journal(ledger, source)
         self.is_ready = True
         return {} if SINCE in cursor else {SINCE: rfc3339(now)}
 
     async def _read_journal(self, ledger: Ledger, source: str) -> None:
-        adopted: dict[str, AdoptedResource] = {}
+        earlier: dict[str, EarlierResource] = {}
         async for entries in journal_batches(ledger, source):
             for view in map(EventView.of, entries):
                 if view.data.get("channel") == INTERNAL_CHANNEL or is_overdue(view.data) or view.recorded is None:
                     continue
-                known = adopted.pop(view.subject, None)
+                known = earlier.pop(view.subject, None)
                 due = self.due(view.recorded) if known is None else known.due
-                adopted[view.subject] = AdoptedResource(due, view.position.seq)
-            while len(adopted) > _MAX_ADOPTED:
-                adopted.pop(next(iter(adopted)))
-        self.adopted = adopted
+                earlier[view.subject] = EarlierResource(due, view.position.seq)
+            while len(earlier) > _MAX_EARLIER_RESOURCES:
+                earlier.pop(next(iter(earlier)))
+        self.earlier = earlier
 
 
 async def begin_expecting(

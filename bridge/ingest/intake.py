@@ -303,7 +303,7 @@ class Intake:
                 continue
             run.account.clear()
             if self._finals is not None:
-                self._finals.on_commit(expected, list(decision.adopted))
+                self._finals.on_commit(expected, list(decision.earlier))
             self._count(run.result, events)
             run.result.yielded += yielded
             run.concurrent.record_own(len(wires), last)

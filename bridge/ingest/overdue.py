@@ -28,7 +28,7 @@ _TICK_SECONDS = 1.0
 """Seconds between two looks at the wall clock, which may be set at any time."""
 _MAX_ASK_SECONDS = 60.0
 """Seconds between two questions to the store: a backfill in another process may add what is due."""
-_BATCH = 500
+_BATCH_RESOURCES = 500
 _LEFT_OUT = ("resolves", "detail")
 """What the last event says of its own transition, and not of the resource."""
 
@@ -75,7 +75,7 @@ class OverdueWatch:
         self._finals.next_due = 0.0
         while not stop.is_set():
             try:
-                await self._look(lease)
+                await self._check_when_due(lease)
             except LeaseLost:
                 return
             except Unavailable as error:
@@ -90,7 +90,7 @@ class OverdueWatch:
                 )  # fmt: skip
             await wait_for_stop(stop, self._clock, _TICK_SECONDS)
 
-    async def _look(self, lease: Lease) -> None:
+    async def _check_when_due(self, lease: Lease) -> None:
         now = self._clock.monotonic()
         is_time = now - self._asked >= min(_MAX_ASK_SECONDS, self._finals.final_within / 2)
         if not is_time and self._clock.epoch() < self._finals.next_due:
@@ -102,7 +102,7 @@ class OverdueWatch:
     async def check(self, lease: Lease) -> int:
         """Publish all that is due now; return how many. Raises `LeaseLost` and `Unavailable`."""
         published = 0
-        while due := await self._ledger.expectations(self._name, self._clock.epoch(), _BATCH):
+        while due := await self._ledger.expectations(self._name, self._clock.epoch(), _BATCH_RESOURCES):
             try:
                 published += await self._publish(lease, due)
             except Conflict:
@@ -113,8 +113,8 @@ class OverdueWatch:
 
     async def _publish(self, lease: Lease, due: Sequence[Expectation]) -> int:
         retention = self._source.retention
-        histories = await self._ledger.last_seen(self._name, [each.key for each in due], retention)
-        entries = await self._ledger.entries([Position(self._name, each.seq) for each in due])
+        histories = await self._ledger.last_seen(self._name, [expectation.key for expectation in due], retention)
+        entries = await self._ledger.entries([Position(self._name, expectation.seq) for expectation in due])
         recorded = self._times.next()
         statuses: list[StatusChange] = []
         events: list[WireEvent] = []
@@ -135,7 +135,7 @@ class OverdueWatch:
             if event is not None:
                 statuses.append(StatusChange(expectation.key, history, _marked(history)))
                 events.append(event.to_wire())
-        commit = Commit(self._name, statuses, events, met=[each.key for each in due], retention=retention)
+        commit = Commit(self._name, statuses, events, met=[expectation.key for expectation in due], retention=retention)
         last = await self._ledger.commit(lease, commit)
         if events:
             log.warning(
@@ -155,12 +155,15 @@ class OverdueWatch:
             return None
         status, due = kind.lifecycle.status(last), datetime.fromtimestamp(expectation.due, UTC)
         own = {name: value for name, value in view.data.items() if name not in _LEFT_OUT}
-        told: dict[str, Any] = {"status": OVERDUE, "previous": status, "transition": Transition.ADVANCE}
+        fields: dict[str, Any] = {
+            "status": OVERDUE, "previous": status, "transition": Transition.ADVANCE,
+            "stands_in": status, "since": view.body.get("time"), "due": due,
+        }  # fmt: skip
         model = cls.model_fields["data"].annotation
         assert model is not None  # noqa: S101 - every event's data is a model
         try:
-            data = model(**own | told, stands_in=status, since=view.body["time"], due=due)
-        except (ValidationError, KeyError) as error:
+            data = model(**(own | fields))
+        except ValidationError as error:
             log.error(  # noqa: TRY400 - a traceback could quote the provider's answer
                 "overdue.cannot_be_described", source=self._name, position=str(view.position),
                 error=type(error).__name__, consequence="it is not published as overdue",

@@ -130,7 +130,7 @@ class Poller:
             entry_seconds = await self._enter(lease)
             self._quiet_at = self._clock.monotonic() + entry_seconds
             await wait_for_stop(leave, self._clock, entry_seconds)
-            async with self._silence.beside(lease, leave):
+            async with self._silence.watching(lease, leave):
                 while not leave.is_set():
                     wait = await self.step(lease)
                     await self._check_books(lease)

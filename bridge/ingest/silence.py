@@ -20,7 +20,7 @@ class SilenceWatch:
     quiet: QuietWatch | None = None
 
     @asynccontextmanager
-    async def beside(self, lease: Lease, stop: asyncio.Event) -> AsyncIterator[None]:
+    async def watching(self, lease: Lease, stop: asyncio.Event) -> AsyncIterator[None]:
         """Publish what becomes overdue while the `with` block polls."""
         if self.overdue is None:
             yield

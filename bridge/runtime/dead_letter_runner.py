@@ -1,4 +1,4 @@
-"""Has the dead letters of all sinks told of: soon after this process made one, and now and then in any case."""
+"""Has the dead letters of all sinks published: soon after this process made one, and now and then in any case."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ class DeadLetterRunner:
                 asked = clock.monotonic()
                 self._due |= set(names)
             try:
-                await self._tell()
+                await self._publish()
             except Unavailable as error:
                 log.debug("dead_letters.wait_for_store", reason=str(error))
             if await wait_for_stop(self._process.stop, clock, _EVERY_SECONDS):
                 return
 
-    async def _tell(self) -> None:
+    async def _publish(self) -> None:
         for name in sorted(self._due):
-            if await self._news.tell(name):
+            if await self._news.publish(name):
                 self._process.committed[self._journal].set()
             else:
                 self._due.discard(name)

@@ -11,7 +11,9 @@ from bridge.testing.ledger_suite import StoreFixtures, change, events, held
 
 SCOPE = "/messages/sms/1"
 DUE = 1_800_000_000
+"""Seconds since 1970 at which most expectations of these tests are due."""
 MANY = 1000
+"""More expectations than a test makes."""
 
 
 def key(name: str, scope: str = SCOPE) -> Key:
@@ -26,12 +28,12 @@ def waits(name: str, due: int = DUE, seq: int = -1) -> Expectation:
 
 async def due_names(ledger: Ledger, upto: float = DUE, source: str = "city") -> list[str]:
     """Return the names of what is due, sorted."""
-    return sorted(each.key.name for each in await ledger.expectations(source, upto, MANY))
+    return sorted(expectation.key.name for expectation in await ledger.expectations(source, upto, MANY))
 
 
 async def begin(ledger: Ledger, *expected: Expectation, source: str = "city") -> int:
     """Commit resources that wait, each with an event; return the number of the last event."""
-    statuses = [change(each.key.name, None, "n", each.key.scope) for each in expected]
+    statuses = [change(waiting.key.name, None, "n", waiting.key.scope) for waiting in expected]
     return await ledger.commit(
         None, Commit(source, statuses, events(*range(len(expected) or 1)), expected=list(expected))
     )
@@ -61,11 +63,11 @@ class ExpectationSuite(StoreFixtures):
         """Names and scopes of any kind come back as they were, with the number of the event."""
         keys = [key("7"), key("-name/ä:with*signs" * 5), key("0", "2026-03-01/ö"), key("@"), key("0012"), key("#x")]
         statuses = [change(name, None, "n", scope) for scope, name in keys]
-        wanted = [Expectation(each, DUE, index - len(keys)) for index, each in enumerate(keys)]
+        wanted = [Expectation(resource, DUE, index - len(keys)) for index, resource in enumerate(keys)]
         last = await store.commit(None, Commit("city", statuses, events(*range(len(keys))), expected=wanted))
         first = last - len(keys) + 1
-        found = await store.expectations("city", DUE, MANY)
-        assert sorted(found) == sorted(Expectation(each, DUE, first + index) for index, each in enumerate(keys))
+        due = await store.expectations("city", DUE, MANY)
+        assert sorted(due) == sorted(Expectation(resource, DUE, first + index) for index, resource in enumerate(keys))
 
     async def test_repeated_expectation_keeps_time_and_takes_event(self, store: Store) -> None:
         """A resource that moves on stays due when it was, and its last event is the one that is found."""
@@ -93,10 +95,10 @@ class ExpectationSuite(StoreFixtures):
         """No more than the limit come at once, and all of them come in the end."""
         await begin(store, *(waits(str(number), DUE - number % 7) for number in range(250)))
         seen: list[str] = []
-        while found := await store.expectations("city", DUE, 40):
-            assert len(found) <= 40  # noqa: PLR2004 - the limit
-            seen += [each.key.name for each in found]
-            await store.commit(None, Commit("city", met=[each.key for each in found]))
+        while batch := await store.expectations("city", DUE, 40):
+            assert len(batch) <= 40  # noqa: PLR2004 - the limit
+            seen += [waiting.key.name for waiting in batch]
+            await store.commit(None, Commit("city", met=[waiting.key for waiting in batch]))
         assert sorted(seen, key=int) == [str(number) for number in range(250)]
 
     async def test_refused_commit_expects_nothing(self, store: Store) -> None:

@@ -108,17 +108,17 @@ class ExpectationMachine(RuleBasedStateMachine):
             self.expected.pop(name, None)
         for index, name in enumerate(names):
             self.known[name] = self.known.get(name, "") + "n"
-            due, _ = self.expected.get(name, (DUE + later + index, 0))
-            self.expected[name] = (due, last - len(names) + 1 + index)
+            time, _ = self.expected.get(name, (DUE + later + index, 0))
+            self.expected[name] = (time, last - len(names) + 1 + index)
         self.last += len(names)
 
     @invariant()
     def both_expect_the_same(self) -> None:
         for store in self.stores:
             for upto in (DUE - 1, DUE + 3, DUE + 20):
-                found = self.runner.run(store.expectations(self.source, upto, 99))
-                model = {name: each for name, each in self.expected.items() if each[0] <= upto}
-                assert {each.key.name: (each.due, each.seq) for each in found} == model
+                due = self.runner.run(store.expectations(self.source, upto, 99))
+                model = {name: row for name, row in self.expected.items() if row[0] <= upto}
+                assert {waiting.key.name: (waiting.due, waiting.seq) for waiting in due} == model
             assert self.runner.run(store.count_expectations(self.source)) == len(self.expected)
             first = self.runner.run(store.next_expectation(self.source))
             assert first == min((due for due, _ in self.expected.values()), default=None)

@@ -33,6 +33,7 @@ RESOURCES = 100_000 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 20_00
 SENT_EVERY = 10
 """One resource of so many gets its final status before its time."""
 BATCH = 500
+"""Resources on a page."""
 WITHIN_SECONDS = 600.0
 WAVE_SECONDS = 100 * BATCH / RESOURCES
 """Seconds from one page of new resources to the next."""
@@ -81,10 +82,10 @@ def index_bytes(store: Store, path: Path, server: RedisServer) -> int:
 
 
 async def overdue_events(store: Store) -> list[dict]:
-    found = []
+    bodies = []
     async for entries in journal_batches(store, "city"):
-        found += [json.loads(entry.event.body) for entry in entries if entry.event.topic == "sms.recipient.overdue"]
-    return found
+        bodies += [json.loads(entry.event.body) for entry in entries if entry.event.topic == "sms.recipient.overdue"]
+    return bodies
 
 
 @pytest.mark.parametrize("kind", ["redis", "sqlite"])
@@ -97,21 +98,21 @@ async def test_each_is_overdue_once_and_in_time(kind: str, tmp_path: Path, reque
         return SqliteStore(path, clock=time.clock) if kind == "sqlite" else RedisStore(url, clock=time.clock)
 
     stores = [opened(), opened()]
-    one = Owner(stores[0], time)
-    first = await one.lease("one")
+    owner = Owner(stores[0], time)
+    first = await owner.lease("one")
     sent = []
     for start in range(0, RESOURCES, BATCH):
-        await one.see(first, list(range(start, start + BATCH)), "new")
+        await owner.see(first, list(range(start, start + BATCH)), "new")
         final = list(range(start, start + BATCH, SENT_EVERY))
-        await one.see(first, final, "sent")
+        await owner.see(first, final, "sent")
         sent += final
         time.passes(seconds=WAVE_SECONDS)
-        first = await one.lease("one")
+        first = await owner.lease("one")
     waiting = RESOURCES - len(sent)
     assert await stores[1].count_expectations("city") == waiting
     assert index_bytes(stores[0], path, server) / waiting <= BOUND_BYTES
 
-    owner, lease, jumped = one, first, AT + timedelta(days=1)
+    lease, jumped = first, AT + timedelta(days=1)
     time.passes(seconds=WITHIN_SECONDS - RESOURCES / BATCH * WAVE_SECONDS - 1)
     published = 0
     for second in range(int(RESOURCES / BATCH * WAVE_SECONDS) + 5):

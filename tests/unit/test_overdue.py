@@ -104,8 +104,10 @@ async def test_overdue_resource_is_published_once_at_its_time(world: World) -> N
     assert event["type"] == "bridge.sms.recipient.overdue"
     assert event["id"] == overdue_id("/govdelivery/city", event["subject"])
     assert event["time"] == event["data"]["due"] == "2026-03-01T13:00:00Z"
-    told = {name: event["data"][name] for name in ("stands_in", "previous", "since", "phone", "message", "transition")}
-    assert told == {
+    fields = {
+        name: event["data"][name] for name in ("stands_in", "previous", "since", "phone", "message", "transition")
+    }
+    assert fields == {
         "stands_in": "sending", "previous": "sending", "since": "2026-03-01T12:30:00Z", "phone": "+15550001",
         "message": "/messages/sms/1", "transition": "advance",
     }  # fmt: skip
@@ -133,11 +135,11 @@ async def test_events_without_overdue_keep_their_bytes(world: World, tmp_path: P
     await plain.open()
     other = World(plain, world.time, within=None)
     bodies = []
-    for one in (world, other):
-        await one.poll("1=new", "2=failed")
-        await one.poll("1=sending")
-        await one.poll("1=sent")
-        bodies.append([entry.event.body for entry in await one.store.read("city", 0, 99)])
+    for process in (world, other):
+        await process.poll("1=new", "2=failed")
+        await process.poll("1=sending")
+        await process.poll("1=sent")
+        bodies.append([entry.event.body for entry in await process.store.read("city", 0, 99)])
     await plain.close()
     assert bodies[0] == bodies[1]
     assert b"resolves" not in b"".join(bodies[0])
@@ -158,8 +160,8 @@ async def test_nothing_is_written_or_asked_unless_it_is_expected(world: World, m
     world.start()
     await world.poll("1=new")
     await world.poll("1=sent")
-    assert [(list(each.expected), list(each.met)) for each in commits] == [([], [])] * len(commits)
-    assert not any(SINCE in each.cursor for each in commits)
+    assert [(list(commit.expected), list(commit.met)) for commit in commits] == [([], [])] * len(commits)
+    assert not any(SINCE in commit.cursor for commit in commits)
 
 
 async def test_status_that_comes_at_the_last_moment_wins(world: World) -> None:
@@ -203,7 +205,7 @@ async def test_baseline_is_waited_for_from_its_next_status(world: World) -> None
     assert await world.said() == [("1", "sending"), ("1", "overdue")]
 
 
-async def test_open_resources_are_adopted_when_they_are_seen(world: World) -> None:
+async def test_open_resources_are_awaited_when_they_are_seen(world: World) -> None:
     world.within = None
     world.start()
     await world.poll("1=new", "2=new", "3=sent", cursor={"page": "1"})
@@ -306,13 +308,13 @@ async def _live(world: World, steps) -> None:
                 due = {name for name, at in first.items() if world.time.now - at >= timedelta(seconds=WITHIN + 1)}
                 overdue |= due - ended - overdue
         events = await world.events()
-        told = [event["subject"].rpartition("/")[2] for event in events if is_overdue(event["data"])]
-        assert len(told) == len(set(told))
-        assert overdue <= set(told)
+        names = [event["subject"].rpartition("/")[2] for event in events if is_overdue(event["data"])]
+        assert len(names) == len(set(names))
+        assert overdue <= set(names)
         resolved = [event["data"]["resolves"] for event in events if "resolves" in event["data"]]
         assert len(resolved) == len(set(resolved))
         assert set(resolved) <= {event["id"] for event in events if is_overdue(event["data"])}
-        for name in told:
+        for name in names:
             late = [event for event in events if event["subject"].endswith(f"/{name}")]
             place = next(index for index, event in enumerate(late) if is_overdue(event["data"]))
             finals = [event for event in late[place:] if event["data"]["status"] in LIFECYCLE.finals]

@@ -58,13 +58,13 @@ class World:
             self.time.passes(minutes=10)
             await self.poll(**options)
 
-    async def told(self) -> list[dict]:
+    async def own_events(self) -> list[dict]:
         entries = await self.store.read("city", 0, 1000)
         bodies = [json.loads(entry.event.body) for entry in entries]
         return [body for body in bodies if body["data"]["channel"] == "bridge"]
 
     async def statuses(self) -> list[str]:
-        return [event["data"]["status"] for event in await self.told()]
+        return [event["data"]["status"] for event in await self.own_events()]
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ async def test_quiet_and_active_are_published_once_each(world: World) -> None:
     await world.polls(3)
     assert world.shown[-1]
     await world.polls(0.5, news=True)
-    quiet, active = await world.told()
+    quiet, active = await world.own_events()
     assert (quiet["type"], active["type"]) == ("bridge.bridge.source.quiet", "bridge.bridge.source.active")
     assert quiet["subject"] == active["subject"] == "/sources/city"
     assert quiet["time"] == "2026-03-02T11:00:00Z"
@@ -132,7 +132,7 @@ async def test_silence_counts_from_the_opening_of_the_window(world: World) -> No
     world.time.passes(minutes=1)
     await world.poll()
     assert await world.statuses() == ["quiet"]
-    assert (await world.told())[0]["data"]["reason"] == f"nothing new for 1h, which is expected {OFFICE}"
+    assert (await world.own_events())[0]["data"]["reason"] == f"nothing new for 1h, which is expected {OFFICE}"
 
 
 async def test_window_opens_by_the_clocks_of_its_zone(world: World) -> None:

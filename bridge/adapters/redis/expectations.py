@@ -14,8 +14,10 @@ _DUE = load("bridge.adapters.redis", "expectations")
 SHARDS = 512
 """Hashes of one source: with 100,000 resources, each is small enough to be cheap, and to be read at once."""
 _MAX_AT_ONCE = 1000
+"""Expectations that one call of the script returns."""
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _BASE = 36
+"""Of the numbers in the hashes: short ones cost less."""
 
 
 def expectation_arguments(commit: Commit) -> list[str | int]:
@@ -52,16 +54,16 @@ class RedisExpectations:
         """Return up to `limit` expectations that are due at `upto` or before."""
         base = self._keys.source(source)
         begin = int(await self._link.command("HGET", f"{base}:s", "z") or 0)
-        found: dict[str, Expectation] = {}
+        due_by_field: dict[str, Expectation] = {}
         more = True
-        while more and not found:
+        while more and not due_by_field:
             answer = await self._link.run(_DUE, [base], int(upto), min(limit, _MAX_AT_ONCE))
             more = bool(answer[0])
             for field, value in zip(answer[1::2], answer[2::2], strict=True):
                 scope, _, name = field.decode().rpartition("\0")
                 due, _, seq = value.decode().partition(" ")
-                found[field] = Expectation(Key(scope, name), int(due, _BASE), begin + int(seq, _BASE))
-        return list(found.values())[:limit]
+                due_by_field[field] = Expectation(Key(scope, name), int(due, _BASE), begin + int(seq, _BASE))
+        return list(due_by_field.values())[:limit]
 
     async def next_expectation(self, source: str) -> float | None:
         """Return a time before which no expectation is due, None if there is none."""

@@ -1,4 +1,4 @@
-"""Deliveries have news: dead letters and failing endpoints are told of once, and never to the sink in question."""
+"""Deliveries have news: dead letters and failing endpoints are published once, and never to the sink in question."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from rigs.delivery import World as DeliveryWorld
-from rigs.delivery import event
+from rigs.delivery import event as made
 
 from bridge.adapters.sqlite.store import SqliteStore
 from bridge.delivery.dead_letter_news import MAX_LETTERS, DeadLetterNews
@@ -45,10 +45,9 @@ class World:
 
     async def die(self, *positions: Position, sink: str = "crm", reason: str = "permanent") -> None:
         await self.store.enqueue(sink, [NewDelivery(position) for position in positions], self.time.clock.epoch())
-        for position in positions:
-            await self.store.dead_letter(sink, position, reason, None)
+        await asyncio.gather(*(self.store.dead_letter(sink, position, reason, None) for position in positions))
 
-    async def told(self) -> list[dict]:
+    async def published(self) -> list[dict]:
         return [json.loads(entry.event.body) for entry in await self.store.read(JOURNAL, 0, 1000)]
 
 
@@ -66,23 +65,27 @@ def letter(number: int) -> WireEvent:
     return WireEvent(f"e{number}", "sms.recipient.failed", 1_700_000_000, body)
 
 
-async def test_dead_letters_are_told_of_together_without_their_data(dead: World) -> None:
+async def test_dead_letters_are_published_together_without_their_data(dead: World) -> None:
     news = dead.news()
     await news.begin("crm")
     positions = await dead.commit(letter(1), letter(2))
     await dead.die(positions[0])
     await dead.die(positions[1], reason="exhausted")
-    assert await news.tell("crm")
-    assert await dead.told() == []  # not before another process may have written an earlier one
+    assert await news.publish("crm")
+    assert await dead.published() == []  # not before another process may have written an earlier one
     dead.time.passes(seconds=3)
-    assert [await news.tell("crm"), await news.tell("crm")] == [True, False]
-    (told,) = await dead.told()
-    assert (told["type"], told["subject"], told["data"]["sink"]) == ("bridge.bridge.delivery.dead", "/sinks/crm", "crm")
-    assert told["data"]["dead"] == [
+    assert [await news.publish("crm"), await news.publish("crm")] == [True, False]
+    (event,) = await dead.published()
+    assert (event["type"], event["subject"], event["data"]["sink"]) == (
+        "bridge.bridge.delivery.dead",
+        "/sinks/crm",
+        "crm",
+    )
+    assert event["data"]["dead"] == [
         {"position": str(positions[0]), "id": "e1", "topic": "sms.recipient.failed", "reason": "permanent"},
         {"position": str(positions[1]), "id": "e2", "topic": "sms.recipient.failed", "reason": "exhausted"},
     ]
-    assert SECRET not in json.dumps(told)
+    assert SECRET not in json.dumps(event)
 
 
 async def test_many_dead_letters_are_several_events(dead: World) -> None:
@@ -91,35 +94,37 @@ async def test_many_dead_letters_are_several_events(dead: World) -> None:
     positions = await dead.commit(*(letter(number) for number in range(250)))
     await dead.die(*positions)
     dead.time.passes(seconds=3)
-    while await news.tell("crm"):
+    while await news.publish("crm"):
         pass
-    told = await dead.told()
-    assert [len(each["data"]["dead"]) for each in told] == [MAX_LETTERS, MAX_LETTERS, 50]
-    assert sorted(one["position"] for each in told for one in each["data"]["dead"]) == sorted(map(str, positions))
+    events = await dead.published()
+    assert [len(event["data"]["dead"]) for event in events] == [MAX_LETTERS, MAX_LETTERS, 50]
+    assert sorted(letter["position"] for event in events for letter in event["data"]["dead"]) == sorted(
+        map(str, positions)
+    )
 
 
-async def test_processes_tell_of_each_dead_letter_once(dead: World) -> None:
+async def test_processes_publish_each_dead_letter_once(dead: World) -> None:
     processes = [dead.news() for _ in range(3)]
     for _ in range(20):
-        await asyncio.gather(*(news.tell("crm") for news in processes))
+        await asyncio.gather(*(news.publish("crm") for news in processes))
         await dead.die(*await dead.commit(*(letter(number) for number in range(5))))
         dead.time.passes(seconds=1)
         processes[0] = dead.news()  # one is started again
     dead.time.passes(seconds=5)
     for news in processes:
-        await news.tell("crm")
-    told = [one["position"] for each in await dead.told() for one in each["data"]["dead"]]
-    assert len(told) == len(set(told)) == 100
+        await news.publish("crm")
+    letters = [letter["position"] for event in await dead.published() for letter in event["data"]["dead"]]
+    assert len(letters) == len(set(letters)) == 100
 
 
 async def test_what_was_dead_before_is_no_news(dead: World) -> None:
     await dead.die(*await dead.commit(letter(1)))
     dead.time.passes(minutes=5)
     news = dead.news()
-    await news.tell("crm")
+    await news.publish("crm")
     dead.time.passes(seconds=5)
-    assert not await news.tell("crm")
-    assert await dead.told() == []
+    assert not await news.publish("crm")
+    assert await dead.published() == []
 
 
 async def test_dead_letter_of_news_makes_no_news(dead: World) -> None:
@@ -128,14 +133,14 @@ async def test_dead_letter_of_news_makes_no_news(dead: World) -> None:
         await news.begin(sink)
     await dead.die(*await dead.commit(letter(1)))
     dead.time.passes(seconds=3)
-    await news.tell("crm")
+    await news.publish("crm")
     (entry,) = await dead.store.read(JOURNAL, 0, 9)
     assert entry.event.topic == DEAD_TOPIC
     await dead.die(entry.position, sink="ops")
     dead.time.passes(seconds=3)
-    await news.tell("ops")
-    assert not await news.tell("ops")
-    assert len(await dead.told()) == 1
+    await news.publish("ops")
+    assert not await news.publish("ops")
+    assert len(await dead.published()) == 1
 
 
 async def test_clock_that_was_set_back_loses_no_news(dead: World) -> None:
@@ -144,13 +149,13 @@ async def test_clock_that_was_set_back_loses_no_news(dead: World) -> None:
     await news.begin("crm")
     await dead.die(*await dead.commit(letter(1)))
     dead.time.passes(seconds=3)
-    await news.tell("crm")
+    await news.publish("crm")
     dead.time.set_by = 0.0
-    await news.tell("crm")
+    await news.publish("crm")
     await dead.die(*await dead.commit(letter(2)))
     dead.time.passes(seconds=3)
-    await news.tell("crm")
-    assert {one["id"] for each in await dead.told() for one in each["data"]["dead"]} == {"e1", "e2"}
+    await news.publish("crm")
+    assert {letter["id"] for event in await dead.published() for letter in event["data"]["dead"]} == {"e1", "e2"}
 
 
 def test_news_is_about_one_sink() -> None:
@@ -171,7 +176,7 @@ async def test_sink_gets_no_news_about_itself(world: DeliveryWorld) -> None:
         ).to_wire()
         for sink in ("crm", "ops")
     ]
-    await world.publish(news[0], event(1), news[1])
+    await world.publish(news[0], made(1), news[1])
     async with world.running():
         await world.delivered(2)
     assert {outgoing.wire.id for outgoing in world.sink.delivered} == {"e1", news[1].id}
@@ -200,7 +205,7 @@ async def test_failing_sink_is_published_and_answers_again(world: DeliveryWorld,
 
     world.sink.answer = answer
     world.set(retry=["10ms"] * 9, alarm_after=after)
-    await world.publish(event(1))
+    await world.publish(made(1))
     async with world.running():
         await world.delivered(1)
         await world.until(lambda: len(world.reported) == (2 if after else 0))
@@ -210,7 +215,7 @@ async def test_failing_sink_is_published_and_answers_again(world: DeliveryWorld,
 async def test_refusing_endpoint_is_not_failing(world: DeliveryWorld) -> None:
     world.sink.answer = lambda _: (_ for _ in ()).throw(Permanent("HTTP 400"))
     world.set(alarm_after=1)
-    await world.publish(*map(event, range(5)))
+    await world.publish(*map(made, range(5)))
     async with world.running():
         await world.until(lambda: world.outcomes.count("dead") == 5)
     assert world.reported == []
