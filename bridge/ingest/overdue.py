@@ -38,7 +38,7 @@ class OverdueWatch:
 
     One commit marks the resource in its history, writes the event, and ends the expectation. It is refused if the
     resource has moved since, or if another process has the lease: so each resource is published once, whatever is
-    killed, and whoever takes over.
+    killed, and if another process takes over.
     """
 
     def __init__(

@@ -37,7 +37,7 @@ def configure(folder: Path, simulator: Simulator) -> Path:
 
 
 def of(consumer: Consumer, topic: str) -> list[dict[str, Any]]:
-    return [event for event, heard in zip(consumer.events, consumer.topics, strict=True) if heard == topic]
+    return [event for event, topic_of in zip(consumer.events, consumer.topics, strict=True) if topic_of == topic]
 
 
 @pytest.mark.acceptance
@@ -47,12 +47,12 @@ async def test_silence_is_published_in_time_and_once(tmp_path: Path) -> None:
         late, lost, sent = message.recipients
         config = configure(tmp_path, simulator)
         async with consuming_tail(tmp_path, config) as consumer:
-            with bridge(tmp_path, "run", "-c", str(config), name="one") as one:
+            with bridge(tmp_path, "run", "-c", str(config), name="one") as first:
                 await until(lambda: len(of(consumer, "sms.recipient.new")) == 3, "the first poll")
                 simulator.world.move(sent, "sent")
                 await until(lambda: of(consumer, "sms.recipient.sent"), "a final status in time")
-                await asyncio.to_thread(one.kill)
-            with bridge(tmp_path, "run", "-c", str(config), name="two") as two:
+                await asyncio.to_thread(first.kill)
+            with bridge(tmp_path, "run", "-c", str(config), name="two") as second:
                 await until(lambda: len(of(consumer, OVERDUE)) == 2, "what is overdue after a kill")
                 await until(lambda: of(consumer, "bridge.source.quiet"), "the source is quiet")
                 simulator.world.move(late, "sent")
@@ -62,14 +62,14 @@ async def test_silence_is_published_in_time_and_once(tmp_path: Path) -> None:
                 await until(lambda: of(consumer, "bridge.sink.failing"), "the sink fails")
                 status = json.loads((await ask(tmp_path, "status", "--json", "-c", str(config))).stdout)
                 traced = await ask(tmp_path, "trace", late, "-c", str(config))
-                assert await asyncio.to_thread(two.stop) == 0
+                assert await asyncio.to_thread(second.stop) == 0
 
     overdue = {event["subject"]: event for event in of(consumer, OVERDUE)}
     assert overdue.keys() == {late, lost}
     assert len(consumer.ids) == len(set(consumer.ids))
     for event in overdue.values():
         due = datetime.fromisoformat(event["data"]["due"])
-        started = datetime.fromisoformat(two.log[0]["timestamp"])
+        started = datetime.fromisoformat(second.log[0]["timestamp"])
         assert (
             due <= datetime.fromisoformat(event["recordedtime"]) <= max(due, started + timedelta(seconds=4)) + IN_TIME
         )

@@ -54,7 +54,7 @@ def test_window_that_says_nothing_is_refused(text: str, wrong: str) -> None:
         WeeklyWindow.parse(text)
 
 
-def test_window_is_open_at_its_beginning_and_not_at_its_end() -> None:
+def test_window_is_open_from_beginning_to_end() -> None:
     window = WeeklyWindow.parse("Mon-Fri 08:00-18:00 Europe/Paris")
     assert not window.contains(at("2026-11-30T07:59:59+01:00"))
     assert window.contains(at("2026-11-30T08:00:00+01:00"))
