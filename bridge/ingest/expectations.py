@@ -22,6 +22,8 @@ SINCE = "~expect"
 """The cursor's entry that says since when final statuses are waited for; stored by this name."""
 ACTIVITY = "~activity"
 """The cursor's entry that says when the last event was recorded; stored by this name."""
+QUIET = "~quiet"
+"""The cursor's entry of a source that was published as quiet: since when it is; stored by this name."""
 _MAX_EARLIER_RESOURCES = 100_000
 """Resources that were there before final statuses were waited for, and are waited for all the same."""
 _EARLIER_SLACK = timedelta(hours=1)
@@ -109,12 +111,16 @@ class FinalStatuses:
 
 
 async def begin_expecting(
-    finals: FinalStatuses | None, ledger: Ledger, lease: Lease, source: str, clock: Clock, cursor: Mapping[str, str]
-) -> Mapping[str, str | None]:
+    finals: FinalStatuses | None, ledger: Ledger, lease: Lease, source: str, clock: Clock, cursor: Mapping[str, str],
+    *, notes_activity: bool = False,
+) -> dict[str, str | None]:  # fmt: skip
     """Get ready for a poll, and return the cursor's entries to write; forget what is not waited for any more."""
+    entries: dict[str, str | None] = {}
+    if not notes_activity:
+        entries |= {name: None for name in (ACTIVITY, QUIET) if name in cursor}
     if finals is not None:
-        return await finals.begin(ledger, source, clock, cursor)
-    if SINCE not in cursor:
-        return {}
-    await ledger.drop_expectations(lease, source)
-    return {SINCE: None}
+        entries |= await finals.begin(ledger, source, clock, cursor)
+    elif SINCE in cursor:
+        await ledger.drop_expectations(lease, source)
+        entries[SINCE] = None
+    return entries

@@ -142,7 +142,9 @@ class Intake:
         poll goes on where the cursor stands.
         """
         cursor, account = await self._verified_cursor()
-        account |= await begin_expecting(self._finals, self._ledger, lease, self.name, self._clock, cursor)
+        account |= await begin_expecting(
+            self._finals, self._ledger, lease, self.name, self._clock, cursor, notes_activity=self._notes_activity
+        )
         watched = await self._ledger.watched(self.name)
         suppress_events = self._baseline and _STARTED not in cursor
         deferred: list[tuple[Page, list[Observation]]] = []

@@ -14,13 +14,11 @@ from bridge.domain.expect import ExpectSettings
 from bridge.domain.settings import format_duration
 from bridge.domain.times import rfc3339, truncate_to_millis
 from bridge.ingest.decide import RecordedTimes
-from bridge.ingest.expectations import ACTIVITY
+from bridge.ingest.expectations import ACTIVITY, QUIET
 from bridge.protocols.ledger import Commit, Lease, Ledger
 
 log = structlog.get_logger()
 
-QUIET = "~quiet"
-"""The cursor's entry of a source that was published as quiet: since when it is; stored by this name."""
 _AHEAD = timedelta(minutes=1)
 """A time that lies further ahead was written by a clock that was wrong."""
 

@@ -180,6 +180,12 @@ class Metrics:
         with suppress(KeyError):
             self.books_differences.remove(source)
 
+    def forget_silence(self, source: str) -> None:
+        """Show nothing of what is expected of a source: another process waits for it."""
+        for gauge in (self.source_quiet, self.awaiting_final):
+            with suppress(KeyError):
+                gauge.remove(source)
+
     def show_problems(self, problems: Mapping[str, str]) -> None:
         """Show which parts `/readyz` names."""
         for part in problems.keys() - self._problems:

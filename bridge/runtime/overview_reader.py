@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
 from bridge.domain.errors import BridgeError
-from bridge.ingest.quiet import QUIET
+from bridge.ingest.expectations import QUIET
 from bridge.protocols.deliveries import RELAY_SINK, DeliveryCounts
 from bridge.protocols.ledger import JournalState
 from bridge.protocols.roster import Orders, Presence

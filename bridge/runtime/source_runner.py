@@ -229,6 +229,7 @@ class SourceRunner(PollListener):
         if state == "standby":
             self.waits_for_store(source, None)
             self._metrics.forget_books(source)
+            self._metrics.forget_silence(source)
 
     def waits_for_store(self, source: str, reason: str | None) -> None:
         """Say on `/readyz` that the store is what a source waits for."""

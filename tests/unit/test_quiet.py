@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from bridge.adapters.sqlite.store import SqliteStore
 from bridge.domain.expect import ExpectSettings
+from bridge.ingest.expectations import ACTIVITY, QUIET
 from bridge.ingest.intake import Intake
 from bridge.ingest.quiet import QuietWatch
 from bridge.ingest.silence import SilenceWatch
@@ -163,6 +164,20 @@ async def test_clock_that_was_ahead_does_not_silence_the_alarm(world: World) -> 
     world.start()
     await world.polls(1.5)
     assert await world.statuses() == ["quiet"]
+
+
+async def test_expectation_that_is_removed_leaves_nothing_behind(world: World) -> None:
+    await world.poll(news=True)
+    await world.polls(2)
+    assert {ACTIVITY, QUIET} <= (await world.store.cursor("city")).keys()
+    plain = Intake("city", "govdelivery", world.source, world.store, world.time.clock)
+    lease = await world.store.acquire("source/city", "me", 1e9)
+    await plain.poll(lease)
+    assert not {ACTIVITY, QUIET} & (await world.store.cursor("city")).keys()
+    world.time.passes(hours=9)
+    world.start()
+    await world.poll()
+    assert await world.statuses() == ["quiet"]  # that of before
 
 
 @pytest.mark.parametrize(
