@@ -18,8 +18,8 @@ MAX_LETTERS = 100
 """Dead letters in one event."""
 _SETTLE_SECONDS = 2.0
 """Seconds after which a dead letter is published: until then another process may write one with an earlier time."""
-_FIRST_SECONDS = 5.0
-"""Seconds before the first look at a sink: what died in them is news."""
+NEWS_SECONDS = 70.0
+"""Seconds before the first publication of a sink in which a dead letter is news; look at a sink more often."""
 _AHEAD_SECONDS = 60.0
 """A mark that lies further ahead was written by a clock that was wrong."""
 _KEPT_SECONDS = 3650 * 86400.0
@@ -41,21 +41,12 @@ class DeadLetterNews:
         self._clock = clock
         self._journal = journal
 
-    async def begin(self, sink: str) -> None:
-        """Set the mark of a sink that has none: what is dead by now is no news."""
-        if await self._mark(sink) is None:
-            await self._move(sink, None, (self._clock.epoch() - _FIRST_SECONDS, Position("", 0)), ())
-
     async def publish(self, sink: str) -> bool:
         """Publish the next dead letters of a sink, if there are any; say whether to ask again soon."""
-        before = await self._mark(sink)
-        if before is None:
-            await self.begin(sink)
-            return True
-        now = self._clock.epoch()
-        place = _place(before)
+        before, now = await self._mark(sink), self._clock.epoch()
+        place = (now - NEWS_SECONDS, Position("", 0)) if before is None else _place(before)
         if place[0] > now + _AHEAD_SECONDS:
-            await self._move(sink, before, (now - _FIRST_SECONDS, Position("", 0)), ())
+            await self._move(sink, before, (now - _SETTLE_SECONDS, Position("", 0)), ())
             return True
         letters = await self._store.deliveries(sink, states=("dead",), limit=MAX_LETTERS, after=place)
         old = [letter for letter in letters if letter.due <= now - _SETTLE_SECONDS]

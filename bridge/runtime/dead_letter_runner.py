@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import structlog
 
 from bridge.coordination.leases import wait_for_stop
@@ -36,7 +34,8 @@ class DeadLetterRunner:
     async def run(self) -> None:
         """Tell of dead letters until the process stops."""
         names = [*self._process.parts.sinks, RELAY_SINK]
-        asked, clock = -math.inf, self._process.clock
+        clock = self._process.clock
+        asked = clock.monotonic()
         while True:
             if clock.monotonic() - asked >= _ALL_EVERY_SECONDS:
                 asked = clock.monotonic()

@@ -67,7 +67,6 @@ def letter(number: int) -> WireEvent:
 
 async def test_dead_letters_are_published_together_without_their_data(dead: World) -> None:
     news = dead.news()
-    await news.begin("crm")
     positions = await dead.commit(letter(1), letter(2))
     await dead.die(positions[0])
     await dead.die(positions[1], reason="exhausted")
@@ -90,7 +89,6 @@ async def test_dead_letters_are_published_together_without_their_data(dead: Worl
 
 async def test_many_dead_letters_are_several_events(dead: World) -> None:
     news = dead.news()
-    await news.begin("crm")
     positions = await dead.commit(*(letter(number) for number in range(250)))
     await dead.die(*positions)
     dead.time.passes(seconds=3)
@@ -129,8 +127,6 @@ async def test_what_was_dead_before_is_no_news(dead: World) -> None:
 
 async def test_dead_letter_of_news_makes_no_news(dead: World) -> None:
     news = dead.news()
-    for sink in ("crm", "ops"):
-        await news.begin(sink)
     await dead.die(*await dead.commit(letter(1)))
     dead.time.passes(seconds=3)
     await news.publish("crm")
@@ -146,7 +142,6 @@ async def test_dead_letter_of_news_makes_no_news(dead: World) -> None:
 async def test_clock_that_was_set_back_loses_no_news(dead: World) -> None:
     news = dead.news()
     dead.time.set_by = 3600.0
-    await news.begin("crm")
     await dead.die(*await dead.commit(letter(1)))
     dead.time.passes(seconds=3)
     await news.publish("crm")
