@@ -106,9 +106,14 @@ class Claims:
         """Return the deadline of a claim that the store is asked for from now on."""
         return self._clock.monotonic() + self.seconds
 
-    def add(self, position: Position, claim_deadline: float) -> None:
-        """Note a claim that the store has granted."""
-        self._in_flight[position] = claim_deadline
+    def add(self, position: Position, claim_deadline: float) -> bool:
+        """Note a claim that the store has granted; return whether the delivery was not in flight.
+
+        It was, if the claim expired before the store's answer came, and this process claimed it anew in between.
+        """
+        is_new = position not in self._in_flight
+        self._in_flight[position] = max(claim_deadline, self._in_flight.get(position, claim_deadline))
+        return is_new
 
     def holds(self, position: Position, now: float) -> bool:
         """Return whether the claim surely holds; else the delivery is due, or another process may have sent it."""

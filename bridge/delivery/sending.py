@@ -97,8 +97,9 @@ class Sender:
         return self._defect
 
     def accept(self, claimed: ClaimedDelivery, claim_deadline: float) -> None:
-        """Send a delivery as soon as a task is free."""
-        self._claims.add(claimed.position, claim_deadline)
+        """Send a delivery as soon as a task is free, unless it is in flight already."""
+        if not self._claims.add(claimed.position, claim_deadline):
+            return
         self._ready.append(claimed)
         if self._active < self._settings.concurrency:
             self._active += 1

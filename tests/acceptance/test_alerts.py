@@ -16,7 +16,7 @@ from rigs.prometheus import Prometheus, shortened
 
 from bridge.simulator import Simulator
 
-pytestmark = pytest.mark.acceptance
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
 
 DASHBOARD = Path(__file__).parents[2] / "config" / "grafana" / "bridge.json"
 CHEAP = ("bridge-ends", "bridge-mute")
@@ -26,7 +26,7 @@ CHEAP = ("bridge-ends", "bridge-mute")
 def queries() -> dict[str, list[str]]:
     """Return the queries of each panel as Grafana would send them."""
     panels: list[dict[str, Any]] = json.loads(DASHBOARD.read_text())["panels"]
-    filled = {"$job": NORMAL, "$__rate_interval": "10s"}
+    filled = {"$job": NORMAL, "$__rate_interval": "30s"}
     pattern = re.compile("|".join(map(re.escape, filled)))
     return {
         panel["title"]: [pattern.sub(lambda match: filled[match[0]], target["expr"]) for target in panel["targets"]]
@@ -55,7 +55,10 @@ async def test_faults_fire_alerts_and_a_normal_day_fills_panels(tmp_path) -> Non
                         del empty[title]
                 return not empty
 
-            await until(panels_have_data, "each panel has data")
+            try:
+                await until(panels_have_data, "each panel has data", within=240)
+            except TimeoutError:
+                pytest.fail(f"no data: {empty}")
             for job in CHEAP:
                 _, happens, names = FAULTS[job]
                 await happens(site, prometheus)

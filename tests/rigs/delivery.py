@@ -17,6 +17,7 @@ from bridge.domain.clock import Clock
 from bridge.domain.errors import Unavailable
 from bridge.domain.event import Event, Position, WireEvent
 from bridge.protocols.deliveries import Delivery as Waiting
+from bridge.protocols.deliveries import NewDelivery
 from bridge.protocols.ledger import Commit
 from bridge.protocols.sink import Outgoing, SinkSettings
 from bridge.relay.relay import Relay
@@ -29,10 +30,20 @@ def event(number: int, *, partition: str = "/r/1", topic: str = "sms.recipient.f
 
 
 class Store(SqliteStore):
-    """A store that can be away for those who claim, and for those who settle."""
+    """A store that can be away for those who claim, and for those who settle, and answer late to those who accept."""
 
     away = False
     settles = True
+    late: asyncio.Event | None = None
+    """Set: what was accepted is answered when the event says so."""
+    accepted = 0
+
+    async def accept(self, sink: str, deliveries: Sequence[NewDelivery], until: float) -> Sequence[Position]:
+        positions = await super().accept(sink, deliveries, until)
+        self.accepted += len(positions)
+        if self.late is not None:
+            await self.late.wait()
+        return positions
 
     async def settle(self, sink: str, positions: Sequence[Position]) -> int:
         if not self.settles:
@@ -119,6 +130,10 @@ class World:
 
     async def positions(self) -> list[Position]:
         return [entry.position for entry in await self.store.read("city", 0, 1000)]
+
+    async def is_acknowledged(self) -> bool:
+        """Return whether all that was published has left the queue."""
+        return await self.broker.depth("bridge.sink.crm") == 0
 
     async def until(self, condition: Callable[[], object], within: float = 60.0) -> None:
         async with asyncio.timeout(within):

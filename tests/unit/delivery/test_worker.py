@@ -414,6 +414,26 @@ async def test_process_asleep_past_its_claims_sends_nothing(world: World) -> Non
     assert sorted(outgoing.wire.id for outgoing in world.sink.delivered) == sorted(f"e{number}" for number in range(10))
 
 
+async def test_claim_that_expired_before_the_stores_answer_is_sent_once(world: World) -> None:
+    world.set(concurrency=1)
+    world.sink.gate = asyncio.Event()
+    await world.publish(event(0, partition="/r/0"))
+    async with world.running() as delivery:
+        await world.until(lambda: world.sink.tries == 1)
+        world.store.late = asyncio.Event()
+        await world.publish(event(1, partition="/r/1"))
+        await world.until(lambda: world.store.accepted == 2)
+        world.slept = world.offset = 16.0
+        delivery.wake()
+        await world.until(lambda: delivery.in_flight == 2)
+        world.store.late.set()
+        await world.until(world.is_acknowledged)
+        world.sink.gate.set()
+        await world.delivered(2)
+        await world.until(lambda: not delivery.busy)
+    assert sorted(outgoing.wire.id for outgoing in world.sink.delivered) == ["e0", "e1"]
+
+
 async def test_process_asleep_releases_nothing_claimed_by_another(world: World) -> None:
     world.set(concurrency=1)
     world.sink.gate = asyncio.Event()
