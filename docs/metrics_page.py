@@ -77,6 +77,7 @@ WATCH_FOR = {
     "bridge_sink_dead": "above 0",
     "bridge_sink_offered_again_total": "above 0",
     "bridge_sink_filtered_total": "all events of a sink",
+    "bridge_sink_expired_total": "growth, if there was no outage: `max_age` is too short",
     "bridge_part_restarts_total": "above 0",
     "bridge_log_lines_lost_total": "growth: nobody reads the log, or its disk is full",
 }

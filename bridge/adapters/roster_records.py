@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from bridge.protocols.roster import Member, OpenCircuit, Orders, Pause, Presence, StartedPoll
+from bridge.protocols.roster import Member, Mute, OpenCircuit, Orders, Pause, Presence, StartedPoll
 
 KEPT_SECONDS = 3600.0
 """Seconds for which a process that ended without a word is shown."""
-_PAUSE, _POLL, _STARTED = "pause/", "poll/", "started/"
+_PAUSE, _POLL, _STARTED, _MUTE = "pause/", "poll/", "started/", "mute/"
 
 
 def pause_field(part: str) -> str:
@@ -29,7 +29,12 @@ def started_field(source: str) -> str:
     return _STARTED + source
 
 
-def pack(record: Member | Pause | StartedPoll) -> str:
+def mute_field(id: str) -> str:  # noqa: A002 - what the mute calls it
+    """Return the name under which a mute is kept."""
+    return _MUTE + id
+
+
+def pack(record: Member | Mute | Pause | StartedPoll) -> str:
     """Return a record as text."""
     return json.dumps(asdict(record), ensure_ascii=False, separators=(",", ":"))
 
@@ -57,7 +62,7 @@ def by_start(presences: Iterable[Presence]) -> list[Presence]:
 
 def read_orders(fields: Mapping[str, str]) -> Orders:
     """Read all orders by the names under which they are kept; names of a later version are skipped."""
-    pauses, polls, started = {}, {}, {}
+    pauses, polls, started, mutes = {}, {}, {}, {}
     for name, value in sorted(fields.items()):
         if name.startswith(_PAUSE):
             pauses[name.removeprefix(_PAUSE)] = Pause(**_known(Pause, json.loads(value)))
@@ -65,7 +70,9 @@ def read_orders(fields: Mapping[str, str]) -> Orders:
             polls[name.removeprefix(_POLL)] = value
         elif name.startswith(_STARTED):
             started[name.removeprefix(_STARTED)] = StartedPoll(**_known(StartedPoll, json.loads(value)))
-    return Orders(pauses, polls, started)
+        elif name.startswith(_MUTE):
+            mutes[name.removeprefix(_MUTE)] = Mute(**_known(Mute, json.loads(value)))
+    return Orders(pauses, polls, started, mutes)
 
 
 def _known(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:

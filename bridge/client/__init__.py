@@ -11,6 +11,7 @@ from bridge.client.subscription import Subscription, subscribe
 from bridge.client.webhook import MalformedWebhook, UnverifiedWebhook, WebhookError, receive
 from bridge.domain.catalogue import (
     BooksMismatch,
+    DeliveryExpired,
     SinkDisabled,
     SinkRecovered,
     SourceRecovered,
@@ -73,6 +74,7 @@ __all__ = [
     "AccessRefused",
     "BooksMismatch",
     "Data",
+    "DeliveryExpired",
     "DropData",
     "EmailNotSent",
     "EmailQueued",

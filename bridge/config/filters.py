@@ -10,6 +10,8 @@ from bridge.config.yaml_document import Place
 from bridge.domain.catalogue import INTERNAL_EVENTS
 from bridge.domain.event import Event
 from bridge.domain.filters.checking import problems
+from bridge.domain.filters.event_filter import EventFilter
+from bridge.domain.filters.expression import Place as FilterPlace
 from bridge.domain.filters.fields import FieldNode, fields_of
 from bridge.domain.topic_reach import selects_any
 from bridge.protocols.sink import SinkSettings
@@ -23,12 +25,19 @@ def filter_problems(config: Config) -> Iterator[tuple[Place, str]]:
 
     Nothing is wrong if a configured source does not say which events it has.
     """
-    filtered = {name: sink for name, sink in config.sinks.items() if sink.where is not None}
-    events = _events(config) if filtered else []
-    for name, sink in filtered.items():
-        if sink.where is not None and events:
-            for place, text in problems(sink.where.expression, _fields(config, sink, events)):
-                yield ("sinks", name, "where", *place), text
+    for name, sink in config.sinks.items():
+        for key in ("where", "quiet_except"):
+            chosen: EventFilter | None = getattr(sink, key)
+            if chosen is not None:
+                for place, text in problems_of(config, name, chosen):
+                    yield ("sinks", name, key, *place), text
+
+
+def problems_of(config: Config, sink: str, chosen: EventFilter) -> Iterator[tuple[FilterPlace, str]]:
+    """Yield the place inside a filter, and the text, of everything that is wrong with it for one configured sink."""
+    events = _events(config)
+    if events:
+        yield from problems(chosen.expression, _fields(config, config.sinks[sink], events))
 
 
 def _events(config: Config) -> list[type[Event]]:

@@ -103,6 +103,15 @@ def read(path: Path, environ: Mapping[str, str] | None = None, starter: str = "b
     return builder.document
 
 
+def plain_value(text: str) -> Any:
+    """Return a value that stands in YAML or JSON on a command line, read as in a file; raises `ValueError`."""
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader, with fewer types
+    except (yaml.YAMLError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        raise ValueError("is neither YAML nor JSON" + (f": see character {mark.index + 1}" if mark else "")) from None
+
+
 def _text(path: Path, starter: str) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")

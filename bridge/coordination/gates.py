@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from bridge.coordination.mutes import Mutes
 from bridge.protocols.roster import Orders, Pause, StartedPoll
 
 T = TypeVar("T")
@@ -17,6 +18,8 @@ class Gate:
     def __init__(self, begun: Callable[[str], None] = lambda _: None) -> None:
         """Prepare; `begun` is called with the id of a requested poll when the part begins to poll."""
         self.pause: Pause | None = None
+        self.mutes = Mutes()
+        """Which events of a sink an operator has muted."""
         self.changed = asyncio.Event()
         """Set when the part has a reason to end its wait early."""
         self._begun = begun
@@ -95,6 +98,7 @@ class Gates:
         for part, gate in self._gates.items():
             if gate.set_pause(orders.pauses.get(part)):
                 self._report(part, gate.pause)
+            gate.mutes.apply((mute for mute in orders.mutes.values() if f"sink/{mute.sink}" == part), self._epoch())
             source = part.removeprefix("source/")
             if part.startswith("source/") and source in orders.polls:
                 gate.request_poll(orders.polls[source])

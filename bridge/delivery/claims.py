@@ -14,6 +14,7 @@ from bridge.domain.event import Position, WireEvent
 from bridge.domain.reporting import Report, unreported
 from bridge.domain.retry import RECONNECT, Backoff
 from bridge.protocols.deliveries import Attempt, Delivery, DeliveryStore, KeptAnswer
+from bridge.protocols.unsent import Unsent, UnsentDelivery
 
 log = structlog.get_logger()
 
@@ -189,13 +190,30 @@ class Claims:
 
     async def requeue(self, positions: Sequence[Position]) -> None:
         """Make these due in the store at once; no attempt is counted."""
-        await self._deliveries.extend(self._sink, positions, self._clock.epoch())
-        self._release_claims(positions)
+        await self.requeue_at(positions, self._clock.epoch())
 
     async def postpone(self, position: Position, after: float, attempt: Attempt | None) -> None:
         """Make this due in the store `after` seconds from now."""
         await self._deliveries.postpone(self._sink, position, self._clock.epoch() + after, attempt)
         self.release(position)
+
+    async def wait_until(self, dues: Sequence[tuple[Position, float]]) -> None:
+        """Make each of these due in the store at its time; no attempt is counted."""
+        await self._deliveries.wait_until(self._sink, dues)
+        self._release_claims(position for position, _ in dues)
+
+    async def end_unsent(self, deliveries: Sequence[UnsentDelivery], unsent: Unsent, *, is_totalled: bool) -> int:
+        """End these without sending them; return how many were still waiting."""
+        number = await self._deliveries.end_unsent(self._sink, deliveries, unsent, is_totalled=is_totalled)
+        if number:
+            self._wake()  # what was held behind them in a partition may be due now
+        self._release_claims(delivery.position for delivery in deliveries)
+        return number
+
+    async def requeue_at(self, positions: Sequence[Position], due: float) -> None:
+        """Make these due in the store at a time, as they were before they were claimed."""
+        await self._deliveries.extend(self._sink, positions, due)
+        self._release_claims(positions)
 
     async def dead_letter(self, position: Position, reason: str, attempt: Attempt, answer: KeptAnswer | None) -> None:
         """Make this a dead letter."""

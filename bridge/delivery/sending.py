@@ -13,6 +13,7 @@ import structlog
 from bridge.concurrency.shared_timeout import SharedTimeout
 from bridge.delivery.claims import ClaimedDelivery, Claims, write_with_retry
 from bridge.delivery.endpoint import EndpointState
+from bridge.delivery.send_times import SendTimes
 from bridge.domain.answers import ACCEPTED, failure_class
 from bridge.domain.clock import Clock
 from bridge.domain.errors import BridgeError, EndpointAnswer, EndpointGone, Permanent, Transient
@@ -71,6 +72,7 @@ class Sender:
         outcome: Callable[[Outcome], None],
         report: Report = unreported,
         keep_answer: KeepAnswer | None = None,
+        times: SendTimes,
     ) -> None:
         self.unsettled: list[Position] = []
         """What the endpoint accepted and the store does not know as settled."""
@@ -84,6 +86,7 @@ class Sender:
         self._outcome = outcome
         self._report = report
         self._keep_answer = keep_answer
+        self._times = times
         self._timeout = SharedTimeout(settings.send_timeout)
         self._ready: deque[ClaimedDelivery] = deque()
         self._active = 0
@@ -174,6 +177,8 @@ class Sender:
             now = self._clock.monotonic()
             if not self._claims.holds(claimed.position, now):
                 self._claims.release(claimed.position)
+            elif not self._times.lets(claimed.event):
+                await self._set_aside(claimed)
             elif not self._endpoint.capacity(now, 1):
                 await self._requeue(claimed)
             else:
@@ -195,6 +200,14 @@ class Sender:
         unsent = [claimed.position, *(ready.position for ready in self._ready)]
         self._ready.clear()
         await self._write(self._claims.requeue, unsent)
+
+    async def _set_aside(self, claimed: ClaimedDelivery) -> None:
+        """Write down that this delivery is not sent now, with all that are ready and are not either."""
+        self.drop_expired(self._clock.monotonic())
+        ready, hindered = self._times.divide([claimed, *self._ready])
+        self._ready = deque(ready)
+        for write in self._times.writes(hindered):
+            await self._write(write)
 
     async def _attempt(self, claimed: ClaimedDelivery, started: float) -> None:
         probe = self._endpoint.on_attempt()

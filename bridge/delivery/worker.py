@@ -11,8 +11,10 @@ import structlog
 
 from bridge.coordination.gates import Gate
 from bridge.coordination.turns import wait_for_any
+from bridge.delivery.claiming import Claiming
 from bridge.delivery.claims import CLAIM, ClaimedDelivery, Claims
 from bridge.delivery.endpoint import EndpointState, PublishChange
+from bridge.delivery.send_times import CountUnsent, SendTimes, uncounted
 from bridge.delivery.sending import KeepAnswer, Outcome, Sender
 from bridge.domain import topics
 from bridge.domain.clock import Clock
@@ -81,15 +83,15 @@ class DeliveryWorker:
         gate: Gate | None = None,
         keep_answer: KeepAnswer | None = None,
         filtered: Callable[[int], None] = unfiltered,
+        unsent: CountUnsent = uncounted,
     ) -> None:
         """Prepare; `claim` is how many seconds a claim lasts. `report` hears what waits for the store or the broker.
 
-        `filtered` hears how many events the sink's filter did not select.
+        `filtered` hears how many events the sink's filter did not select, and `unsent` how many were ended unsent.
         """
         self.name = name
         self.queue = backends.broker.sink_queue(name)
         self._settings = settings
-        self._ledger = backends.ledger
         self._deliveries = backends.deliveries
         self._broker = backends.broker
         self._clock = clock
@@ -98,11 +100,16 @@ class DeliveryWorker:
         self._claims = Claims(
             name, backends.deliveries, clock, limit=limit, seconds=claim, wake=self.wake, report=report
         )
-        self._endpoint = EndpointState(name, clock, publish=changed, wake=self.wake, gate=gate or Gate())
+        gate = gate or Gate()
+        self._endpoint = EndpointState(name, clock, publish=changed, wake=self.wake, gate=gate)
+        times = SendTimes(name, settings, gate.mutes, self._claims, clock, unsent)
         self._sender = Sender(
             name, settings, self._claims, self._endpoint, clock, send=send, outcome=outcome, report=report,
-            keep_answer=keep_answer,
+            keep_answer=keep_answer, times=times,
         )  # fmt: skip
+        self._claiming = Claiming(
+            name, backends.ledger, backends.deliveries, self._claims, times, clock, self._sender.accept
+        )
         self._report = report
         self._filtered = filtered
 
@@ -303,41 +310,20 @@ class DeliveryWorker:
             await self._deliveries.next_due(self.name)  # if the outage goes on, the wait begins anew
             await self._wait_for_due(_TICK_SECONDS)
             return
-        limit = self._endpoint.capacity(now, min(self._claims.capacity, _BATCH))
+        most = min(self._claims.capacity, _BATCH)
+        limit = self._endpoint.capacity(now, most)
         if not limit:
             await self._wait_for_due(_TICK_SECONDS)
             return
         due = await self._deliveries.next_due(self.name)
         if due is None:
             await self._wait_for_due(_IDLE_TICK_SECONDS)
-        elif due > self._clock.epoch() or not await self._claim(limit):
+        elif due > self._clock.epoch() or not await self._claiming.claim(limit, most, due):
             await self._wait_for_due(min(due - self._clock.epoch(), _TICK_SECONDS))
 
     async def _wait_for_due(self, seconds: float) -> None:
         await wait_for_any([self._wake], self._clock, max(seconds, _MIN_WAIT_SECONDS))
         self._wake.clear()
-
-    async def _claim(self, limit: int) -> bool:
-        due, claim_deadline = await self._claims.claim(limit)
-        entries = await self._ledger.entries([delivery.position for delivery in due]) if due else ()
-        for delivery, entry in zip(due, entries, strict=True):
-            position = delivery.position
-            if entry is None:
-                await self._dead_letter_trimmed(position)
-            elif position.source.startswith("@") and "id" not in EventView.of(entry).body:
-                # A process accepted it and died before it could make it a dead letter.
-                attempt = Attempt(self._clock.epoch(), "not a CloudEvent", "permanent")
-                await self._deliveries.dead_letter(self.name, position, "malformed", attempt)
-            else:
-                self._sender.accept(ClaimedDelivery(position, entry.event, len(delivery.attempts)), claim_deadline)
-        return bool(due)
-
-    async def _dead_letter_trimmed(self, position: Position) -> None:
-        log.error(
-            "delivery.event_trimmed", sink=self.name, position=str(position),
-            consequence="kept as a dead letter without its content",
-        )  # fmt: skip
-        await self._deliveries.dead_letter(self.name, position, "expired", None)
 
     # the end
 

@@ -52,6 +52,21 @@ class SinkData(Data):
     """Why the sink was disabled; of a recovery, null."""
 
 
+class DeliveryData(Data):
+    """Deliveries of one sink of the bridge."""
+
+    sink: str
+    count: int
+    """How many there were."""
+    oldest: Time | None = None
+    """When the first of their events was recorded."""
+    newest: Time | None = None
+    topics: dict[str, int] = Field(default_factory=dict)
+    """How many there were of each topic; of more than 128 topics, some are not named."""
+    reason: str | None = None
+    """Why they were not sent, with their number, for a person."""
+
+
 class BooksData(Data):
     """A resource of which the provider says something else than the bridge knows, and has done so for a while."""
 
@@ -129,6 +144,21 @@ class SinkRecovered(SinkEvent):
     status = "recovered"
 
 
+class DeliveryEvent(Event):
+    """Something became of deliveries of a sink."""
+
+    channels = ("bridge",)
+    entity = "delivery"
+    provider = "bridge"
+    data: DeliveryData
+
+
+class DeliveryExpired(DeliveryEvent):
+    """Events were older than their sink's `max_age`, and were not sent to it; the subject is the sink."""
+
+    status = "expired"
+
+
 class BooksEvent(Event):
     """The books of a source and its provider do not agree; the subject is the resource in question."""
 
@@ -181,7 +211,7 @@ def internal_event(
 
 INTERNAL_EVENTS: tuple[type[Event], ...] = (
     UnknownStatus,
-    SourceStalled, SourceRecovered, SinkDisabled, SinkRecovered,
+    SourceStalled, SourceRecovered, SinkDisabled, SinkRecovered, DeliveryExpired,
     BooksMismatch,
 )  # fmt: skip
 """The events that belong to no provider, in the order in which a reader wants them."""

@@ -144,7 +144,12 @@ class Metrics:
             registry=registry,
         )  # fmt: skip
         self.filtered = Counter(
-            "bridge_sink_filtered", "Events of a sink's topics that its filter did not select.", ["sink"],
+            "bridge_sink_filtered",
+            "Events of a sink's topics that its filter did not select, or that an operator had muted.",
+            ["sink"], registry=registry,
+        )  # fmt: skip
+        self.expired = Counter(
+            "bridge_sink_expired", "Events that were older than the sink's `max_age`, and were not sent.", ["sink"],
             registry=registry,
         )  # fmt: skip
         self.restarts = Counter(

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from bridge.domain.times import rfc3339, truncate_to_millis
-from bridge.protocols.roster import Pause, Presence
+from bridge.protocols.roster import Mute, Pause, Presence
 from bridge.runtime.overview import Overview, SinkView, SourceView, StatusFinding, from_epoch, process_name
 
 
@@ -21,6 +21,19 @@ def plain_pause(pause: Pause | None) -> dict[str, str | None] | None:
     if pause is None:
         return None
     return {"since": time_text(from_epoch(pause.since)), "by": pause.by, "reason": pause.reason or None}
+
+
+def plain_mute(mute: Mute) -> dict[str, Any]:
+    """Return a mute for JSON."""
+    return {
+        "id": mute.id,
+        "sink": mute.sink,
+        "since": time_text(from_epoch(mute.since)),
+        "until": time_text(from_epoch(mute.until)),
+        "by": mute.by,
+        "reason": mute.reason or None,
+        "where": mute.where,
+    }
 
 
 def plain_process(presence: Presence, sources: Sequence[SourceView]) -> dict[str, Any]:
@@ -93,11 +106,14 @@ def plain_sink(sink: SinkView) -> dict[str, Any]:
         "since": time_text(sink.since),
         "reason": sink.reason,
         "paused": plain_pause(sink.pause),
+        "quiet_until": None if sink.quiet is None else time_text(sink.quiet.end),
+        "mutes": [plain_mute(mute) for mute in sink.mutes],
         "delivered": sink.delivered,
         "waiting": sink.waiting,
         "dead": sink.dead,
         "discarded": sink.discarded,
         "filtered": sink.filtered,
+        "expired": sink.expired,
         "oldest": time_text(sink.oldest),
         "last_delivered": time_text(sink.last_delivered),
         "last_error": sink.last_error,

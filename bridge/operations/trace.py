@@ -16,6 +16,7 @@ from bridge.operations.known_statuses import Recorded, recorded
 from bridge.protocols.deliveries import RELAY_SINK, Attempt, Delivery, DeliveryCounts, KeptAnswer
 from bridge.protocols.sink import SinkSettings
 from bridge.protocols.store import Store
+from bridge.protocols.unsent import Unsent
 from bridge.runtime.assembly import Assembly
 
 
@@ -122,12 +123,21 @@ async def _outcome(parts: Assembly, store: Store, sink: str, line: EventView, *,
             sink, "dead", f"dead letter, {delivery.reason}, {count}", delivery.attempts, delivery.answer
         )  # fmt: skip
     gone = (await disabled(store)).get(sink)
-    due = f"due {_time(delivery.due)}" if gone is None else str(gone)
+    due = f"due {_time(delivery.due)}{_quiet(parts, sink, delivery.due)}" if gone is None else str(gone)
     return SinkOutcome(sink, "waiting", f"waits {count}; {due}", delivery.attempts)
+
+
+def _quiet(parts: Assembly, sink: str, due: float) -> str:
+    """Say that a delivery waits for the end of a quiet time."""
+    settings = parts.config.sinks.get(sink)
+    quiet = None if settings is None or settings.quiet is None else settings.quiet.at(parts.clock.now())
+    return "" if quiet is None or due < quiet.end.timestamp() else f", quiet until {quiet.said_end}"
 
 
 async def _undelivered(parts: Assembly, store: Store, sink: str, line: EventView, *, confirmed: bool) -> SinkOutcome:
     settings = parts.config.sinks[sink]
+    if (unsent := await store.unsent(sink, line.position)) is not None:
+        return await _unsent(store, sink, unsent)
     if await store.filtered(sink, line.position):
         return SinkOutcome(sink, "filtered", _filtered(settings, line))
     if await store.settled(sink, line.position):
@@ -139,6 +149,15 @@ async def _undelivered(parts: Assembly, store: Store, sink: str, line: EventView
     if not topics.matches(settings.topics, line.event.topic):
         return SinkOutcome(sink, "filtered", f"not sent: its topics are {', '.join(settings.topics)}")
     return await _unoffered(store, sink, line, confirmed=confirmed)
+
+
+async def _unsent(store: Store, sink: str, unsent: Unsent) -> SinkOutcome:
+    """Say why an event ended without being sent, and when."""
+    if unsent.kind == "expired":
+        return SinkOutcome(sink, "expired", f"not sent: it was older than max_age at {_time(unsent.at)}")
+    mute = (await store.orders()).mutes.get(unsent.mute)
+    by = f"muted by the mute {unsent.mute}, which has ended" if mute is None else str(mute)
+    return SinkOutcome(sink, "filtered", f"not sent at {_time(unsent.at)}: {by}; `bridgectl replay` sends it")
 
 
 def _filtered(settings: SinkSettings, line: EventView) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from bridge.domain.event import Position, WireEvent
+from bridge.protocols.unsent import UnsentStore
 
 RELAY_SINK = "@relay"
 """The sink under whose name the relay keeps its dead letters; no sink of a configuration can have this name."""
@@ -82,14 +83,16 @@ class DeliveryCounts:
     dead: int = 0
     discarded: int = 0
     filtered: int = 0
-    """Events of the sink's topics that its filter did not select."""
+    """Events of the sink's topics that its filter did not select, or that an operator had muted."""
+    expired: int = 0
+    """Events that were older than the sink's `max_age` when they would have been sent."""
 
 
-class DeliveryStore(Protocol):
+class DeliveryStore(UnsentStore, Protocol):
     """Deliveries of all sinks. Every method raises `Unavailable` when the store cannot be reached.
 
     A delivery is in one of four states: unknown, waiting, dead, settled. Only `take` and `offer` make one, and only
-    from unknown; `settle` and `discard` end one for good, until `replay` makes it unknown again.
+    from unknown; `settle`, `discard` and `end_unsent` end one for good, until `replay` makes it unknown again.
     """
 
     async def accept(self, sink: str, arrivals: Sequence[NewDelivery], until: float) -> Sequence[Position]:
@@ -112,7 +115,7 @@ class DeliveryStore(Protocol):
         ...
 
     async def filtered(self, sink: str, position: Position) -> bool:
-        """Say whether the sink's filter did not select it."""
+        """Say whether the sink's filter did not select it, or an operator had muted it."""
         ...
 
     async def claim(self, sink: str, now: float, until: float, limit: int) -> Sequence[Delivery]:
@@ -181,7 +184,7 @@ class DeliveryStore(Protocol):
         ...
 
     async def settled(self, sink: str, position: Position) -> bool:
-        """Say whether it is over: the endpoint accepted it, an operator discarded it, or a filter did not select it."""
+        """Say whether it is over: the endpoint accepted it, or it ended without being sent."""
         ...
 
     async def redrive(self, sink: str, positions: Sequence[Position], due: float, hold: float = 0.0) -> int:

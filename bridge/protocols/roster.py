@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from datetime import UTC, datetime
+from typing import Any, Literal, Protocol
+
+from bridge.domain.times import rfc3339, truncate_to_millis
 
 PartKind = Literal["source", "sink"]
 
@@ -78,6 +81,27 @@ class Pause:
 
 
 @dataclass(frozen=True, slots=True)
+class Mute:
+    """An operator wants events of a sink not to be sent for a time. It ends by itself."""
+
+    id: str
+    sink: str
+    since: float
+    """Seconds since 1970."""
+    until: float
+    by: str
+    """Who muted it: `user@host`."""
+    reason: str = ""
+    """In the operator's words; empty if none was given."""
+    where: Any = None
+    """Which events, as a filter is written; None for all."""
+
+    def __str__(self) -> str:
+        until = rfc3339(truncate_to_millis(datetime.fromtimestamp(self.until, UTC)))
+        return f"muted by {self.by} until {until}" + (f": {self.reason}" if self.reason else "")
+
+
+@dataclass(frozen=True, slots=True)
 class StartedPoll:
     """A process has begun the poll that an operator asked for."""
 
@@ -99,6 +123,8 @@ class Orders:
     """The ids of requests for a poll that no process has begun, by source."""
     started: Mapping[str, StartedPoll] = field(default_factory=dict)
     """The last request of each source that a process has begun."""
+    mutes: Mapping[str, Mute] = field(default_factory=dict)
+    """By id; also those that have ended and were not forgotten yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +165,14 @@ class Roster(Protocol):
 
     async def resume(self, part: str) -> bool:
         """Have a part work again; False if it was not paused."""
+        ...
+
+    async def keep_mute(self, mute: Mute) -> None:
+        """Keep a mute, in the place of one with the same id."""
+        ...
+
+    async def forget_mute(self, id: str) -> None:  # noqa: A002 - what the mute calls it
+        """Forget a mute."""
         ...
 
     async def request_poll(self, source: str, request: str) -> None:

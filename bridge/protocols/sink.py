@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bridge.domain.clock import Clock
 from bridge.domain.event import Event, WireEvent
 from bridge.domain.event_view import plain_values
 from bridge.domain.filters.event_filter import EventFilter
+from bridge.domain.quiet_times import QuietTimes
 from bridge.domain.settings import Duration, Settings, TopicPattern
 
 RETRY_SCHEDULE = (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0)
@@ -80,6 +81,14 @@ class SinkSettings(Settings):
     """Which events: exact words, `*` for one word, a final `#` for none or more."""
     where: EventFilter | None = None
     """Which of these, by their content: a filter, or a list of filters that all have to hold."""
+    max_age: Duration | None = Field(default=None, gt=0)
+    """An event that was recorded longer ago than this is not sent any more, and counts as expired."""
+    expired: Literal["drop", "summary"] = "drop"
+    """What is told of expired events: nothing, or one event a minute with their number (`bridge.delivery.expired`)."""
+    quiet: QuietTimes | None = None
+    """Times of the week in which nothing is sent, and events wait: `22:00-07:00 Europe/Paris`, or a list of such."""
+    quiet_except: EventFilter | None = None
+    """Which events are sent in quiet times, too: a filter as in `where`."""
     concurrency: int = Field(default=16, ge=1, le=10000)
     """How many events are being sent at once."""
     ordered: bool = False
@@ -90,6 +99,14 @@ class SinkSettings(Settings):
     """What this sink may see of phones and keys: all, the last four digits, or a stable token."""
     send_timeout: Duration = Field(default=30.0, gt=0)
     """How long one try may take before it counts as failed."""
+
+    @model_validator(mode="after")
+    def _has_what_it_refers_to(self) -> Self:
+        if self.expired == "summary" and self.max_age is None:
+            raise ValueError("expired: needs max_age, without which nothing expires; add max_age: 6h")
+        if self.quiet_except is not None and self.quiet is None:
+            raise ValueError("quiet_except: needs quiet, without which there is nothing to except; add quiet")
+        return self
 
     def filter_selects(self, event: WireEvent) -> bool:
         """Say whether the filter selects an event; without a filter, each.

@@ -19,8 +19,9 @@ from bridge.ingest.poller import describe_unexpected
 from bridge.protocols.ledger import Lease
 from bridge.relay.dead_letters import RelayDeadLetters
 from bridge.relay.relay import Relay
+from bridge.runtime.expiry_totals import publish_totals
 from bridge.runtime.process import Process
-from bridge.runtime.sink_runner import SinkRunner
+from bridge.runtime.sink_runner import INTERNAL_JOURNAL, SinkRunner
 from bridge.runtime.source_runner import SourceRunner
 
 log = structlog.get_logger()
@@ -135,6 +136,8 @@ class OnceRunner:
             checking.cancel()
             await asyncio.gather(working, checking, return_exceptions=True)
         await self._sinks.note_activity(name)
+        if self._parts.sinks[name].settings.expired == "summary":
+            await publish_totals(self._process, name, INTERNAL_JOURNAL)
         counts = (await self._parts.store.counts(name)).values()
         self._report.deliveries[name] = {
             "taken": sum(count.delivered for count in counts),

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from bridge.protocols.roster import OpenCircuit, Pause, Presence
+from bridge.domain.quiet_times import QuietTime
+from bridge.protocols.roster import Mute, OpenCircuit, Pause, Presence
 
 ROLES = ("poll", "relay", "sink")
 _UNROUTABLE_SECONDS = 3600.0
@@ -74,7 +75,7 @@ class SinkView:
     name: str
     type: str
     state: str
-    """`ok`, `paused`, `circuit open`, `disabled`, `not delivering` or `unknown`."""
+    """`ok`, `paused`, `quiet`, `circuit open`, `disabled`, `not delivering` or `unknown`."""
     since: datetime | None = None
     reason: str | None = None
     """Why it is not `ok`."""
@@ -83,13 +84,19 @@ class SinkView:
     dead: int = 0
     discarded: int = 0
     filtered: int = 0
-    """Events of its topics that its filter did not select."""
+    """Events of its topics that its filter did not select, or that an operator had muted."""
+    expired: int = 0
+    """Events that were older than its `max_age`, and were not sent."""
     oldest: datetime | None = None
     """When the oldest event was recorded that waits."""
     last_error: str | None = None
     last_error_at: datetime | None = None
     last_delivered: datetime | None = None
     pause: Pause | None = None
+    quiet: QuietTime | None = None
+    """The quiet time that it is in."""
+    mutes: Sequence[Mute] = ()
+    """Those that have not ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +154,12 @@ def source_state(
 
 
 def sink_state(
-    note: Mapping[str, str], circuits: Sequence[OpenCircuit], pause: Pause | None, *, is_served: bool
+    note: Mapping[str, str],
+    circuits: Sequence[OpenCircuit],
+    pause: Pause | None,
+    quiet: QuietTime | None = None,
+    *,
+    is_served: bool,
 ) -> tuple[str, datetime | None, str | None]:
     """Return the state of a sink, since when, and why; what an operator ordered or has to do comes first."""
     if note.get("disabled"):
@@ -159,6 +171,8 @@ def sink_state(
     if circuits:
         first = min(circuits, key=lambda circuit: circuit.since)
         return "circuit open", from_epoch(first.since), first.reason
+    if quiet is not None:
+        return "quiet", quiet.begin, f"quiet until {quiet.said_end}"
     return "ok", None, None
 
 
@@ -298,8 +312,13 @@ def _sink(sink: SinkView, now: datetime, *, is_served: bool) -> Iterator[StatusF
             yield StatusFinding("sink-disabled", part, text)
         case "circuit open":
             yield StatusFinding("sink-circuit-open", part, f"paused by its circuit{since}: {sink.reason}")
+        case "quiet":
+            yield StatusFinding("sink-quiet", part, f"{sink.reason}; its events wait", is_problem=False)
         case "not delivering" if is_served:
             yield StatusFinding("sink-not-delivering", part, "no process delivers to it")
+    for mute in sink.mutes:
+        text = f"{mute}; `bridgectl unmute {sink.name} {mute.id}` ends it"
+        yield StatusFinding("sink-muted", part, text, is_problem=False)
     if sink.dead:
         text = f"{counted(sink.dead, 'dead letter')}: `bridgectl deliveries list {sink.name} --dead`"
         yield StatusFinding("dead-letters", part, text)

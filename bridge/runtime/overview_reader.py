@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from bridge.domain.errors import BridgeError
 from bridge.protocols.deliveries import RELAY_SINK, DeliveryCounts
 from bridge.protocols.ledger import JournalState
-from bridge.protocols.roster import Orders, Presence
+from bridge.protocols.roster import Mute, Orders, Presence
 from bridge.runtime.oldest_waiting import oldest_waiting
 from bridge.runtime.overview import (
     Overview,
@@ -169,16 +169,19 @@ async def read_sinks(
     for name, settings in parts.config.sinks.items():
         note, pause = notes.get(f"sink/{name}", {}), orders.pauses.get(f"sink/{name}")
         circuits = [member.circuits[name] for member in running if name in member.circuits]
-        state, since, reason = sink_state(note, circuits, pause, is_served=served)
+        quiet = None if settings.quiet is None else settings.quiet.at(parts.clock.now())
+        state, since, reason = sink_state(note, circuits, pause, quiet, is_served=served)
         books = await _books(store, name)
         views.append(SinkView(
             name, settings.type, state, since, reason, books.delivered, books.waiting, books.dead, books.discarded,
-            books.filtered,
+            books.filtered, books.expired,
             oldest=await oldest_waiting(store, name, await store.counts(name)) if books.waiting else None,
             last_error=note.get("last_error") or None,
             last_error_at=moment(note.get("last_error_at")),
             last_delivered=moment(note.get("last_delivered")),
             pause=pause,
+            quiet=quiet,
+            mutes=lasting_mutes(orders, name, parts.clock.epoch()),
         ))  # fmt: skip
     relay = await _books(store, RELAY_SINK)
     if relay.dead or relay.waiting:
@@ -194,4 +197,11 @@ async def _books(store: Store, sink: str) -> DeliveryCounts:
         dead=sum(count.dead for count in counts),
         discarded=sum(count.discarded for count in counts),
         filtered=sum(count.filtered for count in counts),
+        expired=sum(count.expired for count in counts),
     )
+
+
+def lasting_mutes(orders: Orders, sink: str, now: float) -> list[Mute]:
+    """Return the mutes of a sink that have not ended, those that end first at the front."""
+    lasting = [mute for mute in orders.mutes.values() if mute.sink == sink and mute.until > now]
+    return sorted(lasting, key=lambda mute: (mute.until, mute.id))

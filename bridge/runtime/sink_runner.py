@@ -22,13 +22,14 @@ from bridge.domain.times import rfc3339, truncate_to_millis
 from bridge.protocols.ledger import Commit
 from bridge.protocols.roster import OpenCircuit
 from bridge.protocols.sink import Outgoing, SinkSettings
+from bridge.runtime.expiry_totals import publish_totals_often
 from bridge.runtime.oldest_waiting import OldestWaiting
 from bridge.runtime.process import Process
 from bridge.runtime.supervisor import Supervisor
 
 log = structlog.get_logger()
 
-SINK_STATES = ("ok", "paused", "circuit open", "disabled")
+SINK_STATES = ("ok", "paused", "quiet", "circuit open", "disabled")
 """The states of a sink that a process which delivers to it can see."""
 INTERNAL_JOURNAL = "_bridge"
 """The journal of the bridge's own events; no source can have this name."""
@@ -55,9 +56,11 @@ class SinkRunner:
 
     def start(self, supervisor: Supervisor) -> None:
         """Start delivering and auditing, a part of each for each sink."""
-        for name in self._parts.sinks:
+        for name, part in self._parts.sinks.items():
             supervisor.start(f"sink/{name}", self._deliver(name))
             supervisor.start(f"audit/{name}", self._audit_often(name))
+            if part.settings.expired == "summary":
+                supervisor.start(f"totals/{name}", publish_totals_often(self._process, name, INTERNAL_JOURNAL))
 
     # registering
 
@@ -129,6 +132,7 @@ class SinkRunner:
         metrics.offered.labels(name)
         answers = {answer: metrics.sink_answers.labels(name, answer) for answer in SINK_ANSWERS}
         filtered = metrics.filtered.labels(name)
+        unsent = {"expired": metrics.expired.labels(name), "muted": filtered}
 
         async def send(claimed: ClaimedDelivery) -> None:
             await part.sink.send(Outgoing(part.mask(claimed.event), claimed.attempts + 1, self._parts.read))
@@ -154,7 +158,7 @@ class SinkRunner:
             send=send, outcome=on_outcome, changed=changed, claim=self._parts.limits.claim,
             report=lambda activity, reason: self._process.health.set(f"sink/{name}/{activity}", reason),
             gate=self._process.gates.of(f"sink/{name}"), keep_answer=part.keep_answer,
-            filtered=filtered.inc,
+            filtered=filtered.inc, unsent=lambda kind, number: unsent[kind].inc(number),
         )  # fmt: skip
 
     async def _publish_sink_event(self, name: str, cls: type[SinkEvent], reason: str, at: datetime) -> None:
@@ -276,7 +280,10 @@ class SinkRunner:
             return "disabled"
         if self._process.gates.of(f"sink/{name}").pause is not None:
             return "paused"
-        return "ok" if worker.open_circuit is None else "circuit open"
+        if worker.open_circuit is not None:
+            return "circuit open"
+        quiet = self._parts.sinks[name].settings.quiet
+        return "ok" if quiet is None or quiet.at(self._clock.now()) is None else "quiet"
 
     def _now(self) -> str:
         return rfc3339(truncate_to_millis(self._clock.now()))

@@ -22,6 +22,7 @@ from bridge.domain.clock import Clock
 from bridge.domain.event import Position
 from bridge.protocols.deliveries import Attempt, DeliveryCounts, NewDelivery
 from bridge.protocols.store import Store
+from bridge.protocols.unsent import Unsent, UnsentDelivery
 from bridge.testing.ledger_suite import Make
 from bridge.testing.settlement_suite import SettlementsSuite
 
@@ -60,7 +61,7 @@ class Books:
     def __init__(self) -> None:
         self.rows: dict[int, Row] = {}
         self.partitions: dict[str, list[int]] = {"a": [], "b": []}
-        self.forgotten = {"taken": 0, "discarded": 0, "filtered": 0}
+        self.forgotten = {"taken": 0, "discarded": 0, "filtered": 0, "expired": 0}
 
     def enter(self, seq: int, due: float, held_due: float) -> bool:
         partition = PARTITIONS[seq]
@@ -138,6 +139,26 @@ class BooksMachine(RuleBasedStateMachine):
         self.model.rows.update({seq: Row("filtered") for seq in unknown})
         assert number == len(unknown)
 
+    @rule(seqs=SEQS, muted=st.booleans())
+    def end_unsent(self, seqs: list[int], muted: bool) -> None:
+        unsent = Unsent("muted" if muted else "expired", self.now, "m" if muted else "")
+        number = self.runner.run(
+            self.store.end_unsent(self.sink, [UnsentDelivery(position) for position in self.at(seqs)], unsent)
+        )
+        waiting = [seq for seq in dict.fromkeys(seqs) if self.model.state(seq) == "waiting"]
+        for seq in waiting:
+            self.model.leave(seq, self.now)
+            self.model.rows[seq] = Row("filtered" if muted else "expired")
+        assert number == len(waiting)
+
+    @rule(seqs=SEQS, wait=st.integers(-10, 60))
+    def wait_until(self, seqs: list[int], wait: int) -> None:
+        dues = [(position, self.now + wait) for position in self.at(seqs)]
+        self.runner.run(self.store.wait_until(self.sink, dues))
+        for seq in seqs:
+            if self.model.state(seq) == "waiting" and not self.model.rows[seq].held:
+                self.model.rows[seq].due = self.now + wait
+
     @rule(limit=st.integers(1, 6), claim=st.integers(1, 60))
     def claim(self, limit: int, claim: int) -> None:
         claimed = self.runner.run(self.store.claim(self.sink, self.now, self.now + claim, limit))
@@ -159,7 +180,7 @@ class BooksMachine(RuleBasedStateMachine):
         freed = self.runner.run(self.store.settle(self.sink, self.at(seqs)))
         became_due: set[int] = set()
         for seq in dict.fromkeys(seqs):
-            if self.model.state(seq) not in {"taken", "discarded", "filtered"}:
+            if self.model.state(seq) not in {"taken", "discarded", "filtered", "expired"}:
                 became_due |= self.model.leave(seq, self.now)
                 self.model.rows[seq] = Row("taken")
         assert freed == len(became_due - set(seqs))
@@ -223,7 +244,7 @@ class BooksMachine(RuleBasedStateMachine):
     def the_books_add_up(self) -> None:
         count = self.model.count
         counts = self.runner.run(self.store.counts(self.sink)).get(self.source, DeliveryCounts())
-        states = ("taken", "waiting", "dead", "discarded", "filtered")
+        states = ("taken", "waiting", "dead", "discarded", "filtered", "expired")
         assert counts == DeliveryCounts(*map(count, states))
 
     @invariant()

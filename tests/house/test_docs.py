@@ -261,7 +261,7 @@ def test_states_page_has_every_state_of_a_source() -> None:
 
 def test_states_page_has_every_state_of_a_sink() -> None:
     written = set(first_cells("reference/states.md", "## States of a sink"))
-    assert written == {"ok", "paused", "circuit open", "disabled", "not delivering", "unknown"}
+    assert written == {"ok", "paused", "quiet", "circuit open", "disabled", "not delivering", "unknown"}
     assert written <= literals("runtime")
     assert set(first_cells("reference/states.md", "## States of a process")) == {"ok", "not ready", "gone"}
 
@@ -270,7 +270,7 @@ def test_states_page_has_every_problem_of_status() -> None:
     text = (ROOT / "bridge" / "runtime" / "overview.py").read_text()
     codes = set(re.findall(r'StatusFinding\(\s*"([a-z-]+)"', text))
     codes |= {"source-stalled", "source-held"}  # made from the state
-    remarks = {"source-failing", "generations-differ", "earlier-version"}
+    remarks = {"source-failing", "generations-differ", "earlier-version", "sink-quiet", "sink-muted"}
     cells = " ".join(row[0] for row in rows("reference/states.md", "## Problems that status finds"))
     assert set(re.findall(r"`([a-z-]+)`", cells)) == codes - remarks
     page = (ROOT / "docs" / "reference" / "states.md").read_text()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 from bridge.adapters.sqlite.broker import SqliteBroker
 from bridge.adapters.sqlite.store import SqliteStore
+from bridge.coordination.gates import Gate
 from bridge.delivery.sending import Outcome
 from bridge.delivery.worker import DeliveryBackends, DeliveryWorker
 from bridge.domain.clock import Clock
@@ -75,6 +77,8 @@ class World:
         self.moments: list[datetime] = []
         self.unreported = 0
         self.filtered = 0
+        self.unsent: Counter[str] = Counter()
+        self.gate = Gate()
         self.offset = 0.0
         self.slept = 0.0
         self.clock = Clock(
@@ -107,10 +111,14 @@ class World:
         def filtered(number: int) -> None:
             self.filtered += number
 
+        def unsent(kind: str, number: int) -> None:
+            self.unsent[kind] += number
+
         stores = DeliveryBackends(self.store, self.store, self.broker)
         return DeliveryWorker(
-            "crm", self.settings, stores, self.clock, send=send, outcome=outcome, changed=changed, filtered=filtered
-        )
+            "crm", self.settings, stores, self.clock, send=send, outcome=outcome, changed=changed, filtered=filtered,
+            unsent=unsent, gate=self.gate,
+        )  # fmt: skip
 
     @asynccontextmanager
     async def running(self, grace: float = 5.0) -> AsyncIterator[DeliveryWorker]:

@@ -36,7 +36,7 @@ _FOREIGN_KEPT_SECONDS = 30 * 86400.0
 _NAMED_FOR_SECONDS = 60.0
 _CHUNK_ITEMS = 65536
 T = TypeVar("T")
-_COLUMNS = {"t": "delivered", "w": "waiting", "d": "dead", "x": "discarded", "f": "filtered"}
+_COLUMNS = {"t": "delivered", "w": "waiting", "d": "dead", "x": "discarded", "f": "filtered", "e": "expired"}
 
 
 class RedisDeliveries:
@@ -88,7 +88,7 @@ class RedisDeliveries:
         return await self._each(_FILTER_OUT, sink, positions)
 
     async def filtered(self, sink: str, position: Position) -> bool:
-        """Say whether the sink's filter did not select it."""
+        """Say whether the sink's filter did not select it, or an operator had muted it."""
         return await self._has_bit(sink, "f", position)
 
     async def claim(self, sink: str, now: float, until: float, limit: int) -> Sequence[Delivery]:
@@ -135,7 +135,7 @@ class RedisDeliveries:
         """Return the books of a sink by source; a source without any delivery is left out."""
         columns: dict[str, dict[str, int]] = {}
         for name, value in (await self._link.command("HGETALL", f"{self._keys.sink(sink)}:books")).items():
-            if int(value):
+            if int(value) and chr(name[0]) in _COLUMNS:  # a later version may keep more
                 columns.setdefault(name[1:].decode(), {})[_COLUMNS[chr(name[0])]] = int(value)
         return {source: DeliveryCounts(**columns[source]) for source in sorted(columns)}
 
@@ -213,7 +213,7 @@ class RedisDeliveries:
         return None if due is None else (await self._described(sink, [(due, place)]))[0]
 
     async def settled(self, sink: str, position: Position) -> bool:
-        """Say whether it is over: the endpoint accepted it, an operator discarded it, or a filter did not select it."""
+        """Say whether it is over: the endpoint accepted it, or it ended without being sent."""
         return await self._has_bit(sink, "m", position)
 
     async def _has_bit(self, sink: str, bitmap: str, position: Position) -> bool:

@@ -9,7 +9,7 @@ from bridge.adapters import roster_records as records
 from bridge.adapters.lua import load
 from bridge.adapters.redis.client import RedisClient
 from bridge.adapters.redis.keys import Keys
-from bridge.protocols.roster import Member, Orders, Pause, Presence, RosterAnswer, StartedPoll
+from bridge.protocols.roster import Member, Mute, Orders, Pause, Presence, RosterAnswer, StartedPoll
 
 _ANNOUNCE, _ROSTER, _WITHDRAW_POLL = (
     load("bridge.adapters.redis", name) for name in ("announce", "roster", "withdraw_poll")
@@ -53,6 +53,14 @@ class RedisRoster:
     async def resume(self, part: str) -> bool:
         """Have a part work again; False if it was not paused."""
         return bool(await self._link.command("HDEL", f"{self._keys.roster}:orders", records.pause_field(part)))
+
+    async def keep_mute(self, mute: Mute) -> None:
+        """Keep a mute, in the place of one with the same id."""
+        await self._link.command("HSET", f"{self._keys.roster}:orders", records.mute_field(mute.id), records.pack(mute))
+
+    async def forget_mute(self, id: str) -> None:  # noqa: A002 - what the mute calls it
+        """Forget a mute."""
+        await self._link.command("HDEL", f"{self._keys.roster}:orders", records.mute_field(id))
 
     async def request_poll(self, source: str, request: str) -> None:
         """Ask the process that polls a source to do so now; a new request replaces an older one."""

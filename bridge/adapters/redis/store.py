@@ -14,6 +14,7 @@ from bridge.adapters.redis.ledger import RedisLedger
 from bridge.adapters.redis.mark import RedisMark
 from bridge.adapters.redis.rights import check_rights
 from bridge.adapters.redis.roster import RedisRoster
+from bridge.adapters.redis.unsent import RedisUnsent
 from bridge.domain.clock import Clock
 from bridge.domain.errors import Unavailable
 from bridge.domain.installation import Mark
@@ -25,7 +26,7 @@ log = structlog.get_logger()
 _OLDEST = (6, 2)
 
 
-class RedisStore(RedisLedger, RedisDeliveries, RedisRoster, RedisHints):
+class RedisStore(RedisLedger, RedisDeliveries, RedisUnsent, RedisRoster, RedisHints):
     """`Ledger`, `DeliveryStore`, `Roster` and `HintStore` in one Redis (6.2 or later).
 
     That is a server, a Sentinel's primary, or a Redis Cluster.
@@ -54,6 +55,7 @@ class RedisStore(RedisLedger, RedisDeliveries, RedisRoster, RedisHints):
         keys = Keys(namespace.stem)
         RedisLedger.__init__(self, link, keys, clock, begin=begin)
         RedisDeliveries.__init__(self, link, keys, clock)
+        RedisUnsent.__init__(self, link, keys)
         RedisRoster.__init__(self, link, keys)
         RedisHints.__init__(self, link, keys, clock)
         self._mark = RedisMark(link, keys.common("installation"))

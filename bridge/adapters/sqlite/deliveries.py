@@ -68,7 +68,7 @@ class SqliteDeliveries:
         return await self._file.writer.do(work)
 
     async def filtered(self, sink: str, position: Position) -> bool:
-        """Say whether the sink's filter did not select it."""
+        """Say whether the sink's filter did not select it, or an operator had muted it."""
         return await self._has_mark(sink, position, filtered=True)
 
     async def claim(self, sink: str, now: float, until: float, limit: int) -> Sequence[Delivery]:
@@ -168,8 +168,9 @@ class SqliteDeliveries:
     async def counts(self, sink: str) -> dict[str, DeliveryCounts]:
         """Return the books of a sink by source; a source without any delivery is left out."""
         query = (
-            "SELECT source, taken, waiting, dead, discarded, coalesce(f.number, 0) FROM book "
-            "LEFT JOIN filtered f ON f.book = book.id WHERE sink = ? ORDER BY source"
+            "SELECT source, taken, waiting, dead, discarded, coalesce(f.number, 0), coalesce(e.number, 0) FROM book "
+            "LEFT JOIN filtered f ON f.book = book.id LEFT JOIN expired e ON e.book = book.id "
+            "WHERE sink = ? ORDER BY source"
         )
         rows = await self._file.reader.do(lambda db: db.execute(query, (sink,)).fetchall())
         return {source: DeliveryCounts(*counts) for source, *counts in rows if any(counts)}
@@ -219,7 +220,7 @@ class SqliteDeliveries:
         return None if row is None else delivery_of(sink, row)
 
     async def settled(self, sink: str, position: Position) -> bool:
-        """Say whether it is over: the endpoint accepted it, an operator discarded it, or a filter did not select it."""
+        """Say whether it is over: the endpoint accepted it, or it ended without being sent."""
         return await self._has_mark(sink, position)
 
     async def _has_mark(self, sink: str, position: Position, *, filtered: bool = False) -> bool:
@@ -326,5 +327,6 @@ class SqliteDeliveries:
             for (book,) in db.execute("SELECT id FROM book WHERE source = ?", (source,)).fetchall():
                 forget_marks(db, book, before)
                 db.execute("DELETE FROM discarded WHERE book = ? AND seq < ?", (book, before))
+                db.execute("DELETE FROM unsent WHERE book = ? AND seq < ?", (book, before))
 
         await self._file.writer.do(work)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from sqlite3 import Connection
-from typing import Any
+from typing import Any, Literal
 
 from bridge.domain.event import Position, WireEvent
 from bridge.protocols.deliveries import Attempt, Delivery, KeptAnswer, NewDelivery
@@ -89,8 +89,7 @@ def count(
 
 
 def rows_of(db: Connection, book: int, seqs: Sequence[int]) -> dict[int, tuple[int, str | None]]:
-    """Return state and partition of the rows that deliveries have, by number."""
-    """Return state and partition of those that are waiting or dead."""
+    """Return state and partition of those that are waiting or dead, by number."""
     rows = db.execute(
         "SELECT seq, state, lane FROM delivery WHERE book = ? AND seq IN (SELECT value FROM json_each(?))",
         (book, json.dumps(list(seqs))),
@@ -194,7 +193,7 @@ def filter_out_rows(db: Connection, book: int, seqs: Sequence[int]) -> int:
     unknown = [seq for seq in dict.fromkeys(seqs) if seq not in present and not marks.has(seq)]
     marks.write(unknown, settled=True)
     SettledBitmap(db, book, filtered=True).write(unknown, settled=True)
-    _count_filtered(db, book, len(unknown))
+    count_apart(db, "filtered", book, len(unknown))
     return len(unknown)
 
 
@@ -202,17 +201,29 @@ def unsettle(db: Connection, book: int, seq: int) -> None:
     """Make a settled number unknown again, and take it out of the count in which it stands."""
     SettledBitmap(db, book).write([seq], settled=False)
     filtered = SettledBitmap(db, book, filtered=True)
+    unsent = db.execute("SELECT kind FROM unsent WHERE book = ? AND seq = ?", (book, seq)).fetchone()
+    if unsent is not None:
+        db.execute("DELETE FROM unsent WHERE book = ? AND seq = ?", (book, seq))
     if filtered.has(seq):
         filtered.write([seq], settled=False)
-        _count_filtered(db, book, -1)
+        count_apart(db, "filtered", book, -1)
+        return
+    if unsent is not None:
+        count_apart(db, "expired", book, -1)
         return
     discarded = db.execute("DELETE FROM discarded WHERE book = ? AND seq = ?", (book, seq)).rowcount
     count(db, book, discarded=-discarded, delivered=discarded - 1)
 
 
-def _count_filtered(db: Connection, book: int, number: int) -> None:
-    statement = "INSERT INTO filtered VALUES (?, ?) ON CONFLICT (book) DO UPDATE SET number = number + excluded.number"
-    db.execute(statement, (book, number))
+_ADD_APART = {
+    "filtered": "INSERT INTO filtered VALUES (?, ?) ON CONFLICT (book) DO UPDATE SET number = number + excluded.number",
+    "expired": "INSERT INTO expired VALUES (?, ?) ON CONFLICT (book) DO UPDATE SET number = number + excluded.number",
+}
+
+
+def count_apart(db: Connection, table: Literal["filtered", "expired"], book: int, number: int) -> None:
+    """Add to a count of a book that has a table of its own."""
+    db.execute(_ADD_APART[table], (book, number))
 
 
 def forget_marks(db: Connection, book: int, before: int) -> None:
@@ -245,6 +256,7 @@ def accept_foreign_event(db: Connection, sink: str, event: WireEvent, now: float
             db.execute("UPDATE adopted SET at = ? WHERE seq = ?", (now, seq))
         else:
             db.execute("DELETE FROM adopted WHERE seq = ?", (seq,))
+            db.execute("DELETE FROM unsent WHERE book = ? AND seq = ?", (book, seq))
     values = (sink, event.id, now, event.topic, event.time, event.body)
     cursor = db.execute("INSERT INTO adopted (sink, id, at, topic, time, body) VALUES (?, ?, ?, ?, ?, ?)", values)
     return int(cursor.lastrowid or 0)

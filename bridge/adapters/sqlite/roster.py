@@ -9,7 +9,7 @@ from sqlite3 import Connection
 from bridge.adapters import roster_records as records
 from bridge.adapters.sqlite.database import SqliteDatabase
 from bridge.domain.clock import Clock
-from bridge.protocols.roster import Member, Orders, Pause, Presence, RosterAnswer, StartedPoll
+from bridge.protocols.roster import Member, Mute, Orders, Pause, Presence, RosterAnswer, StartedPoll
 
 _MEMBERS, _ORDERS = "roster/members", "roster/orders"
 _READ = "SELECT key, value FROM note WHERE name = ?"
@@ -66,6 +66,15 @@ class SqliteRoster:
         """Have a part work again; False if it was not paused."""
         values = (_ORDERS, records.pause_field(part))
         return await self._file.writer.do(lambda db: db.execute(_DELETE, values).rowcount) > 0
+
+    async def keep_mute(self, mute: Mute) -> None:
+        """Keep a mute, in the place of one with the same id."""
+        values = (_ORDERS, records.mute_field(mute.id), records.pack(mute))
+        await self._file.writer.do(lambda db: db.execute(_WRITE, values))
+
+    async def forget_mute(self, id: str) -> None:  # noqa: A002 - what the mute calls it
+        """Forget a mute."""
+        await self._file.writer.do(lambda db: db.execute(_DELETE, (_ORDERS, records.mute_field(id))))
 
     async def request_poll(self, source: str, request: str) -> None:
         """Ask the process that polls a source to do so now; a new request replaces an older one."""

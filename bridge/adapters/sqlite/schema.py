@@ -112,9 +112,24 @@ CREATE {temporary} TABLE IF NOT EXISTS hint (
   source TEXT NOT NULL, thing TEXT NOT NULL, since REAL NOT NULL, version INTEGER NOT NULL, PRIMARY KEY (source, thing)
 ) WITHOUT ROWID
 """,
+    "expired": """
+CREATE {temporary} TABLE IF NOT EXISTS expired (book INTEGER PRIMARY KEY, number INTEGER NOT NULL)
+""",
+    "unsent": """
+CREATE {temporary} TABLE IF NOT EXISTS unsent (
+  book INTEGER NOT NULL, seq INTEGER NOT NULL, kind TEXT NOT NULL, at REAL NOT NULL, mute TEXT NOT NULL,
+  PRIMARY KEY (book, seq)
+) WITHOUT ROWID
+""",
+    "totals": """
+CREATE {temporary} TABLE IF NOT EXISTS totals (
+  sink TEXT NOT NULL, id TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (sink, id)
+) WITHOUT ROWID
+""",
 }
 """Tables that files of earlier releases lack: the answers of endpoints, how many events a sink's filter did not select,
-and the hints of pushes. Older versions do not look at them."""
+the hints of pushes, and what ended unsent, with its totals (the id is empty until they are opened). Older versions do
+not look at them."""
 
 
 def prepare(connection: sqlite3.Connection) -> None:

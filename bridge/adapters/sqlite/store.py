@@ -11,11 +11,12 @@ from bridge.adapters.sqlite.hints import SqliteHints
 from bridge.adapters.sqlite.ledger import SqliteLedger
 from bridge.adapters.sqlite.mark import SqliteMark
 from bridge.adapters.sqlite.roster import SqliteRoster
+from bridge.adapters.sqlite.unsent import SqliteUnsent
 from bridge.domain.clock import Clock
 from bridge.domain.installation import Mark
 
 
-class SqliteStore(SqliteLedger, SqliteDeliveries, SqliteRoster, SqliteHints):
+class SqliteStore(SqliteLedger, SqliteDeliveries, SqliteUnsent, SqliteRoster, SqliteHints):
     """`Ledger`, `DeliveryStore`, `Roster` and `HintStore` in one file, for one host; several processes may share it.
 
     Every write is on the disk when its call returns (`synchronous=FULL`); writes that are waiting at the same time
@@ -38,6 +39,7 @@ class SqliteStore(SqliteLedger, SqliteDeliveries, SqliteRoster, SqliteHints):
         self._read_only = read_only
         SqliteLedger.__init__(self, file, clock, begin=begin)
         SqliteDeliveries.__init__(self, file, clock)
+        SqliteUnsent.__init__(self, file)
         SqliteRoster.__init__(self, file, clock)
         SqliteHints.__init__(self, file, clock)
         self._mark = SqliteMark(file)

@@ -297,6 +297,8 @@ async def _show(parts: Assembly, sink: str, event: str) -> tuple[dict[str, Any],
                 raise click.ClickException(_absent(event))
             state = "delivered, or discarded" if settled else "never offered to this sink"
             state = "not selected by its filter" if await store.filtered(sink, position) else state
+            unsent = await store.unsent(sink, position)
+            state = state if unsent is None else unsent.kind
             delivery = Delivery(sink, position, due=0.0, state=state)
         described = plain_delivery(Selected(delivery, None if entry is None else EventView.of(entry)), off)
         if delivery.state not in ("waiting", "dead"):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +10,13 @@ import click
 from bridge.cli.support.following import wait_until_followed
 from bridge.cli.support.named_parts import named_part, parts_of
 from bridge.cli.support.names import complete_parts
+from bridge.cli.support.operator import operator, short_reason
 from bridge.cli.support.options import Command, Exit, config_option, json_option
 from bridge.cli.support.output import print_json, print_line
 from bridge.cli.support.running import load_assembly, run
 from bridge.operations.overview import plain_pause
 from bridge.protocols.roster import Pause
 from bridge.runtime.assembly import Assembly
-
-_MAX_REASON_CHARACTERS = 200
 
 
 @click.command(
@@ -43,8 +40,7 @@ def pause(part: str, config_file: Path, reason: str, *, as_json: bool) -> Exit:
     """
     parts = load_assembly(config_file, with_secrets=False)
     name = named_part(part, parts_of(parts.config))
-    words = " ".join(reason.split())[:_MAX_REASON_CHARACTERS]
-    outcome = run(_pause(parts, name, Pause(parts.clock.epoch(), _operator(), words)))
+    outcome = run(_pause(parts, name, Pause(parts.clock.epoch(), operator(), short_reason(reason))))
     if as_json:
         print_json(outcome)
     elif outcome["changed"]:
@@ -53,14 +49,6 @@ def pause(part: str, config_file: Path, reason: str, *, as_json: bool) -> Exit:
     else:
         print_line(f"{name}: it is paused already, by {outcome['paused']['by']} since {outcome['paused']['since']}")
     return Exit.DONE
-
-
-def _operator() -> str:
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a user without a name, as in a container
-        user = "somebody"
-    return f"{user}@{socket.gethostname()}"
 
 
 async def _pause(parts: Assembly, name: str, pause: Pause) -> dict[str, Any]:

@@ -200,6 +200,7 @@ def plain(report: Report) -> dict[str, Any]:
                 "dead": book.counts.dead,
                 "discarded": book.counts.discarded,
                 "filtered": book.counts.filtered,
+                "expired": book.counts.expired,
                 "unaccounted": book.unaccounted,
             }
             for name, book in report.sinks.items()

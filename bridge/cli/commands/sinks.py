@@ -31,8 +31,10 @@ from bridge.runtime.overview_reader import read_sinks, read_sources
 def sinks(context: click.Context, config_file: Path | None, *, as_json: bool) -> Exit:
     """Show each sink: state, books, the oldest event that waits, the last delivery and the last error; then the totals.
 
-    The state is `ok`, `paused` (by an operator), `circuit open` (its endpoint fails, and is probed now and then),
-    `disabled` (its endpoint said that it is gone), or `not delivering` (no process has the role sink).
+    The state is `ok`, `paused` (by an operator), `quiet until` a time, `circuit open` (its endpoint fails, and is
+    probed now and then), `disabled` (its endpoint said that it is gone), or `not delivering` (no process has the role
+    sink).
+    `muted` follows it while an operator has muted some or all of its events.
     """
     if context.invoked_subcommand is not None:
         return Exit.DONE

@@ -39,6 +39,11 @@ _FIELDS: dict[str, Any] = {
     "what": "status",
     "provider_says": "sent",
     "ledger_says": "sending",
+    "sink": "crm",
+    "count": 37,
+    "oldest": _HAPPENED,
+    "newest": _HAPPENED,
+    "topics": {"voice.recipient.failed.busy": 37},
 }
 """A value for each field of our own events' data; other fields are left out."""
 
@@ -48,6 +53,7 @@ _SUBJECTS = {
     "drop": "/j/voicemail_drop_records/11038004",
     "source": "/sources/city",
     "sink": "/sinks/crm",
+    "delivery": "/sinks/crm",
 }
 
 

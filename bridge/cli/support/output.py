@@ -174,7 +174,7 @@ _STATE_HEADERS = {"state", "outcome"}
 _STYLES = {
     "ok": "green", "taken": "green", "failed": "red", "dead": "red", "stalled": "red", "refused": "red",
     "unreachable": "red", "disabled": "red", "failing": "yellow", "warning": "yellow", "late": "yellow",
-    "paused": "yellow", "not": "yellow",
+    "paused": "yellow", "not": "yellow", "quiet": "yellow",
 }  # fmt: skip
 
 

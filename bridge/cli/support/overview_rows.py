@@ -73,13 +73,14 @@ def source_row(source: SourceView, now: datetime) -> list[Any]:
 def sink_row(sink: SinkView, now: datetime) -> list[Any]:
     """Return the row of a sink."""
     error = sink.last_error and f"{age(sink.last_error_at, now)}: {sink.last_error}"
+    state = sink.reason if sink.state == "quiet" else sink.state
     return [
-        sink.name, sink.state, age(sink.since, now), sink.waiting, sink.dead, age(sink.oldest, now), sink.delivered,
-        age(sink.last_delivered, now), error,
+        sink.name, f"{state}, muted" if sink.mutes else state, age(sink.since, now), sink.waiting, sink.dead,
+        age(sink.oldest, now), sink.delivered, age(sink.last_delivered, now), error,
     ]  # fmt: skip
 
 
 def sink_totals(sinks: Sequence[SinkView]) -> dict[str, int]:
     """Return the books of all sinks together."""
-    names = ("delivered", "waiting", "dead", "discarded", "filtered")
+    names = ("delivered", "waiting", "dead", "discarded", "filtered", "expired")
     return {name: sum(getattr(sink, name) for sink in sinks) for name in names}

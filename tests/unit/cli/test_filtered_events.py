@@ -49,4 +49,4 @@ def test_the_books_of_a_sink_count_filtered_events(bridge, seeded) -> None:
     answer = bridge("sinks", "-c", seeded, "--json").json
     assert {sink["name"]: sink["filtered"] for sink in answer["sinks"]} == {"crm": 0, "ops": 2}
     assert answer["totals"]["filtered"] == 2
-    assert bridge("sinks", "-c", seeded).out.endswith(", 2 filtered\n")
+    assert bridge("sinks", "-c", seeded).out.endswith(", 2 filtered, 0 expired\n")

@@ -15,6 +15,7 @@ for _, old in ipairs(redis.call('ZRANGEBYSCORE', base .. ':at', '-inf', ARGV[5],
     redis.call('HDEL', base .. ':ae', old)
     redis.call('HDEL', base .. ':ak', old)
     redis.call('ZREM', base .. ':at', old)
+    forget_unsent(ARGV[1], old, old)
   end
 end
 return tonumber(seq)

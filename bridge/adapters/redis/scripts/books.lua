@@ -21,6 +21,19 @@ local function filtered_bit_of(source, seq)
   return base .. ':f:' .. source .. ':' .. string.format('%d', math.floor(tonumber(seq) / 65536))
 end
 
+-- Why single ones ended unsent, by number: number, kind, time and mute.
+local function unsent_of(source)
+  return base .. ':u:' .. source
+end
+local function forget_unsent(source, from, upto)
+  local key = unsent_of(source)
+  while true do
+    local records = redis.call('ZRANGEBYSCORE', key, from, upto, 'LIMIT', 0, 1000)
+    if #records == 0 then return end
+    redis.call('ZREM', key, unpack(records))
+  end
+end
+
 local changes = {}
 local function count(source, column, by)
   local field = column .. source

@@ -22,4 +22,5 @@ end
 for _, seq in ipairs(redis.call('SMEMBERS', base .. ':x:' .. ARGV[1])) do
   if tonumber(seq) < before then redis.call('SREM', base .. ':x:' .. ARGV[1], seq) end
 end
+forget_unsent(ARGV[1], '-inf', '(' .. ARGV[2])
 return 1

@@ -12,6 +12,11 @@ for i = 2, #ARGV, 3 do
         redis.call('SETBIT', filtered, offset, 0)
         column = 'f'
       end
+      local record = redis.call('ZRANGEBYSCORE', unsent_of(source), ARGV[i + 1], ARGV[i + 1])[1]
+      if record then
+        redis.call('ZREM', unsent_of(source), record)
+        if string.find(record, ' expired ', 1, true) then column = 'e' end
+      end
       count(source, column, -1)
     end
     count(source, 'w', 1)
