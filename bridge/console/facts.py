@@ -153,6 +153,10 @@ class ConsoleFacts:
             source.update(self._source_figures(source["name"]))
         for sink in plain["sinks"]:
             sink["reason"], sink["last_error"] = masks.text(sink["reason"]), masks.text(sink["last_error"])
+            sink["mutes"] = [
+                mute | {"reason": masks.text(mute["reason"]), "where": masks.values(mute["where"])}
+                for mute in sink["mutes"]
+            ]
             sink["per_second"] = self.rates.per_second(f"delivered/{sink['name']}")
         return plain | {"rates": self._rates()}
 

@@ -39,6 +39,17 @@ class Masks:
         except Permanent:
             return _HIDDEN
 
+    def values(self, value: Any) -> Any:
+        """Return a value of JSON, with each text in it as it may be shown."""
+        match value:
+            case str():
+                return self.text(value)
+            case dict():
+                return {name: self.values(item) for name, item in value.items()}
+            case list():
+                return [self.values(item) for item in value]
+        return value
+
     def attempts(self, rows: list[dict[str, Any]], event: EventView | None) -> list[dict[str, Any]]:
         """Return tries, of which the texts may name a person."""
         return [row | {"error": self.text(row["error"], event)} for row in rows]

@@ -100,7 +100,7 @@ def sink_tone(sink: Mapping[str, Any]) -> str:
     match sink["state"]:
         case "ok":
             return "bad" if sink["dead"] else "well"
-        case "paused" | "unknown":
+        case "paused" | "quiet" | "unknown":
             return "rest"
         case _:
             return "bad"
@@ -136,10 +136,14 @@ def _broker(facts: Mapping[str, Any]) -> Stop:
 def _sink(sink: Mapping[str, Any]) -> Stop:
     waits = f"{short(sink['waiting'])} waiting" if sink["waiting"] else "nothing waits"
     dead = f"{short(sink['dead'])} dead" if sink["dead"] else f"{short(sink['delivered'])} delivered"
-    filtered = f" · {short(sink['filtered'])} filtered out" if sink["filtered"] else ""
+    unsent = "".join(
+        f" · {short(sink[column])} {words}"
+        for column, words in (("filtered", "filtered out"), ("expired", "expired"))
+        if sink[column]
+    )
     state = "dead letters" if sink["state"] == "ok" and sink["dead"] else sink["state"]
     return Stop(
-        sink["name"], (f"{rate(sink['per_second'])} · {waits}", dead + filtered), sink_tone(sink), state,
+        sink["name"], (f"{rate(sink['per_second'])} · {waits}", dead + unsent), sink_tone(sink), state,
         f"/sinks/{sink['name']}", sink["per_second"],
     )  # fmt: skip
 

@@ -145,7 +145,7 @@ async def _events(ledger: Ledger, name: str, message: str) -> list[EventView]:
 async def _sink(
     store: Store, sink: str, wanted: Sequence[str], views: Sequence[EventView], confirmed: int
 ) -> dict[str, int]:
-    book = {"wanted": 0, "filtered": 0, "settled": 0, "waiting": 0, "dead": 0, "on the way": 0}
+    book = {"wanted": 0, "filtered": 0, "expired": 0, "settled": 0, "waiting": 0, "dead": 0, "on the way": 0}
     for view in views:
         if not topics.matches(wanted, view.event.topic) or view.position.seq > confirmed:
             continue
@@ -155,6 +155,8 @@ async def _sink(
             book[delivery.state] += 1
         elif await store.filtered(sink, view.position):
             book["filtered"] += 1
+        elif await store.unsent(sink, view.position) is not None:
+            book["expired"] += 1  # what an operator had muted is counted as filtered
         elif await store.settled(sink, view.position):
             book["settled"] += 1
         else:

@@ -39,6 +39,7 @@ async def test_books_name_each_difference(tmp_path: Path, monkeypatch: pytest.Mo
         assert books["sinks"]["crm"] == {
             "wanted": 6,
             "filtered": 0,
+            "expired": 0,
             "settled": 1,
             "waiting": 2,
             "dead": 2,

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from pathlib import Path
 
 import pytest
 from rigs.console import CANARIES, EMAIL, KEY, PHONE, Browser, console, event
 
 from bridge.console import site
+from bridge.domain.event import Position
 from bridge.protocols.ledger import Commit
-from bridge.protocols.roster import Member
+from bridge.protocols.roster import Member, Mute
+from bridge.protocols.unsent import Unsent, UnsentDelivery
 
 LIVE = ("/live/", "/live/sources", "/live/sinks", "/live/sinks/crm", "/live/events", "/live/events/city:1",
         "/live/resources?of=city:1")  # fmt: skip
@@ -79,6 +82,27 @@ async def test_pages_tell_what_a_filter_left_out(tmp_path: Path) -> None:
         assert "1 filtered out" in (await browser.get("/"))[1]
         _, event_page = await browser.get("/events/city:1")
         assert "its filter asks for not(exact data.phone: &#34;…0143&#34;)" in event_page
+
+
+async def test_pages_tell_what_has_expired_and_what_is_muted(tmp_path: Path) -> None:
+    async with console(tmp_path) as browser:
+        store, now = browser.parts.store, time.time()
+        await store.end_unsent("crm", [UnsentDelivery(Position("city", 5))], Unsent("expired", now))
+        muted = Mute(
+            "m1", "crm", now - 60, now + 3600, "ops@box", f"it calls {PHONE}", {"exact": {"data.phone": PHONE}}
+        )
+        await store.keep_mute(muted)
+        crm, ops = (await browser.json("/api/sinks"))["sinks"]
+        assert (crm["expired"], ops["expired"], ops["mutes"]) == (1, 0, [])
+        assert crm["mutes"][0]["where"] == {"exact": {"data.phone": "…0143"}}
+        assert (await browser.json("/api/books?of=city:5"))["sinks"]["crm"]["expired"] == 1
+        for path in ("/sinks", "/sinks/crm"):
+            _, page = await browser.get(path)
+            assert "Expired" in page
+            assert "by ops@box: it calls …0143" in page
+        assert "bridgectl unmute crm m1" in page
+        assert "1 expired" in (await browser.get("/"))[1]
+        assert "it was older than max_age" in (await browser.get("/events/city:5"))[1]
 
 
 async def test_overview_tells_which_process_polls_what(tmp_path: Path) -> None:

@@ -83,6 +83,7 @@ def sink(name: str, state: str = "ok", **values: Any) -> dict[str, Any]:
         "waiting": 0,
         "delivered": 9,
         "filtered": 0,
+        "expired": 0,
         "per_second": 1.0,
     } | values
 
