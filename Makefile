@@ -38,7 +38,7 @@ ifneq ($(ARGS),)
 	$(PYTEST) -n 3 $(ARGS)
 else
 	$(PYTEST) -n 3 $(COUNTED) --junitxml=build/levels.xml tests/unit tests/contract
-	$(PYTEST) -n 5 --junitxml=build/whole.xml tests/house tests/acceptance tests/faults
+	$(PYTEST) -n 4 --junitxml=build/whole.xml tests/house tests/acceptance tests/faults
 	@$(BIN)/python .ci/judge.py build/coverage.json build/levels.xml build/whole.xml
 endif
 
