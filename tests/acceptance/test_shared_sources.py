@@ -82,11 +82,15 @@ async def test_sources_follow_processes_that_come_and_go(tmp_path: Path, record_
             second, third = start("second"), start("third")
             await until(lambda: second.log and third.log, "both have started")
             await measured("three have a third each", site.shared([first, second, third], [4, 4, 4]))
-            known = await site.processes()
-            for process in (first, second, third):
-                shown = known[process.process.pid]
-                assert (len(shown["polls"]), len(shown["share"]), len(shown["accounts"])) == (4, 2, ACCOUNTS)
-                assert shown["share_reason"] == "2 of 6 accounts among 3 processes"
+
+            async def is_told() -> bool:  # each says with its next announcement what it has
+                shown = (await site.processes()).values()
+                return [
+                    (len(process["polls"]), len(process["share"]), len(process["accounts"]), process["share_reason"])
+                    for process in shown
+                ] == [(4, 2, ACCOUNTS, "2 of 6 accounts among 3 processes")] * 3
+
+            await measured("status tells who has what", is_told)
             assert await asyncio.to_thread(second.stop) == 0
             await measured("who was stopped is followed", site.shared([first, third], [6, 6]))
             await asyncio.to_thread(first.kill)

@@ -104,9 +104,11 @@ async def site(folder: Path) -> AsyncIterator[Site]:
             config.write_text(yaml.safe_dump(values))
             run = ("run", "-c", str(config))
             with bridge(folder, *run, name="one") as first, bridge(folder, *run, name="two") as second:
-                yield Site(folder, config, simulator, provider, store, broker, endpoints, [first, second])
-            for endpoint in endpoints.values():
-                await endpoint.stop()
+                try:
+                    yield Site(folder, config, simulator, provider, store, broker, endpoints, [first, second])
+                finally:
+                    for endpoint in endpoints.values():
+                        await endpoint.stop()
 
 
 def _port(simulator: Simulator) -> int:
@@ -162,7 +164,12 @@ async def test_status_tells_apart_what_is_wrong(tmp_path: Path) -> None:
         assert "gone" in [process["state"] for process in overview["processes"]]
         assert await asyncio.to_thread(here.replicas[1].stop) == 0
         overview = await here.becomes(no_process="service")
-        assert {source["state"] for source in overview["sources"]} == {"not polled", "paused"}
+
+        async def nobody_polls() -> bool:  # when the lease of the killed process has ended
+            sources = (await here.status())["sources"]
+            return {source["state"] for source in sources} == {"not polled", "paused"}
+
+        await until(nobody_polls, "status tells that nobody polls", within=WITHIN_SECONDS)
         assert {problem["code"] for problem in overview["problems"]}.isdisjoint({"source-not-polled", "broker"})
 
         here.broker.kill()

@@ -255,3 +255,10 @@ async def test_sqlite_store_drops_foreign_events_after_a_month(path: Path) -> No
     assert [entry and entry.event for entry in kept] == [None, event(2), event(3)]
     assert await store.accept_foreign("crm", event(2)) == waiting
     await store.close()
+
+
+async def test_no_cursor_leaves_the_thread_of_its_connection(store: SqliteStore) -> None:
+    """Freed on another thread, it would reset a statement that is in use."""
+    for worker in (store._file.writer, store._file.reader):
+        assert await worker.do(lambda db: db.execute("SELECT 1")) is None
+        assert await worker.do(lambda db: db.execute("SELECT 1").fetchone()) == (1,)

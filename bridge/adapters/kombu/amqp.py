@@ -35,7 +35,7 @@ from bridge.protocols.broker import Received
 
 log = structlog.get_logger()
 
-HEARTBEAT_SECONDS = 6.0
+HEARTBEAT_SECONDS = 5.0
 """A connection that was silent for twice as long is given up: a frozen node costs seconds, and another one is tried."""
 
 _MAX_TICK_SECONDS = 5.0

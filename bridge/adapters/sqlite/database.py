@@ -46,11 +46,14 @@ class _Job:
     def run(self, connection: sqlite3.Connection) -> None:
         """Do the work and keep what came of it; a failure of the file itself is raised, for it concerns all jobs."""
         try:
-            self.result = self.work(connection)
+            result = self.work(connection)
         except Exception as error:  # noqa: BLE001 - it is raised where the job came from
             if isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError:
                 raise
             self.error = error
+        else:
+            # A cursor resets its statement when it is freed. On another thread this one might be using it by then.
+            self.result = None if isinstance(result, sqlite3.Cursor) else result
 
     def answer(self) -> None:
         """Wake the waiting task; called on the thread. Its loop may be gone by now."""
