@@ -23,6 +23,7 @@ from bridge.domain.errors import (
 )
 from bridge.domain.event import CONTENT_TYPE, Data, Event, Transition, UnmappedFields, WireEvent
 from bridge.domain.lifecycle import Lifecycle
+from bridge.domain.overdue import OVERDUE, OverdueFields
 from bridge.domain.retry import RETRY_AFTER_CAP, backoff
 from bridge.domain.settings import Duration, Rate, Secret, Settings
 from bridge.domain.times import Time, rfc3339
@@ -42,6 +43,7 @@ from bridge.protocols.source import (
     Facts,
     GroupCounts,
     HasAccount,
+    HasResourceTypes,
     HasStatistics,
     Observation,
     Page,
@@ -63,6 +65,7 @@ __all__ = [  # noqa: RUF022 - grouped by purpose
     "Facts",
     "GroupCounts",
     "HasAccount",
+    "HasResourceTypes",
     "HasStatistics",
     "HttpSourceSettings",
     "Observation",
@@ -115,6 +118,8 @@ __all__ = [  # noqa: RUF022 - grouped by purpose
     "Data",
     "Event",
     "Lifecycle",
+    "OVERDUE",
+    "OverdueFields",
     "Time",
     "Transition",
     "UnknownStatus",

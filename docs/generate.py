@@ -116,6 +116,10 @@ def configuration() -> str:
     for kind in registry.KINDS:
         base = _BASES[kind]
         parts += [f"## Every {kind}\n\n", _settings(base)]
+        for name, info in base.model_fields.items():
+            parts_of = get_args(info.annotation)
+            inner = [part for part in parts_of if isinstance(part, type) and issubclass(part, Settings)]
+            parts += [f"### `{name}`\n\n{_settings(part)}" for part in inner]
         for installed in _ours(kind):
             loaded = registry.load(kind, installed.name)
             summary = loaded.summary[:1].upper() + loaded.summary[1:]
@@ -296,6 +300,7 @@ _MEANINGS = {
     "contact_key": "The provider's `contactKey`.",
     "phone": "E.164 if the provider gives it so.",
     "provider": "Fields of the answer that no model knows.",
+    "sink": "The sink's name.",
     "provider_says": "The status that the provider shows.",
 }
 """The meaning of fields whose names say enough in the code, and not on a page."""

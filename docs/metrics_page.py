@@ -64,6 +64,8 @@ WATCH_FOR = {
     "bridge_journal_max_bytes": "",
     "bridge_journal_oldest_unconfirmed_seconds": "minutes: the relay or the broker does not work",
     "bridge_source_state": "`stalled` or `held` is 1. The [states](states.md#states-of-a-source)",
+    "bridge_source_quiet": "1: nothing is sent, or the provider tells nothing",
+    "bridge_source_awaiting_final": "growth while a source is `ok`: final statuses do not come",
     "bridge_accounts": "`share` at 0 for long on one of several processes",
     "bridge_account_moves_total": "steady growth: processes come and go",
     "bridge_paused": "1 for longer than you meant",

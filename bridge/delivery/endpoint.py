@@ -10,6 +10,7 @@ import structlog
 
 from bridge.coordination.gates import Gate
 from bridge.delivery.claims import write_with_retry
+from bridge.delivery.failure_alarm import FailureAlarm
 from bridge.domain.adaptive_rate import AdaptiveRate
 from bridge.domain.circuit_breaker import CircuitBreaker
 from bridge.domain.clock import Clock
@@ -19,7 +20,9 @@ from bridge.protocols.roster import OpenCircuit
 log = structlog.get_logger()
 
 PublishChange = Callable[[str, str, datetime], Awaitable[None]]
-"""Publishes that an endpoint's state changed: the new state (`gone`, `disabled` or `recovered`), why, and when."""
+"""Publishes that an endpoint's state changed: the new state, why, and when.
+
+The states are `failing`, `disabled`, `gone`, `recovered`, and `answering`: recovered without having been disabled."""
 
 
 _TOO_MANY_REQUESTS_STATUS = 429
@@ -48,6 +51,7 @@ class EndpointState:
         publish: PublishChange,
         wake: Callable[[], None],
         gate: Gate,
+        alarm_after: int = 0,
     ) -> None:
         self.disabled = False
         """An endpoint that said it is gone gets nothing until an operator re-enables it; its deliveries wait."""
@@ -63,6 +67,7 @@ class EndpointState:
         self._publish = publish
         self._wake = wake
         self._circuit = CircuitBreaker(clock.random)
+        self._alarm = FailureAlarm(alarm_after)
 
     @property
     def on_hold(self) -> bool:
@@ -91,12 +96,15 @@ class EndpointState:
         self._circuit.on_cancelled()
 
     async def on_success(self) -> None:
-        """Note that the endpoint answered; publish it if the circuit was open."""
+        """Note that the endpoint answered; publish it if the circuit was open, or the alarm raised."""
+        was_failing = self._alarm.on_success()
         if self._circuit.on_success():
             self.open_circuit = None
             log.info("sink.circuit_closed", sink=self._sink, consequence="what waited is sent now")
             await self._publish_change("recovered", "")
             self._wake()
+        elif was_failing:
+            await self._publish_change("answering", "")
 
     async def on_failure(self, error: Exception, text: str) -> bool:
         """Note a failed attempt; return whether it says that the endpoint is down."""
@@ -109,6 +117,12 @@ class EndpointState:
         if isinstance(error, Transient) and error.retry_after:
             self._on_retry_after(error.retry_after, text)
             return False  # the endpoint answers
+        if self._alarm.on_failure():
+            log.warning(
+                "sink.failing", sink=self._sink, reason=text, failures=self._alarm.failures,
+                consequence="SinkFailing is published; what it did not accept is tried again",
+            )  # fmt: skip
+            await self._publish_change("failing", text)
         if self._circuit.on_failure(self._clock.monotonic()):
             self.open_circuit = OpenCircuit(self._clock.epoch(), text)
             log.error(

@@ -11,6 +11,7 @@ from bridge.domain import topics
 from bridge.domain.clock import Clock
 from bridge.domain.event import JournalEntry, Position
 from bridge.domain.event_view import EventView
+from bridge.domain.own_news import is_about
 from bridge.protocols.deliveries import RELAY_SINK, DeliveryStore, NewDelivery
 from bridge.protocols.journal import journal_batches
 from bridge.protocols.ledger import Ledger
@@ -154,7 +155,11 @@ class JournalAudit:
             await self._rest()
 
     async def _settle(self, lost: Sequence[JournalEntry], result: AuditResult) -> None:
-        wanted = [entry for entry in lost if self._settings.filter_selects(entry.event)]
+        wanted = [
+            entry
+            for entry in lost
+            if self._settings.filter_selects(entry.event) and not is_about(entry.event, self._sink)
+        ]
         result.offered += await self._offer(wanted)
         kept = {entry.position for entry in wanted}
         if left_out := [entry.position for entry in lost if entry.position not in kept]:

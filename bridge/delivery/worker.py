@@ -21,6 +21,7 @@ from bridge.domain.clock import Clock
 from bridge.domain.errors import Unavailable
 from bridge.domain.event import Position, WireEvent
 from bridge.domain.event_view import EventView
+from bridge.domain.own_news import is_about
 from bridge.domain.reporting import Report, unreported
 from bridge.domain.retry import RECONNECT, Backoff
 from bridge.protocols.broker import Broker, Inbox, Received
@@ -101,7 +102,9 @@ class DeliveryWorker:
             name, backends.deliveries, clock, limit=limit, seconds=claim, wake=self.wake, report=report
         )
         gate = gate or Gate()
-        self._endpoint = EndpointState(name, clock, publish=changed, wake=self.wake, gate=gate)
+        self._endpoint = EndpointState(
+            name, clock, publish=changed, wake=self.wake, gate=gate, alarm_after=settings.alarm_after
+        )
         times = SendTimes(name, settings, gate.mutes, self._claims, clock, unsent)
         self._sender = Sender(
             name, settings, self._claims, self._endpoint, clock, send=send, outcome=outcome, report=report,
@@ -267,7 +270,7 @@ class DeliveryWorker:
 
         A crash behind that line costs nothing: brought again, the same events are known as filtered.
         """
-        selected, dropped = _divided(batch, self._settings)
+        selected, dropped = _divided(batch, self._settings, self.name)
         if dropped:
             positions = [message.position for message in dropped if message.position is not None]
             foreign = len(dropped) - len(positions)  # another publisher's events have no place in the books
@@ -346,8 +349,8 @@ async def _end(tasks: Sequence[asyncio.Future[Any]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _divided(batch: Sequence[Received], settings: SinkSettings) -> tuple[list[Received], list[Received]]:
-    """Return what a sink wants of a batch, and what its filter does not select."""
+def _divided(batch: Sequence[Received], settings: SinkSettings, sink: str) -> tuple[list[Received], list[Received]]:
+    """Return what a sink wants of a batch, and what its filter does not select, or is about the sink itself."""
     selected: list[Received] = []
     dropped: list[Received] = []
     for message in batch:
@@ -356,5 +359,6 @@ def _divided(batch: Sequence[Received], settings: SinkSettings) -> tuple[list[Re
         elif not topics.matches(settings.topics, message.event.topic):
             continue  # a binding of a former configuration
         else:
-            (selected if settings.filter_selects(message.event) else dropped).append(message)
+            wanted = settings.filter_selects(message.event) and not is_about(message.event, sink)
+            (selected if wanted else dropped).append(message)
     return selected, dropped

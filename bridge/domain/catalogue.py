@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 from functools import cached_property
-from typing import Any
+from operator import not_
+from typing import Annotated, Any
 
 from pydantic import (
     Field,
@@ -18,6 +19,7 @@ from bridge.domain.event import (
     SCHEMAS,
     Data,
     Event,
+    EventModel,
     Observed,
     Transition,
     UnmappedFields,
@@ -40,20 +42,43 @@ class SourceData(Data):
     failures: int = 0
     """Polls that failed in a row."""
     since: Time | None = None
-    """When the first of them failed."""
+    """When the first of them failed; of a quiet source, when its last event was recorded."""
     reason: str | None = None
-    """Why the polls failed; of a recovery, null."""
+    """Why the polls failed, or what is expected of a quiet source; of a recovery, null."""
 
 
 class SinkData(Data):
     """A sink of the bridge itself."""
 
     reason: str | None = None
-    """Why the sink was disabled; of a recovery, null."""
+    """Why the sink is failing or was disabled; of a recovery, null."""
+    failures: Annotated[int, Field(exclude_if=not_)] = 0
+    """Of a failing sink, how many times in a row its endpoint has failed; else it is left out."""
 
 
-class DeliveryData(Data):
-    """Deliveries of one sink of the bridge."""
+class DeadLetter(EventModel):
+    """One event that a sink does not get; nothing of its data is here."""
+
+    position: str
+    """Where the event stands: the name of a journal, a colon, and the number in it."""
+    id: str
+    """The event's id; empty if the journal does not have it any more."""
+    topic: str
+    """The event's topic; empty if the journal does not have it any more."""
+    reason: str
+    """`permanent`, `exhausted`, `malformed` or `expired`, as `bridgectl deliveries list` has it."""
+
+
+class DeadLettersData(Data):
+    """Dead letters of one sink, at most 100 in an event."""
+
+    sink: str
+    dead: list[DeadLetter] = Field(default_factory=list)
+    """The dead letters, the oldest first."""
+
+
+class ExpiryData(Data):
+    """Events of one sink that were too old to be sent."""
 
     sink: str
     count: int
@@ -123,6 +148,18 @@ class SourceRecovered(SourceEvent):
     status = "recovered"
 
 
+class SourceQuiet(SourceEvent):
+    """The polls go well, and a source has found nothing new for `expect.activity_within`."""
+
+    status = "quiet"
+
+
+class SourceActive(SourceEvent):
+    """A quiet source has found something new."""
+
+    status = "active"
+
+
 class SinkEvent(Event):
     """A sink of the bridge changed its own state."""
 
@@ -139,24 +176,37 @@ class SinkDisabled(SinkEvent):
 
 
 class SinkRecovered(SinkEvent):
-    """A disabled sink takes events again."""
+    """A sink that was failing or disabled takes events again."""
 
     status = "recovered"
 
 
+class SinkFailing(SinkEvent):
+    """A sink's endpoint has failed `alarm_after` times in a row; what it did not accept is tried again."""
+
+    status = "failing"
+
+
 class DeliveryEvent(Event):
-    """Something became of deliveries of a sink."""
+    """Something became of deliveries to a sink."""
 
     channels = ("bridge",)
     entity = "delivery"
     provider = "bridge"
-    data: DeliveryData
 
 
 class DeliveryExpired(DeliveryEvent):
     """Events were older than their sink's `max_age`, and were not sent to it; the subject is the sink."""
 
     status = "expired"
+    data: ExpiryData
+
+
+class DeliveryDead(DeliveryEvent):
+    """Events became dead letters: the sink does not get them unless somebody redrives them."""
+
+    status = "dead"
+    data: DeadLettersData
 
 
 class BooksEvent(Event):
@@ -211,8 +261,8 @@ def internal_event(
 
 INTERNAL_EVENTS: tuple[type[Event], ...] = (
     UnknownStatus,
-    SourceStalled, SourceRecovered, SinkDisabled, SinkRecovered, DeliveryExpired,
-    BooksMismatch,
+    SourceStalled, SourceRecovered, SourceQuiet, SourceActive, SinkFailing, SinkDisabled, SinkRecovered,
+    DeliveryDead, DeliveryExpired, BooksMismatch,
 )  # fmt: skip
 """The events that belong to no provider, in the order in which a reader wants them."""
 

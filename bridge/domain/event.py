@@ -74,6 +74,8 @@ class Data(EventModel):
     detail: str | None = None
     transition: Transition
     observed: Observed | None = None
+    resolves: Annotated[str | None, Field(exclude_if=not_)] = None
+    """Of a final status that comes after an overdue event: the id of that event; else it is left out."""
 
 
 @lru_cache(maxsize=1024)

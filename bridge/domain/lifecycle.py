@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from urllib.parse import quote, unquote
 
 from bridge.domain.event import Transition
 
 UNKNOWN = "unknown"
+_OVERDUE_MARK = "!"
+"""What a history begins with once the resource was published as overdue."""
 _TOKEN = re.compile(r"([a-zA-Z]|\([^)]*\))(\d*)")
 _MARKS_KEPT = 1024
 """More occurrences of one resource than a provider shows at once, or each look would make all of them news again."""
@@ -123,6 +125,8 @@ class StatusHistory:
 
     visits: tuple[tuple[str, int], ...] = ()
     occurrence_ids: tuple[str, ...] = ()
+    is_overdue: bool = False
+    """Whether the resource was published as overdue, and has had no final status since; written as a leading `!`."""
 
     @classmethod
     def parse(cls, text: str | None) -> StatusHistory:
@@ -131,10 +135,12 @@ class StatusHistory:
             return cls()
         visits, _, marks = text.partition("|")
         pairs = tuple((code, int(count or 1)) for code, count in _TOKEN.findall(visits))
-        return cls(pairs, tuple(unquote(mark) for mark in marks.split(",")) if marks else ())
+        ids = tuple(unquote(mark) for mark in marks.split(",")) if marks else ()
+        return cls(pairs, ids, text.startswith(_OVERDUE_MARK))
 
     def __str__(self) -> str:
         text = "".join(code if count == 1 else f"{code}{count}" for code, count in self.visits)
+        text = f"{_OVERDUE_MARK}{text}" if self.is_overdue else text
         return (
             f"{text}|{','.join(quote(mark, safe='') for mark in self.occurrence_ids)}" if self.occurrence_ids else text
         )
@@ -152,7 +158,7 @@ class StatusHistory:
         """Return the history after the status was entered (once more)."""
         rest = tuple(visit for visit in self.visits if visit[0] != code)
         marks = self.occurrence_ids if mark is None else (*self.occurrence_ids, mark)[-_MARKS_KEPT:]
-        return StatusHistory((*rest, (code, self.entered(code) + 1)), marks)
+        return StatusHistory((*rest, (code, self.entered(code) + 1)), marks, self.is_overdue)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +172,8 @@ class Change:
     """How often the status had been entered before, or the provider's own id of the occurrence."""
     history: str
     """What the ledger keeps from now on."""
+    resolves_overdue: bool = False
+    """Whether it is the final status of a resource that was published as overdue."""
 
 
 def classify(lifecycle: Lifecycle, seen: str | None, raw: str, mark: str | None = None) -> Change | None:
@@ -194,10 +202,19 @@ def _decide(lifecycle: Lifecycle, seen: str | None, raw: str, mark: str | None) 
         return None
     status = lifecycle.status(code)
     previous = None if history.last is None else lifecycle.status(history.last)
+    entered = history.enter(code, mark)
+    resolves = entered.is_overdue and status in lifecycle.finals
     return Change(
         status=status,
         previous=previous,
         transition=lifecycle.relation(previous, status),
         occurrence=history.entered(code) if mark is None else mark,
-        history=str(history.enter(code, mark)),
+        history=str(replace(entered, is_overdue=False) if resolves else entered),
+        resolves_overdue=resolves,
     )
+
+
+def awaits_final(lifecycle: Lifecycle, seen: str | None) -> bool:
+    """Say whether a resource has had no final status yet, and was not published as overdue."""
+    history = StatusHistory.parse(seen)
+    return not history.is_overdue and all(lifecycle.status(code) not in lifecycle.finals for code, _ in history.visits)

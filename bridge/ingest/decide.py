@@ -14,8 +14,10 @@ from bridge.domain.clock import Clock
 from bridge.domain.encoding import EventEncoder, ObservationTimes
 from bridge.domain.event import Data, Transition, WireEvent, event_id
 from bridge.domain.lifecycle import UNKNOWN, Change, classify
+from bridge.domain.overdue import overdue_id
 from bridge.domain.times import truncate_to_millis
-from bridge.protocols.ledger import Key, StatusChange
+from bridge.ingest.expectations import FinalStatuses
+from bridge.protocols.ledger import Expectation, Key, StatusChange
 from bridge.protocols.source import Observation, Page, ResourceType
 
 log = structlog.get_logger()
@@ -49,12 +51,31 @@ class Decision:
     back: list[tuple[Key, PendingEvent]] = field(default_factory=list)
     """The events that are steps back, as an outdated answer leads to; occurrences with a provider's id are not here."""
 
+    due: dict[Key, tuple[int, PendingEvent]] = field(default_factory=dict)
+    """By when resources should have a final status, and their last events."""
+    met: dict[Key, None] = field(default_factory=dict)
+    """Resources that have a final status now."""
+    earlier: dict[str, Expectation] = field(default_factory=dict)
+    """By subject: resources without news that are waited for from now on."""
+
+    def expectations(self, events: Sequence[PendingEvent]) -> list[Expectation]:
+        """Return what is to be written with these events."""
+        if not self.due:
+            return list(self.earlier.values())
+        places = {id(event): index - len(events) for index, event in enumerate(events)}
+        news = [
+            Expectation(key, due, places[id(event)]) for key, (due, event) in self.due.items() if id(event) in places
+        ]
+        return [*news, *self.earlier.values()]
+
     def withdraw(self, keys: set[Key]) -> int:
         """Decide nothing about these resources after all; return how many events that removes."""
         gone = {id(event) for key, event in self.back if key in keys}
         self.events = [event for event in self.events if id(event) not in gone]
         for key in keys:
             del self.statuses[key]
+            self.due.pop(key, None)
+            self.met.pop(key, None)
         return len(gone)
 
 
@@ -77,6 +98,11 @@ class RecordedTimes:
         self._last = now
         return now
 
+    @property
+    def last(self) -> datetime:
+        """Return the time that was given last; the clock's before the first."""
+        return truncate_to_millis(self._clock.now()) if self._last is None else self._last
+
     def follow(self, other: datetime) -> None:
         """Give only times after `other`, which another process has recorded."""
         self._last = other if self._last is None else max(self._last, other)
@@ -85,14 +111,18 @@ class RecordedTimes:
 class Decider:
     """Decides what the pages of one source lead to. It reads no store, and writes none.
 
-    With `baseline`, resources of a page's backlog that were never seen are recorded without an event.
+    With `baseline`, resources of a page's backlog that were never seen are recorded without an event. With `finals`, it
+    says by when resources should have a final status.
     """
 
-    def __init__(self, name: str, uri: str, times: RecordedTimes, *, baseline: bool) -> None:
+    def __init__(
+        self, name: str, uri: str, times: RecordedTimes, *, baseline: bool, finals: FinalStatuses | None = None
+    ) -> None:
         self._name = name
         self._uri = uri
         self._times = times
         self._baseline = baseline
+        self._finals = finals
         self._encoders: dict[tuple[ResourceType, str, str | None, str | None, type[Data]], EventEncoder] = {}
 
     def decide(
@@ -109,6 +139,11 @@ class Decider:
             if late := self._decide_page(page, keys[start:end], seen[start:end], decision, final=final):
                 decision.deferred.append((page, late))
             start = end
+        if self._finals is not None and self._finals.earlier:
+            observations = (observation for page in pages for observation in page.observations)
+            for observation, key, before in zip(observations, keys, seen, strict=True):
+                if before is not None and key not in decision.statuses:
+                    self._expect_earlier(observation, key, before, decision)
         return decision
 
     def _decide_page(
@@ -148,9 +183,35 @@ class Decider:
                 if self._baseline and page.backlog and history is None:
                     continue
                 decision.events.append(event)
-                if change.transition in _BACK and before is not None and observation.occurrence_id is None:
-                    decision.back.append((key, event))
+                if self._finals is not None or change.transition in _BACK:
+                    self._note(observation, statuses[key], history, change, event, times, decision)
         return late
+
+    def _expect_earlier(self, observation: Observation, key: Key, before: str, decision: Decision) -> None:
+        """Wait for the final status of a resource that was there before such were waited for, and does not move."""
+        earlier = None if self._finals is None else self._finals.earlier_expectation(observation, key, before)
+        if earlier is not None:
+            subject, expectation = earlier
+            decision.earlier[subject] = expectation
+            decision.statuses[key] = StatusChange(key, before, before)  # a conflict if it moves in between
+
+    def _note(
+        self, observation: Observation, written: StatusChange, history: str | None, change: Change, event: PendingEvent,
+        times: ObservationTimes, decision: Decision,
+    ) -> None:  # fmt: skip
+        """Note that an event is a step back, and that its resource waits for a final status, or has it."""
+        kind, key = observation.kind, written.key
+        if change.transition in _BACK and written.expected is not None and observation.occurrence_id is None:
+            decision.back.append((key, event))
+        if self._finals is None or not self._finals.is_open(kind, history):
+            return
+        if change.status in kind.lifecycle.finals:
+            decision.due.pop(key, None)
+            if history is not None:
+                decision.met[key] = None
+        else:
+            due = decision.due[key][0] if key in decision.due else self._finals.due(times.recorded)
+            decision.due[key] = (due, event)
 
     def _event(self, observation: Observation, change: Change, times: ObservationTimes) -> PendingEvent | None:
         try:
@@ -175,6 +236,8 @@ class Decider:
             raw = observation.status if facts.raw_status is None else facts.raw_status
             fields = {"provider_status": raw, **fields}
             status = f"{UNKNOWN}:{observation.status}"
+        if change.resolves_overdue:
+            fields = {**fields, "resolves": overdue_id(self._uri, facts.subject)}
         encoder = self._encoder(kind, change, observation.detail, facts.model)
         wire = encoder.encode(
             event_id(self._uri, facts.subject, status, change.occurrence), facts.subject, time or by, times, fields

@@ -29,6 +29,7 @@ from bridge.ingest.account import ENTRY as ACCOUNT
 from bridge.ingest.account import check_account
 from bridge.ingest.concurrent_writes import ConcurrentWrites
 from bridge.ingest.decide import Decider, PendingEvent, RecordedTimes
+from bridge.ingest.expectations import ACTIVITY, FinalStatuses, begin_expecting
 from bridge.ingest.prefetch import prefetched
 from bridge.protocols.hints import TakesPushes
 from bridge.protocols.ledger import Commit, Key, Lease, Ledger
@@ -95,6 +96,8 @@ class Intake:
         clock: Clock,
         *,
         baseline: bool = False,
+        finals: FinalStatuses | None = None,
+        notes_activity: bool = False,
         account_label: str | None = None,
         committed: Callable[[int, Sequence[WireEvent]], None] = lambda _, __: None,
         lagged: Callable[[Sequence[float]], None] = lambda _: None,
@@ -110,8 +113,10 @@ class Intake:
         self._committed = committed
         self._lagged = lagged
         self._waits = waits
-        self._times = RecordedTimes(clock)
-        self._decider = Decider(name, self.uri, self._times, baseline=baseline)
+        self.times = RecordedTimes(clock)
+        self._finals = finals
+        self._notes_activity = notes_activity
+        self._decider = Decider(name, self.uri, self.times, baseline=baseline, finals=finals)
         self._written = 0
         """The number of the last event that is known to be before what we write next."""
 
@@ -137,6 +142,9 @@ class Intake:
         poll goes on where the cursor stands.
         """
         cursor, account = await self._verified_cursor()
+        account |= await begin_expecting(
+            self._finals, self._ledger, lease, self.name, self._clock, cursor, notes_activity=self._notes_activity
+        )
         watched = await self._ledger.watched(self.name)
         suppress_events = self._baseline and _STARTED not in cursor
         deferred: list[tuple[Page, list[Observation]]] = []
@@ -214,7 +222,7 @@ class Intake:
         reason: str | None,
         cursor: dict[str, str | None],
     ) -> None:
-        now = self._times.next()
+        now = self.times.next()
         event = internal_event(
             cls,
             SourceData,
@@ -242,7 +250,7 @@ class Intake:
         concurrent = await ConcurrentWrites.from_now(self._ledger, self.name)
         if concurrent.after != self._written:
             for entry in await self._ledger.read(self.name, concurrent.after - 1, 1):
-                self._times.follow(datetime.fromisoformat(from_json(entry.event.body)["recordedtime"]))
+                self.times.follow(datetime.fromisoformat(from_json(entry.event.body)["recordedtime"]))
             self._written = concurrent.after
         return concurrent
 
@@ -275,12 +283,16 @@ class Intake:
                 run.result.yielded += yielded
                 return decision.deferred
             wires = [event.wire for event in events]
+            expected = decision.expectations(events)
+            noted = {ACTIVITY: rfc3339(self.times.last)} if events and self._notes_activity and run.lease else {}
             commit = Commit(
                 self.name,
                 statuses=list(decision.statuses.values()),
                 events=wires,
-                cursor=run.account | cursor,
+                cursor=run.account | cursor | noted,
                 retention=self._source.retention,
+                expected=expected,
+                met=list(decision.met),
             )
             try:
                 # The crash before this line costs nothing: the next poll sees the same. The crash after it costs
@@ -292,6 +304,8 @@ class Intake:
                     raise
                 continue
             run.account.clear()
+            if self._finals is not None:
+                self._finals.on_commit(expected, list(decision.earlier))
             self._count(run.result, events)
             run.result.yielded += yielded
             run.concurrent.record_own(len(wires), last)

@@ -22,6 +22,7 @@ from bridge.domain.times import rfc3339, truncate_to_millis
 from bridge.ingest.account import OtherAccount
 from bridge.ingest.hints import HintQueue, PollHints
 from bridge.ingest.intake import Intake, PollResult
+from bridge.ingest.silence import SilenceWatch
 from bridge.protocols.ledger import Lease, Ledger
 from bridge.protocols.request_context import RequestCounter, bind
 from bridge.protocols.source import SourceSettings
@@ -86,6 +87,7 @@ class Poller:
         share: SharedQuota | None = None,
         gate: Gate | None = None,
         hints: HintQueue | None = None,
+        silence: SilenceWatch | None = None,
         first_request_at: float = -math.inf,
     ) -> None:
         """Prepare; nothing is asked before `first_request_at`, in monotonic seconds."""
@@ -103,6 +105,7 @@ class Poller:
         self._quiet_at = -math.inf
         """From when on no request of this process counts any more, in monotonic seconds."""
         self._hints = hints
+        self._silence = silence or SilenceWatch()
         self._regular_at = 0.0
         """When the next regular poll is due, by the monotonic clock; pushes do not put it off."""
         self._failures = 0
@@ -127,11 +130,12 @@ class Poller:
             entry_seconds = await self._enter(lease)
             self._quiet_at = self._clock.monotonic() + entry_seconds
             await wait_for_stop(leave, self._clock, entry_seconds)
-            while not leave.is_set():
-                wait = await self.step(lease)
-                await self._check_books(lease)
-                self._quiet_at = self._clock.monotonic() + cooldown(self._settings.rate)
-                await self._wait(leave, wait)
+            async with self._silence.watching(lease, leave):
+                while not leave.is_set():
+                    wait = await self.step(lease)
+                    await self._check_books(lease)
+                    self._quiet_at = self._clock.monotonic() + cooldown(self._settings.rate)
+                    await self._wait(leave, wait)
             if self.is_quiet:
                 await note_quiet(self._ledger, lease)
 
@@ -196,7 +200,12 @@ class Poller:
             return 0.0  # paused in the middle: what was not committed comes again
         wait = await self._well(lease, outcome, self._clock.monotonic() - started, early=chosen.early)
         await self._drop_hints(chosen)
+        await self._after_poll(lease, outcome, early=chosen.early)
         return wait
+
+    async def _after_poll(self, lease: Lease, outcome: PollResult, *, early: bool = False) -> None:
+        is_complete = not (early or outcome.problems or self._intake.behind)
+        await self._silence.after_poll(lease, has_news=outcome.events > 0, is_complete=is_complete)
 
     async def _take_hints(self) -> PollHints:
         if self._hints is None:
@@ -254,6 +263,8 @@ class Poller:
         await self._clock.sleep(await self._enter(lease))
         outcome = await self._intake.poll(lease)
         await self._well(lease, outcome, 0.0)
+        await self._after_poll(lease, outcome)
+        await self._silence.check(lease)
         return outcome
 
     async def _well(self, lease: Lease, outcome: PollResult, seconds: float, *, early: bool = False) -> float:

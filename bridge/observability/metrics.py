@@ -105,6 +105,14 @@ class Metrics:
         self.source_state = Gauge(
             "bridge_source_state", "1 for the state a source is in.", ["source", "state"], registry=registry
         )
+        self.source_quiet = Gauge(
+            "bridge_source_quiet", "1 while a source has found nothing new for `expect.activity_within`.", ["source"],
+            registry=registry,
+        )  # fmt: skip
+        self.awaiting_final = Gauge(
+            "bridge_source_awaiting_final", "Resources that wait for a final status within `expect.final_within`.",
+            ["source"], registry=registry,
+        )  # fmt: skip
         self.accounts = Gauge(
             "bridge_accounts", "Accounts that this process should poll (`share`), and that it could poll (`all`).",
             ["kind"], registry=registry,
@@ -176,6 +184,12 @@ class Metrics:
         """Show no differences of a source: another process compares its books."""
         with suppress(KeyError):
             self.books_differences.remove(source)
+
+    def forget_silence(self, source: str) -> None:
+        """Show nothing of what is expected of a source: another process waits for it."""
+        for gauge in (self.source_quiet, self.awaiting_final):
+            with suppress(KeyError):
+                gauge.remove(source)
 
     def show_problems(self, problems: Mapping[str, str]) -> None:
         """Show which parts `/readyz` names."""

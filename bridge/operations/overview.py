@@ -94,6 +94,8 @@ def plain_source(source: SourceView) -> dict[str, Any]:
         "unroutable": source.unroutable,
         "unroutable_at": time_text(source.unroutable_at),
         "holder": source.holder,
+        "quiet_since": time_text(source.quiet_since),
+        "awaiting_final": source.awaiting_final,
     }
 
 

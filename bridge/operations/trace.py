@@ -9,6 +9,7 @@ from typing import Any
 
 from bridge.domain import topics
 from bridge.domain.event_view import EventView
+from bridge.domain.own_news import is_about
 from bridge.domain.times import rfc3339, truncate_to_millis
 from bridge.operations.disabled_sinks import disabled
 from bridge.operations.journal import event_views, find
@@ -97,6 +98,8 @@ async def timeline(parts: Assembly, store: Store, line: EventView, shown: EventV
         "id": line.event.id,
         "previous": data.get("previous"),
         "transition": data.get("transition"),
+        "due": data.get("due"),
+        "resolves": data.get("resolves"),
         "observed": data.get("observed"),
         "error": data.get("error"),
         "reason": data.get("reason"),
@@ -139,7 +142,7 @@ async def _undelivered(parts: Assembly, store: Store, sink: str, line: EventView
     if (unsent := await store.unsent(sink, line.position)) is not None:
         return await _unsent(store, sink, unsent)
     if await store.filtered(sink, line.position):
-        return SinkOutcome(sink, "filtered", _filtered(settings, line))
+        return SinkOutcome(sink, "filtered", _filtered(sink, settings, line))
     if await store.settled(sink, line.position):
         # The books say of one event only that it is settled; that it was sent is sure where nothing was discarded.
         book = (await store.counts(sink)).get(line.position.source, DeliveryCounts())
@@ -160,8 +163,10 @@ async def _unsent(store: Store, sink: str, unsent: Unsent) -> SinkOutcome:
     return SinkOutcome(sink, "filtered", f"not sent at {_time(unsent.at)}: {by}; `bridgectl replay` sends it")
 
 
-def _filtered(settings: SinkSettings, line: EventView) -> str:
+def _filtered(sink: str, settings: SinkSettings, line: EventView) -> str:
     """Say which condition of the sink's filter the event did not meet."""
+    if is_about(line.event, sink):
+        return "not sent: it is about this very sink"
     unmet = None if settings.where is None else settings.where.unmet(line.body)
     if unmet is None:
         return "not sent: its filter of that time did not select it; `bridgectl replay` sends it"

@@ -38,6 +38,17 @@ class StatusChange(NamedTuple):
     history: str
 
 
+class Expectation(NamedTuple):
+    """A resource that should have a final status by a time."""
+
+    key: Key
+    due: int
+    """Seconds since 1970."""
+    seq: int
+    """The number of the resource's last event in the journal. In a commit, a negative one is that of an event of this
+    very commit, counted from its end as Python does: -1 is the last."""
+
+
 @dataclass(frozen=True, slots=True)
 class Commit:
     """All that one page leads to; written as one, or not at all."""
@@ -48,6 +59,10 @@ class Commit:
     cursor: Mapping[str, str | None] = field(default_factory=dict)
     retention: float = 30 * 86400.0
     """Seconds for which the statuses are kept after they were last read or written."""
+    expected: Sequence[Expectation] = ()
+    """Resources that wait for a final status. One that does already keeps its time, and gets the new number."""
+    met: Sequence[Key] = ()
+    """Resources that wait for a final status no longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +149,27 @@ class Ledger(Protocol):
         Raises `LeaseLost` if the lease's token is not the current one any more, and `Conflict` if a status is not the
         one that was expected; in both cases nothing was written. Without a lease only `Conflict` protects.
         """
+        ...
+
+    # resources that wait for a final status
+
+    async def expectations(self, source: str, upto: float, limit: int) -> Sequence[Expectation]:
+        """Return up to `limit` expectations that are due at `upto` or before, in no certain order."""
+        ...
+
+    async def next_expectation(self, source: str) -> float | None:
+        """Return a time before which no expectation is due, None if there is none.
+
+        `expectations` with a later time makes the answer exact.
+        """
+        ...
+
+    async def count_expectations(self, source: str) -> int:
+        """Return how many resources wait for a final status; not cheap."""
+        ...
+
+    async def drop_expectations(self, lease: Lease, source: str) -> None:
+        """Forget all expectations of a source. Raises `LeaseLost` as `commit` does."""
         ...
 
     # journal

@@ -100,6 +100,9 @@ class SinkSettings(Settings):
     send_timeout: Duration = Field(default=30.0, gt=0)
     """How long one try may take before it counts as failed."""
 
+    alarm_after: int = Field(default=10, ge=0)
+    """After so many failures in a row SinkFailing is published; 0 is never."""
+
     @model_validator(mode="after")
     def _has_what_it_refers_to(self) -> Self:
         if self.expired == "summary" and self.max_age is None:

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from bridge.domain.clock import Clock
 from bridge.domain.event import Data, Event
+from bridge.domain.expect import ExpectSettings
 from bridge.domain.lifecycle import Lifecycle
 from bridge.domain.settings import Duration, Rate, Settings
 
@@ -32,6 +33,8 @@ class ResourceType:
     """The event of each status of the lifecycle."""
     describe: Callable[[Observation], Facts]
     """Reads an observation's facts; pure, and called only for those that became events."""
+    overdue: type[Event] | None = None
+    """The event that a resource has had no final status for too long; None if such resources are not waited for."""
 
     @classmethod
     def of(
@@ -41,12 +44,14 @@ class ResourceType:
         describe: Callable[[Observation], Facts],
         follows: Mapping[type[Event], Collection[type[Event]]] | None = None,
         finals: Collection[type[Event]] | None = None,
+        overdue: type[Event] | None = None,
     ) -> ResourceType:
         """Return the type whose channel, entity and statuses are those of its event classes.
 
         `values` maps each of the provider's values to the event that it makes. `follows` lists the direct successors of
-        an event; without `finals`, the events that have no successor are final. See `bridge.domain.lifecycle.Lifecycle`
-        for both. Raises `ValueError` if the classes differ in channel or entity.
+        an event; without `finals`, the events that have no successor are final. `overdue` is no status. See
+        `bridge.domain.lifecycle.Lifecycle` for the others. Raises `ValueError` if the classes differ in channel or
+        entity.
         """
         events = dict.fromkeys(values.values())
         if len({(event.channels[0], event.entity) for event in events}) != 1:
@@ -59,7 +64,8 @@ class ResourceType:
             finals=frozenset(event.status for event in final),
         )
         first = next(iter(events))
-        return cls(first.channels[0], first.entity, lifecycle, {event.status: event for event in events}, describe)
+        by_status = {event.status: event for event in events}
+        return cls(first.channels[0], first.entity, lifecycle, by_status, describe, overdue)
 
     def with_statuses(self, statuses: Mapping[str, str]) -> ResourceType:
         """Return the type with an operator's further provider's values, as `SourceSettings.statuses` has them.
@@ -245,6 +251,16 @@ class RecognizesAccount(Protocol):
         ...
 
 
+@runtime_checkable
+class HasResourceTypes(Protocol):
+    """A source that says what it lists; `expect.final_within` needs that, and an overdue event for one of them."""
+
+    @property
+    def resource_types(self) -> Sequence[ResourceType]:
+        """Return the types of all that it can observe."""
+        ...
+
+
 ExpectedKey = Callable[[str, Mapping[str, Any]], tuple[str, str] | None]
 
 
@@ -359,6 +375,8 @@ class SourceSettings(Settings):
     """With `baseline`, what a first start finds is recorded and not published, also if it is read only later."""
     account_label: str | None = Field(default=None, min_length=1)
     """Your own name of the account. While it stays, the account counts as the same, whatever url and token say."""
+    expect: ExpectSettings | None = None
+    """What you expect of the provider; the bridge publishes what does not come."""
     statuses: dict[str, str] = Field(default_factory=dict)
     """Further values of the provider, mapped to statuses that the tables know."""
 

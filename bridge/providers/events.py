@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from pydantic import Field, create_model
 
 from bridge.domain.event import Data, Event, UnmappedFields
 from bridge.domain.events import PROVIDER_EVENTS
 from bridge.domain.lifecycle import Lifecycle
+from bridge.domain.overdue import OVERDUE, OverdueFields
 from bridge.domain.times import Time
 from bridge.providers.memo import OncePerDefinition
 from bridge.providers.models import Definition, FieldSpec
@@ -56,12 +57,16 @@ def _event(definition: Definition, word: str, model: type[Data], about: str | No
 
 def built_in(definition: Definition) -> dict[str, type[Event]]:
     """Return our own classes of a definition's topics, by status: events of one topic have one class."""
+    return {event.status: event for event in _own_events(definition) if event.status != OVERDUE}
+
+
+def _own_events(definition: Definition) -> list[type[Event]]:
     own = definition.events
-    return {
-        event.status: event
+    return [
+        event
         for event in PROVIDER_EVENTS
         if event.provider == own.provider and event.entity == own.entity and own.channel in event.channels
-    }
+    ]
 
 
 def _data_model(definition: Definition) -> type[Data]:
@@ -108,6 +113,23 @@ def _classes(definition: Definition) -> dict[str, type[Event]]:
 
 event_classes = OncePerDefinition(_classes, "title", "events", "status", "facts", "times")
 """Return the class of each status of a definition."""
+
+
+def _overdue(definition: Definition) -> type[Event] | None:
+    table = lifecycle(definition)
+    if not table.finals or OVERDUE in table.statuses or definition.identity.mark is not None:
+        return None
+    if built_in(definition):
+        return next((event for event in _own_events(definition) if event.status == OVERDUE), None)
+    about = f"{definition.title}: no final status within `expect.final_within`."
+    bases: Any = (OverdueFields, data_model(definition))
+    name = f"{class_prefix(definition)}OverdueData"
+    made = create_model(name, __base__=bases, __module__=__name__, __doc__=about)
+    return _event(definition, OVERDUE, cast("type[Data]", made), about)
+
+
+overdue_class = OncePerDefinition(_overdue, "title", "events", "status", "facts", "times", "identity")
+"""Return the class of the overdue events of a definition; None if its resources have no final status to wait for."""
 
 
 def _field(kind: str, about: str) -> Any:

@@ -11,6 +11,7 @@ from bridge.domain.clock import Clock
 from bridge.domain.errors import BridgeError, NotReady, Unauthorized, Unavailable
 from bridge.domain.event_view import EventView
 from bridge.domain.lifecycle import UNKNOWN
+from bridge.domain.overdue import is_overdue
 from bridge.protocols.journal import journal_batches
 from bridge.protocols.ledger import Key, Ledger
 from bridge.protocols.source import (
@@ -256,7 +257,7 @@ class Comparison:
         expected: dict[str, Key] = {}
         async for entries in journal_batches(self._ledger, self._name):
             for view in map(EventView.of, entries):
-                if not view.subject.startswith(f"{counted.group}/"):
+                if not view.subject.startswith(f"{counted.group}/") or is_overdue(view.data):
                     continue
                 key = expects(view.subject, view.data)
                 # The provider's answer may be older than a later event.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bridge.domain.event import INTERNAL_CHANNEL
 from bridge.domain.event_view import EventView
+from bridge.domain.overdue import is_overdue
 from bridge.protocols.journal import journal_batches
 from bridge.protocols.ledger import Ledger
 
@@ -25,6 +26,6 @@ class LastEventStatuses:
         """Read what was committed since the last call."""
         async for entries in journal_batches(self._ledger, self._source, after=self._after):
             for view in map(EventView.of, entries):
-                if view.data.get("channel") != INTERNAL_CHANNEL:
+                if view.data.get("channel") != INTERNAL_CHANNEL and not is_overdue(view.data):
                     self._last[view.subject] = view.status
             self._after = entries[-1].position.seq

@@ -17,11 +17,12 @@ from bridge.domain.catalogue import INTERNAL_EVENTS, Catalogue
 from bridge.domain.clock import Clock
 from bridge.domain.errors import ConfigError, OtherInstallation, Permanent, Unavailable
 from bridge.domain.event import Event
+from bridge.domain.settings import format_duration
 from bridge.protocols.broker import OpenBroker
 from bridge.protocols.hints import TakesPushes
 from bridge.protocols.ledger import Ledger
 from bridge.protocols.sink import Sink
-from bridge.protocols.source import Source
+from bridge.protocols.source import HasResourceTypes, Source
 from bridge.protocols.store import Store
 from bridge.runtime.installation import KeptInstallation
 
@@ -109,6 +110,23 @@ class Assembly:
                 raise self.config.problem(
                     ("sources", name, "push"), "needs the server that providers push to; add `hooks:` with its `url:`"
                 )
+
+    def check_expectations(self, sources: Mapping[str, Source]) -> None:
+        """Raise `ConfigError` if a final status is expected where that cannot be told, or after it is forgotten."""
+        for name, source in sources.items():
+            expect, keep = self.config.sources[name].expect, self.config.journal.keep
+            if expect is None or expect.final_within is None:
+                continue
+            kinds = source.resource_types if isinstance(source, HasResourceTypes) else ()
+            wrong = None
+            if all(kind.overdue is None for kind in kinds):
+                wrong = "cannot be told of this source: none of its statuses is final, or it has no overdue event"
+            elif expect.final_within > source.retention:
+                wrong = f"is longer than the source remembers a resource, which is {format_duration(source.retention)}"
+            elif expect.final_within > keep:
+                wrong = f"is longer than journal.keep, {format_duration(keep)}; make that longer, or this shorter"
+            if wrong is not None:
+                raise self.config.problem(("sources", name, "expect", "final_within"), wrong)
 
     def complete_sources(self) -> dict[str, Source]:
         """Return the sources by name that can be made; without secrets, these need not be all."""

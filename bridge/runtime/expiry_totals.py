@@ -9,7 +9,7 @@ from uuid import uuid4
 import structlog
 
 from bridge.coordination.leases import wait_for_stop
-from bridge.domain.catalogue import DeliveryData, DeliveryExpired, internal_event
+from bridge.domain.catalogue import DeliveryExpired, ExpiryData, internal_event
 from bridge.domain.errors import Unavailable
 from bridge.domain.settings import format_duration
 from bridge.domain.times import truncate_to_millis
@@ -57,7 +57,7 @@ async def publish_totals(process: Process, sink: str, journal: str) -> None:
         return
     event = internal_event(
         DeliveryExpired,
-        DeliveryData,
+        ExpiryData,
         source="/bridge/sinks",
         subject=f"/sinks/{sink}",
         occurrence=totals.id,

@@ -61,6 +61,10 @@ class SourceView:
     """When a queue last wanted an event, at about the same time or later; None if it never did since."""
     holder: str | None = None
     pause: Pause | None = None
+    quiet_since: datetime | None = None
+    """Since when nothing new was found, if that is too long."""
+    awaiting_final: int | None = None
+    """How many resources wait for a final status; None if none is expected."""
 
     @property
     def lag(self) -> int:
@@ -287,6 +291,9 @@ def _source(source: SourceView, now: datetime, *, is_polled: bool, has_sinks: bo
         case "not polled" | "never polled" if is_polled:
             last = f"; the last poll was {_span(now - source.since)} ago" if source.since else ""
             yield StatusFinding("source-not-polled", part, f"no process polls it{last}")
+    if source.quiet_since is not None:
+        text = f"nothing new for {_span(now - source.quiet_since)}, and the polls go well; see expect.activity_within"
+        yield StatusFinding("source-quiet", part, text)
     yield from _unroutable(source, now, has_sinks=has_sinks)
 
 

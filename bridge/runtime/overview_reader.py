@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from bridge.domain.errors import BridgeError
+from bridge.ingest.expectations import QUIET
 from bridge.protocols.deliveries import RELAY_SINK, DeliveryCounts
 from bridge.protocols.ledger import JournalState
 from bridge.protocols.roster import Mute, Orders, Presence
@@ -128,6 +129,8 @@ async def _source(
 ) -> SourceView:
     settings, pause = parts.config.sources[name], orders.pauses.get(f"source/{name}")
     journal: JournalState = await store.journal(name)
+    cursor, expect = await store.cursor(name), settings.expect
+    has_finals = expect is not None and expect.final_within is not None
     holder = await store.holder(f"source/{name}")
     late_after = max(_LATE_SECONDS, settings.stall_after)
     state, since = source_state(note, holder, pause, parts.clock.now(), late_after)
@@ -143,7 +146,7 @@ async def _source(
         failures=int(note.get("failures") or 0),
         failing_since=moment(note.get("failing_since")),
         error=note.get("error") or None,
-        cursor=sum(not key.startswith(_OWN) for key in await store.cursor(name)),
+        cursor=sum(not key.startswith(_OWN) for key in cursor),
         watched=len(await store.watched(name)),
         committed=journal.events,
         confirmed=journal.events - journal.backlog,
@@ -153,6 +156,8 @@ async def _source(
         routed_at=moment(relay.get("routed_at")),
         holder=holder,
         pause=pause,
+        quiet_since=moment(cursor.get(QUIET)),
+        awaiting_final=await store.count_expectations(name) if has_finals else None,
     )
 
 

@@ -132,6 +132,7 @@ def build(assembly: Assembly) -> ServiceParts:
 
     sources = assembly.sources()
     assembly.check_pushes(sources)
+    assembly.check_expectations(sources)
     return ServiceParts(
         store=store,
         broker=broker,

@@ -16,12 +16,13 @@ from bridge.delivery.claims import ClaimedDelivery
 from bridge.delivery.sending import RESULTS, Outcome
 from bridge.delivery.worker import DeliveryBackends, DeliveryWorker
 from bridge.domain.answers import SINK_ANSWERS
-from bridge.domain.catalogue import SinkData, SinkDisabled, SinkEvent, SinkRecovered, internal_event
+from bridge.domain.catalogue import SinkData, SinkDisabled, SinkEvent, SinkFailing, SinkRecovered, internal_event
 from bridge.domain.errors import Unavailable
 from bridge.domain.times import rfc3339, truncate_to_millis
 from bridge.protocols.ledger import Commit
 from bridge.protocols.roster import OpenCircuit
 from bridge.protocols.sink import Outgoing, SinkSettings
+from bridge.runtime.dead_letter_runner import DeadLetterRunner
 from bridge.runtime.expiry_totals import publish_totals_often
 from bridge.runtime.oldest_waiting import OldestWaiting
 from bridge.runtime.process import Process
@@ -31,6 +32,11 @@ log = structlog.get_logger()
 
 SINK_STATES = ("ok", "paused", "quiet", "circuit open", "disabled")
 """The states of a sink that a process which delivers to it can see."""
+_EVENT_OF_STATE: Mapping[str, type[SinkEvent]] = {
+    "failing": SinkFailing, "disabled": SinkDisabled, "gone": SinkDisabled, "recovered": SinkRecovered,
+    "answering": SinkRecovered,
+}  # fmt: skip
+"""See `bridge.delivery.endpoint.PublishChange`."""
 INTERNAL_JOURNAL = "_bridge"
 """The journal of the bridge's own events; no source can have this name."""
 _LAST_NOTE_SECONDS = 1.0
@@ -48,6 +54,7 @@ class SinkRunner:
         self._clock = process.clock
         self._store = process.parts.store
         self.audit = Audit(self._store, self._store, self._parts.broker, self._clock)
+        self._dead_letters = DeadLetterRunner(process, INTERNAL_JOURNAL)
         self._oldest = OldestWaiting(self._store, self._clock)
         self._activity: dict[str, dict[str, str]] = {}
         """What happened at each sink and is not written to the store yet."""
@@ -61,6 +68,7 @@ class SinkRunner:
             supervisor.start(f"audit/{name}", self._audit_often(name))
             if part.settings.expired == "summary":
                 supervisor.start(f"totals/{name}", publish_totals_often(self._process, name, INTERNAL_JOURNAL))
+        supervisor.start("dead letters", self._dead_letters.run)
 
     # registering
 
@@ -141,10 +149,12 @@ class SinkRunner:
             if state == "gone":
                 status = {"disabled": reason, "disabled_at": rfc3339(truncate_to_millis(at))}
                 await self._store.set_status(f"sink/{name}", status)
-            await self._publish_sink_event(name, SinkRecovered if state == "recovered" else SinkDisabled, reason, at)
+            await self._publish_sink_event(name, state, reason, at)
 
         def on_outcome(outcome: Outcome) -> None:
             results[outcome.result].inc()
+            if outcome.result == "dead":
+                self._dead_letters.note(name)
             if outcome.answer:
                 answers[outcome.answer].inc()
             seconds.observe(outcome.seconds)
@@ -161,9 +171,10 @@ class SinkRunner:
             filtered=filtered.inc, unsent=lambda kind, number: unsent[kind].inc(number),
         )  # fmt: skip
 
-    async def _publish_sink_event(self, name: str, cls: type[SinkEvent], reason: str, at: datetime) -> None:
+    async def _publish_sink_event(self, name: str, state: str, reason: str, at: datetime) -> None:
         """Publish what became of a sink, by the bridge's own journal; published again, it is the same event."""
         now = truncate_to_millis(at)
+        cls = _EVENT_OF_STATE[state]
         event = internal_event(
             cls,
             SinkData,
@@ -171,8 +182,9 @@ class SinkRunner:
             subject=f"/sinks/{name}",
             occurrence=rfc3339(now),
             now=now,
-            previous="disabled" if cls is SinkRecovered else None,
+            previous={"recovered": "disabled", "answering": "failing"}.get(state),
             reason=reason or None,
+            failures=self._parts.sinks[name].settings.alarm_after if cls is SinkFailing else 0,
         )
         await self._store.commit(None, Commit(INTERNAL_JOURNAL, events=[event.to_wire()]))
         self._process.committed[INTERNAL_JOURNAL].set()
@@ -223,7 +235,7 @@ class SinkRunner:
             worker.disable()
         elif noted:
             log.info("sink.enabled", sink=name, consequence="what waited is sent now")
-            await self._publish_sink_event(name, SinkRecovered, "", self._clock.now())
+            await self._publish_sink_event(name, "recovered", "", self._clock.now())
             worker.enable()
 
     # auditing

@@ -12,9 +12,13 @@ from bridge.domain.errors import BridgeError, Unauthorized
 from bridge.domain.event import WireEvent
 from bridge.http.errors import Throttled
 from bridge.ingest.account import OtherAccount
+from bridge.ingest.expectations import FinalStatuses
 from bridge.ingest.hints import HintBudget, HintQueue
 from bridge.ingest.intake import Intake, PollResult
+from bridge.ingest.overdue import OverdueWatch
 from bridge.ingest.poller import Poller, PollListener
+from bridge.ingest.quiet import QuietWatch
+from bridge.ingest.silence import SilenceWatch
 from bridge.protocols.hints import TakesPushes
 from bridge.protocols.ledger import Lease
 from bridge.protocols.source import Reconcilable
@@ -68,9 +72,13 @@ class SourceRunner(PollListener):
     def poller(self, name: str, quota: SharedQuota, first_request_at: float = -math.inf) -> Poller:
         """Return the poller of one source; see `Poller`."""
         part, wake = self._parts.sources[name], self._process.committed[name]
+        expect = part.settings.expect
+        finals = FinalStatuses.of(expect)
         intake = Intake(
             name, part.kind, part.source, self._parts.store, self._clock,
-            baseline=part.settings.first_sight == "baseline", account_label=part.settings.account_label,
+            baseline=part.settings.first_sight == "baseline", finals=finals,
+            notes_activity=expect is not None and expect.activity_within is not None,
+            account_label=part.settings.account_label,
             committed=self._on_commit(name, wake), lagged=self._on_lag(name),
             waits=partial(self.waits_for_store, name),
         )  # fmt: skip
@@ -78,7 +86,30 @@ class SourceRunner(PollListener):
             name, part.settings, intake, self._parts.store, self._clock,
             watcher=self, backpressure=self._backpressure, check=self._monitor(name, intake, wake), share=quota,
             gate=self._process.gates.of(f"source/{name}"), first_request_at=first_request_at, hints=self._hints(name),
+            silence=self._silence(name, intake, finals),
         )  # fmt: skip
+
+    def _silence(self, name: str, intake: Intake, finals: FinalStatuses | None) -> SilenceWatch:
+        """Return what publishes that something expected did not come."""
+        part, store, metrics = self._parts.sources[name], self._parts.store, self._metrics
+        committed = self._on_commit(name, self._process.committed[name])
+        overdue = quiet = None
+        if finals is not None:
+            overdue = OverdueWatch(
+                name, intake.uri, part.source, store, self._clock, finals, intake.times,
+                committed=committed, shown=metrics.awaiting_final.labels(name).set,
+                counted=partial(self._count_own, name),
+            )  # fmt: skip
+        if part.settings.expect is not None and part.settings.expect.activity_within is not None:
+            quiet = QuietWatch(
+                name, intake.uri, store, self._clock, part.settings.expect, intake.times,
+                committed=committed, shown=metrics.source_quiet.labels(name).set,
+            )  # fmt: skip
+        return SilenceWatch(overdue, quiet)
+
+    def _count_own(self, name: str, events: Sequence[WireEvent]) -> None:
+        for event in events:
+            self._metrics.events.labels(name, event.type).inc()
 
     def _hints(self, name: str) -> HintQueue | None:
         """Return the hints of one source, if its provider pushes; the sources of an account share their cost."""
@@ -198,6 +229,7 @@ class SourceRunner(PollListener):
         if state == "standby":
             self.waits_for_store(source, None)
             self._metrics.forget_books(source)
+            self._metrics.forget_silence(source)
 
     def waits_for_store(self, source: str, reason: str | None) -> None:
         """Say on `/readyz` that the store is what a source waits for."""

@@ -62,6 +62,11 @@ class BaseSource(ABC, Generic[SettingsT]):
             tls=tls,
         )
 
+    @property
+    def resource_types(self) -> Sequence[ResourceType]:
+        """Return the type of what is listed; see `bridge.protocols.source.HasResourceTypes`."""
+        return [self.kind] if hasattr(self, "kind") else []
+
     async def headers(self) -> Mapping[str, str]:
         """Return the headers that carry the credentials; read for each try, so that the token can rotate."""
         return {"Authorization": f"Bearer {self.settings.token.reveal()}"}

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from bridge.adapters.lua import load
 from bridge.adapters.redis.client import RedisClient
+from bridge.adapters.redis.expectations import SHARDS, RedisExpectations, expectation_arguments
 from bridge.adapters.redis.keys import Keys, bucket_of, name_of
 from bridge.adapters.redis.source_names import SourceNames
 from bridge.domain.clock import Clock
@@ -45,12 +46,11 @@ class _Memory:
     """The nonces of commits whose answers were lost."""
 
 
-class RedisLedger:
+class RedisLedger(RedisExpectations):
     """`Ledger` on Redis 6.2 or later. Writes are as durable as the server's own `appendonly` makes them."""
 
     def __init__(self, link: RedisClient, keys: Keys, clock: Clock, *, begin: int | None = None) -> None:
-        self._link = link
-        self._keys = keys
+        RedisExpectations.__init__(self, link, keys)
         self._clock = clock
         self._begin = begin
         self._memory = _Memory()
@@ -259,9 +259,16 @@ class RedisLedger:
                 await self._reset(lease, keys, batch)
                 batch = []
         await self._reset(lease, keys, batch)
+        await self.drop_expectations(lease, source)
         await self._reset(lease, keys, [f"{base}:w", f"{base}:h", f"{base}:c"])
         self._memory.kept.clear()
         self._memory.uncertain_commits.clear()
+
+    async def drop_expectations(self, lease: Lease, source: str) -> None:
+        """Forget all expectations of a source."""
+        index = f"{self._keys.source(source)}:e"
+        keys = [self._keys.source(source), self._keys.lease(lease.name)]
+        await self._reset(lease, keys, [*(f"{index}:{shard}" for shard in ("", *range(SHARDS))), index])
 
     async def _reset(self, lease: Lease, keys: Sequence[str], names: Sequence[str]) -> None:
         if await self._link.run(_RESET, [*keys, *names], _holder(lease)) == -1:
@@ -357,7 +364,7 @@ def _commit_arguments(commit: Commit) -> list[str | bytes | int]:
     for name, value in commit.cursor.items():
         words += (name, "-" if value is None else f"={value}")
     head = (_ms(commit.retention * _SLACK), size, buckets, len(commit.events), len(commit.cursor))
-    return [*head, *words]
+    return [*head, *words, *(expectation_arguments(commit) if commit.expected or commit.met else ())]
 
 
 def _entry(source: str, item: tuple[bytes, dict[bytes, bytes]]) -> JournalEntry:

@@ -7,6 +7,7 @@ from sqlite3 import Connection
 from typing import Any
 
 from bridge.adapters.sqlite.database import SqliteDatabase
+from bridge.adapters.sqlite.expectations import FORGET_SOURCE, SqliteExpectations, forget_scope, write_expectations
 from bridge.adapters.sqlite.journal_rows import append, foreign_events, journalled, key_base, trim_journal
 from bridge.adapters.sqlite.schema import SEQ_BITS
 from bridge.adapters.sqlite.status_rows import SLACK, stored_histories, stored_name, write_cursor, write_statuses
@@ -25,6 +26,7 @@ _LONGEST_LEASE = 120.0
 
 
 _RESET = (
+    *FORGET_SOURCE,
     "UPDATE scope SET name = NULL, expires = 0 WHERE source = (SELECT id FROM source WHERE name = ?)",
     "DELETE FROM watch WHERE source = ?",
     "DELETE FROM hint WHERE source = ?",
@@ -32,11 +34,11 @@ _RESET = (
 )
 
 
-class SqliteLedger:
+class SqliteLedger(SqliteExpectations):
     """`Ledger` in one SQLite file, which several processes may share."""
 
     def __init__(self, file: SqliteDatabase, clock: Clock, *, begin: int | None = None) -> None:
-        self._file = file
+        SqliteExpectations.__init__(self, file)
         self._clock = clock
         self._begin = begin
         self._kept: dict[tuple[str, str], float] = {}
@@ -150,6 +152,8 @@ class SqliteLedger:
             write_statuses(db, source, commit, self._clock.epoch())
             write_cursor(db, source, commit.cursor)
             number = append(db, source, committed, commit.events)
+            if commit.expected or commit.met:
+                write_expectations(db, source, commit, number)
             self._sweep(db)
             return number
 
@@ -178,9 +182,20 @@ class SqliteLedger:
             (row[0], row[0], _SWEEP_STEP),
         ).rowcount
         if gone < _SWEEP_STEP:
+            forget_scope(db, row[0])
             db.execute("DELETE FROM scope WHERE id = ?", row)
         else:
             self._swept -= _SWEEP_EVERY
+
+    async def drop_expectations(self, lease: Lease, source: str) -> None:
+        """Forget all expectations of a source."""
+
+        def work(db: Connection) -> None:
+            self._check(db, lease)
+            for statement in FORGET_SOURCE:
+                db.execute(statement, (source,))
+
+        await self._file.writer.do(work)
 
     # journal
 

@@ -107,6 +107,18 @@ CREATE {temporary} TABLE IF NOT EXISTS answer (
     "filtered": """
 CREATE {temporary} TABLE IF NOT EXISTS filtered (book INTEGER PRIMARY KEY, number INTEGER NOT NULL)
 """,
+    "expectation": """
+CREATE {temporary} TABLE IF NOT EXISTS expectation (
+  scope INTEGER NOT NULL, name NOT NULL, source INTEGER NOT NULL, due INTEGER NOT NULL, seq INTEGER NOT NULL,
+  PRIMARY KEY (scope, name)
+) WITHOUT ROWID
+""",
+    "expectation_due": """
+CREATE {temporary} TABLE IF NOT EXISTS expectation_due (
+  source INTEGER NOT NULL, due INTEGER NOT NULL, scope INTEGER NOT NULL, name NOT NULL,
+  PRIMARY KEY (source, due, scope, name)
+) WITHOUT ROWID
+""",
     "hint": """
 CREATE {temporary} TABLE IF NOT EXISTS hint (
   source TEXT NOT NULL, thing TEXT NOT NULL, since REAL NOT NULL, version INTEGER NOT NULL, PRIMARY KEY (source, thing)
@@ -128,8 +140,8 @@ CREATE {temporary} TABLE IF NOT EXISTS totals (
 """,
 }
 """Tables that files of earlier releases lack: the answers of endpoints, how many events a sink's filter did not select,
-the hints of pushes, and what ended unsent, with its totals (the id is empty until they are opened). Older versions do
-not look at them."""
+the hints of pushes, what ended unsent, with its totals (the id is empty until they are opened), which resources wait
+for a final status, and the same by their times. Older versions do not look at them."""
 
 
 def prepare(connection: sqlite3.Connection) -> None:

@@ -21,6 +21,7 @@ from bridge.cli.support.suggestions import no_such
 from bridge.domain.times import rfc3339, truncate_to_millis
 from bridge.domain.visible_text import visible
 from bridge.ingest.backfill import Backfill, BackfillProgress
+from bridge.ingest.expectations import FinalStatuses
 from bridge.ingest.intake import Intake
 from bridge.protocols.store import Store
 from bridge.runtime.assembly import Assembly
@@ -135,7 +136,10 @@ async def _backfill(
         async with quota_limited_source(parts, store, name, rate) as source:
             with _progress(parts.clock.monotonic) as print_progress:
                 settings = parts.config.sources[name]
-                intake = Intake(name, settings.type, source, store, parts.clock, account_label=settings.account_label)
+                intake = Intake(
+                    name, settings.type, source, store, parts.clock, account_label=settings.account_label,
+                    finals=FinalStatuses.of(settings.expect),
+                )  # fmt: skip
                 room = _room(parts, store, name)
                 work = Backfill(name, intake, source, store, parts.clock, room=room, on_progress=print_progress)
                 filled = await work.run(*span, restart=restart)

@@ -92,6 +92,7 @@ def check(config_file: Path, *, offline: bool, strict: bool, as_json: bool) -> E
         parts.check_addresses()
         sources, sinks = parts.sources(), parts.sinks()
         parts.check_pushes(sources)
+        parts.check_expectations(sources)
         check_topics(parts.config)
     except ConfigError as error:
         if as_json:

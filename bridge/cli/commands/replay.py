@@ -14,6 +14,7 @@ from bridge.cli.support.queue_replay import Selection, fill_queue
 from bridge.cli.support.running import load_assembly, run
 from bridge.cli.support.suggestions import no_such
 from bridge.domain import topics as patterns
+from bridge.domain.own_news import is_about
 from bridge.domain.times import rfc3339
 from bridge.operations.journal import event_views
 from bridge.protocols.deliveries import NewDelivery
@@ -98,7 +99,7 @@ async def _replay(
         async for line in event_views(store):
             topic = line.event.topic
             wanted = patterns.matches(settings.topics, topic) and (not topics or patterns.matches(topics, topic))
-            wanted = wanted and settings.filter_selects(line.event)
+            wanted = wanted and settings.filter_selects(line.event) and not is_about(line.event, sink)
             if not wanted or line.position.source.startswith("@") or not line.within(since, until):
                 continue
             selected += 1

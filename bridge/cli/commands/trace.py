@@ -69,6 +69,10 @@ def _print(change: dict[str, Any]) -> None:
     after, by = (change["observed"] or {}).get("after"), (change["observed"] or {}).get("by")
     if by:
         print_line(f"    observed   {f'between {after} and {by}' if after else f'by {by}'}")
+    if change["due"]:
+        print_line(f"    due        a final status was expected by {change['due']}")
+    if change["resolves"]:
+        print_line(f"    resolves   the overdue event {change['resolves']}")
     print_line(f"    committed  {change['recorded']}")
     print_line(f"    broker     {_broker(change)}")
     for key in ("error", "reason"):

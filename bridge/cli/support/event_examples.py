@@ -36,10 +36,20 @@ _FIELDS: dict[str, Any] = {
     "provider_status": "paused",
     "failures": 4,
     "since": _HAPPENED,
+    "stands_in": "sending",
+    "due": _HAPPENED,
+    "sink": "crm",
+    "dead": [
+        {
+            "position": "city:1042",
+            "id": "7c6baa6ad0825be9949a0eb17b900e84",
+            "topic": "voice.recipient.failed.busy",
+            "reason": "exhausted",
+        }
+    ],
     "what": "status",
     "provider_says": "sent",
     "ledger_says": "sending",
-    "sink": "crm",
     "count": 37,
     "oldest": _HAPPENED,
     "newest": _HAPPENED,

@@ -43,6 +43,8 @@ def state_of_source(source: SourceView) -> str:
     """Return the state in words, with the failures in a row, or with what was reported before nobody polled it."""
     if source.state in ("not polled", "late") and source.reported:
         return f"{source.state} (was {source.reported})"
+    if source.quiet_since is not None and source.state == "ok":
+        return "ok (quiet)"
     return f"{source.state} ({source.failures})" if source.failures else source.state
 
 

@@ -8,6 +8,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from bridge.domain.event import Data, Event, UnmappedFields
+from bridge.domain.overdue import OVERDUE, OverdueFields
 from bridge.domain.times import Time
 
 
@@ -35,6 +36,14 @@ class MessageData(Data):
     completed_at: Time | None = None
     provider: UnmappedFields = Field(default_factory=dict)
     """Fields of the answer that no model knows."""
+
+
+class RecipientOverdueData(OverdueFields, RecipientData):
+    """One recipient of a GovDelivery message that has had no final status for too long."""
+
+
+class MessageOverdueData(OverdueFields, MessageData):
+    """One GovDelivery message that has had no final status for too long."""
 
 
 class MessageEvent(Event):
@@ -74,6 +83,13 @@ class MessageCanceled(MessageEvent):
     """The message was canceled."""
 
     status = "canceled"
+
+
+class MessageOverdue(MessageEvent):
+    """The message had no final status within `expect.final_within`."""
+
+    status = OVERDUE
+    data: MessageOverdueData
 
 
 class RecipientEvent(Event):
@@ -129,9 +145,16 @@ class RecipientCanceled(RecipientEvent):
     status = "canceled"
 
 
+class RecipientOverdue(RecipientEvent):
+    """The recipient had no final status within `expect.final_within`."""
+
+    status = OVERDUE
+    data: RecipientOverdueData
+
+
 EVENTS: tuple[type[Event], ...] = (
-    MessageNew, MessageQueued, MessageSending, MessageCompleted, MessageCanceled,
+    MessageNew, MessageQueued, MessageSending, MessageCompleted, MessageCanceled, MessageOverdue,
     RecipientNew, RecipientSending, RecipientSent, RecipientInconclusive, RecipientBlacklisted, RecipientCanceled,
-    RecipientFailed,
+    RecipientFailed, RecipientOverdue,
 )  # fmt: skip
 """Every event of GovDelivery, in the order in which a reader wants them."""

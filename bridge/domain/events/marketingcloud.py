@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from bridge.domain.event import Data, Event, UnmappedFields
+from bridge.domain.overdue import OVERDUE, OverdueFields
 
 
 class SendData(Data):
@@ -23,6 +24,10 @@ class SendData(Data):
     """The provider's `timestamp` as it stood: Central Standard Time, always UTC-06:00."""
     provider: UnmappedFields = Field(default_factory=dict)
     """Fields of the answer that no model knows."""
+
+
+class SendOverdueData(OverdueFields, SendData):
+    """A message of Marketing Cloud that has not been sent for too long."""
 
 
 class SMSSendEvent(Event):
@@ -52,6 +57,13 @@ class SMSQueued(SMSSendEvent):
     status = "queued"
 
 
+class SMSOverdue(SMSSendEvent):
+    """The message was not sent within `expect.final_within`."""
+
+    status = OVERDUE
+    data: SendOverdueData
+
+
 class EmailSendEvent(Event):
     """One TransactionalSendEvent of an e-mail."""
 
@@ -79,5 +91,14 @@ class EmailQueued(EmailSendEvent):
     status = "queued"
 
 
-EVENTS: tuple[type[Event], ...] = (SMSNotSent, SMSSent, SMSQueued, EmailNotSent, EmailSent, EmailQueued)
+class EmailOverdue(EmailSendEvent):
+    """The e-mail was not sent within `expect.final_within`."""
+
+    status = OVERDUE
+    data: SendOverdueData
+
+
+EVENTS: tuple[type[Event], ...] = (
+    SMSNotSent, SMSSent, SMSQueued, SMSOverdue, EmailNotSent, EmailSent, EmailQueued, EmailOverdue,
+)  # fmt: skip
 """Every event of Marketing Cloud, in the order in which a reader wants them."""

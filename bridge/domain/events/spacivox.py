@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from bridge.domain.event import Data, Event, UnmappedFields
+from bridge.domain.overdue import OVERDUE, OverdueFields
 from bridge.domain.times import Time
 
 
@@ -22,6 +23,10 @@ class DropData(Data):
     timestamp: Time | None = None
     provider: UnmappedFields = Field(default_factory=dict)
     """Fields of the answer that no model knows."""
+
+
+class DropOverdueData(OverdueFields, DropData):
+    """One Spacivox record that has had no final status for too long."""
 
 
 class VoicemailEvent(Event):
@@ -57,6 +62,13 @@ class VoicemailRejected(VoicemailEvent):
     status = "rejected"
 
 
+class VoicemailOverdue(VoicemailEvent):
+    """The drop had no final status within `expect.final_within`."""
+
+    status = OVERDUE
+    data: DropOverdueData
+
+
 class TextRecordEvent(Event):
     """One text record moved."""
 
@@ -88,6 +100,13 @@ class TextRecordRejected(TextRecordEvent):
     """State 3: rejected."""
 
     status = "rejected"
+
+
+class TextRecordOverdue(TextRecordEvent):
+    """The text had no final status within `expect.final_within`."""
+
+    status = OVERDUE
+    data: DropOverdueData
 
 
 class EmailRecordEvent(Event):
@@ -123,9 +142,16 @@ class EmailRecordRejected(EmailRecordEvent):
     status = "rejected"
 
 
+class EmailRecordOverdue(EmailRecordEvent):
+    """The e-mail had no final status within `expect.final_within`."""
+
+    status = OVERDUE
+    data: DropOverdueData
+
+
 EVENTS: tuple[type[Event], ...] = (
-    VoicemailSent, VoicemailDelivered, VoicemailFailed, VoicemailRejected,
-    TextRecordSent, TextRecordDelivered, TextRecordFailed, TextRecordRejected,
-    EmailRecordSent, EmailRecordDelivered, EmailRecordFailed, EmailRecordRejected,
+    VoicemailSent, VoicemailDelivered, VoicemailFailed, VoicemailRejected, VoicemailOverdue,
+    TextRecordSent, TextRecordDelivered, TextRecordFailed, TextRecordRejected, TextRecordOverdue,
+    EmailRecordSent, EmailRecordDelivered, EmailRecordFailed, EmailRecordRejected, EmailRecordOverdue,
 )  # fmt: skip
 """Every event of Spacivox, in the order in which a reader wants them."""

@@ -83,8 +83,8 @@ def kinds(channel: str, statuses: Mapping[str, str]) -> tuple[ResourceType, Reso
     message = MESSAGE.with_names(_fitting(MESSAGE, statuses))
     recipient = RECIPIENT.with_names(_fitting(RECIPIENT, statuses))
     return (
-        ResourceType(channel, "message", message, _MESSAGE_EVENTS, describe_message),
-        ResourceType(channel, "recipient", recipient, _RECIPIENT_EVENTS, describe_recipient),
+        ResourceType(channel, "message", message, _MESSAGE_EVENTS, describe_message, events.MessageOverdue),
+        ResourceType(channel, "recipient", recipient, _RECIPIENT_EVENTS, describe_recipient, events.RecipientOverdue),
     )
 
 

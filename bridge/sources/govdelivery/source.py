@@ -69,6 +69,7 @@ class GovDelivery(PushedMessages):
         self._first_poll = True
         self._clock = clock
         self._kinds = {channel: kinds(channel, settings.statuses) for channel in ("sms", "voice")}
+        self.resource_types = [kind for of_channel in self._kinds.values() for kind in of_channel]
         self._account_token = AccountToken(settings)
         self._details = Details(clock)
         self._page_cache = PageCache()

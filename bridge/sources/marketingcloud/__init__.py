@@ -22,7 +22,7 @@ __all__ = [
 plugin = SourcePlugin(
     settings=MarketingCloudSettings,
     build=MarketingCloud,
-    events=tuple(event for feed in FEEDS.values() for event in feed.events),
+    events=tuple(event for feed in FEEDS.values() for event in (*feed.events, feed.overdue)),
     channels=lambda settings: settings.kinds,
     summary="transactional messages of a Salesforce Marketing Cloud account that were not sent",
 )

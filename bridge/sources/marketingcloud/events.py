@@ -13,10 +13,12 @@ from urllib.parse import quote
 from bridge.domain.event import Event
 from bridge.domain.events.marketingcloud import (
     EmailNotSent,
+    EmailOverdue,
     EmailQueued,
     EmailSent,
     SendData,
     SMSNotSent,
+    SMSOverdue,
     SMSQueued,
     SMSSent,
 )
@@ -61,6 +63,7 @@ class Feed:
     word: str
     """`sms` of the category `TransactionalSendEvents.SMSNotSent`, in lower case."""
     events: tuple[type[Event], ...]
+    overdue: type[Event]
 
     @property
     def lifecycle(self) -> Lifecycle:
@@ -88,12 +91,13 @@ class Feed:
             lifecycle=self.lifecycle.with_names({category(name) or name: status for name, status in statuses.items()}),
             events={event.status: event for event in self.events},
             describe=describe_event,
+            overdue=self.overdue,
         )
 
 
 FEEDS: Mapping[str, Feed] = {
-    "sms": Feed("/messaging/v1/sms/messages/", "sms", (SMSNotSent, SMSSent, SMSQueued)),
-    "email": Feed("/messaging/v1/email/messages/", "email", (EmailNotSent, EmailSent, EmailQueued)),
+    "sms": Feed("/messaging/v1/sms/messages/", "sms", (SMSNotSent, SMSSent, SMSQueued), SMSOverdue),
+    "email": Feed("/messaging/v1/email/messages/", "email", (EmailNotSent, EmailSent, EmailQueued), EmailOverdue),
 }
 
 _SCOPE_EVENTS = 1_000_000

@@ -43,6 +43,7 @@ class MarketingCloud:
             FeedListing(kind, FEEDS[kind], FEEDS[kind].kind(settings.statuses))
             for kind in dict.fromkeys(settings.kinds)
         ]
+        self.resource_types = [listing.kind for listing in self._listings]
         self._rest = RestClient(settings, clock)
         self.account = self._rest.account
 

@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote
 
 from bridge.http import parsing
 from bridge.protocols.source import Facts, Observation, ResourceType
-from bridge.providers.events import event_classes, lifecycle
+from bridge.providers.events import event_classes, lifecycle, overdue_class
 from bridge.providers.models import Definition
 from bridge.providers.paths import JsonPath, Read
 from bridge.providers.requests import subject_parts
@@ -60,8 +60,9 @@ class ItemReader:
         known = {(value.lower() if self._lowered else value): word for value, word in statuses.items()}
         events = event_classes(definition)
         self.kind = ResourceType(
-            definition.events.channel, definition.events.entity, table.with_names(known), events, self.describe
-        )
+            definition.events.channel, definition.events.entity, table.with_names(known), events, self.describe,
+            overdue_class(definition),
+        )  # fmt: skip
         self.created = moment_reader(definition.times.created)
         self.changed = moment_reader(definition.times.changed)
         self._before, self._after = subject_parts(spec.subject, definition.listing.path, values)

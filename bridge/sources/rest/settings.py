@@ -14,7 +14,7 @@ from bridge.hooks.settings import PushSettings
 from bridge.http.client import Origin
 from bridge.protocols.source import SourceSettings
 from bridge.providers import loading
-from bridge.providers.events import event_classes, lifecycle
+from bridge.providers.events import event_classes, lifecycle, overdue_class
 from bridge.providers.memo import OncePerDefinition
 from bridge.providers.models import Definition, SettingSpec
 
@@ -69,7 +69,8 @@ def _model(definition: Definition) -> type[RestSettings]:
         f"{definition.events.provider}Settings", __base__=RestSettings, __doc__=definition.title, **fields
     )
     model.definition = definition
-    model.own_events = tuple(event_classes(definition).values())
+    overdue = overdue_class(definition)
+    model.own_events = (*event_classes(definition).values(), *(() if overdue is None else (overdue,)))
     return model
 
 

@@ -42,6 +42,7 @@ class Rest:
         self._clock = clock
         self._client = ApiClient(definition, settings, clock)
         self._reader = ItemReader(definition, self._client.values, settings.statuses)
+        self.resource_types = [self._reader.kind]
         self.account = self._client.account
         """See `bridge.protocols.source.HasAccount`."""
         client, reader = self._client, self._reader

@@ -9,7 +9,7 @@ from datetime import datetime
 from bridge.domain.clock import Clock
 from bridge.domain.settings import format_duration
 from bridge.http.client import HttpLimits
-from bridge.protocols.source import GroupCounts, Observation, Page, Probe
+from bridge.protocols.source import GroupCounts, Observation, Page, Probe, ResourceType
 from bridge.sources.rest.records import ItemReader
 from bridge.sources.rest.requests import ApiClient, ItemList
 from bridge.sources.rest.sweep import PollSweep
@@ -40,6 +40,7 @@ class Spacivox:
         self.client = ApiClient(definition_of(SORTS[0], settings), settings, clock, memory=_KEPT_BYTES)
         self.account = self.client.account
         """See `bridge.protocols.source.HasAccount`."""
+        self.resource_types: list[ResourceType] = []
         self._windows = WindowSet(list(self._made()), clock)
 
     def _made(self) -> Iterator[TrailingWindow]:
@@ -50,6 +51,7 @@ class Spacivox:
             definition = definition_of(sort, settings)
             assert definition.window is not None  # noqa: S101 - it ships so
             reader = ItemReader(definition, {}, settings.statuses, scopes=f"{sort}/")
+            self.resource_types.append(reader.kind)
             for team in dict.fromkeys(teams or [None]):
                 listing = sort if team is None else f"{sort}@{team}"
                 only = {} if team is None else {"team": str(team)}

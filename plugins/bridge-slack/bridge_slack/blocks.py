@@ -27,7 +27,7 @@ _MAX_LISTED = 5
 _MARKUP_CHARACTERS = 200
 """Characters of a limit that are kept free for labels and markup."""
 
-_BAD = frozenset({"failed", "rejected", "not_sent", "stalled"})
+_BAD = frozenset({"failed", "rejected", "not_sent", "stalled", "overdue", "quiet", "failing", "dead"})
 _DOUBTFUL = frozenset({"blacklisted", "inconclusive", "canceled", "unknown"})
 _GOOD = frozenset({"sent", "delivered", "completed", "recovered"})
 

@@ -242,7 +242,7 @@ async def test_down_endpoint_is_probed_without_costing_attempts(world: World) ->
         assert len(set(asked[tries:])) > 1, "one event after the other is the probe"
         down = False
         await world.delivered(40)
-    assert world.reported == ["disabled", "recovered"]
+    assert world.reported == ["failing", "disabled", "recovered"]
 
 
 async def test_self_throttling_sink_costs_no_attempt_and_stays_up(world: World) -> None:
@@ -282,7 +282,7 @@ async def test_delayed_probe_leaves_probing_to_the_next(world: World) -> None:
     async with world.running():
         await world.delivered(20)
     assert len(set(probes[:4])) == 4
-    assert world.reported == ["disabled", "recovered"]
+    assert world.reported == ["failing", "disabled", "recovered"]
 
 
 async def test_refused_events_end_by_schedule_despite_consecutive_failures(world: World) -> None:
@@ -291,7 +291,7 @@ async def test_refused_events_end_by_schedule_despite_consecutive_failures(world
     await world.publish(*map(event, range(30)))
     async with world.running():
         await world.until(lambda: world.outcomes.count("dead") == 30)
-    assert world.reported == []
+    assert world.reported == ["failing"]
     assert {len(delivery.attempts) for delivery in await world.store.deliveries("crm", states=["dead"])} == {4}
 
 

@@ -67,12 +67,14 @@ def test_each_kind_of_event_shows_what_it_knows(event, header, words):
 
 @pytest.mark.parametrize("cls", CATALOGUE)
 def test_every_catalogue_event_can_be_shown_alone_and_grouped(cls):
+    at = "2026-03-01T12:00:00Z"
     said = {
         "message": "/messages/sms/1",
         "what": "missing",
         "sink": "crm",
         "count": 3,
     }  # what some classes cannot do without
+    said |= {"stands_in": "sending", "since": at, "due": at}
     data = {"channel": cls.channels[0], "status": cls.status, "transition": "first", **said}
     event = made(cls, cls.model_fields["data"].annotation.model_validate(data))
     check_message(single(event))

@@ -4,6 +4,8 @@
 -- ARGV: token and owner; nonce; where a new journal begins; ttl in ms; how many bytes of events; how many buckets, events
 -- and cursor entries follow. A bucket: scope, name, how many fields, the fields, what is expected of
 -- each ('-' nothing, '=...' this), what it shall be. An event: id, topic, time, body. A cursor entry: name, '-' or '=...'.
+-- Then, if there are any, the expectations: how many are over and how many there are; of each that is over, the hash and
+-- the field; of each other one also the time in base 36 and in decimals, and the number of its event, from the end if < 0.
 local base, nonce, begin, ttl = KEYS[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local buckets, events, marks = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local state, journal, nonces = base .. ':s', base .. ':j', base .. ':n'
@@ -67,6 +69,37 @@ for _ = 1, marks do
     redis.call('HSET', base .. ':c', ARGV[at], string.sub(ARGV[at + 1], 2))
   end
   at = at + 2
+end
+
+if ARGV[at] then
+  local index, over, open = base .. ':e', tonumber(ARGV[at]), tonumber(ARGV[at + 1])
+  local change = 0
+  at = at + 2
+  for _ = 1, over do
+    change = change - redis.call('HDEL', index .. ':' .. ARGV[at], ARGV[at + 1])
+    at = at + 2
+  end
+  local begins = open > 0 and tonumber(redis.call('HGET', state, 'z') or 0)
+  for _ = 1, open do
+    local key, number = index .. ':' .. ARGV[at], tonumber(ARGV[at + 4])
+    if number < 0 then number = last + 1 + number end
+    local rest, text = number - begins, ''
+    repeat
+      local digit = rest % 36
+      text = string.sub('0123456789abcdefghijklmnopqrstuvwxyz', digit + 1, digit + 1) .. text
+      rest = (rest - digit) / 36
+    until rest < 1
+    local kept = redis.call('HGET', key, ARGV[at + 1])
+    if kept then
+      redis.call('HSET', key, ARGV[at + 1], string.match(kept, '^(%w+)') .. ' ' .. text)
+    else
+      redis.call('HSET', key, ARGV[at + 1], ARGV[at + 2] .. ' ' .. text)
+      redis.call('ZADD', index, 'LT', ARGV[at + 3], ARGV[at])
+      change = change + 1
+    end
+    at = at + 5
+  end
+  if change ~= 0 then redis.call('HINCRBY', index .. ':', 'n', change) end
 end
 
 redis.call('LPUSH', nonces, nonce .. '=' .. string.format('%d', last))
