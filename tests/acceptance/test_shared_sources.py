@@ -83,14 +83,14 @@ async def test_sources_follow_processes_that_come_and_go(tmp_path: Path, record_
             await until(lambda: second.log and third.log, "both have started")
             await measured("three have a third each", site.shared([first, second, third], [4, 4, 4]))
 
-            async def is_told() -> bool:  # each says with its next announcement what it has
+            async def is_shown() -> bool:  # each says with its next announcement what it has
                 shown = (await site.processes()).values()
                 return [
                     (len(process["polls"]), len(process["share"]), len(process["accounts"]), process["share_reason"])
                     for process in shown
                 ] == [(4, 2, ACCOUNTS, "2 of 6 accounts among 3 processes")] * 3
 
-            await measured("status tells who has what", is_told)
+            await measured("status shows who has what", is_shown)
             assert await asyncio.to_thread(second.stop) == 0
             await measured("who was stopped is followed", site.shared([first, third], [6, 6]))
             await asyncio.to_thread(first.kill)
