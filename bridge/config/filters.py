@@ -25,17 +25,26 @@ def filter_problems(config: Config) -> Iterator[tuple[Place, str]]:
 
     Nothing is wrong if a configured source does not say which events it has.
     """
-    for name, sink in config.sinks.items():
-        for key in ("where", "quiet_except"):
-            chosen: EventFilter | None = getattr(sink, key)
-            if chosen is not None:
-                for place, text in problems_of(config, name, chosen):
-                    yield ("sinks", name, key, *place), text
+    filters = [
+        (name, key, chosen)
+        for name, sink in config.sinks.items()
+        for key, chosen in (("where", sink.where), ("quiet_except", sink.quiet_except))
+        if chosen is not None
+    ]
+    events = _events(config) if filters else []
+    for name, key, chosen in filters:
+        for place, text in _problems(config, name, chosen, events):
+            yield ("sinks", name, key, *place), text
 
 
 def problems_of(config: Config, sink: str, chosen: EventFilter) -> Iterator[tuple[FilterPlace, str]]:
-    """Yield the place inside a filter, and the text, of everything that is wrong with it for one configured sink."""
-    events = _events(config)
+    """Return the place inside a filter, and the text, of everything that is wrong with it for one configured sink."""
+    return _problems(config, sink, chosen, _events(config))
+
+
+def _problems(
+    config: Config, sink: str, chosen: EventFilter, events: list[type[Event]]
+) -> Iterator[tuple[FilterPlace, str]]:
     if events:
         yield from problems(chosen.expression, _fields(config, config.sinks[sink], events))
 

@@ -126,6 +126,11 @@ class Orders:
     mutes: Mapping[str, Mute] = field(default_factory=dict)
     """By id; also those that have ended and were not forgotten yet."""
 
+    def lasting_mutes(self, now: float, sink: str | None = None) -> list[Mute]:
+        """Return the mutes, of one sink or of all, that have not ended, those that end first at the front."""
+        lasting = [mute for mute in self.mutes.values() if mute.until > now and sink in (None, mute.sink)]
+        return sorted(lasting, key=lambda mute: (mute.until, mute.id))
+
 
 @dataclass(frozen=True, slots=True)
 class RosterAnswer:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from bridge.domain.errors import BridgeError
 from bridge.protocols.deliveries import RELAY_SINK, DeliveryCounts
 from bridge.protocols.ledger import JournalState
-from bridge.protocols.roster import Mute, Orders, Presence
+from bridge.protocols.roster import Orders, Presence
 from bridge.runtime.oldest_waiting import oldest_waiting
 from bridge.runtime.overview import (
     Overview,
@@ -181,7 +181,7 @@ async def read_sinks(
             last_delivered=moment(note.get("last_delivered")),
             pause=pause,
             quiet=quiet,
-            mutes=lasting_mutes(orders, name, parts.clock.epoch()),
+            mutes=orders.lasting_mutes(parts.clock.epoch(), name),
         ))  # fmt: skip
     relay = await _books(store, RELAY_SINK)
     if relay.dead or relay.waiting:
@@ -199,9 +199,3 @@ async def _books(store: Store, sink: str) -> DeliveryCounts:
         filtered=sum(count.filtered for count in counts),
         expired=sum(count.expired for count in counts),
     )
-
-
-def lasting_mutes(orders: Orders, sink: str, now: float) -> list[Mute]:
-    """Return the mutes of a sink that have not ended, those that end first at the front."""
-    lasting = [mute for mute in orders.mutes.values() if mute.sink == sink and mute.until > now]
-    return sorted(lasting, key=lambda mute: (mute.until, mute.id))

@@ -84,11 +84,12 @@ async def test_sources_follow_processes_that_come_and_go(tmp_path: Path, record_
             await measured("three have a third each", site.shared([first, second, third], [4, 4, 4]))
 
             async def is_shown() -> bool:  # each says with its next announcement what it has
-                shown = (await site.processes()).values()
-                return [
-                    (len(process["polls"]), len(process["share"]), len(process["accounts"]), process["share_reason"])
-                    for process in shown
-                ] == [(4, 2, ACCOUNTS, "2 of 6 accounts among 3 processes")] * 3
+                shown = {
+                    pid: (len(item["polls"]), len(item["share"]), len(item["accounts"]), item["share_reason"])
+                    for pid, item in (await site.processes()).items()
+                }
+                third_each = (4, 2, ACCOUNTS, "2 of 6 accounts among 3 processes")
+                return shown == {process.process.pid: third_each for process in (first, second, third)}
 
             await measured("status shows who has what", is_shown)
             assert await asyncio.to_thread(second.stop) == 0

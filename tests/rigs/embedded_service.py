@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from bridge.domain.catalogue import Catalogue
 from bridge.domain.clock import Clock
 from bridge.domain.errors import Unavailable
 from bridge.protocols.sink import SinkSettings
-from bridge.protocols.source import SourceSettings
+from bridge.protocols.source import Page, SourceSettings
 from bridge.runtime.parts import ConfiguredSink, ConfiguredSource, Limits, ServiceParts
 from bridge.runtime.service import Service
-from bridge.testing.fakes import KeepingSink, ScriptedSource
+from bridge.testing.fakes import KeepingSink, ScriptedSource, observe
 
+_AT = datetime(2026, 3, 1, tzinfo=UTC)
 LIMITS = Limits(
     lease=2.0,
     claim=CLAIM,
@@ -47,6 +49,10 @@ class EmbeddedService:
         self.store_fails = False
         self.limits = LIMITS
         self.store = SqliteStore(folder / "bridge.db", clock=Clock())
+
+    def says(self, *statuses: str, key: str = "1") -> None:
+        """Have each of the next polls find one status of a resource."""
+        self.source.polls += [[Page([observe(key, status)], _AT)] for status in statuses]
 
     def service(self, roles: Collection[str] = ("poll", "relay", "sink"), **limits: Any) -> Service:
         clock = Clock()
@@ -82,3 +88,12 @@ class EmbeddedService:
         finally:
             stop.set()
             await task
+
+
+@asynccontextmanager
+async def with_frequent_gauges(folder: Path) -> AsyncIterator[EmbeddedService]:
+    """Have services that look at store and orders ten times a second, and close the store at the end."""
+    world = EmbeddedService(folder)
+    world.limits = replace(LIMITS, gauges_every=0.1)
+    yield world
+    await world.store.close()

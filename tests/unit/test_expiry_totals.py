@@ -12,28 +12,18 @@ from typing import Any
 import aiohttp
 import pytest
 from harness import until
-from rigs.embedded_service import LIMITS, EmbeddedService
+from rigs.embedded_service import EmbeddedService, with_frequent_gauges
 
 from bridge.domain.errors import Unavailable
 from bridge.protocols.roster import Mute
 from bridge.protocols.sink import SinkSettings
-from bridge.protocols.source import Page
 from bridge.runtime import expiry_totals
-from bridge.testing.fakes import observe
-
-AT = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[EmbeddedService]:
-    world = EmbeddedService(tmp_path)
-    world.limits = replace(LIMITS, gauges_every=0.1)
-    yield world
-    await world.store.close()
-
-
-def shows(world: EmbeddedService, *statuses: str) -> None:
-    world.source.polls += [[Page([observe("1", status)], AT)] for status in statuses]
+    async with with_frequent_gauges(tmp_path) as world:
+        yield world
 
 
 def lets_all_expire(world: EmbeddedService) -> None:
@@ -51,7 +41,7 @@ async def expired(world: EmbeddedService) -> int:
 
 async def test_a_summary_is_published_once_and_none_about_summaries(world: EmbeddedService) -> None:
     lets_all_expire(world)
-    shows(world, "new")
+    world.says("new")
     await world.service().once()
     (summary,) = await summaries(world)
     assert (summary["type"], summary["subject"]) == ("bridge.bridge.delivery.expired", "/sinks/crm")
@@ -66,7 +56,7 @@ async def test_a_summary_is_published_once_and_none_about_summaries(world: Embed
 
 async def test_a_summary_that_was_cut_short_is_the_same_event(world: EmbeddedService) -> None:
     lets_all_expire(world)
-    shows(world, "new")
+    world.says("new")
     service = world.service()
 
     async def fail(*_: object) -> None:
@@ -84,14 +74,14 @@ async def test_a_summary_that_was_cut_short_is_the_same_event(world: EmbeddedSer
 async def test_a_running_service_tells_at_most_once_a_minute(world: EmbeddedService, monkeypatch) -> None:
     monkeypatch.setattr(expiry_totals, "_RUN_EVERY_SECONDS", 0.05)
     lets_all_expire(world)
-    shows(world, "new")
+    world.says("new")
 
     async def is_published() -> bool:
         return len(await summaries(world)) == 1
 
     async with world.running():
         await until(is_published, "it is told")
-        shows(world, "failed")
+        world.says("failed")
 
         async def have_expired() -> bool:
             return await expired(world) == 3  # the summary is one of them
@@ -107,7 +97,7 @@ async def test_mutes_are_followed_while_the_service_runs(world: EmbeddedService)
     async with world.running() as service:
         await world.store.keep_mute(mute)
         await until(lambda: bool(service.process.gates.of("sink/crm").mutes), "the mute is heard")
-        shows(world, "new", "failed")
+        world.says("new", "failed")
 
         async def is_counted() -> bool:
             return [(count.delivered, count.filtered) for count in (await world.store.counts("crm")).values()] == [
@@ -124,7 +114,7 @@ async def test_mutes_are_followed_while_the_service_runs(world: EmbeddedService)
 async def test_readiness_is_that_of_other_times_while_it_is_quiet(world: EmbeddedService) -> None:
     begin, end = (datetime.now(UTC) + timedelta(hours=hours) for hours in (-1, 1))
     world.sink_settings = SinkSettings(type="keeping", topics=["#"], quiet=f"{begin:%H:%M}-{end:%H:%M} UTC")
-    shows(world, "new")
+    world.says("new")
     async with world.running(listen=("127.0.0.1", 0)) as service, aiohttp.ClientSession() as client:
 
         async def waits() -> bool:

@@ -24,14 +24,10 @@ from bridge.protocols.deliveries import DeliveryCounts, NewDelivery
 from bridge.protocols.request_context import bound
 from bridge.protocols.roster import OpenCircuit, Pause
 from bridge.protocols.sink import SinkSettings
-from bridge.protocols.source import Page
 from bridge.reconciliation.monitor import ReconciliationMonitor
 from bridge.runtime import oldest_waiting as oldest
 from bridge.runtime.source_runner import _failure_reason
 from bridge.testing.fake_endpoint import FakeEndpoint, reply, reset
-from bridge.testing.fakes import observe
-
-AT = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 class World(EmbeddedService):
@@ -40,9 +36,6 @@ class World(EmbeddedService):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.limits = replace(LIMITS, gauges_every=0.01)
-
-    def says(self, *statuses: str, key: str = "1") -> None:
-        self.source.polls += [[Page([observe(key, status)], AT)] for status in statuses]
 
 
 @pytest.fixture

@@ -4,36 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import aiohttp
 import pytest
 from harness import until
-from rigs.embedded_service import LIMITS, EmbeddedService
+from rigs.embedded_service import EmbeddedService, with_frequent_gauges
 from structlog.testing import capture_logs
 
 from bridge.coordination.gates import Gate, Gates
 from bridge.domain.errors import Transient
 from bridge.protocols.roster import Orders, Pause
-from bridge.protocols.source import Page
-from bridge.testing.fakes import observe
 
-AT = datetime(2026, 3, 1, tzinfo=UTC)
 PAUSE = Pause(1_700_000_000.0, "ann@desk", "the provider asked for it")
 
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[EmbeddedService]:
-    world = EmbeddedService(tmp_path)
-    world.limits = replace(LIMITS, gauges_every=0.1)
-    yield world
-    await world.store.close()
-
-
-def shows(world: EmbeddedService, *statuses: str) -> None:
-    world.source.polls += [[Page([observe("1", status)], AT)] for status in statuses]
+    async with with_frequent_gauges(tmp_path) as world:
+        yield world
 
 
 async def test_paused_source_asks_nothing_until_resumed(world: EmbeddedService) -> None:
@@ -65,7 +54,7 @@ async def test_pause_survives_a_restart_before_the_first_poll(world: EmbeddedSer
 
 
 async def test_paused_sink_keeps_its_events_waiting(world: EmbeddedService) -> None:
-    shows(world, "new", "sending", "failed")
+    world.says("new", "sending", "failed")
     await world.store.pause("sink/crm", PAUSE)
     async with world.running():
         await until(lambda: _waiting(world, 3), "the events wait in the books")
@@ -79,7 +68,7 @@ async def _waiting(world: EmbeddedService, number: int) -> bool:
 
 
 async def test_one_round_leaves_a_paused_sink_alone(world: EmbeddedService) -> None:
-    shows(world, "new")
+    world.says("new")
     await world.store.pause("sink/crm", PAUSE)
     report = await world.service().once()
     assert report.deliveries == {"crm": {"taken": 0, "waiting": 1, "dead": 0}}
@@ -89,7 +78,7 @@ async def test_requested_poll_ends_the_wait(world: EmbeddedService) -> None:
     world.settings = world.settings.model_copy(update={"interval": 3600.0})
     async with world.running() as service:
         await until(lambda: len(world.source.cursors) == 1, "the first poll")
-        shows(world, "new")
+        world.says("new")
         await world.store.request_poll("city", "abc")
         await until(lambda: len(world.source.cursors) == 2, "the requested poll")
         await until(lambda: _started(world, "abc"), "the store says who has begun it")
@@ -149,7 +138,7 @@ async def test_last_delivery_and_last_error_are_noted(world: EmbeddedService) ->
 
     world.sink.answer = refuse_twice
     world.sink_settings = world.sink_settings.model_copy(update={"retry": [0.01, 0.01, 0.01]})
-    shows(world, "new")
+    world.says("new")
     async with world.running():
         await until(lambda: world.sink.delivered, "it is delivered in the end")
     note = (await world.store.statuses("sink/"))["sink/crm"]

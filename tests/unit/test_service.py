@@ -28,9 +28,6 @@ AT = datetime(2026, 3, 1, tzinfo=UTC)
 class World(EmbeddedService):
     """The parts of a service on a folder; several services may share them."""
 
-    def says(self, *statuses: str, key: str = "1") -> None:
-        self.source.polls += [[Page([observe(key, status)], AT)] for status in statuses]
-
     @property
     def delivered(self) -> list[str]:
         return [json.loads(outgoing.wire.body)["data"]["status"] for outgoing in self.sink.delivered]

@@ -61,5 +61,4 @@ def _events(where: Any) -> str:
 
 async def _lasting(parts: Assembly) -> list[Mute]:
     async with parts.opened_store(read_only=True) as store:
-        orders, now = await store.orders(), parts.clock.epoch()
-        return sorted((mute for mute in orders.mutes.values() if mute.until > now), key=lambda mute: mute.until)
+        return (await store.orders()).lasting_mutes(parts.clock.epoch())

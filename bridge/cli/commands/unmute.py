@@ -14,7 +14,6 @@ from bridge.cli.support.options import Command, Exit, config_option, json_option
 from bridge.cli.support.output import print_json, print_line
 from bridge.cli.support.running import load_assembly, run
 from bridge.runtime.assembly import Assembly
-from bridge.runtime.overview_reader import lasting_mutes
 
 
 @click.command(
@@ -49,7 +48,7 @@ async def _unmute(parts: Assembly, sink: str, mute: str | None) -> tuple[str, li
         # A sink that has left the configuration may still be muted.
         known = [*parts_of(parts.config, ("sink",)), *(f"sink/{item.sink}" for item in orders.mutes.values())]
         name = named_part(sink, known, "sink").removeprefix("sink/")
-        lasting = lasting_mutes(orders, name, now)
+        lasting = orders.lasting_mutes(now, name)
         chosen = [item for item in lasting if mute in (None, item.id)]
         if mute is not None and not chosen:
             there = f"it has {', '.join(item.id for item in lasting)}" if lasting else "it is not muted"
